@@ -1,0 +1,18 @@
+"""Environments: making them, stepping them, telling transitions from starts."""
+
+from fastdqn.acting.make import VECTORIZATIONS, find_spec, make_envs, nearest, resolve_vectorization
+from fastdqn.acting.spaces import SpaceFacts, read_spaces
+from fastdqn.acting.stream import EnvStream, NonFiniteError, Step
+
+__all__ = [
+    "VECTORIZATIONS",
+    "EnvStream",
+    "NonFiniteError",
+    "SpaceFacts",
+    "Step",
+    "find_spec",
+    "make_envs",
+    "nearest",
+    "read_spaces",
+    "resolve_vectorization",
+]

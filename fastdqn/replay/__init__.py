@@ -1,0 +1,17 @@
+"""Host memory for experience: the ring, the stores, the samplers. Usable on its own."""
+
+from fastdqn.replay.batch import Batch, ObsStore
+from fastdqn.replay.replay import Replay
+from fastdqn.replay.ring import Ring, rows_per_lane
+from fastdqn.replay.rows import RowStore
+from fastdqn.replay.uniform import UniformSampler
+
+__all__ = [
+    "Batch",
+    "ObsStore",
+    "Replay",
+    "Ring",
+    "RowStore",
+    "UniformSampler",
+    "rows_per_lane",
+]

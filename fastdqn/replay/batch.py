@@ -1,0 +1,75 @@
+"""What crosses the replay's border: the sampled batch, the appended step, the stores and samplers.
+
+Dimensions: N environments (lanes), T rows a lane, B batch, A actions, n the n-step horizon.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class Batch(NamedTuple):
+    """One minibatch; NumPy arrays on the host, tensors on the device, same fields, same order.
+
+    obs        [B, *] as stored
+    action     [B] int64, counted from 0
+    reward     [B] float32, the n-step return
+    discount   [B] float32, gamma^m over the m rewards summed; 0 after termination
+    next_obs   [B, *] the state to bootstrap from (the true last one where an episode was cut)
+    weight     [B] float32, importance weights; ones if sampling is uniform
+    index      [B] int64, absolute row ids: row * N + lane, never reused
+    next_mask  [B, A] bool, the actions allowed at next_obs; only where the environment has masks
+    """
+
+    obs: Any
+    action: Any
+    reward: Any
+    discount: Any
+    next_obs: Any
+    weight: Any
+    index: Any
+    next_mask: Any = None
+
+
+class StepLike(Protocol):
+    """What really happened in one call: M transitions first, then S episode starts.
+
+    lanes [M] int64 · action [M] int64 · reward [M] float32 · terminated, truncated [M] bool
+    next_obs [M, *] the true last observation where an episode ended
+    start_lanes [S] int64 · start_obs [S, *] the first observation of an episode
+    """
+
+    @property
+    def lanes(self) -> np.ndarray: ...
+    @property
+    def action(self) -> np.ndarray: ...
+    @property
+    def reward(self) -> np.ndarray: ...
+    @property
+    def terminated(self) -> np.ndarray: ...
+    @property
+    def truncated(self) -> np.ndarray: ...
+    @property
+    def next_obs(self) -> np.ndarray: ...
+    @property
+    def start_lanes(self) -> np.ndarray: ...
+    @property
+    def start_obs(self) -> np.ndarray: ...
+
+
+class ObsStore(Protocol):
+    """Where observations live. A slot is lane * T + row % T."""
+
+    obs_shape: tuple[int, ...]
+    obs_dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def write(self, slots: np.ndarray, obs: np.ndarray) -> None:
+        """Keep obs [M, *] in slots [M] int64."""
+        ...
+
+    def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
+        """Copy the observations in slots [B] int64 into out [B, *]."""
+        ...

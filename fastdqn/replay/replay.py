@@ -1,0 +1,123 @@
+"""Replay: steps in, n-step minibatches out, over one ring, one store and one sampler."""
+
+import numpy as np
+
+from fastdqn.replay.batch import Batch, ObsStore, StepLike
+from fastdqn.replay.ring import Ring
+from fastdqn.replay.uniform import UniformSampler
+
+
+class Replay:
+    """The experience store of the whole run, preallocated.
+
+    ring, store, sampler  share it with nobody
+    n_steps  rewards summed in a window, at least 1, shorter where an episode ends
+    gamma    discount per environment step, in [0, 1]; used here and nowhere else
+
+    >>> import numpy as np
+    >>> from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
+    >>> ring = Ring(num_lanes=2, rows=8)
+    >>> store = RowStore(2, 8, obs_shape=(3,), obs_dtype=np.float32)
+    >>> replay = Replay(ring, store, UniformSampler(seed=1), n_steps=2, gamma=0.5)
+    >>> replay.start(lanes=[0, 1], obs=np.zeros((2, 3)))
+    >>> for r in (1.0, 2.0):
+    ...     replay.add(lanes=[0, 1], action=[0, 1], reward=[r, r], next_obs=np.full((2, 3), r))
+    >>> batch = replay.new_batch(4)
+    >>> replay.sample(batch)
+    >>> batch.reward.tolist(), batch.discount.tolist()
+    ([2.0, 2.0, 2.0, 2.0], [0.25, 0.25, 0.25, 0.25])
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        store: ObsStore,
+        sampler: UniformSampler,
+        *,
+        n_steps: int = 1,
+        gamma: float = 0.99,
+    ):
+        if n_steps < 1:
+            raise ValueError(f"n_steps is {n_steps}: it must be at least 1")
+        if ring.rows < n_steps + ring.stack:
+            raise ValueError(
+                f"{ring.rows} rows a lane cannot hold a {n_steps}-step window: "
+                f"at least n_steps + stack = {n_steps + ring.stack}, see rows_per_lane()"
+            )
+        if not 0.0 <= gamma <= 1.0:
+            raise ValueError(f"gamma is {gamma}: it must be in [0, 1]")
+        self.ring, self.store, self.sampler = ring, store, sampler
+        self.n_steps, self.gamma = n_steps, gamma
+        self._slots = np.empty((2, 0), np.int64)
+        self.sampler.draw(ring, n_steps, np.empty(0, np.int64), np.empty(0, np.float32))
+
+    @property
+    def nbytes(self) -> int:
+        return self.ring.nbytes + self.store.nbytes
+
+    @property
+    def wants_priorities(self) -> bool:
+        return self.sampler.wants_priorities
+
+    def __len__(self) -> int:
+        return len(self.ring)
+
+    def append(self, step: StepLike) -> None:
+        """Store what happened in one call: transitions first, then starts."""
+        if len(step.lanes):
+            self.add(
+                step.lanes, step.action, step.reward,
+                step.next_obs, step.terminated, step.truncated,
+            )  # fmt: skip
+        if len(step.start_lanes):
+            self.start(step.start_lanes, step.start_obs)
+
+    def start(self, lanes, obs) -> None:
+        """Begin episodes: obs [S, *] are the first observations of lanes [S].
+
+        An episode still open there is closed first, see close().
+        """
+        self.store.write(self.ring.add_starts(lanes), obs)
+
+    def add(self, lanes, action, reward, next_obs, terminated=None, truncated=None) -> None:
+        """Store one transition of each of the lanes [M], no lane twice.
+
+        action [M] int, from 0; reward [M]; next_obs [M, *] the true last observation where an
+        episode ended; terminated, truncated [M] bool, all False if left out
+        Raises ValueError where a lane has no open episode or does not exist.
+        """
+        never = np.zeros(len(lanes), np.bool_)
+        slots = self.ring.add_outcomes(
+            lanes, action, reward,
+            never if terminated is None else terminated,
+            never if truncated is None else truncated,
+        )  # fmt: skip
+        self.store.write(slots, next_obs)
+
+    def close(self, lanes) -> None:
+        """End the open episodes of lanes [S] as truncated; no transition is invented."""
+        self.ring.close(lanes)
+
+    def new_batch(self, batch_size: int) -> Batch:
+        """Allocate the arrays that sample() fills, for batch_size rows."""
+        obs = np.zeros((2, batch_size, *self.store.obs_shape), self.store.obs_dtype)
+        action, index = np.zeros((2, batch_size), np.int64)
+        reward, discount, weight = np.zeros((3, batch_size), np.float32)
+        return Batch(obs[0], action, reward, discount, obs[1], weight, index)
+
+    def sample(self, batch: Batch) -> None:
+        """Fill the arrays of batch in place, as new_batch() lays them out.
+
+        Raises RuntimeError where no window is complete yet.
+        """
+        if self._slots.shape[1] != len(batch.index):
+            self._slots = np.empty((2, len(batch.index)), np.int64)
+        slots, next_slots = self._slots
+        self.sampler.draw(self.ring, self.n_steps, batch.index, batch.weight)
+        self.ring.windows(batch.index, self.n_steps, self.gamma, batch, slots, next_slots)
+        self.store.gather(slots, batch.obs)
+        self.store.gather(next_slots, batch.next_obs)
+
+    def update_priorities(self, index: np.ndarray, priority: np.ndarray) -> None:
+        """Tell the sampler how surprising the rows index [B] were: priority [B] >= 0."""
+        self.sampler.update(index, priority)

@@ -1,0 +1,59 @@
+"""RowStore: whole observations, one a row, copied in machine words."""
+
+import numba
+import numpy as np
+
+
+class RowStore:
+    """Preallocated observations for num_lanes * rows slots.
+
+    obs_shape, obs_dtype  of one observation, as it is given and handed back
+    Raises ValueError where an observation has no elements.
+    """
+
+    def __init__(self, num_lanes: int, rows: int, obs_shape: tuple[int, ...], obs_dtype):
+        self.obs_shape, self.obs_dtype = tuple(obs_shape), np.dtype(obs_dtype)
+        nbytes = int(np.prod(self.obs_shape, dtype=np.int64)) * self.obs_dtype.itemsize
+        if nbytes == 0:
+            raise ValueError(f"observations of shape {self.obs_shape} are empty: nothing to store")
+        # Words of 8 bytes where they fit: a copy loop over them runs at memory speed, one over
+        # bytes at a sixth of it.
+        self._word = np.dtype(f"u{next(size for size in (8, 4, 2, 1) if nbytes % size == 0)}")
+        self._data = np.zeros((num_lanes * rows, nbytes // self._word.itemsize), self._word)
+        empty = np.empty(0, np.int64)
+        _scatter(self._data, empty, self._data[:0])
+        _gather(self._data, empty, self._data[:0])
+
+    @property
+    def nbytes(self) -> int:
+        return self._data.nbytes
+
+    def write(self, slots: np.ndarray, obs: np.ndarray) -> None:
+        """Keep obs [M, *] in slots [M] int64. Raises ValueError where the shape is another."""
+        if obs.shape != (len(slots), *self.obs_shape):
+            raise ValueError(
+                f"observations have shape {obs.shape}: {(len(slots), *self.obs_shape)} expected"
+            )
+        obs = np.ascontiguousarray(obs, self.obs_dtype)
+        _scatter(self._data, slots, self._words(obs))
+
+    def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
+        """Copy the observations in slots [B] int64 into out [B, *], C-contiguous."""
+        _gather(self._data, slots, self._words(out))
+
+    def _words(self, array: np.ndarray) -> np.ndarray:
+        return array.reshape(len(array), -1).view(self._word) if len(array) else self._data[:0]
+
+
+@numba.njit(cache=True, nogil=True)
+def _scatter(data, slots, words):
+    for i in range(len(slots)):
+        for w in range(data.shape[1]):
+            data[slots[i], w] = words[i, w]
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(data, slots, words):
+    for i in range(len(slots)):
+        for w in range(data.shape[1]):
+            words[i, w] = data[slots[i], w]
