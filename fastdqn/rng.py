@@ -26,6 +26,13 @@ def seed_state(seed: int, stream: int = 0) -> np.ndarray:
     return state
 
 
+def derive(seed: int, *purpose: int) -> int:
+    """A 63-bit seed for one purpose: different purposes give unrelated numbers."""
+    for number in purpose:
+        seed = int(seed_state(seed, number + 1)[0]) >> 1
+    return seed
+
+
 @numba.njit(cache=True, nogil=True)
 def uniform(state):
     """Draw one float64 in [0, 1). state [4] uint64, advanced in place."""

@@ -1,4 +1,4 @@
-"""What an environment's spaces mean to the trainer, or one line that says why they cannot be used."""
+"""What an environment's spaces mean to the trainer, or a line that says why they cannot be used."""
 
 from typing import NamedTuple
 

@@ -27,6 +27,8 @@ class Ring:
     Raises ValueError where a size is too small.
     """
 
+    BYTES_PER_ROW = 4 + 4 + 1  # action, reward, status
+
     def __init__(self, num_lanes: int, rows: int, stack: int = 1):
         if num_lanes < 1:
             raise ValueError(f"num_lanes is {num_lanes}: a ring needs at least 1 lane")

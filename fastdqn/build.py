@@ -1,0 +1,379 @@
+"""Build: the only place where an option becomes an object."""
+
+import copy
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from gymnasium.vector import VectorEnv
+from torch import nn
+
+from fastdqn.acting import (
+    EnvStream,
+    SpaceFacts,
+    find_spec,
+    make_envs,
+    read_spaces,
+    resolve_vectorization,
+)
+from fastdqn.config import Config
+from fastdqn.engine.evaluate import Evaluation, evaluate
+from fastdqn.engine.judge import Judge
+from fastdqn.engine.local import Cadence, Run
+from fastdqn.learning.adam import Adam
+from fastdqn.learning.backup import DoubleBackup, MaxBackup
+from fastdqn.learning.flat import FlatParameters
+from fastdqn.learning.learner import Learner
+from fastdqn.learning.networks import MLP, DuelingHead, PlainHead, QNetwork, count_features
+from fastdqn.learning.policy import Policy
+from fastdqn.learning.staging import Staging
+from fastdqn.learning.target import HardCopy, PolyakAverage
+from fastdqn.learning.value import ScalarValue, huber, squared_error
+from fastdqn.memory import available_bytes
+from fastdqn.record.console import Display
+from fastdqn.record.folder import create_folder, default_run_dir, folder_problem
+from fastdqn.record.metrics import TensorBoardEvents
+from fastdqn.record.recorder import RunRecorder
+from fastdqn.record.weights import assign_weights, load_weights, save_weights
+from fastdqn.replay import Replay, Ring, RowStore, UniformSampler, rows_per_lane
+from fastdqn.rng import derive
+from fastdqn.schedules import Budget, EpisodicEpsilon, LinearEpsilon
+from fastdqn.timing import Laps, process_age
+
+# Purposes that seeds are derived for; environment seeds of two purposes never meet.
+TRAIN, EVAL, CONFIRM, FINAL, AUDIT, WEIGHTS, EXPLORE, SAMPLE = range(8)
+# Weights in a network that a GPU updates faster than a CPU core. Ours, untuned.
+_LARGE_NETWORK = 1_000_000
+# Lanes of an evaluation at most: beyond it a round's cost grows with its lanes. Ours, untuned.
+EVAL_LANES = 128
+# Steps of an evaluation episode where neither the environment nor the user sets a limit:
+# 30 minutes of Atari at 15 decisions a second, as published scores have it.
+EVAL_MAX_STEPS = 27_000
+
+
+@dataclass
+class Session:
+    """A run with what surrounds it."""
+
+    config: Config
+    run: Run
+    recorder: RunRecorder
+    judge: Judge | None
+    evaluations: "Evaluations | None"
+    startup: Laps
+    owned: list[EnvStream]
+
+    def close(self) -> None:
+        """Close the files, and the environments that were made here."""
+        self.recorder.close()
+        for stream in self.owned:
+            stream.close()
+
+
+class Evaluations:
+    """Runs greedy evaluations on environments of their own, of one policy unless told otherwise."""
+
+    def __init__(self, policy: Policy, stream: EnvStream, episodes: int, max_steps: int, seed: int):
+        self._policy, self._stream = policy, stream
+        self._episodes, self._max_steps, self._seed = episodes, max_steps, seed
+
+    def __call__(self, purpose: int, count: int, policy: Policy | None = None) -> Evaluation:
+        seed = env_seed(self._seed, purpose, count)
+        return evaluate(policy or self._policy, self._stream, self._episodes, self._max_steps, seed)
+
+
+def env_seed(seed: int, purpose: int, count: int = 0) -> int:
+    """A seed for lane 0 of one use of environments: lane i takes the seed i above.
+
+    Each purpose has 2^28 numbers of its own, so a lane's seed is used for nothing else.
+    """
+    return (purpose << 28) + derive(seed, purpose, count) % ((1 << 28) - (1 << 24))
+
+
+def check(config: Config, spaces: SpaceFacts | None = None) -> list[str]:
+    """Every mistake in config and around it, one line each; nothing large is allocated.
+
+    spaces  of environments that are there already; None: one is made of env_id and closed again
+    """
+    lines = config.problems()
+    lines += [line for line in (_device_problem(config), _tensorboard_problem(config)) if line]
+    if isinstance(config.run_dir, str) and (problem := folder_problem(config.run_dir)):
+        lines.append(problem)
+    try:
+        facts = spaces or _probe(config)
+    except ValueError as error:
+        return [*lines, str(error)]
+    return lines if lines else _memory_problem(config, facts)
+
+
+def resolve(config: Config, facts: SpaceFacts, limit: int | None, given: bool) -> Config:
+    """Give every None and auto its value: a fixed function of config, spaces and machine.
+
+    limit  steps of the environment's own time limit, if it has one
+    given  the environments were handed in, so nothing says how they are stepped
+    """
+    network = make_network(describe_network(config, facts))
+    large = sum(p.numel() for p in network.parameters()) >= _LARGE_NETWORK
+    device = config.device
+    if device == "auto":
+        device = "cuda" if large and torch.cuda.is_available() else "cpu"
+    threads = (os.cpu_count() or 1) if large and device == "cpu" else 1
+    tensorboard = importlib.util.find_spec("tensorboard") is not None
+    budget = config.total_timesteps or 100_000
+    return config.replace(
+        vectorization="auto"
+        if given
+        else resolve_vectorization(config.env_id, config.vectorization),
+        device=device,
+        threads=config.threads or threads,
+        tensorboard=tensorboard if config.tensorboard is None else config.tensorboard,
+        run_dir=config.run_dir or default_run_dir(config),
+        eval_max_steps=config.eval_max_steps or limit or EVAL_MAX_STEPS,
+        log_frequency=config.log_frequency or max(1, budget // 200),
+    )
+
+
+def preview(config: Config) -> tuple[Config, SpaceFacts]:
+    """The resolved config of a run, and its spaces, without starting it."""
+    facts = _probe(config)
+    return resolve(config, facts, find_spec(config.env_id).max_episode_steps, given=False), facts
+
+
+def describe_network(config: Config, facts: SpaceFacts, torso: nn.Module | None = None) -> dict:
+    """All that makes a network again, as plain values: it travels with the weights."""
+    return {
+        "obs_shape": list(facts.obs_shape),
+        "obs_dtype": str(facts.obs_dtype),
+        "obs_scale": facts.obs_scale,
+        "num_actions": facts.num_actions,
+        "hidden_sizes": list(config.hidden_sizes),
+        "dueling": config.dueling,
+        "torso": "mlp" if torso is None else "custom",
+    }
+
+
+def make_network(description: dict, torso: nn.Module | None = None) -> QNetwork:
+    """Build the network of a description. Raises ValueError where its torso is missing."""
+    shape = tuple(description["obs_shape"])
+    if torso is None:
+        if description["torso"] != "mlp":
+            raise ValueError("these weights belong to a torso of your own: pass it as torso=")
+        num_inputs = int(torch.tensor(shape).prod()) if shape else 1
+        torso = MLP(num_inputs, tuple(description["hidden_sizes"]))
+    else:
+        torso = copy.deepcopy(torso)  # its parameters become views of the flat tensor
+    head = DuelingHead if description["dueling"] else PlainHead
+    return QNetwork(
+        torso,
+        head(count_features(torso, shape), description["num_actions"]),
+        description["obs_scale"],
+    )
+
+
+def load_policy(path: Path, torso: nn.Module | None = None) -> tuple[Policy, dict]:
+    """A greedy CPU policy from a weights file, and the description of its network."""
+    arrays, description = load_weights(path)
+    network = make_network(description, torso).eval().requires_grad_(False)
+    assign_weights(path, network, arrays)
+    value = ScalarValue(squared_error)
+    return Policy(network, value, torch.device("cpu"), description["num_actions"]), description
+
+
+def build(
+    config: Config,
+    make_display,
+    envs: VectorEnv | None = None,
+    eval_envs: VectorEnv | None = None,
+    torso: nn.Module | None = None,
+) -> Session:
+    """Turn options into a run that is ready to start; the options must have passed check().
+
+    make_display  resolved Config to Display
+    envs, eval_envs  ready environments in place of env_id; without eval_envs a given envs is
+                     never evaluated
+    Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit.
+    """
+    startup = Laps()
+    stream, eval_stream, limit = _make_streams(config, envs, eval_envs)
+    startup.lap("build")
+    config = resolve(config, stream.facts, limit, given=envs is not None)
+    assert config.threads is not None
+    assert config.eval_max_steps is not None
+    assert config.log_frequency is not None
+    torch.set_num_threads(config.threads)
+    device = torch.device(config.device)
+    description = describe_network(config, stream.facts, torso)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, WEIGHTS))
+        online = FlatParameters(make_network(description, torso), device)
+    learner = _make_learner(config, online)
+    startup.lap("build")
+    replay = _make_replay(config, stream.facts)
+    staging = Staging(replay.new_batch(config.batch_size), device)
+    policy = Policy(
+        online.eval_alias(), learner.value, device, stream.facts.num_actions,
+        seed=derive(config.seed, EXPLORE),
+    )  # fmt: skip
+    startup.lap("kernels")
+    learner.prepare(staging.device)
+    policy(stream.obs)
+    startup.lap("build")
+    recorder = _make_recorder(config, make_display, online, description)
+    evaluations = judge = None
+    if eval_stream is not None:
+        evaluations = Evaluations(
+            policy, eval_stream, config.eval_episodes, config.eval_max_steps, config.seed
+        )
+        judge = _make_judge(config, evaluations, recorder)
+    run = Run(
+        stream, policy, replay, staging, learner, _make_epsilon(config), _make_budget(config),
+        Cadence(
+            config.learning_starts, config.train_frequency, config.eval_frequency,
+            config.log_frequency,
+        ),
+        recorder, judge, env_seed(config.seed, TRAIN),
+    )  # fmt: skip
+    startup.lap("build")
+    owned = [stream] if envs is None else []
+    if eval_stream is not None and eval_envs is None:
+        owned.append(eval_stream)
+    return Session(config, run, recorder, judge, evaluations, startup, owned)
+
+
+def saved_policy(path: Path, like: Policy) -> Policy:
+    """A copy of a policy with the weights of a file. Raises WeightsError where they do not fit."""
+    network = copy.deepcopy(like.network)
+    assign_weights(path, network, load_weights(path)[0])
+    return Policy(network, like.value, like.device, like.num_actions)
+
+
+def _probe(config: Config) -> SpaceFacts:
+    envs = make_envs(config.env_id, 1, config.vectorization)
+    try:
+        return read_spaces(envs.single_observation_space, envs.single_action_space)
+    finally:
+        envs.close()
+
+
+def _device_problem(config: Config) -> str | None:
+    name = config.device
+    if name == "auto":
+        return None
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        return f"device is {name!r}: it must be auto, cpu, cuda or cuda:N"
+    if device.type == "cpu":
+        return None
+    if device.type != "cuda":
+        return f"device is {name!r}: only cpu and cuda are supported"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) < count:
+        return None
+    return f"device is {name!r}: this machine has {count} CUDA devices; use --device cpu or auto"
+
+
+def _tensorboard_problem(config: Config) -> str | None:
+    if config.tensorboard is True and importlib.util.find_spec("tensorboard") is None:
+        return "tensorboard is not installed: pip install 'fastdqn[tensorboard]'"
+    return None
+
+
+def _memory_problem(config: Config, facts: SpaceFacts) -> list[str]:
+    """Refuse a replay larger than memory before a byte of it is allocated."""
+    room, needed = available_bytes(), replay_bytes(config, facts)
+    if room is None or needed <= room:
+        return []
+    fits = int(config.buffer_size * room / needed)
+    return [
+        f"buffer_size is {config.buffer_size}: it needs {needed / 2**30:.1f} GiB and "
+        f"{room / 2**30:.1f} GiB are available; the largest that fits is about {fits}"
+    ]
+
+
+def replay_bytes(config: Config, facts: SpaceFacts) -> int:
+    """Host memory that the replay of a run takes: its rows, and one batch."""
+    rows = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps) * config.num_envs
+    obs = facts.obs_dtype.itemsize
+    for size in facts.obs_shape:
+        obs *= size
+    return rows * (obs + Ring.BYTES_PER_ROW) + 2 * obs * config.batch_size
+
+
+def _make_streams(config: Config, envs: VectorEnv | None, eval_envs: VectorEnv | None):
+    """(training stream, evaluation stream or None, the environment's time limit or None)."""
+    if envs is not None:
+        limit = getattr(envs.spec, "max_episode_steps", None)
+        return EnvStream(envs), EnvStream(eval_envs) if eval_envs is not None else None, limit
+    mode = config.vectorization
+    lanes = min(config.eval_episodes, EVAL_LANES)
+    envs = make_envs(config.env_id, config.num_envs, mode)
+    eval_envs = eval_envs or make_envs(config.env_id, lanes, mode)
+    return EnvStream(envs), EnvStream(eval_envs), find_spec(config.env_id).max_episode_steps
+
+
+def _make_replay(config: Config, facts: SpaceFacts) -> Replay:
+    rows = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps)
+    return Replay(
+        Ring(config.num_envs, rows),
+        RowStore(config.num_envs, rows, facts.obs_shape, facts.obs_dtype),
+        UniformSampler(derive(config.seed, SAMPLE)),
+        n_steps=config.n_steps,
+        gamma=config.gamma,
+    )
+
+
+def _make_learner(config: Config, online: FlatParameters) -> Learner:
+    # Both frequencies count steps; the target counts updates, so only their ratio reaches it.
+    every = config.target_network_frequency / config.train_frequency
+    return Learner(
+        online,
+        ScalarValue(huber if config.loss == "huber" else squared_error),
+        DoubleBackup() if config.double else MaxBackup(),
+        Adam(online.weights, online.gradient, config.learning_rate),
+        HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau),
+        config.max_grad_norm,
+        config.capture,
+    )
+
+
+def _make_epsilon(config: Config):
+    first, last = config.exploration_initial_eps, config.exploration_final_eps
+    if config.exploration_decay is not None:
+        return EpisodicEpsilon(first, last, config.exploration_decay)
+    assert config.total_timesteps is not None
+    return LinearEpsilon(first, last, round(config.exploration_fraction * config.total_timesteps))
+
+
+def _make_budget(config: Config) -> Budget:
+    return Budget(config.total_timesteps, config.total_episodes)
+
+
+def _make_recorder(config: Config, make_display, online: FlatParameters, description: dict):
+    display: Display = make_display(config)
+    folder = create_folder(config, _device_name(config.device))
+    return RunRecorder(
+        folder,
+        display,
+        [TensorBoardEvents(folder)] if config.tensorboard else [],
+        lambda path: save_weights(path, online.named_arrays(), description),
+        _make_budget(config).fraction,
+    )
+
+
+def _make_judge(config: Config, evaluations: Evaluations, recorder: RunRecorder) -> Judge | None:
+    if config.eval_frequency == 0:
+        return None
+    purposes = {"eval": EVAL, "confirm": CONFIRM}
+    return Judge(
+        lambda kind, count: evaluations(purposes[kind], count),
+        recorder,
+        config.stop_at_return,
+        process_age,
+    )
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

@@ -1,0 +1,140 @@
+"""The command line: train, eval, presets. Mistakes are one line each and exit with 2."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from fastdqn import options
+from fastdqn.config import Config, ConfigError, unknown_name
+from fastdqn.presets import PRESETS
+from fastdqn.timing import process_age
+
+_USAGE = """usage: fastdqn COMMAND ...
+
+  fastdqn train PRESET|ENV_ID [options]   train an agent; --help lists the options
+  fastdqn eval RUN [options]              evaluate a run's best weights, greedily
+  fastdqn presets                         list the presets and what they set
+  fastdqn --version
+"""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    config: tyro.conf.OmitArgPrefixes[Config]
+    dry_run: bool = False
+    """Print the resolved options, the memory they need and the replay ratio, and stop."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    episodes: int = 100
+    """Episodes, run in parallel."""
+    weights: Literal["best", "last"] = "best"
+    """best: by evaluation while training, else the last; or last."""
+    seed: int = 0
+    """Of the first episode; never one that training used."""
+    max_steps: int | None = None
+    """Cap on an episode; None: the environment's own limit, else 27,000."""
+    env_id: str | None = None
+    """Environment; None: the one in the run's config.json."""
+    render: bool = False
+    """Show the episodes in a window, one after another."""
+    json: bool = False
+    """Print the result as JSON alone."""
+    out: Path | None = None
+    """Also write the JSON to this file."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 1 for a failed run, 2 for a mistake in asking."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    commands = {"train": _train, "eval": _eval, "presets": _presets}
+    if not args or args[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0 if args else 2
+    if args[0] == "--version":
+        from fastdqn import __version__
+
+        print(f"fastdqn {__version__}")
+        return 0
+    try:
+        if args[0] not in commands:
+            raise ConfigError([unknown_name("command", args[0], commands)])
+        return commands[args[0]](args[1:])
+    except SystemExit:
+        return 0  # the help was asked for and printed
+    except ConfigError as error:
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _train(args: list[str]) -> int:
+    name, rest = _subject(args, f"a preset ({', '.join(PRESETS)}) or an environment id", "train")
+    if name is None:
+        options.parse(rest, TrainOptions(Config()), "fastdqn train PRESET|ENV_ID")
+    from fastdqn import api
+
+    default, lines = Config(), []
+    try:
+        default = api.preset(name or "")
+    except ConfigError as error:
+        lines = error.lines
+    chosen, mistakes = options.parse(rest, TrainOptions(default), f"fastdqn train {name}")
+    if lines or mistakes:
+        # The environment is looked at only if its name is right: no second line about it.
+        others = chosen.config.problems() if lines else api.check(chosen.config)
+        raise ConfigError([*lines, *mistakes, *others])
+    if chosen.dry_run:
+        print(api.plan(chosen.config))
+        return 0
+    try:
+        trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
+    except api.RUN_FAILURES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not chosen.quiet:
+        print(api.describe(trained))
+    return 130 if trained.summary["exit_reason"] == "interrupted" else 0
+
+
+def _eval(args: list[str]) -> int:
+    run, rest = _subject(args, "the folder of a run, or a .safetensors file", "eval")
+    if run is None:
+        options.parse(rest, EvalOptions(), "fastdqn eval RUN")
+    chosen, mistakes = options.parse(rest, EvalOptions(), "fastdqn eval RUN")
+    if mistakes:
+        raise ConfigError(mistakes)
+    from fastdqn import api
+
+    print(api.evaluate_run(str(run), **dataclasses.asdict(chosen)))
+    return 0
+
+
+def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list[str]]:
+    """The word that a command is about, and the options; None where only help is asked for."""
+    if args and not args[0].startswith("-"):
+        return args[0], args[1:]
+    if "-h" in args or "--help" in args:
+        return None, args
+    raise ConfigError([f"{command} needs {what} first: fastdqn {command} NAME [options]"])
+
+
+def _presets(args: list[str]) -> int:
+    if args:
+        raise ConfigError([f"presets takes no arguments, got {args[0]!r}"])
+    default = dataclasses.asdict(Config())
+    for name, config in PRESETS.items():
+        values = dataclasses.asdict(config)
+        changed = [f"{k}={v}" for k, v in values.items() if v != default[k] and k != "preset"]
+        print(f"{name}\n  {config.env_id}  " + "  ".join(changed))
+    return 0

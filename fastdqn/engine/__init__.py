@@ -1,0 +1,1 @@
+"""Time: the order of calls, their cadence, and evaluation."""

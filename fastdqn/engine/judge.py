@@ -1,0 +1,66 @@
+"""Judge: what evaluations decide: which weights are the best, and whether the task is solved."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from fastdqn.engine.evaluate import Evaluation
+
+
+class Solved(NamedTuple):
+    """threshold  mean return that two evaluations reached; steps, seconds  when they did."""
+
+    threshold: float
+    steps: int
+    seconds: float
+
+
+class EvaluationRecorder(Protocol):
+    def evaluation(self, steps: int, kind: str, evaluation: Evaluation) -> None: ...
+    def save_best(self) -> None: ...
+
+
+class Judge:
+    """Evaluates the acting weights when the loop says so.
+
+    evaluate      evaluates the weights as they are now, on seeds that are fresh for each kind
+                  ('eval' or 'confirm') and number
+    threshold     mean return that counts as solved, or None
+    process_age   seconds since the process started
+    """
+
+    def __init__(
+        self,
+        evaluate: Callable[[str, int], Evaluation],
+        recorder: EvaluationRecorder,
+        threshold: float | None,
+        process_age: Callable[[], float],
+    ):
+        self._evaluate, self._recorder = evaluate, recorder
+        self._threshold, self._process_age = threshold, process_age
+        self.best_mean: float | None = None
+        self.best_steps = 0
+        self.solved: Solved | None = None
+        self._count = 0
+
+    def judge(self, steps: int) -> bool:
+        """Evaluate, keep the weights if they are the best so far; True once solved.
+
+        A mean that reaches the threshold was selected among many: it counts only when a second
+        evaluation on fresh seeds reaches it too, and the pooled mean then ranks the weights.
+        """
+        mean = self._mean("eval", steps)
+        if self._threshold is not None and mean >= self._threshold:
+            confirmed = self._mean("confirm", steps)
+            if confirmed >= self._threshold:
+                self.solved = Solved(self._threshold, steps, self._process_age())
+            mean = (mean + confirmed) / 2
+        self._count += 1
+        if self.best_mean is None or mean > self.best_mean or self.solved is not None:
+            self.best_mean, self.best_steps = mean, steps
+            self._recorder.save_best()
+        return self.solved is not None
+
+    def _mean(self, kind: str, steps: int) -> float:
+        evaluation = self._evaluate(kind, self._count)
+        self._recorder.evaluation(steps, kind, evaluation)
+        return float(evaluation.returns.mean())

@@ -1,0 +1,149 @@
+"""The training loop in one process: act, learn, step, store, in one fixed order."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Protocol
+
+from fastdqn.acting import EnvStream, Step
+from fastdqn.engine.judge import Judge
+from fastdqn.learning.learner import Learner, Report
+from fastdqn.learning.policy import Policy
+from fastdqn.learning.staging import Staging
+from fastdqn.replay import Replay
+from fastdqn.schedules import Budget, ticks
+from fastdqn.timing import Laps
+
+
+class DivergedError(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass
+class Progress:
+    """What has been done so far: environment steps, finished episodes, updates."""
+
+    steps: int = 0
+    episodes: int = 0
+    updates: int = 0
+
+
+class LoopRecorder(Protocol):
+    def episodes(self, progress: Progress, step: Step) -> None: ...
+    def report(
+        self, progress: Progress, epsilon: float, report: Report, totals: dict[str, float]
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When things fall due, in environment steps."""
+
+    learning_starts: int
+    train_frequency: Fraction
+    eval_frequency: int  # 0: never
+    log_frequency: int
+
+    def updates_due(self, before: int, now: int) -> int:
+        """Updates that the steps from before to now earn; none before learning starts."""
+        start = self.learning_starts
+        return ticks(max(before, start), max(now, start), self.train_frequency)
+
+
+@dataclass
+class Run:
+    """The parts of one run, and its progress."""
+
+    stream: EnvStream
+    policy: Policy
+    replay: Replay
+    staging: Staging
+    learner: Learner
+    epsilon: Callable[[int, int], float]
+    budget: Budget
+    cadence: Cadence
+    recorder: LoopRecorder
+    judge: Judge | None
+    seed: int
+    progress: Progress = field(default_factory=Progress)
+    laps: Laps = field(default_factory=Laps)
+
+
+def train(run: Run) -> str:
+    """Run until the budget is spent or the judge is satisfied; returns why it ended.
+
+    Raises DivergedError where the loss is not finite, NonFiniteError where an environment's
+    numbers are not, naming where.
+    """
+    stream, replay, progress = run.stream, run.replay, run.progress
+    run.laps.restart()
+    lap = run.laps.lap
+    before = now = 0
+    solved = False
+    replay.append(stream.start(run.seed))
+    lap("env")
+    while not (solved or run.budget.spent(progress.steps, progress.episodes)):
+        epsilon = run.epsilon(progress.steps, progress.episodes)
+        action = run.policy.act(stream.obs, epsilon)
+        lap("act")
+        stream.send(action)  # async environments step while the learner works
+        lap("env")
+        _learn(run, run.cadence.updates_due(before, now))
+        step = stream.recv()
+        lap("env")
+        replay.append(step)
+        lap("store")
+        progress.steps += len(step.lanes)
+        progress.episodes += len(step.ended_lanes)
+        before, now = now, run.budget.counted(progress.steps)
+        if len(step.ended_lanes):
+            run.recorder.episodes(progress, step)
+            lap("report")
+        if ticks(before, now, run.cadence.log_frequency):
+            _report(run, epsilon)
+        if run.judge is not None and ticks(before, now, run.cadence.eval_frequency):
+            solved = _judge(run, run.judge)
+    _learn(run, run.cadence.updates_due(before, now))
+    _report(run, run.epsilon(progress.steps, progress.episodes))
+    if run.judge is not None and not solved:
+        solved = _judge(run, run.judge)
+    return "solved" if solved else "budget spent"
+
+
+def _learn(run: Run, updates: int) -> None:
+    lap, staging, replay = run.laps.lap, run.staging, run.replay
+    for _ in range(updates):
+        replay.sample(staging.host)
+        lap("sample")
+        staging.upload()
+        lap("upload")
+        priority = run.learner.update(staging.device)
+        lap("learn")
+        if replay.wants_priorities:
+            replay.update_priorities(staging.host.index, staging.download(priority))
+            lap("prioritize")
+    run.progress.updates += updates
+
+
+def _judge(run: Run, judge: Judge) -> bool:
+    _require_finite(run)  # weights of a diverged run are never the best
+    solved = judge.judge(run.progress.steps)
+    run.laps.lap("evaluate")
+    return solved
+
+
+def _report(run: Run, epsilon: float) -> None:
+    _require_finite(run)
+    run.recorder.report(run.progress, epsilon, run.learner.report(), run.laps.totals)
+    run.laps.lap("report")
+
+
+def _require_finite(run: Run) -> None:
+    """The loss is accumulated on the device and looked at here, not at every update."""
+    loss = run.learner.loss_total()
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the loss is {loss} by update {run.progress.updates}, step {run.progress.steps}: "
+            "a smaller --learning-rate, --loss huber or a --max-grad-norm may help"
+        )

@@ -1,0 +1,1 @@
+"""Networks, what their outputs mean, losses, the update; the crossing between NumPy and torch."""

@@ -1,0 +1,102 @@
+"""FlatParameters: all weights of a module in one tensor, its parameters views of it."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+# Offsets are multiples of 16 float32: every view starts on a cache line of its own.
+_ALIGN = 16
+
+
+class FlatParameters:
+    """Moves a module's parameters and buffers into flat float32 tensors on one device.
+
+    weights   [P] parameters; gradient [P] (zeros until a backward pass); buffers [Q]
+    module    the module itself, its parameters and buffers now views of the above
+    The target copy, a snapshot and a checkpoint are one copy_ each; the optimizer and the clip
+    norm see one tensor. Raises ValueError where a parameter or buffer is not float32.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device):
+        self.module = module.to(device)
+        self._parameters = dict(module.named_parameters())
+        self._buffers = dict(module.named_buffers())
+        for name, value in {**self._parameters, **self._buffers}.items():
+            if value.dtype != torch.float32:
+                raise ValueError(f"{name} is {value.dtype}: the network must be all float32")
+        self.weights = _pack(self._parameters.values(), device)
+        self.gradient = torch.zeros_like(self.weights)
+        self.buffers = _pack(self._buffers.values(), device)
+        for value, view in zip(
+            self._parameters.values(), _views(self._parameters.values(), self.weights), strict=True
+        ):
+            value.data = view
+        for value, view in zip(
+            self._parameters.values(), _views(self._parameters.values(), self.gradient), strict=True
+        ):
+            value.grad = view
+        for value, view in zip(
+            self._buffers.values(), _views(self._buffers.values(), self.buffers), strict=True
+        ):
+            value.data = view
+
+    def frozen_twin(self) -> "FlatParameters":
+        """A copy with memory of its own, in eval mode and without gradients: a target network."""
+        twin = FlatParameters(copy.deepcopy(self.module), self.weights.device)
+        twin.module.eval().requires_grad_(False)
+        return twin
+
+    def eval_alias(self) -> nn.Module:
+        """A second module in eval mode over the same memory: what acts with these weights."""
+        alias = copy.deepcopy(self.module)
+        for (_, value), source in zip(
+            alias.named_parameters(), self._parameters.values(), strict=True
+        ):
+            value.data = source.data
+        for (_, value), source in zip(alias.named_buffers(), self._buffers.values(), strict=True):
+            value.data = source.data
+        return alias.eval().requires_grad_(False)
+
+    def copy_from(self, other: "FlatParameters") -> None:
+        self.weights.copy_(other.weights)
+        self.buffers.copy_(other.buffers)
+
+    def check_views(self) -> None:
+        """Assert that parameters and gradients are still views; a load or a cast may break them."""
+        start = self.weights.untyped_storage().data_ptr()
+        for name, value in self._parameters.items():
+            assert value.untyped_storage().data_ptr() == start, f"{name} left the flat tensor"
+            grad = value.grad
+            if value.requires_grad:
+                assert grad is not None, f"the gradient of {name} is gone"
+                assert (
+                    grad.untyped_storage().data_ptr() == self.gradient.untyped_storage().data_ptr()
+                ), f"the gradient of {name} left the flat tensor"
+
+    def named_arrays(self) -> dict[str, Tensor]:
+        """Parameters and buffers by the module's own names, as they are now (views)."""
+        return {**self._parameters, **self._buffers}
+
+
+def _offsets(values) -> list[int]:
+    offsets = [0]
+    for value in values:
+        offsets.append(offsets[-1] + -(-value.numel() // _ALIGN) * _ALIGN)
+    return offsets
+
+
+def _views(values, flat: Tensor) -> list[Tensor]:
+    values = list(values)
+    return [
+        flat[start : start + value.numel()].view(value.shape)
+        for value, start in zip(values, _offsets(values), strict=False)
+    ]
+
+
+def _pack(values, device: torch.device) -> Tensor:
+    values = list(values)
+    flat = torch.zeros(_offsets(values)[-1], device=device)
+    for value, view in zip(values, _views(values, flat), strict=True):
+        view.copy_(value.detach())
+    return flat

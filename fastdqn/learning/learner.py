@@ -1,0 +1,124 @@
+"""Learner: one gradient step on one batch, and the target network that follows it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastdqn.learning.adam import Adam
+from fastdqn.learning.backup import Backup, Queries
+from fastdqn.learning.capture import capture
+from fastdqn.learning.flat import FlatParameters
+from fastdqn.learning.target import TargetFollower
+from fastdqn.learning.value import Value
+from fastdqn.replay.batch import Batch
+
+
+class Report(NamedTuple):
+    """Means over the updates since the last report, and the number of them."""
+
+    loss: float
+    q_value: float
+    updates: int
+
+
+class Learner:
+    """Owns the weights and everything that changes them.
+
+    online      flattened network in train mode; its target is made here, equal at first
+    value       what an output means; backup  which actions the target looks at
+    optimizer   over online's flat tensors; max_grad_norm  global-norm clip, None: no clip
+    target_follower  hard copy or Polyak, by the count of updates
+    capture_mode     see capture.py
+
+    update() never waits for the device: nothing in it is read back to the host.
+    """
+
+    def __init__(
+        self,
+        online: FlatParameters,
+        value: Value,
+        backup: Backup,
+        optimizer: Adam,
+        target_follower: TargetFollower,
+        max_grad_norm: float | None,
+        capture_mode: str = "eager",
+    ):
+        self.online, self.target = online, online.frozen_twin()
+        self.value, self.backup, self.optimizer = value, backup, optimizer
+        self.max_grad_norm, self.target_follower = max_grad_norm, target_follower
+        self.updates = 0
+        self._totals = torch.zeros(2, device=online.weights.device)  # loss, q value
+        self._reported = 0
+        self._captured = capture(self._step, capture_mode)
+        online.check_views()
+
+    def prepare(self, batch: Batch) -> None:
+        """Run one update and take it back: compiles, allocates and warms up before the clock."""
+        kept = [
+            (tensor, tensor.clone())
+            for tensor in (
+                self.online.weights, self.online.gradient, self.online.buffers, self._totals,
+                *self.optimizer.tensors().values(),
+            )
+        ]  # fmt: skip
+        self._captured(batch)
+        for tensor, before in kept:
+            tensor.copy_(before)
+        self.online.check_views()
+
+    def update(self, batch: Batch) -> Tensor:
+        """Take one gradient step on a device batch; returns the priorities [B] of its samples."""
+        priority = self._captured(batch)
+        self.updates += 1
+        self.target_follower.follow(self.updates, self.online, self.target)
+        return priority
+
+    def loss_total(self) -> float:
+        """Sum of losses since the last report: not finite if one was not. Waits for the device."""
+        return self._totals[0].item()
+
+    def report(self) -> Report:
+        """Means since the last report; this waits for the device, so it is called rarely."""
+        count = self.updates - self._reported
+        loss, q_value = (self._totals / max(count, 1)).tolist()
+        self._totals.zero_()
+        self._reported = self.updates
+        return Report(loss, q_value, count)
+
+    def _step(self, batch: Batch) -> Tensor:
+        output = self.online.module(batch.obs)
+        with torch.no_grad():
+            target = self._target(batch)
+        loss, priority, taken = self.value.loss(output, batch.action, target)
+        mean_loss = (loss * batch.weight).mean()
+        self.online.gradient.zero_()
+        mean_loss.backward()
+        if self.max_grad_norm is not None:
+            clip_by_norm(self.online.gradient, self.max_grad_norm)
+        self.optimizer.step()
+        self._totals += torch.stack((mean_loss.detach(), taken.detach().mean()))
+        return priority.detach()
+
+    def _target(self, batch: Batch) -> Tensor:
+        value, online, target = self.value, self.online.module, self.target.module
+        next_output = target(batch.next_obs)
+        bootstrap = self.backup(
+            Queries(
+                target_next=value.expected(next_output),
+                online_next=lambda: value.expected(online(batch.next_obs)),
+                target_obs=lambda: value.expected(target(batch.obs)),
+                action=batch.action,
+                next_mask=batch.next_mask,
+            )
+        )
+        return value.target(next_output, bootstrap, batch.reward, batch.discount)
+
+
+def clip_by_norm(gradient: Tensor, max_norm: float) -> None:
+    """Scale gradient [P] in place so that its Euclidean norm is at most max_norm.
+
+    Pascanu et al. 2013 (arXiv 1211.5063), Algorithm 1; 1e-6 as in torch.nn.utils.
+    """
+    norm = torch.linalg.vector_norm(gradient)
+    gradient.mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))

@@ -1,0 +1,53 @@
+"""Staging: the batch that the replay fills and the batch that the learner reads.
+
+On the CPU they are the same memory. For a device the host side is pinned and upload() copies.
+"""
+
+import numpy as np
+import torch
+
+from fastdqn.replay.batch import Batch
+
+
+class Staging:
+    """host  Batch of NumPy arrays; device  Batch of tensors with the same values after upload().
+
+    batch   as Replay.new_batch() made it; its memory is used on the CPU, replaced by pinned
+            memory for a device
+    """
+
+    def __init__(self, batch: Batch, device: torch.device):
+        tensors = [None if array is None else torch.from_numpy(array) for array in batch]
+        self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._uploaded = None
+        if device.type == "cpu":
+            self._host, self.device = batch, Batch(*tensors)
+            return
+        pinned = [None if t is None else t.pin_memory() for t in tensors]
+        self._host = Batch(*(None if t is None else t.numpy() for t in pinned))
+        self.device = Batch(*(None if t is None else t.to(device) for t in pinned))
+        self._copies = [
+            (to, source)
+            for to, source in zip(self.device, pinned, strict=True)
+            if source is not None
+        ]
+        self._uploaded = torch.cuda.Event()
+
+    @property
+    def host(self) -> Batch:
+        """The arrays to fill; waits until the upload of their last contents is over."""
+        if self._uploaded is not None:
+            self._uploaded.synchronize()
+        return self._host
+
+    def upload(self) -> None:
+        """Set the copy to the device going; nothing to do where the memory is shared."""
+        for to, source in self._copies:
+            to.copy_(source, non_blocking=True)
+        if self._uploaded is not None:
+            self._uploaded.record()
+
+    @staticmethod
+    def download(tensor: torch.Tensor) -> np.ndarray:
+        """Bring a device tensor to the host; this waits for the device."""
+        return tensor.cpu().numpy()

@@ -1,0 +1,47 @@
+"""When and how the target network follows the online one."""
+
+from fractions import Fraction
+from typing import Protocol
+
+from fastdqn.learning.flat import FlatParameters
+
+
+class TargetFollower(Protocol):
+    def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
+        """Bring the target along after update number `updates`, counted from 1."""
+        ...
+
+
+class HardCopy:
+    """Copies every `every` updates; a fraction is exact: 5/2 copies after 3, 5, 8, 10 updates."""
+
+    def __init__(self, every: Fraction):
+        if every <= 0:
+            raise ValueError(f"every is {every}: a target copy needs a positive interval")
+        self.every = every
+
+    def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
+        due = updates // self.every != (updates - 1) // self.every
+        if due:
+            target.copy_from(online)
+        return due
+
+
+class PolyakAverage:
+    """target += tau * (online - target) after every `every`-th update.
+
+    Lillicrap et al. 2016 (arXiv 1509.02971), Algorithm 1. Buffers are copied, not averaged.
+    """
+
+    def __init__(self, every: Fraction, tau: float):
+        self._hard = HardCopy(every)
+        if not 0.0 < tau <= 1.0:
+            raise ValueError(f"tau is {tau}: it must be in (0, 1]")
+        self.every, self.tau = every, tau
+
+    def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
+        due = updates // self.every != (updates - 1) // self.every
+        if due:
+            target.weights.lerp_(online.weights, self.tau)
+            target.buffers.copy_(online.buffers)
+        return due

@@ -1,0 +1,56 @@
+"""How much memory this process may still take, containers' limits included."""
+
+from pathlib import Path
+
+# Never plan with the last of it: Python, torch and the environments live there too. Ours, untuned.
+_SPARE_BYTES = 512 << 20
+
+
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """Bytes free for a buffer; None where the system does not say.
+
+    The least of what the machine has available and what each cgroup limit leaves.
+    """
+    rooms = [_machine(root), *_cgroups(root)]
+    known = [room for room in rooms if room is not None]
+    return max(0, min(known) - _SPARE_BYTES) if known else None
+
+
+def _machine(root: Path) -> int | None:
+    for line in _text(root / "proc/meminfo").splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def _cgroups(root: Path) -> list[int | None]:
+    """Limit less use of this process's group and its parents, in version 2 and version 1."""
+    rooms = []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, limit, use = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            base = root / "sys/fs/cgroup/memory"
+            limit, use = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        group = base / path.lstrip("/")
+        for folder in (group, *group.parents):
+            rooms.append(_room(folder / limit, folder / use))
+            if folder == base:
+                break
+    return rooms
+
+
+def _room(limit: Path, use: Path) -> int | None:
+    allowed, used = _text(limit).strip(), _text(use).strip()
+    return int(allowed) - int(used) if allowed.isdigit() and used.isdigit() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,96 @@
+"""Options: command-line words into a dataclass, by tyro, with all mistakes collected as lines."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, TypeVar, get_type_hints
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
+
+from fastdqn.config import Config, as_fraction, spell, unknown_name
+
+Options = TypeVar("Options")
+_REGISTRY = ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _fraction_rule(info):
+    if info.type is not Fraction:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NUMBER|P/Q",
+        instance_from_str=lambda words: _parse_fraction(words[0]),
+        is_instance=lambda value: isinstance(value, Fraction),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, list[str]]:
+    """Parse args over a default instance: (options, mistakes).
+
+    tyro stops at its first class of error. So where it refuses, each option is parsed alone:
+    the options come back with whatever was right, and a line for each that was not.
+    Prints the help and exits where args ask for it.
+    """
+    if "--help" in args or "-h" in args:
+        tyro.cli(type(default), args=["--help"], default=default, prog=prog, registry=_REGISTRY)
+    parsed = _try(args, default, prog)
+    if parsed is not None:
+        return parsed, []
+    lines: list[str] = []
+    hints = {**get_type_hints(Config), **get_type_hints(type(default))}
+    for group in _groups(args):
+        changed = _try(group, default, prog)
+        if changed is None:
+            lines.append(_mistake(group, hints))
+        else:
+            default = changed
+    return default, lines or [f"cannot parse {' '.join(args)!r}: is an option given twice?"]
+
+
+def _try(args: Sequence[str], default: Options, prog: str) -> Options | None:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            return tyro.cli(
+                type(default), args=list(args), default=default, prog=prog, registry=_REGISTRY
+            )
+        except SystemExit:
+            return None
+
+
+def _groups(args: Sequence[str]) -> list[list[str]]:
+    """Each option with the words behind it; words before the first option are a group too."""
+    groups: list[list[str]] = []
+    for word in args:
+        if word.startswith("--") or not groups:
+            groups.append([])
+        groups[-1].append(word)
+    return groups
+
+
+def _mistake(group: list[str], hints: dict[str, Any]) -> str:
+    word, *values = group
+    if not word.startswith("--"):
+        return f"unexpected argument {word!r}: options begin with --"
+    flag, _, attached = word.partition("=")
+    name = flag[2:].replace("-", "_")
+    known = {"--" + key.replace("_", "-"): key for key in hints if key != "config"}
+    known |= {"--no-" + key.replace("_", "-"): key for key, hint in hints.items() if hint is bool}
+    if flag.replace("_", "-") not in known:
+        return unknown_name("option", flag, known)
+    given = " ".join([attached, *values] if attached else values)
+    if not given:
+        return f"{flag} has no value: it must be {spell(hints[name])}"
+    if name.startswith("no_") or hints[name] is bool:
+        return f"{flag} is a switch: it takes no value, got {given!r}"
+    return f"{flag} is {given!r}: it must be {spell(hints[name])}"
+
+
+def _parse_fraction(word: str) -> Fraction:
+    value = as_fraction(word)
+    if not isinstance(value, Fraction):
+        raise ValueError(f"{word!r} is neither a number nor a fraction such as 1/3")
+    return value

@@ -1,0 +1,59 @@
+"""Presets: named settings to start from."""
+
+from fractions import Fraction
+
+from fastdqn.config import Config
+
+PRESETS: dict[str, Config] = {
+    # Ours: the settings that solved CartPole in the fewest updates for every seed tried.
+    "cartpole": Config(
+        preset="cartpole",
+        total_timesteps=500_000,
+        num_envs=16,
+        learning_rate=1e-3,
+        buffer_size=50_000,
+        learning_starts=1_000,
+        train_frequency=Fraction(10),
+        target_network_frequency=500,
+        exploration_fraction=0.1,
+        eval_episodes=100,
+        stop_at_return=475.0,
+    ),
+    # The textbook agent: one environment, an update a step, exploration that falls by episode.
+    "cartpole-classic": Config(
+        preset="cartpole-classic",
+        num_envs=1,
+        total_timesteps=None,
+        total_episodes=500,
+        learning_rate=1e-3,
+        buffer_size=100_000,
+        learning_starts=64,
+        batch_size=64,
+        train_frequency=Fraction(1),
+        target_network_frequency=10,
+        max_grad_norm=1.0,
+        double=False,
+        dueling=False,
+        hidden_sizes=(128, 128),
+        exploration_final_eps=0.01,
+        exploration_decay=0.995,
+        eval_frequency=0,
+        eval_episodes=100,
+    ),
+    # CleanRL's dqn.py on CartPole, the work that other trainers are compared on.
+    "cartpole-cleanrl": Config(
+        preset="cartpole-cleanrl",
+        total_timesteps=500_000,
+        learning_rate=2.5e-4,
+        buffer_size=10_000,
+        learning_starts=10_000,
+        train_frequency=Fraction(10),
+        target_network_frequency=500,
+        max_grad_norm=None,
+        double=False,
+        dueling=False,
+        exploration_fraction=0.5,
+        eval_frequency=0,
+        eval_episodes=100,
+    ),
+}

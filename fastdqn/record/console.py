@@ -1,0 +1,128 @@
+"""The console: one live panel in a terminal, plain lines elsewhere."""
+
+import time
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+# Seconds between redraws; only what a person sees depends on it.
+_REDRAW = 0.1
+_PLAIN = 2.0
+
+
+class Display(Protocol):
+    def show(self, status: dict, final: bool = False) -> None:
+        """Draw the newest status: see RunRecorder.status()."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def make_display(title: str, quiet: bool) -> Display:
+    """A live panel if standard output is a terminal, lines if not, nothing if quiet."""
+    if quiet:
+        return Silent()
+    console = Console(highlight=False, soft_wrap=True)
+    return LivePanel(console, title) if console.is_terminal else PlainLines(console)
+
+
+class Silent:
+    def show(self, status: dict, final: bool = False) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class PlainLines:
+    """One line of status every two seconds at most, and one in the end."""
+
+    def __init__(self, console: Console):
+        self._console, self._last = console, -_PLAIN
+
+    def show(self, status: dict, final: bool = False) -> None:
+        now = time.monotonic()
+        if final or now - self._last >= _PLAIN:
+            self._last = now
+            self._console.print(
+                f"step {status['steps']:>9,}  return {_number(status['return'])}  "
+                f"epsilon {status['epsilon']:.3f}  {status['fps']:,.0f} steps/s  "
+                f"env {status['env_rate']:,.0f}/s  learner {status['learner_rate']:,.0f}/s",
+                markup=False,
+            )
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False)
+
+    def close(self) -> None:
+        pass
+
+
+class LivePanel:
+    """Return, epsilon, rates and the share of each phase, redrawn in place."""
+
+    def __init__(self, console: Console, title: str):
+        self._title, self._last = title, -_REDRAW
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+        self._live.start()
+
+    def show(self, status: dict, final: bool = False) -> None:
+        now = time.monotonic()
+        if final or now - self._last >= _REDRAW:
+            self._last = now
+            self._live.update(self._panel(status), refresh=True)
+
+    def say(self, line: str) -> None:
+        self._live.console.print(line, markup=False)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _panel(self, status: dict) -> Panel:
+        left = Table.grid(padding=(0, 2))
+        for label, text in (
+            ("return", f"{_number(status['return'])}  (mean of the last 100 episodes)"),
+            ("evaluation", f"{_number(status['eval_return'])}  (greedy)"),
+            ("epsilon", f"{status['epsilon']:.3f}"),
+            ("steps", f"{status['steps']:,}  in {status['episodes']:,} episodes"),
+            ("updates", f"{status['updates']:,}  loss {_number(status['loss'], 4)}"),
+            ("speed", f"{status['fps']:,.0f} steps/s"),
+            ("environment", f"{status['env_rate']:,.0f} steps/s alone"),
+            ("learner", f"{status['learner_rate']:,.0f} updates/s alone"),
+            ("time left", _duration(status["seconds_left"])),
+        ):
+            left.add_row(label, text)
+        shares = Table.grid(padding=(0, 1))
+        for name, share in sorted(status["shares"].items(), key=lambda item: -item[1]):
+            if share >= 0.005:
+                shares.add_row(name, ProgressBar(1.0, share, width=20), f"{share:4.0%}")
+        both = Table.grid(padding=(0, 4))
+        both.add_row(left, shares)
+        done = ProgressBar(1.0, status["fraction"], width=None)
+        whole = Table.grid(expand=True)
+        whole.add_row(both)
+        whole.add_row(done)
+        return Panel(whole, title=self._title, title_align="left")
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,85 @@
+"""The run folder: made once, for one run."""
+
+import os
+import platform
+import re
+import shlex
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from fastdqn.config import Config, ConfigError
+from fastdqn.record.files import to_json, write_whole
+
+
+def default_run_dir(config: Config) -> str:
+    """runs/ENV__PRESET__SEED__TIME, the time in UTC down to the microsecond."""
+    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    env = re.sub(r"[^A-Za-z0-9._-]+", "-", config.env_id)
+    return str(Path("runs", f"{env}__{config.preset}__{config.seed}__{time}"))
+
+
+def folder_problem(run_dir: str) -> str | None:
+    """Why a run cannot have this folder, in one line, or None."""
+    path = Path(run_dir)
+    try:
+        if not path.exists():
+            parent = next(p for p in path.absolute().parents if p.exists())
+            if not parent.is_dir():
+                return f"run_dir {run_dir}: {parent} is a file, not a folder"
+            writable = os.access(parent, os.W_OK | os.X_OK)
+            return None if writable else f"run_dir {run_dir}: {parent} is not writable"
+        if not path.is_dir():
+            return f"run_dir {run_dir} is a file: name a folder that is new or empty"
+        if any(path.iterdir()):
+            return f"run_dir {run_dir} is not empty: name a folder that is new or empty"
+    except (OSError, ValueError) as error:
+        return f"run_dir {run_dir}: {error}"
+    return None
+
+
+def create_folder(config: Config, device_name: str) -> Path:
+    """Make the folder and write what is known before the run: config, command, system.
+
+    Raises ConfigError where the folder cannot be had.
+    """
+    assert config.run_dir is not None
+    if problem := folder_problem(config.run_dir):
+        raise ConfigError([problem])
+    folder = Path(config.run_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.json", config.to_json())
+        write_whole(folder / "command.txt", shlex.join(sys.argv) + "\n")
+        write_whole(folder / "system.json", to_json(_system(device_name), indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError([f"run_dir {config.run_dir}: {error.strerror}"]) from None
+    return folder
+
+
+def _system(device_name: str) -> dict:
+    packages = ("fastdqn", "torch", "gymnasium", "numpy", "numba", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": device_name,
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.partition(":")[2].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()

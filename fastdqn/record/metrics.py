@@ -1,0 +1,51 @@
+"""Metrics: one row of numbers at a time, to JSON lines and, where wanted, TensorBoard events."""
+
+from pathlib import Path
+from typing import Protocol
+
+from fastdqn.record.files import to_json
+
+
+class MetricsSink(Protocol):
+    def write(self, step: int, row: dict[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """Appends one JSON object a line; flushed at every row, so a crash loses none."""
+
+    def __init__(self, path: Path):
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def write(self, step: int, row: dict) -> None:
+        self._file.write(to_json({"step": step, **row}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardEvents:
+    """Scalar events through tensorboard's own file writer.
+
+    torch.utils.tensorboard would import 1.3 s of packages where this takes 0.2 s.
+    Raises ImportError without the extra.
+    """
+
+    def __init__(self, folder: Path):
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = Event, Summary
+        self._writer = EventFileWriter(str(folder))
+
+    def write(self, step: int, row: dict[str, float]) -> None:
+        import time
+
+        values = [self._summary.Value(tag=key, simple_value=value) for key, value in row.items()]
+        summary = self._summary(value=values)
+        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
+
+    def close(self) -> None:
+        self._writer.close()

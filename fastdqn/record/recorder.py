@@ -1,0 +1,158 @@
+"""RunRecorder: turns what the loop reports into files and a display."""
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdqn.record.console import Display
+from fastdqn.record.files import to_json, write_whole
+from fastdqn.record.metrics import JsonLines, MetricsSink
+
+# What "recent" means for episodes: Stable-Baselines3's window.
+_WINDOW = 100
+# Phases that are neither stepping nor learning: steps_per_second leaves them out.
+_ASIDE = ("evaluate", "save", "report")
+
+
+class RunRecorder:
+    """Writes metrics.jsonl, episodes.csv, eval.jsonl, the weights and summary.json into folder.
+
+    sinks   further takers of metric rows
+    save    writes the weights as they are now to a path
+    spent   share of the budget, in [0, 1], from (steps, episodes)
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        display: Display,
+        sinks: list[MetricsSink],
+        save: Callable[[Path], None],
+        spent: Callable[[int, int], float],
+    ):
+        self.folder, self._display, self._save, self._spent = folder, display, save, spent
+        self._sinks = [JsonLines(folder / "metrics.jsonl"), *sinks]
+        self._evals = JsonLines(folder / "eval.jsonl")
+        self._episodes = open(folder / "episodes.csv", "w", encoding="utf-8")  # noqa: SIM115
+        self._episodes.write("episode,steps,lane,return,length\n")
+        self._returns: deque[float] = deque(maxlen=_WINDOW)
+        self._lengths: deque[int] = deque(maxlen=_WINDOW)
+        self._last: dict[str, float] = {}  # phase totals at the last report
+        self._last_steps = self._last_updates = 0
+        self._eval_return: float | None = None
+
+    def episodes(self, progress, step) -> None:
+        """Note the episodes that ended in step; progress counts them already."""
+        first = progress.episodes - len(step.ended_lanes) + 1
+        for i, (lane, total, length) in enumerate(
+            zip(step.ended_lanes, step.returns, step.lengths, strict=True)
+        ):
+            self._episodes.write(f"{first + i},{progress.steps},{lane},{total:.9g},{length}\n")
+        self._returns.extend(step.returns.tolist())
+        self._lengths.extend(step.lengths.tolist())
+
+    def report(self, progress, epsilon: float, report, totals: dict[str, float]) -> None:
+        """Write a row of metrics; rates are of the time since the row before."""
+        since = {name: total - self._last.get(name, 0.0) for name, total in totals.items()}
+        steps, updates = progress.steps - self._last_steps, progress.updates - self._last_updates
+        self._last, self._last_steps, self._last_updates = (
+            dict(totals), progress.steps, progress.updates,
+        )  # fmt: skip
+        row = self._row(progress, epsilon, report, since, steps, updates, sum(totals.values()))
+        for sink in self._sinks:
+            sink.write(progress.steps, row)
+        self._episodes.flush()
+        self._display.show(self._status(progress, row, totals))
+
+    def evaluation(self, steps: int, kind: str, evaluation) -> None:
+        """Note a greedy evaluation: 'eval', 'confirm' or 'final'."""
+        summary = evaluation.summary()
+        self._eval_return = summary["mean_return"]
+        self._evals.write(steps, {"kind": kind, **summary})
+        row = {
+            "eval/mean_reward": summary["mean_return"],
+            "eval/mean_ep_length": summary["mean_length"],
+        }
+        if kind == "eval":
+            for sink in self._sinks:
+                sink.write(steps, row)
+
+    def save_best(self) -> None:
+        self._save(self.folder / "best.safetensors")
+
+    def save_last(self) -> None:
+        self._save(self.folder / "policy.safetensors")
+
+    def say(self, line: str) -> None:
+        self._display.say(line)
+
+    def summary(self, summary: dict[str, Any]) -> None:
+        write_whole(self.folder / "summary.json", to_json(summary, indent=2) + "\n")
+
+    def close(self) -> None:
+        """Flush and close everything; safe to call twice."""
+        self._display.close()
+        self._episodes.close()
+        for sink in (*self._sinks, self._evals):
+            sink.close()
+
+    def _row(self, progress, epsilon, report, since, steps, updates, elapsed) -> dict[str, float]:
+        row = {
+            "rollout/exploration_rate": epsilon,
+            "rollout/episodes": progress.episodes,
+            "time/total_timesteps": progress.steps,
+            "time/time_elapsed": elapsed,
+            "time/fps": _rate(steps, sum(since.values())),
+            "charts/SPS": _rate(progress.steps, elapsed),
+            "time/env_steps_per_second": _rate(steps, since.get("env", 0.0)),
+            "time/learner_updates_per_second": _rate(updates, since.get("learn", 0.0)),
+            "train/n_updates": progress.updates,
+        }
+        if self._returns:
+            mean = float(np.mean(self._returns))
+            row["rollout/ep_rew_mean"] = row["charts/episodic_return"] = mean
+            row["rollout/ep_len_mean"] = row["charts/episodic_length"] = float(
+                np.mean(self._lengths)
+            )
+        if report.updates:
+            row["train/loss"] = row["losses/td_loss"] = report.loss
+            row["losses/q_values"] = report.q_value
+        total = sum(since.values())
+        for name, seconds in since.items():
+            row[f"time/share/{name}"] = seconds / total if total else 0.0
+        return row
+
+    def _status(self, progress, row, totals) -> dict[str, Any]:
+        fraction, elapsed = self._spent(progress.steps, progress.episodes), sum(totals.values())
+        return {
+            "steps": progress.steps,
+            "episodes": progress.episodes,
+            "updates": progress.updates,
+            "return": row.get("rollout/ep_rew_mean"),
+            "eval_return": self._eval_return,
+            "loss": row.get("train/loss"),
+            "epsilon": row["rollout/exploration_rate"],
+            "fps": row["time/fps"],
+            "env_rate": row["time/env_steps_per_second"],
+            "learner_rate": row["time/learner_updates_per_second"],
+            "fraction": fraction,
+            "seconds_left": elapsed / fraction - elapsed if fraction > 0 else None,
+            "shares": {
+                key.rpartition("/")[2]: value
+                for key, value in row.items()
+                if key.startswith("time/share/")
+            },
+        }
+
+
+def steps_per_second(steps: int, phase_seconds: dict[str, float]) -> float:
+    """Steps by the loop's own time: evaluation, saving and reporting left out."""
+    spent = sum(seconds for name, seconds in phase_seconds.items() if name not in _ASIDE)
+    return _rate(steps, spent)
+
+
+def _rate(count: float, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0

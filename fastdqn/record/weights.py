@@ -1,0 +1,68 @@
+"""Weights on disk: safetensors with all that rebuilding the network needs; nothing is unpickled."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+
+from fastdqn.record.files import write_whole
+
+_FORMAT = 1
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be used; the message names file and field."""
+
+
+def save_weights(path: Path, tensors: dict[str, torch.Tensor], network: dict) -> None:
+    """Write tensors by name, and the description of the network they belong to.
+
+    The same weights give the same bytes: there is one metadata entry, with sorted keys.
+    """
+    arrays = {
+        name: np.ascontiguousarray(tensor.detach().cpu().numpy())
+        for name, tensor in tensors.items()
+    }
+    description = json.dumps({"format": _FORMAT, "network": network}, sort_keys=True)
+    write_whole(path, safetensors.numpy.save(arrays, {"fastdqn": description}))
+
+
+def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """Read (arrays by name, network description). Raises WeightsError, one line."""
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise WeightsError(f"{path} does not exist") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{path} is not a safetensors file: {error}") from None
+    try:
+        description = json.loads(metadata["fastdqn"])
+        version, network = description["format"], description["network"]
+    except (KeyError, ValueError, TypeError):
+        raise WeightsError(f"{path} holds weights, but not of fastdqn: no network in it") from None
+    if version != _FORMAT:
+        raise WeightsError(f"{path} has format {version}, this version reads {_FORMAT}")
+    return arrays, network
+
+
+def assign_weights(path: Path, module: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:
+    """Copy arrays into a module's tensors. Raises WeightsError naming what does not fit."""
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for name in tensors.keys() | arrays.keys():
+        if name not in arrays:
+            raise WeightsError(f"{path} lacks {name}")
+        if name not in tensors:
+            raise WeightsError(f"{path} has {name}, which the network lacks")
+        if tuple(tensors[name].shape) != arrays[name].shape:
+            raise WeightsError(
+                f"{path}: {name} has shape {list(arrays[name].shape)}, "
+                f"the network's is {list(tensors[name].shape)}"
+            )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(torch.from_numpy(arrays[name]))

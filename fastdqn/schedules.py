@@ -1,0 +1,68 @@
+"""Cadence and exploration as pure functions of the counts of steps and episodes."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+def ticks(before: int, now: int, per: int | Fraction) -> int:
+    """How often a thing done every `per` steps falls due while the count goes from before to now.
+
+    Exact for any stride: the ticks of consecutive intervals add up to those of the whole.
+    """
+    return int(now // per - before // per)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a run is over: after total_steps or total_episodes, whichever comes first."""
+
+    total_steps: int | None
+    total_episodes: int | None
+
+    def __post_init__(self):
+        if self.total_steps is None and self.total_episodes is None:
+            raise ValueError("a budget needs total_steps or total_episodes")
+
+    def spent(self, steps: int, episodes: int) -> bool:
+        return (self.total_steps is not None and steps >= self.total_steps) or (
+            self.total_episodes is not None and episodes >= self.total_episodes
+        )
+
+    def counted(self, steps: int) -> int:
+        """Steps that earn updates: N lanes may run up to N - 1 steps over the budget."""
+        return steps if self.total_steps is None else min(steps, self.total_steps)
+
+    def fraction(self, steps: int, episodes: int) -> float:
+        """Share of the budget that is spent, in [0, 1]."""
+        shares = [
+            done / total
+            for done, total in ((steps, self.total_steps), (episodes, self.total_episodes))
+            if total is not None
+        ]
+        return min(1.0, max(shares))
+
+
+@dataclass(frozen=True)
+class LinearEpsilon:
+    """From initial to final in a straight line over the first over_steps steps, then constant."""
+
+    initial: float
+    final: float
+    over_steps: int
+
+    def __call__(self, steps: int, episodes: int) -> float:
+        if steps >= self.over_steps:
+            return self.final
+        return self.initial + (self.final - self.initial) * (steps / self.over_steps)
+
+
+@dataclass(frozen=True)
+class EpisodicEpsilon:
+    """Multiplied by decay for every finished episode, never below final."""
+
+    initial: float
+    final: float
+    decay: float
+
+    def __call__(self, steps: int, episodes: int) -> float:
+        return max(self.final, self.initial * self.decay**episodes)

@@ -1,0 +1,45 @@
+"""Laps: where the time of the loop went, by partition."""
+
+import os
+import time
+from collections.abc import Callable
+
+_IMPORTED = time.time()
+
+
+class Laps:
+    """Bills the time since the last lap to a name, so that all bills add up to the time passed.
+
+    clock  seconds, monotone; a benchmark may hand in one that waits for the device first
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self._clock = clock
+        self.totals: dict[str, float] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all laps; the time begins now."""
+        self._last = self._began = self._clock()
+        self.totals.clear()
+
+    def lap(self, name: str) -> None:
+        now = self._clock()
+        self.totals[name] = self.totals.get(name, 0.0) + now - self._last
+        self._last = now
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the (re)start to the last lap: the sum of the totals."""
+        return self._last - self._began
+
+
+def process_age() -> float:
+    """Seconds since this process started; since this import where the system does not say."""
+    try:
+        with open("/proc/self/stat") as file:
+            started_ticks = int(file.read().rpartition(")")[2].split()[19])
+        started = started_ticks / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, AttributeError, ValueError, IndexError):
+        return time.time() - _IMPORTED
