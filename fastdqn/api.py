@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from torch import nn
 
-from fastdqn import build
+from fastdqn import build, checks
 from fastdqn.acting import (
     EnvStream,
     NonFiniteError,
@@ -18,6 +18,7 @@ from fastdqn.acting import (
     make_envs,
     nearest,
     read_spaces,
+    registered,
 )
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine import local
@@ -70,7 +71,7 @@ def train(
             spaces = read_spaces(envs.single_observation_space, envs.single_action_space)
     except ValueError as error:
         raise ConfigError([*config.problems(), str(error)]) from None
-    if lines := build.check(config, spaces):
+    if lines := checks.check(config, spaces):
         raise ConfigError(lines)
 
     def display(resolved: Config):
@@ -94,15 +95,17 @@ def preset(name: str) -> Config:
     try:
         find_spec(name)
     except ValueError as error:
-        near = nearest(name, PRESETS)
-        hint = f"no preset is called {name!r}: did you mean {near}?" if near else str(error)
-        raise ConfigError([hint]) from None
+        near = " or ".join(filter(None, (nearest(name, PRESETS), nearest(name, registered()))))
+        if ":" in name or not near:
+            raise ConfigError([str(error)]) from None
+        line = f"no preset or environment is called {name!r}: did you mean {near}?"
+        raise ConfigError([line]) from None
     return Config(env_id=name)
 
 
 def check(config: Config) -> list[str]:
     """Every mistake in a config, one line each; none means that train() will start."""
-    return build.check(config)
+    return checks.check(config)
 
 
 def plan(config: Config) -> str:
@@ -117,7 +120,7 @@ def plan(config: Config) -> str:
             *(f"{name:{width}}  {values[name]}" for name in values),
             "",
             f"observations {facts.obs_shape} {facts.obs_dtype}, {facts.num_actions} actions",
-            f"the replay takes {build.replay_bytes(resolved, facts) / 2**20:,.1f} MiB",
+            f"the replay takes {checks.replay_bytes(resolved, facts) / 2**20:,.1f} MiB",
             _replay_ratio(resolved),
         ]
     )
@@ -185,13 +188,17 @@ def evaluate_run(
 
     Raises ConfigError where the run, the options or the environment cannot be used.
     """
-    for name, number in (("episodes", episodes), ("max_steps", max_steps)):
-        if number is not None and number < 1:
-            raise ConfigError([f"{name} is {number}: it must be at least 1"])
+    asked = Config(eval_episodes=episodes, eval_max_steps=max_steps, seed=seed)
+    lines = [line.removeprefix("eval_") for line in asked.problems()]
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        lines.append(f"out is {str(out)!r}: name a file in a folder that exists")
+    if lines:
+        raise ConfigError(lines)
     try:
         path = weights_path(run, weights)
-        policy = load_policy(path)
+        policy, description = build.load_policy(path)
         env_id = env_id or _env_of(path)
+        _require_same_spaces(env_id, description)
         kwargs = {"render_mode": "human"} if render else {}
         evaluation = evaluate(
             policy, env_id, episodes=episodes, max_steps=max_steps, seed=seed, **kwargs
@@ -239,6 +246,16 @@ def _env_of(weights: Path) -> str:
     if not config.is_file():
         raise ValueError(f"{config} does not exist: name the environment with --env-id")
     return Config.from_json(config.read_text()).env_id
+
+
+def _require_same_spaces(env_id: str, description: dict) -> None:
+    facts = checks.probe(Config(env_id=env_id))
+    learned = (tuple(description["obs_shape"]), description["num_actions"])
+    if learned != (facts.obs_shape, facts.num_actions):
+        raise ValueError(
+            f"{env_id} has observations {facts.obs_shape} and {facts.num_actions} actions; these "
+            f"weights were trained on {learned[0]} and {learned[1]}"
+        )
 
 
 def _replay_ratio(config: Config) -> str:

@@ -15,14 +15,14 @@ from fastdqn.acting import (
     SpaceFacts,
     find_spec,
     make_envs,
-    read_spaces,
     resolve_vectorization,
 )
+from fastdqn.checks import network_weights, probe
 from fastdqn.config import Config
 from fastdqn.engine.evaluate import Evaluation, evaluate
 from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Cadence, Run
-from fastdqn.learning.adam import Adam
+from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.backup import DoubleBackup, MaxBackup
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.learner import Learner
@@ -31,12 +31,11 @@ from fastdqn.learning.policy import Policy
 from fastdqn.learning.staging import Staging
 from fastdqn.learning.target import HardCopy, PolyakAverage
 from fastdqn.learning.value import ScalarValue, huber, squared_error
-from fastdqn.memory import available_bytes
 from fastdqn.record.console import Display
-from fastdqn.record.folder import create_folder, default_run_dir, folder_problem
+from fastdqn.record.folder import create_folder, default_run_dir
 from fastdqn.record.metrics import TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder
-from fastdqn.record.weights import assign_weights, load_weights, save_weights
+from fastdqn.record.weights import WeightsError, assign_weights, load_weights, save_weights
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler, rows_per_lane
 from fastdqn.rng import derive
 from fastdqn.schedules import Budget, EpisodicEpsilon, LinearEpsilon
@@ -92,30 +91,16 @@ def env_seed(seed: int, purpose: int, count: int = 0) -> int:
     return (purpose << 28) + derive(seed, purpose, count) % ((1 << 28) - (1 << 24))
 
 
-def check(config: Config, spaces: SpaceFacts | None = None) -> list[str]:
-    """Every mistake in config and around it, one line each; nothing large is allocated.
-
-    spaces  of environments that are there already; None: one is made of env_id and closed again
-    """
-    lines = config.problems()
-    lines += [line for line in (_device_problem(config), _tensorboard_problem(config)) if line]
-    if isinstance(config.run_dir, str) and (problem := folder_problem(config.run_dir)):
-        lines.append(problem)
-    try:
-        facts = spaces or _probe(config)
-    except ValueError as error:
-        return [*lines, str(error)]
-    return lines if lines else _memory_problem(config, facts)
-
-
 def resolve(config: Config, facts: SpaceFacts, limit: int | None, given: bool) -> Config:
     """Give every None and auto its value: a fixed function of config, spaces and machine.
 
     limit  steps of the environment's own time limit, if it has one
     given  the environments were handed in, so nothing says how they are stepped
     """
-    network = make_network(describe_network(config, facts))
-    large = sum(p.numel() for p in network.parameters()) >= _LARGE_NETWORK
+    large = network_weights(config, facts) >= _LARGE_NETWORK
+    vectorization = config.vectorization
+    if not given:
+        vectorization = resolve_vectorization(config.env_id, vectorization)
     device = config.device
     if device == "auto":
         device = "cuda" if large and torch.cuda.is_available() else "cpu"
@@ -123,9 +108,7 @@ def resolve(config: Config, facts: SpaceFacts, limit: int | None, given: bool) -
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     budget = config.total_timesteps or 100_000
     return config.replace(
-        vectorization="auto"
-        if given
-        else resolve_vectorization(config.env_id, config.vectorization),
+        vectorization=vectorization,
         device=device,
         threads=config.threads or threads,
         tensorboard=tensorboard if config.tensorboard is None else config.tensorboard,
@@ -137,7 +120,7 @@ def resolve(config: Config, facts: SpaceFacts, limit: int | None, given: bool) -
 
 def preview(config: Config) -> tuple[Config, SpaceFacts]:
     """The resolved config of a run, and its spaces, without starting it."""
-    facts = _probe(config)
+    facts = probe(config)
     return resolve(config, facts, find_spec(config.env_id).max_episode_steps, given=False), facts
 
 
@@ -173,9 +156,16 @@ def make_network(description: dict, torso: nn.Module | None = None) -> QNetwork:
 
 
 def load_policy(path: Path, torso: nn.Module | None = None) -> tuple[Policy, dict]:
-    """A greedy CPU policy from a weights file, and the description of its network."""
+    """A greedy CPU policy from a weights file, and the description of its network.
+
+    Raises WeightsError, one line, where the file cannot be used; ValueError where the torso does
+    not fit.
+    """
     arrays, description = load_weights(path)
-    network = make_network(description, torso).eval().requires_grad_(False)
+    try:
+        network = make_network(description, torso).eval().requires_grad_(False)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise WeightsError(f"{path} describes no network that can be made: {error!r}") from None
     assign_weights(path, network, arrays)
     value = ScalarValue(squared_error)
     return Policy(network, value, torch.device("cpu"), description["num_actions"]), description
@@ -249,59 +239,6 @@ def saved_policy(path: Path, like: Policy) -> Policy:
     return Policy(network, like.value, like.device, like.num_actions)
 
 
-def _probe(config: Config) -> SpaceFacts:
-    envs = make_envs(config.env_id, 1, config.vectorization)
-    try:
-        return read_spaces(envs.single_observation_space, envs.single_action_space)
-    finally:
-        envs.close()
-
-
-def _device_problem(config: Config) -> str | None:
-    name = config.device
-    if name == "auto":
-        return None
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        return f"device is {name!r}: it must be auto, cpu, cuda or cuda:N"
-    if device.type == "cpu":
-        return None
-    if device.type != "cuda":
-        return f"device is {name!r}: only cpu and cuda are supported"
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (device.index or 0) < count:
-        return None
-    return f"device is {name!r}: this machine has {count} CUDA devices; use --device cpu or auto"
-
-
-def _tensorboard_problem(config: Config) -> str | None:
-    if config.tensorboard is True and importlib.util.find_spec("tensorboard") is None:
-        return "tensorboard is not installed: pip install 'fastdqn[tensorboard]'"
-    return None
-
-
-def _memory_problem(config: Config, facts: SpaceFacts) -> list[str]:
-    """Refuse a replay larger than memory before a byte of it is allocated."""
-    room, needed = available_bytes(), replay_bytes(config, facts)
-    if room is None or needed <= room:
-        return []
-    fits = int(config.buffer_size * room / needed)
-    return [
-        f"buffer_size is {config.buffer_size}: it needs {needed / 2**30:.1f} GiB and "
-        f"{room / 2**30:.1f} GiB are available; the largest that fits is about {fits}"
-    ]
-
-
-def replay_bytes(config: Config, facts: SpaceFacts) -> int:
-    """Host memory that the replay of a run takes: its rows, and one batch."""
-    rows = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps) * config.num_envs
-    obs = facts.obs_dtype.itemsize
-    for size in facts.obs_shape:
-        obs *= size
-    return rows * (obs + Ring.BYTES_PER_ROW) + 2 * obs * config.batch_size
-
-
 def _make_streams(config: Config, envs: VectorEnv | None, eval_envs: VectorEnv | None):
     """(training stream, evaluation stream or None, the environment's time limit or None)."""
     if envs is not None:
@@ -328,11 +265,12 @@ def _make_replay(config: Config, facts: SpaceFacts) -> Replay:
 def _make_learner(config: Config, online: FlatParameters) -> Learner:
     # Both frequencies count steps; the target counts updates, so only their ratio reaches it.
     every = config.target_network_frequency / config.train_frequency
+    optimizer = PlainAdam if config.capture == "compile" else FusedAdam
     return Learner(
         online,
         ScalarValue(huber if config.loss == "huber" else squared_error),
         DoubleBackup() if config.double else MaxBackup(),
-        Adam(online.weights, online.gradient, config.learning_rate),
+        optimizer(online.weights, online.gradient, config.learning_rate),
         HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau),
         config.max_grad_norm,
         config.capture,
@@ -358,7 +296,7 @@ def _make_recorder(config: Config, make_display, online: FlatParameters, descrip
         folder,
         display,
         [TensorBoardEvents(folder)] if config.tensorboard else [],
-        lambda path: save_weights(path, online.named_arrays(), description),
+        lambda path: save_weights(path, online.named_tensors(), description),
         _make_budget(config).fraction,
     )
 

@@ -68,11 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[0] not in commands:
             raise ConfigError([unknown_name("command", args[0], commands)])
         return commands[args[0]](args[1:])
-    except SystemExit:
+    except SystemExit as stop:
+        if stop.code:
+            raise
         return 0  # the help was asked for and printed
     except ConfigError as error:
         for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {_printable(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -129,7 +131,15 @@ def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list
     raise ConfigError([f"{command} needs {what} first: fastdqn {command} NAME [options]"])
 
 
+def _printable(line: str) -> str:
+    """One line whatever a user's text holds: line breaks and terminal codes are spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
 def _presets(args: list[str]) -> int:
+    if args and args[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0
     if args:
         raise ConfigError([f"presets takes no arguments, got {args[0]!r}"])
     default = dataclasses.asdict(Config())

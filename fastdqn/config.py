@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import types
 from dataclasses import dataclass
 from fractions import Fraction
@@ -108,11 +109,14 @@ class Config:
 
     def problems(self) -> list[str]:
         """Every mistake that can be seen without the environment, one line each."""
-        wrong_types = [line for line in map(self._type_problem, dataclasses.fields(self)) if line]
-        if wrong_types:
+        if wrong_types := self.type_problems():
             return wrong_types
         limits = [line for name, limit in _LIMITS.items() if (line := self._beyond(name, limit))]
         return limits or [text for broken, text in self._conflicts() if broken]
+
+    def type_problems(self) -> list[str]:
+        """A line for every option whose value is of another type than it is declared."""
+        return [line for line in map(self._type_problem, dataclasses.fields(self)) if line]
 
     def to_json(self) -> str:
         values = dataclasses.asdict(self)
@@ -125,7 +129,7 @@ class Config:
         """Read what to_json() wrote. Raises ConfigError where it is not that."""
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError([f"config.json is not JSON: {error}"]) from None
         if not isinstance(values, dict):
             raise ConfigError(["config.json holds no object of options"])
@@ -222,14 +226,20 @@ class Limit:
     open: bool = False
 
     def holds(self, number) -> bool:
-        if not math.isfinite(number):
+        try:
+            finite = math.isfinite(number)
+        except OverflowError:  # a whole number or fraction beyond any float
+            return False
+        if not finite:
             return False
         return (self.low < number if self.open else self.low <= number) and number <= self.high
 
     @property
     def text(self) -> str:
-        low = f"above {self.low:g}" if self.open else f"at least {self.low:g}"
-        return f"a number, {low}" + ("" if self.high == math.inf else f", at most {self.high:g}")
+        if self.low == -math.inf:
+            return "a finite number"
+        low = f"above {self.low:,}" if self.open else f"at least {self.low:,}"
+        return f"a number, {low}" + ("" if self.high == math.inf else f", at most {self.high:,}")
 
 
 _COUNT = Limit(1, 1 << 40)
@@ -244,7 +254,7 @@ _LIMITS = {
     "buffer_size": _COUNT,
     "learning_starts": Limit(0, 1 << 40),
     "batch_size": Limit(1, 1 << 24),
-    "train_frequency": _POSITIVE,
+    "train_frequency": Limit(1e-6, 1 << 40),
     "target_network_frequency": _COUNT,
     "tau": Limit(0, 1, open=True),
     "gamma": _SHARE,
@@ -263,11 +273,13 @@ _LIMITS = {
     "log_frequency": _COUNT,
 }
 _HINTS = get_type_hints(Config)
+# Fraction('1e999999999') would write out all its digits: exponents stop where those of floats do.
+_HUGE_EXPONENT = re.compile(r"[eE][+-]?[\d_]{4}")
 
 
 def as_fraction(value: Any) -> Any:
     """A number or '1/3' as an exact Fraction; what is neither comes back as it is."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or _HUGE_EXPONENT.search(str(value)):
         return value
     try:
         return Fraction(str(value))
@@ -285,7 +297,7 @@ def _is_instance(value, hint) -> bool:
     if get_origin(hint) is types.UnionType:
         return any(_is_instance(value, arm) for arm in get_args(hint))
     if get_origin(hint) is Literal:
-        return value in get_args(hint)
+        return isinstance(value, str) and value in get_args(hint)
     if get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(_is_instance(v, int) for v in value)
     if hint in (int, float) and isinstance(value, bool):
@@ -309,4 +321,4 @@ def spell(hint) -> str:
         bool: "true or false",
         type(None): "None",
     }
-    return names[hint]
+    return names.get(hint) or f"a {hint.__name__.lower()}"

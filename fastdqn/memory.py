@@ -38,15 +38,23 @@ def _cgroups(root: Path) -> list[int | None]:
             continue
         group = base / path.lstrip("/")
         for folder in (group, *group.parents):
-            rooms.append(_room(folder / limit, folder / use))
+            rooms.append(_room(folder, limit, use))
             if folder == base:
                 break
     return rooms
 
 
-def _room(limit: Path, use: Path) -> int | None:
-    allowed, used = _text(limit).strip(), _text(use).strip()
-    return int(allowed) - int(used) if allowed.isdigit() and used.isdigit() else None
+def _room(group: Path, limit: str, use: str) -> int | None:
+    allowed, used = _text(group / limit).strip(), _text(group / use).strip()
+    if not (allowed.isdigit() and used.isdigit()):
+        return None
+    return int(allowed) - max(0, int(used) - _reclaimable(group))
+
+
+def _reclaimable(group: Path) -> int:
+    """Bytes of file cache that the system drops when they are needed; they count as use."""
+    values = dict(line.split() for line in _text(group / "memory.stat").splitlines())
+    return int(values.get("total_inactive_file") or values.get("inactive_file") or 0)
 
 
 def _text(path: Path) -> str:

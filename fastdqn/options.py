@@ -38,10 +38,12 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
     if "--help" in args or "-h" in args:
         tyro.cli(type(default), args=["--help"], default=default, prog=prog, registry=_REGISTRY)
     parsed = _try(args, default, prog)
-    if parsed is not None:
+    if parsed is not None and "--" not in args:
         return parsed, []
     lines: list[str] = []
-    hints = {**get_type_hints(Config), **get_type_hints(type(default))}
+    hints = get_type_hints(type(default))
+    if "config" in hints:
+        hints |= get_type_hints(Config)
     for group in _groups(args):
         changed = _try(group, default, prog)
         if changed is None:
@@ -82,10 +84,10 @@ def _mistake(group: list[str], hints: dict[str, Any]) -> str:
     if flag.replace("_", "-") not in known:
         return unknown_name("option", flag, known)
     given = " ".join([attached, *values] if attached else values)
+    if name not in hints or hints[name] is bool:
+        return f"{flag} is a switch: it takes no value, got {given!r}"
     if not given:
         return f"{flag} has no value: it must be {spell(hints[name])}"
-    if name.startswith("no_") or hints[name] is bool:
-        return f"{flag} is a switch: it takes no value, got {given!r}"
     return f"{flag} is {given!r}: it must be {spell(hints[name])}"
 
 

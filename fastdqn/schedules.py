@@ -35,8 +35,8 @@ class Budget:
     def fraction(self, steps: int, episodes: int) -> float:
         """Share of the budget that is spent, in [0, 1]."""
         shares = [
-            done / total
-            for done, total in ((steps, self.total_steps), (episodes, self.total_episodes))
+            spent / total
+            for spent, total in ((steps, self.total_steps), (episodes, self.total_episodes))
             if total is not None
         ]
         return min(1.0, max(shares))

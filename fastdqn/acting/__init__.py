@@ -1,6 +1,13 @@
 """Environments: making them, stepping them, telling transitions from starts."""
 
-from fastdqn.acting.make import VECTORIZATIONS, find_spec, make_envs, nearest, resolve_vectorization
+from fastdqn.acting.make import (
+    VECTORIZATIONS,
+    find_spec,
+    make_envs,
+    nearest,
+    registered,
+    resolve_vectorization,
+)
 from fastdqn.acting.spaces import SpaceFacts, read_spaces
 from fastdqn.acting.stream import EnvStream, NonFiniteError, Step
 
@@ -14,5 +21,6 @@ __all__ = [
     "make_envs",
     "nearest",
     "read_spaces",
+    "registered",
     "resolve_vectorization",
 ]

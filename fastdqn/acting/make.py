@@ -3,6 +3,7 @@
 import difflib
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 VECTORIZATIONS = ("auto", "native", "sync", "async")
@@ -16,22 +17,27 @@ def resolve_vectorization(env_id: str, vectorization: str) -> str:
     return "native" if _has_native(find_spec(env_id)) else "sync"
 
 
-def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+def find_spec(env_id: str) -> EnvSpec:
     """Look an id up, importing 'module:' first. Raises ValueError with the nearest names."""
     module, _, name = env_id.rpartition(":")
     if module:
         try:
             __import__(module)
-        except ImportError as error:
+        except (ImportError, ValueError) as error:
             raise ValueError(
                 f"env_id {env_id!r}: cannot import {module!r} ({error}); is it installed?"
             ) from None
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
-        near = nearest(name, gymnasium.registry)
+        near = nearest(name, registered())
         hint = f"did you mean {near}?" if near else str(error).split("\n")[0]
         raise ValueError(f"no environment is registered as {env_id!r}: {hint}") from None
+
+
+def registered() -> list[str]:
+    """Every id that Gymnasium knows now."""
+    return list(gymnasium.registry)
 
 
 def nearest(name: str, known) -> str:

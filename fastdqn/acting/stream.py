@@ -64,8 +64,8 @@ class EnvStream:
         """Reset every lane; the delivery has N starts and no transition."""
         obs, _ = self.envs.reset(seed=seed)
         self._receive_obs(obs)
-        for counter in (self._ended, self._returns, self._lengths, self._steps):
-            counter.fill(0)
+        for values in (self._reward, self._ended, self._returns, self._lengths, self._steps):
+            values.fill(0)
         return self._deliver(self._all[:0], self._ended, self._ended, self.obs[:0], self._all)
 
     def send(self, action: np.ndarray) -> None:
@@ -100,14 +100,16 @@ class EnvStream:
 
     def _split(self, resetting, info):
         """NEXT_STEP: the lanes that ended one call ago were reset now, and made no step."""
-        if not resetting.any():
-            return self._all, self._all[:0], self.obs
-        if (self._ended & resetting).any() or "final_obs" in info:
+        # An end that brings final_obs was reset in the same call: its obs is of the next episode.
+        contrary = self._ended if "final_obs" in info else self._ended & resetting
+        if contrary.any():
             raise RuntimeError(
-                f"lane {np.flatnonzero(resetting)[0]}: the call after the end of an episode was "
-                "no reset, although the environment declares AutoresetMode.NEXT_STEP; let its "
+                f"lane {np.flatnonzero(contrary)[0]}: an episode's end was not followed by a call "
+                "that resets, although the environment declares AutoresetMode.NEXT_STEP; let its "
                 "metadata['autoreset_mode'] say what it does"
             )
+        if not resetting.any():
+            return self._all, self._all[:0], self.obs
         lanes = np.flatnonzero(~resetting)
         return lanes, np.flatnonzero(resetting), self.obs[lanes]
 

@@ -1,15 +1,14 @@
 """How an update is run: as it is written, or compiled."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import torch
 
 CAPTURES = ("eager", "compile")
-Function = TypeVar("Function", bound=Callable)
 
 
-def capture(function: Function, mode: str) -> Function:
+def capture(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     """Wrap function, whose arguments keep shape, dtype and address, by mode.
 
     mode  eager: itself · compile: torch.compile, at the first call; needs a C++ compiler on CPU

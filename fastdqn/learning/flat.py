@@ -74,7 +74,7 @@ class FlatParameters:
                     grad.untyped_storage().data_ptr() == self.gradient.untyped_storage().data_ptr()
                 ), f"the gradient of {name} left the flat tensor"
 
-    def named_arrays(self) -> dict[str, Tensor]:
+    def named_tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers by the module's own names, as they are now (views)."""
         return {**self._parameters, **self._buffers}
 

@@ -48,57 +48,67 @@ class Learner:
         self.value, self.backup, self.optimizer = value, backup, optimizer
         self.max_grad_norm, self.target_follower = max_grad_norm, target_follower
         self.updates = 0
-        self._totals = torch.zeros(2, device=online.weights.device)  # loss, q value
+        self._loss_total, self._q_total = torch.zeros(2, device=online.weights.device)
         self._reported = 0
-        self._captured = capture(self._step, capture_mode)
+        # Autograd's tape is what a compiler cannot see through: it gets the two sides of it.
+        self._loss = capture(self._loss, capture_mode)
+        self._descend = capture(self._descend, capture_mode)
         online.check_views()
 
     def prepare(self, batch: Batch) -> None:
         """Run one update and take it back: compiles, allocates and warms up before the clock."""
-        kept = [
-            (tensor, tensor.clone())
-            for tensor in (
-                self.online.weights, self.online.gradient, self.online.buffers, self._totals,
-                *self.optimizer.tensors().values(),
-            )
-        ]  # fmt: skip
-        self._captured(batch)
+        changed = (
+            self.online.weights, self.online.gradient, self.online.buffers,
+            self._loss_total, self._q_total, *self.optimizer.tensors().values(),
+        )  # fmt: skip
+        kept = [(tensor, tensor.clone()) for tensor in changed]
+        self._step(batch)
         for tensor, before in kept:
             tensor.copy_(before)
         self.online.check_views()
 
     def update(self, batch: Batch) -> Tensor:
         """Take one gradient step on a device batch; returns the priorities [B] of its samples."""
-        priority = self._captured(batch)
+        priority = self._step(batch)
         self.updates += 1
         self.target_follower.follow(self.updates, self.online, self.target)
         return priority
 
     def loss_total(self) -> float:
         """Sum of losses since the last report: not finite if one was not. Waits for the device."""
-        return self._totals[0].item()
+        return self._loss_total.item()
 
     def report(self) -> Report:
         """Means since the last report; this waits for the device, so it is called rarely."""
         count = self.updates - self._reported
-        loss, q_value = (self._totals / max(count, 1)).tolist()
-        self._totals.zero_()
+        loss, q_value = self._loss_total.item(), self._q_total.item()
+        self._loss_total.zero_()
+        self._q_total.zero_()
         self._reported = self.updates
-        return Report(loss, q_value, count)
+        return Report(loss / max(count, 1), q_value / max(count, 1), count)
 
     def _step(self, batch: Batch) -> Tensor:
+        mean_loss, priority = self._loss(batch)
+        self.online.gradient.zero_()
+        mean_loss.backward()
+        self._descend()
+        return priority
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean weighted loss, with its graph, and priorities [B]."""
         output = self.online.module(batch.obs)
         with torch.no_grad():
             target = self._target(batch)
         loss, priority, taken = self.value.loss(output, batch.action, target)
         mean_loss = (loss * batch.weight).mean()
-        self.online.gradient.zero_()
-        mean_loss.backward()
+        self._loss_total += mean_loss.detach()
+        self._q_total += taken.detach().mean()
+        return mean_loss, priority.detach()
+
+    def _descend(self) -> None:
         if self.max_grad_norm is not None:
             clip_by_norm(self.online.gradient, self.max_grad_norm)
         self.optimizer.step()
-        self._totals += torch.stack((mean_loss.detach(), taken.detach().mean()))
-        return priority.detach()
 
     def _target(self, batch: Batch) -> Tensor:
         value, online, target = self.value, self.online.module, self.target.module

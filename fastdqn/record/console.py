@@ -109,10 +109,10 @@ class LivePanel:
                 shares.add_row(name, ProgressBar(1.0, share, width=20), f"{share:4.0%}")
         both = Table.grid(padding=(0, 4))
         both.add_row(left, shares)
-        done = ProgressBar(1.0, status["fraction"], width=None)
+        bar = ProgressBar(1.0, status["fraction"], width=None)
         whole = Table.grid(expand=True)
         whole.add_row(both)
-        whole.add_row(done)
+        whole.add_row(bar)
         return Panel(whole, title=self._title, title_align="left")
 
 

@@ -16,27 +16,35 @@ from fastdqn.record.files import to_json, write_whole
 def default_run_dir(config: Config) -> str:
     """runs/ENV__PRESET__SEED__TIME, the time in UTC down to the microsecond."""
     time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    env = re.sub(r"[^A-Za-z0-9._-]+", "-", config.env_id)
-    return str(Path("runs", f"{env}__{config.preset}__{config.seed}__{time}"))
+    env, preset = (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", name) for name in (config.env_id, config.preset)
+    )
+    return str(Path("runs", f"{env}__{preset}__{config.seed}__{time}"))
 
 
 def folder_problem(run_dir: str) -> str | None:
     """Why a run cannot have this folder, in one line, or None."""
     path = Path(run_dir)
+    if "\0" in run_dir:
+        return f"run_dir {run_dir!r} holds a null byte, which no file system takes"
     try:
         if not path.exists():
             parent = next(p for p in path.absolute().parents if p.exists())
             if not parent.is_dir():
                 return f"run_dir {run_dir}: {parent} is a file, not a folder"
-            writable = os.access(parent, os.W_OK | os.X_OK)
-            return None if writable else f"run_dir {run_dir}: {parent} is not writable"
+            return _unwritable(run_dir, parent)
         if not path.is_dir():
             return f"run_dir {run_dir} is a file: name a folder that is new or empty"
         if any(path.iterdir()):
             return f"run_dir {run_dir} is not empty: name a folder that is new or empty"
     except (OSError, ValueError) as error:
         return f"run_dir {run_dir}: {error}"
-    return None
+    return _unwritable(run_dir, path)
+
+
+def _unwritable(run_dir: str, folder: Path) -> str | None:
+    writable = os.access(folder, os.W_OK | os.X_OK)
+    return None if writable else f"run_dir {run_dir}: {folder} is not writable"
 
 
 def create_folder(config: Config, device_name: str) -> Path:

@@ -1,7 +1,8 @@
 """Metrics: one row of numbers at a time, to JSON lines and, where wanted, TensorBoard events."""
 
+import time
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastdqn.record.files import to_json
 
@@ -33,16 +34,15 @@ class TensorBoardEvents:
     """
 
     def __init__(self, folder: Path):
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._event, self._summary = Event, Summary
+        # The protobuf modules make their classes when they are imported: no checker sees them.
+        self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
+        self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
         self._writer = EventFileWriter(str(folder))
 
     def write(self, step: int, row: dict[str, float]) -> None:
-        import time
-
         values = [self._summary.Value(tag=key, simple_value=value) for key, value in row.items()]
         summary = self._summary(value=values)
         self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))

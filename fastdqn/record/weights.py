@@ -38,22 +38,25 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise WeightsError(f"{path} does not exist") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path} is not a safetensors file: {error}") from None
+    except (OSError, safetensors.SafetensorError, TypeError, AttributeError) as error:
+        # The last two: a type that NumPy lacks, such as bfloat16.
+        raise WeightsError(f"{path} is no safetensors file to read here: {error}") from None
     try:
         description = json.loads(metadata["fastdqn"])
         version, network = description["format"], description["network"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         raise WeightsError(f"{path} holds weights, but not of fastdqn: no network in it") from None
     if version != _FORMAT:
         raise WeightsError(f"{path} has format {version}, this version reads {_FORMAT}")
+    if not isinstance(network, dict):
+        raise WeightsError(f"{path} describes its network as {network!r}, not by named values")
     return arrays, network
 
 
 def assign_weights(path: Path, module: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:
     """Copy arrays into a module's tensors. Raises WeightsError naming what does not fit."""
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    for name in tensors.keys() | arrays.keys():
+    for name in sorted(tensors.keys() | arrays.keys()):
         if name not in arrays:
             raise WeightsError(f"{path} lacks {name}")
         if name not in tensors:
@@ -63,6 +66,8 @@ def assign_weights(path: Path, module: torch.nn.Module, arrays: dict[str, np.nda
                 f"{path}: {name} has shape {list(arrays[name].shape)}, "
                 f"the network's is {list(tensors[name].shape)}"
             )
+        if arrays[name].dtype != np.float32:
+            raise WeightsError(f"{path}: {name} is {arrays[name].dtype}, it must be float32")
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(torch.from_numpy(arrays[name]))

@@ -77,6 +77,7 @@ class Replay:
 
         An episode still open there is closed first, see close().
         """
+        self._check_shape(lanes, obs)
         self.store.write(self.ring.add_starts(lanes), obs)
 
     def add(self, lanes, action, reward, next_obs, terminated=None, truncated=None) -> None:
@@ -86,6 +87,7 @@ class Replay:
         episode ended; terminated, truncated [M] bool, all False if left out
         Raises ValueError where a lane has no open episode or does not exist.
         """
+        self._check_shape(lanes, next_obs)
         never = np.zeros(len(lanes), np.bool_)
         slots = self.ring.add_outcomes(
             lanes, action, reward,
@@ -121,3 +123,9 @@ class Replay:
     def update_priorities(self, index: np.ndarray, priority: np.ndarray) -> None:
         """Tell the sampler how surprising the rows index [B] were: priority [B] >= 0."""
         self.sampler.update(index, priority)
+
+    def _check_shape(self, lanes, obs) -> None:
+        """Before the ring moves on: a refused call leaves no row without its observation."""
+        expected = (len(lanes), *self.store.obs_shape)
+        if obs.shape != expected:
+            raise ValueError(f"observations have shape {obs.shape}: {expected} expected")

@@ -1,0 +1,141 @@
+"""Train one preset with many seeds, each in a process of its own, and say how it went.
+
+    python benchmarks/seeds.py cartpole --seeds 10
+    python benchmarks/seeds.py cartpole --seeds 10 --num-envs 1 8 64 -- \\
+        --total-timesteps 100000 --stop-at-return None --eval-frequency 0
+    python benchmarks/seeds.py cartpole-classic --seeds 10 --jobs 2
+
+Words after -- go to `fastdqn train`. Needs scipy (in the dev extra). Times are only worth quoting
+with --jobs 1 on an otherwise idle machine.
+"""
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+import fastdqn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train one preset with many seeds.")
+    parser.add_argument("preset")
+    parser.add_argument("--seeds", type=int, default=10, help="1 to this")
+    parser.add_argument("--num-envs", type=int, nargs="*", default=[None])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; 1 for timings")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    own, extra = _split(sys.argv[1:])
+    args = parser.parse_args(own)
+    groups = {}
+    for num_envs in args.num_envs:
+        with ThreadPoolExecutor(args.jobs) as pool:
+            runs = pool.map(
+                lambda seed, n=num_envs: run_seed(args.preset, seed, n, extra),
+                range(1, args.seeds + 1),
+            )
+            groups[str(num_envs or "preset")] = report(num_envs, list(runs))
+    if args.out:
+        command = " ".join(["python benchmarks/seeds.py", *sys.argv[1:]])
+        record = {"command": command, "processor": _processor(), "num_envs": groups}
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def run_seed(preset: str, seed: int, num_envs: int | None, extra: list[str]) -> dict:
+    """One training run: what its summary says, the return of its last weights, its episodes."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        lanes = [] if num_envs is None else ["--num-envs", str(num_envs)]
+        subprocess.run(
+            [sys.executable, "-m", "fastdqn", "train", preset, "--seed", str(seed), "--quiet",
+             "--run-dir", str(run), *lanes, *extra],
+            check=True,
+        )  # fmt: skip
+        summary = json.loads((run / "summary.json").read_text())
+        policy = fastdqn.load_policy(run, weights="last")
+        last = fastdqn.evaluate(policy, summary["env_id"], episodes=100, seed=seed)
+        with open(run / "episodes.csv") as file:
+            returns = [float(row["return"]) for row in csv.DictReader(file)]
+    return {
+        "seed": seed,
+        "solved": summary["solved"],
+        "total_steps": summary["total_steps"],
+        "episodes": summary["episodes"],
+        "updates": summary["updates"],
+        "wall_seconds": summary["wall_seconds"],
+        "steps_per_second": summary["steps_per_second"],
+        "startup_seconds": summary["startup_seconds"],
+        "best_return": summary["eval"]["mean_return"],
+        "last_return": float(last.returns.mean()),
+        "episode_of_475": episode_of(returns, 475.0),
+        "highest_mean_of_100": highest_mean(returns),
+    }
+
+
+def episode_of(returns: list[float], threshold: float, window: int = 100) -> int | None:
+    """The first episode, from 1, at which the mean of the last `window` returns passes."""
+    means = np.convolve(returns, np.ones(window) / window, "valid")
+    passed = np.flatnonzero(means >= threshold)
+    return int(passed[0]) + window if len(passed) else None
+
+
+def highest_mean(returns: list[float], window: int = 100) -> float | None:
+    if len(returns) < window:
+        return None
+    return float(np.convolve(returns, np.ones(window) / window, "valid").max())
+
+
+def report(num_envs: int | None, runs: list[dict]) -> dict:
+    """Print a line a run and the figures over all; returns both."""
+    print(f"\nnum_envs {num_envs or 'of the preset'}")
+    for run in runs:
+        solved = f"{run['solved']['seconds']:5.1f} s" if run["solved"] else "  not "
+        print(
+            f"  seed {run['seed']:2}  solved {solved}  steps {run['total_steps']:7}  "
+            f"{run['steps_per_second']:7.0f} steps/s  best {run['best_return']:5.1f}  "
+            f"last {run['last_return']:5.1f}  episode of 475: {run['episode_of_475']}"
+        )
+    last = np.array([run["last_return"] for run in runs])
+    seconds = [run["solved"]["seconds"] for run in runs if run["solved"]]
+    figures = {
+        "solved": len(seconds),
+        "of": len(runs),
+        "median_solved_seconds": float(np.median(seconds)) if seconds else None,
+        "median_steps_per_second": float(np.median([run["steps_per_second"] for run in runs])),
+        "mean_last_return": float(last.mean()),
+        "interval_95": interval(last),
+    }
+    print("  " + "  ".join(f"{name} {value}" for name, value in figures.items()))
+    return {**figures, "runs": runs}
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """95 % percentile-bootstrap interval of the mean."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return [float(values.mean())] * 2
+    result = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(0))
+    return [round(float(end), 1) for end in result.confidence_interval]
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    at = words.index("--") if "--" in words else len(words)
+    return words[:at], words[at + 1 :]
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.partition(":")[2].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

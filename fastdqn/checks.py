@@ -1,0 +1,116 @@
+"""Checks: what would keep a run from starting, found before anything large is made."""
+
+import importlib.util
+import itertools
+import math
+
+import torch
+
+from fastdqn.acting import SpaceFacts, make_envs, read_spaces
+from fastdqn.config import Config
+from fastdqn.memory import available_bytes
+from fastdqn.record.folder import folder_problem
+from fastdqn.replay import Ring, rows_per_lane
+
+
+def check(config: Config, spaces: SpaceFacts | None = None) -> list[str]:
+    """Every mistake in config and around it, one line each; nothing large is allocated.
+
+    spaces  of environments that are there already; None: one is made of env_id and closed again
+    """
+    if lines := config.type_problems():
+        return lines  # values of other types than promised can be asked nothing more
+    around = (_device_problem(config), _tensorboard_problem(config), _folder_problem(config))
+    lines = [*config.problems(), *(line for line in around if line)]
+    try:
+        facts = spaces or probe(config)
+    except ValueError as error:
+        return [*lines, str(error)]
+    return lines or _memory_problems(config, facts)
+
+
+def probe(config: Config) -> SpaceFacts:
+    """Read the spaces of env_id from one environment, made and closed again.
+
+    Raises ValueError, one line, where it cannot be made or trained on.
+    """
+    envs = make_envs(config.env_id, 1, config.vectorization)
+    try:
+        return read_spaces(envs.single_observation_space, envs.single_action_space)
+    finally:
+        envs.close()
+
+
+def _device_problem(config: Config) -> str | None:
+    name = config.device
+    if name == "auto":
+        return None
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        return f"device is {name!r}: it must be auto, cpu, cuda or cuda:N"
+    if name == "cpu":
+        return None
+    if device.type != "cuda":
+        return f"device is {name!r}: it must be auto, cpu, cuda or cuda:N"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) < count:
+        return None
+    return f"device is {name!r}: this machine has {count} CUDA devices; use --device cpu or auto"
+
+
+def _tensorboard_problem(config: Config) -> str | None:
+    if config.tensorboard is True and importlib.util.find_spec("tensorboard") is None:
+        return "tensorboard is not installed: pip install 'fastdqn[tensorboard]'"
+    return None
+
+
+def _folder_problem(config: Config) -> str | None:
+    return None if config.run_dir is None else folder_problem(config.run_dir)
+
+
+def _memory_problems(config: Config, facts: SpaceFacts) -> list[str]:
+    """Refuse what is larger than memory before a byte of it is allocated."""
+    room = available_bytes()
+    if room is None:
+        return []
+    network = network_bytes(config, facts)
+    if network > room:
+        return [
+            f"hidden_sizes is {config.hidden_sizes}: the network and its optimizer need "
+            f"{network / 2**30:,.1f} GiB and {room / 2**30:.1f} GiB are available"
+        ]
+    needed = network + replay_bytes(config, facts)
+    if needed <= room:
+        return []
+    row = _obs_bytes(facts) + Ring.BYTES_PER_ROW
+    batch = network + 2 * _obs_bytes(facts) * config.batch_size
+    fits = ((room - batch) // (row * config.num_envs) - config.n_steps) * config.num_envs
+    return [
+        f"buffer_size is {config.buffer_size}: the run needs {needed / 2**30:,.1f} GiB and "
+        f"{room / 2**30:.1f} GiB are available; the largest that fits is about {max(0, fits)}"
+    ]
+
+
+def replay_bytes(config: Config, facts: SpaceFacts) -> int:
+    """Host memory that the replay of a run takes: its rows, and one batch."""
+    rows = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps) * config.num_envs
+    obs = _obs_bytes(facts)
+    return rows * (obs + Ring.BYTES_PER_ROW) + 2 * obs * config.batch_size
+
+
+def network_weights(config: Config, facts: SpaceFacts) -> int:
+    """Weights of the MLP and its head, counted without making them."""
+    outputs = facts.num_actions + (1 if config.dueling else 0)
+    sizes = (math.prod(facts.obs_shape), *config.hidden_sizes, outputs)
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes))
+
+
+def network_bytes(config: Config, facts: SpaceFacts) -> int:
+    """Memory of the learner: weights, gradient, target, Adam's two moments, and, while it is
+    prepared, a copy of all but the target."""
+    return 4 * 9 * network_weights(config, facts)
+
+
+def _obs_bytes(facts: SpaceFacts) -> int:
+    return facts.obs_dtype.itemsize * math.prod(facts.obs_shape)

@@ -1,0 +1,198 @@
+"""The rooms: what each may import, and a few rules of the house that a parser can check."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "fastdqn"
+FILES = sorted(PACKAGE.rglob("*.py"))
+STDLIB = frozenset(sys.stdlib_module_names)
+LONGEST_FILE = 400
+CLOCKS = {"time", "datetime", "timeit"}
+
+# Room (a folder, or a module beside them) -> what it may import besides the standard library.
+# A name of ours with a dot allows that module alone.
+ROOMS: dict[str, set[str]] = {
+    "acting": {"gymnasium", "numpy", "numba", "rng"},
+    "replay": {"numpy", "numba", "rng"},
+    "learning": {"torch", "numba", "numpy", "replay.batch", "rng"},
+    "engine": {"numpy", "acting", "learning", "replay", "schedules", "timing"},
+    "record": {"numpy", "torch", "safetensors", "rich", "tensorboard", "config"},
+    "config": set(),
+    "presets": {"config"},
+    "options": {"tyro", "config"},
+    "rng": {"numpy", "numba"},
+    "memory": set(),
+    "schedules": set(),
+    "timing": set(),
+    "checks": {"torch", "acting", "record", "replay", "config", "memory"},
+    "build": {
+        "torch", "gymnasium", "acting", "replay", "learning", "engine", "record", "checks",
+        "config", "rng", "schedules", "timing",
+    },
+    "api": {
+        "torch", "numpy", "gymnasium", "acting", "engine", "record", "build", "checks", "config",
+        "presets",
+    },
+    "cli": {"tyro", "options", "config", "presets", "timing", "api", "fastdqn"},
+    "__init__": {"config", "presets", "api"},
+    "__main__": {"cli"},
+}  # fmt: skip
+
+# Standard modules that a room must do without.
+FORBIDDEN: dict[str, set[str]] = {
+    "acting": CLOCKS | {"random", "pickle"},
+    "replay": CLOCKS | {"random", "pickle", "os", "io", "pathlib", "shutil", "tempfile"},
+    "learning": CLOCKS | {"random", "pickle", "os", "io", "pathlib", "shutil", "tempfile"},
+    "engine": CLOCKS | {"random", "pickle", "os", "io", "pathlib", "shutil", "tempfile"},
+    "record": {"random", "pickle"},
+    "schedules": CLOCKS | {"random", "os"},
+    "config": CLOCKS | {"random", "os"},
+}
+
+# Where learning/ meets NumPy: the crossing. The rest of the room knows tensors only.
+CROSSING = {"learning/staging.py", "learning/policy.py"}
+# Methods of learning/ that say they wait for the device; nothing else may read it back.
+WAITING = {"loss_total", "report"}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Full names of all imported modules, those inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the room"
+            module = node.module or ""
+            if module == "fastdqn":  # from fastdqn import build: a module, or a name of __init__
+                yield from (_module_or_package(alias.name) for alias in node.names)
+            else:
+                yield module
+
+
+def _module_or_package(name: str) -> str:
+    is_module = (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()
+    return f"fastdqn.{name}" if is_module else "fastdqn"
+
+
+def breaches(relative: str, source: str) -> list[str]:
+    """Lines such as 'replay/ring.py imports torch' for one file of the package."""
+    room = relative.split("/")[0].removesuffix(".py")
+    allowed, forbidden = ROOMS[room] | {room}, FORBIDDEN.get(room, set())
+    if room == "learning" and relative not in CROSSING:
+        allowed = allowed - {"numpy"}
+    return [
+        f"{relative} imports {name}"
+        for name in dict.fromkeys(imports(ast.parse(source)))
+        if not _is_allowed(name, allowed, forbidden)
+    ]
+
+
+def _is_allowed(name: str, allowed: set[str], forbidden: set[str]) -> bool:
+    top = name.split(".")[0]
+    if top in STDLIB:
+        return top not in forbidden
+    if top != "fastdqn" or name == "fastdqn":
+        return top in allowed
+    ours = name.removeprefix("fastdqn.")
+    return any(ours == entry or ours.startswith(entry + ".") for entry in allowed)
+
+
+def relative(file: Path) -> str:
+    return file.relative_to(PACKAGE).as_posix()
+
+
+def test_every_file_imports_only_what_its_room_may():
+    lines = [line for file in FILES for line in breaches(relative(file), file.read_text())]
+    assert not lines, "\n".join(lines)
+
+
+def test_every_room_of_the_table_exists_and_none_is_missing():
+    rooms = {relative(file).split("/")[0].removesuffix(".py") for file in FILES}
+    assert rooms == set(ROOMS)
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "line"),
+    [
+        ("replay/ring.py", "import torch", "replay/ring.py imports torch"),
+        ("replay/ring.py", "def f():\n    import torch.nn", "replay/ring.py imports torch.nn"),
+        ("replay/ring.py", "from time import sleep", "replay/ring.py imports time"),
+        ("acting/make.py", "from fastdqn.replay import Ring", "acting/make.py imports fastdqn.rep"),
+        ("learning/value.py", "import numpy as np", "learning/value.py imports numpy"),
+        ("learning/value.py", "from fastdqn.replay import Ring", "learning/value.py imports fastd"),
+        ("engine/local.py", "from fastdqn import build", "engine/local.py imports fastdqn.build"),
+        ("schedules.py", "import numpy", "schedules.py imports numpy"),
+    ],
+)
+def test_a_breach_is_named_by_file_and_module(file, source, line):
+    (found,) = breaches(file, source)
+    assert found.startswith(line)
+
+
+def test_the_crossing_may_import_numpy_and_the_rest_of_learning_a_batch():
+    assert breaches("learning/policy.py", "import numpy as np") == []
+    assert breaches("learning/value.py", "from fastdqn.replay.batch import Batch") == []
+
+
+def test_no_file_is_too_long():
+    lengths = {relative(file): len(file.read_text().splitlines()) for file in FILES}
+    assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def test_nothing_is_called_done():
+    """The word hides two things: terminated and truncated."""
+    used = []
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = {getattr(node, field, None) for field in ("id", "arg", "attr", "name")}
+            if names & {"done", "dones"}:
+                used.append(f"{relative(file)}:{getattr(node, 'lineno', '?')} uses done")
+    assert used == []
+
+
+def test_learning_reads_the_device_back_only_in_methods_that_say_so():
+    used = []
+    for file in FILES:
+        if relative(file).startswith("learning/") and relative(file) not in CROSSING:
+            used += [f"{relative(file)}: {line}" for line in _reads_back(file.read_text())]
+    assert used == []
+
+
+def test_reading_back_is_seen_in_an_update_and_allowed_in_a_report():
+    source = "def {}(self):\n    return [x.item() for x in self.totals]"
+    assert _reads_back(source.format("update")) == ["update() calls .item()"]
+    assert _reads_back(source.format("report")) == []
+
+
+def _reads_back(source: str) -> list[str]:
+    """Calls that wait for the device, by the function around them, WAITING left out."""
+    found = []
+    for function in ast.walk(ast.parse(source)):
+        if isinstance(function, ast.FunctionDef) and function.name not in WAITING:
+            for node in ast.walk(function):
+                attribute = node.func if isinstance(node, ast.Call) else None
+                if isinstance(attribute, ast.Attribute) and attribute.attr in (
+                    "item", "tolist", "cpu", "numpy",
+                ):  # fmt: skip
+                    found.append(f"{function.name}() calls .{attribute.attr}()")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module", "never"),
+    [
+        ("fastdqn", ("torch", "gymnasium", "numba")),
+        ("fastdqn.replay", ("torch", "gymnasium")),
+        ("fastdqn.acting", ("torch",)),
+        ("fastdqn.cli", ("torch", "gymnasium", "numba")),
+    ],
+)
+def test_importing_a_room_does_not_load_what_it_does_not_need(module, never):
+    code = f"import sys, {module}; print([m for m in {never!r} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "[]\n", result.stdout + result.stderr

@@ -1,0 +1,115 @@
+"""eval on real runs, and the README's own commands and examples."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastdqn
+from fastdqn import cli
+from fastdqn.config import ConfigError
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short CartPole run's folder."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    fastdqn.train(
+        "cartpole", total_timesteps=2_000, eval_episodes=5, run_dir=str(folder), tensorboard=False
+    )
+    return folder
+
+
+def ask(capsys, *words) -> tuple[int, str, str]:
+    code = cli.main(list(map(str, words)))
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_a_run_leaves_every_file_that_is_promised(run):
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "config.json", "command.txt", "system.json", "metrics.jsonl", "episodes.csv",
+        "eval.jsonl", "policy.safetensors", "best.safetensors", "summary.json",
+    }  # fmt: skip
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary.keys() == {
+        "env_id", "preset", "seed", "total_steps", "episodes", "updates", "startup_seconds",
+        "wall_seconds", "steps_per_second", "phase_seconds", "eval", "solved", "exit_reason",
+    }  # fmt: skip
+    assert {"imports", "build", "kernels"} == summary["startup_seconds"].keys()
+    assert sum(summary["phase_seconds"].values()) == pytest.approx(
+        summary["wall_seconds"], rel=0.02
+    )
+
+
+def test_eval_prints_json_alone_and_the_same_to_a_file(run, tmp_path, capsys):
+    out = tmp_path / "eval.json"
+    code, said, _ = ask(capsys, "eval", run, "--episodes", "3", "--json", "--out", out)
+    assert code == 0
+    assert json.loads(said) == json.loads(out.read_text())
+    assert json.loads(said)["episodes"] == 3
+
+
+def test_eval_takes_the_weights_it_is_told(run, capsys):
+    best = ask(capsys, "eval", run, "--episodes", "4")[1]
+    last = ask(capsys, "eval", run, "--episodes", "4", "--weights", "last")[1]
+    assert "best.safetensors" in best
+    assert "policy.safetensors" in last
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--env-id", "Acrobot-v1"], "Acrobot-v1 has observations (6,) and 3 actions; these"),
+        (["--episodes", "9999999999999"], "episodes is 9999999999999"),
+        (["--out", "no/such/folder/x.json"], "out is 'no/such/folder/x.json'"),
+    ],
+)
+def test_what_eval_cannot_do_is_one_line(run, words, says, capsys):
+    code, _, said = ask(capsys, "eval", run, *words)
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.startswith(f"error: {says}")
+
+
+def test_python_mistakes_are_one_error_with_all_lines(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        fastdqn.train("cartpole", gamma=2.0, n_steps=0, run_dir=str(tmp_path / "x"))
+    assert len(caught.value.lines) == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_policy_takes_any_number_of_observations(run):
+    policy = fastdqn.load_policy(run)
+    assert [len(policy(np.zeros((n, 4), np.float32))) for n in (1, 7)] == [1, 7]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.S)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_the_examples_of_the_readme_run(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("python")[number], "README.md", "exec"), {})
+    assert list(Path("runs").iterdir())
+
+
+def commands() -> list[str]:
+    lines = "\n".join(blocks("")).splitlines()
+    return [line.split("#")[0].strip() for line in lines if line.startswith("fastdqn ")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_commands_of_the_readme_are_understood(command, run, capsys):
+    """Trainings only as a dry run: the test of learning runs one in full."""
+    words = [str(run) if word == "runs/..." else word for word in shlex.split(command)[1:]]
+    dry = ["--dry-run"] if words[0] == "train" and "--help" not in words else []
+    short = ["--episodes", "2"] if words[0] == "eval" else []
+    assert ask(capsys, *words, *dry, *short)[0] == 0

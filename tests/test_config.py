@@ -1,0 +1,234 @@
+"""Config: what may be wrong with it, all at once, and its way to JSON and back."""
+
+import dataclasses
+import json
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdqn.config import Config, ConfigError, as_fraction
+from fastdqn.presets import PRESETS
+
+FIELDS = [field.name for field in dataclasses.fields(Config)]
+WHOLE = (
+    "num_envs", "seed", "buffer_size", "learning_starts", "batch_size", "target_network_frequency",
+    "n_steps", "eval_frequency", "eval_episodes",
+)  # fmt: skip
+WHOLE_OR_NONE = (
+    "total_timesteps", "total_episodes", "eval_max_steps", "threads", "log_frequency",
+)  # fmt: skip
+NUMBERS = (
+    "learning_rate", "tau", "gamma", "exploration_initial_eps", "exploration_final_eps",
+    "exploration_fraction",
+)  # fmt: skip
+NUMBERS_OR_NONE = ("max_grad_norm", "exploration_decay", "stop_at_return")
+ZERO_IS_FINE = {"seed", "learning_starts", "eval_frequency"}
+
+
+def lines_about(name: str, value) -> list[str]:
+    return [line for line in Config(**{name: value}).problems() if line.startswith(f"{name} is ")]
+
+
+def test_the_defaults_are_free_of_problems():
+    assert Config().problems() == []
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_free_of_problems_and_labels_itself(name):
+    assert PRESETS[name].problems() == []
+    assert PRESETS[name].preset == name
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *WHOLE_OR_NONE])
+@pytest.mark.parametrize("value", [-1, 1 << 70, 10**400, 0.5, True, "7", math.nan])
+def test_a_count_refuses_what_is_not_a_whole_number_in_range(name, value):
+    assert len(lines_about(name, value)) == 1
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *WHOLE_OR_NONE])
+def test_a_count_refuses_zero_unless_it_can_mean_none(name):
+    assert len(lines_about(name, 0)) == (name not in ZERO_IS_FINE)
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, *NUMBERS_OR_NONE, "train_frequency"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "much", [1.0]])
+def test_a_number_refuses_what_is_not_finite_or_no_number(name, value):
+    assert len(lines_about(name, value)) == 1
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *NUMBERS, "train_frequency", "env_id", "double", "loss"])
+def test_none_is_refused_where_it_means_nothing(name):
+    assert len(lines_about(name, None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("learning_rate", (1e-9, 10), (0, -1e-9)),
+        ("tau", (1e-9, 1), (0, 1.0001)),
+        ("gamma", (0, 1), (-0.1, 1.0001)),
+        ("exploration_initial_eps", (0.05, 1), (-0.1, 1.0001)),
+        ("exploration_final_eps", (0, 1), (-0.1, 1.0001)),
+        ("exploration_fraction", (0, 1), (-0.1, 1.0001)),
+        ("exploration_decay", (1e-9, 1), (0, 1.0001)),
+        ("max_grad_norm", (1e-9, 1e9), (0, -1)),
+        ("train_frequency", (Fraction(1, 3), "1/3", 4, 0.5), (0, -1, "1e-9", "1e400", "1/0", "a")),
+        ("stop_at_return", (-1e9, 0, 475), ()),
+        ("hidden_sizes", ((), (1,), [64, 64]), ((0,), (64, -1), (1 << 30,), (64, True), (0.5,), 3)),
+        ("loss", ("mse", "huber"), ("l1", 3, ["mse"])),
+        ("vectorization", ("auto", "native", "sync", "async"), ("threads", None)),
+        ("double", (True, False), (0, 1, "yes", None)),
+        ("tensorboard", (True, False, None), (0, "yes")),
+        ("run_dir", ("runs/x", None), (3, b"runs")),
+    ],
+)
+def test_an_option_takes_what_is_within_its_limits_and_nothing_else(name, good, bad):
+    assert [value for value in good if lines_about(name, value)] == []
+    assert [value for value in bad if not lines_about(name, value)] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"total_timesteps": None, "exploration_decay": 0.9}, "would never end"),
+        ({"total_timesteps": None, "total_episodes": 9}, "exploration_decay"),
+        ({"batch_size": 65, "buffer_size": 64}, "batch_size is 65, buffer_size only 64"),
+        ({"num_envs": 64, "buffer_size": 127, "batch_size": 1}, "at least 128"),
+        ({"learning_starts": 100, "total_timesteps": 100}, "nothing would be learned"),
+        ({"n_steps": 100, "num_envs": 16, "learning_starts": 1583}, "1584 steps"),
+        ({"exploration_initial_eps": 0.1, "exploration_final_eps": 0.2}, "only falls"),
+        ({"stop_at_return": 1.0, "eval_frequency": 0}, "eval_frequency is 0"),
+    ],
+)
+def test_options_that_contradict_each_other_are_named_together(changes, says):
+    (line,) = Config().replace(**changes).problems()
+    assert says in line
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 64, "buffer_size": 64},
+        {"num_envs": 64, "buffer_size": 128, "batch_size": 1},
+        {"learning_starts": 99, "total_timesteps": 100},
+        {"n_steps": 100, "num_envs": 16, "learning_starts": 1584},
+        {"exploration_initial_eps": 0.2, "exploration_final_eps": 0.2},
+        {"total_timesteps": None, "total_episodes": 9, "exploration_decay": 0.9},
+    ],
+)
+def test_options_right_at_the_edge_are_accepted(changes):
+    assert Config().replace(**changes).problems() == []
+
+
+def test_all_mistakes_of_a_kind_are_collected_one_line_each():
+    wrong_types = Config(seed="x", gamma="y", double=1, run_dir=2)  # pyright: ignore
+    assert [line.split()[0] for line in wrong_types.problems()] == [
+        "seed", "gamma", "double", "run_dir",
+    ]  # fmt: skip
+    beyond = Config(seed=-1, gamma=2.0, n_steps=0, tau=math.nan, train_frequency=Fraction(0))
+    assert sorted(line.split()[0] for line in beyond.problems()) == [
+        "gamma", "n_steps", "seed", "tau", "train_frequency",
+    ]  # fmt: skip
+    contradictions = Config(batch_size=999, buffer_size=20, learning_starts=10**6)
+    assert len(contradictions.problems()) == 3
+
+
+def test_a_line_names_option_value_and_limit():
+    assert Config(gamma=1.5).problems() == [
+        "gamma is 1.5: it must be a number, at least 0, at most 1"
+    ]
+    assert Config(num_envs=0).problems() == [
+        "num_envs is 0: it must be a number, at least 1, at most 1,048,576"
+    ]
+    assert Config(stop_at_return=math.nan).problems() == [
+        "stop_at_return is nan: it must be a finite number"
+    ]
+    assert Config(loss="l1").problems() == [  # pyright: ignore
+        "loss is 'l1': it must be one of mse, huber"
+    ]
+
+
+def test_an_unknown_option_suggests_the_nearest():
+    with pytest.raises(ConfigError) as caught:
+        Config().replace(gama=0.9, n_step=3, zzzzz=1)
+    assert caught.value.lines == [
+        "unknown option 'gama': did you mean gamma?",
+        "unknown option 'n_step': did you mean n_steps?",
+        "unknown option 'zzzzz'",
+    ]
+
+
+@pytest.mark.parametrize("config", [Config(), *PRESETS.values()], ids=lambda c: c.preset)
+def test_json_gives_back_the_same_config(config):
+    assert Config.from_json(config.to_json()) == config
+
+
+@given(st.fractions(min_value=Fraction(1, 1000), max_value=1000).filter(bool))
+def test_json_keeps_fractions_exact(per):
+    again = Config.from_json(Config(train_frequency=per).to_json())
+    assert again.train_frequency == per
+    assert isinstance(again.train_frequency, Fraction)
+
+
+def test_json_writes_a_whole_train_frequency_as_a_number_and_any_other_as_a_text():
+    assert json.loads(Config(train_frequency=Fraction(4)).to_json())["train_frequency"] == 4
+    assert json.loads(Config(train_frequency=Fraction(1, 3)).to_json())["train_frequency"] == "1/3"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "not JSON"),
+        ('{"seed": 1', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "no object"),
+        ("null", "no object"),
+        ('{"gama": 0.9}', "did you mean gamma"),
+        ('{"seed": true}', "seed is True"),
+        ('{"seed": 1.5}', "seed is 1.5"),
+        ('{"gamma": NaN}', "gamma is nan"),
+        ('{"total_timesteps": 1e400}', "total_timesteps is inf"),
+        ('{"hidden_sizes": null}', "hidden_sizes is None"),
+        ('{"batch_size": 9, "buffer_size": 8, "num_envs": 1}', "must fit into the replay"),
+    ],
+)
+def test_reading_what_to_json_did_not_write_is_a_config_error(text, says):
+    with pytest.raises(ConfigError, match=says):
+        Config.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "fraction"),
+    [(4, 4), (0.5, Fraction(1, 2)), ("1/3", Fraction(1, 3)), (0.1, Fraction(1, 10)), ("2.5e1", 25)],
+)
+def test_numbers_and_texts_become_exact_fractions(value, fraction):
+    assert as_fraction(value) == fraction
+
+
+def test_an_exponent_that_would_fill_the_memory_is_not_written_out():
+    for text in ("1e999999999", "1E-999999999", "1e+9_999_999"):
+        assert as_fraction(text) == text
+
+
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9), st.fractions(),
+    st.binary(max_size=3), st.lists(st.integers(), max_size=3), st.just(10**400), st.just(object),
+    st.tuples(st.integers(), st.floats()), st.dictionaries(st.integers(), st.none(), max_size=1),
+    st.sampled_from(["1e999999999", "1/0", "nan", "-inf", "١/٢"]),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), anything, min_size=1, max_size=6))
+def test_problems_never_raises_whatever_the_values(values):
+    lines = Config(**values).problems()
+    assert all(isinstance(line, str) and "\n" not in line for line in lines)
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), anything, min_size=1, max_size=6))
+def test_a_config_without_problems_survives_json(values):
+    config = Config(**values)
+    if not config.problems():
+        assert Config.from_json(config.to_json()) == config

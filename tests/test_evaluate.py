@@ -1,0 +1,205 @@
+"""Evaluation counts every episode once, and the judge decides on nothing it has selected."""
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdqn.acting import EnvStream
+from fastdqn.build import AUDIT, CONFIRM, EVAL, FINAL, TRAIN, env_seed
+from fastdqn.engine.evaluate import Evaluation, evaluate
+from fastdqn.engine.judge import Judge
+
+
+class Scripted(VectorEnv):
+    """Reward 1 a step; the length of an episode depends on the seed, or on lane and restart.
+
+    lengths  function of the seed of a lane to the length of its first episode; later ones are 1
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, num_envs, lengths):
+        self.num_envs, self._lengths = num_envs, lengths
+        self.single_observation_space = spaces.Box(-1, 1e9, (1,), np.float32)
+        self.single_action_space = spaces.Discrete(2)
+        self.seeds, self.actions = [], []
+
+    def reset(self, *, seed=None, options=None):
+        assert isinstance(seed, int)
+        self.seeds.append(seed)
+        self._left = np.array([self._lengths(seed + i) for i in range(self.num_envs)])
+        return self._obs(), {}
+
+    def step(self, actions):
+        self.actions.append(np.array(actions))
+        resetting = self._left == 0
+        self._left = np.where(resetting, 1, self._left - 1)
+        ended = ~resetting & (self._left == 0)
+        reward = np.where(resetting, 0.0, 1.0)
+        return self._obs(), reward, ended, np.zeros_like(ended), {}
+
+    def _obs(self):
+        return self._left[:, None].astype(np.float32)
+
+
+def zeros(obs):
+    return np.zeros(len(obs), np.int64)
+
+
+def run(num_envs, lengths, episodes, max_steps=1000, policy=zeros, seed=0):
+    envs = Scripted(num_envs, lengths)
+    return evaluate(policy, EnvStream(envs), episodes, max_steps, seed), envs
+
+
+def test_each_lane_gives_one_episode_however_short_the_others_are():
+    result, _ = run(4, lambda seed: [1, 2, 50, 3][seed], episodes=4)
+    assert result.returns.tolist() == [1, 2, 50, 3]
+    assert result.lengths.tolist() == [1, 2, 50, 3]
+    assert result.cut == 0
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=17), st.integers(1, 6))
+def test_the_episodes_are_those_of_the_seeds_whatever_the_number_of_lanes(lengths, num_envs):
+    result, _ = run(num_envs, lambda seed: [*lengths, *[1] * num_envs][seed], len(lengths))
+    assert result.lengths.tolist() == lengths
+    assert result.returns.tolist() == lengths
+
+
+def test_more_episodes_than_lanes_run_in_rounds_with_seeds_of_their_own():
+    result, envs = run(3, lambda seed: seed % 5 + 1, episodes=7, seed=100)
+    assert envs.seeds == [100, 103, 106]
+    assert result.lengths.tolist() == [1, 2, 3, 4, 5, 1, 2]
+
+
+def test_fewer_episodes_than_lanes_leave_the_rest_out():
+    result, envs = run(4, lambda seed: [2, 3, 90, 90][seed], episodes=2)
+    assert result.lengths.tolist() == [2, 3]
+    assert len(envs.actions) == 3
+
+
+def test_the_step_cap_cuts_an_episode_which_counts_with_its_return():
+    result, _ = run(3, lambda seed: [2, 5, 9][seed], episodes=3, max_steps=4)
+    assert result.returns.tolist() == [2, 4, 4]
+    assert result.lengths.tolist() == [2, 4, 4]
+    assert result.cut == 2
+
+
+def test_an_episode_that_ends_right_at_the_cap_is_not_cut():
+    result, _ = run(2, lambda seed: 4, episodes=2, max_steps=4)
+    assert (result.returns.tolist(), result.cut) == ([4, 4], 0)
+
+
+def test_a_cut_in_one_round_leaves_nothing_behind_in_the_next():
+    result, _ = run(2, lambda seed: [9, 1, 2, 3][seed], episodes=4, max_steps=3)
+    assert result.lengths.tolist() == [3, 1, 2, 3]
+    assert result.cut == 1
+
+
+def test_the_policy_sees_the_observations_and_its_actions_are_what_is_done():
+    seen = []
+
+    def policy(obs):
+        seen.append(obs.copy())
+        return (obs[:, 0] > 2).astype(np.int64)
+
+    _, envs = run(2, lambda seed: [3, 2][seed], episodes=2, policy=policy)
+    assert [obs[:, 0].tolist() for obs in seen] == [[3, 2], [2, 1], [1, 0]]
+    assert [action.tolist() for action in envs.actions] == [[1, 0], [0, 0], [0, 0]]
+
+
+def test_the_summary_of_an_evaluation_is_plain_numbers():
+    summary = Evaluation(np.array([1.0, 3.0]), np.array([10, 20]), 1).summary()
+    assert summary == {
+        "episodes": 2, "mean_return": 2.0, "std_return": 1.0, "min_return": 1.0, "max_return": 3.0,
+        "mean_length": 15.0, "cut_episodes": 1,
+    }  # fmt: skip
+
+
+class Notes:
+    """A recorder that remembers what it was told, and evaluations with given means."""
+
+    def __init__(self, means):
+        self.means, self.asked, self.recorded, self.saved = iter(means), [], [], 0
+
+    def evaluate(self, kind, count):
+        self.asked.append((kind, count))
+        return Evaluation(np.full(3, next(self.means)), np.ones(3, np.int64), 0)
+
+    def evaluation(self, steps, kind, evaluation):
+        self.recorded.append((steps, kind, evaluation.returns.mean()))
+
+    def save_best(self):
+        self.saved += 1
+
+
+def judge_of(notes, threshold=None):
+    return Judge(notes.evaluate, notes, threshold, lambda: 12.5)
+
+
+def test_the_best_weights_are_saved_only_when_they_are_better():
+    notes = Notes([5.0, 4.0, 5.0, 6.0])
+    judge = judge_of(notes)
+    saved = []
+    for steps in (10, 20, 30, 40):
+        assert not judge.judge(steps)
+        saved.append(notes.saved)
+    assert saved == [1, 1, 1, 2]
+    assert (judge.best_mean, judge.best_steps, judge.solved) == (6.0, 40, None)
+
+
+def test_without_a_threshold_nothing_is_confirmed():
+    notes = Notes([1e9])
+    judge_of(notes).judge(10)
+    assert notes.asked == [("eval", 0)]
+
+
+def test_a_return_at_the_threshold_counts_only_when_a_fresh_evaluation_confirms_it():
+    notes = Notes([90.0, 100.0, 99.9, 100.0, 101.0])
+    judge = judge_of(notes, 100.0)
+    assert [judge.judge(steps) for steps in (10, 20, 30)] == [False, False, True]
+    assert notes.asked == [("eval", 0), ("eval", 1), ("confirm", 1), ("eval", 2), ("confirm", 2)]
+    assert judge.solved == (100.0, 30, 12.5)
+
+
+def test_a_solved_run_keeps_the_weights_that_solved_it():
+    notes = Notes([300.0, 20.0, 100.0, 100.0])
+    judge = judge_of(notes, 100.0)
+    judge.judge(10)  # a lucky first evaluation: 160 on average, not confirmed
+    assert judge.judge(20)
+    assert (judge.best_mean, judge.best_steps, notes.saved) == (100.0, 20, 2)
+
+
+def test_weights_that_were_evaluated_twice_are_ranked_by_the_pooled_mean():
+    notes = Notes([100.0, 20.0, 70.0])
+    judge = judge_of(notes, 100.0)
+    judge.judge(10)
+    assert judge.best_mean == 60.0
+    judge.judge(20)
+    assert (judge.best_mean, judge.best_steps) == (70.0, 20)
+
+
+def test_every_evaluation_is_recorded_with_its_kind():
+    notes = Notes([100.0, 90.0])
+    judge_of(notes, 100.0).judge(10)
+    assert notes.recorded == [(10, "eval", 100.0), (10, "confirm", 90.0)]
+
+
+MOST_LANES = 1 << 20
+purposes = st.sampled_from([TRAIN, EVAL, CONFIRM, FINAL, AUDIT])
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), purposes, purposes, st.integers(0, 99))
+def test_environment_seeds_of_two_purposes_never_meet(seed, other, one, two, count):
+    low, high = env_seed(seed, one, count), env_seed(other, two, 0)
+    if one != two:
+        assert (low < high) == (one < two)
+        assert abs(low - high) >= MOST_LANES
+    assert 0 <= low < 2**31 - MOST_LANES
+
+
+def test_environment_seeds_differ_between_runs_and_between_evaluations():
+    seeds = [env_seed(seed, EVAL, count) for seed in range(30) for count in range(30)]
+    assert len(set(seeds)) == len(seeds)
+    assert env_seed(3, EVAL, 4) == env_seed(3, EVAL, 4)

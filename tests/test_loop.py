@@ -1,0 +1,179 @@
+"""The loop: exact counts for any number of lanes, equal bits for equal seeds, honest endings."""
+
+from fractions import Fraction
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
+
+import fastdqn
+from fastdqn import Config, build, cli
+from fastdqn.engine import local
+from fastdqn.engine.local import Cadence
+from fastdqn.learning.target import HardCopy
+from fastdqn.record.console import Silent
+from fastdqn.schedules import Budget
+
+
+def small(tmp_path, **overrides) -> Config:
+    return Config(
+        total_timesteps=700, num_envs=4, learning_starts=50, batch_size=16, hidden_sizes=(8,),
+        buffer_size=500, eval_frequency=0, eval_episodes=2, tensorboard=False,
+        run_dir=str(tmp_path / "run"),
+    ).replace(**overrides)  # fmt: skip
+
+
+def run_loop(config, envs=None):
+    session = build.build(config, lambda _: Silent(), envs)
+    try:
+        reason = local.train(session.run)
+    finally:
+        session.close()
+    return session, reason
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 64, 4096])
+def test_half_a_million_steps_earn_exactly_their_updates(num_envs):
+    """One update per 10 steps after 10,000: 49,000, whatever the stride and however many of the
+    lanes were resetting in a call."""
+    cadence = Cadence(10_000, Fraction(10), 0, 1_000)
+    budget = Budget(500_000, None)
+    rng = np.random.default_rng(num_envs)
+    steps = before = now = updates = 0
+    while not budget.spent(steps, 0):
+        updates += cadence.updates_due(before, now)
+        steps += max(1, num_envs - int(rng.integers(num_envs // 8 + 1)))
+        before, now = now, budget.counted(steps)
+    updates += cadence.updates_due(before, now)
+    assert updates == 49_000
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 7, 64])
+@pytest.mark.parametrize("frequency", [Fraction(4), Fraction(7, 3), Fraction(1, 2)])
+def test_the_loop_makes_exactly_the_updates_due(tmp_path, num_envs, frequency, monkeypatch):
+    copies = []
+    follow = HardCopy.follow
+    monkeypatch.setattr(
+        HardCopy, "follow", lambda *args: copies.append(due := follow(*args)) or due
+    )
+    config = small(
+        tmp_path, num_envs=num_envs, train_frequency=frequency, target_network_frequency=20
+    )
+    session, _ = run_loop(config)
+    due = 700 // frequency - 50 // frequency
+    assert session.run.learner.updates == session.run.progress.updates == due
+    assert sum(copies) == due * frequency // 20
+    assert 700 <= session.run.progress.steps < 700 + num_envs
+
+
+def test_the_steps_counted_are_those_the_episodes_contain(tmp_path):
+    session, _ = run_loop(small(tmp_path, total_timesteps=2_000, num_envs=8))
+    lengths = np.loadtxt(tmp_path / "run" / "episodes.csv", delimiter=",", skiprows=1)[:, 4]
+    stream = session.run.stream
+    assert lengths.sum() + stream._lengths.sum() == session.run.progress.steps
+
+
+def test_a_budget_of_episodes_ends_the_run(tmp_path):
+    config = small(
+        tmp_path, num_envs=1, total_timesteps=None, total_episodes=12, exploration_decay=0.9
+    )
+    session, reason = run_loop(config)
+    assert session.run.progress.episodes == 12
+    assert reason == "budget spent"
+
+
+def test_phases_sum_to_the_wall_time(tmp_path):
+    session, _ = run_loop(small(tmp_path))
+    laps = session.run.laps
+    assert sum(laps.totals.values()) == pytest.approx(laps.elapsed, rel=1e-6)
+    assert {"act", "sample", "upload", "learn", "env", "store", "report"} <= laps.totals.keys()
+
+
+@pytest.mark.parametrize("overrides", [{}, {"n_steps": 3, "vectorization": "sync"}])
+def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path, overrides):
+    def weights(name, seed):
+        run = fastdqn.train(
+            small(tmp_path, seed=seed, eval_frequency=200, **overrides),
+            run_dir=str(tmp_path / name),
+        )
+        return (run.folder / "policy.safetensors").read_bytes()
+
+    first, again, other = weights("a", 1), weights("b", 1), weights("c", 2)
+    assert first == again
+    assert first != other
+
+
+def test_evaluating_changes_nothing_that_is_learned(tmp_path):
+    def weights(name, frequency):
+        run = fastdqn.train(small(tmp_path), eval_frequency=frequency, run_dir=str(tmp_path / name))
+        return (run.folder / "policy.safetensors").read_bytes()
+
+    assert weights("never", 0) == weights("often", 100)
+
+
+def test_no_lane_is_the_copy_of_another(tmp_path):
+    session = build.build(small(tmp_path, vectorization="sync"), lambda _: Silent())
+    session.run.stream.start(session.run.seed)
+    obs = session.run.stream.obs
+    session.close()
+    assert len(np.unique(obs, axis=0)) == len(obs)
+
+
+class Poisoned(gymnasium.Env):
+    """Its reward turns bad at the tenth step of each environment."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, reward=float("nan")):
+        self.bad, self.t = reward, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        reward = self.bad if self.t == 10 else 1.0
+        return np.zeros(2, np.float32), reward, False, False, {}
+
+
+def test_a_bad_reward_stops_the_run_naming_lane_and_step(tmp_path):
+    envs = SyncVectorEnv([lambda: Poisoned(1.0), lambda: Poisoned(1.0), Poisoned, Poisoned])
+    with pytest.raises(fastdqn.acting.NonFiniteError, match="lane 2, step 10: reward is nan"):
+        run_loop(small(tmp_path), envs)
+
+
+def test_a_diverged_loss_stops_the_run_and_leaves_no_policy(tmp_path):
+    envs = SyncVectorEnv([lambda: Poisoned(3e38)] * 4)
+    with pytest.raises(local.DivergedError, match=r"the loss is (inf|nan) by update \d+, step"):
+        fastdqn.train(small(tmp_path, loss="mse", max_grad_norm=None), envs)
+    assert not (tmp_path / "run" / "policy.safetensors").exists()
+
+
+def test_the_command_line_reports_a_bad_environment_in_one_line(tmp_path, capsys):
+    gymnasium.register("Poisoned-v0", lambda **_: Poisoned())
+    arguments = ["--total-timesteps", "2000", "--num-envs", "4", "--run-dir", str(tmp_path / "r")]
+    try:
+        assert cli.main(["train", "Poisoned-v0", *arguments, "--quiet"]) == 1
+    finally:
+        del gymnasium.registry["Poisoned-v0"]
+    assert capsys.readouterr().err == "error: lane 0, step 10: reward is nan\n"
+
+
+def test_given_environments_stay_open_and_a_given_torso_stays_as_it_was(tmp_path):
+    import torch
+
+    torso = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh())
+    before = [p.clone() for p in torso.parameters()]
+    envs = gymnasium.make_vec("CartPole-v1", 4)
+    run = fastdqn.train(small(tmp_path), envs, torso=torso)
+    assert envs.reset(seed=0)[0].shape == (4, 4)
+    assert all(torch.equal(a, b) for a, b in zip(before, torso.parameters(), strict=True))
+    policy = fastdqn.load_policy(run.folder, torso=torso)
+    assert set(policy(np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32))) <= {0, 1}
+    with pytest.raises(ValueError, match="torso"):
+        fastdqn.load_policy(run.folder)
+    assert run.summary["eval"] is None

@@ -1,0 +1,467 @@
+"""What a run leaves behind: whole files, weights that load no code, metrics, and the console."""
+
+import csv
+import importlib.util
+import io
+import json
+import os
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from rich.console import Console
+from torch import nn
+
+from fastdqn.config import Config, ConfigError
+from fastdqn.engine.evaluate import Evaluation
+from fastdqn.engine.local import Progress
+from fastdqn.learning.learner import Report
+from fastdqn.record.console import LivePanel, PlainLines, Silent, make_display
+from fastdqn.record.files import to_json, write_whole
+from fastdqn.record.folder import create_folder, default_run_dir
+from fastdqn.record.metrics import TensorBoardEvents
+from fastdqn.record.recorder import RunRecorder, steps_per_second
+from fastdqn.record.weights import WeightsError, assign_weights, load_weights, save_weights
+
+
+def refuse(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_file_is_written_whole_and_replaced(tmp_path):
+    path = tmp_path / "a.json"
+    write_whole(path, "old")
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, step):
+    path = tmp_path / "a.json"
+    write_whole(path, "old")
+    monkeypatch.setattr(os, step, refuse)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, "new, and longer than the old one")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_the_content_is_synced_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, os.replace
+
+    def note_fsync(fd):
+        calls.append("folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
+        fsync(fd)
+
+    def note_replace(source, target):
+        calls.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    write_whole(tmp_path / "a.json", "new")
+    assert calls == ["file", "rename", "folder"]
+
+
+def test_json_has_null_where_a_number_is_not_finite():
+    value = {"a": [1.0, float("nan")], "b": {"c": float("inf")}, "d": (-float("inf"), None)}
+    assert json.loads(to_json(value)) == {"a": [1.0, None], "b": {"c": None}, "d": [None, None]}
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+
+
+NETWORK = {"hidden_sizes": [3], "dueling": False}
+
+
+def save(path: Path, **changes) -> Path:
+    """The weights of network() in a file, with some tensors changed; None leaves one out."""
+    tensors = {**network().state_dict(), **{k.replace("_", "."): v for k, v in changes.items()}}
+    save_weights(path, {k: v for k, v in tensors.items() if v is not None}, NETWORK)
+    return path
+
+
+def test_weights_come_back_as_they_were(tmp_path):
+    arrays, description = load_weights(save(tmp_path / "w.safetensors"))
+    assert description == NETWORK
+    other = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    assign_weights(tmp_path / "w.safetensors", other, arrays)
+    for name, tensor in network().state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor)
+
+
+def test_equal_weights_are_equal_bytes_whatever_the_order_and_strides(tmp_path):
+    tensors = network().state_dict()
+    save_weights(tmp_path / "a", tensors, NETWORK)
+    strided = {name: tensor.t().contiguous().t() for name, tensor in reversed(tensors.items())}
+    save_weights(tmp_path / "b", strided, dict(reversed(NETWORK.items())))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def _file(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _described(path: Path, description: str, dtype=torch.float32) -> None:
+    safetensors.torch.save_file({"a": torch.ones(2, dtype=dtype)}, path, {"fastdqn": description})
+
+
+GOOD = json.dumps({"format": 1, "network": {}})
+MALFORMED = {
+    "missing": (lambda path: None, "does not exist"),
+    "a folder": (lambda path: path.mkdir(), "no safetensors file"),
+    "empty": (lambda path: _file(path, b""), "no safetensors file"),
+    "zeros": (lambda path: _file(path, bytes(4096)), "no safetensors file"),
+    "garbage": (lambda path: _file(path, bytes(range(256)) * 9), "no safetensors file"),
+    "half a header": (
+        lambda path: _file(path, save(path).read_bytes()[:40]),
+        "no safetensors file",
+    ),
+    "truncated": (lambda path: _file(path, save(path).read_bytes()[:-1]), "no safetensors file"),
+    "too long": (lambda path: _file(path, save(path).read_bytes() + b"x"), "no safetensors file"),
+    "a huge header": (
+        lambda path: _file(path, (1 << 62).to_bytes(8, "little")),
+        "no safetensors file",
+    ),
+    "a pickle": (lambda path: _file(path, pickle.dumps({"a": 1})), "no safetensors file"),
+    "a torch file": (lambda path: torch.save(network().state_dict(), path), "no safetensors file"),
+    "of another maker": (
+        lambda path: safetensors.torch.save_file({"a": torch.ones(2)}, path),
+        "not of fastdqn",
+    ),
+    "without JSON": (lambda path: _described(path, "{"), "not of fastdqn"),
+    "nested": (lambda path: _described(path, "[" * 100_000), "not of fastdqn"),
+    "without a network": (lambda path: _described(path, '{"format": 1}'), "not of fastdqn"),
+    "a list": (lambda path: _described(path, "[]"), "not of fastdqn"),
+    "an odd network": (lambda path: _described(path, '{"format": 1, "network": 3}'), "network"),
+    "newer": (lambda path: _described(path, '{"format": 2, "network": {}}'), "format 2"),
+    "bfloat16": (lambda path: _described(path, GOOD, torch.bfloat16), "no safetensors file"),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_a_malformed_weights_file_is_one_typed_error_that_names_it(kind, tmp_path):
+    make, says = MALFORMED[kind]
+    path = tmp_path / "policy.safetensors"
+    make(path)
+    with pytest.raises(WeightsError, match=says) as caught:
+        load_weights(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"0_weight": None}, "lacks 0.weight"),
+        ({"4_bias": torch.ones(2)}, "has 4.bias, which the network lacks"),
+        ({"2_bias": torch.ones(3)}, r"2.bias has shape \[3\], the network's is \[2\]"),
+        ({"2_bias": torch.ones(2, 1)}, r"2.bias has shape \[2, 1\], the network's is \[2\]"),
+        ({"2_bias": torch.ones(2, dtype=torch.float64)}, "2.bias is float64"),
+        ({"2_bias": torch.ones(2, dtype=torch.complex64)}, "2.bias is complex64"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name_and_nothing_is_changed(
+    tmp_path, changes, says
+):
+    path = save(tmp_path / "w.safetensors", **changes)
+    module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    before = [tensor.clone() for tensor in module.state_dict().values()]
+    with pytest.raises(WeightsError, match=says) as caught:
+        assign_weights(path, module, load_weights(path)[0])
+    assert str(path) in str(caught.value)
+    assert all(map(torch.equal, before, module.state_dict().values()))
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.abort, ())
+
+
+def test_loading_unpickles_nothing(tmp_path, monkeypatch):
+    bomb = tmp_path / "bomb.safetensors"
+    bomb.write_bytes(pickle.dumps(Bomb()))
+    good = save(tmp_path / "w.safetensors")
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    assign_weights(good, network(), load_weights(good)[0])
+    with pytest.raises(WeightsError):
+        load_weights(bomb)
+
+
+class Shown(Silent):
+    """A display that keeps every status."""
+
+    def __init__(self):
+        self.statuses = []
+
+    def show(self, status, final=False):
+        self.statuses.append(status)
+
+
+class Sink:
+    def __init__(self):
+        self.rows, self.closed = [], False
+
+    def write(self, step, row):
+        self.rows.append((step, row))
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A recorder after a made-up loop of 400 steps, 3 episodes, 100 updates in 8 seconds."""
+    display, sink = Shown(), Sink()
+    recorder = RunRecorder(
+        tmp_path, display, [sink], lambda path: write_whole(path, "weights"), lambda s, e: s / 1000
+    )
+    report = recorder.report
+    report(Progress(0, 0, 0), 1.0, Report(0.0, 0.0, 0), {})
+    recorder.episodes(Progress(100, 1, 0), _ended([3], [10.0], [10]))
+    report(Progress(100, 1, 0), 0.9, Report(0.0, 0.0, 0), {"act": 1.0, "env": 1.0})
+    recorder.episodes(Progress(300, 3, 60), _ended([0, 2], [20.0, 60.0], [20, 60]))
+    totals = {"act": 2.0, "env": 2.0, "learn": 4.0}
+    report(Progress(400, 3, 100), 0.5, Report(0.25, 7.5, 100), totals)
+    for kind, mean in (("eval", 50.0), ("confirm", 40.0), ("final", 30.0)):
+        recorder.evaluation(400, kind, Evaluation(np.full(2, mean), np.array([5, 7]), 1))
+    recorder.close()
+    recorder.close()  # twice is harmless
+    return SimpleNamespace(folder=tmp_path, recorder=recorder, display=display, sink=sink)
+
+
+def _ended(lanes, returns, lengths):
+    return SimpleNamespace(
+        ended_lanes=np.array(lanes), returns=np.array(returns), lengths=np.array(lengths)
+    )
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+SHARES = {"time/share/act", "time/share/env", "time/share/learn"}
+
+
+def test_a_row_of_metrics_has_the_keys_that_dashboards_know(run):
+    row = rows(run.folder / "metrics.jsonl")[2]
+    assert row.keys() >= SHARES | {
+        "rollout/ep_rew_mean", "rollout/ep_len_mean", "rollout/exploration_rate", "time/fps",
+        "time/total_timesteps", "train/loss", "train/n_updates", "charts/episodic_return",
+        "charts/SPS", "losses/td_loss", "losses/q_values", "time/env_steps_per_second",
+        "time/learner_updates_per_second",
+    }  # fmt: skip
+
+
+def test_rates_and_shares_are_of_the_time_since_the_row_before(run):
+    row = rows(run.folder / "metrics.jsonl")[2]
+    assert row["time/fps"] == 300 / 6
+    assert row["time/env_steps_per_second"] == 300 / 1
+    assert row["time/learner_updates_per_second"] == 100 / 4
+    assert row["charts/SPS"] == 400 / 8
+    assert [row[f"time/share/{name}"] for name in ("act", "env", "learn")] == [1 / 6, 1 / 6, 4 / 6]
+
+
+def test_means_are_over_the_recent_episodes_and_the_loss_is_the_report_s(run):
+    first, _, last = rows(run.folder / "metrics.jsonl")[:3]
+    assert last["step"] == last["time/total_timesteps"] == 400
+    assert last["rollout/ep_rew_mean"] == last["charts/episodic_return"] == 30.0
+    assert last["rollout/ep_len_mean"] == 30.0
+    assert last["train/loss"] == last["losses/td_loss"] == 0.25
+    assert (last["losses/q_values"], last["train/n_updates"]) == (7.5, 100)
+    assert not {"train/loss", "losses/q_values", "rollout/ep_rew_mean"} & first.keys()
+
+
+def test_every_sink_gets_the_same_rows_and_is_closed(run):
+    written = [{"step": step, **row} for step, row in run.sink.rows]
+    assert written == rows(run.folder / "metrics.jsonl")
+    assert run.sink.closed
+
+
+def test_episodes_csv_has_a_line_for_each_episode(run):
+    with open(run.folder / "episodes.csv") as file:
+        assert list(csv.reader(file)) == [
+            ["episode", "steps", "lane", "return", "length"],
+            ["1", "100", "3", "10", "10"],
+            ["2", "300", "0", "20", "20"],
+            ["3", "300", "2", "60", "60"],
+        ]
+
+
+def test_every_evaluation_is_in_eval_jsonl_and_only_the_plain_ones_are_metrics(run):
+    evaluations = rows(run.folder / "eval.jsonl")
+    assert [row["kind"] for row in evaluations] == ["eval", "confirm", "final"]
+    assert evaluations[1] == {
+        "step": 400, "kind": "confirm", "episodes": 2, "mean_return": 40.0, "std_return": 0.0,
+        "min_return": 40.0, "max_return": 40.0, "mean_length": 6.0, "cut_episodes": 1,
+    }  # fmt: skip
+    metrics = rows(run.folder / "metrics.jsonl")
+    assert [r["eval/mean_reward"] for r in metrics if "eval/mean_reward" in r] == [50.0]
+
+
+def test_the_display_is_shown_the_time_left_and_the_shares(run):
+    nothing_yet, _, status = run.display.statuses
+    assert nothing_yet["seconds_left"] is None
+    assert status["fraction"] == 0.4
+    assert status["seconds_left"] == pytest.approx(12.0)
+    assert status["shares"] == {"act": 1 / 6, "env": 1 / 6, "learn": 4 / 6}
+
+
+def test_weights_and_summary_have_their_names(run):
+    run.recorder.save_best()
+    run.recorder.save_last()
+    run.recorder.summary({"total_steps": 400, "mean": float("nan")})
+    assert (run.folder / "best.safetensors").read_text() == "weights"
+    assert (run.folder / "policy.safetensors").read_text() == "weights"
+    assert json.loads((run.folder / "summary.json").read_text()) == {
+        "total_steps": 400, "mean": None,
+    }  # fmt: skip
+
+
+def test_steps_per_second_leaves_out_evaluation_saving_and_reporting():
+    phases = {"env": 1.0, "learn": 3.0, "evaluate": 90.0, "save": 9.0, "report": 9.0}
+    assert steps_per_second(400, phases) == 100.0
+    assert steps_per_second(0, {}) == 0.0
+
+
+def test_a_row_reaches_the_disk_before_the_run_ends(tmp_path):
+    recorder = RunRecorder(tmp_path, Silent(), [], lambda path: None, lambda s, e: 0.0)
+    recorder.episodes(Progress(9, 1, 0), _ended([0], [1.0], [9]))
+    recorder.report(Progress(9, 1, 0), 1.0, Report(0.0, 0.0, 0), {"env": 1.0})
+    assert len(rows(tmp_path / "metrics.jsonl")) == 1
+    assert len((tmp_path / "episodes.csv").read_text().splitlines()) == 2
+    recorder.close()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("tensorboard"), reason="an extra")
+def test_tensorboard_finds_the_events(tmp_path):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+    sink = TensorBoardEvents(tmp_path)
+    sink.write(7, {"rollout/ep_rew_mean": 2.5, "time/fps": float("nan")})
+    sink.close()
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    values = {
+        value.tag: (event.step, value.tensor.float_val[0])
+        for event in loader.EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    }
+    assert values["rollout/ep_rew_mean"] == (7, 2.5)
+    assert values.keys() == {"rollout/ep_rew_mean", "time/fps"}
+
+
+STATUS = {
+    "steps": 12345, "episodes": 67, "updates": 890, "return": 123.4, "eval_return": None,
+    "loss": 0.0321, "epsilon": 0.456, "fps": 7890.0, "env_rate": 43210.0, "learner_rate": 654.0,
+    "fraction": 0.4, "seconds_left": 3723.0, "shares": {"learn": 0.75, "env": 0.25, "save": 0.001},
+}  # fmt: skip
+
+
+def screen(terminal: bool) -> tuple[Console, io.StringIO]:
+    file = io.StringIO()
+    console = Console(
+        file=file, force_terminal=terminal, width=120, color_system=None, soft_wrap=True
+    )
+    return console, file
+
+
+def test_the_panel_shows_return_rates_shares_and_time_left():
+    console, file = screen(terminal=True)
+    panel = LivePanel(console, "fastdqn CartPole-v1")
+    panel.show(STATUS)
+    panel.say("weights [saved]")
+    panel.close()
+    parts = (
+        "fastdqn CartPole-v1", "123.4", "epsilon", "0.456", "12,345", "67 episodes", "loss 0.0321",
+        "7,890 steps/s", "43,210 steps/s alone", "654 updates/s alone", "1:02:03", "learn", " 75%",
+        " 25%", "weights [saved]",
+    )  # fmt: skip
+    assert [part for part in parts if part not in file.getvalue()] == []
+    assert "save" not in file.getvalue().replace("[saved]", "")  # too small a share to draw
+
+
+def test_the_panel_draws_a_run_that_knows_nothing_yet():
+    console, file = screen(terminal=True)
+    panel = LivePanel(console, "fastdqn")
+    unknown = dict.fromkeys(("return", "eval_return", "loss", "seconds_left"))
+    panel.show({**STATUS, **unknown, "shares": {}, "fraction": 0.0})
+    panel.close()
+    assert "return" in file.getvalue()
+
+
+def test_the_panel_is_redrawn_only_so_often_but_always_in_the_end(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("fastdqn.record.console.time.monotonic", lambda: now[0])
+    console, file = screen(terminal=True)
+    panel = LivePanel(console, "fastdqn")
+    panel.show(STATUS)
+    now[0] += 0.05
+    panel.show({**STATUS, "steps": 22222})
+    panel.show({**STATUS, "steps": 33333}, final=True)
+    panel.close()
+    assert "22,222" not in file.getvalue()
+    assert "33,333" in file.getvalue()
+
+
+def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("fastdqn.record.console.time.monotonic", lambda: now[0])
+    console, file = screen(terminal=False)
+    lines = PlainLines(console)
+    for seconds in (0.0, 1.5, 1.0, 0.1):
+        now[0] += seconds
+        lines.show(STATUS)
+    lines.show({**STATUS, "return": None}, final=True)
+    lines.say("run folder: runs/[x]")
+    lines.close()
+    text = file.getvalue().splitlines()
+    assert len(text) == 4
+    assert text[0] == (
+        "step    12,345  return 123.4  epsilon 0.456  7,890 steps/s  env 43,210/s  learner 654/s"
+    )
+    assert "return -" in text[2]
+    assert text[3] == "run folder: runs/[x]"
+
+
+def test_what_is_not_a_terminal_gets_lines_and_who_wants_quiet_gets_nothing(capsys):
+    assert isinstance(make_display("title", quiet=False), PlainLines)
+    display = make_display("title", quiet=True)
+    display.show(STATUS)
+    display.say("anything")
+    display.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_folder_begins_with_config_command_and_system(tmp_path):
+    config = Config(run_dir=str(tmp_path / "new/run"), seed=7)
+    folder = create_folder(config, "cpu")
+    assert Config.from_json((folder / "config.json").read_text()) == config
+    assert (folder / "command.txt").read_text().endswith("\n")
+    system = json.loads((folder / "system.json").read_text())
+    assert system["device"] == "cpu"
+    assert system["packages"]["torch"] == torch.__version__
+    with pytest.raises(ConfigError, match="not empty"):
+        create_folder(config, "cpu")
+
+
+def test_a_run_folder_that_cannot_be_made_is_a_config_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ConfigError, match=r"run_dir .*run: No space left on device"):
+        create_folder(Config(run_dir=str(tmp_path / "run")), "cpu")
+    with pytest.raises(ConfigError, match="null byte"):
+        create_folder(Config(run_dir="a\0b"), "cpu")
+
+
+def test_the_default_folder_says_what_is_in_it():
+    config = Config(env_id="my_module:ALE/Pong-v5", preset="a/../b", seed=3)
+    runs, name = Path(default_run_dir(config)).parts
+    assert runs == "runs"
+    assert name.startswith("my_module-ALE-Pong-v5__a-..-b__3__2")
