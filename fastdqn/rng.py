@@ -5,8 +5,9 @@ an object; four uint64 are plain data. Blackman and Vigna, "Scrambled linear pse
 generators" (2021); the seeding is Steele's splitmix64, as its authors recommend.
 """
 
-import numba
 import numpy as np
+
+from fastdqn.kernels import kernel
 
 _MASK = (1 << 64) - 1
 
@@ -33,7 +34,7 @@ def derive(seed: int, *purpose: int) -> int:
     return seed
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def uniform(state):
     """Draw one float64 in [0, 1). state [4] uint64, advanced in place."""
     s0, s1, s2, s3 = state[0], state[1], state[2], state[3]
@@ -50,7 +51,7 @@ def uniform(state):
     return (result >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def below(state, bound):
     """Draw one int64 in [0, bound), bound < 2^53: the bias is under bound / 2^53."""
     return np.int64(uniform(state) * bound)

@@ -17,15 +17,16 @@ CLOCKS = {"time", "datetime", "timeit"}
 # Room (a folder, or a module beside them) -> what it may import besides the standard library.
 # A name of ours with a dot allows that module alone.
 ROOMS: dict[str, set[str]] = {
-    "acting": {"gymnasium", "numpy", "numba", "rng"},
-    "replay": {"numpy", "numba", "rng"},
-    "learning": {"torch", "numba", "numpy", "replay.batch", "rng"},
+    "acting": {"gymnasium", "numpy", "kernels", "rng"},
+    "replay": {"numpy", "kernels", "rng"},
+    "learning": {"torch", "numpy", "kernels", "replay.batch", "rng"},
     "engine": {"numpy", "acting", "learning", "replay", "schedules", "timing"},
     "record": {"numpy", "torch", "safetensors", "rich", "tensorboard", "config"},
     "config": set(),
     "presets": {"config"},
     "options": {"tyro", "config"},
-    "rng": {"numpy", "numba"},
+    "rng": {"numpy", "kernels"},
+    "kernels": {"numba"},
     "memory": set(),
     "schedules": set(),
     "timing": set(),

@@ -89,7 +89,7 @@ def refused(command: str) -> list[str]:
         ("trian cartpole", "unknown command 'trian': did you mean train?"),
         ("zzz", "unknown command 'zzz'"),
         ("train cartpol", "no preset or environment is called 'cartpol': did you mean cartpole"),
-        ("train Acrobat-v1", "no preset or environment is called 'Acrobat-v1': did you mean Acrobot"),
+        ("train Acrobat-v1", "no preset or environment is called 'Acrobat-v1': did you mean"),
         ("train cartpole --env-id Acrobat-v1", "no environment is registered as 'Acrobat-v1'"),
         ("train nosuchmodule:A-v0", "env_id 'nosuchmodule:A-v0': cannot import 'nosuchmodule'"),
         ("train cartpole --gama 0.9", "unknown option '--gama': did you mean --gamma?"),

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from fastdqn.acting.spaces import read_spaces
+from fastdqn.kernels import kernel
 
 
 class Step(NamedTuple):
@@ -183,7 +183,7 @@ def _read_mode(envs: VectorEnv) -> AutoresetMode:
     return AutoresetMode(mode)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _first_nonfinite(flat):
     """Index of the first NaN or infinity in flat [L] float32, or -1."""
     for i in range(len(flat)):

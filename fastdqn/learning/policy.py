@@ -1,10 +1,10 @@
 """Policy: observations in, actions out; one exploration draw per lane."""
 
-import numba
 import numpy as np
 import torch
 from torch import nn
 
+from fastdqn.kernels import kernel
 from fastdqn.learning.value import Value
 from fastdqn.rng import below, seed_state, uniform
 
@@ -41,7 +41,7 @@ class Policy:
         return action
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _explore(state, epsilon, num_actions, action):
     """Replace action [N] where a lane's draw says so; two draws a lane, used or not."""
     for i in range(len(action)):

@@ -5,8 +5,9 @@ finished episode is a row too, marked dead: it starts no window, and stays reada
 of the row before it. So next_obs is always a later row and costs no memory of its own.
 """
 
-import numba
 import numpy as np
+
+from fastdqn.kernels import kernel
 
 # The status of a row: one of OPEN (waits for its outcome), LIVE (has one), DEAD (an episode's
 # last observation); a LIVE row that ended its episode says how, and may say both. 0: unwritten.
@@ -60,7 +61,8 @@ class Ring:
         lanes [M] int64, no lane twice; action [M] int64; reward [M] float32;
         terminated, truncated [M] bool
         returns  [M] int64, the slots where the observations that followed belong
-        Raises ValueError naming the lane if it has no open row, or is none of this ring's.
+        Raises ValueError naming the lane if it has no open row, is named twice, or is none of
+        this ring's.
         """
         lanes = self._checked(lanes)
         given = (
@@ -75,7 +77,10 @@ class Ring:
         slots = np.empty(len(lanes), np.int64)
         refused = _add_outcomes(lanes, *given, *self._columns(), slots)
         if refused >= 0:
-            raise ValueError(f"lane {refused} has no open episode: start one before its steps")
+            raise ValueError(
+                f"lane {refused} has no open episode, or is named twice: start an episode "
+                "before its steps, and add one step of a lane at a time"
+            )
         return slots
 
     def add_starts(self, lanes) -> np.ndarray:
@@ -131,7 +136,7 @@ class Ring:
         _windows(ids, 1, 0.5, self.action, self.reward, self.status, ids, f32, f32, ids, ids)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _first_outside(lanes, num_lanes):
     for i in range(len(lanes)):
         if lanes[i] < 0 or lanes[i] >= num_lanes:
@@ -139,7 +144,7 @@ def _first_outside(lanes, num_lanes):
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def row_is_valid(status, added, lane, row, n_steps, stack):
     """Alive, its n-step window complete, and its earlier stacked rows still there."""
     rows = status.shape[1]
@@ -156,7 +161,7 @@ def row_is_valid(status, added, lane, row, n_steps, stack):
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _are_valid(index, status, added, n_steps, stack):
     valid = np.empty(len(index), np.bool_)
     for i in range(len(index)):
@@ -165,7 +170,7 @@ def _are_valid(index, status, added, n_steps, stack):
     return valid
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _open_row(lane, new_status, added, action, reward, status):
     """Add a row to a lane; what its slot held before is cleared."""
     rows = status.shape[1]
@@ -177,7 +182,7 @@ def _open_row(lane, new_status, added, action, reward, status):
     return lane * rows + slot
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add_outcomes(
     lanes, taken, received, terminated, truncated, added, action, reward, status, slots
 ):
@@ -185,7 +190,10 @@ def _add_outcomes(
     for i in range(len(lanes)):  # first look, then write: a refused step leaves no trace
         lane = lanes[i]
         if added[lane] == 0 or status[lane, (added[lane] - 1) % rows] != OPEN:
+            for j in range(i):
+                status[lanes[j], (added[lanes[j]] - 1) % rows] = OPEN
             return lane
+        status[lane, (added[lane] - 1) % rows] = LIVE  # so that a lane named twice is seen
     for i in range(len(lanes)):
         lane = lanes[i]
         slot = (added[lane] - 1) % rows
@@ -202,7 +210,7 @@ def _add_outcomes(
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _close_lane(lane, added, status):
     rows = status.shape[1]
     head = added[lane] - 1
@@ -215,20 +223,20 @@ def _close_lane(lane, added, status):
         status[lane, (head - 1) % rows] |= TRUNCATED
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _close(lanes, added, action, reward, status):
     for i in range(len(lanes)):
         _close_lane(lanes[i], added, status)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add_starts(lanes, added, action, reward, status, slots):
     for i in range(len(lanes)):
         _close_lane(lanes[i], added, status)
         slots[i] = _open_row(lanes[i], OPEN, added, action, reward, status)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _windows(
     index, n_steps, gamma, action, reward, status,
     out_action, out_reward, out_discount, slots, next_slots,

@@ -1,7 +1,8 @@
 """RowStore: whole observations, one a row, copied in machine words."""
 
-import numba
 import numpy as np
+
+from fastdqn.kernels import kernel
 
 
 class RowStore:
@@ -45,14 +46,14 @@ class RowStore:
         return array.reshape(len(array), -1).view(self._word) if len(array) else self._data[:0]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _scatter(data, slots, words):
     for i in range(len(slots)):
         for w in range(data.shape[1]):
             data[slots[i], w] = words[i, w]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _gather(data, slots, words):
     for i in range(len(slots)):
         for w in range(data.shape[1]):

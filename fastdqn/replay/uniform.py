@@ -1,8 +1,8 @@
 """UniformSampler: every valid row equally likely, whatever the lanes' fill."""
 
-import numba
 import numpy as np
 
+from fastdqn.kernels import kernel
 from fastdqn.replay.ring import Ring, row_is_valid
 from fastdqn.rng import below, seed_state
 
@@ -37,7 +37,7 @@ class UniformSampler:
         """Priorities mean nothing to uniform sampling."""
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _draw(state, added, status, n_steps, stack, index):
     num_lanes, rows = status.shape
     fill = min(added.max(), rows)  # a lane with fewer rows rejects the ages that it lacks
@@ -60,7 +60,7 @@ def _draw(state, added, status, n_steps, stack, index):
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _count_valid(added, status, n_steps, stack):
     num_lanes, rows = status.shape
     counts = np.zeros(num_lanes, np.int64)
@@ -70,7 +70,7 @@ def _count_valid(added, status, n_steps, stack):
     return counts
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _nth_valid(nth, counts, added, status, n_steps, stack):
     num_lanes, rows = status.shape
     lane = 0

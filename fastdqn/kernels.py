@@ -1,0 +1,26 @@
+"""kernel: the one decorator for compiled functions, with a cache that notices shared code."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+# Files whose kernels are compiled into those of others. Numba's cache looks at the file of the
+# outer function alone, and would go on serving an inner one that has changed since.
+SHARED = ("rng.py", "replay/ring.py")
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile at the first call, without the GIL; later processes load it from the cache."""
+    dispatcher = numba.njit(cache=True, nogil=True)(function)
+    index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if index is not None:  # none where compiling is switched off
+        index._source_stamp = (index._source_stamp, shared_stamp())
+    return dispatcher
+
+
+def shared_stamp(package: Path = Path(__file__).parent) -> tuple:
+    """Time of change and size of each shared file: what Numba keeps of the outer one."""
+    stats = ((package / name).stat() for name in SHARED)
+    return tuple((stat.st_mtime, stat.st_size) for stat in stats)
