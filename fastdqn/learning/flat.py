@@ -75,8 +75,8 @@ class FlatParameters:
                 ), f"the gradient of {name} left the flat tensor"
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers by the module's own names, as they are now (views)."""
-        return {**self._parameters, **self._buffers}
+        """Parameters and persistent buffers by the module's own names, as they are now (views)."""
+        return {name: value.detach() for name, value in self.module.state_dict().items()}
 
 
 def _offsets(values) -> list[int]:

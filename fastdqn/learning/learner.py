@@ -15,7 +15,10 @@ from fastdqn.replay.batch import Batch
 
 
 class Report(NamedTuple):
-    """Means over the updates since the last report, and the number of them."""
+    """What happened since the last report.
+
+    loss  mean over its updates; q_value  mean over the last batch, at the actions taken
+    """
 
     loss: float
     q_value: float
@@ -48,7 +51,8 @@ class Learner:
         self.value, self.backup, self.optimizer = value, backup, optimizer
         self.max_grad_norm, self.target_follower = max_grad_norm, target_follower
         self.updates = 0
-        self._loss_total, self._q_total = torch.zeros(2, device=online.weights.device)
+        self._loss_total = torch.zeros((), device=online.weights.device)
+        self._taken = torch.zeros(1, device=online.weights.device)  # [B] at the last update
         self._reported = 0
         # Autograd's tape is what a compiler cannot see through: it gets the two sides of it.
         self._loss = capture(self._loss, capture_mode)
@@ -59,7 +63,7 @@ class Learner:
         """Run one update and take it back: compiles, allocates and warms up before the clock."""
         changed = (
             self.online.weights, self.online.gradient, self.online.buffers,
-            self._loss_total, self._q_total, *self.optimizer.tensors().values(),
+            self._loss_total, *self.optimizer.tensors().values(),
         )  # fmt: skip
         kept = [(tensor, tensor.clone()) for tensor in changed]
         self._step(batch)
@@ -81,11 +85,10 @@ class Learner:
     def report(self) -> Report:
         """Means since the last report; this waits for the device, so it is called rarely."""
         count = self.updates - self._reported
-        loss, q_value = self._loss_total.item(), self._q_total.item()
+        loss, q_value = self._loss_total.item(), self._taken.mean().item()
         self._loss_total.zero_()
-        self._q_total.zero_()
         self._reported = self.updates
-        return Report(loss / max(count, 1), q_value / max(count, 1), count)
+        return Report(loss / max(count, 1), q_value, count)
 
     def _step(self, batch: Batch) -> Tensor:
         mean_loss, priority = self._loss(batch)
@@ -100,9 +103,9 @@ class Learner:
         with torch.no_grad():
             target = self._target(batch)
         loss, priority, taken = self.value.loss(output, batch.action, target)
-        mean_loss = (loss * batch.weight).mean()
+        mean_loss = torch.dot(loss, batch.weight) * (1.0 / len(loss))
         self._loss_total += mean_loss.detach()
-        self._q_total += taken.detach().mean()
+        self._taken = taken.detach()
         return mean_loss, priority.detach()
 
     def _descend(self) -> None:

@@ -55,7 +55,7 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
 
 def assign_weights(path: Path, module: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:
     """Copy arrays into a module's tensors. Raises WeightsError naming what does not fit."""
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    tensors = module.state_dict()
     for name in sorted(tensors.keys() | arrays.keys()):
         if name not in arrays:
             raise WeightsError(f"{path} lacks {name}")
