@@ -3,7 +3,8 @@
 import copy
 import importlib.util
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -19,7 +20,6 @@ from fastdqn.acting import (
 )
 from fastdqn.checks import network_weights, probe
 from fastdqn.config import Config
-from fastdqn.engine.evaluate import Evaluation, evaluate
 from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Cadence, Run
 from fastdqn.learning.adam import FusedAdam, PlainAdam
@@ -39,10 +39,10 @@ from fastdqn.record.weights import WeightsError, assign_weights, load_weights, s
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler, rows_per_lane
 from fastdqn.rng import derive
 from fastdqn.schedules import Budget, EpisodicEpsilon, LinearEpsilon
+from fastdqn.seeds import CONFIRM, EVAL, EXPLORE, SAMPLE, TRAIN, WEIGHTS, env_seed
+from fastdqn.session import Evaluations, Session
 from fastdqn.timing import Laps, process_age
 
-# Purposes that seeds are derived for; environment seeds of two purposes never meet.
-TRAIN, EVAL, CONFIRM, FINAL, AUDIT, WEIGHTS, EXPLORE, SAMPLE = range(8)
 # Weights in a network that a GPU updates faster than a CPU core. Ours, untuned.
 _LARGE_NETWORK = 1_000_000
 # Lanes of an evaluation at most: beyond it a round's cost grows with its lanes. Ours, untuned.
@@ -50,45 +50,6 @@ EVAL_LANES = 128
 # Steps of an evaluation episode where neither the environment nor the user sets a limit:
 # 30 minutes of Atari at 15 decisions a second, as published scores have it.
 EVAL_MAX_STEPS = 27_000
-
-
-@dataclass
-class Session:
-    """A run with what surrounds it."""
-
-    config: Config
-    run: Run
-    recorder: RunRecorder
-    judge: Judge | None
-    evaluations: "Evaluations | None"
-    startup: Laps
-    owned: list[EnvStream]
-
-    def close(self) -> None:
-        """Close the files, and the environments that were made here."""
-        self.recorder.close()
-        for stream in self.owned:
-            stream.close()
-
-
-class Evaluations:
-    """Runs greedy evaluations on environments of their own, of one policy unless told otherwise."""
-
-    def __init__(self, policy: Policy, stream: EnvStream, episodes: int, max_steps: int, seed: int):
-        self._policy, self._stream = policy, stream
-        self._episodes, self._max_steps, self._seed = episodes, max_steps, seed
-
-    def __call__(self, purpose: int, count: int, policy: Policy | None = None) -> Evaluation:
-        seed = env_seed(self._seed, purpose, count)
-        return evaluate(policy or self._policy, self._stream, self._episodes, self._max_steps, seed)
-
-
-def env_seed(seed: int, purpose: int, count: int = 0) -> int:
-    """A seed for lane 0 of one use of environments: lane i takes the seed i above.
-
-    Each purpose has 2^28 numbers of its own, so a lane's seed is used for nothing else.
-    """
-    return (purpose << 28) + derive(seed, purpose, count) % ((1 << 28) - (1 << 24))
 
 
 def resolve(config: Config, facts: SpaceFacts, limit: int | None, given: bool) -> Config:
@@ -106,7 +67,6 @@ def resolve(config: Config, facts: SpaceFacts, limit: int | None, given: bool) -
         device = "cuda" if large and torch.cuda.is_available() else "cpu"
     threads = (os.cpu_count() or 1) if large and device == "cpu" else 1
     tensorboard = importlib.util.find_spec("tensorboard") is not None
-    budget = config.total_timesteps or 100_000
     return config.replace(
         vectorization=vectorization,
         device=device,
@@ -114,7 +74,7 @@ def resolve(config: Config, facts: SpaceFacts, limit: int | None, given: bool) -
         tensorboard=tensorboard if config.tensorboard is None else config.tensorboard,
         run_dir=config.run_dir or default_run_dir(config),
         eval_max_steps=config.eval_max_steps or limit or EVAL_MAX_STEPS,
-        log_frequency=config.log_frequency or max(1, budget // 200),
+        log_frequency=config.log_frequency or max(1, (config.total_timesteps or 100_000) // 200),
     )
 
 
@@ -173,7 +133,7 @@ def load_policy(path: Path, torso: nn.Module | None = None) -> tuple[Policy, dic
 
 def build(
     config: Config,
-    make_display,
+    make_display: Callable[[Config], Display],
     envs: VectorEnv | None = None,
     eval_envs: VectorEnv | None = None,
     torso: nn.Module | None = None,
@@ -186,69 +146,66 @@ def build(
     Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit.
     """
     startup = Laps()
-    stream, eval_stream, limit = _make_streams(config, envs, eval_envs)
-    startup.lap("build")
-    config = resolve(config, stream.facts, limit, given=envs is not None)
-    assert config.threads is not None
-    assert config.eval_max_steps is not None
-    assert config.log_frequency is not None
-    torch.set_num_threads(config.threads)
-    device = torch.device(config.device)
-    description = describe_network(config, stream.facts, torso)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(config.seed, WEIGHTS))
-        online = FlatParameters(make_network(description, torso), device)
-    learner = _make_learner(config, online)
-    startup.lap("build")
-    replay = _make_replay(config, stream.facts)
-    staging = Staging(replay.new_batch(config.batch_size), device)
-    policy = Policy(
-        online.eval_alias(), learner.value, device, stream.facts.num_actions,
-        seed=derive(config.seed, EXPLORE),
-    )  # fmt: skip
-    startup.lap("kernels")
-    learner.prepare(staging.device)
-    policy(stream.obs)
-    startup.lap("build")
-    recorder = _make_recorder(config, make_display, online, description)
-    evaluations = judge = None
-    if eval_stream is not None:
-        evaluations = Evaluations(
-            policy, eval_stream, config.eval_episodes, config.eval_max_steps, config.seed
-        )
+    with ExitStack() as owned:  # what is made here is closed here if a later part fails
+        stream, eval_stream, limit = _make_streams(config, envs, eval_envs, owned)
+        config = resolve(config, stream.facts, limit, given=envs is not None)
+        assert config.threads is not None
+        torch.set_num_threads(config.threads)
+        online, description = _make_network(config, stream.facts, torso)
+        learner = _make_learner(config, online)
+        startup.lap("build")
+        replay = _make_replay(config, stream.facts)
+        staging = Staging(replay.new_batch(config.batch_size), online.weights.device)
+        policy = _make_policy(config, online, learner, stream.facts)
+        startup.lap("kernels")
+        learner.prepare(staging.device)
+        policy(stream.obs)
+        recorder = _make_recorder(config, make_display, online, description)
+        owned.callback(recorder.close)
+        evaluations = _make_evaluations(config, policy, eval_stream)
         judge = _make_judge(config, evaluations, recorder)
-    run = Run(
-        stream, policy, replay, staging, learner, _make_epsilon(config), _make_budget(config),
-        Cadence(
-            config.learning_starts, config.train_frequency, config.eval_frequency,
-            config.log_frequency,
-        ),
-        recorder, judge, env_seed(config.seed, TRAIN),
-    )  # fmt: skip
-    startup.lap("build")
-    owned = [stream] if envs is None else []
-    if eval_stream is not None and eval_envs is None:
-        owned.append(eval_stream)
-    return Session(config, run, recorder, judge, evaluations, startup, owned)
+        run = Run(
+            stream, policy, replay, staging, learner, _make_epsilon(config), _make_budget(config),
+            _make_cadence(config), recorder, judge, env_seed(config.seed, TRAIN),
+        )  # fmt: skip
+        startup.lap("build")
+        return Session(config, run, recorder, judge, evaluations, startup, owned.pop_all())
 
 
-def saved_policy(path: Path, like: Policy) -> Policy:
-    """A copy of a policy with the weights of a file. Raises WeightsError where they do not fit."""
-    network = copy.deepcopy(like.network)
-    assign_weights(path, network, load_weights(path)[0])
-    return Policy(network, like.value, like.device, like.num_actions)
-
-
-def _make_streams(config: Config, envs: VectorEnv | None, eval_envs: VectorEnv | None):
-    """(training stream, evaluation stream or None, the environment's time limit or None)."""
+def _make_streams(
+    config: Config, envs: VectorEnv | None, eval_envs: VectorEnv | None, owned: ExitStack
+) -> tuple[EnvStream, EnvStream | None, int | None]:
+    """The training stream, the evaluation stream and the environment's time limit, if any."""
     if envs is not None:
         limit = getattr(envs.spec, "max_episode_steps", None)
         return EnvStream(envs), EnvStream(eval_envs) if eval_envs is not None else None, limit
-    mode = config.vectorization
-    lanes = min(config.eval_episodes, EVAL_LANES)
-    envs = make_envs(config.env_id, config.num_envs, mode)
-    eval_envs = eval_envs or make_envs(config.env_id, lanes, mode)
-    return EnvStream(envs), EnvStream(eval_envs), find_spec(config.env_id).max_episode_steps
+    limit = find_spec(config.env_id).max_episode_steps
+    envs = make_envs(config.env_id, config.num_envs, config.vectorization)
+    owned.callback(envs.close)
+    if eval_envs is None:
+        lanes = min(config.eval_episodes, EVAL_LANES)
+        eval_envs = make_envs(config.env_id, lanes, config.vectorization)
+        owned.callback(eval_envs.close)
+    return EnvStream(envs), EnvStream(eval_envs), limit
+
+
+def _make_network(
+    config: Config, facts: SpaceFacts, torso: nn.Module | None
+) -> tuple[FlatParameters, dict]:
+    description = describe_network(config, facts, torso)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, WEIGHTS))
+        network = make_network(description, torso)
+    return FlatParameters(network, torch.device(config.device)), description
+
+
+def _make_policy(
+    config: Config, online: FlatParameters, learner: Learner, facts: SpaceFacts
+) -> Policy:
+    return Policy(
+        online.eval_alias(), learner.value, online.weights.device, facts.num_actions,
+        seed=derive(config.seed, EXPLORE),
+    )  # fmt: skip
 
 
 def _make_replay(config: Config, facts: SpaceFacts) -> Replay:
@@ -285,6 +242,13 @@ def _make_epsilon(config: Config):
     return LinearEpsilon(first, last, round(config.exploration_fraction * config.total_timesteps))
 
 
+def _make_cadence(config: Config) -> Cadence:
+    assert config.log_frequency is not None
+    return Cadence(
+        config.learning_starts, config.train_frequency, config.eval_frequency, config.log_frequency
+    )
+
+
 def _make_budget(config: Config) -> Budget:
     return Budget(config.total_timesteps, config.total_episodes)
 
@@ -301,8 +265,19 @@ def _make_recorder(config: Config, make_display, online: FlatParameters, descrip
     )
 
 
-def _make_judge(config: Config, evaluations: Evaluations, recorder: RunRecorder) -> Judge | None:
-    if config.eval_frequency == 0:
+def _make_evaluations(
+    config: Config, policy: Policy, stream: EnvStream | None
+) -> Evaluations | None:
+    if stream is None:
+        return None
+    assert config.eval_max_steps is not None
+    return Evaluations(policy, stream, config.eval_episodes, config.eval_max_steps, config.seed)
+
+
+def _make_judge(
+    config: Config, evaluations: Evaluations | None, recorder: RunRecorder
+) -> Judge | None:
+    if evaluations is None or config.eval_frequency == 0:
         return None
     purposes = {"eval": EVAL, "confirm": CONFIRM}
     return Judge(

@@ -84,7 +84,8 @@ def _train(args: list[str]) -> int:
     name, rest = _subject(args, f"a preset ({', '.join(PRESETS)}) or an environment id", "train")
     if name is None:
         options.parse(rest, TrainOptions(Config()), "fastdqn train PRESET|ENV_ID")
-    from fastdqn import api
+    from fastdqn import api, checks, commands
+    from fastdqn.session import RUN_FAILURES
 
     default, lines = Config(), []
     try:
@@ -94,18 +95,18 @@ def _train(args: list[str]) -> int:
     chosen, mistakes = options.parse(rest, TrainOptions(default), f"fastdqn train {name}")
     if lines or mistakes:
         # The environment is looked at only if its name is right: no second line about it.
-        others = chosen.config.problems() if lines else api.check(chosen.config)
+        others = chosen.config.problems() if lines else checks.check(chosen.config)
         raise ConfigError([*lines, *mistakes, *others])
     if chosen.dry_run:
-        print(api.plan(chosen.config))
+        print(commands.plan(chosen.config))
         return 0
     try:
         trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
-    except api.RUN_FAILURES as error:
+    except RUN_FAILURES as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if not chosen.quiet:
-        print(api.describe(trained))
+        print(commands.describe(trained))
     return 130 if trained.summary["exit_reason"] == "interrupted" else 0
 
 
@@ -116,9 +117,9 @@ def _eval(args: list[str]) -> int:
     chosen, mistakes = options.parse(rest, EvalOptions(), "fastdqn eval RUN")
     if mistakes:
         raise ConfigError(mistakes)
-    from fastdqn import api
+    from fastdqn import commands
 
-    print(api.evaluate_run(str(run), **dataclasses.asdict(chosen)))
+    print(commands.evaluate_run(str(run), **dataclasses.asdict(chosen)))
     return 0
 
 

@@ -31,15 +31,21 @@ ROOMS: dict[str, set[str]] = {
     "schedules": set(),
     "timing": set(),
     "checks": {"torch", "acting", "record", "replay", "config", "memory"},
+    "seeds": {"rng"},
     "build": {
         "torch", "gymnasium", "acting", "replay", "learning", "engine", "record", "checks",
-        "config", "rng", "schedules", "timing",
+        "config", "rng", "schedules", "seeds", "session", "timing",
     },
+    "session": {"acting", "engine", "learning", "record", "config", "seeds", "timing"},
     "api": {
         "torch", "numpy", "gymnasium", "acting", "engine", "record", "build", "checks", "config",
-        "presets",
+        "presets", "seeds", "session",
     },
-    "cli": {"tyro", "options", "config", "presets", "timing", "api", "fastdqn"},
+    "commands": {"api", "build", "checks", "config", "record", "session"},
+    "cli": {
+        "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "session",
+        "fastdqn",
+    },
     "__init__": {"config", "presets", "api"},
     "__main__": {"cli"},
 }  # fmt: skip

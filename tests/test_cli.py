@@ -23,6 +23,7 @@ from fastdqn.cli import main
 from fastdqn.config import Config
 from fastdqn.memory import available_bytes
 from fastdqn.presets import PRESETS
+from fastdqn.session import RUN_FAILURES
 
 
 class Odd(gymnasium.Env):
@@ -342,11 +343,15 @@ SUMMARY = {
 
 
 @contextlib.contextmanager
-def no_training(run=lambda session: api.Trained(Path("runs/x"), SUMMARY)):
+def no_training(run=lambda session: SUMMARY):
     """Everything before the training happens; the training itself is `run`."""
-    session = SimpleNamespace(startup=SimpleNamespace(totals={}), close=lambda: None)
+    session = SimpleNamespace(
+        startup=SimpleNamespace(totals={}),
+        recorder=SimpleNamespace(folder=Path("runs/x")),
+        close=lambda: None,
+    )
     building = mock.patch.object(build, "build", return_value=session)
-    with building, mock.patch.object(api, "_run", run):
+    with building, mock.patch.object(api, "run_session", run):
         yield
 
 
@@ -358,7 +363,7 @@ def test_what_a_run_came_to_is_printed_unless_quiet():
         assert ask("train", "cartpole", "--quiet") == (0, "", [])
 
 
-@pytest.mark.parametrize("failure", api.RUN_FAILURES)
+@pytest.mark.parametrize("failure", RUN_FAILURES)
 def test_a_run_that_fails_by_its_numbers_is_one_line_and_exit_code_1(failure):
     def run(session):
         raise failure("lane 3, step 7: reward is nan")
@@ -373,7 +378,7 @@ def test_an_interrupt_is_130_whether_it_was_caught_or_not():
 
     with no_training(run):
         assert ask("train", "cartpole")[0] == 130
-    with no_training(lambda _: api.Trained(Path("x"), {**SUMMARY, "exit_reason": "interrupted"})):
+    with no_training(lambda _: {**SUMMARY, "exit_reason": "interrupted"}):
         assert ask("train", "cartpole")[0] == 130
 
 

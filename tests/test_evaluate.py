@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdqn.acting import EnvStream
-from fastdqn.build import AUDIT, CONFIRM, EVAL, FINAL, TRAIN, env_seed
 from fastdqn.engine.evaluate import Evaluation, evaluate
 from fastdqn.engine.judge import Judge
+from fastdqn.seeds import AUDIT, CONFIRM, EVAL, FINAL, TRAIN, env_seed
 
 
 class Scripted(VectorEnv):

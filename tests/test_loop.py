@@ -1,5 +1,6 @@
 """The loop: exact counts for any number of lanes, equal bits for equal seeds, honest endings."""
 
+import json
 from fractions import Fraction
 
 import gymnasium
@@ -151,6 +152,8 @@ def test_a_diverged_loss_stops_the_run_and_leaves_no_policy(tmp_path):
     with pytest.raises(local.DivergedError, match=r"the loss is (inf|nan) by update \d+, step"):
         fastdqn.train(small(tmp_path, loss="mse", max_grad_norm=None), envs)
     assert not (tmp_path / "run" / "policy.safetensors").exists()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"].startswith("failed: the loss is")
 
 
 def test_the_command_line_reports_a_bad_environment_in_one_line(tmp_path, capsys):

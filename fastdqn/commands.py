@@ -1,0 +1,107 @@
+"""Commands: what the command line's commands do with a run, and what they say."""
+
+import json
+import shlex
+from pathlib import Path
+
+from fastdqn import build, checks
+from fastdqn.api import Trained, evaluate, weights_path
+from fastdqn.config import Config, ConfigError
+from fastdqn.record.files import to_json, write_whole
+from fastdqn.session import replay_ratio
+
+
+def plan(config: Config) -> str:
+    """What a run would do: resolved options, memory, replay ratio. Raises ConfigError."""
+    if lines := checks.check(config):
+        raise ConfigError(lines)
+    resolved, facts = build.preview(config)
+    values = json.loads(resolved.to_json())
+    width = max(map(len, values))
+    return "\n".join(
+        [
+            *(f"{name:{width}}  {values[name]}" for name in values),
+            "",
+            f"observations {facts.obs_shape} {facts.obs_dtype}, {facts.num_actions} actions",
+            f"the replay takes {checks.replay_bytes(resolved, facts) / 2**20:,.1f} MiB",
+            replay_ratio(resolved),
+        ]
+    )
+
+
+def evaluate_run(
+    run: str, *, episodes: int, weights: str, seed: int, max_steps: int | None,
+    env_id: str | None, render: bool, json: bool, out: Path | None,
+) -> str:  # fmt: skip
+    """`fastdqn eval`: evaluate a run's weights on its environment; returns what to print.
+
+    Raises ConfigError where the run, the options or the environment cannot be used.
+    """
+    asked = Config(eval_episodes=episodes, eval_max_steps=max_steps, seed=seed)
+    lines = [line.removeprefix("eval_") for line in asked.problems()]
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        lines.append(f"out is {str(out)!r}: name a file in a folder that exists")
+    if lines:
+        raise ConfigError(lines)
+    try:
+        path = weights_path(run, weights)
+        policy, description = build.load_policy(path)
+        env_id = env_id or _env_of(path)
+        _require_same_spaces(env_id, description)
+        kwargs = {"render_mode": "human"} if render else {}
+        evaluation = evaluate(
+            policy, env_id, episodes=episodes, max_steps=max_steps, seed=seed, **kwargs
+        )
+        result = evaluation.summary()
+        text = to_json(result, indent=2)
+        if out is not None:
+            write_whole(out, text + "\n")
+    except OSError as error:
+        raise ConfigError([f"{error.filename or out}: {error.strerror}"]) from None
+    except ValueError as error:
+        raise ConfigError(str(error).split("\n")) from None
+    if json:
+        return text
+    return (
+        f"{env_id}: return {result['mean_return']:.1f} +- {result['std_return']:.1f} over "
+        f"{result['episodes']} greedy episodes (least {result['min_return']:.1f}, "
+        f"{result['cut_episodes']} cut at the step cap)\nweights: {path}"
+    )
+
+
+def describe(trained: Trained) -> str:
+    """What a run came to, in a few lines."""
+    summary = trained.summary
+    lines = [
+        f"{summary['exit_reason']} after {summary['total_steps']:,} steps, "
+        f"{summary['episodes']:,} episodes, {summary['updates']:,} updates; "
+        f"{summary['steps_per_second']:,.0f} steps/s"
+    ]
+    if solved := summary["solved"]:
+        lines.append(
+            f"solved: two fresh evaluations reached {solved['threshold']:g} "
+            f"{solved['seconds']:.1f} s after the process started"
+        )
+    if final := summary["eval"]:
+        lines.append(
+            f"final evaluation: return {final['mean_return']:.1f} +- {final['std_return']:.1f} "
+            f"over {final['episodes']} greedy episodes"
+        )
+    return "\n".join([*lines, f"fastdqn eval {shlex.quote(str(trained.folder))}"])
+
+
+def _env_of(weights: Path) -> str:
+    config = weights.parent / "config.json"
+    if not config.is_file():
+        raise ValueError(f"{config} does not exist: name the environment with --env-id")
+    return Config.from_json(config.read_text()).env_id
+
+
+def _require_same_spaces(env_id: str, description: dict) -> None:
+    facts = checks.probe(Config(env_id=env_id))
+    learned = (tuple(description["obs_shape"]), description["num_actions"])
+    if learned != (facts.obs_shape, facts.num_actions):
+        raise ValueError(
+            f"{env_id} has observations {facts.obs_shape} and {facts.num_actions} actions; these "
+            f"weights were trained on {learned[0]} and {learned[1]}"
+        )

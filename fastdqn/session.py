@@ -1,0 +1,125 @@
+"""Session: a built run with what surrounds it, from its first step to its summary."""
+
+import copy
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastdqn.acting import EnvStream, NonFiniteError
+from fastdqn.config import Config
+from fastdqn.engine import local
+from fastdqn.engine.evaluate import Evaluation, evaluate
+from fastdqn.engine.judge import Judge
+from fastdqn.engine.local import Run
+from fastdqn.learning.policy import Policy
+from fastdqn.record.recorder import RunRecorder, steps_per_second
+from fastdqn.record.weights import assign_weights, load_weights
+from fastdqn.seeds import FINAL, env_seed
+from fastdqn.timing import Laps
+
+# What ends a run by its own numbers: one line and exit code 1, not a traceback.
+RUN_FAILURES = (NonFiniteError, local.DivergedError)
+
+
+class Evaluations:
+    """Runs greedy evaluations on environments of their own, of one policy unless told otherwise."""
+
+    def __init__(self, policy: Policy, stream: EnvStream, episodes: int, max_steps: int, seed: int):
+        self._policy, self._stream = policy, stream
+        self._episodes, self._max_steps, self._seed = episodes, max_steps, seed
+
+    def __call__(self, purpose: int, count: int, policy: Policy | None = None) -> Evaluation:
+        seed = env_seed(self._seed, purpose, count)
+        return evaluate(policy or self._policy, self._stream, self._episodes, self._max_steps, seed)
+
+
+@dataclass
+class Session:
+    """A run with what surrounds it."""
+
+    config: Config
+    run: Run
+    recorder: RunRecorder
+    judge: Judge | None
+    evaluations: Evaluations | None
+    startup: Laps
+    owned: ExitStack
+
+    def close(self) -> None:
+        """Close the files, and the environments that were made for this run."""
+        self.owned.close()
+
+
+def run_session(session: Session) -> dict[str, Any]:
+    """Train, save, evaluate; returns the summary, which is in the run folder too.
+
+    A run that fails leaves its record and a summary that says why, and no last weights.
+    """
+    recorder, run, config = session.recorder, session.run, session.config
+    recorder.say(
+        f"run folder: {recorder.folder}\n{config.num_envs} environments ({config.vectorization}), "
+        f"learner on {config.device} ({config.capture}, threads: {config.threads}); "
+        + replay_ratio(config)
+    )
+    try:
+        reason = local.train(run)
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    except RUN_FAILURES as error:
+        recorder.summary(_summary(session, f"failed: {error}", None))
+        raise
+    recorder.save_last()
+    run.laps.lap("save")
+    final = None if reason == "interrupted" else _final_evaluation(session)
+    summary = _summary(session, reason, final)
+    recorder.summary(summary)
+    return summary
+
+
+def replay_ratio(config: Config) -> str:
+    """How often each transition is learned from, in words."""
+    ratio = config.batch_size / config.train_frequency
+    return f"each transition is replayed {float(ratio):.3g} times"
+
+
+def _summary(session: Session, reason: str, final: dict | None) -> dict[str, Any]:
+    config, run, judge = session.config, session.run, session.judge
+    phases = dict(run.laps.totals)
+    wall = run.laps.elapsed
+    return {
+        "env_id": config.env_id,
+        "preset": config.preset,
+        "seed": config.seed,
+        "total_steps": run.progress.steps,
+        "episodes": run.progress.episodes,
+        "updates": run.progress.updates,
+        "startup_seconds": dict(session.startup.totals),
+        "wall_seconds": wall,
+        "steps_per_second": steps_per_second(run.progress.steps, phases),
+        "phase_seconds": phases,
+        "eval": final,
+        "solved": judge.solved._asdict() if judge is not None and judge.solved else None,
+        "exit_reason": reason,
+    }
+
+
+def _final_evaluation(session: Session) -> dict[str, Any] | None:
+    """Evaluate the best weights, or the last without a judge, on seeds that decided nothing."""
+    if session.evaluations is None:
+        return None
+    judge = session.judge
+    steps = session.run.progress.steps if judge is None else judge.best_steps
+    policy = session.run.policy
+    if judge is not None:
+        policy = _saved_policy(session.recorder.folder / "best.safetensors", policy)
+    evaluation = session.evaluations(FINAL, 0, policy)
+    session.recorder.evaluation(steps, "final", evaluation)
+    return {**evaluation.summary(), "steps_at_eval": steps}
+
+
+def _saved_policy(path: Path, like: Policy) -> Policy:
+    """A copy of a policy with the weights of a file. Raises WeightsError where they do not fit."""
+    network = copy.deepcopy(like.network)
+    assign_weights(path, network, load_weights(path)[0])
+    return Policy(network, like.value, like.device, like.num_actions)
