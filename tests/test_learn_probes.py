@@ -89,8 +89,8 @@ def train_probe(probe, tmp_path, mode=AutoresetMode.NEXT_STEP, **overrides):
     """Q [S, 2] at observations -1, 0, 1 after a short run."""
     envs = SyncVectorEnv([probe] * 4, autoreset_mode=mode)
     config = Config(
-        num_envs=4, total_timesteps=6_000, learning_starts=100, train_frequency=2,  # pyright: ignore
-        learning_rate=3e-3, hidden_sizes=(32,), target_network_frequency=20, gamma=0.5,
+        num_envs=4, total_timesteps=2_500, learning_starts=100, train_frequency=2,  # pyright: ignore
+        learning_rate=1e-2, hidden_sizes=(32,), target_network_frequency=20, gamma=0.5,
         batch_size=64, buffer_size=2_000, exploration_final_eps=1.0, eval_frequency=0,
         run_dir=str(tmp_path / "run"), tensorboard=False,
     ).replace(**overrides)  # fmt: skip
