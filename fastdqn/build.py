@@ -194,7 +194,7 @@ def _make_network(
 ) -> tuple[FlatParameters, dict]:
     description = describe_network(config, facts, torso)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(config.seed, WEIGHTS))
+        torch.default_generator.manual_seed(derive(config.seed, WEIGHTS))
         network = make_network(description, torso)
     return FlatParameters(network, torch.device(config.device)), description
 

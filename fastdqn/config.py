@@ -205,7 +205,10 @@ class Config:
         )
         yield (
             self.stop_at_return is not None and self.eval_frequency == 0,
-            ("stop_at_return is decided by evaluations, and eval_frequency is 0: set it"),
+            (
+                "stop_at_return is decided by evaluations, and eval_frequency is 0: set that, or "
+                "stop_at_return to None"
+            ),
         )
 
 

@@ -28,11 +28,11 @@ CPU = torch.device("cpu")
 
 def make_learner(
     hidden=(16,), head=DuelingHead, backup=None, optimizer=FusedAdam, mode="eager", clip=None,
-    learning_rate=1e-3, every=10, element_loss=squared_error,
+    learning_rate=1e-3, every=10, element_loss=squared_error, device=CPU,
 ):  # fmt: skip
     torch.manual_seed(0)
     features = hidden[-1] if hidden else 3
-    online = FlatParameters(QNetwork(MLP(3, hidden), head(features, 2)), CPU)
+    online = FlatParameters(QNetwork(MLP(3, hidden), head(features, 2)), device)
     adam = optimizer(online.weights, online.gradient, learning_rate)
     return Learner(
         online, ScalarValue(element_loss), backup or DoubleBackup(), adam,
