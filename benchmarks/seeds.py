@@ -81,15 +81,19 @@ def run_seed(preset: str, seed: int, num_envs: int | None, extra: list[str]) -> 
 
 def episode_of(returns: list[float], threshold: float, window: int = 100) -> int | None:
     """The first episode, from 1, at which the mean of the last `window` returns passes."""
-    means = np.convolve(returns, np.ones(window) / window, "valid")
-    passed = np.flatnonzero(means >= threshold)
+    passed = np.flatnonzero(window_sums(returns, window) >= threshold * window)
     return int(passed[0]) + window if len(passed) else None
 
 
 def highest_mean(returns: list[float], window: int = 100) -> float | None:
-    if len(returns) < window:
-        return None
-    return float(np.convolve(returns, np.ones(window) / window, "valid").max())
+    sums = window_sums(returns, window)
+    return float(sums.max() / window) if len(sums) else None
+
+
+def window_sums(returns: list[float], window: int) -> np.ndarray:
+    """Sum of each run of `window` returns; none if there are fewer."""
+    total = np.concatenate(([0.0], np.cumsum(returns)))
+    return total[window:] - total[:-window]
 
 
 def report(num_envs: int | None, runs: list[dict]) -> dict:

@@ -49,23 +49,32 @@ def train(
     config  a Config, the name of a preset, or the id of a registered environment
     envs    a VectorEnv of yours in place of config.env_id, which then only labels the run;
             it is evaluated only on eval_envs, if you give some. The caller closes both.
-    torso   nn.Module from observations [B, *] float32 to features [B, F], in place of the MLP
+    torso   nn.Module from observations [B, *] float32 to features [B, F], in place of the MLP;
+            bytes that span 0 to 255 reach it scaled to [0, 1], so it must not divide again;
+            it is copied, must be all float32 (no BatchNorm: its counter is not), and must not
+            write to its input
     overrides  options of Config by name: num_envs=64, seed=2
 
     Raises ConfigError with all mistakes, a line each; NonFiniteError and DivergedError where
     numbers stop being finite, with the run's record complete up to there.
     """
     config = preset(config) if isinstance(config, str) else config
+    for name, given in (("envs", envs), ("eval_envs", eval_envs)):
+        if given is not None and not isinstance(given, VectorEnv):
+            raise ConfigError(
+                [f"{name} is no VectorEnv: gymnasium.vector.SyncVectorEnv([lambda: env]) makes one"]
+            )
     if envs is not None:
         overrides.setdefault("num_envs", envs.num_envs)
     config = config.replace(**overrides)
+    contradictions = _given_problems(config, envs, eval_envs)
     spaces = None
     try:
         if envs is not None:
             spaces = read_spaces(envs.single_observation_space, envs.single_action_space)
     except ValueError as error:
-        raise ConfigError([*config.problems(), str(error)]) from None
-    if lines := checks.check(config, spaces):
+        raise ConfigError([*config.problems(), *contradictions, str(error)]) from None
+    if lines := [*contradictions, *checks.check(config, spaces)]:
         raise ConfigError(lines)
 
     def display(resolved: Config):
@@ -75,6 +84,30 @@ def train(
     session.startup.totals["imports"] = imports_seconds
     with contextlib.closing(session):
         return Trained(session.recorder.folder, run_session(session))
+
+
+def _given_problems(
+    config: Config, envs: VectorEnv | None, eval_envs: VectorEnv | None
+) -> list[str]:
+    """What contradicts the environments that were handed in."""
+    if envs is None:
+        return []
+    lines = []
+    if config.num_envs != envs.num_envs:
+        lines.append(f"num_envs is {config.num_envs}, but the given envs are {envs.num_envs}")
+    if eval_envs is not None and eval_envs.unwrapped is envs.unwrapped:
+        lines.append("eval_envs are the envs: evaluating would reset the training's episodes")
+    if eval_envs is not None and (
+        eval_envs.single_observation_space != envs.single_observation_space
+        or eval_envs.single_action_space != envs.single_action_space
+    ):
+        lines.append("eval_envs have other spaces than envs: both must have the same")
+    if eval_envs is None and config.stop_at_return is not None:
+        lines.append(
+            f"stop_at_return is {config.stop_at_return}, but given envs are evaluated only on "
+            "eval_envs: pass some, or stop_at_return=None"
+        )
+    return lines
 
 
 def preset(name: str) -> Config:
@@ -98,8 +131,10 @@ def preset(name: str) -> Config:
 def load_policy(
     run: str | Path, *, weights: str = "best", torso: nn.Module | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Load the greedy policy of a run folder, or of a .safetensors file: obs [N, *] to actions [N].
+    """Load the greedy policy of a run folder, or of a .safetensors file.
 
+    It takes obs [N, *] and gives actions [N] int64 counted from 0: where an environment's
+    Discrete space starts elsewhere, add its start.
     weights  best: by evaluation, the last if there was none · last
     torso    a module of the shape that the run was trained with, if it was one of yours
     Raises WeightsError, one line, where the file cannot be used.

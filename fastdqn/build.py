@@ -2,7 +2,8 @@
 
 import copy
 import importlib.util
-import os
+import math
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +25,7 @@ from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Cadence, Run
 from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.backup import DoubleBackup, MaxBackup
+from fastdqn.learning.capture import compiled, eager
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import MLP, DuelingHead, PlainHead, QNetwork, count_features
@@ -33,15 +35,15 @@ from fastdqn.learning.target import HardCopy, PolyakAverage
 from fastdqn.learning.value import ScalarValue, huber, squared_error
 from fastdqn.record.console import Display
 from fastdqn.record.folder import create_folder, default_run_dir
-from fastdqn.record.metrics import TensorBoardEvents
+from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder
-from fastdqn.record.weights import WeightsError, assign_weights, load_weights, save_weights
+from fastdqn.record.weights import assign_weights, load_weights, save_weights
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler, rows_per_lane
 from fastdqn.rng import derive
 from fastdqn.schedules import Budget, EpisodicEpsilon, LinearEpsilon
 from fastdqn.seeds import CONFIRM, EVAL, EXPLORE, SAMPLE, TRAIN, WEIGHTS, env_seed
 from fastdqn.session import Evaluations, Session
-from fastdqn.timing import Laps, process_age
+from fastdqn.timing import Laps, process_age, usable_cores
 
 # Weights in a network that a GPU updates faster than a CPU core. Ours, untuned.
 _LARGE_NETWORK = 1_000_000
@@ -52,20 +54,21 @@ EVAL_LANES = 128
 EVAL_MAX_STEPS = 27_000
 
 
-def resolve(config: Config, facts: SpaceFacts, limit: int | None, given: bool) -> Config:
-    """Give every None and auto its value: a fixed function of config, spaces and machine.
+def resolve(config: Config, weights: int, limit: int | None, given: bool) -> Config:
+    """Give every None and auto its value: a fixed function of config, network and machine.
 
+    weights  numbers in the network
     limit  steps of the environment's own time limit, if it has one
     given  the environments were handed in, so nothing says how they are stepped
     """
-    large = network_weights(config, facts) >= _LARGE_NETWORK
+    large = weights >= _LARGE_NETWORK
     vectorization = config.vectorization
     if not given:
         vectorization = resolve_vectorization(config.env_id, vectorization)
     device = config.device
     if device == "auto":
         device = "cuda" if large and torch.cuda.is_available() else "cpu"
-    threads = (os.cpu_count() or 1) if large and device == "cpu" else 1
+    threads = usable_cores() if large and device == "cpu" else 1
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     return config.replace(
         vectorization=vectorization,
@@ -81,7 +84,8 @@ def resolve(config: Config, facts: SpaceFacts, limit: int | None, given: bool) -
 def preview(config: Config) -> tuple[Config, SpaceFacts]:
     """The resolved config of a run, and its spaces, without starting it."""
     facts = probe(config)
-    return resolve(config, facts, find_spec(config.env_id).max_episode_steps, given=False), facts
+    weights, limit = network_weights(config, facts), find_spec(config.env_id).max_episode_steps
+    return resolve(config, weights, limit, given=False), facts
 
 
 def describe_network(config: Config, facts: SpaceFacts, torso: nn.Module | None = None) -> dict:
@@ -102,9 +106,10 @@ def make_network(description: dict, torso: nn.Module | None = None) -> QNetwork:
     shape = tuple(description["obs_shape"])
     if torso is None:
         if description["torso"] != "mlp":
-            raise ValueError("these weights belong to a torso of your own: pass it as torso=")
-        num_inputs = int(torch.tensor(shape).prod()) if shape else 1
-        torso = MLP(num_inputs, tuple(description["hidden_sizes"]))
+            raise ValueError(
+                "these weights belong to a torso of your own: fastdqn.load_policy(run, torso=...)"
+            )
+        torso = MLP(math.prod(shape), tuple(description["hidden_sizes"]))
     else:
         torso = copy.deepcopy(torso)  # its parameters become views of the flat tensor
     head = DuelingHead if description["dueling"] else PlainHead
@@ -122,10 +127,11 @@ def load_policy(path: Path, torso: nn.Module | None = None) -> tuple[Policy, dic
     not fit.
     """
     arrays, description = load_weights(path)
-    try:
-        network = make_network(description, torso).eval().requires_grad_(False)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise WeightsError(f"{path} describes no network that can be made: {error!r}") from None
+    if torso is None and description["torso"] == "mlp":
+        # A few bytes may describe a network of any size: what the file holds must match first.
+        with torch.device("meta"):
+            assign_weights(path, make_network(description), arrays)
+    network = make_network(description, torso).eval().requires_grad_(False)
     assign_weights(path, network, arrays)
     value = ScalarValue(squared_error)
     return Policy(network, value, torch.device("cpu"), description["num_actions"]), description
@@ -137,19 +143,25 @@ def build(
     envs: VectorEnv | None = None,
     eval_envs: VectorEnv | None = None,
     torso: nn.Module | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Session:
     """Turn options into a run that is ready to start; the options must have passed check().
 
     make_display  resolved Config to Display
     envs, eval_envs  ready environments in place of env_id; without eval_envs a given envs is
                      never evaluated
+    clock   of the loop's phases; one that waits for the device first bills its work exactly
     Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit.
     """
     startup = Laps()
     with ExitStack() as owned:  # what is made here is closed here if a later part fails
         stream, eval_stream, limit = _make_streams(config, envs, eval_envs, owned)
-        config = resolve(config, stream.facts, limit, given=envs is not None)
+        weights = network_weights(config, stream.facts)
+        if torso is not None:
+            weights = sum(parameter.numel() for parameter in torso.parameters())
+        config = resolve(config, weights, limit, given=envs is not None)
         assert config.threads is not None
+        owned.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(config.threads)
         online, description = _make_network(config, stream.facts, torso)
         learner = _make_learner(config, online)
@@ -166,7 +178,7 @@ def build(
         judge = _make_judge(config, evaluations, recorder)
         run = Run(
             stream, policy, replay, staging, learner, _make_epsilon(config), _make_budget(config),
-            _make_cadence(config), recorder, judge, env_seed(config.seed, TRAIN),
+            _make_cadence(config), recorder, judge, env_seed(config.seed, TRAIN), laps=Laps(clock),
         )  # fmt: skip
         startup.lap("build")
         return Session(config, run, recorder, judge, evaluations, startup, owned.pop_all())
@@ -183,7 +195,9 @@ def _make_streams(
     envs = make_envs(config.env_id, config.num_envs, config.vectorization)
     owned.callback(envs.close)
     if eval_envs is None:
-        lanes = min(config.eval_episodes, EVAL_LANES)
+        # A process for each lane is dear: evaluation takes no more than training has.
+        most = config.num_envs if config.vectorization == "async" else EVAL_LANES
+        lanes = min(config.eval_episodes, most)
         eval_envs = make_envs(config.env_id, lanes, config.vectorization)
         owned.callback(eval_envs.close)
     return EnvStream(envs), EnvStream(eval_envs), limit
@@ -222,7 +236,10 @@ def _make_replay(config: Config, facts: SpaceFacts) -> Replay:
 def _make_learner(config: Config, online: FlatParameters) -> Learner:
     # Both frequencies count steps; the target counts updates, so only their ratio reaches it.
     every = config.target_network_frequency / config.train_frequency
-    optimizer = PlainAdam if config.capture == "compile" else FusedAdam
+    optimizer, capture = {
+        "eager": (FusedAdam, eager),
+        "compile": (PlainAdam, compiled),
+    }[config.capture]
     return Learner(
         online,
         ScalarValue(huber if config.loss == "huber" else squared_error),
@@ -230,7 +247,7 @@ def _make_learner(config: Config, online: FlatParameters) -> Learner:
         optimizer(online.weights, online.gradient, config.learning_rate),
         HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau),
         config.max_grad_norm,
-        config.capture,
+        capture,
     )
 
 
@@ -253,13 +270,18 @@ def _make_budget(config: Config) -> Budget:
     return Budget(config.total_timesteps, config.total_episodes)
 
 
-def _make_recorder(config: Config, make_display, online: FlatParameters, description: dict):
-    display: Display = make_display(config)
+def _make_recorder(
+    config: Config,
+    make_display: Callable[[Config], Display],
+    online: FlatParameters,
+    description: dict,
+) -> RunRecorder:
     folder = create_folder(config, _device_name(config.device))
+    sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
     return RunRecorder(
         folder,
-        display,
-        [TensorBoardEvents(folder)] if config.tensorboard else [],
+        make_display(config),  # last: a live panel holds the terminal until it is closed
+        sinks,
         lambda path: save_weights(path, online.named_tensors(), description),
         _make_budget(config).fraction,
     )

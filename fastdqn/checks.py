@@ -13,15 +13,18 @@ from fastdqn.record.folder import folder_problem
 from fastdqn.replay import Ring, rows_per_lane
 
 
-def check(config: Config, spaces: SpaceFacts | None = None) -> list[str]:
+def check(config: Config, spaces: SpaceFacts | None = None, look: bool = True) -> list[str]:
     """Every mistake in config and around it, one line each; nothing large is allocated.
 
     spaces  of environments that are there already; None: one is made of env_id and closed again
+    look    at the environment; False where its name is known to be wrong
     """
     if lines := config.type_problems():
         return lines  # values of other types than promised can be asked nothing more
     around = (_device_problem(config), _tensorboard_problem(config), _folder_problem(config))
     lines = [*config.problems(), *(line for line in around if line)]
+    if not look:
+        return lines
     try:
         facts = spaces or probe(config)
     except ValueError as error:
@@ -34,7 +37,8 @@ def probe(config: Config) -> SpaceFacts:
 
     Raises ValueError, one line, where it cannot be made or trained on.
     """
-    envs = make_envs(config.env_id, 1, config.vectorization)
+    in_process = "sync" if config.vectorization == "async" else config.vectorization
+    envs = make_envs(config.env_id, 1, in_process)
     try:
         return read_spaces(envs.single_observation_space, envs.single_action_space)
     finally:
@@ -77,8 +81,9 @@ def _memory_problems(config: Config, facts: SpaceFacts) -> list[str]:
     network = network_bytes(config, facts)
     if network > room:
         return [
-            f"hidden_sizes is {config.hidden_sizes}: the network and its optimizer need "
-            f"{network / 2**30:,.1f} GiB and {room / 2**30:.1f} GiB are available"
+            f"a network of hidden_sizes {config.hidden_sizes} for {facts.num_actions} actions, its "
+            f"optimizer and a batch of {config.batch_size} need {network / 2**30:,.1f} GiB and "
+            f"{room / 2**30:.1f} GiB are available"
         ]
     needed = network + replay_bytes(config, facts)
     if needed <= room:
@@ -108,8 +113,11 @@ def network_weights(config: Config, facts: SpaceFacts) -> int:
 
 def network_bytes(config: Config, facts: SpaceFacts) -> int:
     """Memory of the learner: weights, gradient, target, Adam's two moments, and, while it is
-    prepared, a copy of all but the target."""
-    return 4 * 9 * network_weights(config, facts)
+    prepared, a copy of all but the target; the dueling head's constant matrix, twice; and what
+    a batch leaves for the backward pass: each layer's output and its gradient."""
+    combine = 2 * facts.num_actions * (facts.num_actions + 1) if config.dueling else 0
+    units = sum(config.hidden_sizes) + math.prod(facts.obs_shape) + 4 * facts.num_actions
+    return 4 * (9 * network_weights(config, facts) + combine + 3 * config.batch_size * units)
 
 
 def _obs_bytes(facts: SpaceFacts) -> int:

@@ -1,7 +1,11 @@
 """The command line: train, eval, presets. Mistakes are one line each and exit with 2."""
 
 import dataclasses
+import io
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +59,10 @@ class EvalOptions:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failed run, 2 for a mistake in asking."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a path need not be printable to be used
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     commands = {"train": _train, "eval": _eval, "presets": _presets}
     if not args or args[0] in ("-h", "--help"):
         print(_USAGE, end="")
@@ -68,16 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[0] not in commands:
             raise ConfigError([unknown_name("command", args[0], commands)])
         return commands[args[0]](args[1:])
-    except SystemExit as stop:
-        if stop.code:
-            raise
-        return 0  # the help was asked for and printed
+    except options.HelpShown:
+        return 0
     except ConfigError as error:
         for line in error.lines:
             print(f"error: {_printable(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the output has gone; Python would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _train(args: list[str]) -> int:
@@ -93,9 +102,11 @@ def _train(args: list[str]) -> int:
     except ConfigError as error:
         lines = error.lines
     chosen, mistakes = options.parse(rest, TrainOptions(default), f"fastdqn train {name}")
+    if chosen.config.preset != default.preset:
+        mistakes.append(f"--preset only labels a run: fastdqn train {chosen.config.preset} ...")
     if lines or mistakes:
         # The environment is looked at only if its name is right: no second line about it.
-        others = chosen.config.problems() if lines else checks.check(chosen.config)
+        others = checks.check(chosen.config, look=not lines)
         raise ConfigError([*lines, *mistakes, *others])
     if chosen.dry_run:
         print(commands.plan(chosen.config))
@@ -103,7 +114,7 @@ def _train(args: list[str]) -> int:
     try:
         trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
     except RUN_FAILURES as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_printable(str(error))}", file=sys.stderr)
         return 1
     if not chosen.quiet:
         print(commands.describe(trained))
@@ -115,11 +126,9 @@ def _eval(args: list[str]) -> int:
     if run is None:
         options.parse(rest, EvalOptions(), "fastdqn eval RUN")
     chosen, mistakes = options.parse(rest, EvalOptions(), "fastdqn eval RUN")
-    if mistakes:
-        raise ConfigError(mistakes)
     from fastdqn import commands
 
-    print(commands.evaluate_run(str(run), **dataclasses.asdict(chosen)))
+    print(commands.evaluate_run(str(run), mistakes, **dataclasses.asdict(chosen)))
     return 0
 
 
@@ -130,6 +139,11 @@ def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list
     if "-h" in args or "--help" in args:
         return None, args
     raise ConfigError([f"{command} needs {what} first: fastdqn {command} NAME [options]"])
+
+
+def _interrupt(*_) -> None:
+    """A polite request to end is Ctrl-C: the loop stops, what was learned is saved."""
+    raise KeyboardInterrupt
 
 
 def _printable(line: str) -> str:

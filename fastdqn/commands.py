@@ -1,10 +1,14 @@
 """Commands: what the command line's commands do with a run, and what they say."""
 
 import json
+import os
 import shlex
 from pathlib import Path
 
+import gymnasium
+
 from fastdqn import build, checks
+from fastdqn.acting import EnvError
 from fastdqn.api import Trained, evaluate, weights_path
 from fastdqn.config import Config, ConfigError
 from fastdqn.record.files import to_json, write_whole
@@ -30,24 +34,28 @@ def plan(config: Config) -> str:
 
 
 def evaluate_run(
-    run: str, *, episodes: int, weights: str, seed: int, max_steps: int | None,
+    run: str, mistakes: list[str], *, episodes: int, weights: str, seed: int, max_steps: int | None,
     env_id: str | None, render: bool, json: bool, out: Path | None,
 ) -> str:  # fmt: skip
     """`fastdqn eval`: evaluate a run's weights on its environment; returns what to print.
 
+    mistakes  found while the options were parsed: lines to report with those found here
     Raises ConfigError where the run, the options or the environment cannot be used.
     """
     asked = Config(eval_episodes=episodes, eval_max_steps=max_steps, seed=seed)
-    lines = [line.removeprefix("eval_") for line in asked.problems()]
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        lines.append(f"out is {str(out)!r}: name a file in a folder that exists")
-    if lines:
-        raise ConfigError(lines)
+    lines = [*mistakes, *(line.removeprefix("eval_") for line in asked.problems())]
+    if out is not None and not _may_write(out):
+        lines.append(f"out is {str(out)!r}: name a file, new or not, in a folder that exists")
     try:
         path = weights_path(run, weights)
         policy, description = build.load_policy(path)
         env_id = env_id or _env_of(path)
         _require_same_spaces(env_id, description)
+    except (OSError, ValueError) as error:
+        raise ConfigError([*lines, *str(error).split("\n")]) from None
+    if lines:
+        raise ConfigError(lines)
+    try:
         kwargs = {"render_mode": "human"} if render else {}
         evaluation = evaluate(
             policy, env_id, episodes=episodes, max_steps=max_steps, seed=seed, **kwargs
@@ -56,10 +64,8 @@ def evaluate_run(
         text = to_json(result, indent=2)
         if out is not None:
             write_whole(out, text + "\n")
-    except OSError as error:
-        raise ConfigError([f"{error.filename or out}: {error.strerror}"]) from None
-    except ValueError as error:
-        raise ConfigError(str(error).split("\n")) from None
+    except (OSError, ValueError, EnvError, gymnasium.error.Error) as error:
+        raise ConfigError([" ".join(str(error).split())]) from None
     if json:
         return text
     return (
@@ -88,6 +94,15 @@ def describe(trained: Trained) -> str:
             f"over {final['episodes']} greedy episodes"
         )
     return "\n".join([*lines, f"fastdqn eval {shlex.quote(str(trained.folder))}"])
+
+
+def _may_write(path: Path) -> bool:
+    """A rename must not turn a device or a link into a file."""
+    try:
+        usual = path.is_file() and not path.is_symlink()
+        return usual or (not os.path.lexists(path) and path.absolute().parent.is_dir())
+    except (OSError, ValueError):
+        return False
 
 
 def _env_of(weights: Path) -> str:

@@ -1,14 +1,14 @@
-"""Config: every option of a run as one flat, frozen record, and what may be wrong with it."""
+"""Config: every option of a run as one flat, frozen record."""
 
 import dataclasses
 import difflib
 import json
-import math
 import re
-import types
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
+
+from fastdqn import rules
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,12 @@ class Config:
         object.__setattr__(self, "train_frequency", as_fraction(self.train_frequency))
         if isinstance(self.hidden_sizes, list):
             object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        for name, hint in _HINTS.items():  # gamma=1 is the number 1.0 to every kernel and tensor
+            value = getattr(self, name)
+            if hint in (float, float | None) and type(value) is int and abs(value) < 1 << 53:
+                object.__setattr__(self, name, float(value))
 
-    def replace(self, **changes) -> "Config":
+    def replace(self, /, **changes) -> "Config":
         """A copy with some options changed. Raises ConfigError where one does not exist."""
         known = [field.name for field in dataclasses.fields(self)]
         unknown = [name for name in changes if name not in known]
@@ -109,14 +113,11 @@ class Config:
 
     def problems(self) -> list[str]:
         """Every mistake that can be seen without the environment, one line each."""
-        if wrong_types := self.type_problems():
-            return wrong_types
-        limits = [line for name, limit in _LIMITS.items() if (line := self._beyond(name, limit))]
-        return limits or [text for broken, text in self._conflicts() if broken]
+        return self.type_problems() or rules.limit_problems(vars(self))
 
     def type_problems(self) -> list[str]:
         """A line for every option whose value is of another type than it is declared."""
-        return [line for line in map(self._type_problem, dataclasses.fields(self)) if line]
+        return rules.type_problems(vars(self), _HINTS)
 
     def to_json(self) -> str:
         values = dataclasses.asdict(self)
@@ -138,79 +139,6 @@ class Config:
             raise ConfigError(lines)
         return config
 
-    def _type_problem(self, field: dataclasses.Field) -> str | None:
-        value, hint = getattr(self, field.name), _HINTS[field.name]
-        if _is_instance(value, hint):
-            return None
-        return f"{field.name} is {value!r}: it must be {spell(hint)}"
-
-    def _beyond(self, name: str, limit: "Limit") -> str | None:
-        value = getattr(self, name)
-        if value is None:
-            return None
-        for number in value if isinstance(value, tuple) else (value,):
-            if not limit.holds(number):
-                return f"{name} is {number}: it must be {limit.text}"
-        return None
-
-    def _conflicts(self):
-        """Pairs of (broken, line) over several options, each already within its own limits."""
-        steps, episodes = self.total_timesteps, self.total_episodes
-        yield (
-            steps is None and episodes is None,
-            ("total_timesteps and total_episodes are both None: the run would never end; set one"),
-        )
-        yield (
-            steps is None and self.exploration_decay is None,
-            (
-                "exploration_fraction is a share of total_timesteps, which is None: set it, or "
-                "exploration_decay"
-            ),
-        )
-        yield (
-            self.batch_size > self.buffer_size,
-            (
-                f"batch_size is {self.batch_size}, buffer_size only {self.buffer_size}: "
-                "a batch must fit into the replay"
-            ),
-        )
-        yield (
-            self.buffer_size < 2 * self.num_envs,
-            (
-                f"buffer_size is {self.buffer_size}: {self.num_envs} environments need at least "
-                f"{2 * self.num_envs}, two rows each"
-            ),
-        )
-        yield (
-            steps is not None and self.learning_starts >= steps,
-            (
-                f"learning_starts is {self.learning_starts}, total_timesteps only {steps}: "
-                "nothing would be learned"
-            ),
-        )
-        windows = self.num_envs * (self.n_steps - 1)
-        yield (
-            self.learning_starts < windows,
-            (
-                f"learning_starts is {self.learning_starts}: {self.num_envs} environments need "
-                f"{windows} steps before every {self.n_steps}-step window can be complete"
-            ),
-        )
-        yield (
-            self.exploration_final_eps > self.exploration_initial_eps,
-            (
-                f"exploration_final_eps is {self.exploration_final_eps}, above "
-                f"exploration_initial_eps {self.exploration_initial_eps}: exploration only falls"
-            ),
-        )
-        yield (
-            self.stop_at_return is not None and self.eval_frequency == 0,
-            (
-                "stop_at_return is decided by evaluations, and eval_frequency is 0: set that, or "
-                "stop_at_return to None"
-            ),
-        )
-
 
 class ConfigError(ValueError):
     """Mistakes of a user's, one line each in .lines."""
@@ -220,61 +148,6 @@ class ConfigError(ValueError):
         self.lines = lines
 
 
-@dataclass(frozen=True)
-class Limit:
-    """An interval of finite numbers: low <= x <= high, or low < x where open."""
-
-    low: float
-    high: float = math.inf
-    open: bool = False
-
-    def holds(self, number) -> bool:
-        try:
-            finite = math.isfinite(number)
-        except OverflowError:  # a whole number or fraction beyond any float
-            return False
-        if not finite:
-            return False
-        return (self.low < number if self.open else self.low <= number) and number <= self.high
-
-    @property
-    def text(self) -> str:
-        if self.low == -math.inf:
-            return "a finite number"
-        low = f"above {self.low:,}" if self.open else f"at least {self.low:,}"
-        return f"a number, {low}" + ("" if self.high == math.inf else f", at most {self.high:,}")
-
-
-_COUNT = Limit(1, 1 << 40)
-_SHARE = Limit(0, 1)
-_POSITIVE = Limit(0, open=True)
-_LIMITS = {
-    "num_envs": Limit(1, 1 << 20),
-    "total_timesteps": _COUNT,
-    "total_episodes": _COUNT,
-    "seed": Limit(0, (1 << 63) - 1),
-    "learning_rate": _POSITIVE,
-    "buffer_size": _COUNT,
-    "learning_starts": Limit(0, 1 << 40),
-    "batch_size": Limit(1, 1 << 24),
-    "train_frequency": Limit(1e-6, 1 << 40),
-    "target_network_frequency": _COUNT,
-    "tau": Limit(0, 1, open=True),
-    "gamma": _SHARE,
-    "n_steps": Limit(1, 1 << 16),
-    "max_grad_norm": _POSITIVE,
-    "hidden_sizes": Limit(1, 1 << 20),
-    "exploration_initial_eps": _SHARE,
-    "exploration_final_eps": _SHARE,
-    "exploration_fraction": _SHARE,
-    "exploration_decay": Limit(0, 1, open=True),
-    "eval_frequency": Limit(0, 1 << 40),
-    "eval_episodes": Limit(1, 1 << 20),
-    "eval_max_steps": _COUNT,
-    "stop_at_return": Limit(-math.inf),
-    "threads": Limit(1, 1 << 12),
-    "log_frequency": _COUNT,
-}
 _HINTS = get_type_hints(Config)
 # Fraction('1e999999999') would write out all its digits: exponents stop where those of floats do.
 _HUGE_EXPONENT = re.compile(r"[eE][+-]?[\d_]{4}")
@@ -292,36 +165,6 @@ def as_fraction(value: Any) -> Any:
 
 def unknown_name(kind: str, name: str, known) -> str:
     """One line for a name that does not exist, with the nearest that does."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"unknown {kind} {name!r}" + (f": did you mean {near[0]}?" if near else "")
-
-
-def _is_instance(value, hint) -> bool:
-    if get_origin(hint) is types.UnionType:
-        return any(_is_instance(value, arm) for arm in get_args(hint))
-    if get_origin(hint) is Literal:
-        return isinstance(value, str) and value in get_args(hint)
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_is_instance(v, int) for v in value)
-    if hint in (int, float) and isinstance(value, bool):
-        return False
-    return isinstance(value, int | float) if hint is float else isinstance(value, hint)
-
-
-def spell(hint) -> str:
-    """A type hint of an option in words."""
-    if get_origin(hint) is types.UnionType:
-        return " or ".join(spell(arm) for arm in get_args(hint))
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(get_args(hint))
-    if get_origin(hint) is tuple:
-        return "whole numbers"
-    names = {
-        int: "a whole number",
-        float: "a number",
-        Fraction: "a number or a fraction such as 1/3",
-        str: "a text",
-        bool: "true or false",
-        type(None): "None",
-    }
-    return names.get(hint) or f"a {hint.__name__.lower()}"
+    bare = {option.lstrip("-"): option for option in known}  # shared dashes are no likeness
+    near = difflib.get_close_matches(name.lstrip("-"), bare, n=1)
+    return f"unknown {kind} {name!r}" + (f": did you mean {bare[near[0]]}?" if near else "")

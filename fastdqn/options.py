@@ -9,7 +9,13 @@ from typing import Any, TypeVar, get_type_hints
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
-from fastdqn.config import Config, as_fraction, spell, unknown_name
+from fastdqn.config import Config, as_fraction, unknown_name
+from fastdqn.rules import spell
+
+
+class HelpShown(Exception):
+    """The help was asked for and printed: there is nothing else to do."""
+
 
 Options = TypeVar("Options")
 _REGISTRY = ConstructorRegistry()
@@ -33,10 +39,13 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
 
     tyro stops at its first class of error. So where it refuses, each option is parsed alone:
     the options come back with whatever was right, and a line for each that was not.
-    Prints the help and exits where args ask for it.
+    Prints the help and raises HelpShown where args ask for it.
     """
     if "--help" in args or "-h" in args:
-        tyro.cli(type(default), args=["--help"], default=default, prog=prog, registry=_REGISTRY)
+        try:
+            tyro.cli(type(default), args=["--help"], default=default, prog=prog, registry=_REGISTRY)
+        except SystemExit:
+            raise HelpShown from None
     parsed = _try(args, default, prog)
     if parsed is not None and "--" not in args:
         return parsed, []
@@ -50,7 +59,7 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
             lines.append(_mistake(group, hints))
         else:
             default = changed
-    return default, lines or [f"cannot parse {' '.join(args)!r}: is an option given twice?"]
+    return default, lines or ["unexpected '--': options follow the name directly"]
 
 
 def _try(args: Sequence[str], default: Options, prog: str) -> Options | None:

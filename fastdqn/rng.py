@@ -18,7 +18,8 @@ def seed_state(seed: int, stream: int = 0) -> np.ndarray:
     returns  [4] uint64, to be passed to the kernels below, which advance it in place
     """
     state = np.empty(4, np.uint64)
-    x = (seed * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03) & _MASK
+    # Not splitmix's own increment: neighbouring seeds would share all words but one.
+    x = (seed * 0xA0761D6478BD642F + stream * 0xD1B54A32D192ED03) & _MASK
     for i in range(4):
         x = (x + 0x9E3779B97F4A7C15) & _MASK
         z = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK

@@ -1,25 +1,28 @@
 """Session: a built run with what surrounds it, from its first step to its summary."""
 
+import contextlib
 import copy
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastdqn.acting import EnvStream, NonFiniteError
+from fastdqn.acting import EnvError, EnvStream, NonFiniteError
 from fastdqn.config import Config
 from fastdqn.engine import local
 from fastdqn.engine.evaluate import Evaluation, evaluate
 from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Run
 from fastdqn.learning.policy import Policy
+from fastdqn.record.files import WriteError
 from fastdqn.record.recorder import RunRecorder, steps_per_second
 from fastdqn.record.weights import assign_weights, load_weights
 from fastdqn.seeds import FINAL, env_seed
 from fastdqn.timing import Laps
 
-# What ends a run by its own numbers: one line and exit code 1, not a traceback.
-RUN_FAILURES = (NonFiniteError, local.DivergedError)
+# What ends a run with one line and exit code 1, not a traceback.
+RUN_FAILURES = (NonFiniteError, EnvError, local.DivergedError, WriteError)
 
 
 class Evaluations:
@@ -31,7 +34,12 @@ class Evaluations:
 
     def __call__(self, purpose: int, count: int, policy: Policy | None = None) -> Evaluation:
         seed = env_seed(self._seed, purpose, count)
-        return evaluate(policy or self._policy, self._stream, self._episodes, self._max_steps, seed)
+        try:
+            return evaluate(
+                policy or self._policy, self._stream, self._episodes, self._max_steps, seed
+            )
+        except (NonFiniteError, EnvError) as error:
+            raise type(error)(f"in an evaluation: {error}") from error
 
 
 @dataclass
@@ -62,18 +70,26 @@ def run_session(session: Session) -> dict[str, Any]:
         f"learner on {config.device} ({config.capture}, threads: {config.threads}); "
         + replay_ratio(config)
     )
+    began = time.perf_counter()
     try:
         reason = local.train(run)
     except KeyboardInterrupt:
         reason = "interrupted"
-    except RUN_FAILURES as error:
-        recorder.summary(_summary(session, f"failed: {error}", None))
+    except BaseException as error:  # an environment may raise anything, SystemExit included
+        reason = f"failed: {error}" if isinstance(error, RUN_FAILURES) else f"failed: {error!r}"
+        with contextlib.suppress(OSError):
+            recorder.summary(_summary(session, reason, time.perf_counter() - began, None))
+        if isinstance(error, SystemExit):
+            raise EnvError(f"the environment left the program with {error!r}") from error
         raise
     recorder.save_last()
     run.laps.lap("save")
-    final = None if reason == "interrupted" else _final_evaluation(session)
-    summary = _summary(session, reason, final)
-    recorder.summary(summary)
+    wall = time.perf_counter() - began
+    summary = _summary(session, reason, wall, None)
+    recorder.summary(summary)  # before the last evaluation, which may fail or be interrupted
+    if reason != "interrupted":
+        summary = _summary(session, reason, wall, _final_evaluation(session))
+        recorder.summary(summary)
     return summary
 
 
@@ -83,10 +99,9 @@ def replay_ratio(config: Config) -> str:
     return f"each transition is replayed {float(ratio):.3g} times"
 
 
-def _summary(session: Session, reason: str, final: dict | None) -> dict[str, Any]:
+def _summary(session: Session, reason: str, wall: float, final: dict | None) -> dict[str, Any]:
     config, run, judge = session.config, session.run, session.judge
     phases = dict(run.laps.totals)
-    wall = run.laps.elapsed
     return {
         "env_id": config.env_id,
         "preset": config.preset,

@@ -34,6 +34,11 @@ class Laps:
         return self._last - self._began
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def process_age() -> float:
     """Seconds since this process started; since this import where the system does not say."""
     try:

@@ -22,9 +22,10 @@ ROOMS: dict[str, set[str]] = {
     "learning": {"torch", "numpy", "kernels", "replay.batch", "rng"},
     "engine": {"numpy", "acting", "learning", "replay", "schedules", "timing"},
     "record": {"numpy", "torch", "safetensors", "rich", "tensorboard", "config"},
-    "config": set(),
+    "config": {"rules"},
+    "rules": set(),
     "presets": {"config"},
-    "options": {"tyro", "config"},
+    "options": {"tyro", "config", "rules"},
     "rng": {"numpy", "kernels"},
     "kernels": {"numba"},
     "memory": set(),
@@ -41,7 +42,9 @@ ROOMS: dict[str, set[str]] = {
         "torch", "numpy", "gymnasium", "acting", "engine", "record", "build", "checks", "config",
         "presets", "seeds", "session",
     },
-    "commands": {"api", "build", "checks", "config", "record", "session"},
+    "commands": {
+        "gymnasium", "acting", "api", "build", "checks", "config", "record", "session",
+    },
     "cli": {
         "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "session",
         "fastdqn",

@@ -23,6 +23,7 @@ from fastdqn.cli import main
 from fastdqn.config import Config
 from fastdqn.memory import available_bytes
 from fastdqn.presets import PRESETS
+from fastdqn.record.folder import default_run_dir
 from fastdqn.session import RUN_FAILURES
 
 
@@ -78,7 +79,8 @@ def ask(*args: str) -> tuple[int, str, list[str]]:
 
 def refused(command: str) -> list[str]:
     """Lines of error of a command that must be refused, without their prefix."""
-    code, out, lines = ask(*command.split())
+    with mock.patch.object(build, "build", side_effect=AssertionError("accepted")):
+        code, out, lines = ask(*command.split())
     assert (code, out) == (2, "")
     assert all(line.startswith("error: ") for line in lines)
     return [line.removeprefix("error: ") for line in lines]
@@ -111,16 +113,12 @@ def refused(command: str) -> list[str]:
         ("train cartpole --gamma 1.5", "gamma is 1.5: it must be a number, at least 0, at most 1"),
         ("train cartpole --gamma nan", "gamma is nan"),
         ("train cartpole --learning-rate -1", "learning_rate is -1.0"),
-        ("train cartpole --batch-size 99999", "batch_size is 99999, buffer_size only 50000"),
+        ("train cartpole --batch-size 999999", "batch_size is 999999, buffer_size only 100000"),
         ("train", "train needs a preset (cartpole, "),
         ("train --seed 1 cartpole", "train needs a preset"),
         ("presets cartpole", "presets takes no arguments"),
         ("eval", "eval needs the folder of a run"),
         ("eval nowhere", "nowhere/policy.safetensors does not exist"),
-        ("eval nowhere --episodes 0", "episodes is 0: it must be a number, at least 1"),
-        ("eval nowhere --out", "--out has no value: it must be a path or None"),
-        ("eval nowhere --gamma 1", "unknown option '--gamma'"),
-        ("eval nowhere --episode 3", "unknown option '--episode': did you mean --episodes?"),
     ],
 )
 def test_a_mistake_is_one_line(command, line):
@@ -322,18 +320,36 @@ def test_dry_run_prints_what_is_resolved_and_writes_nothing(tmp_path):
     assert shown["num_envs"] == "8"
     assert shown["vectorization"] == "native"
     assert shown["eval_max_steps"] == "500"
-    assert shown["log_frequency"] == "2500"
+    assert shown["log_frequency"] == "1000"
     assert shown["run_dir"].startswith("runs/CartPole-v1__cartpole__1__")
     assert "observations (4,) float32, 2 actions" in out
-    assert "each transition is replayed 12.8 times" in out
+    assert "each transition is replayed 6.4 times" in out
     assert re.search(r"the replay takes [\d.]+ MiB", out)
     assert not any(tmp_path.iterdir())
 
 
 def test_a_label_cannot_lead_out_of_the_runs_folder():
-    out = ask("train", "cartpole", "--dry-run", "--preset", "../../elsewhere")[1]
-    (run_dir,) = (line.split()[1] for line in out.splitlines() if line.startswith("run_dir"))
+    run_dir = default_run_dir(Config(preset="../../elsewhere"))
     assert Path(run_dir).parent == Path("runs")
+
+
+def test_a_preset_given_as_an_option_is_refused_since_it_would_only_label():
+    (line,) = refused("train CartPole-v1 --preset cartpole")
+    assert line.startswith("--preset only labels a run: fastdqn train cartpole")
+
+
+def test_mistakes_of_every_kind_are_told_together():
+    lines = refused(
+        "train CartPol-v1 --seed x --gamma 2 --batch-size 10 --buffer-size 5 --device tpu"
+    )
+    assert len(lines) == 6
+
+
+def test_eval_tells_a_bad_option_and_a_missing_run_together():
+    lines = refused("eval nowhere --gamma 1 --episodes 0")
+    assert [line.split()[0] for line in lines] == [
+        "unknown", "episodes", "nowhere/policy.safetensors",
+    ]  # fmt: skip
 
 
 SUMMARY = {

@@ -121,7 +121,7 @@ class Notes:
     """A recorder that remembers what it was told, and evaluations with given means."""
 
     def __init__(self, means):
-        self.means, self.asked, self.recorded, self.saved = iter(means), [], [], 0
+        self.means, self.asked, self.recorded = iter(means), [], []
 
     def evaluate(self, kind, count):
         self.asked.append((kind, count))
@@ -130,22 +130,19 @@ class Notes:
     def evaluation(self, steps, kind, evaluation):
         self.recorded.append((steps, kind, evaluation.returns.mean()))
 
-    def save_best(self):
-        self.saved += 1
-
 
 def judge_of(notes, threshold=None):
     return Judge(notes.evaluate, notes, threshold, lambda: 12.5)
 
 
-def test_the_best_weights_are_saved_only_when_they_are_better():
+def test_weights_are_the_best_only_when_they_are_better():
     notes = Notes([5.0, 4.0, 5.0, 6.0])
     judge = judge_of(notes)
     saved = []
     for steps in (10, 20, 30, 40):
         assert not judge.judge(steps)
-        saved.append(notes.saved)
-    assert saved == [1, 1, 1, 2]
+        saved.append(judge.is_best)
+    assert saved == [True, False, False, True]
     assert (judge.best_mean, judge.best_steps, judge.solved) == (6.0, 40, None)
 
 
@@ -168,7 +165,7 @@ def test_a_solved_run_keeps_the_weights_that_solved_it():
     judge = judge_of(notes, 100.0)
     judge.judge(10)  # a lucky first evaluation: 160 on average, not confirmed
     assert judge.judge(20)
-    assert (judge.best_mean, judge.best_steps, notes.saved) == (100.0, 20, 2)
+    assert (judge.best_mean, judge.best_steps, judge.is_best) == (100.0, 20, True)
 
 
 def test_weights_that_were_evaluated_twice_are_ranked_by_the_pooled_mean():

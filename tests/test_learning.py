@@ -13,7 +13,7 @@ from torch import nn
 
 from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.backup import Bootstrap, DoubleBackup, MaxBackup, Queries
-from fastdqn.learning.capture import capture
+from fastdqn.learning.capture import compiled, eager
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.learner import Learner, clip_by_norm
 from fastdqn.learning.networks import MLP, DuelingHead, PlainHead, QNetwork, count_features
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def make_learner(
-    hidden=(16,), head=DuelingHead, backup=None, optimizer=FusedAdam, mode="eager", clip=None,
+    hidden=(16,), head=DuelingHead, backup=None, optimizer=FusedAdam, capture=eager, clip=None,
     learning_rate=1e-3, every=10, element_loss=squared_error, device=CPU,
 ):  # fmt: skip
     torch.manual_seed(0)
@@ -36,7 +36,7 @@ def make_learner(
     adam = optimizer(online.weights, online.gradient, learning_rate)
     return Learner(
         online, ScalarValue(element_loss), backup or DoubleBackup(), adam,
-        HardCopy(Fraction(every)), clip, mode,
+        HardCopy(Fraction(every)), clip, capture,
     )  # fmt: skip
 
 
@@ -202,27 +202,22 @@ def test_the_flat_update_equals_plain_torch_for_200_updates(head):
 
 
 def test_compiled_equals_eager_for_200_updates_through_a_load_and_a_change_of_rate():
-    eager = make_learner(clip=1.0)
-    compiled = make_learner(optimizer=PlainAdam, mode="compile", clip=1.0)
-    compiled.prepare(make_batch())
+    reference = make_learner(clip=1.0)
+    fast = make_learner(optimizer=PlainAdam, capture=compiled, clip=1.0)
+    fast.prepare(make_batch())
     for update in range(200):
         if update == 80:
-            for learner in (eager, compiled):
+            for learner in (reference, fast):
                 learner.online.weights.mul_(0.5)
         if update == 140:
-            for learner in (eager, compiled):
+            for learner in (reference, fast):
                 learner.optimizer.learning_rate.fill_(1e-4)
         batch = make_batch(update)
         torch.testing.assert_close(
-            compiled.update(batch), eager.update(batch), rtol=1e-3, atol=1e-4
+            fast.update(batch), reference.update(batch), rtol=1e-3, atol=1e-4
         )
-    torch.testing.assert_close(compiled.online.weights, eager.online.weights, rtol=1e-3, atol=1e-4)
-    compiled.online.check_views()
-
-
-def test_an_unknown_capture_is_refused():
-    with pytest.raises(ValueError, match="eager, compile"):
-        capture(len, "graph")
+    torch.testing.assert_close(fast.online.weights, reference.online.weights, rtol=1e-3, atol=1e-4)
+    fast.online.check_views()
 
 
 def test_preparing_leaves_no_trace():
@@ -238,9 +233,8 @@ def test_preparing_leaves_no_trace():
 def test_importance_weights_scale_each_loss():
     batch = make_batch(size=2)
     half = batch._replace(weight=torch.tensor([1.0, 0.0]))
-    both, one = make_learner(), make_learner()
+    one = make_learner()
     first = (make_learner().update(batch) ** 2)[0].item()
-    both.update(batch)
     one.update(half)
     assert one.report().loss == pytest.approx(first / 2, rel=1e-5)
 

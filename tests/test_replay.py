@@ -255,6 +255,7 @@ def test_rare_valid_rows_are_found_without_spinning_and_drawn_equally():
     for _ in range(999):
         replay.start([0, 1], np.zeros(2))  # each closes the last: rows, but no transition
     play(replay, 1, 5, "terminated")
+    assert isinstance(replay.sampler, UniformSampler)
     twin, draws = Xoshiro(replay.sampler.state), 300
     assert len(valid_rows(replay)) == 5
     assert stats.chisquare(frequencies(replay, draws)).pvalue > 1e-3

@@ -5,7 +5,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from oracles import TERMINATED, TRUNCATED, ScriptedEnv
 
-from fastdqn.acting import EnvStream, NonFiniteError
+from fastdqn.acting import EnvError, EnvStream, NonFiniteError
 
 NEXT_STEP, SAME_STEP, DISABLED = (
     AutoresetMode.NEXT_STEP,
@@ -95,7 +95,7 @@ def test_an_observation_of_another_shape_than_promised_is_refused():
             return obs[:, :2], info
 
     stream = EnvStream(NarrowEnvs([lambda: ScriptedEnv(0, [(2, TERMINATED)])] * 2))
-    with pytest.raises(ValueError, match=r"shape \(2, 2\), the space promises \(2, 3\)"):
+    with pytest.raises(EnvError, match=r"shape \(2, 2\), the space promises \(2, 3\)"):
         stream.start(seed=0)
 
 

@@ -9,10 +9,11 @@ from fastdqn.acting.make import (
     resolve_vectorization,
 )
 from fastdqn.acting.spaces import SpaceFacts, read_spaces
-from fastdqn.acting.stream import EnvStream, NonFiniteError, Step
+from fastdqn.acting.stream import EnvError, EnvStream, NonFiniteError, Step
 
 __all__ = [
     "VECTORIZATIONS",
+    "EnvError",
     "EnvStream",
     "NonFiniteError",
     "SpaceFacts",

@@ -1,6 +1,10 @@
 """Making vector environments by id, with errors that say what to do."""
 
+import contextlib
 import difflib
+import signal
+import threading
+from collections.abc import Iterator
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
@@ -71,13 +75,29 @@ def make_envs(
         # The stream copies what it keeps, so the environments need not copy it once more.
         vector_kwargs = {"autoreset_mode": autoreset_mode, "copy": False}
     try:
-        return gymnasium.make_vec(
-            env_id, num_envs, _GYMNASIUM_MODES[mode], vector_kwargs=vector_kwargs, **kwargs
-        )
+        with _deaf_children() if mode == "async" else contextlib.nullcontext():
+            return gymnasium.make_vec(
+                env_id, num_envs, _GYMNASIUM_MODES[mode], vector_kwargs=vector_kwargs, **kwargs
+            )
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         raise ValueError(f"{env_id} needs a package that is missing: {_one_line(error)}") from None
-    except (gymnasium.error.Error, TypeError) as error:
-        raise ValueError(f"{env_id} cannot be made: {_one_line(error)}") from None
+    except (Exception, SystemExit) as error:  # a constructor of anyone's
+        raise ValueError(
+            f"{env_id} cannot be made: {type(error).__name__}: {_one_line(error)}"
+        ) from None
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes started in here ignore Ctrl-C: the parent, who hears it too, ends them in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _has_native(spec) -> bool:

@@ -36,6 +36,10 @@ class NonFiniteError(ValueError):
     """NaN or infinity came out of an environment."""
 
 
+class EnvError(RuntimeError):
+    """An environment does not do what its interface or its metadata promises."""
+
+
 class EnvStream:
     """Steps a Gymnasium VectorEnv and separates transitions from episode starts.
 
@@ -54,6 +58,8 @@ class EnvStream:
         self._action = np.zeros(n, np.int64)
         self._sent = np.zeros(n, envs.single_action_space.dtype)
         self._reward = np.zeros(n, np.float32)
+        self._terminated = np.zeros(n, np.bool_)
+        self._truncated = np.zeros(n, np.bool_)
         self._ended = np.zeros(n, np.bool_)  # in the last delivery
         self._returns = np.zeros(n, np.float64)
         self._lengths = np.zeros(n, np.int64)
@@ -66,7 +72,7 @@ class EnvStream:
         self._receive_obs(obs)
         for values in (self._reward, self._ended, self._returns, self._lengths, self._steps):
             values.fill(0)
-        return self._deliver(self._all[:0], self._ended, self._ended, self.obs[:0], self._all)
+        return self._deliver(self._all[:0], self.obs[:0], self._all)
 
     def send(self, action: np.ndarray) -> None:
         """Hand each lane its action [N] int64, counted from 0; async lanes begin at once."""
@@ -78,22 +84,25 @@ class EnvStream:
     def recv(self) -> Step:
         """Wait for what send() set going.
 
-        Raises NonFiniteError naming lane and step; RuntimeError where the environment's
+        Raises NonFiniteError naming lane and step; EnvError where the environment's
         behaviour contradicts the autoreset mode that it declares.
         """
         if isinstance(self.envs, AsyncVectorEnv):
             obs, reward, terminated, truncated, info = self.envs.step_wait()
         else:
             obs, reward, terminated, truncated, info = self.envs.step(self._sent)
+        # All of it is copied: an environment may reuse its arrays, or clear them in a reset.
         np.copyto(self._reward, reward, casting="unsafe")
+        np.copyto(self._terminated, terminated)
+        np.copyto(self._truncated, truncated)
         self._receive_obs(obs)
-        resetting, self._ended = self._ended, np.logical_or(terminated, truncated)
+        resetting, self._ended = self._ended, self._terminated | self._truncated
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             lanes, starts, next_obs = self._split(resetting, info)
         else:
             lanes, starts = self._all, np.flatnonzero(self._ended)
             next_obs = self._restart(starts, info) if len(starts) else self.obs
-        return self._deliver(lanes, terminated, truncated, next_obs, starts)
+        return self._deliver(lanes, next_obs, starts)
 
     def close(self) -> None:
         self.envs.close()
@@ -103,7 +112,7 @@ class EnvStream:
         # An end that brings final_obs was reset in the same call: its obs is of the next episode.
         contrary = self._ended if "final_obs" in info else self._ended & resetting
         if contrary.any():
-            raise RuntimeError(
+            raise EnvError(
                 f"lane {np.flatnonzero(contrary)[0]}: an episode's end was not followed by a call "
                 "that resets, although the environment declares AutoresetMode.NEXT_STEP; let its "
                 "metadata['autoreset_mode'] say what it does"
@@ -118,27 +127,41 @@ class EnvStream:
         the observations from before that."""
         next_obs = self.obs.copy()
         if self.autoreset_mode == AutoresetMode.DISABLED:
+            if "final_obs" in info:
+                raise EnvError(
+                    f"lane {ended_lanes[0]}: an episode's end was reset in the same call, although "
+                    "the environment declares AutoresetMode.DISABLED; let its "
+                    "metadata['autoreset_mode'] say what it does"
+                )
             # Gymnasium pops the mask from the dict and may keep it: both are made anew.
             obs, _ = self.envs.reset(options={"reset_mask": self._ended.copy()})
-            self.obs[ended_lanes] = np.asarray(obs)[ended_lanes]
+            self._receive_obs(obs)
+            moved = (self.obs != next_obs).reshape(self.num_lanes, -1).any(1) & ~self._ended
+            if moved.any():
+                raise EnvError(
+                    f"lane {np.flatnonzero(moved)[0]}: a reset of other lanes changed it, although "
+                    "the environment declares AutoresetMode.DISABLED: it must obey "
+                    "options['reset_mask']"
+                )
         elif "final_obs" in info:
-            for lane in ended_lanes:  # an object array in Gymnasium, a dense one in ALE
+            # An object array in Gymnasium, a dense one in ALE: lane by lane, 2 us for each end.
+            for lane in ended_lanes:
                 next_obs[lane] = info["final_obs"][lane]
         else:
-            raise RuntimeError(
+            raise EnvError(
                 f"lane {ended_lanes[0]}: an episode ended without infos['final_obs'], although "
                 "the environment declares AutoresetMode.SAME_STEP; let its "
                 "metadata['autoreset_mode'] say what it does"
             )
         return next_obs
 
-    def _deliver(self, lanes, terminated, truncated, next_obs, start_lanes) -> Step:
+    def _deliver(self, lanes, next_obs, start_lanes) -> Step:
         self._steps[lanes] += 1
         self._check_finite(next_obs)
         every = len(lanes) == self.num_lanes
         action, reward, terminated, truncated = (
             values if every else values[lanes]
-            for values in (self._action, self._reward, terminated, truncated)
+            for values in (self._action, self._reward, self._terminated, self._truncated)
         )
         self._returns[lanes] += reward
         self._lengths[lanes] += 1
@@ -155,7 +178,7 @@ class EnvStream:
         """Copy, since environments may reuse their arrays; wide types become float32 here."""
         obs = np.asarray(obs)
         if obs.shape != self.obs.shape:
-            raise ValueError(
+            raise EnvError(
                 f"observations have shape {obs.shape}, the space promises {self.obs.shape}"
             )
         np.copyto(self.obs, obs, casting="unsafe")

@@ -16,7 +16,6 @@ class Solved(NamedTuple):
 
 class EvaluationRecorder(Protocol):
     def evaluation(self, steps: int, kind: str, evaluation: Evaluation) -> None: ...
-    def save_best(self) -> None: ...
 
 
 class Judge:
@@ -37,13 +36,14 @@ class Judge:
     ):
         self._evaluate, self._recorder = evaluate, recorder
         self._threshold, self._process_age = threshold, process_age
+        self.is_best = False
         self.best_mean: float | None = None
         self.best_steps = 0
         self.solved: Solved | None = None
         self._count = 0
 
     def judge(self, steps: int) -> bool:
-        """Evaluate, keep the weights if they are the best so far; True once solved.
+        """Evaluate; True once solved. is_best then says whether no weights before were better.
 
         A mean that reaches the threshold was selected among many: it counts only when a second
         evaluation on fresh seeds reaches it too, and the pooled mean then ranks the weights.
@@ -55,9 +55,9 @@ class Judge:
                 self.solved = Solved(self._threshold, steps, self._process_age())
             mean = (mean + confirmed) / 2
         self._count += 1
-        if self.best_mean is None or mean > self.best_mean or self.solved is not None:
+        self.is_best = self.best_mean is None or mean > self.best_mean or self.solved is not None
+        if self.is_best:
             self.best_mean, self.best_steps = mean, steps
-            self._recorder.save_best()
         return self.solved is not None
 
     def _mean(self, kind: str, steps: int) -> float:

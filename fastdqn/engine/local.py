@@ -32,8 +32,14 @@ class Progress:
 class LoopRecorder(Protocol):
     def episodes(self, progress: Progress, step: Step) -> None: ...
     def report(
-        self, progress: Progress, epsilon: float, report: Report, totals: dict[str, float]
+        self,
+        progress: Progress,
+        epsilon: float,
+        report: Report,
+        totals: dict[str, float],
+        final: bool,
     ) -> None: ...
+    def save_best(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,12 @@ def train(run: Run) -> str:
     run.laps.restart()
     lap = run.laps.lap
     before = now = 0
-    solved = False
-    replay.append(stream.start(run.seed))
+    over = solved = False
+    start = stream.start(run.seed)
     lap("env")
-    while not (solved or run.budget.spent(progress.steps, progress.episodes)):
+    replay.append(start)
+    lap("store")
+    while not over:
         epsilon = run.epsilon(progress.steps, progress.episodes)
         action = run.policy.act(stream.obs, epsilon)
         lap("act")
@@ -97,15 +105,16 @@ def train(run: Run) -> str:
         progress.steps += len(step.lanes)
         progress.episodes += len(step.ended_lanes)
         before, now = now, run.budget.counted(progress.steps)
+        over = run.budget.spent(progress.steps, progress.episodes)
         if len(step.ended_lanes):
             run.recorder.episodes(progress, step)
             lap("report")
-        if ticks(before, now, run.cadence.log_frequency):
+        if not over and ticks(before, now, run.cadence.log_frequency):
             _report(run, epsilon)
-        if run.judge is not None and ticks(before, now, run.cadence.eval_frequency):
-            solved = _judge(run, run.judge)
+        if not over and run.judge and ticks(before, now, run.cadence.eval_frequency):
+            over = solved = _judge(run, run.judge)
     _learn(run, run.cadence.updates_due(before, now))
-    _report(run, run.epsilon(progress.steps, progress.episodes))
+    _report(run, run.epsilon(progress.steps, progress.episodes), final=True)
     if run.judge is not None and not solved:
         solved = _judge(run, run.judge)
     return "solved" if solved else "budget spent"
@@ -123,19 +132,22 @@ def _learn(run: Run, updates: int) -> None:
         if replay.wants_priorities:
             replay.update_priorities(staging.host.index, staging.download(priority))
             lap("prioritize")
-    run.progress.updates += updates
+    run.progress.updates = run.learner.updates
 
 
 def _judge(run: Run, judge: Judge) -> bool:
     _require_finite(run)  # weights of a diverged run are never the best
     solved = judge.judge(run.progress.steps)
     run.laps.lap("evaluate")
+    if judge.is_best:
+        run.recorder.save_best()
+        run.laps.lap("save")
     return solved
 
 
-def _report(run: Run, epsilon: float) -> None:
+def _report(run: Run, epsilon: float, final: bool = False) -> None:
     _require_finite(run)
-    run.recorder.report(run.progress, epsilon, run.learner.report(), run.laps.totals)
+    run.recorder.report(run.progress, epsilon, run.learner.report(), run.laps.totals, final)
     run.laps.lap("report")
 
 

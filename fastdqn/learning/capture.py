@@ -1,21 +1,18 @@
-"""How an update is run: as it is written, or compiled."""
+"""How the pieces of an update are run: as they are written, or compiled."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-CAPTURES = ("eager", "compile")
+Capture = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def capture(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
-    """Wrap function, whose arguments keep shape, dtype and address, by mode.
+def eager(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself."""
+    return function
 
-    mode  eager: itself · compile: torch.compile, at the first call; needs a C++ compiler on CPU
-    Raises ValueError for another mode.
-    """
-    if mode == "eager":
-        return function
-    if mode == "compile":
-        return torch.compile(function, dynamic=False)
-    raise ValueError(f"capture is {mode!r}: it must be one of {', '.join(CAPTURES)}")
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile at the first call, for the shapes given then; needs a C++ compiler on the CPU."""
+    return torch.compile(function, dynamic=False)

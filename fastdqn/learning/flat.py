@@ -1,6 +1,7 @@
 """FlatParameters: all weights of a module in one tensor, its parameters views of it."""
 
 import copy
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,20 +26,14 @@ class FlatParameters:
         for name, value in {**self._parameters, **self._buffers}.items():
             if value.dtype != torch.float32:
                 raise ValueError(f"{name} is {value.dtype}: the network must be all float32")
-        self.weights = _pack(self._parameters.values(), device)
+        self.weights = _pack(self._parameters, device)
         self.gradient = torch.zeros_like(self.weights)
-        self.buffers = _pack(self._buffers.values(), device)
-        for value, view in zip(
-            self._parameters.values(), _views(self._parameters.values(), self.weights), strict=True
-        ):
+        self.buffers = _pack(self._buffers, device)
+        for value, view in _with_views(self._parameters, self.weights):
             value.data = view
-        for value, view in zip(
-            self._parameters.values(), _views(self._parameters.values(), self.gradient), strict=True
-        ):
+        for value, view in _with_views(self._parameters, self.gradient):
             value.grad = view
-        for value, view in zip(
-            self._buffers.values(), _views(self._buffers.values(), self.buffers), strict=True
-        ):
+        for value, view in _with_views(self._buffers, self.buffers):
             value.data = view
 
     def frozen_twin(self) -> "FlatParameters":
@@ -65,6 +60,9 @@ class FlatParameters:
     def check_views(self) -> None:
         """Assert that parameters and gradients are still views; a load or a cast may break them."""
         start = self.weights.untyped_storage().data_ptr()
+        for name, value in self._buffers.items():
+            home = self.buffers.untyped_storage().data_ptr()
+            assert value.untyped_storage().data_ptr() == home, f"{name} left the flat tensor"
         for name, value in self._parameters.items():
             assert value.untyped_storage().data_ptr() == start, f"{name} left the flat tensor"
             grad = value.grad
@@ -79,24 +77,20 @@ class FlatParameters:
         return {name: value.detach() for name, value in self.module.state_dict().items()}
 
 
-def _offsets(values) -> list[int]:
-    offsets = [0]
-    for value in values:
-        offsets.append(offsets[-1] + -(-value.numel() // _ALIGN) * _ALIGN)
-    return offsets
+def _with_views(tensors: Mapping[str, Tensor], flat: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each tensor with its place in flat, in the tensor's shape."""
+    start = 0
+    for tensor in tensors.values():
+        yield tensor, flat[start : start + tensor.numel()].view(tensor.shape)
+        start += _padded(tensor)
 
 
-def _views(values, flat: Tensor) -> list[Tensor]:
-    values = list(values)
-    return [
-        flat[start : start + value.numel()].view(value.shape)
-        for value, start in zip(values, _offsets(values), strict=False)
-    ]
-
-
-def _pack(values, device: torch.device) -> Tensor:
-    values = list(values)
-    flat = torch.zeros(_offsets(values)[-1], device=device)
-    for value, view in zip(values, _views(values, flat), strict=True):
-        view.copy_(value.detach())
+def _pack(tensors: Mapping[str, Tensor], device: torch.device) -> Tensor:
+    flat = torch.zeros(sum(map(_padded, tensors.values())), device=device)
+    for tensor, view in _with_views(tensors, flat):
+        view.copy_(tensor.detach())
     return flat
+
+
+def _padded(tensor: Tensor) -> int:
+    return -(-tensor.numel() // _ALIGN) * _ALIGN

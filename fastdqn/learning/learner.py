@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastdqn.learning.adam import Adam
 from fastdqn.learning.backup import Backup, Queries
-from fastdqn.learning.capture import capture
+from fastdqn.learning.capture import Capture, eager
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.target import TargetFollower
 from fastdqn.learning.value import Value
@@ -32,7 +32,7 @@ class Learner:
     value       what an output means; backup  which actions the target looks at
     optimizer   over online's flat tensors; max_grad_norm  global-norm clip, None: no clip
     target_follower  hard copy or Polyak, by the count of updates
-    capture_mode     see capture.py
+    capture     runs the pieces of an update, see capture.py
 
     update() never waits for the device: nothing in it is read back to the host.
     """
@@ -45,7 +45,7 @@ class Learner:
         optimizer: Adam,
         target_follower: TargetFollower,
         max_grad_norm: float | None,
-        capture_mode: str = "eager",
+        capture: Capture = eager,
     ):
         self.online, self.target = online, online.frozen_twin()
         self.value, self.backup, self.optimizer = value, backup, optimizer
@@ -55,8 +55,8 @@ class Learner:
         self._taken = torch.zeros(1, device=online.weights.device)  # [B] at the last update
         self._reported = 0
         # Autograd's tape is what a compiler cannot see through: it gets the two sides of it.
-        self._loss = capture(self._loss, capture_mode)
-        self._descend = capture(self._descend, capture_mode)
+        self._loss = capture(self._loss)
+        self._descend = capture(self._descend)
         online.check_views()
 
     def prepare(self, batch: Batch) -> None:

@@ -26,6 +26,8 @@ class Policy:
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Greedy actions [N] int64, counted from 0, for obs [N, *] as stored."""
         with torch.inference_mode():
+            # torch takes neither read-only arrays nor negative strides.
+            obs = np.require(obs, requirements=("C", "W"))
             device_obs = torch.from_numpy(obs).to(self.device)
             values = self.value.expected(self.network(device_obs))
             return values.argmax(1).cpu().numpy()
@@ -36,8 +38,9 @@ class Policy:
         obs [N, *]; epsilon in [0, 1], one number or [N]
         """
         action = self(obs)
-        epsilon = np.ascontiguousarray(np.broadcast_to(epsilon, len(action)), np.float64)
-        _explore(self.state, epsilon, self.num_actions, action)
+        per_lane = np.empty(len(action))
+        per_lane[:] = epsilon
+        _explore(self.state, per_lane, self.num_actions, action)
         return action
 
 

@@ -45,7 +45,8 @@ class Staging:
         for to, source in self._copies:
             to.copy_(source, non_blocking=True)
         if self._uploaded is not None:
-            self._uploaded.record()
+            # The current device may be another one than the batch's.
+            self._uploaded.record(torch.cuda.current_stream(self.device.obs.device))
 
     @staticmethod
     def download(tensor: torch.Tensor) -> np.ndarray:

@@ -16,12 +16,10 @@ class HardCopy:
     """Copies every `every` updates; a fraction is exact: 5/2 copies after 3, 5, 8, 10 updates."""
 
     def __init__(self, every: Fraction):
-        if every <= 0:
-            raise ValueError(f"every is {every}: a target copy needs a positive interval")
-        self.every = every
+        self.every = _positive(every)
 
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
-        due = updates // self.every != (updates - 1) // self.every
+        due = _is_due(updates, self.every)
         if due:
             target.copy_from(online)
         return due
@@ -34,14 +32,23 @@ class PolyakAverage:
     """
 
     def __init__(self, every: Fraction, tau: float):
-        self._hard = HardCopy(every)
         if not 0.0 < tau <= 1.0:
             raise ValueError(f"tau is {tau}: it must be in (0, 1]")
-        self.every, self.tau = every, tau
+        self.every, self.tau = _positive(every), tau
 
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
-        due = updates // self.every != (updates - 1) // self.every
+        due = _is_due(updates, self.every)
         if due:
             target.weights.lerp_(online.weights, self.tau)
             target.buffers.copy_(online.buffers)
         return due
+
+
+def _is_due(updates: int, every: Fraction) -> bool:
+    return updates // every != (updates - 1) // every
+
+
+def _positive(every: Fraction) -> Fraction:
+    if every <= 0:
+        raise ValueError(f"every is {every}: a target update needs a positive interval")
+    return every

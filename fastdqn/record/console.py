@@ -1,5 +1,6 @@
 """The console: one live panel in a terminal, plain lines elsewhere."""
 
+import contextlib
 import time
 from typing import Protocol
 
@@ -31,7 +32,26 @@ def make_display(title: str, quiet: bool) -> Display:
     if quiet:
         return Silent()
     console = Console(highlight=False, soft_wrap=True)
-    return LivePanel(console, title) if console.is_terminal else PlainLines(console)
+    return Unfailing(LivePanel(console, title) if console.is_terminal else PlainLines(console))
+
+
+class Unfailing:
+    """Another display, whose broken pipe or full disk is no reason to end a run."""
+
+    def __init__(self, display: Display):
+        self._display = display
+
+    def show(self, status: dict, final: bool = False) -> None:
+        with contextlib.suppress(OSError):
+            self._display.show(status, final)
+
+    def say(self, line: str) -> None:
+        with contextlib.suppress(OSError):
+            self._display.say(line)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._display.close()
 
 
 class Silent:
@@ -92,7 +112,7 @@ class LivePanel:
     def _panel(self, status: dict) -> Panel:
         left = Table.grid(padding=(0, 2))
         for label, text in (
-            ("return", f"{_number(status['return'])}  (mean of the last 100 episodes)"),
+            ("return", f"{_number(status['return'])}  (last 100)"),
             ("evaluation", f"{_number(status['eval_return'])}  (greedy)"),
             ("epsilon", f"{status['epsilon']:.3f}"),
             ("steps", f"{status['steps']:,}  in {status['episodes']:,} episodes"),

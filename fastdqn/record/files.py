@@ -1,15 +1,35 @@
 """Files that are whole or not there: written beside their place, synced, then renamed."""
 
+import contextlib
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 
+class WriteError(OSError):
+    """A file of the run could not be written; the message names it and the room left."""
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Replace path with content in one step; a crash leaves the old file or the new one."""
-    data = content.encode() if isinstance(content, str) else content
+    """Replace path with content in one step; a crash leaves the old file or the new one.
+
+    Raises WriteError, one line, with the old file as it was.
+    """
+    # Command lines may hold bytes that are no text: they are written as they came.
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    try:
+        _replace(path, data)
+    except OSError as error:
+        room = ""
+        with contextlib.suppress(OSError):
+            room = f"; {shutil.disk_usage(path.parent).free:,} bytes free, {len(data):,} needed"
+        raise WriteError(f"cannot write {path}: {error.strerror}{room}") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fastdqn.config import Config, ConfigError
-from fastdqn.record.files import to_json, write_whole
+from fastdqn.record.files import WriteError, to_json, write_whole
 
 
 def default_run_dir(config: Config) -> str:
@@ -58,11 +58,20 @@ def create_folder(config: Config, device_name: str) -> Path:
     folder = Path(config.run_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # The first to create this file owns the folder, whoever looked at it at the same time.
+        os.close(os.open(folder / "config.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        raise ConfigError([f"run_dir {config.run_dir} was taken by another run just now"]) from None
+    except OSError as error:
+        raise ConfigError([f"run_dir {config.run_dir}: {error.strerror}"]) from None
+    try:
         write_whole(folder / "config.json", config.to_json())
         write_whole(folder / "command.txt", shlex.join(sys.argv) + "\n")
         write_whole(folder / "system.json", to_json(_system(device_name), indent=2) + "\n")
-    except OSError as error:
-        raise ConfigError([f"run_dir {config.run_dir}: {error.strerror}"]) from None
+    except WriteError as error:
+        for name in ("config.json", "command.txt", "system.json"):
+            (folder / name).unlink(missing_ok=True)  # or the folder would be refused the next time
+        raise ConfigError([str(error)]) from None
     return folder
 
 

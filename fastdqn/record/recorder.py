@@ -13,8 +13,8 @@ from fastdqn.record.metrics import JsonLines, MetricsSink
 
 # What "recent" means for episodes: Stable-Baselines3's window.
 _WINDOW = 100
-# Phases that are neither stepping nor learning: steps_per_second leaves them out.
-_ASIDE = ("evaluate", "save", "report")
+# Phases that steps_per_second leaves out: how often they come is the user's choice.
+_ASIDE = ("evaluate", "save")
 
 
 class RunRecorder:
@@ -41,6 +41,7 @@ class RunRecorder:
         self._returns: deque[float] = deque(maxlen=_WINDOW)
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
         self._last: dict[str, float] = {}  # phase totals at the last report
+        self._shown: dict[str, float] = {}  # the newest value of each metric
         self._last_steps = self._last_updates = 0
         self._eval_return: float | None = None
 
@@ -54,8 +55,13 @@ class RunRecorder:
         self._returns.extend(step.returns.tolist())
         self._lengths.extend(step.lengths.tolist())
 
-    def report(self, progress, epsilon: float, report, totals: dict[str, float]) -> None:
-        """Write a row of metrics; rates are of the time since the row before."""
+    def report(
+        self, progress, epsilon: float, report, totals: dict[str, float], final: bool = False
+    ) -> None:
+        """Write a row of metrics; rates are of the time since the row before.
+
+        A rate of nothing done since then is left out, and the display keeps the one it has.
+        """
         since = {name: total - self._last.get(name, 0.0) for name, total in totals.items()}
         steps, updates = progress.steps - self._last_steps, progress.updates - self._last_updates
         self._last, self._last_steps, self._last_updates = (
@@ -65,7 +71,8 @@ class RunRecorder:
         for sink in self._sinks:
             sink.write(progress.steps, row)
         self._episodes.flush()
-        self._display.show(self._status(progress, row, totals))
+        self._shown |= row
+        self._display.show(self._status(progress, self._shown, totals), final)
 
     def evaluation(self, steps: int, kind: str, evaluation) -> None:
         """Note a greedy evaluation: 'eval', 'confirm' or 'final'."""
@@ -76,6 +83,13 @@ class RunRecorder:
             "eval/mean_reward": summary["mean_return"],
             "eval/mean_ep_length": summary["mean_length"],
         }
+        if kind != "final":
+            self._display.say(
+                f"step {steps:>9,}  evaluation: return {summary['mean_return']:.1f} over "
+                f"{summary['episodes']} greedy episodes"
+                + (" to confirm" if kind == "confirm" else "")
+                + (f", {summary['cut_episodes']} cut" if summary["cut_episodes"] else "")
+            )
         if kind == "eval":
             for sink in self._sinks:
                 sink.write(steps, row)
@@ -105,12 +119,14 @@ class RunRecorder:
             "rollout/episodes": progress.episodes,
             "time/total_timesteps": progress.steps,
             "time/time_elapsed": elapsed,
-            "time/fps": _rate(steps, sum(since.values())),
             "charts/SPS": _rate(progress.steps, elapsed),
-            "time/env_steps_per_second": _rate(steps, since.get("env", 0.0)),
-            "time/learner_updates_per_second": _rate(updates, since.get("learn", 0.0)),
             "train/n_updates": progress.updates,
         }
+        if steps:
+            row["time/fps"] = _rate(steps, sum(since.values()))
+            row["time/env_steps_per_second"] = _rate(steps, since.get("env", 0.0))
+        if updates:
+            row["time/learner_updates_per_second"] = _rate(updates, since.get("learn", 0.0))
         if self._returns:
             mean = float(np.mean(self._returns))
             row["rollout/ep_rew_mean"] = row["charts/episodic_return"] = mean
@@ -135,9 +151,9 @@ class RunRecorder:
             "eval_return": self._eval_return,
             "loss": row.get("train/loss"),
             "epsilon": row["rollout/exploration_rate"],
-            "fps": row["time/fps"],
-            "env_rate": row["time/env_steps_per_second"],
-            "learner_rate": row["time/learner_updates_per_second"],
+            "fps": row.get("time/fps", 0.0),
+            "env_rate": row.get("time/env_steps_per_second", 0.0),
+            "learner_rate": row.get("time/learner_updates_per_second", 0.0),
             "fraction": fraction,
             "seconds_left": elapsed / fraction - elapsed if fraction > 0 else None,
             "shares": {

@@ -1,7 +1,9 @@
 """Weights on disk: safetensors with all that rebuilding the network needs; nothing is unpickled."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -11,6 +13,26 @@ import torch
 from fastdqn.record.files import write_whole
 
 _FORMAT = 1
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 1 << 32
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_count, value))
+
+
+# What a network's description must hold.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "obs_shape": _are_counts,
+    "obs_dtype": lambda value: isinstance(value, str),
+    "obs_scale": lambda value: type(value) is float and 0 < value <= 1,
+    "num_actions": _is_count,
+    "hidden_sizes": _are_counts,
+    "dueling": lambda value: type(value) is bool,
+    "torso": lambda value: value in ("mlp", "custom"),
+}
 
 
 class WeightsError(ValueError):
@@ -50,6 +72,9 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         raise WeightsError(f"{path} has format {version}, this version reads {_FORMAT}")
     if not isinstance(network, dict):
         raise WeightsError(f"{path} describes its network as {network!r}, not by named values")
+    for name, fits in _FIELDS.items():
+        if not fits(network.get(name)):
+            raise WeightsError(f"{path}: {name} of its network is {network.get(name)!r}")
     return arrays, network
 
 
@@ -66,6 +91,8 @@ def assign_weights(path: Path, module: torch.nn.Module, arrays: dict[str, np.nda
                 f"{path}: {name} has shape {list(arrays[name].shape)}, "
                 f"the network's is {list(tensors[name].shape)}"
             )
+        if not np.isfinite(arrays[name]).all():
+            raise WeightsError(f"{path}: {name} holds NaN or infinity")
         if arrays[name].dtype != np.float32:
             raise WeightsError(f"{path}: {name} is {arrays[name].dtype}, it must be float32")
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from fastdqn.replay.batch import Batch, ObsStore
 from fastdqn.replay.replay import Replay
-from fastdqn.replay.ring import Ring, rows_per_lane
+from fastdqn.replay.ring import Ring, Sampler, rows_per_lane
 from fastdqn.replay.rows import RowStore
 from fastdqn.replay.uniform import UniformSampler
 
@@ -12,6 +12,7 @@ __all__ = [
     "Replay",
     "Ring",
     "RowStore",
+    "Sampler",
     "UniformSampler",
     "rows_per_lane",
 ]

@@ -65,6 +65,8 @@ class ObsStore(Protocol):
 
     @property
     def nbytes(self) -> int: ...
+    @property
+    def num_slots(self) -> int: ...
 
     def write(self, slots: np.ndarray, obs: np.ndarray) -> None:
         """Keep obs [M, *] in slots [M] int64."""

@@ -3,8 +3,7 @@
 import numpy as np
 
 from fastdqn.replay.batch import Batch, ObsStore, StepLike
-from fastdqn.replay.ring import Ring
-from fastdqn.replay.uniform import UniformSampler
+from fastdqn.replay.ring import Ring, Sampler
 
 
 class Replay:
@@ -32,7 +31,7 @@ class Replay:
         self,
         ring: Ring,
         store: ObsStore,
-        sampler: UniformSampler,
+        sampler: Sampler,
         *,
         n_steps: int = 1,
         gamma: float = 0.99,
@@ -46,8 +45,14 @@ class Replay:
             )
         if not 0.0 <= gamma <= 1.0:
             raise ValueError(f"gamma is {gamma}: it must be in [0, 1]")
+        if store.num_slots != ring.num_lanes * ring.rows:
+            raise ValueError(
+                f"the store has {store.num_slots} slots, the ring {ring.num_lanes} x {ring.rows}: "
+                "make both with the same lanes and rows"
+            )
         self.ring, self.store, self.sampler = ring, store, sampler
-        self.n_steps, self.gamma = n_steps, gamma
+        self.n_steps, self.gamma = n_steps, float(gamma)  # an int would compile another kernel
+        self._batch: Batch | None = None  # the last one that was looked at
         self._slots = np.empty((2, 0), np.int64)
         self.sampler.draw(ring, n_steps, np.empty(0, np.int64), np.empty(0, np.float32))
 
@@ -77,7 +82,7 @@ class Replay:
 
         An episode still open there is closed first, see close().
         """
-        self._check_shape(lanes, obs)
+        obs = self._checked(lanes, obs)
         self.store.write(self.ring.add_starts(lanes), obs)
 
     def add(self, lanes, action, reward, next_obs, terminated=None, truncated=None) -> None:
@@ -87,7 +92,7 @@ class Replay:
         episode ended; terminated, truncated [M] bool, all False if left out
         Raises ValueError where a lane has no open episode or does not exist.
         """
-        self._check_shape(lanes, next_obs)
+        next_obs = self._checked(lanes, next_obs)
         never = np.zeros(len(lanes), np.bool_)
         slots = self.ring.add_outcomes(
             lanes, action, reward,
@@ -110,10 +115,11 @@ class Replay:
     def sample(self, batch: Batch) -> None:
         """Fill the arrays of batch in place, as new_batch() lays them out.
 
-        Raises RuntimeError where no window is complete yet.
+        Raises RuntimeError where no window is complete yet, ValueError where batch is laid out
+        in another way.
         """
-        if self._slots.shape[1] != len(batch.index):
-            self._slots = np.empty((2, len(batch.index)), np.int64)
+        if batch is not self._batch:
+            self._accept(batch)
         slots, next_slots = self._slots
         self.sampler.draw(self.ring, self.n_steps, batch.index, batch.weight)
         self.ring.windows(batch.index, self.n_steps, self.gamma, batch, slots, next_slots)
@@ -124,8 +130,27 @@ class Replay:
         """Tell the sampler how surprising the rows index [B] were: priority [B] >= 0."""
         self.sampler.update(index, priority)
 
-    def _check_shape(self, lanes, obs) -> None:
+    def _checked(self, lanes, obs) -> np.ndarray:
         """Before the ring moves on: a refused call leaves no row without its observation."""
+        obs = np.ascontiguousarray(obs, self.store.obs_dtype).reshape(np.shape(obs))
         expected = (len(lanes), *self.store.obs_shape)
         if obs.shape != expected:
             raise ValueError(f"observations have shape {obs.shape}: {expected} expected")
+        return obs
+
+    def _accept(self, batch: Batch) -> None:
+        """Kernels write where they are told: what they are told is looked at once a batch."""
+        size = len(batch.index)
+        for name, like in self.new_batch(size)._asdict().items():
+            given = getattr(batch, name)
+            if like is not None and (
+                given.shape != like.shape
+                or given.dtype != like.dtype
+                or not given.flags.c_contiguous
+            ):
+                raise ValueError(
+                    f"{name} of the batch is {given.dtype} {given.shape}: contiguous {like.dtype} "
+                    f"{like.shape} expected, see new_batch()"
+                )
+        self._slots = np.empty((2, size), np.int64)
+        self._batch = batch

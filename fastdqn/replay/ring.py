@@ -5,6 +5,8 @@ finished episode is a row too, marked dead: it starts no window, and stays reada
 of the row before it. So next_obs is always a later row and costs no memory of its own.
 """
 
+from typing import Protocol
+
 import numpy as np
 
 from fastdqn.kernels import kernel
@@ -132,8 +134,26 @@ class Ring:
         _add_outcomes(ids, ids, f32, flags, flags, *self._columns(), ids)
         _add_starts(ids, *self._columns(), ids)
         _close(ids, *self._columns())
+        _first_outside(ids, self.num_lanes)
         _are_valid(ids, self.status, self.added, 1, self.stack)
         _windows(ids, 1, 0.5, self.action, self.reward, self.status, ids, f32, f32, ids, ids)
+
+
+class Sampler(Protocol):
+    """Chooses which valid rows of a ring make a batch."""
+
+    wants_priorities: bool
+
+    def draw(self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray) -> None:
+        """Fill index [B] int64 with absolute ids of valid rows, weight [B] float32 with theirs.
+
+        Raises RuntimeError where no row is valid.
+        """
+        ...
+
+    def update(self, index: np.ndarray, priority: np.ndarray) -> None:
+        """Take the new priorities [B] of rows index [B]; called only where they are wanted."""
+        ...
 
 
 @kernel

@@ -29,6 +29,10 @@ class RowStore:
     def nbytes(self) -> int:
         return self._data.nbytes
 
+    @property
+    def num_slots(self) -> int:
+        return len(self._data)
+
     def write(self, slots: np.ndarray, obs: np.ndarray) -> None:
         """Keep obs [M, *] in slots [M] int64. Raises ValueError where the shape is another."""
         if obs.shape != (len(slots), *self.obs_shape):

@@ -1,0 +1,188 @@
+"""Rules: what values the options of a run may have, each alone and together."""
+
+import math
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, get_args, get_origin
+
+
+def type_problems(values: dict[str, Any], hints: dict[str, Any]) -> list[str]:
+    """A line for every value that is not of the type in hints."""
+    return [
+        f"{name} is {_short(values[name])}: it must be {spell(hint)}"
+        for name, hint in hints.items()
+        if not _is_instance(values[name], hint)
+    ]
+
+
+def limit_problems(values: dict[str, Any]) -> list[str]:
+    """A line for every value beyond its limits, and for every contradiction between others."""
+    beyond = {name: _beyond(name, values[name], limit) for name, limit in _LIMITS.items()}
+    lines = [line for line in beyond.values() if line]
+    for names, broken, line in _conflicts(types.SimpleNamespace(**values)):
+        if broken and not any(beyond.get(name) for name in names.split()):
+            lines.append(line)
+    return lines
+
+
+@dataclass(frozen=True)
+class Limit:
+    """An interval of finite numbers: low <= x <= high, or low < x where open."""
+
+    low: float
+    high: float = math.inf
+    open: bool = False
+
+    def holds(self, number) -> bool:
+        try:
+            finite = math.isfinite(number)
+        except OverflowError:  # a whole number or fraction beyond any float
+            return False
+        if not finite:
+            return False
+        return (self.low < number if self.open else self.low <= number) and number <= self.high
+
+    @property
+    def text(self) -> str:
+        if self.low == -math.inf:
+            return "a finite number"
+        low = f"above {self.low:,}" if self.open else f"at least {self.low:,}"
+        return f"a number, {low}" + ("" if self.high == math.inf else f", at most {self.high:,}")
+
+
+_COUNT = Limit(1, 1 << 40)
+_SHARE = Limit(0, 1)
+_POSITIVE = Limit(0, open=True)
+_LIMITS = {
+    "num_envs": Limit(1, 1 << 20),
+    "total_timesteps": _COUNT,
+    "total_episodes": _COUNT,
+    "seed": Limit(0, (1 << 63) - 1),
+    "learning_rate": _POSITIVE,
+    "buffer_size": _COUNT,
+    "learning_starts": Limit(0, 1 << 40),
+    "batch_size": Limit(1, 1 << 24),
+    "train_frequency": Limit(1e-6, 1 << 40),
+    "target_network_frequency": _COUNT,
+    "tau": Limit(0, 1, open=True),
+    "gamma": _SHARE,
+    "n_steps": Limit(1, 1 << 16),
+    "max_grad_norm": _POSITIVE,
+    "hidden_sizes": Limit(1, 1 << 20),
+    "exploration_initial_eps": _SHARE,
+    "exploration_final_eps": _SHARE,
+    "exploration_fraction": _SHARE,
+    "exploration_decay": Limit(0, 1, open=True),
+    "eval_frequency": Limit(0, 1 << 40),
+    "eval_episodes": Limit(1, 1 << 20),
+    "eval_max_steps": _COUNT,
+    "stop_at_return": Limit(-math.inf),
+    "threads": Limit(1, 256),
+    "log_frequency": _COUNT,
+}
+
+
+def _short(value: Any) -> str:
+    """A value as it is written, at most 60 characters of it."""
+    try:
+        text = str(value) if isinstance(value, int | float | Fraction) else repr(value)
+    except ValueError:  # an integer of more digits than Python writes out
+        return "a huge number"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _beyond(name: str, value: Any, limit: Limit) -> str | None:
+    if value is None:
+        return None
+    for number in value if isinstance(value, tuple) else (value,):
+        if not limit.holds(number):
+            return f"{name} is {_short(number)}: it must be {limit.text}"
+    return None
+
+
+def _conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """(names of options, whether they contradict each other, the line that says so)."""
+    steps, episodes = c.total_timesteps, c.total_episodes
+    yield (
+        "total_timesteps total_episodes",
+        steps is None and episodes is None,
+        "total_timesteps and total_episodes are both None: the run would never end; set one",
+    )
+    yield (
+        "total_timesteps exploration_decay",
+        steps is None and episodes is not None and c.exploration_decay is None,
+        "exploration_fraction is a share of total_timesteps, which is None: set it, or "
+        "exploration_decay",
+    )
+    yield (
+        "batch_size buffer_size",
+        c.batch_size > c.buffer_size,
+        f"batch_size is {c.batch_size}, buffer_size only {c.buffer_size}: a batch must fit into "
+        "the replay",
+    )
+    yield (
+        "buffer_size num_envs",
+        c.buffer_size < 2 * c.num_envs,
+        f"buffer_size is {c.buffer_size}: {c.num_envs} environments need at least "
+        f"{2 * c.num_envs}, two rows each",
+    )
+    yield (
+        "learning_starts total_timesteps train_frequency",
+        steps is not None
+        and c.train_frequency > 0
+        and steps // c.train_frequency <= min(c.learning_starts, steps) // c.train_frequency,
+        f"learning_starts is {c.learning_starts}, total_timesteps only {steps}: with an update "
+        f"every {c.train_frequency} steps, nothing would be learned",
+    )
+    windows = c.num_envs * (c.n_steps - 1)
+    yield (
+        "learning_starts num_envs n_steps",
+        c.learning_starts < windows,
+        f"learning_starts is {c.learning_starts}: {c.num_envs} environments need {windows} steps "
+        f"before every {c.n_steps}-step window can be complete",
+    )
+    yield (
+        "exploration_initial_eps exploration_final_eps",
+        c.exploration_final_eps > c.exploration_initial_eps,
+        f"exploration_final_eps is {c.exploration_final_eps}, above exploration_initial_eps "
+        f"{c.exploration_initial_eps}: exploration only falls",
+    )
+    yield (
+        "stop_at_return eval_frequency",
+        c.stop_at_return is not None and c.eval_frequency == 0,
+        "stop_at_return is decided by evaluations, and eval_frequency is 0: set that, or "
+        "stop_at_return to None",
+    )
+
+
+def _is_instance(value, hint) -> bool:
+    if get_origin(hint) is types.UnionType:
+        return any(_is_instance(value, arm) for arm in get_args(hint))
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_is_instance(v, int) for v in value)
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, int | float) if hint is float else isinstance(value, hint)
+
+
+def spell(hint) -> str:
+    """A type hint of an option in words."""
+    if get_origin(hint) is types.UnionType:
+        return " or ".join(spell(arm) for arm in get_args(hint))
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(get_args(hint))
+    if get_origin(hint) is tuple:
+        return "whole numbers"
+    names = {
+        int: "a whole number",
+        float: "a number",
+        Fraction: "a number or a fraction such as 1/3",
+        str: "a text",
+        bool: "true or false",
+        type(None): "None",
+    }
+    return names.get(hint) or f"a {hint.__name__.lower()}"
