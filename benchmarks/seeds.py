@@ -12,7 +12,6 @@ with --jobs 1 on an otherwise idle machine.
 import argparse
 import csv
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -44,7 +43,7 @@ def main() -> None:
             groups[str(num_envs or "preset")] = report(num_envs, list(runs))
     if args.out:
         command = " ".join(["python benchmarks/seeds.py", *sys.argv[1:]])
-        record = {"command": command, "processor": _processor(), "num_envs": groups}
+        record = {"command": command, "num_envs": groups}
         args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
@@ -61,10 +60,12 @@ def run_seed(preset: str, seed: int, num_envs: int | None, extra: list[str]) -> 
         summary = json.loads((run / "summary.json").read_text())
         policy = fastdqn.load_policy(run, weights="last")
         last = fastdqn.evaluate(policy, summary["env_id"], episodes=100, seed=seed)
+        system = json.loads((run / "system.json").read_text())
         with open(run / "episodes.csv") as file:
             returns = [float(row["return"]) for row in csv.DictReader(file)]
     return {
         "seed": seed,
+        "processor": system["processor"],
         "solved": summary["solved"],
         "total_steps": summary["total_steps"],
         "episodes": summary["episodes"],
@@ -131,14 +132,6 @@ def interval(values: np.ndarray) -> list[float]:
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
     at = words.index("--") if "--" in words else len(words)
     return words[:at], words[at + 1 :]
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.partition(":")[2].strip() for line in file if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import fastdqn
 from fastdqn import Config, build, cli
 from fastdqn.engine import local
 from fastdqn.engine.local import Cadence
+from fastdqn.learning.policy import Policy
 from fastdqn.learning.target import HardCopy
 from fastdqn.record.console import Silent
 from fastdqn.schedules import Budget
@@ -74,6 +75,18 @@ def test_the_steps_counted_are_those_the_episodes_contain(tmp_path):
     lengths = np.loadtxt(tmp_path / "run" / "episodes.csv", delimiter=",", skiprows=1)[:, 4]
     stream = session.run.stream
     assert lengths.sum() + stream._lengths.sum() == session.run.progress.steps
+
+
+def test_the_policy_is_given_the_scheduled_epsilon(tmp_path, monkeypatch):
+    given = []
+    act = Policy.act
+    monkeypatch.setattr(
+        Policy, "act", lambda self, obs, epsilon: given.append(epsilon) or act(self, obs, epsilon)
+    )
+    run_loop(small(tmp_path, exploration_fraction=0.5, exploration_final_eps=0.1, num_envs=7))
+    assert given[0] == 1.0
+    assert given[-1] == 0.1
+    assert given == sorted(given, reverse=True)
 
 
 def test_a_budget_of_episodes_ends_the_run(tmp_path):
