@@ -153,7 +153,16 @@ def test_training_evaluating_confirming_and_judging_use_seeds_of_their_own(tmp_p
 def test_the_final_evaluation_is_of_the_best_weights_not_the_last(tmp_path):
     """The judged returns of a short run are not monotone: the best are not the last."""
     run = fastdqn.train(
-        small(tmp_path, total_timesteps=3_000, eval_frequency=300, eval_episodes=10, seed=3)
+        small(
+            tmp_path,
+            total_timesteps=3_000,
+            eval_frequency=300,
+            eval_episodes=10,
+            seed=3,
+            learning_rate=1e-2,
+            train_frequency=1,
+            hidden_sizes=(32,),
+        )  # fmt: skip
     )
     rows = [json.loads(line) for line in (run.folder / "eval.jsonl").read_text().splitlines()]
     judged = [row for row in rows if row["kind"] == "eval"]
