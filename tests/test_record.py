@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -451,7 +452,7 @@ def test_a_run_folder_begins_with_config_command_and_system(tmp_path):
     assert (folder / "command.txt").read_text().endswith("\n")
     system = json.loads((folder / "system.json").read_text())
     assert system["device"] == "cpu"
-    assert system["packages"]["torch"] == torch.__version__
+    assert system["packages"]["torch"] == metadata.version("torch")
     with pytest.raises(ConfigError, match="not empty"):
         create_folder(config, "cpu")
 
