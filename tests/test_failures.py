@@ -132,11 +132,15 @@ def test_a_folder_that_could_not_be_begun_can_be_had_again(tmp_path, monkeypatch
 
 
 def test_a_terminal_that_is_gone_ends_no_run():
+    asked = []
+
     class Gone:
-        def print(self, *_, **__):
+        def print(self, text, **_):
+            asked.append(text)
             raise BrokenPipeError(32, "Broken pipe")
 
     Unfailing(PlainLines(Gone())).say("anything")  # pyright: ignore
+    assert asked == ["anything"]
 
 
 @pytest.mark.parametrize(
