@@ -1,28 +1,25 @@
 """The Python interface: train, load a policy, evaluate it."""
 
 import contextlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from torch import nn
 
 from fastdqn import build, checks
-from fastdqn.acting import (
-    EnvStream,
-    find_spec,
-    make_envs,
-    nearest,
-    read_spaces,
-    registered,
-)
+from fastdqn.acting import EnvRecipe, EnvStream, Factory, Step, limit_of, read_spaces
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.evaluate import evaluate as run_episodes
+from fastdqn.engine.local import Hooks, Progress
 from fastdqn.presets import PRESETS
 from fastdqn.record.console import make_display
+from fastdqn.replay import Batch
+from fastdqn.resolve import EVAL_MAX_STEPS
 from fastdqn.seeds import AUDIT, env_seed
 from fastdqn.session import run_session
 
@@ -36,10 +33,13 @@ class Trained(NamedTuple):
 
 def train(
     config: Config | str,
-    envs: VectorEnv | None = None,
+    envs: VectorEnv | Factory | None = None,
     *,
     eval_envs: VectorEnv | None = None,
     torso: nn.Module | None = None,
+    on_step: Callable[[Progress, Step], Any] | None = None,
+    on_update: Callable[[Progress, Batch, Any], Any] | None = None,
+    on_evaluation: Callable[[int, str, Evaluation], Any] | None = None,
     quiet: bool = True,
     imports_seconds: float = 0.0,
     **overrides,
@@ -47,54 +47,91 @@ def train(
     """Train an agent and write its run folder.
 
     config  a Config, the name of a preset, or the id of a registered environment
-    envs    a VectorEnv of yours in place of config.env_id, which then only labels the run;
-            it is evaluated only on eval_envs, if you give some. The caller closes both.
+    envs    in place of config.env_id, which then only labels the run: a function that makes one
+            environment (its lanes are made as for an id, env_kwargs and wrapper included), or a
+            VectorEnv, which is evaluated only on eval_envs, if you give some, and which you close
     torso   nn.Module from observations [B, *] float32 to features [B, F], in place of the MLP;
             bytes that span 0 to 255 reach it scaled to [0, 1], so it must not divide again;
             it is copied, must be all float32 (no BatchNorm: its counter is not), and must not
             write to its input
+    on_step        called with (progress, step) after each delivery of the environments: progress
+                   counts .steps .episodes .updates, step is a Step; returning False ends the run
+    on_update      called with (progress, batch, priority) after each update: Batch of tensors,
+                   absolute errors [B]
+    on_evaluation  called with (steps, kind, evaluation) after each: kind is eval, confirm, final
     overrides  options of Config by name: num_envs=64, seed=2
 
-    Raises ConfigError with all mistakes, a line each; NonFiniteError and DivergedError where
-    numbers stop being finite, with the run's record complete up to there.
+    What hooks are given is lent: it is overwritten afterwards. Their time is the phase 'hooks'.
+    Raises ConfigError with all mistakes, a line each; EnvError where an environment raises or
+    dies, NonFiniteError and DivergedError where numbers stop being finite, with the run's record
+    complete up to there.
     """
     config = preset(config) if isinstance(config, str) else config
-    for name, given in (("envs", envs), ("eval_envs", eval_envs)):
-        if given is not None and not isinstance(given, VectorEnv):
-            raise ConfigError(
-                [f"{name} is no VectorEnv: gymnasium.vector.SyncVectorEnv([lambda: env]) makes one"]
-            )
-    if envs is not None:
-        overrides.setdefault("num_envs", envs.num_envs)
-    config = config.replace(**overrides)
-    contradictions = _given_problems(config, envs, eval_envs)
-    spaces = None
-    try:
-        if envs is not None:
-            spaces = read_spaces(envs.single_observation_space, envs.single_action_space)
-    except ValueError as error:
-        raise ConfigError([*config.problems(), *contradictions, str(error)]) from None
-    if lines := [*contradictions, *checks.check(config, spaces)]:
+    if lines := _not_environments(envs, eval_envs):
         raise ConfigError(lines)
+    facts, lines = None, []
+    if isinstance(envs, VectorEnv):
+        overrides.setdefault("num_envs", envs.num_envs)
+        if isinstance(envs, AsyncVectorEnv):
+            overrides.setdefault("vectorization", "async")
+    config = config.replace(**overrides)
+    if isinstance(envs, VectorEnv):
+        lines = _given_problems(config, envs, eval_envs)
+        try:
+            facts = read_spaces(envs.single_observation_space, envs.single_action_space)
+        except ValueError as error:
+            raise ConfigError([*config.problems(), *lines, str(error)]) from None
+    factory = None if isinstance(envs, VectorEnv) else envs
+    if lines := [*lines, *checks.check(config, facts, factory)]:
+        raise ConfigError(lines)
+    config = _labelled(config, envs)
 
     def display(resolved: Config):
         return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
 
-    session = build.build(config, display, envs, eval_envs, torso)
+    hooks = Hooks(on_step, on_update, on_evaluation)
+    session = build.build(config, display, envs, eval_envs, torso, hooks)
     session.startup.totals["imports"] = imports_seconds
     with contextlib.closing(session):
         return Trained(session.recorder.folder, run_session(session))
 
 
-def _given_problems(
-    config: Config, envs: VectorEnv | None, eval_envs: VectorEnv | None
-) -> list[str]:
+def _not_environments(envs: Any, eval_envs: Any) -> list[str]:
+    """What was handed in as environments and is none."""
+    lines = []
+    if envs is not None and not isinstance(envs, VectorEnv) and not callable(envs):
+        lines.append(
+            f"envs is no VectorEnv but {type(envs).__name__}: give one, or a function that makes "
+            "one environment, such as lambda: env"
+        )
+    if eval_envs is not None and not isinstance(eval_envs, VectorEnv):
+        lines.append(
+            f"eval_envs is no VectorEnv but {type(eval_envs).__name__}: "
+            "gymnasium.vector.SyncVectorEnv([lambda: env]) makes one"
+        )
+    return lines
+
+
+def _labelled(config: Config, envs: VectorEnv | Factory | None) -> Config:
+    """The default id would be a lie about environments that were handed in: take their name."""
+    if envs is None or config.env_id != Config.env_id:
+        return config
+    if isinstance(envs, VectorEnv):
+        spec_id = getattr(envs.spec, "id", None)
+        return config.replace(env_id=spec_id or type(envs.unwrapped).__name__)
+    return config.replace(env_id=getattr(envs, "__name__", type(envs).__name__).strip("<>"))
+
+
+def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None) -> list[str]:
     """What contradicts the environments that were handed in."""
-    if envs is None:
-        return []
     lines = []
     if config.num_envs != envs.num_envs:
         lines.append(f"num_envs is {config.num_envs}, but the given envs are {envs.num_envs}")
+    if config.wrapper or config.env_kwargs:
+        lines.append(
+            "wrapper and env_kwargs are for environments that are made here: hand in a function "
+            "that makes one, or wrap the given envs yourself"
+        )
     if eval_envs is not None and eval_envs.unwrapped is envs.unwrapped:
         lines.append("eval_envs are the envs: evaluating would reset the training's episodes")
     if eval_envs is not None and (
@@ -113,19 +150,9 @@ def _given_problems(
 def preset(name: str) -> Config:
     """The settings of a preset, or the defaults for an environment id.
 
-    Raises ConfigError with the nearest names where it is neither.
+    Whether there is such an environment is looked at by train().
     """
-    if name in PRESETS:
-        return PRESETS[name]
-    try:
-        find_spec(name)
-    except ValueError as error:
-        near = " or ".join(filter(None, (nearest(name, PRESETS), nearest(name, registered()))))
-        if ":" in name or not near:
-            raise ConfigError([str(error)]) from None
-        line = f"no preset or environment is called {name!r}: did you mean {near}?"
-        raise ConfigError([line]) from None
-    return Config(env_id=name)
+    return PRESETS.get(name) or Config(env_id=name)
 
 
 def load_policy(
@@ -154,7 +181,7 @@ def weights_path(run: str | Path, weights: str = "best") -> Path:
 
 
 def evaluate(
-    policy: Callable[[np.ndarray], np.ndarray],
+    policy: Callable[..., np.ndarray],
     env: str | VectorEnv,
     *,
     episodes: int = 100,
@@ -164,21 +191,56 @@ def evaluate(
 ) -> Evaluation:
     """Run greedy episodes in parallel, none favoured for being short.
 
-    policy     obs [N, *] to actions [N], counted from 0
+    policy     obs [N, *] to actions [N], counted from 0; where the environment gives action
+               masks and the policy takes a second argument, it is the mask [N, A] bool
     env        a registered id, or a VectorEnv, which stays open
     max_steps  cap on an episode; None: the environment's own limit, else 27,000
+    env_kwargs of the environment's constructor
     """
-    if isinstance(env, str):
-        lanes = 1 if "render_mode" in env_kwargs else min(episodes, build.EVAL_LANES)
-        envs = make_envs(env, lanes, "sync" if lanes == 1 else "auto", **env_kwargs)
-        limit = find_spec(env).max_episode_steps
+    if isinstance(env, VectorEnv):
+        return _evaluate(policy, EnvStream(env), episodes, max_steps or limit_of(env), seed)
+    render = env_kwargs.pop("render_mode", None)
+    return evaluate_recipe(
+        policy, EnvRecipe(env, kwargs=env_kwargs), episodes=episodes, max_steps=max_steps,
+        seed=seed, render_mode=render,
+    )  # fmt: skip
+
+
+def evaluate_recipe(
+    policy: Callable[..., np.ndarray],
+    recipe: EnvRecipe,
+    *,
+    episodes: int,
+    max_steps: int | None,
+    seed: int,
+    render_mode: str | None = None,
+) -> Evaluation:
+    """As evaluate(), on environments made by a recipe; with a render_mode, one after another."""
+    if render_mode is not None:
+        envs = SyncVectorEnv([lambda: recipe.make_one(render_mode=render_mode)])
     else:
-        envs, limit = env, getattr(env.spec, "max_episode_steps", None)
+        envs = recipe.make(min(episodes, build.EVAL_LANES), seed=env_seed(seed, AUDIT))
+    stream = EnvStream(envs)
     try:
-        return run_episodes(
-            policy, EnvStream(envs), episodes, max_steps or limit or build.EVAL_MAX_STEPS,
-            env_seed(seed, AUDIT),
-        )  # fmt: skip
+        limit = max_steps or recipe.max_episode_steps() or limit_of(envs)
+        return _evaluate(policy, stream, episodes, limit, seed)
     finally:
-        if isinstance(env, str):
-            envs.close()
+        stream.close()
+
+
+def _evaluate(policy, stream: EnvStream, episodes: int, limit: int | None, seed: int) -> Evaluation:
+    takes_masks = _takes_masks(policy)
+
+    def act(obs, mask=None):
+        return policy(obs, mask) if takes_masks else policy(obs)
+
+    return run_episodes(act, stream, episodes, limit or EVAL_MAX_STEPS, env_seed(seed, AUDIT))
+
+
+def _takes_masks(policy: Callable[..., np.ndarray]) -> bool:
+    """Whether a policy of anyone's can be called with (obs, mask)."""
+    try:
+        inspect.signature(policy).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return True

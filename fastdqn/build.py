@@ -1,94 +1,65 @@
 """Build: the only place where an option becomes an object."""
 
 import copy
-import importlib.util
 import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from torch import nn
 
 from fastdqn.acting import (
+    EnvFacts,
     EnvStream,
-    SpaceFacts,
-    find_spec,
-    make_envs,
-    resolve_vectorization,
+    Factory,
+    ObsStatistics,
+    ReturnStatistics,
+    limit_of,
 )
-from fastdqn.checks import network_weights, probe
+from fastdqn.checks import network_weights, recipe
 from fastdqn.config import Config
 from fastdqn.engine.judge import Judge
-from fastdqn.engine.local import Cadence, Run
+from fastdqn.engine.local import Cadence, Hooks, Run
+from fastdqn.engine.normalize import Normalizer
 from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.backup import DoubleBackup, MaxBackup
 from fastdqn.learning.capture import compiled, eager
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.learner import Learner
-from fastdqn.learning.networks import MLP, DuelingHead, PlainHead, QNetwork, count_features
+from fastdqn.learning.networks import (
+    MLP,
+    DuelingHead,
+    PlainHead,
+    QNetwork,
+    Statistics,
+    count_features,
+)
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.staging import Staging
 from fastdqn.learning.target import HardCopy, PolyakAverage
 from fastdqn.learning.value import ScalarValue, huber, squared_error
 from fastdqn.record.console import Display
-from fastdqn.record.folder import create_folder, default_run_dir
+from fastdqn.record.folder import create_folder
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.record.weights import assign_weights, load_weights, save_weights
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler, rows_per_lane
+from fastdqn.resolve import resolve
 from fastdqn.rng import derive
-from fastdqn.schedules import Budget, EpisodicEpsilon, LinearEpsilon
+from fastdqn.schedules import Budget, EpisodicEpsilon, LadderEpsilon, LinearEpsilon
 from fastdqn.seeds import CONFIRM, EVAL, EXPLORE, SAMPLE, TRAIN, WEIGHTS, env_seed
 from fastdqn.session import Evaluations, Session
-from fastdqn.timing import Laps, process_age, usable_cores
+from fastdqn.timing import Laps, process_age
 
-# Weights in a network that a GPU updates faster than a CPU core. Ours, untuned.
-_LARGE_NETWORK = 1_000_000
 # Lanes of an evaluation at most: beyond it a round's cost grows with its lanes. Ours, untuned.
 EVAL_LANES = 128
-# Steps of an evaluation episode where neither the environment nor the user sets a limit:
-# 30 minutes of Atari at 15 decisions a second, as published scores have it.
-EVAL_MAX_STEPS = 27_000
 
 
-def resolve(config: Config, weights: int, limit: int | None, given: bool) -> Config:
-    """Give every None and auto its value: a fixed function of config, network and machine.
-
-    weights  numbers in the network
-    limit  steps of the environment's own time limit, if it has one
-    given  the environments were handed in, so nothing says how they are stepped
-    """
-    large = weights >= _LARGE_NETWORK
-    vectorization = config.vectorization
-    if not given:
-        vectorization = resolve_vectorization(config.env_id, vectorization)
-    device = config.device
-    if device == "auto":
-        device = "cuda" if large and torch.cuda.is_available() else "cpu"
-    threads = usable_cores() if large and device == "cpu" else 1
-    tensorboard = importlib.util.find_spec("tensorboard") is not None
-    return config.replace(
-        vectorization=vectorization,
-        device=device,
-        threads=config.threads or threads,
-        tensorboard=tensorboard if config.tensorboard is None else config.tensorboard,
-        run_dir=config.run_dir or default_run_dir(config),
-        eval_max_steps=config.eval_max_steps or limit or EVAL_MAX_STEPS,
-        log_frequency=config.log_frequency or max(1, (config.total_timesteps or 100_000) // 200),
-    )
-
-
-def preview(config: Config) -> tuple[Config, SpaceFacts]:
-    """The resolved config of a run, and its spaces, without starting it."""
-    facts = probe(config)
-    weights, limit = network_weights(config, facts), find_spec(config.env_id).max_episode_steps
-    return resolve(config, weights, limit, given=False), facts
-
-
-def describe_network(config: Config, facts: SpaceFacts, torso: nn.Module | None = None) -> dict:
+def describe_network(config: Config, facts: EnvFacts, torso: nn.Module | None = None) -> dict:
     """All that makes a network again, as plain values: it travels with the weights."""
     return {
         "obs_shape": list(facts.obs_shape),
@@ -98,6 +69,8 @@ def describe_network(config: Config, facts: SpaceFacts, torso: nn.Module | None 
         "hidden_sizes": list(config.hidden_sizes),
         "dueling": config.dueling,
         "torso": "mlp" if torso is None else "custom",
+        "normalize_observation": config.normalize_observation,
+        "normalize_reward": config.normalize_reward,
     }
 
 
@@ -113,10 +86,12 @@ def make_network(description: dict, torso: nn.Module | None = None) -> QNetwork:
     else:
         torso = copy.deepcopy(torso)  # its parameters become views of the flat tensor
     head = DuelingHead if description["dueling"] else PlainHead
+    of_obs, of_returns = description["normalize_observation"], description["normalize_reward"]
     return QNetwork(
         torso,
         head(count_features(torso, shape), description["num_actions"]),
         description["obs_scale"],
+        Statistics(shape, of_obs, of_returns) if of_obs or of_returns else None,
     )
 
 
@@ -140,71 +115,88 @@ def load_policy(path: Path, torso: nn.Module | None = None) -> tuple[Policy, dic
 def build(
     config: Config,
     make_display: Callable[[Config], Display],
-    envs: VectorEnv | None = None,
+    envs: VectorEnv | Factory | None = None,
     eval_envs: VectorEnv | None = None,
     torso: nn.Module | None = None,
+    hooks: Hooks | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Session:
     """Turn options into a run that is ready to start; the options must have passed check().
 
     make_display  resolved Config to Display
-    envs, eval_envs  ready environments in place of env_id; without eval_envs a given envs is
-                     never evaluated
+    envs, eval_envs  ready environments in place of env_id, or a factory of lanes; without
+                     eval_envs ready envs are never evaluated
+    hooks   calls of the user's own
     clock   of the loop's phases; one that waits for the device first bills its work exactly
-    Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit.
+    Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit;
+    EnvError where a first reset fails.
     """
-    startup = Laps()
+    startup, hooks = Laps(), hooks or Hooks()
     with ExitStack() as owned:  # what is made here is closed here if a later part fails
-        stream, eval_stream, limit = _make_streams(config, envs, eval_envs, owned)
+        stream, eval_stream, limit, how = _make_streams(config, envs, eval_envs, owned)
         weights = network_weights(config, stream.facts)
         if torso is not None:
             weights = sum(parameter.numel() for parameter in torso.parameters())
-        config = resolve(config, weights, limit, given=envs is not None)
+        config = resolve(config, weights, limit, how)
         assert config.threads is not None
         owned.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(config.threads)
         online, description = _make_network(config, stream.facts, torso)
         learner = _make_learner(config, online)
+        # The first reset tells whether there are masks, which the replay keeps.
+        start = stream.start(env_seed(config.seed, TRAIN))
         startup.lap("build")
-        replay = _make_replay(config, stream.facts)
+        replay = _make_replay(config, stream)
         staging = Staging(replay.new_batch(config.batch_size), online.weights.device)
         policy = _make_policy(config, online, learner, stream.facts)
         startup.lap("kernels")
         learner.prepare(staging.device)
-        policy(stream.obs)
-        recorder = _make_recorder(config, make_display, online, description)
+        policy(stream.obs, stream.mask)
+        recorder = _make_recorder(config, make_display, online, description, hooks)
         owned.callback(recorder.close)
         evaluations = _make_evaluations(config, policy, eval_stream)
         judge = _make_judge(config, evaluations, recorder)
         run = Run(
             stream, policy, replay, staging, learner, _make_epsilon(config), _make_budget(config),
-            _make_cadence(config), recorder, judge, env_seed(config.seed, TRAIN), laps=Laps(clock),
+            _make_cadence(config), recorder, judge, start,
+            _make_normalizer(config, online, replay, stream), hooks, laps=Laps(clock),
         )  # fmt: skip
         startup.lap("build")
         return Session(config, run, recorder, judge, evaluations, startup, owned.pop_all())
 
 
 def _make_streams(
-    config: Config, envs: VectorEnv | None, eval_envs: VectorEnv | None, owned: ExitStack
-) -> tuple[EnvStream, EnvStream | None, int | None]:
-    """The training stream, the evaluation stream and the environment's time limit, if any."""
-    if envs is not None:
-        limit = getattr(envs.spec, "max_episode_steps", None)
-        return EnvStream(envs), EnvStream(eval_envs) if eval_envs is not None else None, limit
-    limit = find_spec(config.env_id).max_episode_steps
-    envs = make_envs(config.env_id, config.num_envs, config.vectorization)
-    owned.callback(envs.close)
-    if eval_envs is None:
+    config: Config,
+    envs: VectorEnv | Factory | None,
+    eval_envs: VectorEnv | None,
+    owned: ExitStack,
+) -> tuple[EnvStream, EnvStream | None, int | None, str]:
+    """The training stream, the evaluation stream, the environment's time limit, if any, and how
+    lanes are stepped."""
+    evaluated = EnvStream(eval_envs) if eval_envs is not None else None
+    if isinstance(envs, VectorEnv):
+        stream = EnvStream(envs, config.env_batch_size)
+        return stream, evaluated, limit_of(envs), config.vectorization
+    how = recipe(config, envs)
+    made = how.make(
+        config.num_envs,
+        seed=env_seed(config.seed, TRAIN),
+        env_batch_size=config.env_batch_size,
+    )
+    owned.callback(made.close)
+    stream = EnvStream(made, config.env_batch_size)
+    owned.callback(stream.close)
+    if evaluated is None:
         # A process for each lane is dear: evaluation takes no more than training has.
         most = config.num_envs if config.vectorization == "async" else EVAL_LANES
         lanes = min(config.eval_episodes, most)
-        eval_envs = make_envs(config.env_id, lanes, config.vectorization)
-        owned.callback(eval_envs.close)
-    return EnvStream(envs), EnvStream(eval_envs), limit
+        evaluated = EnvStream(how.make(lanes, seed=env_seed(config.seed, EVAL)))
+        owned.callback(evaluated.close)
+    return stream, evaluated, how.max_episode_steps() or limit_of(made), how.resolve()
 
 
 def _make_network(
-    config: Config, facts: SpaceFacts, torso: nn.Module | None
+    config: Config, facts: EnvFacts, torso: nn.Module | None
 ) -> tuple[FlatParameters, dict]:
     description = describe_network(config, facts, torso)
     with torch.random.fork_rng(devices=[]):
@@ -214,7 +206,7 @@ def _make_network(
 
 
 def _make_policy(
-    config: Config, online: FlatParameters, learner: Learner, facts: SpaceFacts
+    config: Config, online: FlatParameters, learner: Learner, facts: EnvFacts
 ) -> Policy:
     return Policy(
         online.eval_alias(), learner.value, online.weights.device, facts.num_actions,
@@ -222,14 +214,31 @@ def _make_policy(
     )  # fmt: skip
 
 
-def _make_replay(config: Config, facts: SpaceFacts) -> Replay:
-    rows = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps)
+def _make_replay(config: Config, stream: EnvStream) -> Replay:
+    n, facts = config.num_envs, stream.facts
+    rows = rows_per_lane(config.buffer_size, n, config.n_steps)
     return Replay(
-        Ring(config.num_envs, rows),
-        RowStore(config.num_envs, rows, facts.obs_shape, facts.obs_dtype),
+        Ring(n, rows),
+        RowStore(n, rows, facts.obs_shape, facts.obs_dtype),
         UniformSampler(derive(config.seed, SAMPLE)),
+        masks=None if stream.mask is None else RowStore(n, rows, (facts.num_actions,), np.bool_),
         n_steps=config.n_steps,
         gamma=config.gamma,
+    )
+
+
+def _make_normalizer(
+    config: Config, online: FlatParameters, replay: Replay, stream: EnvStream
+) -> Normalizer | None:
+    if not (config.normalize_observation or config.normalize_reward):
+        return None
+    assert isinstance(online.module, QNetwork)
+    assert online.module.statistics is not None
+    return Normalizer(
+        online.module.statistics,
+        replay,
+        ObsStatistics(stream.facts.obs_shape) if config.normalize_observation else None,
+        ReturnStatistics(config.num_envs, config.gamma) if config.normalize_reward else None,
     )
 
 
@@ -252,6 +261,8 @@ def _make_learner(config: Config, online: FlatParameters) -> Learner:
 
 
 def _make_epsilon(config: Config):
+    if config.exploration == "ladder":
+        return LadderEpsilon(config.ladder_epsilon, config.ladder_alpha, config.num_envs)
     first, last = config.exploration_initial_eps, config.exploration_final_eps
     if config.exploration_decay is not None:
         return EpisodicEpsilon(first, last, config.exploration_decay)
@@ -275,6 +286,7 @@ def _make_recorder(
     make_display: Callable[[Config], Display],
     online: FlatParameters,
     description: dict,
+    hooks: Hooks,
 ) -> RunRecorder:
     folder = create_folder(config, _device_name(config.device))
     sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
@@ -284,6 +296,7 @@ def _make_recorder(
         sinks,
         lambda path: save_weights(path, online.named_tensors(), description),
         _make_budget(config).fraction,
+        hooks.on_evaluation,
     )
 
 

@@ -6,43 +6,62 @@ import math
 
 import torch
 
-from fastdqn.acting import SpaceFacts, make_envs, read_spaces
+from fastdqn.acting import (
+    EnvError,
+    EnvFacts,
+    EnvRecipe,
+    Factory,
+    UnknownEnvError,
+    look,
+    nearest,
+    registered,
+)
 from fastdqn.config import Config
 from fastdqn.memory import available_bytes
+from fastdqn.presets import PRESETS
 from fastdqn.record.folder import folder_problem
 from fastdqn.replay import Ring, rows_per_lane
 
 
-def check(config: Config, spaces: SpaceFacts | None = None, look: bool = True) -> list[str]:
+def check(
+    config: Config, facts: EnvFacts | None = None, factory: Factory | None = None
+) -> list[str]:
     """Every mistake in config and around it, one line each; nothing large is allocated.
 
-    spaces  of environments that are there already; None: one is made of env_id and closed again
-    look    at the environment; False where its name is known to be wrong
+    facts    of environments that are there already; None: one is made and closed again
+    factory  makes one, in place of env_id
+    Raises EnvError where its reset fails, and there is no other mistake.
     """
     if lines := config.type_problems():
         return lines  # values of other types than promised can be asked nothing more
     around = (_device_problem(config), _tensorboard_problem(config), _folder_problem(config))
     lines = [*config.problems(), *(line for line in around if line)]
-    if not look:
-        return lines
     try:
-        facts = spaces or probe(config)
+        facts = facts or look(recipe(config, factory))
+    except UnknownEnvError as error:
+        return [*lines, _unknown_name(config.env_id) or str(error)]
     except ValueError as error:
         return [*lines, str(error)]
+    except EnvError:
+        if not lines:
+            raise
+        return lines
     return lines or _memory_problems(config, facts)
 
 
-def probe(config: Config) -> SpaceFacts:
-    """Read the spaces of env_id from one environment, made and closed again.
+def _unknown_name(name: str) -> str | None:
+    """The line for a name that may have been meant for a preset's."""
+    near = " or ".join(filter(None, (nearest(name, PRESETS), nearest(name, registered()))))
+    if ":" in name or not near:
+        return None
+    return f"no preset or environment is called {name!r}: did you mean {near}?"
 
-    Raises ValueError, one line, where it cannot be made or trained on.
-    """
-    in_process = "sync" if config.vectorization == "async" else config.vectorization
-    envs = make_envs(config.env_id, 1, in_process)
-    try:
-        return read_spaces(envs.single_observation_space, envs.single_action_space)
-    finally:
-        envs.close()
+
+def recipe(config: Config, factory: Factory | None = None) -> EnvRecipe:
+    """How the lanes of a run are made: of env_id, or by a factory."""
+    return EnvRecipe(
+        factory or config.env_id, config.vectorization, config.env_kwargs, config.wrapper
+    )
 
 
 def _device_problem(config: Config) -> str | None:
@@ -73,7 +92,7 @@ def _folder_problem(config: Config) -> str | None:
     return None if config.run_dir is None else folder_problem(config.run_dir)
 
 
-def _memory_problems(config: Config, facts: SpaceFacts) -> list[str]:
+def _memory_problems(config: Config, facts: EnvFacts) -> list[str]:
     """Refuse what is larger than memory before a byte of it is allocated."""
     room = available_bytes()
     if room is None:
@@ -88,7 +107,7 @@ def _memory_problems(config: Config, facts: SpaceFacts) -> list[str]:
     needed = network + replay_bytes(config, facts)
     if needed <= room:
         return []
-    row = _obs_bytes(facts) + Ring.BYTES_PER_ROW
+    row = _row_bytes(facts)
     batch = network + 2 * _obs_bytes(facts) * config.batch_size
     fits = ((room - batch) // (row * config.num_envs) - config.n_steps) * config.num_envs
     return [
@@ -97,21 +116,20 @@ def _memory_problems(config: Config, facts: SpaceFacts) -> list[str]:
     ]
 
 
-def replay_bytes(config: Config, facts: SpaceFacts) -> int:
+def replay_bytes(config: Config, facts: EnvFacts) -> int:
     """Host memory that the replay of a run takes: its rows, and one batch."""
     rows = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps) * config.num_envs
-    obs = _obs_bytes(facts)
-    return rows * (obs + Ring.BYTES_PER_ROW) + 2 * obs * config.batch_size
+    return rows * _row_bytes(facts) + 2 * _obs_bytes(facts) * config.batch_size
 
 
-def network_weights(config: Config, facts: SpaceFacts) -> int:
+def network_weights(config: Config, facts: EnvFacts) -> int:
     """Weights of the MLP and its head, counted without making them."""
     outputs = facts.num_actions + (1 if config.dueling else 0)
     sizes = (math.prod(facts.obs_shape), *config.hidden_sizes, outputs)
     return sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes))
 
 
-def network_bytes(config: Config, facts: SpaceFacts) -> int:
+def network_bytes(config: Config, facts: EnvFacts) -> int:
     """Memory of the learner: weights, gradient, target, Adam's two moments, and, while it is
     prepared, a copy of all but the target; the dueling head's constant matrix, twice; and what
     a batch leaves for the backward pass: each layer's output and its gradient."""
@@ -120,5 +138,10 @@ def network_bytes(config: Config, facts: SpaceFacts) -> int:
     return 4 * (9 * network_weights(config, facts) + combine + 3 * config.batch_size * units)
 
 
-def _obs_bytes(facts: SpaceFacts) -> int:
+def _obs_bytes(facts: EnvFacts) -> int:
     return facts.obs_dtype.itemsize * math.prod(facts.obs_shape)
+
+
+def _row_bytes(facts: EnvFacts) -> int:
+    mask = facts.num_actions if facts.has_masks else 0
+    return _obs_bytes(facts) + Ring.BYTES_PER_ROW + mask

@@ -96,24 +96,20 @@ def _train(args: list[str]) -> int:
     from fastdqn import api, checks, commands
     from fastdqn.session import RUN_FAILURES
 
-    default, lines = Config(), []
-    try:
-        default = api.preset(name or "")
-    except ConfigError as error:
-        lines = error.lines
+    default = api.preset(name or "")
     chosen, mistakes = options.parse(rest, TrainOptions(default), f"fastdqn train {name}")
     if chosen.config.preset != default.preset:
         mistakes.append(f"--preset only labels a run: fastdqn train {chosen.config.preset} ...")
-    if lines or mistakes:
-        # The environment is looked at only if its name is right: no second line about it.
-        others = checks.check(chosen.config, look=not lines)
-        raise ConfigError([*lines, *mistakes, *others])
-    if chosen.dry_run:
-        print(commands.plan(chosen.config))
-        return 0
+    if mistakes:
+        raise ConfigError([*mistakes, *checks.check(chosen.config)])
     try:
+        if chosen.dry_run:
+            print(commands.plan(chosen.config))
+            return 0
         trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
     except RUN_FAILURES as error:
+        if trace := getattr(error, "trace", ""):
+            print(trace.rstrip(), file=sys.stderr)
         print(f"error: {_printable(str(error))}", file=sys.stderr)
         return 1
     if not chosen.quiet:

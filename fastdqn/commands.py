@@ -8,10 +8,11 @@ from pathlib import Path
 import gymnasium
 
 from fastdqn import build, checks
-from fastdqn.acting import EnvError
-from fastdqn.api import Trained, evaluate, weights_path
+from fastdqn.acting import EnvError, EnvRecipe, look
+from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.config import Config, ConfigError
 from fastdqn.record.files import to_json, write_whole
+from fastdqn.resolve import preview
 from fastdqn.session import replay_ratio
 
 
@@ -19,7 +20,7 @@ def plan(config: Config) -> str:
     """What a run would do: resolved options, memory, replay ratio. Raises ConfigError."""
     if lines := checks.check(config):
         raise ConfigError(lines)
-    resolved, facts = build.preview(config)
+    resolved, facts = preview(config)
     values = json.loads(resolved.to_json())
     width = max(map(len, values))
     return "\n".join(
@@ -49,16 +50,20 @@ def evaluate_run(
     try:
         path = weights_path(run, weights)
         policy, description = build.load_policy(path)
-        env_id = env_id or _env_of(path)
-        _require_same_spaces(env_id, description)
+        recipe = _recipe_of(path, env_id)
+        _require_same_spaces(recipe, description)
     except (OSError, ValueError) as error:
         raise ConfigError([*lines, *str(error).split("\n")]) from None
     if lines:
         raise ConfigError(lines)
     try:
-        kwargs = {"render_mode": "human"} if render else {}
-        evaluation = evaluate(
-            policy, env_id, episodes=episodes, max_steps=max_steps, seed=seed, **kwargs
+        evaluation = evaluate_recipe(
+            policy,
+            recipe,
+            episodes=episodes,
+            max_steps=max_steps,
+            seed=seed,
+            render_mode="human" if render else None,
         )
         result = evaluation.summary()
         text = to_json(result, indent=2)
@@ -69,7 +74,7 @@ def evaluate_run(
     if json:
         return text
     return (
-        f"{env_id}: return {result['mean_return']:.1f} +- {result['std_return']:.1f} over "
+        f"{recipe}: return {result['mean_return']:.1f} +- {result['std_return']:.1f} over "
         f"{result['episodes']} greedy episodes (least {result['min_return']:.1f}, "
         f"{result['cut_episodes']} cut at the step cap)\nweights: {path}"
     )
@@ -105,18 +110,21 @@ def _may_write(path: Path) -> bool:
         return False
 
 
-def _env_of(weights: Path) -> str:
-    config = weights.parent / "config.json"
-    if not config.is_file():
-        raise ValueError(f"{config} does not exist: name the environment with --env-id")
-    return Config.from_json(config.read_text()).env_id
+def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
+    """The environment that a run was trained on, as it was made; another id has none of that."""
+    if env_id is not None:
+        return EnvRecipe(env_id)
+    path = weights.parent / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: name the environment with --env-id")
+    return checks.recipe(Config.from_json(path.read_text()))
 
 
-def _require_same_spaces(env_id: str, description: dict) -> None:
-    facts = checks.probe(Config(env_id=env_id))
+def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:
+    facts = look(recipe)
     learned = (tuple(description["obs_shape"]), description["num_actions"])
     if learned != (facts.obs_shape, facts.num_actions):
         raise ValueError(
-            f"{env_id} has observations {facts.obs_shape} and {facts.num_actions} actions; these "
+            f"{recipe} has observations {facts.obs_shape} and {facts.num_actions} actions; these "
             f"weights were trained on {learned[0]} and {learned[1]}"
         )

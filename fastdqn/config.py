@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, get_type_hints
 
@@ -20,6 +20,10 @@ class Config:
 
     env_id: str = "CartPole-v1"
     """Id of a registered Gymnasium environment, 'module:Name-v0' to import its module first."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of its constructor: size=8 slippery=False."""
+    wrapper: tuple[str, ...] = ()
+    """Wrappers of each lane, the first innermost: my_package:MyWrapper, or one of Gymnasium's."""
     preset: str = "default"
     """Name that the settings started from; it only labels the run."""
 
@@ -31,8 +35,10 @@ class Config:
     """Episodes after which the run ends, if the steps do not end it first."""
     seed: int = 1
     """Of environments, exploration, sampling and initial weights."""
-    vectorization: Literal["auto", "native", "sync", "async"] = "auto"
+    vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
     """How lanes are stepped; auto: the environment's own vector class, else one after another."""
+    env_batch_size: int | None = None
+    """Lanes whose answers a call waits for, with async and envpool; None: all of them."""
 
     learning_rate: float = 5e-4
     """Of Adam."""
@@ -62,7 +68,17 @@ class Config:
     """Dueling head: state value plus centred advantages."""
     hidden_sizes: tuple[int, ...] = (120, 84)
     """Units of each hidden layer."""
+    normalize_observation: bool = False
+    """Bring each number of an observation to mean 0 and deviation 1, by what was seen so far."""
+    normalize_reward: bool = False
+    """Divide rewards by the deviation of the discounted return; the record keeps true ones."""
 
+    exploration: Literal["schedule", "ladder"] = "schedule"
+    """One epsilon that falls by schedule, or a constant one for each environment (Ape-X)."""
+    ladder_epsilon: float = 0.4
+    """Of the ladder: lane i explores with ladder_epsilon^(1 + ladder_alpha i/(num_envs - 1))."""
+    ladder_alpha: float = 7.0
+    """Of the ladder: how much less the last lane explores than the first."""
     exploration_initial_eps: float = 1.0
     """Chance of a random action at first."""
     exploration_final_eps: float = 0.05
@@ -96,8 +112,9 @@ class Config:
 
     def __post_init__(self):
         object.__setattr__(self, "train_frequency", as_fraction(self.train_frequency))
-        if isinstance(self.hidden_sizes, list):
-            object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        for name in ("hidden_sizes", "wrapper"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, hint in _HINTS.items():  # gamma=1 is the number 1.0 to every kernel and tensor
             value = getattr(self, name)
             if hint in (float, float | None) and type(value) is int and abs(value) < 1 << 53:

@@ -1,10 +1,11 @@
 """Options: command-line words into a dataclass, by tyro, with all mistakes collected as lines."""
 
+import ast
 import contextlib
 import io
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
@@ -31,6 +32,19 @@ def _fraction_rule(info):
         instance_from_str=lambda words: _parse_fraction(words[0]),
         is_instance=lambda value: isinstance(value, Fraction),
         str_from_instance=lambda value: [str(value)],
+    )
+
+
+@_REGISTRY.primitive_rule
+def _kwargs_rule(info):
+    if get_origin(info.type) is not dict:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=VALUE",
+        instance_from_str=lambda words: dict(map(_parse_kwarg, words)),
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [f"{name}={given!r}" for name, given in value.items()],
     )
 
 
@@ -105,3 +119,20 @@ def _parse_fraction(word: str) -> Fraction:
     if not isinstance(value, Fraction):
         raise ValueError(f"{word!r} is neither a number nor a fraction such as 1/3")
     return value
+
+
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+
+
+def _parse_kwarg(word: str) -> tuple[str, Any]:
+    """'size=8' to ('size', 8): a Python literal where it is one, else the text itself."""
+    name, equals, text = word.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"{word!r} is not NAME=VALUE")
+    if text.lower() in _WORDS:
+        return name, _WORDS[text.lower()]
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return name, text
+    return name, list(value) if isinstance(value, tuple) else value

@@ -57,6 +57,7 @@ _SHARE = Limit(0, 1)
 _POSITIVE = Limit(0, open=True)
 _LIMITS = {
     "num_envs": Limit(1, 1 << 20),
+    "env_batch_size": Limit(1, 1 << 20),
     "total_timesteps": _COUNT,
     "total_episodes": _COUNT,
     "seed": Limit(0, (1 << 63) - 1),
@@ -71,6 +72,8 @@ _LIMITS = {
     "n_steps": Limit(1, 1 << 16),
     "max_grad_norm": _POSITIVE,
     "hidden_sizes": Limit(1, 1 << 20),
+    "ladder_epsilon": _SHARE,
+    "ladder_alpha": Limit(0, 1e6),
     "exploration_initial_eps": _SHARE,
     "exploration_final_eps": _SHARE,
     "exploration_fraction": _SHARE,
@@ -112,7 +115,10 @@ def _conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     )
     yield (
         "total_timesteps exploration_decay",
-        steps is None and episodes is not None and c.exploration_decay is None,
+        steps is None
+        and episodes is not None
+        and c.exploration_decay is None
+        and c.exploration == "schedule",
         "exploration_fraction is a share of total_timesteps, which is None: set it, or "
         "exploration_decay",
     )
@@ -135,6 +141,23 @@ def _conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
         and steps // c.train_frequency <= min(c.learning_starts, steps) // c.train_frequency,
         f"learning_starts is {c.learning_starts}, total_timesteps only {steps}: with an update "
         f"every {c.train_frequency} steps, nothing would be learned",
+    )
+    yield (
+        "env_batch_size num_envs",
+        c.env_batch_size is not None and c.env_batch_size > c.num_envs,
+        f"env_batch_size is {c.env_batch_size}, num_envs only {c.num_envs}: a call cannot wait for "
+        "more environments than there are",
+    )
+    yield (
+        "env_batch_size",
+        c.env_batch_size not in (None, c.num_envs) and c.vectorization not in ("async", "envpool"),
+        f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} answers for all "
+        f"{c.num_envs} environments together; async and envpool may answer for some first",
+    )
+    yield (
+        "exploration_decay",
+        c.exploration == "ladder" and c.exploration_decay is not None,
+        "exploration ladder is constant, and exploration_decay is set: choose one of them",
     )
     windows = c.num_envs * (c.n_steps - 1)
     yield (
@@ -163,10 +186,21 @@ def _is_instance(value, hint) -> bool:
     if get_origin(hint) is Literal:
         return isinstance(value, str) and value in get_args(hint)
     if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_is_instance(v, int) for v in value)
+        return isinstance(value, tuple) and all(_is_instance(v, get_args(hint)[0]) for v in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and _is_json(value)
     if hint in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, int | float) if hint is float else isinstance(value, hint)
+
+
+def _is_json(value: Any) -> bool:
+    """Whether config.json can hold the value, and give it back as it is."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(v) for key, v in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def spell(hint) -> str:
@@ -176,7 +210,9 @@ def spell(hint) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(get_args(hint))
     if get_origin(hint) is tuple:
-        return "whole numbers"
+        return "whole numbers" if get_args(hint)[0] is int else "names such as my_package:MyWrapper"
+    if get_origin(hint) is dict:
+        return "names with plain values, such as size=8 slippery=False"
     names = {
         int: "a whole number",
         float: "a number",

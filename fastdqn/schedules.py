@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 
 def ticks(before: int, now: int, per: int | Fraction) -> int:
     """How often a thing done every `per` steps falls due while the count goes from before to now.
@@ -66,3 +68,16 @@ class EpisodicEpsilon:
 
     def __call__(self, steps: int, episodes: int) -> float:
         return max(self.final, self.initial * self.decay**episodes)
+
+
+class LadderEpsilon:
+    """One constant a lane, from epsilon down to epsilon^(1 + alpha): [N] float64.
+
+    Horgan et al. 2018 (arXiv 1803.00933), section 4.1; a single lane explores with epsilon.
+    """
+
+    def __init__(self, epsilon: float, alpha: float, num_lanes: int):
+        self._per_lane = epsilon ** (1.0 + alpha * np.arange(num_lanes) / max(num_lanes - 1, 1))
+
+    def __call__(self, steps: int, episodes: int) -> np.ndarray:
+        return self._per_lane

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import time
+import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,10 @@ class Evaluations:
                 policy or self._policy, self._stream, self._episodes, self._max_steps, seed
             )
         except (NonFiniteError, EnvError) as error:
-            raise type(error)(f"in an evaluation: {error}") from error
+            told = type(error)(f"in an evaluation: {error}")
+            if isinstance(told, EnvError):
+                told.trace = getattr(error, "trace", "")
+            raise told from error
 
 
 @dataclass
@@ -62,7 +66,8 @@ class Session:
 def run_session(session: Session) -> dict[str, Any]:
     """Train, save, evaluate; returns the summary, which is in the run folder too.
 
-    A run that fails leaves its record and a summary that says why, and no last weights.
+    A run that fails leaves its record up to there, the traceback, a summary that says why, and
+    the last weights if they are finite.
     """
     recorder, run, config = session.recorder, session.run, session.config
     recorder.say(
@@ -70,17 +75,18 @@ def run_session(session: Session) -> dict[str, Any]:
         f"learner on {config.device} ({config.capture}, threads: {config.threads}); "
         + replay_ratio(config)
     )
+    if run.stream.num_ready < run.stream.num_lanes:
+        recorder.say(
+            f"{run.stream.num_ready} of {run.stream.num_lanes} lanes are waited for: they answer "
+            "in an order of their own, so equal seeds need not give equal bits"
+        )
     began = time.perf_counter()
     try:
         reason = local.train(run)
     except KeyboardInterrupt:
         reason = "interrupted"
-    except BaseException as error:  # an environment may raise anything, SystemExit included
-        reason = f"failed: {error}" if isinstance(error, RUN_FAILURES) else f"failed: {error!r}"
-        with contextlib.suppress(OSError):
-            recorder.summary(_summary(session, reason, time.perf_counter() - began, None))
-        if isinstance(error, SystemExit):
-            raise EnvError(f"the environment left the program with {error!r}") from error
+    except BaseException as error:  # hooks and torsos of anyone's may raise anything
+        _record_failure(session, error, time.perf_counter() - began)
         raise
     recorder.save_last()
     run.laps.lap("save")
@@ -91,6 +97,24 @@ def run_session(session: Session) -> dict[str, Any]:
         summary = _summary(session, reason, wall, _final_evaluation(session))
         recorder.summary(summary)
     return summary
+
+
+def _record_failure(session: Session, error: BaseException, wall: float) -> None:
+    """Complete the record as far as it goes; what else fails here must not hide the error."""
+    recorder = session.recorder
+    reason = f"failed: {error}" if isinstance(error, RUN_FAILURES) else f"failed: {error!r}"
+    trace = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
+    for record in (
+        lambda: local.report(session.run, final=True),
+        recorder.save_last,  # after the report, which refuses a loss that is not finite
+    ):
+        try:
+            record()
+        except Exception:  # the disk, or the loss: said already, or said next
+            break
+    with contextlib.suppress(OSError):
+        recorder.summary(_summary(session, reason, wall, None))
+        recorder.failure(trace)
 
 
 def replay_ratio(config: Config) -> str:

@@ -14,7 +14,7 @@ from test_loop import Poisoned, small
 
 import fastdqn
 from fastdqn import ConfigError, cli
-from fastdqn.acting import EnvError, EnvStream, NonFiniteError, make_envs
+from fastdqn.acting import EnvError, EnvRecipe, EnvStream, NonFiniteError
 from fastdqn.record import files
 from fastdqn.record.console import PlainLines, Unfailing
 from fastdqn.record.files import WriteError, write_whole
@@ -50,14 +50,21 @@ def raise_(error: BaseException):
 
 
 @pytest.mark.parametrize(
-    ("error", "raised"),
-    [(RuntimeError("boom"), RuntimeError), (SystemExit(0), EnvError), (KeyError("k"), KeyError)],
+    ("error", "said"),
+    [
+        (RuntimeError("boom"), "RuntimeError: boom"),
+        (SystemExit(0), "SystemExit: 0"),
+        (KeyError("k"), "KeyError: 'k'"),
+    ],
 )
-def test_an_environment_that_fails_leaves_a_summary_that_says_so(tmp_path, error, raised):
+def test_an_environment_that_fails_leaves_a_summary_that_says_so(tmp_path, error, said):
     envs = SyncVectorEnv([lambda: Failing(lambda: raise_(error))] * 4)
-    with pytest.raises(raised):
+    with pytest.raises(EnvError, match=said):
         fastdqn.train(small(tmp_path), envs)
-    assert summary_of(tmp_path)["exit_reason"].startswith("failed: ")
+    reason = summary_of(tmp_path)["exit_reason"]
+    assert reason.startswith("failed: lane 0, step 5 (seed ")
+    assert reason.endswith(said)
+    assert said in (tmp_path / "run" / "traceback.txt").read_text()
 
 
 def test_an_environment_that_leaves_the_program_is_no_success(tmp_path, capsys):
@@ -67,7 +74,7 @@ def test_an_environment_that_leaves_the_program_is_no_success(tmp_path, capsys):
         assert cli.main(["train", "Leaving-v0", *words, str(tmp_path / "run")]) == 1
     finally:
         del gymnasium.registry["Leaving-v0"]
-    assert capsys.readouterr().err.startswith("error: the environment left the program")
+    assert "error: lane 0, step 5 (seed " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_constructor_that_raises_is_one_line_with_the_id(capsys):
@@ -149,7 +156,7 @@ def test_a_terminal_that_is_gone_ends_no_run():
         (lambda envs: {"envs": envs, "eval_envs": envs}, "eval_envs are the envs"),
         (lambda envs: {"envs": gymnasium.make("CartPole-v1")}, "envs is no VectorEnv"),
         (
-            lambda envs: {"envs": envs, "eval_envs": make_envs("Acrobot-v1", 2)},
+            lambda envs: {"envs": envs, "eval_envs": EnvRecipe("Acrobot-v1").make(2)},
             "eval_envs have other spaces",
         ),
     ],

@@ -81,7 +81,9 @@ def test_the_policy_is_given_the_scheduled_epsilon(tmp_path, monkeypatch):
     given = []
     act = Policy.act
     monkeypatch.setattr(
-        Policy, "act", lambda self, obs, epsilon: given.append(epsilon) or act(self, obs, epsilon)
+        Policy,
+        "act",
+        lambda self, obs, epsilon, mask: given.append(epsilon) or act(self, obs, epsilon),
     )
     run_loop(small(tmp_path, exploration_fraction=0.5, exploration_final_eps=0.1, num_envs=7))
     assert given[0] == 1.0
@@ -129,7 +131,6 @@ def test_evaluating_changes_nothing_that_is_learned(tmp_path):
 
 def test_no_lane_is_the_copy_of_another(tmp_path):
     session = build.build(small(tmp_path, vectorization="sync"), lambda _: Silent())
-    session.run.stream.start(session.run.seed)
     obs = session.run.stream.obs
     session.close()
     assert len(np.unique(obs, axis=0)) == len(obs)

@@ -9,30 +9,31 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from fastdqn.acting import make_envs, nearest, read_spaces, resolve_vectorization
+from fastdqn.acting import EnvRecipe, nearest, read_spaces
+from fastdqn.acting.observations import short
 
 DISCRETE = spaces.Discrete(2)
 BOX = spaces.Box(-1, 1, (3,), np.float32)
 
 
 def test_auto_takes_the_native_class_where_there_is_one():
-    assert resolve_vectorization("CartPole-v1", "auto") == "native"
-    assert resolve_vectorization("MountainCar-v0", "auto") == "sync"
-    assert resolve_vectorization("CartPole-v1", "async") == "async"
-    envs = make_envs("CartPole-v1", 3)
+    assert EnvRecipe("CartPole-v1", "auto").resolve() == "native"
+    assert EnvRecipe("MountainCar-v0", "auto").resolve() == "sync"
+    assert EnvRecipe("CartPole-v1", "async").resolve() == "async"
+    envs = EnvRecipe("CartPole-v1").make(3)
     assert isinstance(envs.unwrapped, CartPoleVectorEnv)
     assert envs.num_envs == 3
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_sync_environments_get_the_autoreset_mode_asked_for(mode):
-    envs = make_envs("MountainCar-v0", 2, "sync", mode)
+    envs = EnvRecipe("MountainCar-v0", "sync").make(2, autoreset_mode=mode)
     assert isinstance(envs, SyncVectorEnv)
     assert (envs.num_envs, envs.autoreset_mode) == (2, mode)
 
 
 def test_async_environments_are_made_where_asked_for():
-    envs = make_envs("MountainCar-v0", 1, "async")
+    envs = EnvRecipe("MountainCar-v0", "async").make(1)
     assert isinstance(envs, AsyncVectorEnv)
     envs.close()
 
@@ -61,13 +62,13 @@ def refusal(function, *args) -> str:
 
 @pytest.mark.parametrize("wrong", ["CartPol-v1", "cartpole-v1", "Cart-Pole-v1"])
 def test_an_unknown_id_is_answered_with_the_nearest(wrong):
-    text = refusal(make_envs, wrong, 1)
+    text = refusal(EnvRecipe(wrong).make, 1)
     assert text.startswith(f"no environment is registered as '{wrong}'")
     assert "did you mean CartPole-v1" in text
 
 
 def test_an_id_like_no_other_is_refused_in_one_line():
-    text = refusal(make_envs, "Zzzzzz-v0", 1)
+    text = refusal(EnvRecipe("Zzzzzz-v0").make, 1)
     assert "'Zzzzzz-v0'" in text
     assert "did you mean" not in text
 
@@ -78,12 +79,12 @@ def test_nearest_ignores_case_and_may_find_nothing():
 
 
 def test_native_where_there_is_none_names_the_alternatives():
-    text = refusal(make_envs, "MountainCar-v0", 1, "native")
+    text = refusal(EnvRecipe("MountainCar-v0", "native").make, 1)
     assert "--vectorization sync or async" in text
 
 
 def test_a_module_that_is_missing_is_named():
-    text = refusal(make_envs, "no_such_module_here:Game-v0", 1)
+    text = refusal(EnvRecipe("no_such_module_here:Game-v0").make, 1)
     assert "cannot import 'no_such_module_here'" in text
 
 
@@ -92,14 +93,14 @@ def test_a_package_that_is_missing_is_named_with_its_pip_line(register):
         raise gymnasium.error.DependencyNotInstalled("run `pip install \n some-package`")
 
     register("NeedsAPackage-v0", needs_a_package)
-    text = refusal(make_envs, "NeedsAPackage-v0", 1)
+    text = refusal(EnvRecipe("NeedsAPackage-v0").make, 1)
     assert text.startswith("NeedsAPackage-v0 needs a package that is missing")
     assert "pip install some-package" in text
 
 
 def test_an_argument_that_the_environment_does_not_take_is_refused():
     with pytest.raises(ValueError, match=r"MountainCar-v0 cannot be made: .*no_such_argument"):
-        make_envs("MountainCar-v0", 1, "sync", no_such_argument=1)
+        EnvRecipe("MountainCar-v0", kwargs={"no_such_argument": 1}).make(1)
 
 
 @pytest.mark.parametrize(
@@ -108,21 +109,22 @@ def test_an_argument_that_the_environment_does_not_take_is_refused():
         (BOX, spaces.Box(-1, 1, (2,)), "continuous"),
         (BOX, spaces.MultiDiscrete([2, 3]), "not Discrete"),
         (BOX, spaces.MultiBinary(3), "not Discrete"),
-        (spaces.Dict(a=BOX), DISCRETE, "FlattenObservation"),
-        (spaces.Tuple([BOX]), DISCRETE, "FlattenObservation"),
-        (spaces.Discrete(16), DISCRETE, "FlattenObservation"),
+        (spaces.Text(4), DISCRETE, "TransformObservation"),
+        (spaces.Sequence(BOX), DISCRETE, "TransformObservation"),
+        (spaces.Graph(BOX, None), DISCRETE, "TransformObservation"),
+        (spaces.OneOf([BOX, DISCRETE]), DISCRETE, "TransformObservation"),
         (spaces.Box(0, 1, (0, 4)), DISCRETE, "holds no numbers"),
     ],
 )
 def test_a_space_that_cannot_be_trained_on_is_named_with_the_remedy(observation, action, says):
     text = refusal(read_spaces, observation, action)
     assert says in text
-    assert str(observation if action is DISCRETE else action) in text
+    assert short(observation if action is DISCRETE else action) in text
 
 
 def test_two_bad_spaces_are_both_named():
-    text = refusal(read_spaces, spaces.Discrete(16), spaces.Box(-1, 1, (2,)))
-    assert "Discrete(16) is not a Box" in text
+    text = refusal(read_spaces, spaces.Text(16), spaces.Box(-1, 1, (2,)))
+    assert "Text(1, 16" in text
     assert "is continuous" in text
 
 

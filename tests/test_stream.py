@@ -71,7 +71,7 @@ def up_to(step: Step, taken, limit: int) -> Step:
     return Step(
         *(column[made] for column in step[:6]),
         *(column[begun] for column in step[6:8]),
-        *(column[ended] for column in step[8:]),
+        *(column[ended] for column in step[8:11]),
     )
 
 

@@ -1,27 +1,31 @@
 """Environments: making them, stepping them, telling transitions from starts."""
 
-from fastdqn.acting.make import (
-    VECTORIZATIONS,
-    find_spec,
-    make_envs,
-    nearest,
-    registered,
-    resolve_vectorization,
-)
-from fastdqn.acting.spaces import SpaceFacts, read_spaces
-from fastdqn.acting.stream import EnvError, EnvStream, NonFiniteError, Step
+from fastdqn.acting.failures import EnvError, NonFiniteError
+from fastdqn.acting.look import limit_of, look
+from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
+from fastdqn.acting.names import UnknownEnvError, find_spec, nearest, registered
+from fastdqn.acting.observations import ObsReader
+from fastdqn.acting.spaces import EnvFacts, read_spaces
+from fastdqn.acting.statistics import ObsStatistics, ReturnStatistics
+from fastdqn.acting.stream import EnvStream, Step
 
 __all__ = [
     "VECTORIZATIONS",
     "EnvError",
+    "EnvFacts",
+    "EnvRecipe",
     "EnvStream",
+    "Factory",
     "NonFiniteError",
-    "SpaceFacts",
+    "ObsReader",
+    "ObsStatistics",
+    "ReturnStatistics",
     "Step",
+    "UnknownEnvError",
     "find_spec",
-    "make_envs",
+    "limit_of",
+    "look",
     "nearest",
     "read_spaces",
     "registered",
-    "resolve_vectorization",
 ]

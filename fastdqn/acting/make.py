@@ -1,108 +1,216 @@
-"""Making vector environments by id, with errors that say what to do."""
+"""Making vector environments of an id or a factory, with errors that say what to do."""
 
 import contextlib
-import difflib
 import signal
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AutoresetMode, VectorEnv
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-VECTORIZATIONS = ("auto", "native", "sync", "async")
-_GYMNASIUM_MODES = {"native": "vector_entry_point", "sync": "sync", "async": "async"}
+from fastdqn.acting.failures import one_line
+from fastdqn.acting.names import find_spec, find_wrapper, nearest
 
-
-def resolve_vectorization(env_id: str, vectorization: str) -> str:
-    """Turn auto into native where the environment registers a vector class, else sync."""
-    if vectorization != "auto":
-        return vectorization
-    return "native" if _has_native(find_spec(env_id)) else "sync"
+VECTORIZATIONS = ("auto", "native", "sync", "async", "envpool")
+Factory = Callable[..., gymnasium.Env]
 
 
-def find_spec(env_id: str) -> EnvSpec:
-    """Look an id up, importing 'module:' first. Raises ValueError with the nearest names."""
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            __import__(module)
-        except (ImportError, ValueError) as error:
-            raise ValueError(
-                f"env_id {env_id!r}: cannot import {module!r} ({error}); is it installed?"
-            ) from None
-    try:
-        return gymnasium.spec(name)
-    except gymnasium.error.Error as error:
-        near = nearest(name, registered())
-        hint = f"did you mean {near}?" if near else str(error).split("\n")[0]
-        raise ValueError(f"no environment is registered as {env_id!r}: {hint}") from None
+@dataclass(frozen=True)
+class EnvRecipe:
+    """How the lanes of a run are made.
 
-
-def registered() -> list[str]:
-    """Every id that Gymnasium knows now."""
-    return list(gymnasium.registry)
-
-
-def nearest(name: str, known) -> str:
-    """The known names closest to one that is not known, as 'a or b'; '' if none is close."""
-    by_lower = {k.lower(): k for k in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)
-    return " or ".join(by_lower[k] for k in close)
-
-
-def make_envs(
-    env_id: str,
-    num_envs: int,
-    vectorization: str = "auto",
-    autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
-    **kwargs,
-) -> VectorEnv:
-    """Make num_envs lanes of a registered environment.
-
-    vectorization   auto, native, sync or async
-    autoreset_mode  of sync and async; a native class has its own
-    Raises ValueError, one line, where the id, a dependency or the mode is not there.
+    env            id of a registered environment, or a function that makes one
+    vectorization  auto, native (a vector class that the id registers), sync, async or envpool
+    kwargs         of the environment's constructor
+    wrappers       names, see find_wrapper(); put around each lane, the first innermost
     """
-    spec = find_spec(env_id)
-    mode = resolve_vectorization(env_id, vectorization)
-    if mode == "native" and not _has_native(spec):
-        raise ValueError(
-            f"{env_id} registers no vector environment of its own: --vectorization sync or async"
-        )
-    vector_kwargs: dict = {}
-    if mode != "native":
+
+    env: str | Factory
+    vectorization: str = "auto"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.env if isinstance(self.env, str) else getattr(self.env, "__name__", "factory")
+
+    def resolve(self) -> str:
+        """Turn auto into native where the id registers a vector class and nothing is wrapped
+        around a lane, else sync. Raises ValueError where the id does not exist."""
+        if self.vectorization != "auto":
+            return self.vectorization
+        return "native" if not self.wrappers and self._has_native() else "sync"
+
+    def make(
+        self,
+        num_envs: int,
+        *,
+        seed: int = 0,
+        env_batch_size: int | None = None,
+        autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+    ) -> VectorEnv:
+        """Make num_envs lanes.
+
+        seed, env_batch_size  of EnvPool, which takes them here; other lanes are seeded by reset()
+        autoreset_mode  of sync and async; the others have their own
+        Raises ValueError, one line, where the id, a dependency or the mode is not there.
+        """
+        mode = self.resolve()
+        if mode == "envpool":
+            return _make_envpool(self, num_envs, env_batch_size or num_envs, seed)
+        if mode == "native":
+            return self._make_native(num_envs)
+        lane = self._lane_maker(_CheckedLane if mode == "async" else None)
         # The stream copies what it keeps, so the environments need not copy it once more.
-        vector_kwargs = {"autoreset_mode": autoreset_mode, "copy": False}
-    try:
-        with _deaf_children() if mode == "async" else contextlib.nullcontext():
-            return gymnasium.make_vec(
-                env_id, num_envs, _GYMNASIUM_MODES[mode], vector_kwargs=vector_kwargs, **kwargs
+        options: Any = {"autoreset_mode": autoreset_mode, "copy": False}
+        with _named_errors(str(self)):
+            if mode == "sync":
+                return SyncVectorEnv([lane] * num_envs, **options)
+            with _deaf_children():
+                return AsyncVectorEnv([lane] * num_envs, **options)
+
+    def make_one(self, **kwargs) -> gymnasium.Env:
+        """Make a single lane, with more arguments for its constructor; raises as make() does."""
+        lane = self._lane_maker(None, **kwargs)
+        with _named_errors(str(self)):
+            return lane()
+
+    def max_episode_steps(self) -> int | None:
+        """The time limit that the id was registered with, or that kwargs set, if any."""
+        if not isinstance(self.env, str):
+            return None
+        if self.vectorization == "envpool":
+            return _envpool_limit(self)
+        return self.kwargs.get("max_episode_steps", find_spec(self.env).max_episode_steps)
+
+    def _has_native(self) -> bool:
+        if not isinstance(self.env, str):
+            return False
+        spec = find_spec(self.env)
+        return spec.vector_entry_point is not None and not spec.additional_wrappers
+
+    def _make_native(self, num_envs: int) -> VectorEnv:
+        if not self._has_native():
+            raise ValueError(
+                f"{self} registers no vector environment of its own: --vectorization sync or async"
             )
-    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
-        raise ValueError(f"{env_id} needs a package that is missing: {_one_line(error)}") from None
-    except (Exception, SystemExit) as error:  # a constructor of anyone's
+        if self.wrappers:
+            raise ValueError(
+                "a native vector environment takes no wrapper: --vectorization sync or async"
+            )
+        with _named_errors(str(self)):
+            return gymnasium.make_vec(str(self.env), num_envs, "vector_entry_point", **self.kwargs)
+
+    def _lane_maker(self, outermost: Factory | None, **more) -> Callable[[], gymnasium.Env]:
+        """A function that makes one lane; names are looked up now, where they can be reported."""
+        wrappers = [find_wrapper(name) for name in self.wrappers]
+        kwargs = {**self.kwargs, **more}
+        spec = find_spec(self.env) if isinstance(self.env, str) else None
+
+        def make_lane() -> gymnasium.Env:
+            env = gymnasium.make(spec, **kwargs) if spec is not None else self.env(**kwargs)  # pyright: ignore[reportCallIssue]
+            for wrapper in wrappers if outermost is None else [*wrappers, outermost]:
+                env = wrapper(env)
+            return env
+
+        return make_lane
+
+
+class _CheckedLane(gymnasium.Wrapper):
+    """Looks at each observation in the lane's own process: the shared memory takes any shape."""
+
+    def reset(self, **kwargs):
+        obs, info = self.env.reset(**kwargs)
+        return self._checked(obs), info
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
+
+    def _checked(self, obs):
+        space = self.observation_space
+        if isinstance(space, spaces.Box):
+            given = np.asarray(obs)
+            if given.shape != space.shape or not np.can_cast(given.dtype, space.dtype, "same_kind"):
+                raise ValueError(
+                    f"an observation is {given.dtype} {given.shape}, the space promises "
+                    f"{space.dtype} {space.shape}"
+                )
+        return obs
+
+
+def _make_envpool(recipe: EnvRecipe, num_envs: int, batch_size: int, seed: int) -> VectorEnv:
+    """EnvPool's lanes; lane i is seeded with seed + i, once for all."""
+    env_id = _envpool_id(recipe)
+    import envpool
+
+    make: Any = envpool.make  # its classes are VectorEnvs, made where no checker sees it
+    with warnings.catch_warnings(), _named_errors(env_id):
+        warnings.simplefilter("ignore")  # bounds of spaces that lose digits
+        envs = make(
+            env_id, env_type="gymnasium", num_envs=num_envs, batch_size=batch_size,
+            seed=seed % (1 << 30), **recipe.kwargs,
+        )  # fmt: skip
+        assert envs.single_observation_space is not None  # made now, warnings and all, and kept
+        return envs
+
+
+def _envpool_id(recipe: EnvRecipe) -> str:
+    """The id, if EnvPool is there, knows it, and nothing is asked that it cannot do."""
+    try:
+        import envpool
+    except ImportError:
         raise ValueError(
-            f"{env_id} cannot be made: {type(error).__name__}: {_one_line(error)}"
+            "vectorization envpool needs a package that is missing: pip install 'fastdqn[envpool]'"
         ) from None
+    if not isinstance(recipe.env, str) or recipe.wrappers:
+        raise ValueError(
+            "EnvPool makes environments by their id and wraps nothing around a lane: "
+            "--vectorization sync or async"
+        )
+    known = envpool.list_all_envs()
+    if recipe.env not in known:
+        near = nearest(recipe.env, known)
+        raise ValueError(
+            f"EnvPool has no {recipe.env!r}: "
+            + (f"did you mean {near}?" if near else "--vectorization sync or async")
+        )
+    return recipe.env
+
+
+def _envpool_limit(recipe: EnvRecipe) -> int | None:
+    envs: Any = _make_envpool(recipe, 1, 1, 0)
+    limit = envs.config.get("max_episode_steps")
+    return limit if limit is not None and limit < 1 << 30 else None
+
+
+@contextlib.contextmanager
+def _named_errors(what: str) -> Iterator[None]:
+    """Whatever a constructor of anyone's raises becomes a ValueError of one line."""
+    try:
+        yield
+    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
+        missing = " ".join(str(error).split())
+        raise ValueError(f"{what} needs a package that is missing: {missing}") from None
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{what} cannot be made: {one_line(error)}") from None
 
 
 @contextlib.contextmanager
 def _deaf_children() -> Iterator[None]:
-    """Processes started in here ignore Ctrl-C: the parent, who hears it too, ends them in order."""
+    """Processes started in here ignore Ctrl-C: the parent, who hears it too, ends them in order.
+    SIGTERM, which the parent may take as a wish to stop, simply ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    terminate = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _has_native(spec) -> bool:
-    return spec.vector_entry_point is not None and not spec.additional_wrappers
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, terminate)

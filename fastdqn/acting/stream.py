@@ -1,10 +1,15 @@
 """EnvStream: what really happened in a vector environment, told alike for every autoreset mode."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from fastdqn.acting.backends import Arrival, connect
+from fastdqn.acting.failures import EnvError, NonFiniteError, explain
+from fastdqn.acting.masks import MaskReader
+from fastdqn.acting.observations import ObsReader
 from fastdqn.acting.spaces import read_spaces
 from fastdqn.kernels import kernel
 
@@ -16,6 +21,8 @@ class Step(NamedTuple):
     terminated, truncated [M] bool · next_obs [M, *] the true last observation at an end
     start_lanes [S] int64 · start_obs [S, *]
     ended_lanes [E] int64 · returns [E] float64, undiscounted · lengths [E] int64, steps
+    next_mask [M, A], start_mask [S, A] bool: the actions allowed at next_obs and start_obs,
+    all of them where an episode ended without saying; None where there are no masks
     The arrays belong to the stream and are overwritten by the next delivery.
     """
 
@@ -30,172 +37,232 @@ class Step(NamedTuple):
     ended_lanes: np.ndarray
     returns: np.ndarray
     lengths: np.ndarray
-
-
-class NonFiniteError(ValueError):
-    """NaN or infinity came out of an environment."""
-
-
-class EnvError(RuntimeError):
-    """An environment does not do what its interface or its metadata promises."""
+    next_mask: np.ndarray | None = None
+    start_mask: np.ndarray | None = None
 
 
 class EnvStream:
     """Steps a Gymnasium VectorEnv and separates transitions from episode starts.
 
     envs  any VectorEnv; its autoreset mode is read from the instance and checked by behaviour
-    obs   [N, *] what to act on now; a lane whose next call is a reset ignores its action
+    env_batch_size  R, the lanes whose answers recv() waits for; None: all N, or what envs were
+          made with. With R < N the lanes answer in an order of their own.
+    lanes [R] int64   the lanes that wait for an action now
+    obs   [R, *]      what to act on; a lane whose next call is a reset ignores its action
+    mask  [R, A] bool the actions allowed there, as info["action_mask"] says; None without masks
     Raises ValueError where the spaces cannot be trained on.
     """
 
-    def __init__(self, envs: VectorEnv):
+    def __init__(self, envs: VectorEnv, env_batch_size: int | None = None):
         self.envs = envs
         self.facts = read_spaces(envs.single_observation_space, envs.single_action_space)
         self.autoreset_mode = _read_mode(envs)
-        n = self.num_lanes = envs.num_envs
-        self.obs = np.zeros((n, *self.facts.obs_shape), self.facts.obs_dtype)
-        self._all = np.arange(n)
+        self._reader = ObsReader(envs.single_observation_space)
+        self._backend = connect(envs, env_batch_size)
+        n, ready = envs.num_envs, self._backend.num_ready
+        if ready < n and self.autoreset_mode == AutoresetMode.DISABLED:
+            raise ValueError("lanes that answer first need an autoreset mode, not DISABLED")
+        self.num_lanes, self.num_ready = n, ready
+        self.lanes = np.arange(ready)
+        self.obs = np.zeros((ready, *self.facts.obs_shape), self.facts.obs_dtype)
+        self._masks: MaskReader | None = None
+        self._reward = np.zeros(ready, np.float32)
+        self._terminated, self._truncated = np.zeros((2, ready), np.bool_)
+        # Of each lane, whether or not it is among those that answered:
         self._action = np.zeros(n, np.int64)
-        self._sent = np.zeros(n, envs.single_action_space.dtype)
-        self._reward = np.zeros(n, np.float32)
-        self._terminated = np.zeros(n, np.bool_)
-        self._truncated = np.zeros(n, np.bool_)
-        self._ended = np.zeros(n, np.bool_)  # in the last delivery
+        self._unseen, self._ended = np.zeros((2, n), np.bool_)  # as of its last delivery
         self._returns = np.zeros(n, np.float64)
         self._lengths = np.zeros(n, np.int64)
-        self._steps = np.zeros(n, np.int64)  # of each lane since start(), for messages
+        self._steps = np.zeros(n, np.int64)  # since start(), for messages
+        self._seed: int | None = None
         _first_nonfinite(self._reward)  # compiled before anyone looks at a clock
 
+    @property
+    def mask(self) -> np.ndarray | None:
+        return None if self._masks is None else self._masks.mask
+
     def start(self, seed: int | None = None) -> Step:
-        """Reset every lane; the delivery has N starts and no transition."""
-        obs, _ = self.envs.reset(seed=seed)
-        self._receive_obs(obs)
-        for values in (self._reward, self._ended, self._returns, self._lengths, self._steps):
+        """Reset every lane; the delivery has R starts and no transition.
+
+        Raises EnvError naming lane and seed where an environment raises.
+        """
+        self._seed = seed
+        for values in (self._ended, self._returns, self._lengths, self._steps):
             values.fill(0)
-        return self._deliver(self._all[:0], self.obs[:0], self._all)
+        self._unseen.fill(True)
+        self._masks = None
+        arrival = self._ask("reset", lambda: self._backend.reset(seed))
+        if "action_mask" in arrival.info:
+            self._masks = MaskReader(self.num_ready, self.facts.num_actions)
+        return self._tell(arrival)
 
     def send(self, action: np.ndarray) -> None:
-        """Hand each lane its action [N] int64, counted from 0; async lanes begin at once."""
-        np.copyto(self._action, action)
-        np.add(self._action, self.facts.action_start, out=self._sent, casting="unsafe")
-        if isinstance(self.envs, AsyncVectorEnv):
-            self.envs.step_async(self._sent)
+        """Hand the lanes that wait their actions [R] int64, from 0; some begin at once."""
+        action = np.asarray(action)
+        if action.min() < 0 or action.max() >= self.facts.num_actions:  # C++ would hang on it
+            raise ValueError(f"actions must be from 0 to {self.facts.num_actions - 1}: {action}")
+        self._action[self.lanes] = action
+        sent = (action + self.facts.action_start).astype(self.envs.single_action_space.dtype)
+        self._ask("step", lambda: self._backend.send(self.lanes, sent))
 
     def recv(self) -> Step:
         """Wait for what send() set going.
 
-        Raises NonFiniteError naming lane and step; EnvError where the environment's
-        behaviour contradicts the autoreset mode that it declares.
+        Raises NonFiniteError naming lane and step; EnvError where an environment raises, dies, or
+        behaves in another way than the autoreset mode that it declares, naming the lane, its seed
+        and its last action.
         """
-        if isinstance(self.envs, AsyncVectorEnv):
-            obs, reward, terminated, truncated, info = self.envs.step_wait()
-        else:
-            obs, reward, terminated, truncated, info = self.envs.step(self._sent)
-        # All of it is copied: an environment may reuse its arrays, or clear them in a reset.
-        np.copyto(self._reward, reward, casting="unsafe")
-        np.copyto(self._terminated, terminated)
-        np.copyto(self._truncated, truncated)
-        self._receive_obs(obs)
-        resetting, self._ended = self._ended, self._terminated | self._truncated
-        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
-            lanes, starts, next_obs = self._split(resetting, info)
-        else:
-            lanes, starts = self._all, np.flatnonzero(self._ended)
-            next_obs = self._restart(starts, info) if len(starts) else self.obs
-        return self._deliver(lanes, next_obs, starts)
+        return self._tell(self._ask("step", self._backend.recv))
 
     def close(self) -> None:
-        self.envs.close()
+        """Close the environments, processes under way or dead included."""
+        self._backend.close()
 
-    def _split(self, resetting, info):
-        """NEXT_STEP: the lanes that ended one call ago were reset now, and made no step."""
+    def _tell(self, arrival: Arrival) -> Step:
+        """Copy what arrived, since environments may reuse their arrays, and sort it."""
+        lanes = self.lanes = arrival.lanes
+        np.copyto(self._reward, arrival.reward, casting="unsafe")
+        np.copyto(self._terminated, arrival.terminated)
+        np.copyto(self._truncated, arrival.truncated)
+        ended = self._terminated | self._truncated
+        fresh = self._unseen[lanes]  # first observations; nothing was done to get there
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            fresh |= self._ended[lanes]
+        self._unseen[lanes], self._ended[lanes] = False, ended
+        self._read(arrival.obs)
+        if self._masks is not None:
+            self._masks.read(arrival.info, lanes, ended)
+        elif "action_mask" in arrival.info:
+            raise EnvError("info['action_mask'] is given by step() and not by reset(): give both")
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            self._require_next_step(ended, fresh, arrival.info)
+            begun, last_obs, last_mask = fresh, self.obs, self.mask
+        else:
+            begun, last_obs, last_mask = fresh | ended, self.obs, self.mask
+            if ended.any():
+                last_obs, last_mask = self._restart(np.flatnonzero(ended), arrival.info)
+        return self._deliver(~fresh, begun, ended, last_obs, last_mask)
+
+    def _require_next_step(self, ended, fresh, info) -> None:
         # An end that brings final_obs was reset in the same call: its obs is of the next episode.
-        contrary = self._ended if "final_obs" in info else self._ended & resetting
+        contrary = ended if "final_obs" in info else ended & fresh
         if contrary.any():
             raise EnvError(
-                f"lane {np.flatnonzero(contrary)[0]}: an episode's end was not followed by a call "
+                f"lane {self.lanes[contrary][0]}: an episode's end was not followed by a call "
                 "that resets, although the environment declares AutoresetMode.NEXT_STEP; let its "
                 "metadata['autoreset_mode'] say what it does"
             )
-        if not resetting.any():
-            return self._all, self._all[:0], self.obs
-        lanes = np.flatnonzero(~resetting)
-        return lanes, np.flatnonzero(resetting), self.obs[lanes]
 
-    def _restart(self, ended_lanes, info) -> np.ndarray:
-        """SAME_STEP has restarted the lanes that ended, DISABLED is told to; returns [N, *]
-        the observations from before that."""
-        next_obs = self.obs.copy()
+    def _restart(self, ended: np.ndarray, info: dict) -> tuple[np.ndarray, np.ndarray | None]:
+        """SAME_STEP has restarted the lanes at the positions ended, DISABLED is told to.
+
+        returns  the observations [R, *] and masks [R, A] from before that
+        """
+        last_obs = self.obs.copy()
+        last_mask = None if self._masks is None else self._masks.before_restart(ended, info)
         if self.autoreset_mode == AutoresetMode.DISABLED:
-            if "final_obs" in info:
-                raise EnvError(
-                    f"lane {ended_lanes[0]}: an episode's end was reset in the same call, although "
-                    "the environment declares AutoresetMode.DISABLED; let its "
-                    "metadata['autoreset_mode'] say what it does"
-                )
-            # Gymnasium pops the mask from the dict and may keep it: both are made anew.
-            obs, _ = self.envs.reset(options={"reset_mask": self._ended.copy()})
-            self._receive_obs(obs)
-            moved = (self.obs != next_obs).reshape(self.num_lanes, -1).any(1) & ~self._ended
-            if moved.any():
-                raise EnvError(
-                    f"lane {np.flatnonzero(moved)[0]}: a reset of other lanes changed it, although "
-                    "the environment declares AutoresetMode.DISABLED: it must obey "
-                    "options['reset_mask']"
-                )
+            self._restart_disabled(ended, info)
         elif "final_obs" in info:
-            # An object array in Gymnasium, a dense one in ALE: lane by lane, 2 us for each end.
-            for lane in ended_lanes:
-                next_obs[lane] = info["final_obs"][lane]
+            # An object array in Gymnasium, a dense one in ALE, a dict of arrays for a Dict space.
+            self._read_final(ended, info["final_obs"], last_obs)
         else:
             raise EnvError(
-                f"lane {ended_lanes[0]}: an episode ended without infos['final_obs'], although "
-                "the environment declares AutoresetMode.SAME_STEP; let its "
+                f"lane {self.lanes[ended[0]]}: an episode ended without infos['final_obs'], "
+                "although the environment declares AutoresetMode.SAME_STEP; let its "
                 "metadata['autoreset_mode'] say what it does"
             )
-        return next_obs
+        return last_obs, last_mask
 
-    def _deliver(self, lanes, next_obs, start_lanes) -> Step:
+    def _restart_disabled(self, ended: np.ndarray, info: dict) -> None:
+        lane = self.lanes[ended[0]]
+        if "final_obs" in info:
+            raise EnvError(
+                f"lane {lane}: an episode's end was reset in the same call, although "
+                "the environment declares AutoresetMode.DISABLED; let its "
+                "metadata['autoreset_mode'] say what it does"
+            )
+        before = self.obs.copy()
+        arrival = self._ask("reset", lambda: self._backend.restart(ended))
+        self._read(arrival.obs)
+        moved = (self.obs != before).reshape(self.num_lanes, -1).any(1)
+        moved[ended] = False
+        if moved.any():
+            raise EnvError(
+                f"lane {np.flatnonzero(moved)[0]}: a reset of other lanes changed it, although "
+                "the environment declares AutoresetMode.DISABLED: it must obey "
+                "options['reset_mask']"
+            )
+        if self._masks is not None:
+            self._masks.read_some(arrival.info, ended)
+
+    def _read_final(self, ended: np.ndarray, final_obs: Any, out: np.ndarray) -> None:
+        """The true last observations, one lane at a time: 2 us for each end."""
+        one = np.empty((1, *self.facts.obs_shape), self.facts.obs_dtype)
+        for position in ended:
+            self._read(_batch_of_one(_at(final_obs, position)), one)
+            out[position] = one[0]
+
+    def _deliver(self, made, begun, ended, last_obs, last_mask) -> Step:
+        """made, begun, ended [R] bool: positions with a transition, a start, an end."""
+        every = bool(made.all())
+        here = slice(None) if every else np.flatnonzero(made)
+        lanes, next_obs = self.lanes[here], last_obs[here]
+        reward = self._reward[here]
         self._steps[lanes] += 1
-        self._check_finite(next_obs)
-        every = len(lanes) == self.num_lanes
-        action, reward, terminated, truncated = (
-            values if every else values[lanes]
-            for values in (self._action, self._reward, self._terminated, self._truncated)
-        )
+        self._raise_nonfinite("reward", reward, lanes)
+        if self.obs.dtype == np.float32:
+            self._raise_nonfinite("observation", self.obs, self.lanes)
+            if last_obs is not self.obs:
+                self._raise_nonfinite("last observation", next_obs, lanes)
         self._returns[lanes] += reward
         self._lengths[lanes] += 1
-        ended_lanes = np.flatnonzero(self._ended)
+        ended_lanes = self.lanes[ended]
         returns, lengths = self._returns[ended_lanes], self._lengths[ended_lanes]
         self._returns[ended_lanes] = 0.0
         self._lengths[ended_lanes] = 0
+        start_mask = None if self.mask is None else self.mask[begun]
         return Step(
-            lanes, action, reward, terminated, truncated, next_obs,
-            start_lanes, self.obs[start_lanes], ended_lanes, returns, lengths,
+            lanes, self._action[lanes], reward, self._terminated[here], self._truncated[here],
+            next_obs, self.lanes[begun], self.obs[begun], ended_lanes, returns, lengths,
+            None if last_mask is None else last_mask[here], start_mask,
         )  # fmt: skip
 
-    def _receive_obs(self, obs) -> None:
-        """Copy, since environments may reuse their arrays; wide types become float32 here."""
-        obs = np.asarray(obs)
-        if obs.shape != self.obs.shape:
-            raise EnvError(
-                f"observations have shape {obs.shape}, the space promises {self.obs.shape}"
-            )
-        np.copyto(self.obs, obs, casting="unsafe")
+    def _read(self, obs: Any, out: np.ndarray | None = None) -> None:
+        try:
+            self._reader.read(obs, self.obs if out is None else out)
+        except (ValueError, TypeError, LookupError) as error:
+            raise EnvError(str(error)) from error
 
-    def _check_finite(self, next_obs) -> None:
-        self._raise_nonfinite("reward", self._reward)
-        if self.obs.dtype == np.float32:
-            self._raise_nonfinite("observation", self.obs)
-            if len(next_obs) == self.num_lanes and next_obs is not self.obs:
-                self._raise_nonfinite("last observation", next_obs)
-
-    def _raise_nonfinite(self, what: str, values) -> None:
+    def _raise_nonfinite(self, what: str, values, lanes) -> None:
         flat = values.reshape(-1)
         bad = _first_nonfinite(flat)
         if bad >= 0:
-            lane = bad // (flat.size // self.num_lanes)
+            lane = lanes[bad // (flat.size // len(lanes))]
             raise NonFiniteError(f"lane {lane}, step {self._steps[lane]}: {what} is {flat[bad]}")
+
+    def _ask(self, what: str, question: Callable[[], Any]) -> Any:
+        """Let the environments answer; what they raise is told with what led to it."""
+        try:
+            return question()
+        except (Exception, SystemExit) as error:
+            failure = explain(self.envs, error)
+            told = EnvError(f"{self._place(failure.lane, what)}: {failure.line}")
+            told.trace = failure.trace
+            raise told from error
+
+    def _place(self, lane: int, what: str) -> str:
+        """Who failed, and what led to it: lane, step, seed, last action."""
+        if lane < 0:
+            return f"the environments failed in {what}() after {self._steps.max()} steps" + (
+                "" if self._seed is None else f" (seed {self._seed})"
+            )
+        own_seeds = isinstance(self.envs.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+        seed = self._seed + lane if own_seeds and self._seed is not None else self._seed
+        told = [] if seed is None else [f"seed {seed}"]
+        if what == "step":
+            told.append(f"last action {self._action[lane] + self.facts.action_start}")
+        where = "reset" if what == "reset" else f"step {self._steps[lane] + 1}"
+        return f"lane {lane}, {where}" + (f" ({', '.join(told)})" if told else "")
 
 
 def _read_mode(envs: VectorEnv) -> AutoresetMode:
@@ -204,6 +271,26 @@ def _read_mode(envs: VectorEnv) -> AutoresetMode:
     if mode is None:
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
     return AutoresetMode(mode)
+
+
+def _at(final_obs: Any, position: int) -> Any:
+    """One lane's last observation: out of an array, or out of a dict of arrays."""
+    if isinstance(final_obs, dict):
+        return {
+            key: _at(value, position)
+            for key, value in final_obs.items()
+            if not (isinstance(key, str) and key.startswith("_") and key[1:] in final_obs)
+        }
+    return final_obs[position]
+
+
+def _batch_of_one(obs: Any) -> Any:
+    """A single observation as a batch of one lane, however nested."""
+    if isinstance(obs, dict):
+        return {key: _batch_of_one(value) for key, value in obs.items()}
+    if isinstance(obs, tuple):
+        return tuple(_batch_of_one(value) for value in obs)
+    return np.asarray(obs)[None]
 
 
 @kernel

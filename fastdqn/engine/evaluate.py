@@ -28,7 +28,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    policy: Callable[[np.ndarray], np.ndarray],
+    policy: Callable[..., np.ndarray],
     stream: EnvStream,
     episodes: int,
     max_steps: int,
@@ -38,7 +38,8 @@ def evaluate(
 
     A round lasts until its longest episode is over: taking whichever episodes end first would
     count short ones more often. A cut episode counts with the return it has.
-    policy  obs [N, *] to actions [N] int64, from 0; seed  of the first round's first lane
+    policy  obs [N, *], and mask [N, A] where there are masks, to actions [N] int64, from 0
+    seed    of the first round's first lane
     """
     n = stream.num_lanes
     returns = np.zeros(episodes)
@@ -60,7 +61,8 @@ def _run_round(policy, stream, max_steps, seed, returns, lengths) -> int:
     cut = 0
     stream.start(seed)
     while running.any():
-        stream.send(policy(stream.obs))
+        told = (stream.obs,) if stream.mask is None else (stream.obs, stream.mask)
+        stream.send(policy(*told))
         step = stream.recv()
         total[step.lanes] += step.reward * running[step.lanes]
         steps[step.lanes] += running[step.lanes]

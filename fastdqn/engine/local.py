@@ -4,14 +4,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from fastdqn.acting import EnvStream, Step
+from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.judge import Judge
+from fastdqn.engine.normalize import Normalizer
 from fastdqn.learning.learner import Learner, Report
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.staging import Staging
-from fastdqn.replay import Replay
+from fastdqn.replay import Batch, Replay
 from fastdqn.schedules import Budget, ticks
 from fastdqn.timing import Laps
 
@@ -57,6 +61,22 @@ class Cadence:
         return ticks(max(before, start), max(now, start), self.train_frequency)
 
 
+class Hooks(NamedTuple):
+    """Calls of the user's own; what they take is lent, and overwritten afterwards.
+
+    on_step        (progress, Step) after each delivery; returning False ends the run
+    on_update      (progress, device Batch, priorities [B] as a tensor) after each update
+    on_evaluation  (steps, kind, Evaluation) after each evaluation: eval, confirm or final
+    """
+
+    on_step: Callable[[Progress, Step], Any] | None = None
+    on_update: Callable[[Progress, Batch, Any], Any] | None = None
+    on_evaluation: Callable[[int, str, Evaluation], Any] | None = None
+
+
+_NO_HOOKS = Hooks()
+
+
 @dataclass
 class Run:
     """The parts of one run, and its progress."""
@@ -66,12 +86,14 @@ class Run:
     replay: Replay
     staging: Staging
     learner: Learner
-    epsilon: Callable[[int, int], float]
+    epsilon: Callable[[int, int], float | np.ndarray]
     budget: Budget
     cadence: Cadence
     recorder: LoopRecorder
     judge: Judge | None
-    seed: int
+    start: Step  # the stream's first delivery
+    normalizer: Normalizer | None = None
+    hooks: Hooks = _NO_HOOKS
     progress: Progress = field(default_factory=Progress)
     laps: Laps = field(default_factory=Laps)
 
@@ -82,42 +104,51 @@ def train(run: Run) -> str:
     Raises DivergedError where the loss is not finite, NonFiniteError where an environment's
     numbers are not, naming where.
     """
-    stream, replay, progress = run.stream, run.replay, run.progress
+    stream, progress = run.stream, run.progress
     run.laps.restart()
     lap = run.laps.lap
     before = now = 0
-    over = solved = False
-    start = stream.start(run.seed)
-    lap("env")
-    replay.append(start)
-    lap("store")
-    while not over:
+    reason = ""
+    _store(run, run.start)
+    while not reason:
         epsilon = run.epsilon(progress.steps, progress.episodes)
-        action = run.policy.act(stream.obs, epsilon)
+        lane_epsilon = epsilon[stream.lanes] if isinstance(epsilon, np.ndarray) else epsilon
+        action = run.policy.act(stream.obs, lane_epsilon, stream.mask)
         lap("act")
         stream.send(action)  # async environments step while the learner works
         lap("env")
         _learn(run, run.cadence.updates_due(before, now))
         step = stream.recv()
         lap("env")
-        replay.append(step)
-        lap("store")
+        _store(run, step)
         progress.steps += len(step.lanes)
         progress.episodes += len(step.ended_lanes)
         before, now = now, run.budget.counted(progress.steps)
-        over = run.budget.spent(progress.steps, progress.episodes)
+        if run.budget.spent(progress.steps, progress.episodes):
+            reason = "budget spent"
         if len(step.ended_lanes):
             run.recorder.episodes(progress, step)
             lap("report")
-        if not over and ticks(before, now, run.cadence.log_frequency):
-            _report(run, epsilon)
-        if not over and run.judge and ticks(before, now, run.cadence.eval_frequency):
-            over = solved = _judge(run, run.judge)
+        if run.hooks.on_step is not None:
+            if run.hooks.on_step(progress, step) is False:
+                reason = "stopped by on_step"
+            lap("hooks")
+        if not reason and ticks(before, now, run.cadence.log_frequency):
+            report(run)
+        if not reason and run.judge and ticks(before, now, run.cadence.eval_frequency):
+            reason = "solved" if _judge(run, run.judge) else ""
     _learn(run, run.cadence.updates_due(before, now))
-    _report(run, run.epsilon(progress.steps, progress.episodes), final=True)
-    if run.judge is not None and not solved:
-        solved = _judge(run, run.judge)
-    return "solved" if solved else "budget spent"
+    report(run, final=True)
+    if run.judge is not None and reason != "solved" and _judge(run, run.judge):
+        reason = "solved"
+    return reason
+
+
+def _store(run: Run, step: Step) -> None:
+    run.replay.append(step)
+    if run.normalizer is not None:
+        run.normalizer.follow(step)
+    run.laps.lap("store")
 
 
 def _learn(run: Run, updates: int) -> None:
@@ -132,7 +163,10 @@ def _learn(run: Run, updates: int) -> None:
         if replay.wants_priorities:
             replay.update_priorities(staging.host.index, staging.download(priority))
             lap("prioritize")
-    run.progress.updates = run.learner.updates
+        run.progress.updates = run.learner.updates
+        if run.hooks.on_update is not None:
+            run.hooks.on_update(run.progress, staging.device, priority)
+            lap("hooks")
 
 
 def _judge(run: Run, judge: Judge) -> bool:
@@ -145,8 +179,10 @@ def _judge(run: Run, judge: Judge) -> bool:
     return solved
 
 
-def _report(run: Run, epsilon: float, final: bool = False) -> None:
+def report(run: Run, final: bool = False) -> None:
+    """Write a row of metrics. Raises DivergedError where the loss is not finite."""
     _require_finite(run)
+    epsilon = float(np.mean(run.epsilon(run.progress.steps, run.progress.episodes)))
     run.recorder.report(run.progress, epsilon, run.learner.report(), run.laps.totals, final)
     run.laps.lap("report")
 

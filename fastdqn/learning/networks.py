@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 LayerConstructor = Callable[[int, int], nn.Module]
 
+# Deviations from the mean that a normalised number may have: Stable-Baselines3's clip_obs.
+_FARTHEST = 10.0
+
 
 class MLP(nn.Module):
     """Flattens [B, *] and applies Linear and ReLU for each of hidden_sizes."""
@@ -56,20 +59,55 @@ class DuelingHead(nn.Module):
         return self.streams(features) @ self.combine  # [B, 1 + A] to [B, A]
 
 
+class Statistics(nn.Module):
+    """What normalisation goes by, as buffers: target copies, acting networks and saved weights
+    have them too. Each is there only where it is asked for.
+
+    obs_mean, obs_deviation [*] of each number of an observation; return_deviation [] of the
+    discounted return, which rewards were divided by
+    """
+
+    obs_mean: Tensor
+    obs_deviation: Tensor
+    return_deviation: Tensor
+
+    def __init__(self, obs_shape: tuple[int, ...], of_obs: bool, of_returns: bool):
+        super().__init__()
+        if of_obs:
+            self.register_buffer("obs_mean", torch.zeros(obs_shape))
+            self.register_buffer("obs_deviation", torch.ones(obs_shape))
+        if of_returns:
+            self.register_buffer("return_deviation", torch.ones(()))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return ((obs - self.obs_mean) / self.obs_deviation).clamp(-_FARTHEST, _FARTHEST)
+
+
 class QNetwork(nn.Module):
     """torso and head behind the scaling of stored observations.
 
     torso  [B, *] float32 to features [B, F]; head  [B, F] to one output per action
-    obs_scale  factor from the stored to the float observation (1/255 for bytes)
+    obs_scale   factor from the stored to the float observation (1/255 for bytes)
+    statistics  normalise observations in place of the factor, where they have any of them
     """
 
-    def __init__(self, torso: nn.Module, head: nn.Module, obs_scale: float = 1.0):
+    def __init__(
+        self,
+        torso: nn.Module,
+        head: nn.Module,
+        obs_scale: float = 1.0,
+        statistics: Statistics | None = None,
+    ):
         super().__init__()
         self.torso, self.head, self.obs_scale = torso, head, obs_scale
+        self.statistics = statistics
+        self._normalizes = hasattr(statistics, "obs_mean")
 
     def forward(self, obs: Tensor) -> Tensor:
         obs = obs.to(torch.float32)
-        if self.obs_scale != 1.0:
+        if self._normalizes and self.statistics is not None:
+            obs = self.statistics(obs)
+        elif self.obs_scale != 1.0:
             obs = obs * self.obs_scale
         return self.head(self.torso(obs))
 
@@ -79,15 +117,17 @@ def count_features(torso: nn.Module, obs_shape: tuple[int, ...]) -> int:
 
     Raises ValueError, one line, where it does not take that shape or returns no [B, F].
     """
+    shape = f"[{', '.join(map(str, ('B', *obs_shape)))}]"
     try:
         with torch.no_grad():
             features = torso(torch.zeros(2, *obs_shape))
     except (RuntimeError, ValueError, TypeError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(
-            f"the torso does not take observations of shape [B, {list(obs_shape)}]: {reason}"
+            f"the torso does not fit: observations come to it as float32 {shape}, and it "
+            f"says: {reason}"
         ) from None
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
-        shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"the torso must return features [B, F]; for B = 2 it gave {shape}")
+        given = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"the torso must return features [B, F]; for B = 2 it gave {given}")
     return features.shape[1]

@@ -22,26 +22,36 @@ class Policy:
         self.num_actions = num_actions
         self.state = seed_state(seed)
         _explore(self.state, np.empty(0), num_actions, np.empty(0, np.int64))
+        _explore_allowed(self.state, np.empty(0), np.empty((0, 1), np.bool_), np.empty(0, np.int64))
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Greedy actions [N] int64, counted from 0, for obs [N, *] as stored."""
+    def __call__(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Greedy actions [N] int64, counted from 0.
+
+        obs [N, *] as stored; mask [N, A] bool, the actions allowed, at least one in each row
+        """
         with torch.inference_mode():
-            # torch takes neither read-only arrays nor negative strides.
-            obs = np.require(obs, requirements=("C", "W"))
-            device_obs = torch.from_numpy(obs).to(self.device)
-            values = self.value.expected(self.network(device_obs))
+            values = self.value.expected(self.network(self._upload(obs)))
+            if mask is not None:
+                values = values.masked_fill(~self._upload(mask), -torch.inf)
             return values.argmax(1).cpu().numpy()
 
-    def act(self, obs: np.ndarray, epsilon) -> np.ndarray:
+    def act(self, obs: np.ndarray, epsilon, mask: np.ndarray | None = None) -> np.ndarray:
         """Actions [N] int64: random in each lane with its own probability and its own draw.
 
-        obs [N, *]; epsilon in [0, 1], one number or [N]
+        obs [N, *]; epsilon in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed
         """
-        action = self(obs)
+        action = self(obs, mask)
         per_lane = np.empty(len(action))
         per_lane[:] = epsilon
-        _explore(self.state, per_lane, self.num_actions, action)
+        if mask is None:
+            _explore(self.state, per_lane, self.num_actions, action)
+        else:
+            _explore_allowed(self.state, per_lane, mask, action)
         return action
+
+    def _upload(self, array: np.ndarray) -> torch.Tensor:
+        # torch takes neither read-only arrays nor negative strides.
+        return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self.device)
 
 
 @kernel
@@ -52,3 +62,18 @@ def _explore(state, epsilon, num_actions, action):
         random_action = below(state, num_actions)
         if explores:
             action[i] = random_action
+
+
+@kernel
+def _explore_allowed(state, epsilon, mask, action):
+    """As _explore, among the actions that mask [N, A] allows in the lane, all equally likely."""
+    for i in range(len(action)):
+        explores = uniform(state) < epsilon[i]
+        nth = below(state, max(mask[i].sum(), 1))
+        if explores:
+            for allowed in range(mask.shape[1]):
+                if mask[i, allowed]:
+                    if nth == 0:
+                        action[i] = allowed
+                        break
+                    nth -= 1

@@ -9,6 +9,11 @@ import torch
 from fastdqn.replay.batch import Batch
 
 
+def assign(tensor: torch.Tensor, values: np.ndarray) -> None:
+    """Copy host values into a tensor of the same shape, on whatever device."""
+    tensor.copy_(torch.from_numpy(np.asarray(values, np.float32)), non_blocking=True)
+
+
 class Staging:
     """host  Batch of NumPy arrays; device  Batch of tensors with the same values after upload().
 

@@ -23,6 +23,7 @@ class RunRecorder:
     sinks   further takers of metric rows
     save    writes the weights as they are now to a path
     spent   share of the budget, in [0, 1], from (steps, episodes)
+    on_evaluation  a call of the user's own: (steps, kind, evaluation)
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class RunRecorder:
         sinks: list[MetricsSink],
         save: Callable[[Path], None],
         spent: Callable[[int, int], float],
+        on_evaluation: Callable[[int, str, Any], Any] | None = None,
     ):
         self.folder, self._display, self._save, self._spent = folder, display, save, spent
+        self._on_evaluation = on_evaluation
         self._sinks = [JsonLines(folder / "metrics.jsonl"), *sinks]
         self._evals = JsonLines(folder / "eval.jsonl")
         self._episodes = open(folder / "episodes.csv", "w", encoding="utf-8")  # noqa: SIM115
@@ -93,6 +96,8 @@ class RunRecorder:
         if kind == "eval":
             for sink in self._sinks:
                 sink.write(steps, row)
+        if self._on_evaluation is not None:
+            self._on_evaluation(steps, kind, evaluation)
 
     def save_best(self) -> None:
         self._save(self.folder / "best.safetensors")
@@ -102,6 +107,10 @@ class RunRecorder:
 
     def say(self, line: str) -> None:
         self._display.say(line)
+
+    def failure(self, trace: str) -> None:
+        """Keep the traceback of what ended the run."""
+        write_whole(self.folder / "traceback.txt", trace)
 
     def summary(self, summary: dict[str, Any]) -> None:
         write_whole(self.folder / "summary.json", to_json(summary, indent=2) + "\n")

@@ -32,6 +32,8 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "hidden_sizes": _are_counts,
     "dueling": lambda value: type(value) is bool,
     "torso": lambda value: value in ("mlp", "custom"),
+    "normalize_observation": lambda value: type(value) is bool,
+    "normalize_reward": lambda value: type(value) is bool,
 }
 
 
@@ -72,6 +74,7 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         raise WeightsError(f"{path} has format {version}, this version reads {_FORMAT}")
     if not isinstance(network, dict):
         raise WeightsError(f"{path} describes its network as {network!r}, not by named values")
+    network = {"normalize_observation": False, "normalize_reward": False, **network}
     for name, fits in _FIELDS.items():
         if not fits(network.get(name)):
             raise WeightsError(f"{path}: {name} of its network is {network.get(name)!r}")

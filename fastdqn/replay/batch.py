@@ -37,6 +37,7 @@ class StepLike(Protocol):
     lanes [M] int64 · action [M] int64 · reward [M] float32 · terminated, truncated [M] bool
     next_obs [M, *] the true last observation where an episode ended
     start_lanes [S] int64 · start_obs [S, *] the first observation of an episode
+    next_mask [M, A], start_mask [S, A] bool: the actions allowed there, or None
     """
 
     @property
@@ -55,6 +56,10 @@ class StepLike(Protocol):
     def start_lanes(self) -> np.ndarray: ...
     @property
     def start_obs(self) -> np.ndarray: ...
+    @property
+    def next_mask(self) -> np.ndarray | None: ...
+    @property
+    def start_mask(self) -> np.ndarray | None: ...
 
 
 class ObsStore(Protocol):

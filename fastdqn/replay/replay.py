@@ -10,6 +10,7 @@ class Replay:
     """The experience store of the whole run, preallocated.
 
     ring, store, sampler  share it with nobody
+    masks    store of the actions allowed at each row, [A] bool; None where there are no masks
     n_steps  rewards summed in a window, at least 1, shorter where an episode ends
     gamma    discount per environment step, in [0, 1]; used here and nowhere else
 
@@ -33,6 +34,7 @@ class Replay:
         store: ObsStore,
         sampler: Sampler,
         *,
+        masks: ObsStore | None = None,
         n_steps: int = 1,
         gamma: float = 0.99,
     ):
@@ -45,12 +47,14 @@ class Replay:
             )
         if not 0.0 <= gamma <= 1.0:
             raise ValueError(f"gamma is {gamma}: it must be in [0, 1]")
-        if store.num_slots != ring.num_lanes * ring.rows:
-            raise ValueError(
-                f"the store has {store.num_slots} slots, the ring {ring.num_lanes} x {ring.rows}: "
-                "make both with the same lanes and rows"
-            )
-        self.ring, self.store, self.sampler = ring, store, sampler
+        for slots in (each.num_slots for each in (store, masks) if each is not None):
+            if slots != ring.num_lanes * ring.rows:
+                raise ValueError(
+                    f"the store has {slots} slots, the ring {ring.num_lanes} x {ring.rows}: "
+                    "make both with the same lanes and rows"
+                )
+        self.ring, self.store, self.sampler, self.masks = ring, store, sampler, masks
+        self.reward_scale = 1.0  # applied to the rewards of a batch; the rows keep true ones
         self.n_steps, self.gamma = n_steps, float(gamma)  # an int would compile another kernel
         self._batch: Batch | None = None  # the last one that was looked at
         self._slots = np.empty((2, 0), np.int64)
@@ -58,7 +62,8 @@ class Replay:
 
     @property
     def nbytes(self) -> int:
-        return self.ring.nbytes + self.store.nbytes
+        masks = 0 if self.masks is None else self.masks.nbytes
+        return self.ring.nbytes + self.store.nbytes + masks
 
     @property
     def wants_priorities(self) -> bool:
@@ -72,27 +77,34 @@ class Replay:
         if len(step.lanes):
             self.add(
                 step.lanes, step.action, step.reward,
-                step.next_obs, step.terminated, step.truncated,
+                step.next_obs, step.terminated, step.truncated, step.next_mask,
             )  # fmt: skip
         if len(step.start_lanes):
-            self.start(step.start_lanes, step.start_obs)
+            self.start(step.start_lanes, step.start_obs, step.start_mask)
 
-    def start(self, lanes, obs) -> None:
+    def start(self, lanes, obs, mask=None) -> None:
         """Begin episodes: obs [S, *] are the first observations of lanes [S].
 
+        mask [S, A] bool, the actions allowed there; needed where there is a store of masks
         An episode still open there is closed first, see close().
         """
-        obs = self._checked(lanes, obs)
-        self.store.write(self.ring.add_starts(lanes), obs)
+        obs, mask = self._checked(lanes, obs, mask)
+        slots = self.ring.add_starts(lanes)
+        self.store.write(slots, obs)
+        if self.masks is not None:
+            self.masks.write(slots, mask)
 
-    def add(self, lanes, action, reward, next_obs, terminated=None, truncated=None) -> None:
+    def add(
+        self, lanes, action, reward, next_obs, terminated=None, truncated=None, next_mask=None
+    ) -> None:
         """Store one transition of each of the lanes [M], no lane twice.
 
         action [M] int, from 0; reward [M]; next_obs [M, *] the true last observation where an
-        episode ended; terminated, truncated [M] bool, all False if left out
+        episode ended; terminated, truncated [M] bool, all False if left out; next_mask [M, A]
+        bool, needed where there is a store of masks
         Raises ValueError where a lane has no open episode or does not exist.
         """
-        next_obs = self._checked(lanes, next_obs)
+        next_obs, next_mask = self._checked(lanes, next_obs, next_mask)
         never = np.zeros(len(lanes), np.bool_)
         slots = self.ring.add_outcomes(
             lanes, action, reward,
@@ -100,6 +112,8 @@ class Replay:
             never if truncated is None else truncated,
         )  # fmt: skip
         self.store.write(slots, next_obs)
+        if self.masks is not None:
+            self.masks.write(slots, next_mask)
 
     def close(self, lanes) -> None:
         """End the open episodes of lanes [S] as truncated; no transition is invented."""
@@ -110,7 +124,10 @@ class Replay:
         obs = np.zeros((2, batch_size, *self.store.obs_shape), self.store.obs_dtype)
         action, index = np.zeros((2, batch_size), np.int64)
         reward, discount, weight = np.zeros((3, batch_size), np.float32)
-        return Batch(obs[0], action, reward, discount, obs[1], weight, index)
+        next_mask = None
+        if self.masks is not None:
+            next_mask = np.ones((batch_size, *self.masks.obs_shape), np.bool_)
+        return Batch(obs[0], action, reward, discount, obs[1], weight, index, next_mask)
 
     def sample(self, batch: Batch) -> None:
         """Fill the arrays of batch in place, as new_batch() lays them out.
@@ -125,18 +142,29 @@ class Replay:
         self.ring.windows(batch.index, self.n_steps, self.gamma, batch, slots, next_slots)
         self.store.gather(slots, batch.obs)
         self.store.gather(next_slots, batch.next_obs)
+        if self.masks is not None:
+            self.masks.gather(next_slots, batch.next_mask)
+        if self.reward_scale != 1.0:
+            np.multiply(batch.reward, self.reward_scale, out=batch.reward)
 
     def update_priorities(self, index: np.ndarray, priority: np.ndarray) -> None:
         """Tell the sampler how surprising the rows index [B] were: priority [B] >= 0."""
         self.sampler.update(index, priority)
 
-    def _checked(self, lanes, obs) -> np.ndarray:
+    def _checked(self, lanes, obs, mask) -> tuple[np.ndarray, np.ndarray]:
         """Before the ring moves on: a refused call leaves no row without its observation."""
+        if (mask is None) != (self.masks is None):
+            has, given = ("no store", "given") if self.masks is None else ("a store", "missing")
+            raise ValueError(f"masks are {given}, and this replay has {has} for them")
+        if self.masks is not None and np.shape(mask) != (len(lanes), *self.masks.obs_shape):
+            raise ValueError(
+                f"masks have shape {np.shape(mask)}: {(len(lanes), *self.masks.obs_shape)} expected"
+            )
         obs = np.ascontiguousarray(obs, self.store.obs_dtype).reshape(np.shape(obs))
         expected = (len(lanes), *self.store.obs_shape)
         if obs.shape != expected:
             raise ValueError(f"observations have shape {obs.shape}: {expected} expected")
-        return obs
+        return obs, mask
 
     def _accept(self, batch: Batch) -> None:
         """Kernels write where they are told: what they are told is looked at once a batch."""

@@ -1,0 +1,37 @@
+"""look(): what one environment turns out to be, before anything large is made for it."""
+
+from gymnasium.vector import VectorEnv
+
+from fastdqn.acting.make import EnvRecipe
+from fastdqn.acting.spaces import EnvFacts
+from fastdqn.acting.stream import EnvStream
+
+
+def look(recipe: EnvRecipe) -> EnvFacts:
+    """Make one lane, reset it, and close it again.
+
+    Raises ValueError, one line, where it cannot be made or trained on; EnvError where its reset
+    fails.
+    """
+    in_process = EnvRecipe(
+        recipe.env,
+        "sync" if recipe.vectorization == "async" else recipe.vectorization,
+        recipe.kwargs,
+        recipe.wrappers,
+    )
+    envs = in_process.make(1)
+    try:
+        stream = EnvStream(envs)
+        stream.start(seed=0)
+        return stream.facts._replace(
+            has_masks=stream.mask is not None,
+            max_episode_steps=in_process.max_episode_steps() or limit_of(envs),
+        )
+    finally:
+        envs.close()
+
+
+def limit_of(envs: VectorEnv) -> int | None:
+    """The time limit of ready environments, where their spec or a lane's wrapper tells."""
+    lane = envs.envs[0] if getattr(envs, "envs", None) else envs  # pyright: ignore[reportAttributeAccessIssue]
+    return getattr(lane.spec, "max_episode_steps", None)

@@ -1,0 +1,63 @@
+"""MaskReader: which actions an environment allows, out of info["action_mask"]."""
+
+from typing import Any
+
+import numpy as np
+
+from fastdqn.acting.failures import EnvError
+
+
+class MaskReader:
+    """mask [R, A] bool: the actions allowed now in each lane that answered; a lane that says
+    nothing allows all."""
+
+    def __init__(self, num_ready: int, num_actions: int):
+        self.mask = np.ones((num_ready, num_actions), np.bool_)
+
+    def read(self, info: dict[str, Any], lanes: np.ndarray, ended: np.ndarray) -> None:
+        """Take the masks of an arrival from lanes [R], of which ended [R] bool are over.
+
+        Raises EnvError where a shape is wrong, or a lane that must act allows nothing.
+        """
+        _read(info, self.mask, np.arange(len(self.mask)))
+        if not self.mask.any(1).all():
+            stuck = np.flatnonzero(~self.mask.any(1) & ~ended)
+            if len(stuck):
+                raise EnvError(f"lane {lanes[stuck[0]]}: info['action_mask'] allows no action")
+            self._free(self.mask)
+
+    def read_some(self, info: dict[str, Any], positions: np.ndarray) -> None:
+        """Take the masks of lanes that were restarted, and leave the others'."""
+        _read(info, self.mask, positions)
+
+    def before_restart(self, ended: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+        """The masks [R, A] at the last observations: SAME_STEP puts them into final_info."""
+        last = self.mask.copy()
+        final_info = info.get("final_info")
+        if isinstance(final_info, dict):
+            _read(final_info, last, ended)
+            self._free(last)
+        return last
+
+    @staticmethod
+    def _free(mask: np.ndarray) -> None:
+        """Where an episode is over no action is left to take: all count as allowed."""
+        mask[~mask.any(1)] = True
+
+
+def _read(info: dict[str, Any], out: np.ndarray, positions: np.ndarray) -> None:
+    """Write info's masks at positions of out [R, A]; where there is none, all is allowed."""
+    out[positions] = True
+    given = info.get("action_mask")
+    if given is None:
+        return
+    if "_action_mask" in info:  # says which lanes gave one
+        positions = positions[np.asarray(info["_action_mask"], np.bool_)[positions]]
+    if len(positions):
+        masks = np.stack([np.asarray(given[position]) for position in positions])
+        if masks.shape[1:] != out.shape[1:]:
+            raise EnvError(
+                f"info['action_mask'] has shape {masks.shape[1:]}: one entry for each of "
+                f"{out.shape[1]} actions expected"
+            )
+        out[positions] = masks != 0

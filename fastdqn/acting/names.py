@@ -1,0 +1,83 @@
+"""Names: registered environments, wrappers and factories, found by what a user types."""
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from fastdqn.acting.failures import one_line
+
+
+class UnknownEnvError(ValueError):
+    """No environment has this id."""
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """Look an id up, importing 'module:' first. Raises ValueError with the nearest names."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        _import(module, f"env_id {env_id!r}")
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        known = registered() if not module else _registered_by(module)
+        if near := nearest(name, known):
+            hint = f"did you mean {near}?"
+        else:
+            hint = f"{module} registers {', '.join(known) or 'none'}" if module else str(error)
+        hint = " ".join(hint.split())
+        raise UnknownEnvError(f"no environment is registered as {env_id!r}: {hint}") from None
+
+
+def find_wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
+    """What 'module:Name' names, or a wrapper of Gymnasium's by its bare name.
+
+    Raises ValueError, one line, where there is none.
+    """
+    module, _, attribute = name.rpartition(":")
+    module = module or "gymnasium.wrappers"
+    home: Any = _import(module, f"wrapper {name!r}")
+    for part in attribute.split("."):
+        if not part or not hasattr(home, part):
+            near = nearest(attribute, [known for known in dir(home) if known[:1] != "_"])
+            hint = f": did you mean {near}?" if near else ": name it as my_package:MyWrapper"
+            raise ValueError(f"wrapper {name!r}: {module} has no {attribute!r}{hint}")
+        home = getattr(home, part)
+    if not callable(home):
+        raise ValueError(f"wrapper {name!r} is a {type(home).__name__}, not a class or function")
+    return home  # pyright: ignore[reportReturnType]
+
+
+def registered() -> list[str]:
+    """Every id that Gymnasium knows now."""
+    return list(gymnasium.registry)
+
+
+def _registered_by(module: str) -> list[str]:
+    """Ids whose environments live in a module."""
+    homes = {
+        env_id: spec.entry_point
+        if isinstance(spec.entry_point, str)
+        else getattr(spec.entry_point, "__module__", "")
+        for env_id, spec in gymnasium.registry.items()
+    }
+    return [env_id for env_id, home in homes.items() if str(home).startswith(module)]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known names closest to one that is not known, as 'a or b'; '' if none is close."""
+    by_lower = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)
+    return " or ".join(by_lower[k] for k in close)
+
+
+def _import(module: str, what: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{what}: cannot import {module!r} ({error}); is it installed?") from None
+    except (Exception, SystemExit) as error:  # a module of anyone's
+        raise ValueError(f"{what}: importing {module!r} failed: {one_line(error)}") from None

@@ -1,0 +1,176 @@
+"""Observations: batches of any space that flattens, as one array of numbers a lane."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+_WRAP = "gymnasium.wrappers.TransformObservation, given as --wrapper my_package:my_wrapper"
+
+
+class _Part(NamedTuple):
+    """One leaf of a space: the keys that lead to it, its columns, and how it is stored best."""
+
+    path: tuple[Any, ...]
+    space: spaces.Space
+    columns: slice
+    dtype: np.dtype
+    scale: float
+
+
+class ObsReader:
+    """Turns batched observations of a space, as a VectorEnv hands them out, into [N, *shape].
+
+    A Box keeps its shape. Discrete, MultiDiscrete, MultiBinary, Dict and Tuple become one row of
+    columns a lane, in the order of gymnasium.spaces.flatten(), Discrete parts one-hot.
+
+    shape, dtype  of one observation: bytes and one-hot stay bytes, the rest is float32
+    scale         factor that brings it to the network: 1/255 for bytes that span 0 to 255, else
+                  1; beside numbers of another kind such bytes are scaled here
+    Raises ValueError, one line with the remedy, where a part has no fixed row of numbers.
+    """
+
+    shape: tuple[int, ...]
+
+    def __init__(self, space: spaces.Space):
+        self._parts = list(_parts(space))
+        stored = {(part.dtype, part.scale) for part in self._parts}
+        if not self._parts or not self._parts[-1].columns.stop:
+            raise ValueError(
+                f"observation space {short(space)} holds no numbers: there is nothing to learn from"
+            )
+        self.dtype, self.scale = stored.pop() if len(stored) == 1 else (np.dtype(np.float32), 1.0)
+        self._is_box = isinstance(space, spaces.Box)
+        if isinstance(space, spaces.Box):
+            self.shape, self.dtype = space.shape, _box_dtype(space)
+        else:
+            self.shape = (self._parts[-1].columns.stop,)
+
+    def __call__(self, obs: Any) -> np.ndarray:
+        """Read a batch of N raw observations into a new array [N, *shape]."""
+        first = obs
+        for key in self._parts[0].path:
+            first = first[key]
+        out = np.empty((len(first), *self.shape), self.dtype)
+        self.read(obs, out)
+        return out
+
+    def read(self, obs: Any, out: np.ndarray) -> None:
+        """Copy raw observations into out [N, *shape]; wide types become float32 here.
+
+        Raises ValueError where a part has another shape than the space promises, or lies
+        outside of it.
+        """
+        if self._is_box:
+            np.copyto(out, _shaped(obs, out.shape), casting="unsafe")
+            return
+        for part in self._parts:
+            values = obs
+            for key in part.path:
+                values = values[key]
+            _write(part, values, out[:, part.columns], part.scale / self.scale)
+
+
+def flattening_problems(space: spaces.Space) -> list[str]:
+    """A line for every part of a space that ObsReader cannot read."""
+    lines = []
+    for path, leaf in _leaves(space):
+        if isinstance(leaf, spaces.Box) and leaf.dtype.kind in "biuf":
+            continue
+        if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            continue
+        if path:
+            at = "".join(f"[{key!r}]" for key in path)
+            lines.append(
+                f"observation space {at} is {short(leaf)}, no fixed row of numbers: drop it with "
+                f"gymnasium.wrappers.FilterObservation, or turn it into a Box with {_WRAP}"
+            )
+        else:
+            lines.append(
+                f"observation space {short(leaf)} is no fixed row of numbers: turn it into a Box "
+                f"with {_WRAP}"
+            )
+    return lines
+
+
+def short(space: spaces.Space) -> str:
+    """A space as it is written, at most 120 characters, in one line."""
+    text = " ".join(str(space).split())
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _leaves(space: spaces.Space, path: tuple = ()) -> Iterator[tuple[tuple, spaces.Space]]:
+    if isinstance(space, spaces.Dict):
+        for key, inner in space.spaces.items():
+            yield from _leaves(inner, (*path, key))
+    elif isinstance(space, spaces.Tuple):
+        for i, inner in enumerate(space.spaces):
+            yield from _leaves(inner, (*path, i))
+    else:
+        yield path, space
+
+
+def _parts(space: spaces.Space) -> Iterator[_Part]:
+    if lines := flattening_problems(space):
+        raise ValueError("; ".join(lines))
+    start = 0
+    for path, leaf in _leaves(space):
+        dtype, scale = np.dtype(np.uint8), 1.0
+        if isinstance(leaf, spaces.Box) and leaf.dtype != np.bool_:
+            dtype = _box_dtype(leaf)
+            full = leaf.dtype == np.uint8 and leaf.high.size > 0 and leaf.high.max() == 255
+            scale = 1.0 / 255.0 if full else 1.0
+        stop = start + _width(leaf)
+        yield _Part(path, leaf, slice(start, stop), dtype, scale)
+        start = stop
+
+
+def _box_dtype(box: spaces.Box) -> np.dtype:
+    dtype = np.dtype(box.dtype)
+    return dtype if dtype.itemsize == 1 else np.dtype(np.float32)
+
+
+def _width(leaf: spaces.Space) -> int:
+    """Columns that a leaf takes; whole numbers of Python, which no huge space overflows."""
+    if isinstance(leaf, spaces.Discrete):
+        return int(leaf.n)
+    if isinstance(leaf, spaces.MultiDiscrete):
+        return sum(leaf.nvec.reshape(-1).tolist())
+    width = 1
+    for size in leaf.shape or ():
+        width *= int(size)
+    return width
+
+
+def _shaped(values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    values = np.asarray(values)
+    if values.shape != shape:
+        raise ValueError(f"observations have shape {values.shape}, the space promises {shape}")
+    return values
+
+
+def _write(part: _Part, values: Any, out: np.ndarray, scale: float) -> None:
+    """Write one part of N observations into its columns out [N, width]."""
+    leaf, n = part.space, len(out)
+    if isinstance(leaf, spaces.Discrete):
+        _one_hot(_shaped(values, (n,)).reshape(n, 1) - leaf.start, np.array([leaf.n]), leaf, out)
+    elif isinstance(leaf, spaces.MultiDiscrete):
+        counted = _shaped(values, (n, *leaf.nvec.shape)) - getattr(leaf, "start", 0)
+        _one_hot(counted.reshape(n, -1), leaf.nvec.reshape(-1), leaf, out)
+    else:
+        flat = _shaped(values, (n, *(leaf.shape or ()))).reshape(n, -1)
+        if scale == 1.0:
+            np.copyto(out, flat, casting="unsafe")
+        else:
+            np.multiply(flat, scale, out=out, casting="unsafe")
+
+
+def _one_hot(counted: np.ndarray, sizes: np.ndarray, leaf: spaces.Space, out: np.ndarray) -> None:
+    """counted [N, P] from 0, sizes [P]: one 1 in each of P stretches of columns."""
+    outside = (counted < 0) | (counted >= sizes)
+    if outside.any():
+        raise ValueError(f"an observation is outside the space {short(leaf)}")
+    starts = np.cumsum(sizes) - sizes
+    out.fill(0)
+    np.put_along_axis(out, (counted + starts).astype(np.int64), 1, axis=1)

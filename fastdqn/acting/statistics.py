@@ -1,0 +1,47 @@
+"""Running statistics of what environments give, for normalisation."""
+
+import numpy as np
+from gymnasium.wrappers.utils import RunningMeanStd
+
+from fastdqn.acting.stream import Step
+
+_EPSILON = 1e-8  # as in Gymnasium's NormalizeObservation and NormalizeReward
+
+
+class ObsStatistics:
+    """Mean and deviation of every number of an observation, over all that were delivered."""
+
+    def __init__(self, obs_shape: tuple[int, ...]):
+        self._running = RunningMeanStd(shape=obs_shape)
+
+    def follow(self, step: Step) -> None:
+        for obs in (step.next_obs, step.start_obs):
+            if len(obs):
+                self._running.update(obs)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self._running.mean
+
+    @property
+    def deviation(self) -> np.ndarray:
+        return np.sqrt(self._running.var + _EPSILON)
+
+
+class ReturnStatistics:
+    """Deviation of the discounted return so far, over all lanes and steps: what Gymnasium's
+    NormalizeReward divides rewards by."""
+
+    def __init__(self, num_lanes: int, gamma: float):
+        self._running = RunningMeanStd(shape=())
+        self._returns, self._gamma = np.zeros(num_lanes), gamma
+
+    def follow(self, step: Step) -> None:
+        if len(step.lanes):
+            self._returns[step.lanes] = self._returns[step.lanes] * self._gamma + step.reward
+            self._running.update(self._returns[step.lanes])
+            self._returns[step.ended_lanes] = 0.0
+
+    @property
+    def deviation(self) -> np.ndarray:
+        return np.sqrt(self._running.var + _EPSILON)

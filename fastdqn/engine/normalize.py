@@ -1,0 +1,37 @@
+"""Normalizer: hands statistics of the environments on to those who normalise by them."""
+
+from fastdqn.acting import ObsStatistics, ReturnStatistics, Step
+from fastdqn.learning.networks import Statistics
+from fastdqn.learning.staging import assign
+from fastdqn.replay import Replay
+
+
+class Normalizer:
+    """The replay keeps observations and rewards as they came; the network and the sampled batch
+    apply today's statistics, so nothing in the replay has the scale of an earlier day.
+
+    statistics  the network's, shared with what acts; saved with the weights
+    obs, returns  what to follow; None: not normalised
+    """
+
+    def __init__(
+        self,
+        statistics: Statistics,
+        replay: Replay,
+        obs: ObsStatistics | None,
+        returns: ReturnStatistics | None,
+    ):
+        self._statistics, self._replay = statistics, replay
+        self._obs, self._returns = obs, returns
+
+    def follow(self, step: Step) -> None:
+        """Take a delivery into the statistics."""
+        if self._obs is not None:
+            self._obs.follow(step)
+            assign(self._statistics.obs_mean, self._obs.mean)
+            assign(self._statistics.obs_deviation, self._obs.deviation)
+        if self._returns is not None:
+            self._returns.follow(step)
+            deviation = self._returns.deviation
+            assign(self._statistics.return_deviation, deviation)
+            self._replay.reward_scale = 1.0 / float(deviation)

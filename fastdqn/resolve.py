@@ -1,0 +1,49 @@
+"""Resolve: what None and auto come to, as a fixed function of config, network and machine."""
+
+import importlib.util
+
+import torch
+
+from fastdqn.acting import EnvFacts, look
+from fastdqn.checks import network_weights, recipe
+from fastdqn.config import Config
+from fastdqn.record.folder import default_run_dir
+from fastdqn.timing import usable_cores
+
+# Weights in a network that a GPU updates faster than a CPU core. Ours, untuned.
+_LARGE_NETWORK = 1_000_000
+# Steps of an evaluation episode where neither the environment nor the user sets a limit:
+# 30 minutes of Atari at 15 decisions a second, as published scores have it.
+EVAL_MAX_STEPS = 27_000
+
+
+def resolve(config: Config, weights: int, limit: int | None, vectorization: str) -> Config:
+    """Give every None and auto its value: a fixed function of config, network and machine.
+
+    weights  numbers in the network
+    limit  steps of the environment's own time limit, if it has one
+    vectorization  as EnvRecipe resolves it; of environments that were handed in, what is known
+    """
+    large = weights >= _LARGE_NETWORK
+    device = config.device
+    if device == "auto":
+        device = "cuda" if large and torch.cuda.is_available() else "cpu"
+    threads = usable_cores() if large and device == "cpu" else 1
+    tensorboard = importlib.util.find_spec("tensorboard") is not None
+    return config.replace(
+        vectorization=vectorization,
+        device=device,
+        threads=config.threads or threads,
+        tensorboard=tensorboard if config.tensorboard is None else config.tensorboard,
+        run_dir=config.run_dir or default_run_dir(config),
+        eval_max_steps=config.eval_max_steps or limit or EVAL_MAX_STEPS,
+        log_frequency=config.log_frequency or max(1, (config.total_timesteps or 100_000) // 200),
+    )
+
+
+def preview(config: Config) -> tuple[Config, EnvFacts]:
+    """The resolved config of a run, and what its environment is, without starting it."""
+    how = recipe(config)
+    facts = look(how)
+    weights = network_weights(config, facts)
+    return resolve(config, weights, facts.max_episode_steps, how.resolve()), facts
