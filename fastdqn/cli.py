@@ -1,4 +1,4 @@
-"""The command line: train, eval, presets. Mistakes are one line each and exit with 2."""
+"""The command line: train, eval, presets, envs. Mistakes are one line each and exit with 2."""
 
 import dataclasses
 import io
@@ -23,6 +23,7 @@ _USAGE = """usage: fastdqn COMMAND ...
   fastdqn train PRESET|ENV_ID [options]   train an agent; --help lists the options
   fastdqn eval RUN [options]              evaluate a run's best weights, greedily
   fastdqn presets                         list the presets and what they set
+  fastdqn envs [PATTERN]                  list environments, how auto steps them, why not
   fastdqn --version
 """
 
@@ -63,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a path need not be printable to be used
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
-    commands = {"train": _train, "eval": _eval, "presets": _presets}
+    if "" not in sys.path:
+        sys.path.append("")  # my_package:MyEnv-v0 may lie here; what is installed goes first
+    commands = {"train": _train, "eval": _eval, "presets": _presets, "envs": _envs}
     if not args or args[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0 if args else 2
@@ -158,4 +161,16 @@ def _presets(args: list[str]) -> int:
         values = dataclasses.asdict(config)
         changed = [f"{k}={v}" for k, v in values.items() if v != default[k] and k != "preset"]
         print(f"{name}\n  {config.env_id}  " + "  ".join(changed))
+    return 0
+
+
+def _envs(args: list[str]) -> int:
+    if args and args[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0
+    if len(args) > 1 or (args and args[0].startswith("-")):
+        raise ConfigError([f"envs takes one pattern, got {' '.join(args)!r}"])
+    from fastdqn import commands
+
+    print(commands.list_envs(args[0] if args else ""))
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import gymnasium
 
 from fastdqn import build, checks
-from fastdqn.acting import EnvError, EnvRecipe, look
+from fastdqn.acting import EnvError, EnvRecipe, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.config import Config, ConfigError
 from fastdqn.record.files import to_json, write_whole
@@ -99,6 +99,35 @@ def describe(trained: Trained) -> str:
             f"over {final['episodes']} greedy episodes"
         )
     return "\n".join([*lines, f"fastdqn eval {shlex.quote(str(trained.folder))}"])
+
+
+def list_envs(pattern: str) -> str:
+    """`fastdqn envs`: a line for each matching id. Raises ConfigError where there is none."""
+    try:
+        entries = list(catalogue(pattern))
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
+    if not entries:
+        raise ConfigError(
+            [
+                f"no registered environment matches {pattern!r}: try a part of its name, or "
+                "my_package: to import what registers it"
+            ]
+        )
+    rows = [
+        (
+            e.env_id,
+            e.vectorization or "no",
+            f"{e.observations} -> {e.actions}",
+            e.problem.removeprefix(f"{e.env_id} "),
+        )
+        for e in entries
+    ]
+    id_width, how_width = (max(len(row[i]) for row in rows) for i in range(2))
+    return "\n".join(
+        f"{name:{id_width}}  {how:{how_width}}  {problem or spaces}"
+        for name, how, spaces, problem in rows
+    )
 
 
 def _may_write(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Environments: making them, stepping them, telling transitions from starts."""
 
+from fastdqn.acting.catalogue import catalogue
 from fastdqn.acting.failures import EnvError, NonFiniteError
 from fastdqn.acting.look import limit_of, look
 from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
@@ -22,6 +23,7 @@ __all__ = [
     "ReturnStatistics",
     "Step",
     "UnknownEnvError",
+    "catalogue",
     "find_spec",
     "limit_of",
     "look",

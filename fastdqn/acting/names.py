@@ -19,7 +19,7 @@ def find_spec(env_id: str) -> EnvSpec:
     """Look an id up, importing 'module:' first. Raises ValueError with the nearest names."""
     module, _, name = env_id.rpartition(":")
     if module:
-        _import(module, f"env_id {env_id!r}")
+        find_module(module, f"env_id {env_id!r}")
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
@@ -39,7 +39,7 @@ def find_wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
     """
     module, _, attribute = name.rpartition(":")
     module = module or "gymnasium.wrappers"
-    home: Any = _import(module, f"wrapper {name!r}")
+    home: Any = find_module(module, f"wrapper {name!r}")
     for part in attribute.split("."):
         if not part or not hasattr(home, part):
             near = nearest(attribute, [known for known in dir(home) if known[:1] != "_"])
@@ -74,7 +74,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return " or ".join(by_lower[k] for k in close)
 
 
-def _import(module: str, what: str) -> Any:
+def find_module(module: str, what: str) -> Any:
+    """Import a module by name. Raises ValueError, one line that begins with what needs it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

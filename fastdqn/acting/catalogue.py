@@ -1,0 +1,58 @@
+"""Catalogue: which registered environments train here, and why the others do not."""
+
+import contextlib
+import fnmatch
+import io
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fastdqn.acting.make import EnvRecipe
+from fastdqn.acting.names import find_module, registered
+from fastdqn.acting.observations import short
+from fastdqn.acting.spaces import read_spaces
+
+
+class Entry(NamedTuple):
+    """One id: its spaces in words, the vectorization that auto takes, why it does not train."""
+
+    env_id: str
+    observations: str
+    actions: str
+    vectorization: str
+    problem: str
+
+
+def catalogue(pattern: str = "") -> Iterator[Entry]:
+    """Make one environment of every matching id, and look at it.
+
+    pattern  a part of the id or a glob such as 'Cart*', in any case; 'module:' is imported first
+    Raises ValueError where the module cannot be imported.
+    """
+    module, _, wanted = pattern.rpartition(":")
+    if module:
+        find_module(module, f"pattern {pattern!r}")
+    wanted = wanted.lower()
+    glob = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
+    for env_id in sorted(registered()):
+        if fnmatch.fnmatchcase(env_id.lower(), glob):
+            yield _entry(env_id)
+
+
+def _entry(env_id: str) -> Entry:
+    recipe = EnvRecipe(env_id)
+    quiet = contextlib.redirect_stdout(io.StringIO())  # packages may greet
+    with warnings.catch_warnings(), quiet:
+        warnings.simplefilter("ignore")
+        try:
+            env = recipe.make_one()
+        except ValueError as error:
+            return Entry(env_id, "", "", "", str(error))
+        problem = ""
+        try:
+            read_spaces(env.observation_space, env.action_space)
+        except ValueError as error:
+            problem = str(error)
+        spaces = short(env.observation_space), short(env.action_space)
+        env.close()
+    return Entry(env_id, *spaces, "" if problem else recipe.resolve(), problem)
