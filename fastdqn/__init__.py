@@ -8,14 +8,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastdqn.acting import EnvError, NonFiniteError, ObsReader
     from fastdqn.api import Trained, evaluate, load_policy, train
     from fastdqn.config import Config, ConfigError
     from fastdqn.presets import PRESETS
 
 __version__ = "0.1.0"
-__all__ = ["PRESETS", "Config", "ConfigError", "Trained", "evaluate", "load_policy", "train"]
+__all__ = [
+    "PRESETS", "Config", "ConfigError", "EnvError", "NonFiniteError", "ObsReader", "Trained",
+    "evaluate", "load_policy", "train",
+]  # fmt: skip
 
-_HOMES = {"PRESETS": "presets", "Config": "config", "ConfigError": "config"}
+_HOMES = {
+    "PRESETS": "presets", "Config": "config", "ConfigError": "config",
+    "EnvError": "acting", "NonFiniteError": "acting", "ObsReader": "acting",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -50,7 +50,7 @@ ROOMS: dict[str, set[str]] = {
         "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "session",
         "fastdqn",
     },
-    "__init__": {"config", "presets", "api"},
+    "__init__": {"acting", "config", "presets", "api"},
     "__main__": {"cli"},
 }  # fmt: skip
 

@@ -419,7 +419,9 @@ words = st.one_of(
             "-inf", "1/3", "1/0", "1e999999999", "None", "True", "False", "auto", "cpu", "cuda",
             "native", "sync", "mse", "huber", "x", "", "--", "-", "-x", "--help", "=",
             "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "OddDict-v0", "nosuchmodule:A-v0",
-            "a/b", "..", "--no-",
+            "a/b", "..", "--no-", "size=8", "is_slippery=False", "x=(1,)", "x={", "1=2", "=3",
+            "FlattenObservation", "TimeLimit", "gymnasium.wrappers:Autoreset", "os:path", ":", "a:",
+            "async", "envpool", "ladder", "schedule", "Taxi-v4", "FrozenLake-v1", "*", "[",
         ]
     ),
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6),
@@ -432,10 +434,11 @@ flags = st.one_of(
     st.tuples(st.sampled_from(FLAGS), words).map("=".join),
 )
 options = st.tuples(flags, st.lists(words, max_size=2)).map(lambda pair: [pair[0], *pair[1]])
-subjects = st.one_of(st.sampled_from([*PRESETS, "CartPole-v1", "Acrobot-v1", "cartpol"]), words)
+subjects = st.one_of(st.sampled_from([*PRESETS, "CartPole-v1", "FrozenLake-v1", "cartpol"]), words)
 
 
-@settings(max_examples=200, deadline=None)
+# A thousand command lines in all, with those of the test below.
+@settings(max_examples=850, deadline=None)
 @given(subjects, st.lists(options, max_size=3))
 def test_no_command_line_raises_and_every_refusal_says_why(subject, groups):
     args = [word for group in groups for word in group]
@@ -446,8 +449,10 @@ def test_no_command_line_raises_and_every_refusal_says_why(subject, groups):
     assert all(line.startswith("error: ") for line in lines)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.sampled_from(["eval", "presets", "train", "nonsense"]), st.lists(words, max_size=3))
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["eval", "presets", "envs", "train", "nonsense"]), st.lists(words, max_size=3)
+)
 def test_no_other_command_raises_either(command, args):
     with no_training():
         code, _, lines = ask(command, *args)

@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -90,7 +92,8 @@ def test_a_policy_takes_any_number_of_observations(run):
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.S)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README.read_text(), flags=re.S | re.M)
+    return [block for kind, block in fenced if kind == language]
 
 
 @pytest.mark.slow
@@ -98,8 +101,31 @@ def blocks(language: str) -> list[str]:
 def test_the_examples_of_the_readme_run(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(blocks("python")[number], "README.md", "exec"), {})
+    gymnasium.registry.pop("Corridor-v0", None)
     trains = "fastdqn.train(" in blocks("python")[number]
     assert Path("runs").exists() == trains
+
+
+@pytest.fixture
+def my_package(tmp_path, monkeypatch):
+    """The README's module in the working directory, and nowhere after the test."""
+    (source,) = [block for block in blocks("python") if block.startswith("# my_package.py")]
+    (tmp_path / "my_package.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("my_package", None)
+    gymnasium.registry.pop("Corridor-v0", None)
+
+
+def test_the_environment_and_the_wrapper_of_the_readme_learn_and_are_evaluated(my_package, capsys):
+    (command,) = [line for line in commands() if "my_package:StepCosts" in line]
+    words = "--total-timesteps 10000 --target-network-frequency 200 --eval-frequency 0 --quiet"
+    assert ask(capsys, *shlex.split(f"{command} {words} --run-dir run")[1:])[0] == 0
+    code, said, _ = ask(capsys, "eval", "run", "--episodes", "3", "--json")
+    assert code == 0
+    result = json.loads(said)
+    assert result["mean_length"] == 7  # never slips, and never walks to the left
+    assert result["mean_return"] == pytest.approx(1 - 7 * 0.01)
 
 
 def commands() -> list[str]:
@@ -108,7 +134,7 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_the_commands_of_the_readme_are_understood(command, run, capsys):
+def test_the_commands_of_the_readme_are_understood(command, run, my_package, capsys):
     """Trainings only as a dry run: the test of learning runs one in full."""
     words = [str(run) if word == "runs/..." else word for word in shlex.split(command)[1:]]
     dry = ["--dry-run"] if words[0] == "train" and "--help" not in words else []

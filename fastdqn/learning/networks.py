@@ -63,7 +63,7 @@ class Statistics(nn.Module):
     """What normalisation goes by, as buffers: target copies, acting networks and saved weights
     have them too. Each is there only where it is asked for.
 
-    obs_mean, obs_deviation [*] of each number of an observation; return_deviation [] of the
+    obs_mean, obs_deviation [*] of each number of an observation; return_deviation [1] of the
     discounted return, which rewards were divided by
     """
 
@@ -77,7 +77,7 @@ class Statistics(nn.Module):
             self.register_buffer("obs_mean", torch.zeros(obs_shape))
             self.register_buffer("obs_deviation", torch.ones(obs_shape))
         if of_returns:
-            self.register_buffer("return_deviation", torch.ones(()))
+            self.register_buffer("return_deviation", torch.ones(1))
 
     def forward(self, obs: Tensor) -> Tensor:
         return ((obs - self.obs_mean) / self.obs_deviation).clamp(-_FARTHEST, _FARTHEST)
