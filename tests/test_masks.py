@@ -1,0 +1,196 @@
+"""Action masks: honoured wherever an action is chosen, and wherever a target takes a maximum."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from test_loop import small
+
+import fastdqn
+from fastdqn.acting import EnvError, EnvStream
+from fastdqn.learning.policy import Policy
+from fastdqn.learning.value import ScalarValue, squared_error
+from fastdqn.replay import Batch
+
+MODES = list(AutoresetMode)
+
+
+class Guarded(gymnasium.Env):
+    """Four actions, of which the mask allows two that change each step; others are an error.
+
+    Observes (lane, t); ends after `length` steps. silent  gives no mask at odd steps
+    """
+
+    observation_space = spaces.Box(0, 99, (2,), np.float32)
+    action_space = spaces.Discrete(4)
+
+    def __init__(self, lane=0, length=5, silent=False):
+        self.lane, self.length, self.silent, self.t, self.mask = (
+            lane,
+            length,
+            silent,
+            0,
+            np.zeros(4),
+        )
+
+    def _told(self):
+        obs = np.array([self.lane, self.t], np.float32)
+        if self.silent and self.t % 2:
+            self.mask = np.ones(4, np.int8)
+            return obs, {}
+        self.mask = allowed(self.lane, self.t).astype(np.int8)
+        return obs, {"action_mask": self.mask}
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self._told()
+
+    def step(self, action) -> tuple[Any, float, bool, bool, dict]:
+        assert self.mask[action], f"masked action {action} taken in lane {self.lane} at {self.t}"
+        self.t += 1
+        obs, info = self._told()
+        return obs, 1.0, self.t == self.length, False, info
+
+
+def allowed(lane, t) -> np.ndarray:
+    mask = np.zeros(4, np.bool_)
+    mask[[(lane + t) % 4, (lane + 2 * t + 1) % 4]] = True
+    return mask
+
+
+def guarded(mode, make_vec: Any = SyncVectorEnv, silent=False):
+    makers = [lambda lane=lane: Guarded(lane, 2 + lane, silent) for lane in range(3)]
+    return make_vec(makers, autoreset_mode=mode)
+
+
+def assert_masks_fit(obs, masks, silent=False) -> None:
+    for (lane, t), mask in zip(obs.astype(int).tolist(), masks, strict=True):
+        everything = silent and t % 2
+        np.testing.assert_array_equal(mask, np.ones(4) if everything else allowed(lane, t))
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("make_vec", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize("mode", MODES)
+def test_masks_belong_to_the_observation_beside_them(mode, make_vec, silent):
+    stream = EnvStream(guarded(mode, make_vec, silent))
+    step = stream.start(seed=0)
+    assert step.start_mask is not None
+    assert_masks_fit(step.start_obs, step.start_mask, silent)
+    for _ in range(12):
+        assert stream.mask is not None
+        assert_masks_fit(stream.obs, stream.mask, silent)
+        stream.send(stream.mask.argmax(1))
+        step = stream.recv()
+        assert step.next_mask is not None
+        assert step.start_mask is not None
+        assert_masks_fit(step.next_obs, step.next_mask, silent)
+        assert_masks_fit(step.start_obs, step.start_mask, silent)
+    stream.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("overrides", [{}, {"n_steps": 3}, {"double": False, "dueling": False}])
+def test_a_masked_action_is_never_taken_and_never_bootstrapped_from(tmp_path, mode, overrides):
+    """Guarded raises where one is taken; the batches carry the mask of their own next_obs."""
+    batches: list[tuple] = []
+
+    def note(progress, batch: Batch, priority):
+        batches.append((batch.next_obs.clone(), batch.next_mask.clone(), batch.discount.clone()))
+
+    fastdqn.train(small(tmp_path, num_envs=3, **overrides), guarded(mode),
+                  eval_envs=guarded(mode), on_update=note)  # fmt: skip
+    assert len(batches) > 50
+    for next_obs, next_mask, discount in batches:
+        alive = discount > 0  # after termination the mask is not used
+        assert_masks_fit(next_obs[alive].numpy(), next_mask[alive].numpy())
+
+
+def test_masked_taxi_never_takes_a_masked_action(tmp_path):
+    taken: list[int] = []
+    masks: dict[int, np.ndarray] = {}
+
+    def check(progress, step):
+        for lane, action in zip(step.lanes.tolist(), step.action, strict=True):
+            if lane in masks:
+                taken.append(int(masks[lane][action]))
+        masks.update(zip(step.lanes.tolist(), step.next_mask.copy(), strict=True))
+        masks.update(zip(step.start_lanes.tolist(), step.start_mask.copy(), strict=True))
+
+    fastdqn.train(small(tmp_path, env_id="Taxi-v4", total_timesteps=2_000), on_step=check)
+    assert len(taken) > 1_900
+    assert min(taken) == 1
+
+
+def policy_of(values) -> Policy:
+    """A network that gives these values [A] whatever it sees."""
+
+    class Constant(torch.nn.Module):
+        def forward(self, obs):
+            return torch.tensor(values).expand(len(obs), -1)
+
+    return Policy(Constant(), ScalarValue(squared_error), torch.device("cpu"), len(values), seed=3)
+
+
+def test_greedy_takes_the_best_that_is_allowed():
+    policy = policy_of([1.0, 4.0, 3.0, -100.0])
+    obs = np.zeros((3, 2), np.float32)
+    mask = np.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1]], np.bool_)
+    assert policy(obs, mask).tolist() == [1, 2, 3]
+
+
+def test_exploration_spreads_evenly_over_what_is_allowed():
+    policy = policy_of([0.0] * 4)
+    obs = np.zeros((3000, 2), np.float32)
+    mask = np.tile(np.array([[0, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1]], np.bool_), (1000, 1))
+    action = policy.act(obs, 1.0, mask)
+    for row in range(3):
+        counts = np.bincount(action[row::3], minlength=4) / 1000
+        expected = mask[row] / mask[row].sum()
+        assert counts == pytest.approx(expected, abs=0.06)
+        assert (counts[~mask[row]] == 0).all()
+
+
+class Stuck(Guarded):
+    """Gives another mask from its `since`-th step on."""
+
+    def __init__(self, lane, mask, since):
+        super().__init__(lane, 9)
+        self.bad, self.since = mask, since
+
+    def _told(self):
+        obs, info = super()._told()
+        return obs, {"action_mask": self.bad} if self.t >= self.since else info
+
+
+def act_as_allowed(makers, calls: int) -> None:
+    stream = EnvStream(SyncVectorEnv(makers))
+    stream.start(seed=0)
+    for _ in range(calls):
+        assert stream.mask is not None
+        stream.send(stream.mask.argmax(1))
+        stream.recv()
+
+
+def test_a_mask_that_allows_nothing_names_the_lane():
+    makers = [lambda: Guarded(0, 9), lambda: Stuck(1, np.zeros(4, np.int8), since=2)]
+    act_as_allowed(makers, 1)
+    with pytest.raises(EnvError, match=r"lane 1: info.'action_mask'. allows no action"):
+        act_as_allowed(makers, 2)
+
+
+@pytest.mark.parametrize("mask", [np.ones(3, np.int8), np.ones((4, 1), np.int8)])
+def test_a_mask_of_another_size_is_refused(mask):
+    with pytest.raises(EnvError, match=r"has shape .*: one entry for each of 4 actions"):
+        act_as_allowed([lambda: Stuck(0, mask, since=0)] * 2, 0)
+
+
+def test_nothing_is_kept_where_there_are_no_masks():
+    stream = EnvStream(gymnasium.make_vec("CartPole-v1", 2))
+    step = stream.start(seed=0)
+    assert stream.mask is None
+    assert step.start_mask is None
