@@ -58,8 +58,11 @@ def run_seed(preset: str, seed: int, num_envs: int | None, extra: list[str]) -> 
             check=True,
         )  # fmt: skip
         summary = json.loads((run / "summary.json").read_text())
+        config = json.loads((run / "config.json").read_text())
         policy = fastdqn.load_policy(run, weights="last")
-        last = fastdqn.evaluate(policy, summary["env_id"], episodes=100, seed=seed)
+        last = fastdqn.evaluate(
+            policy, summary["env_id"], episodes=100, seed=seed, max_steps=config["eval_max_steps"]
+        )
         system = json.loads((run / "system.json").read_text())
         with open(run / "episodes.csv") as file:
             returns = [float(row["return"]) for row in csv.DictReader(file)]

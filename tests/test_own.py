@@ -268,15 +268,18 @@ def discrete_ids() -> list[str]:
     return [entry.env_id for entry in catalogue() if entry.vectorization]
 
 
+DISCRETE_IDS = discrete_ids()
+
+
 def test_the_catalogue_has_the_environments_that_everyone_knows():
-    assert set(discrete_ids()) >= {
+    assert set(DISCRETE_IDS) >= {
         "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3", "FrozenLake-v1",
         "FrozenLake8x8-v1", "Taxi-v4", "CliffWalking-v1", "Blackjack-v1",
     }  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:.*is out of date")
-@pytest.mark.parametrize("env_id", discrete_ids())
+@pytest.mark.parametrize("env_id", DISCRETE_IDS)
 def test_every_environment_with_discrete_actions_trains(tmp_path, env_id):
     run = fastdqn.train(
         small(tmp_path, env_id=env_id, total_timesteps=500, eval_episodes=1, eval_max_steps=50)

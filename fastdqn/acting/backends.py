@@ -1,5 +1,6 @@
 """Back ends: how calls reach a vector environment, and which lanes answer first."""
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable
 from multiprocessing import connection
@@ -153,6 +154,7 @@ class Workers:
         if num_ready < envs.num_envs and not envs.shared_memory:
             raise ValueError("waiting for some lanes first needs AsyncVectorEnv's shared_memory")
         self._envs, self.num_ready = envs, num_ready
+        self._failed = False
         self._in_flight: set[int] = set()
         self._arrived: deque[int] = deque()  # in flight, and their messages are there
 
@@ -186,13 +188,26 @@ class Workers:
         """End the processes: politely where all of them live and answer soon, else at once."""
         if self._envs.closed:
             return
+        with contextlib.suppress(EOFError, OSError):  # one of them has just died
+            if not self._failed and self._all_answer():
+                self._envs.close()
+                return
+        for process in self._envs.processes:
+            process.terminate()
+        for process in self._envs.processes:
+            process.join(_PATIENCE)
+            process.kill()  # stopped, or deaf; nothing where it has ended
+        self._envs.close(terminate=True)
+
+    def _all_answer(self) -> bool:
+        """Wait for lanes under way, each a while; False where one is dead or hangs."""
         alive = all(process.is_alive() for process in self._envs.processes)
         waited_for = [self._envs.parent_pipes[lane] for lane in self._in_flight]
         while alive and waited_for:
             ready = connection.wait(waited_for, _PATIENCE)
             alive = bool(ready)
             waited_for = [pipe for pipe in waited_for if pipe not in ready]
-        self._envs.close(terminate=not alive)
+        return alive
 
     def _answered(self) -> Iterable[int]:
         """The next num_ready lanes: in their order where all are waited for, else as they come."""
@@ -240,10 +255,15 @@ class Workers:
             raise self._death(lane) from None
         if is_well:
             return answer
-        _, _, error, trace = self._envs.error_queue.get()
+        self._failed = True
+        try:
+            _, _, error, trace = self._envs.error_queue.get(timeout=_PATIENCE)
+        except Exception as lost:  # queue.Empty; or what making an exception of anyone's raises
+            raise LaneFailure(lane, f"it raised an error that cannot be sent ({lost!r})") from None
         raise LaneFailure(lane, one_line(error), trace)
 
     def _death(self, lane: int) -> LaneFailure:
+        self._failed = True
         process = self._envs.processes[lane]
         process.join(_PATIENCE)  # its pipe is closed: it is ending, or hangs on its way out
         return LaneFailure(lane, how_it_ended(process.exitcode))

@@ -3,8 +3,15 @@
 import os
 import signal
 import traceback
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import space_utils
+
+from fastdqn.acting.observations import short
 
 _CALLERS = tuple(
     os.path.dirname(file) + os.sep for file in (__file__, SyncVectorEnv.step.__code__.co_filename)
@@ -24,6 +31,10 @@ class EnvError(RuntimeError):
     trace: str = ""
 
 
+class SentError(Exception):
+    """What a lane raised, as one line, on its way out of the lane's process."""
+
+
 class LaneFailure(Exception):
     """What one lane's process raised, or how it ended: the lane, a line, its traceback."""
 
@@ -36,7 +47,7 @@ def explain(envs: VectorEnv, error: BaseException) -> LaneFailure:
     """Say which lane an exception out of envs came from (-1: nobody knows), and what it was."""
     if isinstance(error, LaneFailure):
         return error
-    return LaneFailure(_failing_lane(envs.unwrapped, error), one_line(error), _own_trace(error))
+    return _failing_lane(envs.unwrapped, error)
 
 
 def _own_trace(error: BaseException) -> str:
@@ -62,27 +73,43 @@ def how_it_ended(exit_code: int | None) -> str:
 
 def one_line(error: BaseException) -> str:
     """An exception's type and message without line breaks."""
+    if isinstance(error, SentError):
+        return str(error)
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _failing_lane(envs: VectorEnv, error: BaseException) -> int:
+def misfit(space: spaces.Space, obs: Any) -> str | None:
+    """Why an observation is not of its space, as far as arrays of lanes depend on it, or None."""
+    if not isinstance(space, spaces.Box):
+        return None if obs in space else f"an observation is outside the space {short(space)}"
+    given = np.asarray(obs)
+    if given.shape == space.shape and np.can_cast(given.dtype, space.dtype, "same_kind"):
+        return None
+    return (
+        f"an observation is {given.dtype} {given.shape}, the space promises "
+        f"{space.dtype} {space.shape}"
+    )
+
+
+def _failing_lane(envs: VectorEnv, error: BaseException) -> LaneFailure:
     """The lane that a SyncVectorEnv was at: the loop's own variable i says so."""
+    unknown = LaneFailure(-1, one_line(error), _own_trace(error))
     if not isinstance(envs, SyncVectorEnv):
-        return -1
-    home = SyncVectorEnv.step.__code__.co_filename
+        return unknown
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    for frame, inner in zip(frames, [*frames[1:], None], strict=True):
-        if frame.f_code.co_filename == home and "i" in frame.f_locals:
-            if inner is not None and inner.f_code.co_name == "concatenate":  # after the loop
-                return _misfit(envs)
-            return frame.f_locals["i"]
-    return -1
+    files = [frame.f_code.co_filename for frame in frames]
+    home = SyncVectorEnv.step.__code__.co_filename
+    if home not in files:
+        return unknown
+    if space_utils.__file__ in files:  # after the loop: observations are put side by side
+        return next(_misfits(envs), unknown)
+    lane = frames[files.index(home)].f_locals.get("i", -1)
+    return LaneFailure(lane, unknown.args[0], unknown.trace)
 
 
-def _misfit(envs: SyncVectorEnv) -> int:
-    """The first lane whose last observation is not of its space, or -1."""
+def _misfits(envs: SyncVectorEnv) -> Iterator[LaneFailure]:
+    """Lanes whose last observation is not of its space."""
     for lane, obs in enumerate(getattr(envs, "_env_obs", ())):
-        if obs not in envs.single_observation_space:
-            return lane
-    return -1
+        if line := misfit(envs.single_observation_space, obs):
+            yield LaneFailure(lane, line)

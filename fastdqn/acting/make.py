@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
-import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from fastdqn.acting.failures import one_line
+from fastdqn.acting.failures import SentError, misfit, one_line
 from fastdqn.acting.names import find_spec, find_wrapper, nearest
 
 VECTORIZATIONS = ("auto", "native", "sync", "async", "envpool")
@@ -124,23 +122,28 @@ class _CheckedLane(gymnasium.Wrapper):
     """Looks at each observation in the lane's own process: the shared memory takes any shape."""
 
     def reset(self, **kwargs):
-        obs, info = self.env.reset(**kwargs)
-        return self._checked(obs), info
+        with _sendable_errors():
+            obs, info = self.env.reset(**kwargs)
+            return self._checked(obs), info
 
     def step(self, action):
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
+        with _sendable_errors():
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
 
     def _checked(self, obs):
-        space = self.observation_space
-        if isinstance(space, spaces.Box):
-            given = np.asarray(obs)
-            if given.shape != space.shape or not np.can_cast(given.dtype, space.dtype, "same_kind"):
-                raise ValueError(
-                    f"an observation is {given.dtype} {given.shape}, the space promises "
-                    f"{space.dtype} {space.shape}"
-                )
+        if line := misfit(self.observation_space, obs):
+            raise ValueError(line)
         return obs
+
+
+@contextlib.contextmanager
+def _sendable_errors() -> Iterator[None]:
+    """An exception of anyone's may not survive the way to the parent; its line does."""
+    try:
+        yield
+    except Exception as error:
+        raise SentError(one_line(error)) from error
 
 
 def _make_envpool(recipe: EnvRecipe, num_envs: int, batch_size: int, seed: int) -> VectorEnv:
