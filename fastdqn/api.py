@@ -10,8 +10,16 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from torch import nn
 
-from fastdqn import build, checks
-from fastdqn.acting import EnvRecipe, EnvStream, Factory, Step, limit_of, read_spaces
+from fastdqn import build, checks, parts
+from fastdqn.acting import (
+    EnvRecipe,
+    EnvStream,
+    Factory,
+    Step,
+    answers_for,
+    limit_of,
+    read_spaces,
+)
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.evaluate import evaluate as run_episodes
@@ -22,6 +30,7 @@ from fastdqn.replay import Batch
 from fastdqn.resolve import EVAL_MAX_STEPS
 from fastdqn.seeds import AUDIT, env_seed
 from fastdqn.session import run_session
+from fastdqn.timing import usable_cores
 
 
 class Trained(NamedTuple):
@@ -61,7 +70,8 @@ def train(
     on_evaluation  called with (steps, kind, evaluation) after each: kind is eval, confirm, final
     overrides  options of Config by name: num_envs=64, seed=2
 
-    What hooks are given is lent: it is overwritten afterwards. Their time is the phase 'hooks'.
+    What hooks are given is lent: it is overwritten afterwards. The time of the first two is the
+    phase 'hooks', that of on_evaluation a part of 'evaluate'.
     Raises ConfigError with all mistakes, a line each; EnvError where an environment raises or
     dies, NonFiniteError and DivergedError where numbers stop being finite, with the run's record
     complete up to there.
@@ -134,6 +144,11 @@ def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None
         )
     if eval_envs is not None and eval_envs.unwrapped is envs.unwrapped:
         lines.append("eval_envs are the envs: evaluating would reset the training's episodes")
+    if eval_envs is not None and answers_for(eval_envs) < eval_envs.num_envs:
+        lines.append(
+            f"eval_envs answer for {answers_for(eval_envs)} of {eval_envs.num_envs} lanes at a "
+            "time: an evaluation needs all of them together, so make them without a batch_size"
+        )
     if eval_envs is not None and (
         eval_envs.single_observation_space != envs.single_observation_space
         or eval_envs.single_action_space != envs.single_action_space
@@ -166,7 +181,7 @@ def load_policy(
     torso    a module of the shape that the run was trained with, if it was one of yours
     Raises WeightsError, one line, where the file cannot be used.
     """
-    return build.load_policy(weights_path(run, weights), torso)[0]
+    return parts.load_policy(weights_path(run, weights), torso)[0]
 
 
 def weights_path(run: str | Path, weights: str = "best") -> Path:
@@ -219,7 +234,9 @@ def evaluate_recipe(
     if render_mode is not None:
         envs = SyncVectorEnv([lambda: recipe.make_one(render_mode=render_mode)])
     else:
-        envs = recipe.make(min(episodes, build.EVAL_LANES), seed=env_seed(seed, AUDIT))
+        # A process for each lane is dear.
+        most = 2 * usable_cores() if recipe.vectorization == "async" else build.EVAL_LANES
+        envs = recipe.make(min(episodes, most), seed=env_seed(seed, AUDIT))
     stream = EnvStream(envs)
     try:
         limit = max_steps or recipe.max_episode_steps() or limit_of(envs)
@@ -229,6 +246,11 @@ def evaluate_recipe(
 
 
 def _evaluate(policy, stream: EnvStream, episodes: int, limit: int | None, seed: int) -> Evaluation:
+    if stream.num_ready < stream.num_lanes:
+        raise ValueError(
+            f"the environments answer for {stream.num_ready} of {stream.num_lanes} lanes at a "
+            "time: an evaluation needs all of them together"
+        )
     takes_masks = _takes_masks(policy)
 
     def act(obs, mask=None):

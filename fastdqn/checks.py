@@ -24,13 +24,17 @@ from fastdqn.replay import Ring, rows_per_lane
 
 
 def check(
-    config: Config, facts: EnvFacts | None = None, factory: Factory | None = None
+    config: Config,
+    facts: EnvFacts | None = None,
+    factory: Factory | None = None,
+    mistaken: bool = False,
 ) -> list[str]:
     """Every mistake in config and around it, one line each; nothing large is allocated.
 
     facts    of environments that are there already; None: one is made and closed again
     factory  makes one, in place of env_id
-    Raises EnvError where its reset fails, and there is no other mistake.
+    mistaken whether there are mistakes already, found by others
+    Raises EnvError where its reset fails, and there is no mistake.
     """
     if lines := config.type_problems():
         return lines  # values of other types than promised can be asked nothing more
@@ -43,7 +47,7 @@ def check(
     except ValueError as error:
         return [*lines, str(error)]
     except EnvError:
-        if not lines:
+        if not (lines or mistaken):
             raise
         return lines
     return lines or _memory_problems(config, facts)

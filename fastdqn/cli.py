@@ -103,9 +103,9 @@ def _train(args: list[str]) -> int:
     chosen, mistakes = options.parse(rest, TrainOptions(default), f"fastdqn train {name}")
     if chosen.config.preset != default.preset:
         mistakes.append(f"--preset only labels a run: fastdqn train {chosen.config.preset} ...")
-    if mistakes:
-        raise ConfigError([*mistakes, *checks.check(chosen.config)])
     try:
+        if mistakes:
+            raise ConfigError([*mistakes, *checks.check(chosen.config, mistaken=True)])
         if chosen.dry_run:
             print(commands.plan(chosen.config))
             return 0

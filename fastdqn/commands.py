@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gymnasium
 
-from fastdqn import build, checks
+from fastdqn import checks, parts
 from fastdqn.acting import EnvError, EnvRecipe, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.config import Config, ConfigError
@@ -49,10 +49,10 @@ def evaluate_run(
         lines.append(f"out is {str(out)!r}: name a file, new or not, in a folder that exists")
     try:
         path = weights_path(run, weights)
-        policy, description = build.load_policy(path)
+        policy, description = parts.load_policy(path)
         recipe = _recipe_of(path, env_id)
         _require_same_spaces(recipe, description)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EnvError) as error:
         raise ConfigError([*lines, *str(error).split("\n")]) from None
     if lines:
         raise ConfigError(lines)

@@ -94,7 +94,12 @@ def run_session(session: Session) -> dict[str, Any]:
     summary = _summary(session, reason, wall, None)
     recorder.summary(summary)  # before the last evaluation, which may fail or be interrupted
     if reason != "interrupted":
-        summary = _summary(session, reason, wall, _final_evaluation(session))
+        try:
+            final = _final_evaluation(session)
+        except Exception as error:
+            _record_reason(session, error, wall, f"{reason}; the final evaluation failed")
+            raise
+        summary = _summary(session, reason, wall, final)
         recorder.summary(summary)
     return summary
 
@@ -102,8 +107,6 @@ def run_session(session: Session) -> dict[str, Any]:
 def _record_failure(session: Session, error: BaseException, wall: float) -> None:
     """Complete the record as far as it goes; what else fails here must not hide the error."""
     recorder = session.recorder
-    reason = f"failed: {error}" if isinstance(error, RUN_FAILURES) else f"failed: {error!r}"
-    trace = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
     for record in (
         lambda: local.report(session.run, final=True),
         recorder.save_last,  # after the report, which refuses a loss that is not finite
@@ -112,9 +115,15 @@ def _record_failure(session: Session, error: BaseException, wall: float) -> None
             record()
         except Exception:  # the disk, or the loss: said already, or said next
             break
+    _record_reason(session, error, wall, "failed")
+
+
+def _record_reason(session: Session, error: BaseException, wall: float, what: str) -> None:
+    said = str(error) if isinstance(error, RUN_FAILURES) else repr(error)
+    trace = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
     with contextlib.suppress(OSError):
-        recorder.summary(_summary(session, reason, wall, None))
-        recorder.failure(trace)
+        session.recorder.summary(_summary(session, f"{what}: {said}", wall, None))
+        session.recorder.failure(trace)
 
 
 def replay_ratio(config: Config) -> str:

@@ -35,16 +35,25 @@ ROOMS: dict[str, set[str]] = {
     "resolve": {"torch", "acting", "checks", "config", "record", "timing"},
     "seeds": {"rng"},
     "build": {
-        "torch", "gymnasium", "numpy", "acting", "replay", "learning", "engine", "record", "checks",
-        "config", "resolve", "rng", "schedules", "seeds", "session", "timing",
+        "torch", "gymnasium", "acting", "learning", "engine", "record", "checks", "config",
+        "parts", "resolve", "schedules", "seeds", "session", "timing",
+    },
+    "parts": {
+        "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
+        "seeds",
     },
     "session": {"acting", "engine", "learning", "record", "config", "seeds", "timing"},
     "api": {
         "torch", "numpy", "gymnasium", "acting", "engine", "record", "replay", "build", "checks",
-        "config", "presets", "resolve", "seeds", "session",
+        "config", "parts", "presets", "resolve", "seeds", "session", "timing",
+    },
+    "measure": {
+        "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "build", "checks",
+        "config", "engine", "learning", "memory", "parts", "record", "replay", "resolve", "seeds",
+        "timing",
     },
     "commands": {
-        "gymnasium", "acting", "api", "build", "checks", "config", "record", "resolve", "session",
+        "gymnasium", "acting", "api", "checks", "config", "parts", "record", "resolve", "session",
     },
     "cli": {
         "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "session",

@@ -10,7 +10,7 @@ from numba.core.dispatcher import Dispatcher
 from test_loop import small
 
 import fastdqn
-from fastdqn import Config, build
+from fastdqn import Config, build, parts
 from fastdqn import session as session_module
 from fastdqn.acting import stream as stream_module
 from fastdqn.engine import local
@@ -85,7 +85,7 @@ def test_an_option_reaches_its_object(tmp_path, option, value, read, expected):
 
 
 def test_compile_takes_the_optimizer_that_a_compiler_can_see_through(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "compiled", lambda function: function)
+    monkeypatch.setattr(parts, "compiled", lambda function: function)
     assert type(built(tmp_path, capture="compile").run.learner.optimizer) is PlainAdam
 
 

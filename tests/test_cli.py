@@ -437,6 +437,21 @@ options = st.tuples(flags, st.lists(words, max_size=2)).map(lambda pair: [pair[0
 subjects = st.one_of(st.sampled_from([*PRESETS, "CartPole-v1", "FrozenLake-v1", "cartpol"]), words)
 
 
+def test_envs_of_a_module_lists_what_it_registers_even_if_closing_one_fails():
+    class Unclosing(Odd):
+        def close(self):
+            raise RuntimeError("still open")
+
+    gymnasium.register("Unclosing-v0", lambda **given: Unclosing(**given))
+    try:
+        code, said, _ = ask("envs", f"{__name__}:")
+    finally:
+        del gymnasium.registry["Unclosing-v0"]
+    assert code == 0
+    listed = {line.split()[0] for line in said.splitlines()}
+    assert listed == {*ODD, "Unclosing-v0"}
+
+
 # A thousand command lines in all, with those of the test below.
 @settings(max_examples=850, deadline=None)
 @given(subjects, st.lists(options, max_size=3))

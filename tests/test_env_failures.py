@@ -12,10 +12,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv
 from test_loop import small
 
 import fastdqn
 from fastdqn import EnvError, cli
+from fastdqn.acting import EnvRecipe, EnvStream
 
 
 class Fragile(gymnasium.Env):
@@ -27,22 +29,22 @@ class Fragile(gymnasium.Env):
 
     def __init__(self, fail: Callable[[], Any], when: str = "step"):
         self.fail, self.when, self.fails = fail, when, False
-        self.t = self.resets = 0
+        self.t = self.age = self.resets = 0
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         if seed is not None:
             self.fails = seed % 4 == 2
-        self.resets += 1
+        self.resets, self.age = self.resets + 1, 0
         if self.fails and self.when == "reset" and self.resets == 3:
             return self.fail(), {}
         return np.zeros(2, np.float32), {}
 
     def step(self, action) -> tuple[Any, float, bool, bool, dict]:
-        self.t += 1
+        self.t, self.age = self.t + 1, self.age + 1
         if self.fails and self.when == "step" and self.t == 13:
             return self.fail(), 1.0, False, False, {}
-        return np.zeros(2, np.float32), 1.0, False, self.t % 5 == 0, {}
+        return np.zeros(2, np.float32), 1.0, False, self.age == 5, {}
 
 
 def raise_():
@@ -172,3 +174,101 @@ def test_an_environment_whose_first_reset_fails_is_one_line_before_anything_is_m
     with pytest.raises(EnvError, match=r"^lane 0, reset \(seed 0\): OSError: no display$"):
         fastdqn.train(config, lambda: Stillborn(raise_))
     assert not (tmp_path / "run").exists()
+
+
+class Numbered(Fragile):
+    """Every lane but the first fails at its first step, with words of its own."""
+
+    def __init__(self, lane):
+        super().__init__(raise_)
+        self.lane = lane
+
+    def step(self, action):
+        if self.lane:
+            raise ValueError(f"I am lane {self.lane}")
+        return super().step(action)
+
+
+@pytest.mark.parametrize("close_first", [False, True])
+def test_of_several_lanes_that_fail_at_once_one_is_told_in_its_own_words(close_first):
+    envs = AsyncVectorEnv([lambda lane=lane: Numbered(lane) for lane in range(4)])
+    stream = EnvStream(envs)
+    stream.start(seed=0)
+    stream.send(np.zeros(4, np.int64))
+    if not close_first:
+        with pytest.raises(EnvError, match=r"^lane (\d), step 1 .*I am lane \1$"):
+            stream.recv()
+    stream.close()
+    assert not multiprocessing.active_children()
+
+
+def test_given_processes_can_be_used_again_after_a_run_that_waited_for_some(tmp_path):
+    envs = AsyncVectorEnv([lambda: Fragile(raise_, "never")] * 4)
+    for name in ("a", "b"):
+        config = small(tmp_path, env_batch_size=2, run_dir=str(tmp_path / name))
+        run = fastdqn.train(config, envs)
+        returns = (run.folder / "episodes.csv").read_text().splitlines()[1:]
+        assert {line.split(",")[3] for line in returns} == {"5"}
+    obs, _ = envs.reset(seed=3)
+    assert obs.shape == (4, 2)
+    envs.close()
+
+
+class MisshapenPart(Fragile):
+    """Its second observation is broadcast into shared memory where nobody looks."""
+
+    observation_space = spaces.Dict(x=spaces.Box(-1.0, 1.0, (2,)), n=spaces.MultiDiscrete([3, 3]))
+
+    def __init__(self, part, value):
+        super().__init__(raise_, "never")
+        self.part, self.value = part, value
+
+    def reset(self, *, seed=None, options=None) -> Any:
+        return {"x": np.zeros(2, np.float32), "n": np.zeros(2, np.int64)}, {}
+
+    def step(self, action) -> Any:
+        obs, info = self.reset()
+        return {**obs, self.part: self.value}, 0.0, False, False, info
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("x", np.zeros(1, np.float32)), ("n", np.zeros(1, int)), ("n", [0.5, 1.0])]
+)
+def test_a_part_of_an_observation_that_is_not_of_its_space_is_refused_in_a_process_too(part, value):
+    stream = EnvStream(EnvRecipe(lambda: MisshapenPart(part, value), "async").make(2))
+    stream.start(seed=0)
+    stream.send(np.zeros(2, np.int64))
+    with pytest.raises(EnvError, match=rf"lane 0, step 1 .*an observation\['{part}'\] is "):
+        stream.recv()
+    stream.close()
+
+
+def test_a_final_evaluation_that_fails_is_in_the_record(tmp_path):
+    def refuse(steps, kind, evaluation):
+        if kind == "final":
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        fastdqn.train(small(tmp_path), on_evaluation=refuse)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"].startswith("budget spent; the final evaluation failed: Runtime")
+    assert "in refuse" in (tmp_path / "run" / "traceback.txt").read_text()
+
+
+@pytest.mark.parametrize("words", [["train", "Still-v0", "--gama", "0.9"], ["train", "Still-v0"]])
+def test_a_failing_reset_beside_a_mistake_or_alone_is_no_traceback_of_ours(words, capsys):
+    class Still(Fragile):
+        def reset(self, *, seed=None, options=None):
+            raise OSError("no display")
+
+    gymnasium.register("Still-v0", lambda **_: Still(raise_))
+    try:
+        code = cli.main(words)
+    finally:
+        del gymnasium.registry["Still-v0"]
+    said = capsys.readouterr().err.splitlines()
+    assert (code, said[-1]) == (
+        (2, "error: unknown option '--gama': did you mean --gamma?")
+        if len(words) > 2
+        else (1, "error: lane 0, reset (seed 0): OSError: no display")
+    )

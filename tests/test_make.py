@@ -103,6 +103,13 @@ def test_an_argument_that_the_environment_does_not_take_is_refused():
         EnvRecipe("MountainCar-v0", kwargs={"no_such_argument": 1}).make(1)
 
 
+def test_the_time_limit_is_the_registered_one_or_what_an_argument_says():
+    limits = {None: 200, 7: 7, -1: None}
+    for given, limit in limits.items():
+        kwargs = {} if given is None else {"max_episode_steps": given}
+        assert EnvRecipe("MountainCar-v0", kwargs=kwargs).max_episode_steps() == limit
+
+
 @pytest.mark.parametrize(
     ("observation", "action", "says"),
     [

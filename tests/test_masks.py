@@ -167,13 +167,17 @@ class Stuck(Guarded):
         return obs, {"action_mask": self.bad} if self.t >= self.since else info
 
 
-def act_as_allowed(makers, calls: int) -> None:
-    stream = EnvStream(SyncVectorEnv(makers))
-    stream.start(seed=0)
+def act(stream: EnvStream, calls: int) -> None:
     for _ in range(calls):
         assert stream.mask is not None
         stream.send(stream.mask.argmax(1))
         stream.recv()
+
+
+def act_as_allowed(makers, calls: int) -> None:
+    stream = EnvStream(SyncVectorEnv(makers))
+    stream.start(seed=0)
+    act(stream, calls)
 
 
 def test_a_mask_that_allows_nothing_names_the_lane():
@@ -194,3 +198,57 @@ def test_nothing_is_kept_where_there_are_no_masks():
     step = stream.start(seed=0)
     assert stream.mask is None
     assert step.start_mask is None
+
+
+class NoLastMask(SyncVectorEnv):
+    """SAME_STEP without final_info: what was allowed at the end of an episode is not told."""
+
+    def step(self, actions):
+        told = super().step(actions)
+        told[-1].pop("final_info", None)
+        return told
+
+
+def test_a_last_mask_that_nobody_told_is_not_taken_from_the_next_episode():
+    makers = [lambda: Guarded(0, 2)] * 2
+    stream = EnvStream(NoLastMask(makers, autoreset_mode=AutoresetMode.SAME_STEP))
+    stream.start(seed=0)
+    act(stream, 1)
+    assert stream.mask is not None
+    stream.send(stream.mask.argmax(1))
+    step = stream.recv()
+    assert step.terminated.all()
+    assert step.next_mask is not None
+    assert step.next_mask.all()
+    assert not step.start_mask.all()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+class StuckAgain(Guarded):
+    """Allows nothing at the beginning of its second episode."""
+
+    episodes = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.episodes += 1
+        obs, info = super().reset(seed=seed)
+        return obs, info if self.episodes == 1 else {"action_mask": np.zeros(4, np.int8)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_new_episode_in_which_nothing_is_allowed_is_refused_in_every_mode(mode):
+    stream = EnvStream(SyncVectorEnv([lambda: StuckAgain(0, 2)], autoreset_mode=mode))
+    stream.start(seed=0)
+    with pytest.raises(EnvError, match=r"lane 0: .* allows no action"):
+        act(stream, 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_finished_episode_may_allow_nothing(mode):
+    class Over(Guarded):
+        def _told(self):
+            obs, info = super()._told()
+            return obs, {"action_mask": np.zeros(4, np.int8)} if self.t == self.length else info
+
+    stream = EnvStream(SyncVectorEnv([lambda: Over(0, 2)], autoreset_mode=mode))
+    stream.start(seed=0)
+    act(stream, 9)

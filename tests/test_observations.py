@@ -87,6 +87,7 @@ def test_a_value_outside_its_space_is_refused_and_not_taken_for_another(space):
 @pytest.mark.parametrize(
     ("space", "says"),
     [
+        (spaces.Discrete(10**16), "is 10,000,000,000,000,000 numbers, .*: at most"),
         (spaces.Text(4), "Text.* is no fixed row of numbers.*TransformObservation"),
         (spaces.Sequence(spaces.Discrete(2)), "Sequence.* no fixed row"),
         (spaces.OneOf([spaces.Discrete(2)]), "OneOf.* no fixed row"),

@@ -71,6 +71,7 @@ def test_arguments_and_wrappers_reach_every_lane(tmp_path):
         ({"wrapper": ("FlatenObservation",)}, "did you mean FlattenObservation"),
         ({"wrapper": ("test_own:pytest",)}, "is a module, not a class or function"),
         ({"wrapper": ("TimeLimit",)}, "cannot be made: TypeError"),
+        ({"wrapper": ("JaxToNumpy",)}, "wrapper 'JaxToNumpy': "),
         ({"env_kwargs": {"size": 3}}, "cannot be made: TypeError"),
         ({"env_kwargs": {"a": object()}}, "env_kwargs is"),
         ({"vectorization": "native"}, "no vector environment of its own"),
@@ -132,8 +133,9 @@ def test_hooks_are_called_with_what_is_documented(tmp_path):
     assert {count for *_, count in evaluations} == {2}
 
 
-def test_a_hook_that_returns_false_ends_the_run(tmp_path):
-    run = fastdqn.train(small(tmp_path), on_step=lambda progress, _: progress.steps < 200)
+@pytest.mark.parametrize("stays", [bool, np.bool_])
+def test_a_hook_that_returns_false_ends_the_run(tmp_path, stays):
+    run = fastdqn.train(small(tmp_path), on_step=lambda progress, _: stays(progress.steps < 200))
     assert run.summary["exit_reason"] == "stopped by on_step"
     assert 200 <= run.summary["total_steps"] < 208
     assert (run.folder / "policy.safetensors").exists()
@@ -211,6 +213,20 @@ def test_return_statistics_are_those_of_gymnasium():
                  lanes)
         )  # fmt: skip
     assert ours.deviation == pytest.approx(np.sqrt(theirs.var + 1e-8))
+
+
+def test_the_target_network_normalises_by_the_same_statistics_from_the_first_step(tmp_path):
+    session = build.build(small(tmp_path, **NORMAL), lambda _: Silent(), SyncVectorEnv([Far] * 4))
+    from fastdqn.engine import local
+
+    assert session.run.normalizer is not None
+    session.run.normalizer.follow(session.run.start)
+    learner = session.run.learner
+    assert learner.target.buffers.abs().sum() > 100
+    assert torch.equal(learner.target.buffers, learner.online.buffers)
+    local.train(session.run)
+    assert torch.equal(learner.target.buffers, learner.online.buffers)
+    session.close()
 
 
 # -- exploration

@@ -183,6 +183,15 @@ def test_counts_stay_exact_in_a_run_that_waits_for_some(tmp_path, vectorization)
     assert sum(int(row.split(",")[-1]) for row in rows) <= steps
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_environments_that_answer_first_are_refused_where_all_must_answer(tmp_path):
+    eval_envs = pool(4, 2, seed=1)
+    with pytest.raises(fastdqn.ConfigError, match="eval_envs answer for 2 of 4 lanes"):
+        fastdqn.train(small(tmp_path), pool(4, 4, seed=0), eval_envs=eval_envs)
+    with pytest.raises(ValueError, match="answer for 2 of 4 lanes"):
+        fastdqn.evaluate(lambda obs: np.zeros(len(obs), np.int64), eval_envs, episodes=6)
+
+
 def test_a_run_says_that_its_order_is_the_clocks(tmp_path, capsys):
     config = small(tmp_path, num_envs=4, vectorization="async", env_batch_size=2)
     fastdqn.train(config.replace(total_timesteps=200), quiet=False)

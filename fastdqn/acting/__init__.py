@@ -1,5 +1,6 @@
 """Environments: making them, stepping them, telling transitions from starts."""
 
+from fastdqn.acting.backends import answers_for
 from fastdqn.acting.catalogue import catalogue
 from fastdqn.acting.failures import EnvError, NonFiniteError
 from fastdqn.acting.look import limit_of, look
@@ -23,6 +24,7 @@ __all__ = [
     "ReturnStatistics",
     "Step",
     "UnknownEnvError",
+    "answers_for",
     "catalogue",
     "find_spec",
     "limit_of",

@@ -51,6 +51,10 @@ class Backend(Protocol):
         """Reset these lanes alone (AutoresetMode.DISABLED); all N lanes are in the arrival."""
         ...
 
+    def settle(self) -> None:
+        """Take in what is under way and forget it, so that others may use the environments."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -69,6 +73,11 @@ def connect(envs: VectorEnv, env_batch_size: int | None = None) -> Backend:
             f"{backend.num_ready} at a time: --vectorization async and envpool take any number"
         )
     return backend
+
+
+def answers_for(envs: VectorEnv) -> int:
+    """Lanes that environments of anyone's making answer for at a time."""
+    return connect(envs).num_ready
 
 
 class Calls:
@@ -94,6 +103,9 @@ class Calls:
         mask = np.zeros(self.num_ready, np.bool_)
         mask[lanes] = True
         return _first(self._lanes, *self._envs.reset(options={"reset_mask": mask}))
+
+    def settle(self) -> None:
+        """Nothing is ever under way between two calls."""
 
     def close(self) -> None:
         self._envs.close()
@@ -139,6 +151,9 @@ class Native:
     def restart(self, lanes: np.ndarray) -> Arrival:
         raise ValueError("environments in threads of C++ reset themselves: no mode DISABLED")
 
+    def settle(self) -> None:
+        """Lanes under way answer only together with others: they are left so."""
+
     def close(self) -> None:
         self._envs.close()
 
@@ -155,13 +170,12 @@ class Workers:
             raise ValueError("waiting for some lanes first needs AsyncVectorEnv's shared_memory")
         self._envs, self.num_ready = envs, num_ready
         self._failed = False
+        self._errors: dict[int, LaneFailure] = {}
         self._in_flight: set[int] = set()
         self._arrived: deque[int] = deque()  # in flight, and their messages are there
 
     def reset(self, seed: int | None) -> Arrival:
-        while self._in_flight:
-            self._message(self._in_flight.pop())
-        self._arrived.clear()
+        self.settle()
         for lane in range(self._envs.num_envs):
             lane_seed = None if seed is None else seed + lane
             self._tell(lane, ("reset", {"seed": lane_seed, "options": None}))
@@ -183,6 +197,11 @@ class Workers:
             self._in_flight.discard(lane)
             messages[lane] = self._message(lane)
         return self._collect(np.arange(self._envs.num_envs), messages)
+
+    def settle(self) -> None:
+        while self._in_flight:
+            self._message(self._in_flight.pop())
+        self._arrived.clear()
 
     def close(self) -> None:
         """End the processes: politely where all of them live and answer soon, else at once."""
@@ -256,11 +275,17 @@ class Workers:
         if is_well:
             return answer
         self._failed = True
-        try:
-            _, _, error, trace = self._envs.error_queue.get(timeout=_PATIENCE)
-        except Exception as lost:  # queue.Empty; or what making an exception of anyone's raises
-            raise LaneFailure(lane, f"it raised an error that cannot be sent ({lost!r})") from None
-        raise LaneFailure(lane, one_line(error), trace)
+        raise self._error_of(lane)
+
+    def _error_of(self, lane: int) -> LaneFailure:
+        """What a lane raised; several may have, and their errors come in an order of their own."""
+        while lane not in self._errors:
+            try:
+                at, _, error, trace = self._envs.error_queue.get(timeout=_PATIENCE)
+            except Exception as lost:  # queue.Empty; or what an exception of anyone's does here
+                return LaneFailure(lane, f"it raised an error that cannot be sent ({lost!r})")
+            self._errors[at] = LaneFailure(at, one_line(error), trace)
+        return self._errors[lane]
 
     def _death(self, lane: int) -> LaneFailure:
         self._failed = True

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fastdqn.acting.make import EnvRecipe
-from fastdqn.acting.names import find_module, registered
+from fastdqn.acting.names import find_module, registered, registered_by
 from fastdqn.acting.observations import short
 from fastdqn.acting.spaces import read_spaces
 
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 def catalogue(pattern: str = "") -> Iterator[Entry]:
     """Make one environment of every matching id, and look at it.
 
-    pattern  a part of the id or a glob such as 'Cart*', in any case; 'module:' is imported first
+    pattern  a part of the id or a glob such as 'Cart*', in any case; behind 'module:' of its own
     Raises ValueError where the module cannot be imported.
     """
     module, _, wanted = pattern.rpartition(":")
@@ -34,7 +34,7 @@ def catalogue(pattern: str = "") -> Iterator[Entry]:
         find_module(module, f"pattern {pattern!r}")
     wanted = wanted.lower()
     glob = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
-    for env_id in sorted(registered()):
+    for env_id in sorted(registered_by(module) if module else registered()):
         if fnmatch.fnmatchcase(env_id.lower(), glob):
             yield _entry(env_id)
 
@@ -54,5 +54,6 @@ def _entry(env_id: str) -> Entry:
         except ValueError as error:
             problem = str(error)
         spaces = short(env.observation_space), short(env.action_space)
-        env.close()
+        with contextlib.suppress(Exception):  # an environment of anyone's
+            env.close()
     return Entry(env_id, *spaces, "" if problem else recipe.resolve(), problem)

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import space_utils
 
-from fastdqn.acting.observations import short
+from fastdqn.acting.observations import leaves, short
 
 _CALLERS = tuple(
     os.path.dirname(file) + os.sep for file in (__file__, SyncVectorEnv.step.__code__.co_filename)
@@ -81,15 +81,23 @@ def one_line(error: BaseException) -> str:
 
 def misfit(space: spaces.Space, obs: Any) -> str | None:
     """Why an observation is not of its space, as far as arrays of lanes depend on it, or None."""
-    if not isinstance(space, spaces.Box):
-        return None if obs in space else f"an observation is outside the space {short(space)}"
-    given = np.asarray(obs)
-    if given.shape == space.shape and np.can_cast(given.dtype, space.dtype, "same_kind"):
-        return None
-    return (
-        f"an observation is {given.dtype} {given.shape}, the space promises "
-        f"{space.dtype} {space.shape}"
-    )
+    for path, leaf in leaves(space):
+        at = "".join(f"[{key!r}]" for key in path)
+        try:
+            part = obs
+            for key in path:
+                part = part[key]
+        except (LookupError, TypeError):
+            return f"an observation has no {at}, which the space {short(space)} promises"
+        given, shape = np.asarray(part), leaf.shape or ()
+        if leaf.dtype is None:  # a space that is no array: refused by those who read it
+            continue
+        if given.shape != shape or not np.can_cast(given.dtype, leaf.dtype, "same_kind"):
+            return (
+                f"an observation{at} is {given.dtype} {given.shape}, the space promises "
+                f"{leaf.dtype} {shape}"
+            )
+    return None
 
 
 def _failing_lane(envs: VectorEnv, error: BaseException) -> LaneFailure:

@@ -83,7 +83,8 @@ class EnvRecipe:
             return None
         if self.vectorization == "envpool":
             return _envpool_limit(self)
-        return self.kwargs.get("max_episode_steps", find_spec(self.env).max_episode_steps)
+        limit = self.kwargs.get("max_episode_steps", find_spec(self.env).max_episode_steps)
+        return limit if limit is not None and limit > 0 else None  # -1: no limit
 
     def _has_native(self) -> bool:
         if not isinstance(self.env, str):

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,7 +24,7 @@ def find_spec(env_id: str) -> EnvSpec:
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
-        known = registered() if not module else _registered_by(module)
+        known = registered() if not module else registered_by(module)
         if near := nearest(name, known):
             hint = f"did you mean {near}?"
         else:
@@ -41,11 +42,17 @@ def find_wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
     module = module or "gymnasium.wrappers"
     home: Any = find_module(module, f"wrapper {name!r}")
     for part in attribute.split("."):
-        if not part or not hasattr(home, part):
+        try:
+            inner = getattr(home, part) if part else None
+        except AttributeError:
+            inner = None
+        except Exception as error:  # a package that the module looks for when it is asked
+            raise ValueError(f"wrapper {name!r}: {one_line(error)}") from None
+        if inner is None:
             near = nearest(attribute, [known for known in dir(home) if known[:1] != "_"])
             hint = f": did you mean {near}?" if near else ": name it as my_package:MyWrapper"
             raise ValueError(f"wrapper {name!r}: {module} has no {attribute!r}{hint}")
-        home = getattr(home, part)
+        home = inner
     if not callable(home):
         raise ValueError(f"wrapper {name!r} is a {type(home).__name__}, not a class or function")
     return home  # pyright: ignore[reportReturnType]
@@ -56,15 +63,15 @@ def registered() -> list[str]:
     return list(gymnasium.registry)
 
 
-def _registered_by(module: str) -> list[str]:
-    """Ids whose environments live in a module."""
+def registered_by(module: str) -> list[str]:
+    """Ids whose environments live in a module or package."""
     homes = {
         env_id: spec.entry_point
         if isinstance(spec.entry_point, str)
         else getattr(spec.entry_point, "__module__", "")
         for env_id, spec in gymnasium.registry.items()
     }
-    return [env_id for env_id, home in homes.items() if str(home).startswith(module)]
+    return [id_ for id_, home in homes.items() if re.match(rf"{re.escape(module)}\b", str(home))]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

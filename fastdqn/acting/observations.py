@@ -9,6 +9,10 @@ from gymnasium import spaces
 _WRAP = "gymnasium.wrappers.TransformObservation, given as --wrapper my_package:my_wrapper"
 
 
+# In one observation. A larger one is a mistake, or no work for a replay. Ours, untuned.
+_MOST_NUMBERS = 1 << 28
+
+
 class _Part(NamedTuple):
     """One leaf of a space: the keys that lead to it, its columns, and how it is stored best."""
 
@@ -39,6 +43,13 @@ class ObsReader:
         if not self._parts or not self._parts[-1].columns.stop:
             raise ValueError(
                 f"observation space {short(space)} holds no numbers: there is nothing to learn from"
+            )
+        numbers = self._parts[-1].columns.stop
+        if numbers > _MOST_NUMBERS:
+            raise ValueError(
+                f"observation space {short(space)} is {numbers:,} numbers, one-hot parts as wide "
+                f"as their count of values: at most {_MOST_NUMBERS:,}; turn it into a Box with "
+                f"{_WRAP}"
             )
         self.dtype, self.scale = stored.pop() if len(stored) == 1 else (np.dtype(np.float32), 1.0)
         self._is_box = isinstance(space, spaces.Box)
@@ -75,7 +86,7 @@ class ObsReader:
 def flattening_problems(space: spaces.Space) -> list[str]:
     """A line for every part of a space that ObsReader cannot read."""
     lines = []
-    for path, leaf in _leaves(space):
+    for path, leaf in leaves(space):
         if isinstance(leaf, spaces.Box) and leaf.dtype.kind in "biuf":
             continue
         if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
@@ -94,28 +105,29 @@ def flattening_problems(space: spaces.Space) -> list[str]:
     return lines
 
 
+def leaves(space: spaces.Space, path: tuple = ()) -> Iterator[tuple[tuple, spaces.Space]]:
+    """Each part of a space that holds values, behind the keys that lead to it."""
+    if isinstance(space, spaces.Dict):
+        for key, inner in space.spaces.items():
+            yield from leaves(inner, (*path, key))
+    elif isinstance(space, spaces.Tuple):
+        for i, inner in enumerate(space.spaces):
+            yield from leaves(inner, (*path, i))
+    else:
+        yield path, space
+
+
 def short(space: spaces.Space) -> str:
     """A space as it is written, at most 120 characters, in one line."""
     text = " ".join(str(space).split())
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _leaves(space: spaces.Space, path: tuple = ()) -> Iterator[tuple[tuple, spaces.Space]]:
-    if isinstance(space, spaces.Dict):
-        for key, inner in space.spaces.items():
-            yield from _leaves(inner, (*path, key))
-    elif isinstance(space, spaces.Tuple):
-        for i, inner in enumerate(space.spaces):
-            yield from _leaves(inner, (*path, i))
-    else:
-        yield path, space
-
-
 def _parts(space: spaces.Space) -> Iterator[_Part]:
     if lines := flattening_problems(space):
         raise ValueError("; ".join(lines))
     start = 0
-    for path, leaf in _leaves(space):
+    for path, leaf in leaves(space):
         dtype, scale = np.dtype(np.uint8), 1.0
         if isinstance(leaf, spaces.Box) and leaf.dtype != np.bool_:
             dtype = _box_dtype(leaf)

@@ -1,5 +1,6 @@
 """EnvStream: what really happened in a vector environment, told alike for every autoreset mode."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from fastdqn.acting.backends import Arrival, connect
-from fastdqn.acting.failures import EnvError, NonFiniteError, explain
+from fastdqn.acting.failures import EnvError, LaneFailure, NonFiniteError, explain
 from fastdqn.acting.masks import MaskReader
 from fastdqn.acting.observations import ObsReader
 from fastdqn.acting.spaces import read_spaces
@@ -114,6 +115,12 @@ class EnvStream:
         """
         return self._tell(self._ask("step", self._backend.recv))
 
+    def settle(self) -> None:
+        """Wait for lanes under way and forget their answers: the environments, which stay open,
+        can then be used by others."""
+        with contextlib.suppress(LaneFailure):  # it was told, or is told by the next call
+            self._backend.settle()
+
     def close(self) -> None:
         """Close the environments, processes under way or dead included."""
         self._backend.close()
@@ -131,7 +138,9 @@ class EnvStream:
         self._unseen[lanes], self._ended[lanes] = False, ended
         self._read(arrival.obs)
         if self._masks is not None:
-            self._masks.read(arrival.info, lanes, ended)
+            # Under SAME_STEP a lane that ended has restarted, and must act like any other.
+            over = ended & (self.autoreset_mode != AutoresetMode.SAME_STEP)
+            self._masks.read(arrival.info, lanes, over)
         elif "action_mask" in arrival.info:
             raise EnvError("info['action_mask'] is given by step() and not by reset(): give both")
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
@@ -159,8 +168,10 @@ class EnvStream:
         returns  the observations [R, *] and masks [R, A] from before that
         """
         last_obs = self.obs.copy()
-        last_mask = None if self._masks is None else self._masks.before_restart(ended, info)
-        if self.autoreset_mode == AutoresetMode.DISABLED:
+        last_mask, restarted = None, self.autoreset_mode == AutoresetMode.SAME_STEP
+        if self._masks is not None:
+            last_mask = self._masks.before_restart(ended, info, restarted)
+        if not restarted:
             self._restart_disabled(ended, info)
         elif "final_obs" in info:
             # An object array in Gymnasium, a dense one in ALE, a dict of arrays for a Dict space.
@@ -193,7 +204,7 @@ class EnvStream:
                 "options['reset_mask']"
             )
         if self._masks is not None:
-            self._masks.read_some(arrival.info, ended)
+            self._masks.read_some(arrival.info, self.lanes, ended)
 
     def _read_final(self, ended: np.ndarray, final_obs: Any, out: np.ndarray) -> None:
         """The true last observations, one lane at a time: 2 us for each end."""

@@ -130,7 +130,8 @@ def train(run: Run) -> str:
             run.recorder.episodes(progress, step)
             lap("report")
         if run.hooks.on_step is not None:
-            if run.hooks.on_step(progress, step) is False:
+            wish = run.hooks.on_step(progress, step)
+            if isinstance(wish, bool | np.bool_) and not wish:
                 reason = "stopped by on_step"
             lap("hooks")
         if not reason and ticks(before, now, run.cadence.log_frequency):

@@ -1,5 +1,7 @@
 """Normalizer: hands statistics of the environments on to those who normalise by them."""
 
+from collections.abc import Sequence
+
 from fastdqn.acting import ObsStatistics, ReturnStatistics, Step
 from fastdqn.learning.networks import Statistics
 from fastdqn.learning.staging import assign
@@ -10,13 +12,14 @@ class Normalizer:
     """The replay keeps observations and rewards as they came; the network and the sampled batch
     apply today's statistics, so nothing in the replay has the scale of an earlier day.
 
-    statistics  the network's, shared with what acts; saved with the weights
+    statistics  those of the online network, shared with what acts and saved with the weights,
+                and of the target network: both see an observation in the same way
     obs, returns  what to follow; None: not normalised
     """
 
     def __init__(
         self,
-        statistics: Statistics,
+        statistics: Sequence[Statistics],
         replay: Replay,
         obs: ObsStatistics | None,
         returns: ReturnStatistics | None,
@@ -28,10 +31,12 @@ class Normalizer:
         """Take a delivery into the statistics."""
         if self._obs is not None:
             self._obs.follow(step)
-            assign(self._statistics.obs_mean, self._obs.mean)
-            assign(self._statistics.obs_deviation, self._obs.deviation)
+            for statistics in self._statistics:
+                assign(statistics.obs_mean, self._obs.mean)
+                assign(statistics.obs_deviation, self._obs.deviation)
         if self._returns is not None:
             self._returns.follow(step)
             deviation = self._returns.deviation
-            assign(self._statistics.return_deviation, deviation)
+            for statistics in self._statistics:
+                assign(statistics.return_deviation, deviation)
             self._replay.reward_scale = 1.0 / float(deviation)

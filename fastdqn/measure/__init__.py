@@ -1,0 +1,1 @@
+"""Bench and profile: each room measured alone, and all together."""
