@@ -42,7 +42,7 @@ class Trained(NamedTuple):
 
 def train(
     config: Config | str,
-    envs: VectorEnv | Factory | None = None,
+    envs: VectorEnv | Factory | str | None = None,
     *,
     eval_envs: VectorEnv | None = None,
     torso: nn.Module | None = None,
@@ -56,9 +56,9 @@ def train(
     """Train an agent and write its run folder.
 
     config  a Config, the name of a preset, or the id of a registered environment
-    envs    in place of config.env_id, which then only labels the run: a function that makes one
-            environment (its lanes are made as for an id, env_kwargs and wrapper included), or a
-            VectorEnv, which is evaluated only on eval_envs, if you give some, and which you close
+    envs    in place of config.env_id: another id; a function that makes one environment (its
+            lanes are made as for an id, env_kwargs and wrapper included); or a VectorEnv, which
+            is evaluated only on eval_envs, if you give some, and which you close
     torso   nn.Module from observations [B, *] float32 to features [B, F], in place of the MLP;
             bytes that span 0 to 255 reach it scaled to [0, 1], so it must not divide again;
             it is copied, must be all float32 (no BatchNorm: its counter is not), and must not
@@ -68,6 +68,7 @@ def train(
     on_update      called with (progress, batch, priority) after each update: Batch of tensors,
                    absolute errors [B]
     on_evaluation  called with (steps, kind, evaluation) after each: kind is eval, confirm, final
+    quiet   False: show progress
     overrides  options of Config by name: num_envs=64, seed=2
 
     What hooks are given is lent: it is overwritten afterwards. The time of the first two is the
@@ -76,14 +77,18 @@ def train(
     dies, NonFiniteError and DivergedError where numbers stop being finite, with the run's record
     complete up to there.
     """
-    config = preset(config) if isinstance(config, str) else config
-    if lines := _not_environments(envs, eval_envs):
+    if isinstance(envs, str):
+        overrides["env_id"], envs = envs, None
+    if lines := _not_what_is_asked(config, envs, eval_envs, torso):
         raise ConfigError(lines)
+    config = preset(config) if isinstance(config, str) else config
     facts, lines = None, []
     if isinstance(envs, VectorEnv):
         overrides.setdefault("num_envs", envs.num_envs)
         if isinstance(envs, AsyncVectorEnv):
             overrides.setdefault("vectorization", "async")
+        elif overrides.get("env_batch_size", config.env_batch_size) == answers_for(envs):
+            overrides["env_batch_size"] = None  # it is how they were made
     config = config.replace(**overrides)
     if isinstance(envs, VectorEnv):
         lines = _given_problems(config, envs, eval_envs)
@@ -106,9 +111,16 @@ def train(
         return Trained(session.recorder.folder, run_session(session))
 
 
-def _not_environments(envs: Any, eval_envs: Any) -> list[str]:
-    """What was handed in as environments and is none."""
+def _not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> list[str]:
+    """What was handed in as options, environments or torso and is none."""
     lines = []
+    if not isinstance(config, Config | str):
+        lines.append(
+            f"the first argument is a Config, a preset or an id, not {type(config).__name__}: "
+            "environments come second, as in train(Config(), lambda: env)"
+        )
+    if torso is not None and not isinstance(torso, nn.Module):
+        lines.append(f"torso is no nn.Module but {torso!r}: give an instance, MyTorso()")
     if envs is not None and not isinstance(envs, VectorEnv) and not callable(envs):
         lines.append(
             f"envs is no VectorEnv but {type(envs).__name__}: give one, or a function that makes "
@@ -144,6 +156,11 @@ def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None
         )
     if eval_envs is not None and eval_envs.unwrapped is envs.unwrapped:
         lines.append("eval_envs are the envs: evaluating would reset the training's episodes")
+    if config.env_batch_size is not None:
+        try:
+            EnvStream(envs, config.env_batch_size)
+        except ValueError as error:
+            lines.append(str(error))
     if eval_envs is not None and answers_for(eval_envs) < eval_envs.num_envs:
         lines.append(
             f"eval_envs answer for {answers_for(eval_envs)} of {eval_envs.num_envs} lanes at a "
@@ -197,7 +214,7 @@ def weights_path(run: str | Path, weights: str = "best") -> Path:
 
 def evaluate(
     policy: Callable[..., np.ndarray],
-    env: str | VectorEnv,
+    env: str | VectorEnv | Factory,
     *,
     episodes: int = 100,
     max_steps: int | None = None,
@@ -208,7 +225,7 @@ def evaluate(
 
     policy     obs [N, *] to actions [N], counted from 0; where the environment gives action
                masks and the policy takes a second argument, it is the mask [N, A] bool
-    env        a registered id, or a VectorEnv, which stays open
+    env        a registered id, a function that makes one, or a VectorEnv, which stays open
     max_steps  cap on an episode; None: the environment's own limit, else 27,000
     env_kwargs of the environment's constructor
     """

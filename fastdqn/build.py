@@ -11,7 +11,7 @@ from torch import nn
 from fastdqn import parts
 from fastdqn.acting import EnvStream, Factory, limit_of
 from fastdqn.checks import network_weights, recipe
-from fastdqn.config import Config
+from fastdqn.config import Config, ConfigError
 from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Cadence, Hooks, Run
 from fastdqn.learning.flat import FlatParameters
@@ -83,7 +83,9 @@ def build(
             parts.make_normalizer(config, learner, replay, facts), hooks, laps=Laps(clock),
         )  # fmt: skip
         startup.lap("build")
-        return Session(config, run, recorder, judge, evaluations, startup, owned.pop_all())
+        return Session(
+            config, run, recorder, judge, evaluations, startup, owned.pop_all(), limit is not None
+        )
 
 
 def _make_streams(
@@ -100,12 +102,14 @@ def _make_streams(
         owned.callback(stream.settle)
         return stream, evaluated, limit_of(envs), config.vectorization
     how = recipe(config, envs)
-    made = how.make(
-        config.num_envs,
-        seed=env_seed(config.seed, TRAIN),
-        env_batch_size=config.env_batch_size,
-    )
-    owned.callback(made.close)
+    try:
+        made = how.make(
+            config.num_envs,
+            seed=env_seed(config.seed, TRAIN),
+            env_batch_size=config.env_batch_size,
+        )
+    except ValueError as error:  # one lane could be made, not all of them
+        raise ConfigError([str(error)]) from None
     stream = EnvStream(made, config.env_batch_size)
     owned.callback(stream.close)
     if evaluated is None:

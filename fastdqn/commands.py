@@ -8,7 +8,7 @@ from pathlib import Path
 import gymnasium
 
 from fastdqn import checks, parts
-from fastdqn.acting import EnvError, EnvRecipe, catalogue, look
+from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.config import Config, ConfigError
 from fastdqn.record.files import to_json, write_whole
@@ -52,6 +52,9 @@ def evaluate_run(
         policy, description = parts.load_policy(path)
         recipe = _recipe_of(path, env_id)
         _require_same_spaces(recipe, description)
+    except UnknownEnvError as error:
+        hint = "where it was handed in from Python, fastdqn.evaluate(load_policy(run), make_env)"
+        raise ConfigError([*lines, f"{error}; {hint}"]) from None
     except (OSError, ValueError, EnvError) as error:
         raise ConfigError([*lines, *str(error).split("\n")]) from None
     if lines:

@@ -112,6 +112,8 @@ class Config:
 
     def __post_init__(self):
         object.__setattr__(self, "train_frequency", as_fraction(self.train_frequency))
+        if isinstance(self.wrapper, str):
+            object.__setattr__(self, "wrapper", (self.wrapper,))
         for name in ("hidden_sizes", "wrapper"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))

@@ -83,7 +83,7 @@ def make_online(
 def make_policy(config: Config, online: FlatParameters, value: Value, facts: EnvFacts) -> Policy:
     """What acts with the online network's weights."""
     return Policy(
-        online.eval_alias(), value, online.weights.device, facts.num_actions,
+        online.eval_alias(), value, online.weights.device, facts.obs_shape, facts.num_actions,
         seed=derive(config.seed, EXPLORE),
     )  # fmt: skip
 
@@ -153,4 +153,6 @@ def load_policy(path: Path, torso: nn.Module | None = None) -> tuple[Policy, dic
     network = make_network(description, torso).eval().requires_grad_(False)
     assign_weights(path, network, arrays)
     value = ScalarValue(squared_error)
-    return Policy(network, value, torch.device("cpu"), description["num_actions"]), description
+    shape = tuple(description["obs_shape"])
+    policy = Policy(network, value, torch.device("cpu"), shape, description["num_actions"])
+    return policy, description

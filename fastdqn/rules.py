@@ -159,6 +159,12 @@ def _conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
         c.exploration == "ladder" and c.exploration_decay is not None,
         "exploration ladder is constant, and exploration_decay is set: choose one of them",
     )
+    yield (
+        "num_envs",
+        c.exploration == "ladder" and c.num_envs == 1,
+        f"exploration ladder gives each environment an epsilon of its own, and num_envs is 1: a "
+        f"single one would explore with {c.ladder_epsilon} to the end",
+    )
     windows = c.num_envs * (c.n_steps - 1)
     yield (
         "learning_starts num_envs n_steps",
@@ -200,7 +206,9 @@ def _is_json(value: Any) -> bool:
         return all(isinstance(key, str) and _is_json(v) for key, v in value.items())
     if isinstance(value, list):
         return all(map(_is_json, value))
-    return value is None or isinstance(value, bool | int | float | str)
+    if isinstance(value, int):
+        return abs(value) < 1 << 64  # Python refuses to write out what is very long
+    return value is None or isinstance(value, float | str)
 
 
 def spell(hint) -> str:

@@ -48,7 +48,7 @@ class Evaluations:
 
 @dataclass
 class Session:
-    """A run with what surrounds it."""
+    """A run with what surrounds it; has_limit: whether its environment ends every episode."""
 
     config: Config
     run: Run
@@ -57,6 +57,7 @@ class Session:
     evaluations: Evaluations | None
     startup: Laps
     owned: ExitStack
+    has_limit: bool = True
 
     def close(self) -> None:
         """Close the files, and the environments that were made for this run."""
@@ -79,6 +80,11 @@ def run_session(session: Session) -> dict[str, Any]:
         recorder.say(
             f"{run.stream.num_ready} of {run.stream.num_lanes} lanes are waited for: they answer "
             "in an order of their own, so equal seeds need not give equal bits"
+        )
+    if session.evaluations is not None and not session.has_limit:
+        recorder.say(
+            "the environment has no time limit: episodes of an evaluation are cut at "
+            f"{config.eval_max_steps:,} steps (--eval-max-steps)"
         )
     began = time.perf_counter()
     try:
@@ -170,4 +176,4 @@ def _saved_policy(path: Path, like: Policy) -> Policy:
     """A copy of a policy with the weights of a file. Raises WeightsError where they do not fit."""
     network = copy.deepcopy(like.network)
     assign_weights(path, network, load_weights(path)[0])
-    return Policy(network, like.value, like.device, like.num_actions)
+    return Policy(network, like.value, like.device, like.obs_shape, like.num_actions)

@@ -272,3 +272,62 @@ def test_a_failing_reset_beside_a_mistake_or_alone_is_no_traceback_of_ours(words
         if len(words) > 2
         else (1, "error: lane 0, reset (seed 0): OSError: no display")
     )
+
+
+class Hanging(Fragile):
+    """Lane 2 does not answer its third step: it stops itself."""
+
+    def __init__(self, lane):
+        super().__init__(raise_)
+        self.lane = lane
+
+    def step(self, action):
+        if self.lane == 2 and self.t == 2:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().step(action)
+
+
+@pytest.mark.parametrize("wait_for", [None, 2])
+def test_a_lane_that_hangs_keeps_nobody_from_closing(monkeypatch, wait_for):
+    monkeypatch.setattr("fastdqn.acting.backends._PATIENCE", 0.2)
+    envs = AsyncVectorEnv([lambda lane=lane: Hanging(lane) for lane in range(3)])
+    stream = EnvStream(envs, wait_for)
+    stream.start(seed=0)
+    for calls in range(3):
+        stream.send(np.zeros(len(stream.lanes), np.int64))
+        if calls < 2:
+            stream.recv()
+    stream.close()
+    assert not multiprocessing.active_children()
+
+
+def test_closing_with_answers_under_way_is_quiet(capfd):
+    for _ in range(5):
+        stream = EnvStream(AsyncVectorEnv([lambda: Fragile(raise_, "never")] * 4), 2)
+        stream.start(seed=0)
+        stream.send(np.zeros(2, np.int64))
+        stream.close()
+    assert capfd.readouterr().err == ""
+
+
+class Unclosing(Fragile):
+    def close(self):
+        raise RuntimeError("still in use")
+
+
+def test_an_environment_that_cannot_be_closed_costs_no_result(tmp_path):
+    run = fastdqn.train(small(tmp_path), lambda: Unclosing(raise_, "never"))
+    assert run.summary["exit_reason"] == "budget spent"
+
+
+def test_a_later_lane_that_cannot_be_made_is_a_mistake_of_one_line(tmp_path):
+    made = []
+
+    def make_env():
+        made.append(1)
+        if len(made) > 3:
+            raise OSError("port in use")
+        return Fragile(raise_, "never")
+
+    with pytest.raises(fastdqn.ConfigError, match="make_env cannot be made: OSError: port in use"):
+        fastdqn.train(small(tmp_path, vectorization="sync"), make_env)

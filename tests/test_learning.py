@@ -332,7 +332,7 @@ def test_byte_observations_reach_the_network_scaled():
 
 
 def make_policy(learner, seed=0):
-    return Policy(learner.online.eval_alias(), learner.value, CPU, num_actions=2, seed=seed)
+    return Policy(learner.online.eval_alias(), learner.value, CPU, (3,), num_actions=2, seed=seed)
 
 
 def test_the_policy_follows_every_update_and_every_load():

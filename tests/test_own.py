@@ -1,6 +1,7 @@
 """What users bring: factories, wrappers, arguments, hooks; and normalisation and the ladder."""
 
 import json
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -26,7 +27,7 @@ class Far(gymnasium.Env):
         self.action_space = spaces.Discrete(3)
         self.offset, self.t = offset, 0
 
-    def _observe(self):
+    def _observe(self) -> Any:
         return self.np_random.normal([self.offset, -3.0], [20.0, 0.01])
 
     def reset(self, *, seed=None, options=None):
@@ -74,6 +75,9 @@ def test_arguments_and_wrappers_reach_every_lane(tmp_path):
         ({"wrapper": ("JaxToNumpy",)}, "wrapper 'JaxToNumpy': "),
         ({"env_kwargs": {"size": 3}}, "cannot be made: TypeError"),
         ({"env_kwargs": {"a": object()}}, "env_kwargs is"),
+        ({"env_kwargs": {"a": 10**5000}}, "env_kwargs is"),
+        ({"wrapper": "FrameStackObservation"}, "wrapper FrameStackObservation: .*a function of"),
+        ({"exploration": "ladder", "num_envs": 1}, "num_envs is 1"),
         ({"vectorization": "native"}, "no vector environment of its own"),
         ({"exploration": "ladder", "exploration_decay": 0.9}, "choose one"),
         ({"vectorization": "async", "env_batch_size": 5}, "num_envs only 4"),
@@ -109,6 +113,72 @@ def test_a_run_is_evaluated_as_it_was_trained(tmp_path, capsys):
         assert json.loads(capsys.readouterr().out)["mean_length"] == 10
     finally:
         del gymnasium.registry["Far-v0"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (((lambda: Far()),), "the first argument is a Config"),
+        ((Far(),), "the first argument is a Config"),
+        ((fastdqn.Config(), 3), "envs is no VectorEnv but int"),
+    ],
+)
+def test_arguments_that_are_mixed_up_are_told_apart(given, says):
+    with pytest.raises(ConfigError, match=says):
+        fastdqn.train(*given)
+
+
+@pytest.mark.parametrize(
+    ("torso", "says"),
+    [
+        (torch.nn.Linear, "give an instance"),
+        (torch.nn.Linear(9, 4), r"float32 \[B, 2\], and it says: mat1"),
+        (torch.nn.Unflatten(1, (2, 1)), r"float32 features \[B, F\]"),
+        (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)), "all float32"),
+    ],
+)
+def test_a_torso_that_does_not_fit_is_told_what_comes_to_it(tmp_path, torso, says):
+    with pytest.raises(ValueError, match=says):
+        fastdqn.train(small(tmp_path), Far, torso=torso)
+
+
+def test_an_id_may_stand_in_the_place_of_environments(tmp_path):
+    run = fastdqn.train(small(tmp_path).replace(total_timesteps=300), "MountainCar-v0")
+    assert run.summary["env_id"] == "MountainCar-v0"
+
+
+def test_a_policy_says_what_it_takes_and_evaluate_takes_a_factory(tmp_path):
+    run = fastdqn.train(small(tmp_path).replace(total_timesteps=300), Far)
+    policy = fastdqn.load_policy(run.folder)
+    with pytest.raises(ValueError, match=r"have shape \(2,\), \('N', 2\) expected: obs\[None\]"):
+        policy(np.zeros(2, np.float32))
+    assert fastdqn.evaluate(policy, Far, episodes=3).lengths.tolist() == [10] * 3
+
+
+class Scalar(Far):
+    """Observes one number without a dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = spaces.Box(-np.inf, np.inf, (), np.float32)
+
+    def _observe(self):
+        return np.float32(self.np_random.normal(1e6, 2.0))
+
+
+def test_far_numbers_without_a_dimension_are_normalised_saved_and_loaded(tmp_path):
+    class Flat(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, obs):
+            return (self.gain * obs)[:, None]
+
+    run = fastdqn.train(small(tmp_path, normalize_observation=True), Scalar, torso=Flat())
+    policy = fastdqn.load_policy(run.folder, torso=Flat())
+    statistics = policy.network.get_submodule("statistics")  # pyright: ignore[reportFunctionMemberAccess]
+    assert statistics.obs_deviation.item() == pytest.approx(2.0, rel=0.1)
 
 
 # -- hooks
@@ -154,6 +224,14 @@ def test_hooks_change_nothing_that_is_learned(tmp_path):
         return (run.folder / "policy.safetensors").read_bytes()
 
     assert weights("a") == weights("b", on_step=lambda *_: None, on_update=lambda *_: None)
+
+
+def test_what_a_hook_writes_decides_nothing(tmp_path):
+    def boast(steps, kind, evaluation):
+        evaluation.returns[:] = 1e9
+
+    config = small(tmp_path, eval_frequency=300, stop_at_return=1e8)
+    assert fastdqn.train(config, on_evaluation=boast).summary["solved"] is None
 
 
 # -- normalisation

@@ -192,6 +192,14 @@ def test_environments_that_answer_first_are_refused_where_all_must_answer(tmp_pa
         fastdqn.evaluate(lambda obs: np.zeros(len(obs), np.int64), eval_envs, episodes=6)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_environments_with_lanes_under_way_are_not_started_again_by_anyone():
+    envs = pool(4, 2, seed=1)
+    EnvStream(envs).start()
+    with pytest.raises(fastdqn.EnvError, match="2 lanes are still under way"):
+        EnvStream(envs).start()
+
+
 def test_a_run_says_that_its_order_is_the_clocks(tmp_path, capsys):
     config = small(tmp_path, num_envs=4, vectorization="async", env_batch_size=2)
     fastdqn.train(config.replace(total_timesteps=200), quiet=False)

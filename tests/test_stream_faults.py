@@ -68,6 +68,17 @@ def test_a_last_observation_that_is_not_finite_is_seen_behind_the_reset(mode):
         run(poisoned(mode, "observation", np.nan, length=3), 3)
 
 
+def test_a_number_that_is_not_finite_is_not_taken_for_a_lane_that_moved():
+    """Lane 1 observes it in the call in which lanes 0 and 2 end and are reset."""
+    makers = [
+        lambda: ScriptedEnv(0, [(3, TRUNCATED)]),
+        lambda: PoisonedEnv(1, "observation", np.nan, length=9),
+    ]
+    stream = EnvStream(SyncVectorEnv(makers, autoreset_mode=DISABLED))
+    with pytest.raises(NonFiniteError, match=r"^lane 1, step 3: observation is nan$"):
+        run(stream, 3)
+
+
 def test_next_step_sees_it_where_the_episode_ends():
     with pytest.raises(NonFiniteError, match=r"^lane 1, step 3: observation is nan$"):
         run(poisoned(NEXT_STEP, "observation", np.nan, length=3), 3)

@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Iterable
 from multiprocessing import connection
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
@@ -75,6 +77,12 @@ def connect(envs: VectorEnv, env_batch_size: int | None = None) -> Backend:
     return backend
 
 
+def close_quietly(envs: VectorEnv | gymnasium.Env) -> None:
+    """Close what anyone made: one that cannot be closed must not cost the run its result."""
+    with contextlib.suppress(Exception):
+        envs.close()
+
+
 def answers_for(envs: VectorEnv) -> int:
     """Lanes that environments of anyone's making answer for at a time."""
     return connect(envs).num_ready
@@ -108,7 +116,11 @@ class Calls:
         """Nothing is ever under way between two calls."""
 
     def close(self) -> None:
-        self._envs.close()
+        close_quietly(self._envs)
+
+
+# Lanes whose answers are still to come, of environments that outlive a back end over them.
+_UNDER_WAY: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 class Native:
@@ -119,25 +131,24 @@ class Native:
         config = getattr(envs, "config", {})
         self.num_ready = int(getattr(envs, "batch_size", config.get("batch_size", envs.num_envs)))
         self._is_envpool = hasattr(envs, "async_reset")
-        self._in_flight = 0
 
     def reset(self, seed: int | None) -> Arrival:
-        if self._in_flight:
+        if under_way := _UNDER_WAY.get(self._envs):
             raise ValueError(
-                f"{self._in_flight} lanes are still under way: environments that answer for some "
-                "lanes first can be started only once; make new ones"
+                f"{under_way} lanes are still under way: environments that answer for some lanes "
+                "first can be started only once; make new ones"
             )
-        self._in_flight = self._envs.num_envs
+        _UNDER_WAY[self._envs] = self._envs.num_envs
         if not self._is_envpool:
             obs, info = self._envs.reset(seed=seed)
         else:  # seeded when it was made
             self._envs.async_reset()
             obs, info = self._envs.recv(True, True)
-        self._in_flight -= self.num_ready
+        _UNDER_WAY[self._envs] -= self.num_ready
         return _first(_lane_ids(info), obs, info)
 
     def send(self, lanes: np.ndarray, action: np.ndarray) -> None:
-        self._in_flight += len(lanes)
+        _UNDER_WAY[self._envs] += len(lanes)
         if self._is_envpool:
             self._envs.send(action, lanes)
         else:
@@ -145,7 +156,7 @@ class Native:
 
     def recv(self) -> Arrival:
         obs, reward, terminated, truncated, info = self._envs.recv()
-        self._in_flight -= self.num_ready
+        _UNDER_WAY[self._envs] -= self.num_ready
         return Arrival(_lane_ids(info), obs, reward, terminated, truncated, info)
 
     def restart(self, lanes: np.ndarray) -> Arrival:
@@ -155,7 +166,7 @@ class Native:
         """Lanes under way answer only together with others: they are left so."""
 
     def close(self) -> None:
-        self._envs.close()
+        close_quietly(self._envs)
 
 
 class Workers:
@@ -194,20 +205,19 @@ class Workers:
             self._tell(lane, ("reset", {"seed": None, "options": None}))
         messages: list[Any] = [(None, {})] * self._envs.num_envs
         for lane in lanes.tolist():
-            self._in_flight.discard(lane)
             messages[lane] = self._message(lane)
         return self._collect(np.arange(self._envs.num_envs), messages)
 
     def settle(self) -> None:
-        while self._in_flight:
-            self._message(self._in_flight.pop())
+        for lane in sorted(self._in_flight):
+            self._message(lane)
         self._arrived.clear()
 
     def close(self) -> None:
         """End the processes: politely where all of them live and answer soon, else at once."""
         if self._envs.closed:
             return
-        with contextlib.suppress(EOFError, OSError):  # one of them has just died
+        with contextlib.suppress(EOFError, OSError, LaneFailure):  # one has just died
             if not self._failed and self._all_answer():
                 self._envs.close()
                 return
@@ -219,19 +229,18 @@ class Workers:
         self._envs.close(terminate=True)
 
     def _all_answer(self) -> bool:
-        """Wait for lanes under way, each a while; False where one is dead or hangs."""
-        alive = all(process.is_alive() for process in self._envs.processes)
-        waited_for = [self._envs.parent_pipes[lane] for lane in self._in_flight]
-        while alive and waited_for:
-            ready = connection.wait(waited_for, _PATIENCE)
-            alive = bool(ready)
-            waited_for = [pipe for pipe in waited_for if pipe not in ready]
-        return alive
+        """Take in the lanes under way, each a while; False where one is dead or hangs."""
+        if not all(process.is_alive() for process in self._envs.processes):
+            return False
+        for lane in sorted(self._in_flight):
+            if not self._envs.parent_pipes[lane].poll(_PATIENCE):
+                return False
+            self._message(lane)
+        return True
 
     def _answered(self) -> Iterable[int]:
         """The next num_ready lanes: in their order where all are waited for, else as they come."""
         if self.num_ready == self._envs.num_envs:
-            self._in_flight.clear()
             return range(self.num_ready)
         pipes = self._envs.parent_pipes
         while len(self._arrived) < self.num_ready:
@@ -239,9 +248,7 @@ class Workers:
             waited_for: dict[Any, int] = {pipes[lane]: lane for lane in waiting}
             # Sorted, or the order of a set would decide between lanes that are there together.
             self._arrived.extend(sorted(waited_for[pipe] for pipe in connection.wait(waited_for)))
-        lanes = [self._arrived.popleft() for _ in range(self.num_ready)]
-        self._in_flight.difference_update(lanes)
-        return lanes
+        return [self._arrived.popleft() for _ in range(self.num_ready)]
 
     def _collect(self, lanes: np.ndarray, messages: list[tuple]) -> Arrival:
         envs = self._envs
@@ -272,6 +279,7 @@ class Workers:
             answer, is_well = self._envs.parent_pipes[lane].recv()
         except (EOFError, OSError):
             raise self._death(lane) from None
+        self._in_flight.discard(lane)
         if is_well:
             return answer
         self._failed = True

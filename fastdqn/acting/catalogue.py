@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fastdqn.acting.backends import close_quietly
 from fastdqn.acting.make import EnvRecipe
 from fastdqn.acting.names import find_module, registered, registered_by
 from fastdqn.acting.observations import short
@@ -54,6 +55,5 @@ def _entry(env_id: str) -> Entry:
         except ValueError as error:
             problem = str(error)
         spaces = short(env.observation_space), short(env.action_space)
-        with contextlib.suppress(Exception):  # an environment of anyone's
-            env.close()
+        close_quietly(env)
     return Entry(env_id, *spaces, "" if problem else recipe.resolve(), problem)

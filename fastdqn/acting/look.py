@@ -2,6 +2,7 @@
 
 from gymnasium.vector import VectorEnv
 
+from fastdqn.acting.backends import close_quietly
 from fastdqn.acting.make import EnvRecipe
 from fastdqn.acting.spaces import EnvFacts
 from fastdqn.acting.stream import EnvStream
@@ -28,7 +29,7 @@ def look(recipe: EnvRecipe) -> EnvFacts:
             max_episode_steps=in_process.max_episode_steps() or limit_of(envs),
         )
     finally:
-        envs.close()
+        close_quietly(envs)
 
 
 def limit_of(envs: VectorEnv) -> int | None:

@@ -68,8 +68,13 @@ class EnvRecipe:
         with _named_errors(str(self)):
             if mode == "sync":
                 return SyncVectorEnv([lane] * num_envs, **options)
-            with _deaf_children():
-                return AsyncVectorEnv([lane] * num_envs, **options)
+            try:
+                with _deaf_children():
+                    return AsyncVectorEnv([lane] * num_envs, **options)
+            except (EOFError, OSError):
+                raise RuntimeError(
+                    "a lane's process ended while its environment was made, see above"
+                ) from None
 
     def make_one(self, **kwargs) -> gymnasium.Env:
         """Make a single lane, with more arguments for its constructor; raises as make() does."""
@@ -106,15 +111,21 @@ class EnvRecipe:
 
     def _lane_maker(self, outermost: Factory | None, **more) -> Callable[[], gymnasium.Env]:
         """A function that makes one lane; names are looked up now, where they can be reported."""
-        wrappers = [find_wrapper(name) for name in self.wrappers]
+        wrappers = [(name, find_wrapper(name)) for name in self.wrappers]
         kwargs = {**self.kwargs, **more}
         spec = find_spec(self.env) if isinstance(self.env, str) else None
 
         def make_lane() -> gymnasium.Env:
             env = gymnasium.make(spec, **kwargs) if spec is not None else self.env(**kwargs)  # pyright: ignore[reportCallIssue]
-            for wrapper in wrappers if outermost is None else [*wrappers, outermost]:
-                env = wrapper(env)
-            return env
+            for name, wrapper in wrappers:
+                try:
+                    env = wrapper(env)
+                except TypeError as error:
+                    raise TypeError(
+                        f"wrapper {name}: {error}; where it takes arguments, name a function of "
+                        "one environment that gives them: my_package:my_wrapper"
+                    ) from error
+            return env if outermost is None else outermost(env)
 
         return make_lane
 

@@ -63,13 +63,25 @@ def _read(info: dict[str, Any], out: np.ndarray, positions: np.ndarray) -> None:
         positions = positions[np.asarray(info["_action_mask"], np.bool_)[positions]]
     if len(positions):
         masks = np.asarray(given)
+        if masks.ndim < 1 or len(masks) <= positions[-1]:
+            raise EnvError("info['action_mask'] holds no mask for each lane")
         if masks.dtype != object:
             masks = masks[positions]
         else:  # Gymnasium's way where lanes give lists, 1 us for each lane
-            masks = np.stack([np.asarray(masks[position]) for position in positions])
+            masks = np.array([_fitting(masks[at], out.shape[1], at) for at in positions])
         if masks.shape[1:] != out.shape[1:]:
             raise EnvError(
                 f"info['action_mask'] has shape {masks.shape[1:]}: one entry for each of "
                 f"{out.shape[1]} actions expected"
             )
         out[positions] = masks != 0
+
+
+def _fitting(mask: Any, num_actions: int, position: int) -> np.ndarray:
+    array = np.asarray(mask)
+    if array.shape != (num_actions,):
+        raise EnvError(
+            f"info['action_mask'] of answer {position} has shape {array.shape}: one entry for "
+            f"each of {num_actions} actions expected"
+        )
+    return array

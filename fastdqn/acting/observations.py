@@ -67,6 +67,10 @@ class ObsReader:
         self.read(obs, out)
         return out
 
+    def one(self, obs: Any) -> np.ndarray:
+        """Read what a single environment observes into a batch of one [1, *shape]."""
+        return self(batch_of_one(obs))
+
     def read(self, obs: Any, out: np.ndarray) -> None:
         """Copy raw observations into out [N, *shape]; wide types become float32 here.
 
@@ -115,6 +119,15 @@ def leaves(space: spaces.Space, path: tuple = ()) -> Iterator[tuple[tuple, space
             yield from leaves(inner, (*path, i))
     else:
         yield path, space
+
+
+def batch_of_one(obs: Any) -> Any:
+    """A single observation as a batch of one lane, however nested."""
+    if isinstance(obs, dict):
+        return {key: batch_of_one(value) for key, value in obs.items()}
+    if isinstance(obs, tuple):
+        return tuple(batch_of_one(value) for value in obs)
+    return np.asarray(obs)[None]
 
 
 def short(space: spaces.Space) -> str:

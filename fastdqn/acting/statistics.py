@@ -12,7 +12,8 @@ class ObsStatistics:
     """Mean and deviation of every number of an observation, over all that were delivered."""
 
     def __init__(self, obs_shape: tuple[int, ...]):
-        self._running = RunningMeanStd(shape=obs_shape)
+        # No weight on the mean of 0 that it begins with: far numbers would never lose it.
+        self._running = RunningMeanStd(epsilon=0.0, shape=obs_shape)
 
     def follow(self, step: Step) -> None:
         for obs in (step.next_obs, step.start_obs):

@@ -10,7 +10,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from fastdqn.acting.backends import Arrival, connect
 from fastdqn.acting.failures import EnvError, LaneFailure, NonFiniteError, explain
 from fastdqn.acting.masks import MaskReader
-from fastdqn.acting.observations import ObsReader
+from fastdqn.acting.observations import ObsReader, batch_of_one
 from fastdqn.acting.spaces import read_spaces
 from fastdqn.kernels import kernel
 
@@ -128,9 +128,14 @@ class EnvStream:
     def _tell(self, arrival: Arrival) -> Step:
         """Copy what arrived, since environments may reuse their arrays, and sort it."""
         lanes = self.lanes = arrival.lanes
-        np.copyto(self._reward, arrival.reward, casting="unsafe")
-        np.copyto(self._terminated, arrival.terminated)
-        np.copyto(self._truncated, arrival.truncated)
+        try:
+            np.copyto(self._reward, arrival.reward, casting="unsafe")
+            np.copyto(self._terminated, arrival.terminated)
+            np.copyto(self._truncated, arrival.truncated)
+        except (ValueError, TypeError) as error:
+            raise EnvError(
+                f"reward, terminated or truncated are not one number a lane: {error}"
+            ) from error
         ended = self._terminated | self._truncated
         fresh = self._unseen[lanes]  # first observations; nothing was done to get there
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
@@ -195,7 +200,9 @@ class EnvStream:
         before = self.obs.copy()
         arrival = self._ask("reset", lambda: self._backend.restart(ended))
         self._read(arrival.obs)
-        moved = (self.obs != before).reshape(self.num_lanes, -1).any(1)
+        # What is equal to nothing is equal to itself here: it is told as what it is later.
+        changed = (self.obs != before) & ((self.obs == self.obs) | (before == before))
+        moved = changed.reshape(self.num_lanes, -1).any(1)
         moved[ended] = False
         if moved.any():
             raise EnvError(
@@ -210,7 +217,7 @@ class EnvStream:
         """The true last observations, one lane at a time: 2 us for each end."""
         one = np.empty((1, *self.facts.obs_shape), self.facts.obs_dtype)
         for position in ended:
-            self._read(_batch_of_one(_at(final_obs, position)), one)
+            self._read(batch_of_one(_at(final_obs, position)), one)
             out[position] = one[0]
 
     def _deliver(self, made, begun, ended, last_obs, last_mask) -> Step:
@@ -293,15 +300,6 @@ def _at(final_obs: Any, position: int) -> Any:
             if not (isinstance(key, str) and key.startswith("_") and key[1:] in final_obs)
         }
     return final_obs[position]
-
-
-def _batch_of_one(obs: Any) -> Any:
-    """A single observation as a batch of one lane, however nested."""
-    if isinstance(obs, dict):
-        return {key: _batch_of_one(value) for key, value in obs.items()}
-    if isinstance(obs, tuple):
-        return tuple(_batch_of_one(value) for value in obs)
-    return np.asarray(obs)[None]
 
 
 @kernel

@@ -62,5 +62,6 @@ class Judge:
 
     def _mean(self, kind: str, steps: int) -> float:
         evaluation = self._evaluate(kind, self._count)
+        mean = float(evaluation.returns.mean())  # before anyone can write to the returns
         self._recorder.evaluation(steps, kind, evaluation)
-        return float(evaluation.returns.mean())
+        return mean

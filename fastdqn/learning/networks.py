@@ -121,13 +121,16 @@ def count_features(torso: nn.Module, obs_shape: tuple[int, ...]) -> int:
     try:
         with torch.no_grad():
             features = torso(torch.zeros(2, *obs_shape))
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).split("\n")[0]
+    except Exception as error:  # a module of anyone's
+        reason = (str(error) or type(error).__name__).split("\n")[0]
         raise ValueError(
             f"the torso does not fit: observations come to it as float32 {shape}, and it "
             f"says: {reason}"
         ) from None
-    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
+    well = isinstance(features, Tensor) and features.ndim == 2 and len(features) == 2
+    if not well or features.shape[1] < 1 or features.dtype != torch.float32:
         given = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"the torso must return features [B, F]; for B = 2 it gave {given}")
+        raise ValueError(
+            f"the torso must return float32 features [B, F]; for B = 2 it gave {given}"
+        )
     return features.shape[1]

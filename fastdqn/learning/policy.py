@@ -16,10 +16,17 @@ class Policy:
     value    what the network's output means
     """
 
-    def __init__(self, network: nn.Module, value: Value, device: torch.device, num_actions: int,
-                 seed: int = 0):  # fmt: skip
+    def __init__(
+        self,
+        network: nn.Module,
+        value: Value,
+        device: torch.device,
+        obs_shape: tuple[int, ...],
+        num_actions: int,
+        seed: int = 0,
+    ):
         self.network, self.value, self.device = network, value, device
-        self.num_actions = num_actions
+        self.obs_shape, self.num_actions = obs_shape, num_actions
         self.state = seed_state(seed)
         _explore(self.state, np.empty(0), num_actions, np.empty(0, np.int64))
         _explore_allowed(self.state, np.empty(0), np.empty((0, 1), np.bool_), np.empty(0, np.int64))
@@ -27,12 +34,19 @@ class Policy:
     def __call__(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Greedy actions [N] int64, counted from 0.
 
-        obs [N, *] as stored; mask [N, A] bool, the actions allowed, at least one in each row
+        obs [N, *] as stored; mask [N, A], nonzero for actions allowed, at least one in each row
+        Raises ValueError where obs is no such batch.
         """
+        if np.shape(obs)[1:] != self.obs_shape or np.ndim(obs) == 0:
+            raise ValueError(
+                f"observations have shape {np.shape(obs)}, {('N', *self.obs_shape)} expected: "
+                "obs[None] makes a batch of one, ObsReader(space) reads other spaces than Box"
+            )
         with torch.inference_mode():
             values = self.value.expected(self.network(self._upload(obs)))
             if mask is not None:
-                values = values.masked_fill(~self._upload(mask), -torch.inf)
+                allowed = self._upload(np.asarray(mask, np.bool_))
+                values = values.masked_fill(~allowed, -torch.inf)
             return values.argmax(1).cpu().numpy()
 
     def act(self, obs: np.ndarray, epsilon, mask: np.ndarray | None = None) -> np.ndarray:

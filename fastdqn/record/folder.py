@@ -80,7 +80,7 @@ def _system(device_name: str) -> dict:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "device": device_name,
         "packages": {name: _version(name) for name in packages},
@@ -94,7 +94,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor, as its maker calls it."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.partition(":")[2].strip() for line in file if "model name" in line)

@@ -47,7 +47,7 @@ def save_weights(path: Path, tensors: dict[str, torch.Tensor], network: dict) ->
     The same weights give the same bytes: there is one metadata entry, with sorted keys.
     """
     arrays = {
-        name: np.ascontiguousarray(tensor.detach().cpu().numpy())
+        name: np.array(tensor.detach().cpu().numpy(), order="C")  # 0-d stays 0-d
         for name, tensor in tensors.items()
     }
     description = json.dumps({"format": _FORMAT, "network": network}, sort_keys=True)

@@ -1,6 +1,6 @@
 """Host memory for experience: the ring, the stores, the samplers. Usable on its own."""
 
-from fastdqn.replay.batch import Batch, ObsStore
+from fastdqn.replay.batch import Batch, ObsStore, new_batch
 from fastdqn.replay.replay import Replay
 from fastdqn.replay.ring import Ring, Sampler, rows_per_lane
 from fastdqn.replay.rows import RowStore
@@ -14,5 +14,6 @@ __all__ = [
     "RowStore",
     "Sampler",
     "UniformSampler",
+    "new_batch",
     "rows_per_lane",
 ]

@@ -31,6 +31,17 @@ class Batch(NamedTuple):
     next_mask: Any = None
 
 
+def new_batch(
+    batch_size: int, obs_shape: tuple[int, ...], obs_dtype: Any, num_actions: int | None = None
+) -> Batch:
+    """Allocate the host arrays of a batch; num_actions where next_mask is wanted, else None."""
+    obs = np.zeros((2, batch_size, *obs_shape), obs_dtype)
+    action, index = np.zeros((2, batch_size), np.int64)
+    reward, discount, weight = np.zeros((3, batch_size), np.float32)
+    next_mask = None if num_actions is None else np.ones((batch_size, num_actions), np.bool_)
+    return Batch(obs[0], action, reward, discount, obs[1], weight, index, next_mask)
+
+
 class StepLike(Protocol):
     """What really happened in one call: M transitions first, then S episode starts.
 

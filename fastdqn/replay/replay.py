@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastdqn.replay.batch import Batch, ObsStore, StepLike
+from fastdqn.replay.batch import Batch, ObsStore, StepLike, new_batch
 from fastdqn.replay.ring import Ring, Sampler
 
 
@@ -121,13 +121,8 @@ class Replay:
 
     def new_batch(self, batch_size: int) -> Batch:
         """Allocate the arrays that sample() fills, for batch_size rows."""
-        obs = np.zeros((2, batch_size, *self.store.obs_shape), self.store.obs_dtype)
-        action, index = np.zeros((2, batch_size), np.int64)
-        reward, discount, weight = np.zeros((3, batch_size), np.float32)
-        next_mask = None
-        if self.masks is not None:
-            next_mask = np.ones((batch_size, *self.masks.obs_shape), np.bool_)
-        return Batch(obs[0], action, reward, discount, obs[1], weight, index, next_mask)
+        masked = None if self.masks is None else self.masks.obs_shape[0]
+        return new_batch(batch_size, self.store.obs_shape, self.store.obs_dtype, masked)
 
     def sample(self, batch: Batch) -> None:
         """Fill the arrays of batch in place, as new_batch() lays them out.

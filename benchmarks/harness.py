@@ -1,0 +1,71 @@
+"""What the benchmarks share: their command line, and files that are whole or not there."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fastdqn.measure.figures import Figure, table
+from fastdqn.measure.machine import describe_machine
+from fastdqn.measure.repeat import Effort
+from fastdqn.record.files import WriteError, write_whole
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """With --out, --seconds and --repeats; the module's own docstring is the help."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--out", type=_writable, help="JSON file for the figures")
+    made.add_argument("--seconds", type=float, default=0.5, help="of one repeat")
+    made.add_argument("--repeats", type=int, default=5)
+    return made
+
+
+def effort_of(args: argparse.Namespace) -> Effort:
+    return Effort(args.seconds, args.repeats, burn_in=args.seconds)
+
+
+def show(title: str, figures: list[Figure]) -> list[dict[str, Any]]:
+    """Print a table, and return the rows for the file."""
+    console.print(table(title, figures))
+    console.print()
+    return [figure.row() for figure in figures]
+
+
+def save(out: Path | None, rows: list[dict[str, Any]], **more: Any) -> None:
+    """Write rows under a header that says how and where they were measured."""
+    if out is None:
+        return
+    command = " ".join(["python", str(Path("benchmarks", Path(sys.argv[0]).name)), *sys.argv[1:]])
+    record = {"command": command, "machine": describe_machine("cpu"), **more, "rows": rows}
+    try:
+        write_whole(out, json.dumps(record, indent=1) + "\n")
+    except WriteError as error:
+        fail(str(error))
+
+
+def fail(line: str) -> None:
+    """A user's mistake: one line, exit code 2."""
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _writable(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: name a file in a folder that exists")
+    return path
+
+
+def main_of(run: Callable[[], None]) -> None:
+    try:
+        run()
+    except ValueError as error:
+        fail(" ".join(str(error).split()))

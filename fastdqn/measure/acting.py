@@ -1,0 +1,43 @@
+"""Acting alone: policy calls per second, with no environment and no update."""
+
+import time
+
+import numpy as np
+
+from fastdqn import parts
+from fastdqn.acting import EnvFacts
+from fastdqn.config import Config
+from fastdqn.learning.policy import Policy
+from fastdqn.measure.figures import Figure
+from fastdqn.measure.repeat import Clock, Effort, repeat
+from fastdqn.measure.synthetic import random_mask, random_obs
+
+
+def measure_acting(
+    config: Config, facts: EnvFacts, effort: Effort, clock: Clock = time.perf_counter
+) -> list[Figure]:
+    """Calls/s of epsilon-greedy acting for config.num_envs lanes, and actions/s.
+
+    config  resolved
+    """
+    online, _ = parts.make_online(config, facts)
+    policy = parts.make_policy(config, online, parts.make_learner(config, online).value, facts)
+    return measure_policy(policy, config.num_envs, facts, effort, clock)
+
+
+def measure_policy(
+    policy: Policy, num_envs: int, facts: EnvFacts, effort: Effort, clock: Clock
+) -> list[Figure]:
+    """The same of a given policy. The actions come back to the host, so each call is complete."""
+    rng = np.random.default_rng(0)
+    obs = random_obs(rng, num_envs, facts.obs_shape, facts.obs_dtype)
+    mask = random_mask(rng, num_envs, facts.num_actions) if facts.has_masks else None
+
+    def call() -> None:
+        policy.act(obs, 0.05, mask)
+
+    rate, of = repeat(call, effort, clock), {"num_envs": num_envs}
+    return [
+        Figure("act", "act_calls_per_second", rate, of),
+        Figure("act", "act_actions_per_second", rate.scaled(num_envs), of),
+    ]

@@ -1,0 +1,68 @@
+"""Figures: what was measured, as rows of JSON and as a table."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from fastdqn.measure.repeat import Rate
+
+
+class Figure(NamedTuple):
+    """One measured rate.
+
+    part  what was measured alone: env, act, replay, learner, upload, train
+    key   its name, the unit in it: env_steps_per_second
+    rate  per second
+    of    what it was measured on: num_envs, batch_size, ...
+    """
+
+    part: str
+    key: str
+    rate: Rate
+    of: dict[str, Any]
+
+    def row(self) -> dict[str, Any]:
+        """Flat, for one line of JSON."""
+        return {
+            "part": self.part,
+            self.key: self.rate.median,
+            f"{self.key}_min": self.rate.least,
+            f"{self.key}_max": self.rate.most,
+            "calls": self.rate.calls,
+            **self.of,
+        }
+
+
+def table(title: str, figures: Sequence[Figure]) -> Table:
+    """Median, least and most of each figure, and the microseconds of one."""
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("what", "of", "per second", "min", "max", "us each"):
+        drawn.add_column(heading, justify="left" if heading in ("what", "of") else "right")
+    for figure in figures:
+        what = figure.key.removesuffix("_per_second").replace("_", " ")
+        of = "  ".join(f"{name} {value}" for name, value in figure.of.items())
+        median, least, most, _ = figure.rate
+        each = f"{1e6 / median:,.1f}" if median > 0 else "-"
+        drawn.add_row(what, of, short(median), short(least), short(most), each)
+    return drawn
+
+
+def phase_table(title: str, phases: dict[str, float], steps: int) -> Table:
+    """Where the time of a loop went: shares that add up to all of it."""
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("phase", "share", "us per step"):
+        drawn.add_column(heading, justify="left" if heading == "phase" else "right")
+    total = sum(phases.values())
+    for name, seconds in sorted(phases.items(), key=lambda item: -item[1]):
+        drawn.add_row(name, f"{100 * seconds / total:.1f} %", f"{1e6 * seconds / steps:.2f}")
+    drawn.add_row("all", "100.0 %", f"{1e6 * total / steps:.2f}")
+    return drawn
+
+
+def short(number: float) -> str:
+    """Three digits and a letter: 2.15 M."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g} {letter}"
+    return f"{number:.3g}"

@@ -1,0 +1,107 @@
+"""The learner alone: updates and samples per second over batch sizes, with no environment."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+
+from fastdqn import parts
+from fastdqn.acting import EnvFacts
+from fastdqn.config import Config
+from fastdqn.learning.staging import Staging
+from fastdqn.measure.figures import Figure
+from fastdqn.measure.repeat import Clock, Effort, Rate, repeat
+from fastdqn.measure.synthetic import fill_batch
+from fastdqn.replay import new_batch
+
+BATCH_SIZES = (32, 128, 512, 2048)
+# Updates between two device events.
+_BETWEEN_EVENTS = 50
+
+
+def measure_learner(
+    config: Config,
+    facts: EnvFacts,
+    batch_sizes: Iterable[int],
+    effort: Effort,
+    clock: Clock = time.perf_counter,
+) -> Iterator[Figure]:
+    """Updates/s and samples/s with config's network and capture, one batch size after another.
+
+    config  resolved. Its batch_size comes first. On a GPU, the device's own time by events too.
+    """
+    for size in dict.fromkeys((config.batch_size, *batch_sizes)):
+        update, device, prepared = learner_on(config.replace(batch_size=size), facts, clock)
+        of = {"batch_size": size, "capture": config.capture, "device": config.device}
+        if config.capture != "eager":
+            of["prepare_seconds"] = round(prepared, 3)
+        rate = repeat(update, effort, clock, waiter(device))
+        yield Figure("learner", "learner_updates_per_second", rate, of)
+        yield Figure("learner", "learner_samples_per_second", rate.scaled(size), of)
+        if device.type == "cuda":
+            rate = by_device_events(update, device, effort)
+            yield Figure("learner", "learner_device_updates_per_second", rate, of)
+
+
+def learner_on(
+    config: Config, facts: EnvFacts, clock: Clock = time.perf_counter
+) -> tuple[Callable[[], None], torch.device, float]:
+    """A learner and one random batch: (the update, its device, seconds until it was prepared)."""
+    began = clock()
+    online, _ = parts.make_online(config, facts)
+    learner = parts.make_learner(config, online)
+    staging = staged(config, facts, online.weights.device)
+    learner.prepare(staging.device)
+
+    def update() -> None:
+        learner.update(staging.device)
+
+    return update, online.weights.device, clock() - began
+
+
+def staged(config: Config, facts: EnvFacts, device: torch.device) -> Staging:
+    """A random batch of config's size, on the device."""
+    masked = facts.num_actions if facts.has_masks else None
+    staging = Staging(
+        new_batch(config.batch_size, facts.obs_shape, facts.obs_dtype, masked), device
+    )
+    fill_batch(staging.host, facts)
+    staging.upload()
+    return staging
+
+
+def measure_upload(
+    config: Config, facts: EnvFacts, effort: Effort, clock: Clock = time.perf_counter
+) -> Figure | None:
+    """Bytes/s of a batch on its way to the device; None on the CPU, where nothing is copied."""
+    device = torch.device(config.device)
+    if device.type == "cpu":
+        return None
+    staging = staged(config, facts, device)
+    moved = sum(tensor.nbytes for tensor in staging.device if tensor is not None)
+    rate = repeat(staging.upload, effort, clock, waiter(device)).scaled(moved)
+    return Figure("upload", "upload_bytes_per_second", rate, {"batch_size": config.batch_size})
+
+
+def waiter(device: torch.device) -> Callable[[], None]:
+    """A call that waits until the device has nothing left to do."""
+    if device.type == "cpu":
+        return lambda: None
+    return lambda: torch.cuda.synchronize(device)
+
+
+def by_device_events(update: Callable[[], None], device: torch.device, effort: Effort) -> Rate:
+    """Updates per second of the device's own time, between events in its stream."""
+    rates = []
+    stream = torch.cuda.current_stream(device)
+    for _ in range(effort.repeats):
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record(stream)
+        for _ in range(_BETWEEN_EVENTS):
+            update()
+        last.record(stream)
+        last.synchronize()
+        rates.append(1e3 * _BETWEEN_EVENTS / first.elapsed_time(last))
+    rates.sort()
+    calls = _BETWEEN_EVENTS * effort.repeats
+    return Rate(rates[len(rates) // 2], rates[0], rates[-1], calls)
