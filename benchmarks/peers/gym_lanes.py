@@ -1,0 +1,60 @@
+"""The Gymnasium lanes that Stable-Baselines3 and SBX step, and how they are told to learn."""
+
+from math import gcd
+from typing import Any
+
+import gymnasium
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from peers import workload as w
+from peers.window import Window
+from peers.workload import Task
+
+
+def make_lanes(num_envs: int) -> DummyVecEnv:
+    """As make_vec_env() makes them, less the Monitor wrapper, which only logs."""
+    return DummyVecEnv([lambda: gymnasium.make(w.ENV_ID)] * num_envs)
+
+
+def settings(task: Task) -> dict[str, Any]:
+    """Arguments of DQN that both libraries have.
+
+    train_freq counts calls of all lanes, so a cycle is as many calls as make whole updates.
+    """
+    per = task.workload.steps_per_update
+    common = gcd(per, task.num_envs)
+    return {
+        "learning_rate": w.LEARNING_RATE,
+        "buffer_size": w.BUFFER_SIZE,
+        "learning_starts": w.LEARNING_STARTS,
+        "batch_size": task.workload.batch_size,
+        "tau": 1.0,
+        "gamma": w.GAMMA,
+        "train_freq": per // common,
+        "gradient_steps": task.num_envs // common,
+        "target_update_interval": w.TARGET_FREQUENCY,
+        "exploration_fraction": w.EPSILON_STEPS / task.total_steps,
+        "exploration_initial_eps": w.INITIAL_EPSILON,
+        "exploration_final_eps": w.FINAL_EPSILON,
+        "verbose": 0,
+        "seed": task.seed,
+        "device": "cpu",
+    }
+
+
+class Ticks(BaseCallback):
+    """Tells the window after each call, and ends the run when it is closed."""
+
+    def __init__(self, window: Window):
+        super().__init__()
+        self._window = window
+
+    def _on_step(self) -> bool:
+        return not self._window.tick(self.model.num_timesteps, self.model._n_updates)
+
+
+def learn(model: Any, task: Task, window: Window) -> None:
+    """Run until the window closes; nothing is logged."""
+    window.mark("built")
+    model.learn(task.total_steps, callback=Ticks(window), log_interval=None)

@@ -1,0 +1,52 @@
+"""fastdqn itself: the preset cartpole-cleanrl, through fastdqn.train()."""
+
+import json
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import fastdqn
+
+from peers import torch_parts
+from peers import workload as w
+from peers.window import Window
+from peers.workload import Outcome, Task
+
+
+def run(task: Task, window: Window) -> Outcome:
+    def on_step(progress, step) -> bool:
+        if not built:
+            window.mark("built")
+            built.append(True)
+        return not window.tick(progress.steps, progress.updates)
+
+    built: list[bool] = []
+    with tempfile.TemporaryDirectory() as folder:
+        trained = fastdqn.train(
+            "cartpole-cleanrl",
+            num_envs=task.num_envs,
+            batch_size=task.workload.batch_size,
+            train_frequency=Fraction(task.workload.steps_per_update),
+            total_timesteps=task.total_steps,
+            exploration_fraction=w.EPSILON_STEPS / task.total_steps,
+            seed=task.seed,
+            device="cpu",
+            threads=task.threads,
+            eval_episodes=1,
+            tensorboard=False,
+            # A row where the window opens, which its phases are counted from; no other nearby.
+            log_frequency=window.start_steps,
+            run_dir=str(Path(folder, "run")),
+            on_step=on_step,
+        )
+        with open(trained.folder / "metrics.jsonl") as file:
+            before = json.loads(file.readline())
+        policy = fastdqn.load_policy(trained.folder, weights="last")
+    phases = {
+        name: seconds - before.get(f"time/share/{name}", 0.0) * before["time/time_elapsed"]
+        for name, seconds in trained.summary["phase_seconds"].items()
+        if name not in ("evaluate", "save")
+    }
+    # Its optimizer is out of reach from here: on_update would count, and cost the loop a call.
+    updates = trained.summary["updates"]
+    return Outcome(updates, updates, torch_parts.parameters(policy.network), phases)
