@@ -18,7 +18,7 @@ def main() -> None:
     window.mark("imported")
     task = Task(
         workload,
-        peer.num_envs[workload.name],
+        peer.lanes[workload.name],
         max(TOTAL_STEPS, window.stop_steps),
         told["threads"],
         told["seed"],

@@ -1,6 +1,8 @@
 """The Gymnasium lanes that Stable-Baselines3 and SBX step, and how they are told to learn."""
 
-from math import gcd
+# What it imports comes with the extra `peers`, which the type checker may not see.
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
+
 from typing import Any
 
 import gymnasium
@@ -20,10 +22,12 @@ def make_lanes(num_envs: int) -> DummyVecEnv:
 def settings(task: Task) -> dict[str, Any]:
     """Arguments of DQN that both libraries have.
 
-    train_freq counts calls of all lanes, so a cycle is as many calls as make whole updates.
+    train_freq counts calls of all lanes together.
     """
-    per = task.workload.steps_per_update
-    common = gcd(per, task.num_envs)
+    num_envs, burst = task.lanes
+    calls, rest = divmod(burst * task.workload.steps_per_update, num_envs)
+    if rest:
+        raise ValueError(f"{burst} updates do not come after whole calls of {num_envs} lanes")
     return {
         "learning_rate": w.LEARNING_RATE,
         "buffer_size": w.BUFFER_SIZE,
@@ -31,8 +35,8 @@ def settings(task: Task) -> dict[str, Any]:
         "batch_size": task.workload.batch_size,
         "tau": 1.0,
         "gamma": w.GAMMA,
-        "train_freq": per // common,
-        "gradient_steps": task.num_envs // common,
+        "train_freq": calls,
+        "gradient_steps": burst,
         "target_update_interval": w.TARGET_FREQUENCY,
         "exploration_fraction": w.EPSILON_STEPS / task.total_steps,
         "exploration_initial_eps": w.INITIAL_EPSILON,

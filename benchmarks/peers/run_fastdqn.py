@@ -5,9 +5,9 @@ import tempfile
 from fractions import Fraction
 from pathlib import Path
 
-import fastdqn
+from safetensors.numpy import load_file
 
-from peers import torch_parts
+import fastdqn
 from peers import workload as w
 from peers.window import Window
 from peers.workload import Outcome, Task
@@ -24,7 +24,7 @@ def run(task: Task, window: Window) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         trained = fastdqn.train(
             "cartpole-cleanrl",
-            num_envs=task.num_envs,
+            num_envs=task.lanes.num_envs,
             batch_size=task.workload.batch_size,
             train_frequency=Fraction(task.workload.steps_per_update),
             total_timesteps=task.total_steps,
@@ -41,7 +41,7 @@ def run(task: Task, window: Window) -> Outcome:
         )
         with open(trained.folder / "metrics.jsonl") as file:
             before = json.loads(file.readline())
-        policy = fastdqn.load_policy(trained.folder, weights="last")
+        weights = load_file(trained.folder / "policy.safetensors")
     phases = {
         name: seconds - before.get(f"time/share/{name}", 0.0) * before["time/time_elapsed"]
         for name, seconds in trained.summary["phase_seconds"].items()
@@ -49,4 +49,4 @@ def run(task: Task, window: Window) -> Outcome:
     }
     # Its optimizer is out of reach from here: on_update would count, and cost the loop a call.
     updates = trained.summary["updates"]
-    return Outcome(updates, updates, torch_parts.parameters(policy.network), phases)
+    return Outcome(updates, updates, sum(array.size for array in weights.values()), phases)

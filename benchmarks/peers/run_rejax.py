@@ -1,5 +1,8 @@
 """rejax's DQN: environments, replay and learner in one XLA program."""
 
+# What it imports comes with the extra `peers`, which the type checker may not see.
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
+
 import jax
 import optax
 from flax import linen as nn
@@ -14,11 +17,11 @@ from peers.workload import Outcome, Task
 
 def run(task: Task, window: Window) -> Outcome:
     """One update an iteration of num_envs steps; evaluation, which train() adds, is left out."""
-    if task.num_envs != task.workload.steps_per_update:
+    if task.lanes.num_envs != task.workload.steps_per_update:
         raise ValueError("an iteration of rejax is one step of each lane")
     algorithm = DQN.create(
         env=w.ENV_ID,
-        num_envs=task.num_envs,
+        num_envs=task.lanes.num_envs,
         num_epochs=1,
         ddqn=False,
         total_timesteps=task.total_steps,
@@ -34,7 +37,7 @@ def run(task: Task, window: Window) -> Outcome:
         polyak=0.0,  # the share that the target keeps
     ).replace(
         # create() takes hidden sizes for no agent: the same class, with ours.
-        agent=EpsilonGreedyPolicy(DiscreteQNetwork)(
+        agent=EpsilonGreedyPolicy(DiscreteQNetwork)(  # pyright: ignore[reportArgumentType]
             hidden_layer_sizes=w.HIDDEN_SIZES, action_dim=2, activation=nn.relu
         )
     )
@@ -49,7 +52,7 @@ def run(task: Task, window: Window) -> Outcome:
     jax.block_until_ready(state)
     window.mark("built")
     for goal in (window.start_steps, window.stop_steps):
-        state = advance(state, (goal - int(state.global_step)) // task.num_envs)
+        state = advance(state, (goal - int(state.global_step)) // task.lanes.num_envs)
         jax.block_until_ready(state)
         window.tick(int(state.global_step), int(state.q_ts.step))
     return Outcome(

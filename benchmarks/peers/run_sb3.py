@@ -1,5 +1,8 @@
 """Stable-Baselines3's DQN."""
 
+# What it imports comes with the extra `peers`, which the type checker may not see.
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
+
 from types import SimpleNamespace
 
 import torch
@@ -19,7 +22,7 @@ def run(task: Task, window: Window) -> Outcome:
     dqn.F = SimpleNamespace(smooth_l1_loss=torch.nn.functional.mse_loss)
     model = DQN(
         "MlpPolicy",
-        make_lanes(task.num_envs),
+        make_lanes(task.lanes.num_envs),
         policy_kwargs={"net_arch": list(w.HIDDEN_SIZES)},
         max_grad_norm=float("inf"),
         **settings(task),

@@ -1,5 +1,8 @@
 """SBX's DQN: Stable-Baselines3's loop around a JAX learner."""
 
+# What it imports comes with the extra `peers`, which the type checker may not see.
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
+
 from types import SimpleNamespace
 
 import flax.linen as nn
@@ -36,7 +39,7 @@ def run(task: Task, window: Window) -> Outcome:
     dqn.optax = SimpleNamespace(
         huber_loss=optax.squared_error, incremental_update=optax.incremental_update
     )
-    model = DQN("MlpPolicy", make_lanes(task.num_envs), **settings(task))
+    model = DQN("MlpPolicy", make_lanes(task.lanes.num_envs), **settings(task))
     learn(model, task, window)
     state = model.policy.qf_state
     return Outcome(

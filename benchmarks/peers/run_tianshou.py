@@ -1,5 +1,8 @@
 """Tianshou's DQN: its Collector and its update, one after the other."""
 
+# What it imports comes with the extra `peers`, which the type checker may not see.
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
+
 import gymnasium
 from tianshou.algorithm import DQN
 from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy
@@ -17,8 +20,9 @@ from peers.workload import Outcome, Task
 
 def run(task: Task, window: Window) -> Outcome:
     torch_parts.pin_threads(task.threads)
+    num_envs, burst = task.lanes
     per = task.workload.steps_per_update
-    lanes = DummyVectorEnv([lambda: gymnasium.make(w.ENV_ID)] * task.num_envs)
+    lanes = DummyVectorEnv([lambda: gymnasium.make(w.ENV_ID)] * num_envs)
     lanes.seed(task.seed)
     network = Net(state_shape=4, action_shape=2, hidden_sizes=w.HIDDEN_SIZES)
     policy = DiscreteQLearningPolicy(model=network, action_space=gymnasium.spaces.Discrete(2))
@@ -29,7 +33,7 @@ def run(task: Task, window: Window) -> Outcome:
         target_update_freq=round(w.TARGET_FREQUENCY / per),  # in updates
         is_double=False,
     )
-    replay = VectorReplayBuffer(w.BUFFER_SIZE, task.num_envs)
+    replay = VectorReplayBuffer(w.BUFFER_SIZE, num_envs)
     collector = Collector(
         policy, lanes, replay, exploration_noise=True, raise_on_nan_in_buffer=False
     )
@@ -39,9 +43,9 @@ def run(task: Task, window: Window) -> Outcome:
     with policy_within_training_step(policy):
         while not window.tick(steps, updates):
             policy.set_eps_training(w.epsilon(steps))
-            collector.collect(n_step=per)
-            steps += per
-            if steps > w.LEARNING_STARTS:
+            collector.collect(n_step=burst * per)
+            steps += burst * per
+            for _ in range(burst if steps > w.LEARNING_STARTS else 0):
                 algorithm.update(replay, task.workload.batch_size)
                 updates += 1
     return Outcome(

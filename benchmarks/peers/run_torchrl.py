@@ -1,5 +1,8 @@
 """TorchRL's DQN, put together as its own dqn_cartpole example does."""
 
+# What it imports comes with the extra `peers`, which the type checker may not see.
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
+
 import torch
 from tensordict.nn import TensorDictSequential
 from torchrl.collectors import Collector
@@ -17,9 +20,10 @@ from peers.workload import Outcome, Task
 def run(task: Task, window: Window) -> Outcome:
     torch_parts.pin_threads(task.threads)
     torch.manual_seed(task.seed)
+    num_envs, burst = task.lanes
     per = task.workload.steps_per_update
-    lanes = SerialEnv(task.num_envs, lambda: GymEnv(w.ENV_ID, categorical_action_encoding=True))
-    spec = lanes.single_action_spec
+    lanes = SerialEnv(num_envs, make_lane)
+    spec = lanes.action_spec_unbatched
     network = MLP(4, 2, num_cells=list(w.HIDDEN_SIZES), activation_class=torch.nn.ReLU)
     actor = QValueActor(network, spec=spec)
     explore = EGreedyModule(
@@ -29,7 +33,12 @@ def run(task: Task, window: Window) -> Outcome:
         annealing_num_steps=w.EPSILON_STEPS,
     )
     collector = Collector(
-        lanes, TensorDictSequential(actor, explore), frames_per_batch=per, total_frames=-1
+        lanes,
+        TensorDictSequential(actor, explore),  # pyright: ignore[reportArgumentType]
+        frames_per_batch=burst * per,
+        total_frames=-1,
+        track_traj_ids=False,
+        auto_register_policy_transforms=False,  # they serve recurrent policies
     )
     replay = TensorDictReplayBuffer(
         storage=LazyTensorStorage(w.BUFFER_SIZE), batch_size=task.workload.batch_size
@@ -44,7 +53,7 @@ def run(task: Task, window: Window) -> Outcome:
         explore.step(data.numel())
         replay.extend(data.reshape(-1))
         steps += data.numel()
-        if steps > w.LEARNING_STARTS:
+        for _ in range(burst if steps > w.LEARNING_STARTS else 0):
             optimizer.zero_grad()
             loss(replay.sample())["loss"].backward()
             optimizer.step()
@@ -56,3 +65,7 @@ def run(task: Task, window: Window) -> Outcome:
     return Outcome(
         updates, torch_parts.optimizer_updates(optimizer), torch_parts.parameters(network)
     )
+
+
+def make_lane() -> GymEnv:
+    return GymEnv(w.ENV_ID, categorical_action_encoding=True)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from peers.catalogue import Lanes
+
 ENV_ID = "CartPole-v1"
 HIDDEN_SIZES = (120, 84)
 # Of an MLP 4-120-84-2 with biases: a peer that trains another network is found out by its size.
@@ -54,7 +56,7 @@ class Task(NamedTuple):
     """
 
     workload: Workload
-    num_envs: int
+    lanes: Lanes
     total_steps: int
     threads: int
     seed: int

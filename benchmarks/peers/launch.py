@@ -1,0 +1,126 @@
+"""Launching: one measurement in a process of its own, its threads pinned like everyone's."""
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fastdqn.timing import usable_cores
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+# Seconds after which a peer hangs. Ours: the slowest takes about a minute.
+_PATIENCE = 1800
+_VERSIONS = """
+import json, sys
+from importlib import metadata
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
+
+
+class LaunchError(RuntimeError):
+    """A process did not do what it was started for; the message is one line."""
+
+
+def thread_settings(threads: int) -> dict[str, str]:
+    """Environment variables that hold every library to so many threads.
+
+    torch, MKL, OpenBLAS and Numba each have one. NPROC is what XLA sizes its pools by; its flag
+    keeps Eigen from starting threads of its own.
+    """
+    count = str(threads)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    eigen = "true" if threads > 1 else "false"
+    return {
+        **dict.fromkeys(names, count),
+        "NPROC": count,
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={eigen}",
+        "JAX_PLATFORMS": "cpu",
+    }
+
+
+def versions(python: str, distributions: Iterable[str]) -> dict[str, str]:
+    """Versions of those that this interpreter has. Raises LaunchError where it does not run."""
+    said = _run([python, "-c", _VERSIONS, *distributions], None, {})
+    try:
+        return json.loads(said)
+    except ValueError:
+        raise LaunchError(f"{python} is no Python") from None
+
+
+def measure(
+    python: str, peer: str, workload: str, *, steps: int, threads: int, seed: int
+) -> dict[str, Any]:
+    """Run one peer once: what its window says, see peers/__main__.py. Raises LaunchError."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "result.json")
+        told = {
+            "peer": peer,
+            "workload": workload,
+            "steps": steps,
+            "threads": threads,
+            "seed": seed,
+            "result": str(result),
+            "started": time.time(),
+        }
+        _run([python, "-m", "peers"], json.dumps(told), thread_settings(threads))
+        return json.loads(result.read_text())
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str | None:
+    """The commit that is measured, '-dirty' behind it if files differ from it."""
+    try:
+        words = ["git", "-C", str(BENCHMARKS), "describe", "--always", "--dirty", "--abbrev=40"]
+        return _run(words, None, {}).strip()
+    except LaunchError:
+        return None
+
+
+def _run(words: list[str], told: str | None, settings: dict[str, str]) -> str:
+    try:
+        done = subprocess.run(
+            words,
+            input=told,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            cwd=BENCHMARKS,  # where `-m peers` finds the package
+            env={**os.environ, **settings},
+            timeout=_PATIENCE,
+        )
+    except OSError as error:
+        raise LaunchError(f"{words[0]}: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise LaunchError(f"no answer within {_PATIENCE} s") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise LaunchError(said[-1])
+    return done.stdout
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.partition(":")[2].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()
