@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import fastdqn
 from fastdqn.timing import usable_cores
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
@@ -88,9 +89,10 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit that is measured, '-dirty' behind it if files differ from it."""
+    """The commit of the fastdqn that is installed, '-dirty' behind it if files differ from it."""
     try:
-        words = ["git", "-C", str(BENCHMARKS), "describe", "--always", "--dirty", "--abbrev=40"]
+        source = str(Path(fastdqn.__file__).parent)
+        words = ["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=40"]
         return _run(words, None, {}).strip()
     except LaunchError:
         return None
