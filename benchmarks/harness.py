@@ -14,7 +14,7 @@ from fastdqn.measure.machine import describe_machine
 from fastdqn.measure.repeat import Effort
 from fastdqn.record.files import WriteError, write_whole
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=140)
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

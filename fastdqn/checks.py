@@ -3,6 +3,8 @@
 import importlib.util
 import itertools
 import math
+import os
+import shutil
 
 import torch
 
@@ -38,7 +40,10 @@ def check(
     """
     if lines := config.type_problems():
         return lines  # values of other types than promised can be asked nothing more
-    around = (_device_problem(config), _tensorboard_problem(config), _folder_problem(config))
+    around = (
+        _device_problem(config), _tensorboard_problem(config), _folder_problem(config),
+        _compiler_problem(config),
+    )  # fmt: skip
     lines = [*config.problems(), *(line for line in around if line)]
     try:
         facts = facts or look(recipe(config, factory))
@@ -90,6 +95,13 @@ def _tensorboard_problem(config: Config) -> str | None:
     if config.tensorboard is True and importlib.util.find_spec("tensorboard") is None:
         return "tensorboard is not installed: pip install 'fastdqn[tensorboard]'"
     return None
+
+
+def _compiler_problem(config: Config) -> str | None:
+    compilers = (os.environ.get("CXX") or "g++", "g++", "clang++")
+    if config.capture != "compile" or any(map(shutil.which, compilers)):
+        return None
+    return "capture is compile, which needs a C++ compiler, and none is here: install g++, or eager"
 
 
 def _folder_problem(config: Config) -> str | None:

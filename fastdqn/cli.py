@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,8 @@ _USAGE = """usage: fastdqn COMMAND ...
 
   fastdqn train PRESET|ENV_ID [options]   train an agent; --help lists the options
   fastdqn eval RUN [options]              evaluate a run's best weights, greedily
+  fastdqn bench PART [PRESET|ENV_ID]      measure env, act, replay, learner, train or all
+  fastdqn profile [PRESET|ENV_ID] --out DIR   what an update costs, against what is possible
   fastdqn presets                         list the presets and what they set
   fastdqn envs [PATTERN]                  list environments, how auto steps them, why not
   fastdqn --version
@@ -57,6 +59,30 @@ class EvalOptions:
     """Also write the JSON to this file."""
 
 
+@dataclass(frozen=True)
+class BenchOptions:
+    config: tyro.conf.OmitArgPrefixes[Config]
+    out: Path | None = None
+    """File for the figures: one JSON object a line."""
+    against: Literal["sb3"] | None = None
+    """Train by turns with another library (extra peers): sb3 is Stable-Baselines3."""
+    seconds: float = 0.15
+    """Of one repeat; a whole loop takes four times as long."""
+    repeats: int = 5
+    """Of each figure; median, least and most are told."""
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    config: tyro.conf.OmitArgPrefixes[Config]
+    out: Path | None = None
+    """Folder for trace.json (Perfetto, chrome://tracing) and profile.json."""
+    what: Literal["learn", "act", "train"] = "learn"
+    """learn: updates; act: policy calls; train: turns of the whole loop."""
+    updates: int = 50
+    """Calls that are recorded, after burn-in."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failed run, 2 for a mistake in asking."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -66,7 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _interrupt)
     if "" not in sys.path:
         sys.path.append("")  # my_package:MyEnv-v0 may lie here; what is installed goes first
-    commands = {"train": _train, "eval": _eval, "presets": _presets, "envs": _envs}
+    commands = {
+        "train": _train, "eval": _eval, "bench": _bench, "profile": _profile,
+        "presets": _presets, "envs": _envs,
+    }  # fmt: skip
     if not args or args[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0 if args else 2
@@ -111,13 +140,18 @@ def _train(args: list[str]) -> int:
             return 0
         trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
     except RUN_FAILURES as error:
-        if trace := getattr(error, "trace", ""):
-            print(trace.rstrip(), file=sys.stderr)
-        print(f"error: {_printable(str(error))}", file=sys.stderr)
-        return 1
+        return _failed(error)
     if not chosen.quiet:
         print(commands.describe(trained))
     return 130 if trained.summary["exit_reason"] == "interrupted" else 0
+
+
+def _failed(error: Exception) -> int:
+    """Say in one line why a run failed, after its environment's own traceback, if it has one."""
+    if trace := getattr(error, "trace", ""):
+        print(trace.rstrip(), file=sys.stderr)
+    print(f"error: {_printable(str(error))}", file=sys.stderr)
+    return 1
 
 
 def _eval(args: list[str]) -> int:
@@ -128,6 +162,43 @@ def _eval(args: list[str]) -> int:
     from fastdqn import commands
 
     print(commands.evaluate_run(str(run), mistakes, **dataclasses.asdict(chosen)))
+    return 0
+
+
+def _bench(args: list[str]) -> int:
+    parts = ("env", "act", "replay", "learner", "train", "all")
+    part, rest = _subject(args, f"a part ({', '.join(parts)})", "bench")
+    name, rest = (rest[0], rest[1:]) if rest and rest[0][:1] != "-" else ("cartpole", rest)
+    usage = f"fastdqn bench {part or 'PART'} {name}"
+    if part is None:
+        options.parse(rest, BenchOptions(Config()), usage)
+    from fastdqn import api, commands
+
+    chosen, mistakes = options.parse(rest, BenchOptions(api.preset(name)), usage)
+    if part not in parts:
+        mistakes.insert(0, unknown_name("part", str(part), parts))
+    values = {name: getattr(chosen, name) for name in ("out", "against", "seconds", "repeats")}
+    return _told(lambda: commands.bench_run(str(part), chosen.config, mistakes, **values))
+
+
+def _profile(args: list[str]) -> int:
+    name, rest = (args[0], args[1:]) if args and args[0][:1] != "-" else ("cartpole", args)
+    from fastdqn import api, commands
+
+    default = ProfileOptions(api.preset(name))
+    chosen, mistakes = options.parse(rest, default, f"fastdqn profile {name}")
+    values = {name: getattr(chosen, name) for name in ("out", "what", "updates")}
+    return _told(lambda: commands.profile_run(chosen.config, mistakes, **values))
+
+
+def _told(command: Callable[[], None]) -> int:
+    """Run a command that uses an environment; its failures are one line and exit code 1."""
+    from fastdqn.session import RUN_FAILURES
+
+    try:
+        command()
+    except RUN_FAILURES as error:
+        return _failed(error)
     return 0
 
 

@@ -1,11 +1,15 @@
 """Commands: what the command line's commands do with a run, and what they say."""
 
+import contextlib
+import importlib.util
 import json
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
+from rich.console import Console, RenderableType
 
 from fastdqn import checks, parts
 from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, catalogue, look
@@ -14,6 +18,8 @@ from fastdqn.config import Config, ConfigError
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.resolve import preview
 from fastdqn.session import replay_ratio
+
+_WIDTH = 140  # columns, where the output is no terminal
 
 
 def plan(config: Config) -> str:
@@ -45,8 +51,7 @@ def evaluate_run(
     """
     asked = Config(eval_episodes=episodes, eval_max_steps=max_steps, seed=seed)
     lines = [*mistakes, *(line.removeprefix("eval_") for line in asked.problems())]
-    if out is not None and not _may_write(out):
-        lines.append(f"out is {str(out)!r}: name a file, new or not, in a folder that exists")
+    lines += _out_problems(out)
     try:
         path = weights_path(run, weights)
         policy, description = parts.load_policy(path)
@@ -81,6 +86,90 @@ def evaluate_run(
         f"{result['episodes']} greedy episodes (least {result['min_return']:.1f}, "
         f"{result['cut_episodes']} cut at the step cap)\nweights: {path}"
     )
+
+
+def bench_run(
+    part: str, config: Config, mistakes: list[str], *,
+    out: Path | None, against: str | None, seconds: float, repeats: int,
+) -> None:  # fmt: skip
+    """`fastdqn bench`: measure, show, and write the figures to out.
+
+    mistakes  found while the options were parsed: lines to report with those found here
+    Raises ConfigError where something cannot be used; EnvError where the environment fails.
+    """
+    lines = [*mistakes, *_out_problems(out)]
+    if not (0 < seconds <= 3600 and 1 <= repeats <= 1000):
+        lines.append(f"seconds is {seconds}, repeats {repeats}: both must be positive, and finite")
+    if against is not None and part not in ("train", "all"):
+        lines.append(f"against {against} compares training: fastdqn bench train ...")
+    if against is not None and importlib.util.find_spec("stable_baselines3") is None:
+        lines.append("Stable-Baselines3 is not installed: pip install 'fastdqn[peers]'")
+    lines += checks.check(config, mistaken=bool(lines))
+    if lines:
+        raise ConfigError(lines)
+    from fastdqn.measure import bench
+
+    show = _printer()
+    effort = bench.Effort(seconds, repeats, burn_in=seconds / 2)
+    rows = bench.bench(part, config, effort, show)
+    if against is not None:
+        rows += bench.bench_against(config, effort, show)
+    if out is not None:
+        bench.write_rows(out, rows)
+
+
+def profile_run(
+    config: Config, mistakes: list[str], *, out: Path | None, what: str, updates: int
+) -> None:
+    """`fastdqn profile`: record, show, and write trace.json and profile.json into the folder out.
+
+    Raises ConfigError where something cannot be used; EnvError where the environment fails.
+    """
+    lines = list(mistakes)
+    if out is None:
+        lines.append("profile needs --out DIR, a folder for trace.json and profile.json")
+    elif problem := _folder_problem(out):
+        lines.append(problem)
+    if not 1 <= updates <= 100_000:
+        lines.append(f"updates is {updates}: it must be a number from 1 to 100,000")
+    lines += checks.check(config, mistaken=bool(lines))
+    if lines or out is None:
+        raise ConfigError(lines)
+    from fastdqn.measure.profile import profile_calls, profile_tables
+    from fastdqn.measure.repeat import Effort
+
+    show = _printer()
+    is_new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        result = profile_calls(what, config, updates, out, Effort())
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
+    for drawn in profile_tables(result):
+        show(drawn)
+    show(f"written: {out / 'trace.json'} (open it at https://ui.perfetto.dev), profile.json")
+
+
+def _printer() -> Callable[[RenderableType], None]:
+    """Prints tables as wide as they need where there is no terminal to fit."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    return lambda drawn: console.print(drawn, markup=False)
+
+
+def _folder_problem(path: Path) -> str | None:
+    """Why files cannot be written into a folder, new or not, or None."""
+    try:
+        existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+    except (OSError, ValueError) as error:
+        return f"out is {str(path)!r}: {error}"
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return None
+    return f"out is {str(path)!r}: {existing} is no folder that can be written to"
 
 
 def describe(trained: Trained) -> str:
@@ -131,6 +220,12 @@ def list_envs(pattern: str) -> str:
         f"{name:{id_width}}  {how:{how_width}}  {problem or spaces}"
         for name, how, spaces, problem in rows
     )
+
+
+def _out_problems(out: Path | None) -> list[str]:
+    if out is None or _may_write(out):
+        return []
+    return [f"out is {str(out)!r}: name a file, new or not, in a folder that exists"]
 
 
 def _may_write(path: Path) -> bool:

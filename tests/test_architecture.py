@@ -49,11 +49,11 @@ ROOMS: dict[str, set[str]] = {
     },
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "build", "checks",
-        "config", "engine", "learning", "memory", "parts", "record", "replay", "resolve", "seeds",
-        "timing",
+        "config", "engine", "learning", "parts", "record", "replay", "resolve", "session", "timing",
     },
     "commands": {
-        "gymnasium", "acting", "api", "checks", "config", "parts", "record", "resolve", "session",
+        "gymnasium", "rich", "acting", "api", "checks", "config", "measure", "parts", "record",
+        "resolve", "session",
     },
     "cli": {
         "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "session",

@@ -138,5 +138,7 @@ def test_the_commands_of_the_readme_are_understood(command, run, my_package, cap
     """Trainings only as a dry run: the test of learning runs one in full."""
     words = [str(run) if word == "runs/..." else word for word in shlex.split(command)[1:]]
     dry = ["--dry-run"] if words[0] == "train" and "--help" not in words else []
+    if words[0] == "bench":
+        dry = ["--seconds", "0.002", "--repeats", "1"]
     short = ["--episodes", "2"] if words[0] == "eval" else []
     assert ask(capsys, *words, *dry, *short)[0] == 0

@@ -37,14 +37,16 @@ class Figure(NamedTuple):
 def table(title: str, figures: Sequence[Figure]) -> Table:
     """Median, least and most of each figure, and the microseconds of one."""
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for heading in ("what", "of", "per second", "min", "max", "us each"):
-        drawn.add_column(heading, justify="left" if heading in ("what", "of") else "right")
+    names = list(dict.fromkeys(name for figure in figures for name in figure.of))
+    for heading in ("what", *names, "per second", "min", "max", "us each"):
+        left = heading == "what" or heading in names
+        drawn.add_column(heading.replace("_", " "), justify="left" if left else "right")
     for figure in figures:
         what = figure.key.removesuffix("_per_second").replace("_", " ")
-        of = "  ".join(f"{name} {value}" for name, value in figure.of.items())
+        of = (str(figure.of.get(name, "")) for name in names)
         median, least, most, _ = figure.rate
-        each = f"{1e6 / median:,.1f}" if median > 0 else "-"
-        drawn.add_row(what, of, short(median), short(least), short(most), each)
+        each = f"{1e6 / median:,.2f}" if 0 < median < 1e8 else ""
+        drawn.add_row(what, *of, short(median), short(least), short(most), each)
     return drawn
 
 

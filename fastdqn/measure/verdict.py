@@ -31,6 +31,8 @@ def sentence(
     advice = None if lift is None else lift(per_step, samples_per_step, figures)
     if advice is None:
         advice = "nothing measured here would lift that"
+    if not figures:
+        advice = "`fastdqn bench all` measures what would lift that"
     envs = [figure for figure in figures if figure.key == "env_steps_per_second"]
     if not envs or bound == "env":
         return f"{said}: {advice}"
@@ -45,11 +47,14 @@ def _gain(per_step: dict[str, float], name: str, seconds: float) -> float:
 
 
 def _larger_batch(per_step, samples_per_step: float, figures) -> str | None:
-    own, *others = (f for f in figures if f.key == "learner_samples_per_second")
+    # The first is of the run's own batch size.
+    rates = [figure for figure in figures if figure.key == "learner_samples_per_second"]
+    if not rates:
+        return None
     gains = [
         (_gain(per_step, "learn", samples_per_step / figure.rate.median), figure)
-        for figure in others
-        if figure.of["batch_size"] > own.of["batch_size"]
+        for figure in rates
+        if figure.of["batch_size"] > rates[0].of["batch_size"]
     ]
     if not gains or max(gain for gain, _ in gains) < _WORTHWHILE:
         return "a larger batch would not lift that"

@@ -1,0 +1,52 @@
+"""The replay alone: adds and samples per second, by rows held and by size of an observation.
+
+python benchmarks/bench_replay.py
+python benchmarks/bench_replay.py --rows 1000000 --batch-sizes 128 256
+"""
+
+import numpy as np
+from harness import effort_of, main_of, parser, save, show
+
+from fastdqn.acting import EnvFacts
+from fastdqn.measure.figures import Figure
+from fastdqn.measure.repeat import Effort, repeat
+from fastdqn.measure.replaying import measure_copy, measure_sampling
+from fastdqn.measure.synthetic import fill_replay
+from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
+
+
+def main() -> None:
+    asked = parser(__doc__)
+    asked.add_argument("--rows", type=int, nargs="+", default=[10**4, 10**5, 10**6, 10**7])
+    asked.add_argument("--obs-size", type=int, default=4, help="float32 numbers an observation")
+    asked.add_argument("--num-envs", type=int, default=64)
+    asked.add_argument("--batch-sizes", type=int, nargs="+", default=[128])
+    asked.add_argument("--n-steps", type=int, default=1)
+    args = asked.parse_args()
+    figures = [measure_copy(effort_of(args))]
+    for rows in args.rows:
+        figures += measure_rows(rows, args, effort_of(args))
+    save(args.out, show("replay alone", figures))
+
+
+def measure_rows(rows: int, args, effort: Effort) -> list[Figure]:
+    """Of a replay that is full."""
+    facts = EnvFacts((args.obs_size,), np.dtype(np.float32), 1.0, 2, 0)
+    per_lane = max(args.n_steps + 1, rows // args.num_envs)
+    replay = Replay(
+        Ring(args.num_envs, per_lane),
+        RowStore(args.num_envs, per_lane, facts.obs_shape, facts.obs_dtype),
+        UniformSampler(1),
+        n_steps=args.n_steps,
+    )
+    step = fill_replay(replay, facts, per_lane)
+    of = {"num_envs": args.num_envs, "rows": len(replay)}
+    add = repeat(lambda: replay.append(step), effort)
+    figures = [Figure("replay", "replay_adds_per_second", add, of)]
+    for size in args.batch_sizes:
+        figures += measure_sampling(replay, size, effort)
+    return figures
+
+
+if __name__ == "__main__":
+    main_of(main)

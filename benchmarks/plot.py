@@ -1,0 +1,95 @@
+"""Pictures of results: the peers' speeds, and what a transition costs as things grow.
+
+    python benchmarks/plot.py
+
+Reads benchmarks/results/peers.json and train.json where they are there, and writes peers.png and
+costs.png beside them. Needs matplotlib (extra report).
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("agg")
+from matplotlib import pyplot as plt
+
+RESULTS = Path(__file__).parent / "results"
+# Colour-blind safe (Okabe and Ito), one for each phase of the loop and the same in each picture.
+COLOURS = {
+    "learn": "#0072B2", "env": "#E69F00", "act": "#009E73", "sample": "#CC79A7",
+    "store": "#D55E00", "report": "#999999", "upload": "#F0E442", "prioritize": "#56B4E9",
+}  # fmt: skip
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    asked.add_argument("--results", type=Path, default=RESULTS)
+    folder = asked.parse_args().results
+    for name, draw in (("peers", draw_peers), ("train", draw_costs)):
+        source = folder / f"{name}.json"
+        if source.exists():
+            figure = draw(json.loads(source.read_text()))
+            target = folder / ("costs.png" if name == "train" else f"{name}.png")
+            figure.savefig(target, dpi=110)
+            plt.close(figure)
+            print(target)
+
+
+def draw_peers(record: dict[str, Any]):
+    """A bar for each peer and workload, from the slowest to the fastest, with its spread."""
+    workloads = record["results"]
+    figure, axes = plt.subplots(
+        1, len(workloads), figsize=(5.2 * len(workloads), 3.2), layout="constrained", squeeze=False
+    )
+    for axis, workload in zip(axes[0], workloads, strict=True):
+        peers = workloads[workload]
+        names = sorted(peers, key=lambda name: peers[name]["steps_per_second"]["median"])
+        rows = [peers[name] for name in names]
+        medians = [row["steps_per_second"]["median"] / 1e3 for row in rows]
+        spread = [
+            [
+                m - row["steps_per_second"]["min"] / 1e3
+                for m, row in zip(medians, rows, strict=True)
+            ],
+            [
+                row["steps_per_second"]["max"] / 1e3 - m
+                for m, row in zip(medians, rows, strict=True)
+            ],
+        ]
+        colours = ["#0072B2" if name == "fastdqn" else "#999999" for name in names]
+        axis.barh(names, medians, xerr=spread, color=colours, ecolor="#444444")
+        axis.set_xlabel("thousand steps per second")
+        axis.set_title(f"workload {workload}", loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_costs(record: dict[str, Any]):
+    """Microseconds of a transition, stacked by phase, over each sweep."""
+    sweeps = record["sweeps"]
+    figure, axes = plt.subplots(
+        1, len(sweeps), figsize=(4.2 * len(sweeps), 3.4), layout="constrained", squeeze=False
+    )
+    for axis, (name, points) in zip(axes[0], sweeps.items(), strict=True):
+        labels = [f"{point[name]:,}" for point in points]
+        bottom = [0.0] * len(points)
+        for phase, colour in COLOURS.items():
+            heights = [point["us_per_step"].get(phase, 0.0) for point in points]
+            if max(heights) > 0.01 * max(sum(p["us_per_step"].values()) for p in points):
+                axis.bar(labels, heights, bottom=bottom, color=colour, label=phase)
+                bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
+        axis.set_title(name.replace("_", " "), loc="left")
+        axis.set_ylabel("us per step")
+        axis.tick_params(axis="x", rotation=45)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].legend(frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,444 @@
+"""The measuring room: each figure is of its own part, by a clock that the test turns."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from fastdqn.acting import EnvFacts, EnvRecipe, EnvStream
+from fastdqn.cli import main
+from fastdqn.learning.learner import Learner
+from fastdqn.learning.policy import Policy
+from fastdqn.measure import bench, replaying
+from fastdqn.measure.acting import measure_policy
+from fastdqn.measure.ceilings import Ceilings, Work, count_flops, verdict
+from fastdqn.measure.figures import Figure, short
+from fastdqn.measure.learning import measure_learner
+from fastdqn.measure.repeat import Effort, Rate, repeat
+from fastdqn.measure.stepping import available, measure_stream
+from fastdqn.measure.training import measure_training
+from fastdqn.measure.verdict import sentence
+from fastdqn.presets import PRESETS
+from fastdqn.replay import Replay
+from fastdqn.resolve import preview
+
+STEP_SECONDS, UPDATE_SECONDS, ACT_SECONDS, SAMPLE_SECONDS = 0.004, 0.003, 0.0007, 0.0002
+EFFORT = Effort(0.5, 3, 0.1)
+LANES = 8
+
+
+class FakeClock:
+    """Stands still unless someone passes time."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def spend(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Slow(VectorEnv):
+    """Each call takes STEP_SECONDS of the fake clock; every tenth call only resets."""
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, clock: FakeClock, num_envs: int = LANES):
+        self.clock, self.num_envs, self.calls = clock, num_envs, 0
+        self.single_observation_space = spaces.Box(-1, 1, (4,), np.float32)
+        self.single_action_space = spaces.Discrete(2)
+        self.observation_space = gymnasium.vector.utils.batch_space(
+            self.single_observation_space, num_envs
+        )
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed=None, options=None):
+        self.calls = 0
+        return np.zeros((self.num_envs, 4), np.float32), {}
+
+    def step(self, actions):
+        self.clock.spend(STEP_SECONDS)
+        self.calls += 1
+        over = np.full(self.num_envs, self.calls % 10 == 9)
+        obs = np.zeros((self.num_envs, 4), np.float32)
+        return obs, np.ones(self.num_envs), np.zeros(self.num_envs, bool), over, {}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def slow_parts(monkeypatch, clock):
+    """Updates, policy calls and samples that take a known time of the fake clock."""
+
+    def slowed(owner, name, seconds):
+        original = getattr(owner, name)
+
+        def method(*args, **kwargs):
+            clock.spend(seconds)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, method)
+
+    slowed(Learner, "update", UPDATE_SECONDS)
+    slowed(Policy, "act", ACT_SECONDS)
+    slowed(Replay, "sample", SAMPLE_SECONDS)
+
+
+def config(**changes):
+    return preview(
+        PRESETS["cartpole"].replace(
+            num_envs=LANES, batch_size=16, train_frequency=4, hidden_sizes=(8,), buffer_size=5_000,
+            learning_starts=100, **changes,
+        )
+    )[0]  # fmt: skip
+
+
+FACTS = EnvFacts((4,), np.dtype(np.float32), 1.0, 2, 0)
+
+# -- each its own
+
+
+def test_an_environment_is_measured_by_its_own_time_and_resets_are_no_steps(clock, slow_parts):
+    figure = measure_stream(EnvStream(Slow(clock)), EFFORT, clock, num_envs=LANES)
+    assert figure.rate.median == pytest.approx(0.9 * LANES / STEP_SECONDS, rel=0.05)
+
+
+def test_the_learner_is_measured_by_its_own_time(clock, slow_parts):
+    updates, samples = list(measure_learner(config(), FACTS, [], EFFORT, clock))
+    assert updates.rate.median == pytest.approx(1 / UPDATE_SECONDS, rel=0.05)
+    assert samples.rate.median == pytest.approx(16 / UPDATE_SECONDS, rel=0.05)
+
+
+def test_acting_is_measured_by_its_own_time(clock, slow_parts):
+    from fastdqn import parts
+
+    online, _ = parts.make_online(config(), FACTS)
+    value = parts.make_learner(config(), online).value
+    policy = parts.make_policy(config(), online, value, FACTS)
+    calls, actions = measure_policy(policy, LANES, FACTS, EFFORT, clock)
+    assert calls.rate.median == pytest.approx(1 / ACT_SECONDS, rel=0.05)
+    assert actions.rate.median == pytest.approx(LANES / ACT_SECONDS, rel=0.05)
+
+
+def test_sampling_is_measured_by_its_own_time(clock, slow_parts):
+    from fastdqn import parts
+    from fastdqn.measure.synthetic import fill_replay
+
+    replay = parts.make_replay(config(), FACTS)
+    fill_replay(replay, FACTS, 50)
+    samples, rows, moved = replaying.measure_sampling(replay, 16, EFFORT, clock)
+    assert samples.rate.median == pytest.approx(1 / SAMPLE_SECONDS, rel=0.05)
+    assert rows.rate.median == pytest.approx(16 / SAMPLE_SECONDS, rel=0.05)
+    assert moved.rate.median == pytest.approx(16 * 32 / SAMPLE_SECONDS, rel=0.05)
+
+
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_training_bills_each_phase_its_own_time_and_their_sum_is_all(
+    clock, slow_parts, synchronised
+):
+    envs = Slow(clock)
+    trained = measure_training(config(), EFFORT, synchronised, clock, envs)
+    calls, updates = trained.steps / (0.9 * LANES), trained.updates
+    assert updates == pytest.approx(trained.steps / 4, abs=3)
+    assert trained.phases["env"] == pytest.approx(calls * STEP_SECONDS, rel=0.05)
+    assert trained.phases["learn"] == pytest.approx(updates * UPDATE_SECONDS, rel=0.05)
+    assert trained.phases["act"] == pytest.approx(calls * ACT_SECONDS, rel=0.05)
+    assert trained.phases["sample"] == pytest.approx(updates * SAMPLE_SECONDS, rel=0.05)
+    assert sum(trained.phases.values()) == pytest.approx(trained.seconds, rel=1e-6)
+    per_step = trained.seconds / trained.steps
+    assert trained.figure.rate.median == pytest.approx(1 / per_step, rel=0.05)
+    assert trained.warm_up_steps >= 100
+
+
+def never(*_, **__):
+    raise AssertionError("it is none of this benchmark's business")
+
+
+def forbid(monkeypatch, *methods) -> None:
+    for owner, name in methods:
+        monkeypatch.setattr(owner, name, never)
+
+
+LEARNING = ((Learner, "update"), (Learner, "prepare"))
+STEPPING = ((EnvStream, "__init__"), (EnvRecipe, "make"))
+REPLAYING = ((Replay, "append"), (Replay, "sample"))
+
+
+def test_the_environment_benchmark_has_no_learner_and_no_replay(clock, monkeypatch):
+    forbid(monkeypatch, *LEARNING, *REPLAYING)
+    assert measure_stream(EnvStream(Slow(clock)), EFFORT, clock).rate.calls > 0
+
+
+def test_the_learner_benchmark_has_no_environment_and_no_replay(monkeypatch):
+    resolved = config()
+    forbid(monkeypatch, *STEPPING, *REPLAYING)
+    assert len(list(measure_learner(resolved, FACTS, [], Effort(0.001, 1, 0.0)))) == 2
+
+
+def test_the_replay_benchmark_has_neither(monkeypatch):
+    resolved = config()
+    forbid(monkeypatch, *STEPPING, *LEARNING)
+    assert len(replaying.measure_replay(resolved, FACTS, Effort(0.001, 1, 0.0))) == 6
+
+
+# -- repeat
+
+
+def test_a_rate_is_the_median_of_its_repeats_and_counts_what_a_call_gets_made(clock):
+    durations = iter([0.1] * 3 + [0.2] * 3 + [0.4] * 2 + [0.8] * 99)
+
+    def call() -> int:
+        clock.spend(next(durations))
+        return 5
+
+    # Burn-in takes three calls; then repeats of at least half a second.
+    rate = repeat(call, Effort(0.5, 3, 0.25), clock)
+    assert (rate.most, rate.median) == (pytest.approx(25), pytest.approx(12.5))
+    assert rate.least == pytest.approx(5 / 0.8)
+
+
+def test_what_is_under_way_at_the_end_of_a_repeat_is_waited_for(clock):
+    rate = repeat(lambda: clock.spend(0.1), Effort(1.0, 1, 0.0), clock, lambda: clock.spend(1.0))
+    assert rate.median == pytest.approx(10 / 2.0, rel=0.15)
+
+
+def test_a_rate_in_another_unit():
+    assert Rate(2.0, 1.0, 3.0, 7).scaled(10) == (20.0, 10.0, 30.0, 7)
+
+
+# -- sentence
+
+
+def figures() -> list[Figure]:
+    def rate(median) -> Rate:
+        return Rate(median, median, median, 1)
+
+    learner = [
+        Figure("learner", "learner_samples_per_second", rate(n), {"batch_size": b})
+        for b, n in ((64, 64_000), (512, 512_000), (2048, 520_000))
+    ]
+    envs = [
+        Figure("env", "env_steps_per_second", rate(n), {"num_envs": e, "vectorization": v})
+        for e, v, n in ((8, "sync", 10_000), (64, "native", 2_100_000))
+    ]
+    act = [
+        Figure("act", "act_actions_per_second", rate(n), {"num_envs": e})
+        for e, n in ((1, 10_000), (64, 500_000))
+    ]
+    return [*learner, *envs, *act]
+
+
+@pytest.mark.parametrize(
+    ("phases", "says"),
+    [
+        # 64 samples a step at 64 k/s are 1 ms of 1.25; at 512 k/s 0.125 ms: 1.25 / 0.375 = 3.3.
+        (
+            {"learn": 1.0, "env": 0.25},
+            "the learner takes 80 %: batch 512 at the same ratio gives 3.3x; the environment alone "
+            "could do 2.1 M steps/s",
+        ),
+        (
+            {"learn": 0.2, "env": 0.8},
+            "the environment takes 80 %: 64 environments by --vectorization native give 5.0x",
+        ),
+        ({"act": 0.9, "env": 0.1}, "acting takes 90 %: 64 environments share one call and give"),
+        ({"store": 0.9, "env": 0.1}, "storing in the replay takes 90 %: nothing measured here"),
+    ],
+)
+def test_the_sentence_names_what_bounds_and_what_would_lift_it(phases, says):
+    assert sentence(phases, 1000, 64.0, figures()).startswith(says)
+
+
+def test_a_gain_that_is_noise_is_no_advice():
+    few = [figure for figure in figures() if figure.of.get("batch_size") in (None, 64)]
+    assert "a larger batch would not lift that" in sentence({"learn": 1.0}, 1000, 64.0, few)
+
+
+def test_numbers_are_short():
+    assert [short(n) for n in (2_150_000.0, 999.0, 1_500.0, 7e9)] == [
+        "2.15 M", "999", "1.5 k", "7 G",
+    ]  # fmt: skip
+
+
+# -- ceilings
+
+
+def test_products_are_counted_as_two_n_cubed():
+    import torch
+
+    a = torch.ones(8, 8)
+    assert count_flops(lambda: a @ a) == 2 * 8**3
+
+
+@pytest.mark.parametrize(
+    ("work", "busy", "is_gpu", "says"),
+    [
+        (Work(1000, 10), 0.2, True, "launch-bound"),
+        (Work(1000, 10), 0.2, False, "overhead-bound"),
+        (Work(10, 1), 0.9, False, "overhead-bound"),
+        (Work(800, 100), 0.9, True, "compute-bound"),
+        (Work(100, 800), 0.9, True, "memory-bound"),
+        (None, 0.2, False, "overhead-bound"),
+    ],
+)
+def test_the_verdict(work, busy, is_gpu, says):
+    assert verdict(work, 1.0, Ceilings(1000.0, 1000.0), busy, is_gpu) == says
+
+
+# -- the commands
+
+
+KEYS = (
+    "env_steps_per_second", "act_calls_per_second", "replay_adds_per_second",
+    "replay_samples_per_second", "learner_updates_per_second", "learner_samples_per_second",
+    "train_steps_per_second", "sentence",
+)  # fmt: skip
+SMALL = shlex.split("--num-envs 4 --batch-size 8 --hidden-sizes 8 --seconds 0.002 --repeats 1")
+
+
+def test_bench_all_writes_every_figure_and_says_what_bounds(tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    assert main(["bench", "all", "cartpole", *SMALL, "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    found = {key for row in rows for key in row}
+    assert found.issuperset(KEYS)
+    assert rows[0]["header"].keys() >= {"processor", "cores", "threads", "packages", "commit"}
+    assert rows[0]["header"]["num_envs"] == 4
+    (said,) = [row["sentence"] for row in rows if "sentence" in row]
+    assert capsys.readouterr().out.splitlines()[-1] == said
+    trains = [row for row in rows if "train_steps_per_second" in row]
+    assert [row["clock"] for row in trains] == ["plain", "synchronised"]
+    for row in trains:
+        assert sum(row["phase_seconds"].values()) == pytest.approx(row["seconds"], rel=1e-6)
+
+
+@pytest.mark.parametrize("part", ["env", "act", "replay", "learner", "train"])
+def test_a_part_is_measured_alone(tmp_path, part):
+    out = tmp_path / "out.jsonl"
+    words = ["--vectorization", "sync", *SMALL, "--out", str(out)]
+    assert main(["bench", part, "Taxi-v4", *words]) == 0  # masks too
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row.get("part", part) for row in rows} == {part}
+    assert len(rows) > 1
+
+
+def test_profile_writes_a_trace_for_perfetto_and_what_it_says(tmp_path, capsys):
+    folder = tmp_path / "profile"
+    words = ["--updates", "3", "--out", str(folder)]
+    assert main(["profile", "cartpole", *words]) == 0
+    trace = json.loads((folder / "trace.json").read_text())
+    updates = [e for e in trace["traceEvents"] if e.get("name") == "learn" and e.get("ph") == "X"]
+    assert updates
+    assert all({"ts", "dur", "pid", "tid"} <= event.keys() for event in updates)
+    result = json.loads((folder / "profile.json").read_text())
+    assert result["calls"] == 3
+    assert result["launches_per_call"] > 20
+    # Online forward on obs, its backward (weights twice, inputs once but for the first layer),
+    # online and target forward on next_obs: batch 64, 4-64-64-3.
+    layers = (4 * 64, 64 * 64, 64 * 3)
+    forward = 2 * 64 * sum(layers)
+    head = 2 * 64 * 3 * 2  # the dueling head's constant product, and back
+    counted = 3 * forward + forward + (forward - 2 * 64 * layers[0])
+    assert result["flops_per_call"] == pytest.approx(counted + 4 * head, abs=4 * head)
+    assert 0 < result["achieved_share_of_flops"] < 1
+    assert 0 < result["achieved_share_of_bytes"] < 1
+    assert result["verdict"] in ("overhead-bound", "compute-bound", "memory-bound")
+    assert result["verdict"] in capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == ["profile.json", "trace.json"]
+
+
+@pytest.mark.parametrize("what", ["act", "train"])
+def test_acting_and_the_loop_can_be_profiled_too(tmp_path, what):
+    words = f"--what {what} --updates 4 --learning-starts 100 --out {tmp_path}"
+    assert main(["profile", "cartpole", *words.split()]) == 0
+    result = json.loads((tmp_path / "profile.json").read_text())
+    assert result["seconds_per_call"] > 0
+    assert (result["flops_per_call"] is None) == (what == "train")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("bench", "bench needs a part"),
+        ("bench lerner cartpole", "unknown part 'lerner': did you mean learner?"),
+        ("bench all cartpol", "no preset or environment is called 'cartpol'"),
+        ("bench env cartpole --out no/such/folder/x", "out is 'no/such/folder/x'"),
+        ("bench env cartpole --vectorization envpol", "--vectorization is 'envpol'"),
+        ("bench train cartpole --device cuda:9", "device is 'cuda:9'"),
+        ("bench learner cartpole --against sb4", "--against is 'sb4'"),
+        ("bench all cartpole --repeats 0", "repeats 0"),
+        ("bench all cartpole --seconds nan", "seconds is nan"),
+        ("profile cartpole", "profile needs --out DIR"),
+        ("profile cartpole --out x --updates 0", "updates is 0"),
+        ("profile cartpole --out README.md/x", "is no folder that can be written to"),
+        ("profile cartpole --out x --what nothing", "--what is 'nothing'"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line_and_leaves_nothing(
+    words, says, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("a file")
+    assert main(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert main(["bench", "learner", "cartpole", "--capture", "compile"]) == 2
+    assert "needs a C++ compiler" in capsys.readouterr().err
+
+
+def test_back_ends_that_cannot_step_an_environment_are_left_out():
+    assert available(EnvRecipe("Acrobot-v1"))[:2] == ["sync", "async"]
+    assert "native" in available(EnvRecipe("CartPole-v1"))
+    assert "envpool" not in available(EnvRecipe("CartPole-v1", wrappers=("TimeAwareObservation",)))
+
+
+def test_rows_are_written_whole(tmp_path):
+    bench.write_rows(tmp_path / "x.jsonl", [{"a": 1}, {"b": float("nan")}])
+    assert (tmp_path / "x.jsonl").read_text() == '{"a": 1}\n{"b": null}\n'
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "bench_env.py --envs CartPole-v1 --lanes 2",
+        "bench_replay.py --rows 1000",
+        "bench_learner.py --batch-sizes 8",
+        "bench_train.py --sweep obs_size",
+    ],
+)
+def test_the_benchmarks_run_and_write_their_file(tmp_path, words):
+    script, *rest = words.split()
+    benchmarks = __file__.rpartition("tests")[0] + "benchmarks/"
+    out = tmp_path / "out.json"
+    asked = [sys.executable, benchmarks + script, *rest, "--seconds", "0.01", "--repeats", "1"]
+    subprocess.run([*asked, "--out", str(out)], check=True, capture_output=True)
+    record = json.loads(out.read_text())
+    assert record["command"].startswith(f"python benchmarks/{script}")
+    assert record.get("rows") or record["sweeps"]["obs_size"]
+
+
+def test_every_part_of_the_gpu_suite_walks_through_on_the_cpu(tmp_path):
+    script = __file__.rpartition("tests")[0] + "benchmarks/gpu_suite.py"
+    asked = [sys.executable, script, "--dry-run", "--out", str(tmp_path)]
+    subprocess.run(asked, check=True, capture_output=True)
+    parts = {path.stem for path in tmp_path.glob("*.json")}
+    assert parts >= {"update", "upload", "profile", "train"}
+    again = subprocess.run(asked, check=True, capture_output=True, text=True)
+    assert "is there already" in again.stdout
