@@ -1,0 +1,153 @@
+"""CheckpointWriter: takes a snapshot on the loop's thread, writes it on another."""
+
+import contextlib
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdqn.record.files import WriteError
+from fastdqn.record.layout import COLUMN, TENSOR, Rows, State, own, step_name
+from fastdqn.record.load_checkpoint import Checkpoint
+from fastdqn.record.publish import Snapshot, take_best
+from fastdqn.record.shelf import Shelf
+from fastdqn.record.tree import encode
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of one run, one at a time; the run's lock is the caller's.
+
+    run      the run's folder, which exists
+    config   stored as JSON with every checkpoint: tuples come back as lists
+    resumed  the checkpoint the run goes on from: newer ones are abandoned and deleted
+    Sweeps what a crash left behind. Raises ValueError where config is no JSON, or the run has
+    checkpoints and resumed is none of them; WriteError.
+    """
+
+    def __init__(self, run: Path, config: dict[str, Any], resumed: Checkpoint | None = None):
+        self._config = json.loads(json.dumps(config, allow_nan=False))
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        with _write_errors(run / "checkpoints", 0):
+            self._shelf = Shelf(run, resumed)
+
+    @property
+    def ready(self) -> bool:
+        """Whether write() may be called: the last checkpoint is written, or has failed."""
+        return self._thread is None or not self._thread.is_alive()
+
+    @property
+    def newest_steps(self) -> int | None:
+        """Steps of the newest checkpoint on disk, or None; know it while ready."""
+        return self._shelf.newest_steps
+
+    def write(
+        self,
+        steps: int,
+        state: State,
+        weights: dict[str, np.ndarray],
+        rows: Rows | None = None,
+        best: Path | None = None,
+        oldest: np.ndarray | None = None,
+    ) -> None:
+        """Copy everything and return; a thread writes it. check() tells what became of it.
+
+        state, weights  an array that is read-only and owns its memory is taken without a copy
+        rows     those changed since the last write that succeeded, or all from oldest on; None
+                 leaves the replay out, and the rows after that must be all there are
+        oldest   [N] int64, the oldest row of each lane still of use; zeros if not given
+        best     a file as it is now, which is only ever replaced, never written into
+        Raises what check() raises; RuntimeError while not ready; ValueError for what cannot be
+        stored, naming it; WriteError.
+        """
+        self._refuse_while_busy()
+        self.check()
+        newest = self.newest_steps
+        if newest is not None and steps <= newest:
+            raise ValueError(f"steps is {steps}, but there is a checkpoint at {newest} already")
+        step_name(steps)
+        encoded, arrays = encode(state)
+        owned = {name: own(array, f"weights {name}") for name, array in weights.items()}
+        for name in owned:
+            if TENSOR.fullmatch(name) is None:
+                raise ValueError(f"{name!r} is no name for a tensor")
+        bounds = np.zeros(0, np.int64)
+        if rows is not None:
+            rows = _own_rows(rows)
+            bounds = self._shelf.checked_oldest(rows, oldest)
+        with _write_errors(best or self._shelf.root, 0):
+            held = None if best is None else take_best(self._shelf.root, best)
+        snapshot = Snapshot(steps, encoded, arrays, owned, rows, bounds, held)
+        self._thread = threading.Thread(
+            target=self._work, args=(snapshot,), name="checkpoint", daemon=True
+        )
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise, once, what the thread raised: WriteError where the disk refused.
+
+        After that the rows of that write are to be handed over again with the next.
+        """
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def forget_rows(self) -> None:
+        """The replay began anew: the rows of the next write are all there are."""
+        self._refuse_while_busy()
+        self._shelf.forget_rows()
+
+    def close(self, timeout_seconds: float = 60.0) -> None:
+        """Wait for the thread, then check(). Raises WriteError when it takes too long."""
+        if self._thread is not None:
+            self._thread.join(timeout_seconds)
+            if self._thread.is_alive():
+                late = f"not finished after {timeout_seconds:g} seconds"
+                raise WriteError(f"cannot write {self._shelf.root}: {late}")
+        self.check()
+
+    def _refuse_while_busy(self) -> None:
+        if not self.ready:
+            raise RuntimeError("the last checkpoint is still being written: ask ready first")
+
+    def _work(self, snapshot: Snapshot) -> None:
+        """The thread's. While it runs, nobody else touches the shelf."""
+        try:
+            with _write_errors(self._shelf.root, snapshot.nbytes):
+                self._shelf.add(snapshot, self._config)
+        except BaseException as error:
+            self._error = error
+            self._shelf.clean()  # a full disk needs the room
+
+
+def _own_rows(rows: Rows) -> Rows:
+    """Copies of rows. Raises ValueError where they do not fit together."""
+    first, last = (own(np.asarray(each, np.int64), "rows") for each in rows[:2])
+    if first.ndim != 1 or first.shape != last.shape or ((first < 0) | (last < first)).any():
+        raise ValueError(f"rows first {first} and last {last} are no ranges, one a lane")
+    total = int((last - first).sum())
+    for name, array in rows.columns.items():
+        if COLUMN.fullmatch(name) is None or name in ("first", "last"):
+            raise ValueError(f"{name!r} is no name for a column: lower case and underscores")
+        if array.shape[:1] != (total,):
+            raise ValueError(f"column {name} has shape {array.shape}: {total} rows expected")
+    columns = {name: own(array, f"column {name}") for name, array in rows.columns.items()}
+    return Rows(first, last, columns)
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path, needed: int):
+    """Turn an OSError into a WriteError that names the path and the room."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        room = f"; {needed:,} bytes needed"
+        with contextlib.suppress(OSError):
+            room = f"; {shutil.disk_usage(path.parent).free:,} bytes free, {needed:,} needed"
+        place = error.filename or path
+        raise WriteError(f"cannot write {place}: {error.strerror}{room}") from error

@@ -1,0 +1,114 @@
+"""What a checkpoint is made of: its names, its types, and the bounds that reading keeps to.
+
+RUN/checkpoints/latest                           the newest checkpoint's name
+RUN/checkpoints/step-000000020032/manifest.json  what belongs to it, with sizes and checksums
+                                 /weights.safetensors, state.safetensors, best.safetensors
+RUN/checkpoints/segments/00000001/first.npy, last.npy, COLUMN.npy ...
+"""
+
+import math
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FORMAT = 1
+
+# A tree of str keys to int (128 bits), float, bool, str, None, list of those, array, or State.
+State = dict[str, Any]
+
+STEP = re.compile(r"step-[0-9]{12}")
+SEGMENT = re.compile(r"[0-9]{8}")
+# Lower case: two columns must not become one file where the file system ignores case.
+COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
+TENSOR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,255}")
+TEMPORARY = ".tmp-"  # how the name of everything unfinished begins
+
+DTYPES = {
+    name: np.dtype(name)
+    for name in (
+        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+        "float16", "float32", "float64",
+    )
+}  # fmt: skip
+
+# Bounds: ours, far above what a run writes and below what would hurt whoever reads.
+MAX_MANIFEST_BYTES = 64 << 20
+MAX_ARRAY_BYTES = 1 << 42
+MAX_DIMENSIONS = 32
+MAX_INT_BITS = 128  # of a PCG64 generator's state
+MAX_DEPTH = 32
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: one line that names file, field and what is wrong."""
+
+
+class Rows(NamedTuple):
+    """Rows of the replay: of each lane a range of absolute row numbers, lane after lane.
+
+    first, last  [N] int64, half open
+    columns      by name [R, ...], R = sum(last - first)
+    """
+
+    first: np.ndarray
+    last: np.ndarray
+    columns: dict[str, np.ndarray]
+
+
+class ArraySpec(NamedTuple):
+    """What an array is said to be, before there is one."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+    def to_json(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "shape": list(self.shape)}
+
+
+def spec_of(array: np.ndarray) -> ArraySpec:
+    return ArraySpec(array.dtype.name, array.shape)
+
+
+def step_name(steps: int) -> str:
+    """Folder of the checkpoint at steps. Raises ValueError where it has no name."""
+    if not 0 <= steps < 10**12:
+        raise ValueError(f"steps is {steps}: a checkpoint's name holds 12 digits")
+    return f"step-{steps:012d}"
+
+
+def damaged(file: object, field: str, problem: str) -> CheckpointError:
+    """An error of one line, whatever an evil file put into field or problem."""
+    text = f"{file}: {field}: {problem}"
+    return CheckpointError("".join(c if c.isprintable() else "?" for c in text))
+
+
+def brief(value: object) -> str:
+    """repr(value), short enough for a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def own(array: np.ndarray, where: str) -> np.ndarray:
+    """A C-contiguous array in native byte order that nobody else writes to.
+
+    It is a copy, unless array is read-only and has its own memory: then it is array.
+    Raises ValueError naming where if the dtype has no place in a checkpoint.
+    """
+    native = array.dtype.newbyteorder("=")
+    if native.name not in DTYPES:
+        raise ValueError(f"{where} is an array of {array.dtype}: a checkpoint takes numbers only")
+    flags = array.flags
+    if (
+        type(array) is np.ndarray
+        and flags.owndata
+        and flags.c_contiguous
+        and not flags.writeable
+        and array.dtype.isnative
+    ):
+        return array
+    return np.array(array, native, order="C", copy=True)

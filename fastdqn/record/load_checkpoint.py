@@ -1,0 +1,154 @@
+"""Reading a checkpoint: all of it, checked, or an error that says which one is whole."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdqn.record.layout import STEP, CheckpointError, Rows, State, brief, damaged
+from fastdqn.record.manifest import Segment, SegmentEntry
+from fastdqn.record.reading import (
+    check_file,
+    check_size,
+    read_array,
+    read_file,
+    read_latest,
+    read_manifest,
+    read_tensors,
+)
+from fastdqn.record.tree import array_specs, decode
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A checkpoint in memory, the rows of the replay left on disk.
+
+    folder   RUN/checkpoints/NAME
+    best     content of the best weights' file so far, or None
+    listed   the segments that hold the rows
+    """
+
+    name: str
+    folder: Path
+    steps: int
+    config: dict[str, Any]
+    state: State
+    weights: dict[str, np.ndarray]
+    best: bytes | None
+    listed: tuple[Segment, ...]
+
+    def segments(self) -> Iterator[Rows]:
+        """Rows by segment, oldest first: a later one overrides rows of those before it.
+
+        Each is read and checked when it is asked for, and is gone once a writer has let go of
+        this checkpoint. Raises CheckpointError.
+        """
+        run = self.folder.parent.parent
+        for segment in self.listed:
+            try:
+                yield _read_rows(run, segment)
+            except CheckpointError as error:
+                raise _with_offer(error, run, self.name) from None
+
+
+def load_checkpoint(run: Path, name: str | None = None) -> Checkpoint:
+    """Read checkpoint name of a run, or its latest.
+
+    Raises CheckpointError naming file and field, and the newest other checkpoint that is whole.
+    The columns of segments are measured here, and hashed when segments() reads them.
+    """
+    chosen = name
+    try:
+        if chosen is None:
+            chosen = read_latest(run)
+        return _load(run, chosen)
+    except CheckpointError as error:
+        raise _with_offer(error, run, chosen) from None
+    except FileNotFoundError as error:
+        missing = damaged(error.filename, "file", "does not exist: there is no checkpoint yet")
+        raise _with_offer(missing, run, chosen) from None
+
+
+def checkpoint_names(run: Path) -> list[str]:
+    """Folders in RUN/checkpoints that are called like checkpoints, oldest first."""
+    try:
+        return sorted(filter(STEP.fullmatch, os.listdir(run / "checkpoints")))
+    except OSError:
+        return []
+
+
+def _load(run: Path, name: str) -> Checkpoint:
+    folder = run / "checkpoints" / name
+    if STEP.fullmatch(name) is None:
+        raise damaged(run / "checkpoints", "name", f"{brief(name)} is no checkpoint's name")
+    manifest = read_manifest(run, name)
+    specs = array_specs(manifest.state, folder / "manifest.json")
+
+    def place(file: str) -> tuple[str, ...]:
+        return ("checkpoints", name, file)
+
+    weights, state = "weights.safetensors", "state.safetensors"
+    arrays = read_tensors(run, place(state), manifest.files[state], specs)
+    best = manifest.files.get("best.safetensors")
+    return Checkpoint(
+        name,
+        folder,
+        manifest.steps,
+        manifest.config,
+        decode(manifest.state, arrays, folder / "manifest.json"),
+        read_tensors(run, place(weights), manifest.files[weights], manifest.weights),
+        None if best is None else read_file(run, place("best.safetensors"), best),
+        tuple(_read_bounds(run, entry) for entry in manifest.segments),
+    )
+
+
+def _place(entry: SegmentEntry, file: str) -> tuple[str, ...]:
+    return ("checkpoints", "segments", entry.name, file)
+
+
+def _read_bounds(run: Path, entry: SegmentEntry) -> Segment:
+    """Which rows a segment holds; its other files are only measured."""
+    for file, of_file in entry.files.items():
+        check_size(run, _place(entry, file), of_file)
+    first, last = (
+        read_array(run, _place(entry, file), entry.files[file])
+        for file in ("first.npy", "last.npy")
+    )
+    bad = np.flatnonzero((first < 0) | (last < first))
+    path = run.joinpath(*_place(entry, "last.npy"))
+    if len(bad):
+        raise damaged(path, f"lane {bad[0]}", f"rows {first[bad[0]]} to {last[bad[0]]}")
+    # Python's integers: the sum of a file's int64 may overflow.
+    if (sum(first.tolist()), sum(last.tolist())) != (entry.first, entry.last):
+        raise damaged(path, "sum", "first and last do not add up to the manifest's rows")
+    return Segment(entry, first, last)
+
+
+def _read_rows(run: Path, segment: Segment) -> Rows:
+    columns = {
+        file.removesuffix(".npy"): read_array(run, _place(segment.entry, file), of_file)
+        for file, of_file in segment.entry.files.items()
+        if file not in ("first.npy", "last.npy")
+    }
+    return Rows(segment.first, segment.last, columns)
+
+
+def _with_offer(error: CheckpointError, run: Path, name: str | None) -> CheckpointError:
+    """The same error, and which other checkpoint could be taken."""
+    for other in reversed(checkpoint_names(run)):
+        if other != name and _is_whole(run, other):
+            return CheckpointError(f"{error}; checkpoint {other} is whole: --checkpoint {other}")
+    return error
+
+
+def _is_whole(run: Path, name: str) -> bool:
+    try:
+        for segment in _load(run, name).listed:
+            for file, of_file in segment.entry.files.items():
+                check_file(run, _place(segment.entry, file), of_file)
+    except CheckpointError:
+        return False
+    return True

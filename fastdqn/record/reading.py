@@ -1,0 +1,219 @@
+"""Reading a checkpoint's files: links are not followed, nothing is allocated on a file's word.
+
+A path is a run's folder and the names below it; each folder is opened from the one above it, so
+that none can be swapped for a link in between.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from fastdqn.record.layout import (
+    DTYPES,
+    MAX_MANIFEST_BYTES,
+    STEP,
+    ArraySpec,
+    brief,
+    damaged,
+    step_name,
+)
+from fastdqn.record.manifest import FileEntry, Manifest, digest, new_hash, parse_manifest
+
+_CHUNK = 1 << 20  # bytes hashed at a time; ours, untuned
+_NPY_HEADER_BYTES = 4096  # what a header of ours, 128 bytes, never reaches
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Not blocking: opening a pipe that nobody writes to would hang.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TENSOR_DTYPES = {
+    "BOOL": "bool", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8",
+    "U16": "uint16", "U32": "uint32", "U64": "uint64", "F16": "float16", "F32": "float32",
+    "F64": "float64",
+}  # fmt: skip
+
+
+def read_latest(run: Path) -> str:
+    """Name of the newest checkpoint. Raises CheckpointError; FileNotFoundError without one."""
+    file = run / "checkpoints" / "latest"
+    if not os.path.lexists(file):
+        raise FileNotFoundError(errno.ENOENT, "there is no checkpoint yet", str(file))
+    with _opened(run, "checkpoints", "latest") as (fd, size, path):
+        data = os.read(fd, 64)
+    name = data.decode("ascii", "replace").removesuffix("\n")
+    if size > 64 or STEP.fullmatch(name) is None:
+        raise damaged(path, "name", f"{brief(name)} is no checkpoint's name")
+    return name
+
+
+def read_manifest(run: Path, name: str) -> Manifest:
+    """The manifest of checkpoint name, checked. Raises CheckpointError."""
+    with _opened(run, "checkpoints", name, "manifest.json") as (fd, size, path):
+        if size > MAX_MANIFEST_BYTES:
+            raise damaged(path, "size", f"{size:,} bytes, {MAX_MANIFEST_BYTES:,} at most")
+        # One byte more: a file that grows meanwhile is noticed and not followed.
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(size + 1)
+    if len(data) != size:
+        raise damaged(path, "size", "changed while it was read")
+    manifest = parse_manifest(data, path)
+    if name != step_name(manifest.steps):
+        raise damaged(path, "steps", f"{manifest.steps} is not what the folder is called")
+    return manifest
+
+
+def read_file(run: Path, names: tuple[str, ...], entry: FileEntry) -> bytes:
+    """The bytes of a file with the size and checksum of entry. Raises CheckpointError."""
+    with _opened(run, *names) as (fd, size, path):
+        return _read(fd, size, path, entry)
+
+
+def check_size(run: Path, names: tuple[str, ...], entry: FileEntry) -> None:
+    """See that a file is there and has the size of entry. Raises CheckpointError."""
+    with _opened(run, *names) as (_, size, path):
+        _same_size(size, path, entry)
+
+
+def check_file(run: Path, names: tuple[str, ...], entry: FileEntry) -> None:
+    """Hash a file of any size in a little memory. Raises CheckpointError if it is another."""
+    with _opened(run, *names) as (fd, size, path):
+        _same_size(size, path, entry)
+        checksum = new_hash()
+        while chunk := os.read(fd, _CHUNK):
+            checksum.update(chunk)
+    if checksum.hexdigest() != entry.blake2b:
+        raise damaged(path, "blake2b", "the checksum is not the manifest's")
+
+
+def read_array(run: Path, names: tuple[str, ...], entry: FileEntry) -> np.ndarray:
+    """The array of a .npy file, as entry says it is. Raises CheckpointError."""
+    spec = entry.spec
+    assert spec is not None
+    with _opened(run, *names) as (fd, size, path):
+        _same_size(size, path, entry)
+        head = os.pread(fd, _NPY_HEADER_BYTES, 0)
+        start = _npy_start(head, spec, path)
+        if start + spec.nbytes != size:
+            raise damaged(path, "size", f"{size:,} bytes are not those of shape {spec.shape}")
+        array = np.empty(spec.shape, DTYPES[spec.dtype])
+        checksum = new_hash(head[:start])
+        os.lseek(fd, start, os.SEEK_SET)
+        _fill(fd, array.reshape(-1).view(np.uint8), checksum, path)
+    if checksum.hexdigest() != entry.blake2b:
+        raise damaged(path, "blake2b", "the checksum is not the manifest's")
+    return array
+
+
+def read_tensors(
+    run: Path, names: tuple[str, ...], entry: FileEntry, specs: dict[str, ArraySpec]
+) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file, exactly those of specs. Raises CheckpointError."""
+    with _opened(run, *names) as (fd, size, path):
+        header = int.from_bytes(os.pread(fd, 8, 0), "little")
+        content = sum(spec.nbytes for spec in specs.values())
+        if header > MAX_MANIFEST_BYTES:
+            raise damaged(path, "header", f"{header:,} bytes, {MAX_MANIFEST_BYTES:,} at most")
+        if size != entry.bytes or 8 + header + content != size:
+            raise damaged(
+                path, "size", f"{size:,} bytes, {entry.bytes:,} and {content:,} of tensors expected"
+            )
+        data = _read(fd, size, path, entry)
+    try:
+        found = dict(safetensors.deserialize(data))
+    except (safetensors.SafetensorError, ValueError, TypeError) as error:
+        raise damaged(path, "header", f"is no safetensors header: {error}") from None
+    for name in sorted(found.keys() ^ specs.keys()):
+        problem = "is in the file only" if name in found else "is missing"
+        raise damaged(path, brief(name), problem)
+    return {name: _tensor(found[name], spec, path, name) for name, spec in specs.items()}
+
+
+def _tensor(found: dict[str, Any], spec: ArraySpec, path: Path, name: str) -> np.ndarray:
+    dtype, shape = _TENSOR_DTYPES.get(found["dtype"], found["dtype"]), tuple(found["shape"])
+    if (dtype, shape) != spec:
+        raise damaged(
+            path, name, f"is {dtype} {brief(shape)}, the manifest has {spec.dtype} {spec.shape}"
+        )
+    return np.frombuffer(found["data"], DTYPES[spec.dtype]).reshape(shape).copy()
+
+
+def _npy_start(head: bytes, spec: ArraySpec, path: Path) -> int:
+    """Where the array begins, if the header announces just spec."""
+    file = io.BytesIO(head)
+    try:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"version {version} is not (1, 0)")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, _NPY_HEADER_BYTES)
+    except Exception as error:  # what a parser of literals makes of evil text, it does not say
+        raise damaged(path, "header", f"is no .npy header: {brief(str(error))}") from None
+    if dtype.hasobject or dtype != DTYPES[spec.dtype] or fortran:
+        raise damaged(path, "dtype", f"{dtype} is not {spec.dtype} in C order")
+    if shape != spec.shape:
+        raise damaged(path, "shape", f"{brief(shape)} is not {spec.shape}")
+    return file.tell()
+
+
+@contextlib.contextmanager
+def _opened(run: Path, *names: str) -> Iterator[tuple[int, int, Path]]:
+    """A regular file below run: (descriptor, size, path). Raises CheckpointError."""
+    path = run
+    fd = -1
+    try:
+        fd = os.open(run, _FOLDER)
+        for name in names[:-1]:
+            path = path / name
+            above, fd = fd, os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(above)
+        path = path / names[-1]
+        above, fd = fd, os.open(names[-1], _FILE, dir_fd=fd)
+        os.close(above)
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise damaged(path, "type", "is not a regular file")
+        yield fd, info.st_size, path
+    except OSError as error:
+        raise damaged(path, "file", _reason(error)) from None
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "does not exist"
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return "is a symbolic link, or not a folder where one is expected"
+    return f"cannot be read: {error.strerror}"
+
+
+def _same_size(size: int, path: Path, entry: FileEntry) -> None:
+    if size != entry.bytes:
+        raise damaged(path, "size", f"{size:,} bytes, the manifest has {entry.bytes:,}")
+
+
+def _read(fd: int, size: int, path: Path, entry: FileEntry) -> bytes:
+    _same_size(size, path, entry)
+    os.lseek(fd, 0, os.SEEK_SET)
+    with open(fd, "rb", closefd=False) as file:
+        data = file.read(size)
+    if digest(data) != entry.blake2b:
+        raise damaged(path, "blake2b", "the checksum is not the manifest's")
+    return data
+
+
+def _fill(fd: int, target: Any, checksum: Any, path: Path) -> None:
+    """Read just len(target) bytes into target, hashing on the way."""
+    view, at = memoryview(target), 0
+    while at < len(view):
+        count = os.readv(fd, [view[at : at + _CHUNK]])
+        if count == 0:
+            raise damaged(path, "size", "the file ends early")
+        checksum.update(view[at : at + count])
+        at += count

@@ -1,0 +1,121 @@
+"""Shelf: which checkpoints and segments a run has on disk, and the order in which they change."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdqn.record.durable import make_folder
+from fastdqn.record.layout import SEGMENT, CheckpointError, Rows
+from fastdqn.record.load_checkpoint import Checkpoint, checkpoint_names
+from fastdqn.record.manifest import Segment
+from fastdqn.record.publish import Snapshot, set_latest, write_checkpoint, write_segment
+from fastdqn.record.reading import read_latest, read_manifest
+from fastdqn.record.retention import still_needed, sweep
+
+_KEPT = 2  # checkpoints: one may turn out damaged
+
+
+class Shelf:
+    """RUN/checkpoints as its only writer knows it.
+
+    resumed  the checkpoint the run goes on from: it becomes the latest, newer ones are deleted
+    Sweeps what a crash left behind. Raises ValueError where the run has checkpoints and resumed
+    is none of them; OSError naming the path.
+    """
+
+    def __init__(self, run: Path, resumed: Checkpoint | None):
+        self._run, self.root = run, run / "checkpoints"
+        latest = self.root / "latest"
+        if resumed is None and os.path.lexists(latest):
+            raise ValueError(f"{latest} exists: go on from a checkpoint, or take another folder")
+        if resumed is not None and resumed.folder.parent.resolve() != self.root.resolve():
+            raise ValueError(f"{resumed.folder} is no checkpoint of {run}")
+        make_folder(self.root)
+        make_folder(self.root / "segments")
+        self._segments: list[Segment] = [] if resumed is None else list(resumed.listed)
+        self._kept: dict[str, frozenset[str]] = {}  # checkpoint -> its segments, oldest first
+        if resumed is not None:
+            self._go_on_from(resumed.name)
+        sweep(self.root, self._kept)
+        names = filter(SEGMENT.fullmatch, os.listdir(self.root / "segments"))
+        self._last_segment = max(map(int, names), default=0)
+
+    @property
+    def newest_steps(self) -> int | None:
+        return int(max(self._kept).removeprefix("step-")) if self._kept else None
+
+    def forget_rows(self) -> None:
+        """Let the next rows be the first."""
+        self._segments = []
+
+    def checked_oldest(self, rows: Rows, oldest: np.ndarray | None) -> np.ndarray:
+        """oldest as [N] int64, zeros if not given.
+
+        Raises ValueError where a lane's rows leave a gap after those on disk, or end before them.
+        """
+        lanes = len(rows.first)
+        oldest = np.zeros(lanes, np.int64) if oldest is None else np.array(oldest, np.int64)
+        end = self._segments[-1].last if self._segments else np.zeros(lanes, np.int64)
+        if oldest.shape != (lanes,) or end.shape != (lanes,):
+            raise ValueError(
+                f"oldest has shape {oldest.shape}, rows {lanes} lanes and those on disk {len(end)}"
+            )
+        gap = np.flatnonzero((rows.first > np.maximum(end, oldest)) | (rows.last < end))
+        if len(gap):
+            lane = gap[0]
+            raise ValueError(
+                f"lane {lane}: rows {rows.first[lane]} to {rows.last[lane]} do not follow those "
+                f"on disk, which end at {end[lane]}: hand over all rows since the last success"
+            )
+        return oldest
+
+    def add(self, snapshot: Snapshot, config: dict[str, Any]) -> None:
+        """Write a checkpoint and let go of the third newest.
+
+        Raises OSError naming the path; the latest is then the one before, or this one.
+        """
+        rows, segments = snapshot.rows, []
+        if rows is not None:
+            segments = still_needed(self._segments, rows, snapshot.oldest)
+            if (rows.last > rows.first).any():
+                self._last_segment += 1
+                segments.append(write_segment(self.root, f"{self._last_segment:08d}", rows))
+        name = write_checkpoint(self.root, snapshot, config, segments)
+        try:
+            set_latest(self.root, name)
+        finally:
+            # The rename may have worked although the sync after it did not.
+            if self._latest() in (name, None):
+                self._kept[name] = frozenset(each.entry.name for each in segments)
+                self._segments = segments
+        self._kept = dict(sorted(self._kept.items())[-_KEPT:])
+        sweep(self.root, self._kept)
+
+    def clean(self) -> None:
+        """Delete what a failed add() left; a disk that refuses this too is not reported."""
+        with contextlib.suppress(OSError):
+            sweep(self.root, self._kept)
+
+    def _go_on_from(self, resumed: str) -> None:
+        if self._latest() != resumed:
+            set_latest(self.root, resumed)
+        names = [name for name in checkpoint_names(self._run) if name <= resumed]
+        self._kept = {name: self._segments_of(name) for name in names[-_KEPT:]}
+
+    def _segments_of(self, name: str) -> frozenset[str]:
+        try:
+            return frozenset(each.name for each in read_manifest(self._run, name).segments)
+        except CheckpointError:  # it cannot be loaded, so it needs none
+            return frozenset()
+
+    def _latest(self) -> str | None:
+        """Name of the latest checkpoint; "" without one, None where that cannot be told."""
+        try:
+            return read_latest(self._run)
+        except FileNotFoundError:
+            return ""
+        except CheckpointError:
+            return None

@@ -1,0 +1,524 @@
+"""Writing checkpoints: what goes in comes out, whatever fails on the way."""
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_parts import (
+    CONFIG,
+    assert_equal,
+    assert_is,
+    folder,
+    listing,
+    make_run,
+    oldest_at,
+    rows_at,
+    state_at,
+    weights_at,
+    write,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as nps
+
+from fastdqn.record.checkpoint import CheckpointWriter
+from fastdqn.record.files import WriteError
+from fastdqn.record.layout import DTYPES, CheckpointError, Rows
+from fastdqn.record.load_checkpoint import load_checkpoint
+
+# Operations of the os module that change a disk, or can fail on a bad one.
+OPERATIONS = ("open", "write", "fsync", "rename", "replace", "mkdir", "link", "unlink", "rmdir")
+
+scalars = (
+    st.none() | st.booleans() | st.integers(-(1 << 128) + 1, (1 << 128) - 1) | st.floats()
+    | st.text(st.characters(), max_size=5)
+)  # fmt: skip
+arrays = st.sampled_from(list(DTYPES.values())).flatmap(
+    lambda dtype: nps.arrays(dtype, nps.array_shapes(min_dims=0, max_dims=3, min_side=0))
+)
+keys = st.sampled_from(["array", "float", "dict", "dtype", "shape", "a"]) | st.text(max_size=4)
+states = st.dictionaries(
+    keys,
+    st.recursive(
+        scalars | st.lists(scalars, max_size=3) | arrays,
+        lambda inner: st.dictionaries(keys, inner, max_size=3),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
+
+
+@pytest.fixture
+def no_sync(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
+in_no_time = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@given(state=states)
+@in_no_time
+def test_any_state_comes_back_bit_for_bit(no_sync, state):
+    with tempfile.TemporaryDirectory() as run:
+        writer = CheckpointWriter(Path(run), CONFIG)
+        writer.write(7, state, {})
+        writer.close()
+        assert_equal(load_checkpoint(Path(run)).state, state)
+
+
+@given(data=st.data())
+@in_no_time
+def test_any_rows_come_back_bit_for_bit(no_sync, data):
+    bounds = st.tuples(st.integers(0, 1 << 40), st.integers(0, 4))
+    lanes = data.draw(st.lists(bounds, min_size=1, max_size=4))
+    first = np.array([a for a, _ in lanes])
+    last = first + [n for _, n in lanes]
+    count = int((last - first).sum())
+    some = st.sampled_from(list(DTYPES.values())).flatmap(
+        lambda dtype: nps.arrays(dtype, nps.array_shapes(max_dims=2).map(lambda s: (count, *s)))
+    )
+    columns = data.draw(st.dictionaries(st.sampled_from(["obs", "action", "b_2"]), some))
+    with tempfile.TemporaryDirectory() as run:
+        writer = CheckpointWriter(Path(run), CONFIG)
+        writer.write(7, {}, {}, Rows(first, last, columns), oldest=first)
+        writer.close()
+        found = list(load_checkpoint(Path(run)).segments())
+        if count:
+            (rows,) = found
+            assert_equal(dict(rows._asdict()), dict(Rows(first, last, columns)._asdict()))
+        else:
+            assert found == []
+
+
+def test_weights_config_and_best_come_back(tmp_path):
+    checkpoint = load_checkpoint(make_run(tmp_path, 1))
+    assert_is(checkpoint, 1)
+    assert checkpoint.best == b"best weights"
+    assert checkpoint.folder == folder(tmp_path, 1)
+
+
+def test_the_best_is_that_of_the_call_although_it_is_replaced_later(tmp_path, monkeypatch):
+    run = make_run(tmp_path, 1)
+    gate, mkdir = threading.Event(), os.mkdir
+
+    def wait_and_mkdir(*args, **kwargs):
+        assert gate.wait(10)
+        mkdir(*args, **kwargs)
+
+    writer = CheckpointWriter(run, CONFIG, load_checkpoint(run))
+    monkeypatch.setattr(os, "mkdir", wait_and_mkdir)
+    writer.write(2, {}, {}, best=run / "best.safetensors")
+    (run / "new").write_bytes(b"a better one")
+    os.replace(run / "new", run / "best.safetensors")
+    gate.set()
+    writer.close()
+    assert load_checkpoint(run).best == b"best weights"
+
+
+def test_arrays_changed_after_the_call_are_stored_as_they_were(tmp_path, monkeypatch):
+    gate, mkdir = threading.Event(), os.mkdir
+
+    def wait_and_mkdir(*args, **kwargs):
+        assert gate.wait(10)
+        mkdir(*args, **kwargs)
+
+    writer = CheckpointWriter(tmp_path, CONFIG)
+    monkeypatch.setattr(os, "mkdir", wait_and_mkdir)
+    state, weights, rows = state_at(1), weights_at(1), rows_at(1)
+    writer.write(1, state, weights, rows, oldest=oldest_at(1))
+    assert not writer.ready
+    with pytest.raises(RuntimeError, match="still being written"):
+        writer.write(2, {}, {})
+    for array in (state["moments"], weights["0.weight"], rows.last, *rows.columns.values()):
+        array[...] = 99
+    state["progress"]["steps"] = 99
+    gate.set()
+    writer.close()
+    assert writer.ready
+    assert_is(load_checkpoint(tmp_path), 1)
+
+
+def test_what_is_written_once_is_never_changed(tmp_path):
+    run = make_run(tmp_path, 1)
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files(run)}
+    write(CheckpointWriter(run, CONFIG, load_checkpoint(run)), 2)
+    after = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files(run)}
+    latest = run / "checkpoints" / "latest"
+    assert {k: v for k, v in after.items() if k in before and k != latest} == {
+        k: v for k, v in before.items() if k != latest
+    }
+
+
+def files(run: Path) -> list[Path]:
+    return [path for path in (run / "checkpoints").rglob("*") if path.is_file()]
+
+
+def test_the_last_two_checkpoints_and_the_segments_they_list_are_kept(tmp_path):
+    run = make_run(tmp_path, *range(1, 8))
+    names, segments = listing(run)
+    assert names == ["latest", "segments", folder(run, 6).name, folder(run, 7).name]
+    # At step 6 rows 10 and later are of use, which begin in the fourth segment.
+    assert segments == [f"{i:08d}" for i in (4, 5, 6, 7)]
+    assert [s.entry.name for s in load_checkpoint(run).listed] == segments[1:]
+    assert_is(load_checkpoint(run), 7)
+    assert_is(load_checkpoint(run, folder(run, 6).name), 6)
+
+
+def test_a_segment_stays_while_one_lane_needs_it(tmp_path):
+    writer = CheckpointWriter(tmp_path, CONFIG)
+
+    def add(steps, first, last, oldest):
+        first, last = np.array(first), np.array(last)
+        rows = Rows(first, last, {"a": np.zeros((last - first).sum(), np.int8)})
+        writer.write(steps, {}, {}, rows, oldest=np.array(oldest))
+        writer.close()
+        return [s.entry.name[-1] for s in load_checkpoint(tmp_path).listed]
+
+    assert add(1, [0, 0], [4, 4], [0, 0]) == ["1"]
+    assert add(2, [4, 4], [9, 4], [4, 0]) == ["1", "2"]
+    assert add(3, [9, 4], [12, 6], [8, 3]) == ["1", "2", "3"]
+    assert add(4, [12, 6], [15, 8], [8, 4]) == ["2", "3", "4"]
+    assert add(5, [15, 8], [18, 8], [9, 5]) == ["3", "4", "5"]
+    # Nothing new: no segment of nothing.
+    assert add(6, [18, 8], [18, 8], [9, 5]) == ["3", "4", "5"]
+    # All that is of use at once: it replaces the rest.
+    assert add(7, [9, 5], [18, 8], [9, 5]) == ["6"]
+
+
+def test_rows_that_do_not_follow_those_on_disk_are_refused_naming_the_lane(tmp_path):
+    writer = CheckpointWriter(make_run(tmp_path, 1), CONFIG, load_checkpoint(tmp_path))
+    with pytest.raises(ValueError, match=r"lane 0: rows 6 to 9 do not follow .* end at 3"):
+        write(writer, 3)
+    with pytest.raises(ValueError, match="lane 0: rows 0 to 0 do not follow"):
+        writer.write(3, {}, {}, Rows(np.zeros(2, int), np.zeros(2, int), {}))
+    writer.forget_rows()
+    writer.write(3, {}, {}, Rows(np.zeros(2, int), np.zeros(2, int), {}))
+    writer.close()
+    assert load_checkpoint(tmp_path).listed == ()
+
+
+def test_a_checkpoint_without_rows_lists_none(tmp_path):
+    writer = CheckpointWriter(make_run(tmp_path, 1), CONFIG, load_checkpoint(tmp_path))
+    writer.write(2, {}, {})
+    writer.close()
+    assert list(load_checkpoint(tmp_path).segments()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"state": {"a": {"b": (1, 2)}}}, "state.a.b is a tuple"),
+        ({"state": {"a": np.float32(1)}}, "state.a is a float32"),
+        ({"state": {"a": 1 << 128}}, "state.a has 129 bits"),
+        ({"state": {"a": [np.zeros(1)]}}, r"state.a\[0\] is a ndarray"),
+        ({"state": {3: 1}}, "state has the key 3"),
+        ({"state": {"a": np.array([None])}}, "state.a is an array of object"),
+        ({"state": {"a": np.zeros(1, "S3")}}, "state.a is an array of"),
+        ({"weights": {"../w": np.zeros(1)}}, "no name for a tensor"),
+        ({"weights": {"w": np.zeros(1, complex)}}, "weights w is an array of complex128"),
+        ({"steps": 1}, "there is a checkpoint at 1 already"),
+        ({"steps": 10**12}, "12 digits"),
+        ({"rows": rows_at(2)._replace(columns={"a/b": np.zeros(6)})}, "no name for a column"),
+        ({"rows": rows_at(2)._replace(columns={"a": np.zeros(5)})}, "column a has shape"),
+        ({"rows": rows_at(2)._replace(last=np.zeros(2, int))}, "no ranges"),
+        ({"oldest": np.zeros(3, int)}, "oldest has shape"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_on_the_callers_thread(tmp_path, change, message):
+    writer = CheckpointWriter(make_run(tmp_path, 1), CONFIG, load_checkpoint(tmp_path))
+    given = {"steps": 2, "state": {}, "weights": {}, "rows": rows_at(2), **change}
+    with pytest.raises(ValueError, match=message):
+        writer.write(**given)
+    write(writer, 2)
+    assert_is(load_checkpoint(tmp_path), 2)
+
+
+def test_a_state_nested_without_end_is_refused(tmp_path):
+    state: dict = {}
+    state["a"] = state
+    with pytest.raises(ValueError, match="nested more than"):
+        CheckpointWriter(tmp_path, CONFIG).write(1, state, {})
+
+
+def test_a_run_with_checkpoints_is_gone_on_from_or_refused(tmp_path):
+    run = make_run(tmp_path / "a", 1)
+    with pytest.raises(ValueError, match="go on from a checkpoint"):
+        CheckpointWriter(run, CONFIG)
+    other = make_run(tmp_path / "b", 1)
+    with pytest.raises(ValueError, match="is no checkpoint of"):
+        CheckpointWriter(other, CONFIG, load_checkpoint(run))
+
+
+def test_going_on_from_an_older_checkpoint_abandons_the_newer(tmp_path):
+    run = make_run(tmp_path, 1, 2, 3)
+    kept = [folder(run, 2).name]
+    writer = CheckpointWriter(run, CONFIG, load_checkpoint(run, *kept))
+    assert listing(run) == (["latest", "segments", *kept], ["00000001", "00000002"])
+    assert_is(load_checkpoint(run), 2)
+    assert writer.newest_steps == 2
+    write(writer, 3)
+    assert_is(load_checkpoint(run), 3)
+    assert_is(load_checkpoint(run, folder(run, 2).name), 2)
+
+
+def test_leftovers_are_swept_and_strangers_files_are_not(tmp_path):
+    run = make_run(tmp_path, 1, 2)
+    root, before = run / "checkpoints", listing(run)
+    for name in (".tmp-step-000000000003", "step-000000000009", "segments/00000007"):
+        (root / name).mkdir()
+        (root / name / "manifest.json").write_text("{")
+    (root / ".tmp-latest").write_text("")
+    (root / ".tmp-best").symlink_to(run / "best.safetensors")
+    (root / "segments" / ".tmp-00000008").symlink_to(run)
+    (root / "notes.txt").write_text("mine")
+    CheckpointWriter(run, CONFIG, load_checkpoint(run))
+    assert listing(run) == (sorted([*before[0], "notes.txt"]), before[1])
+    assert (run / "best.safetensors").read_bytes() == b"best weights"
+
+
+class Crash(OSError):
+    pass
+
+
+class Disk:
+    """Counts the operations of os and lets number fails_at fail; after a crash all others too.
+
+    A crash loses what was written into files that were not synced.
+    """
+
+    def __init__(self, monkeypatch, run: Path, fails_at: int = -1, crashes: bool = True):
+        self.run, self.fails_at, self.crashes = run, fails_at, crashes
+        self.count, self.log, self.dirty = 0, [], set[int]()
+        for name in OPERATIONS:
+            monkeypatch.setattr(os, name, self._wrap(name, getattr(os, name)))
+
+    def _wrap(self, name: str, real):
+        def operation(*args, **kwargs):
+            number, self.count = self.count, self.count + 1
+            if number == self.fails_at or (self.crashes and 0 <= self.fails_at < number):
+                if name == "write" and number == self.fails_at:
+                    real(args[0], args[1][: len(args[1]) // 2])
+                raise Crash(errno.ENOSPC, "No space left on device")
+            self.log.append((name, kind(args[0]) if name == "fsync" else args[0]))
+            inode = os.fstat(args[0]).st_ino if name in ("write", "fsync") else 0
+            if name == "fsync":  # a real one would only take time
+                self.dirty.discard(inode)
+                return None
+            if name == "write":
+                self.dirty.add(inode)
+            return real(*args, **kwargs)
+
+        return operation
+
+    def lose_what_was_not_synced(self):
+        for path in self.run.rglob("*"):
+            if path.is_file() and path.stat().st_ino in self.dirty:
+                path.write_bytes(b"")
+
+
+def kind(fd: int) -> str:
+    return "folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "file"
+
+
+# What a run holds before, and the steps that are written while the disk fails.
+SITUATIONS = {"first": ((), 1), "second": ((1,), 2), "later": ((1, 2, 3, 4, 5), 6)}
+
+
+def attempt(run: Path, before: tuple, steps: int) -> None:
+    """Go on from the latest checkpoint and write one more; raises what the writer raises."""
+    resumed = load_checkpoint(run) if before else None
+    write(CheckpointWriter(run, CONFIG, resumed), steps, run / "best.safetensors")
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory):
+    root = tmp_path_factory.mktemp("templates")
+    return {name: make_run(root / name, *before) for name, (before, _) in SITUATIONS.items()}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("crashes", [True, False], ids=["crash", "error"])
+def test_whatever_operation_fails_the_latest_checkpoint_loads(
+    tmp_path, templates, no_sync, situation, crashes
+):
+    before, steps = SITUATIONS[situation]
+    fails_at, failed = 0, True
+    while failed:
+        run = shutil.copytree(templates[situation], tmp_path / str(fails_at))
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Disk(patch, run, fails_at, crashes)
+            try:
+                attempt(run, before, steps)
+            except (WriteError, CheckpointError) as error:
+                assert_names_path_and_room(error, run)
+            failed = disk.count > fails_at
+        if crashes:
+            disk.lose_what_was_not_synced()
+        assert_goes_on(run, before, steps)
+        shutil.rmtree(run)
+        fails_at += 1
+    assert fails_at > 30
+
+
+def assert_names_path_and_room(error: Exception, run: Path) -> None:
+    message = str(error)
+    assert str(run) in message
+    assert "\n" not in message
+    if isinstance(error, WriteError):
+        assert "bytes free" in message
+        assert "needed" in message
+
+
+def assert_goes_on(run: Path, before: tuple, steps: int) -> None:
+    """The latest is the old checkpoint or the new one; the next writer cleans up."""
+    if not before and not (run / "checkpoints" / "latest").exists():
+        write(CheckpointWriter(run, CONFIG), steps)
+    latest = load_checkpoint(run)
+    assert latest.steps in (*before[-1:], steps)
+    assert_is(latest, latest.steps)
+    writer = CheckpointWriter(run, CONFIG, latest)
+    write(writer, latest.steps + 1)
+    assert_is(load_checkpoint(run), latest.steps + 1)
+    assert_is(load_checkpoint(run, latest.name), latest.steps)
+    names, segments = listing(run)
+    assert names == ["latest", "segments", latest.name, folder(run, latest.steps + 1).name]
+    listed = {s.entry.name for s in (*latest.listed, *load_checkpoint(run).listed)}
+    assert segments == sorted(listed)
+
+
+def test_a_writer_whose_disk_failed_writes_the_next_checkpoint(tmp_path, templates, no_sync):
+    """The same writer: after each possible failure all rows are handed over again."""
+    fails_at, failed = 0, True
+    while failed:
+        run = shutil.copytree(templates["later"], tmp_path / str(fails_at))
+        writer = CheckpointWriter(run, CONFIG, load_checkpoint(run))
+        failed = False
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Disk(patch, run, fails_at, crashes=False)
+            with contextlib.suppress(WriteError):
+                write(writer, 6, run / "best.safetensors")
+            failed = disk.count > fails_at
+        writer.check()
+        assert_is(load_checkpoint(run), load_checkpoint(run).steps)
+        write(writer, 7, run / "best.safetensors", full=True)
+        assert_is(load_checkpoint(run), 7)
+        names, segments = listing(run)
+        assert len(names) == 4
+        assert set(segments) >= {s.entry.name for s in load_checkpoint(run).listed}
+        assert not [name for name in (*names, *segments) if name.startswith(".")]
+        shutil.rmtree(run)
+        fails_at += 1
+    assert fails_at > 30
+
+
+def test_files_are_synced_before_they_get_their_names_and_latest_comes_last(tmp_path, monkeypatch):
+    run = make_run(tmp_path, 1, 2)
+    writer = CheckpointWriter(run, CONFIG, load_checkpoint(run))
+    disk = Disk(monkeypatch, run)
+    write(writer, 3)
+    steps = [
+        name if name != "fsync" else f"fsync {what}"
+        for name, what in disk.log
+        if name in ("fsync", "rename", "replace", "unlink")
+    ]
+    segment = ["fsync file"] * 4 + ["fsync folder", "rename", "fsync folder"]
+    checkpoint = ["fsync file"] * 3 + ["fsync folder", "rename", "fsync folder"]
+    latest = ["fsync file", "replace", "fsync folder"]
+    assert steps[: len(segment + checkpoint + latest)] == segment + checkpoint + latest
+    # Only then is the oldest let go: it loses its name first.
+    assert steps[len(segment + checkpoint + latest) :][:2] == ["rename", "unlink"]
+
+
+def test_a_full_disk_is_reported_once_with_path_and_bytes(tmp_path, monkeypatch):
+    writer = CheckpointWriter(make_run(tmp_path, 1), CONFIG, load_checkpoint(tmp_path))
+
+    def refuse(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", refuse)
+        writer.write(2, state_at(2), weights_at(2), rows_at(2), oldest=oldest_at(2))
+        path = r"/segments/\.tmp-00000002/first\.npy: No space left"
+        with pytest.raises(WriteError, match=path + r" on device; [0-9,]+ bytes free, [0-9,]+ nee"):
+            writer.close()
+    writer.check()
+    assert listing(tmp_path)[1] == ["00000001"]
+    write(writer, 2)
+    assert_is(load_checkpoint(tmp_path), 2)
+
+
+def test_an_error_that_is_not_the_disks_surfaces_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastdqn.record.manifest.MAX_MANIFEST_BYTES", 10)
+    writer = CheckpointWriter(tmp_path, CONFIG)
+    writer.write(1, {}, {})
+    with pytest.raises(ValueError, match="the manifest has"):
+        writer.close()
+    assert listing(tmp_path) == (["segments"], [])
+
+
+def test_waiting_for_the_thread_has_an_end(tmp_path, monkeypatch):
+    gate, mkdir = threading.Event(), os.mkdir
+    writer = CheckpointWriter(tmp_path, CONFIG)
+    monkeypatch.setattr(os, "mkdir", lambda *a, **k: (gate.wait(10), mkdir(*a, **k))[1])
+    writer.write(1, {}, {})
+    with pytest.raises(WriteError, match=r"not finished after 0\.01 seconds"):
+        writer.close(timeout_seconds=0.01)
+    gate.set()
+    writer.close()
+
+
+def test_without_hard_links_the_best_is_copied(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert load_checkpoint(make_run(tmp_path, 1)).best == b"best weights"
+
+
+def test_a_best_that_is_missing_is_an_error_of_the_call(tmp_path):
+    writer = CheckpointWriter(tmp_path, CONFIG)
+    with pytest.raises(WriteError, match="nowhere"):
+        writer.write(1, {}, {}, best=tmp_path / "nowhere")
+
+
+WRITES_ON = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from checkpoint_parts import *
+from fastdqn.record.load_checkpoint import load_checkpoint
+run = Path({run!r})
+checkpoint = load_checkpoint(run)
+assert_is(checkpoint, checkpoint.steps)
+writer, steps = CheckpointWriter(run, CONFIG, checkpoint), checkpoint.steps
+while True:
+    steps += 1
+    write(writer, steps, run / "best.safetensors")
+    print(steps, flush=True)
+"""
+
+
+def test_a_run_killed_again_and_again_is_gone_on_from_each_time(tmp_path):
+    run, reached = make_run(tmp_path, 1), 1
+    code = WRITES_ON.format(tests=str(Path(__file__).parent), run=str(run))
+    for kills in range(3):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        for _ in range(3 + kills):
+            reached = int(child.stdout.readline())
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        latest = load_checkpoint(run)
+        assert latest.steps >= reached
+        assert_is(latest, latest.steps)
