@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastdqn.acting import EnvError, NonFiniteError, ObsReader
-    from fastdqn.api import Trained, evaluate, load_policy, train
+    from fastdqn.api import Trained, evaluate, load_policy, resume, train
     from fastdqn.config import Config, ConfigError
     from fastdqn.presets import PRESETS
 
 __version__ = "0.1.0"
 __all__ = [
     "PRESETS", "Config", "ConfigError", "EnvError", "NonFiniteError", "ObsReader", "Trained",
-    "evaluate", "load_policy", "train",
+    "evaluate", "load_policy", "resume", "train",
 ]  # fmt: skip
 
 _HOMES = {

@@ -1,9 +1,14 @@
 """Build: a whole run out of options; with parts.py the only place where they become objects."""
 
+import contextlib
+import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from torch import nn
@@ -12,13 +17,18 @@ from fastdqn import parts
 from fastdqn.acting import EnvStream, Factory, limit_of
 from fastdqn.checks import network_weights, recipe
 from fastdqn.config import Config, ConfigError
+from fastdqn.engine.checkpoints import Checkpointer, restore
 from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Cadence, Hooks, Run
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.staging import Staging
+from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.console import Display
+from fastdqn.record.files import WriteError, write_whole
 from fastdqn.record.folder import create_folder
+from fastdqn.record.load_checkpoint import Checkpoint
+from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.record.weights import save_weights
@@ -40,6 +50,9 @@ def build(
     torso: nn.Module | None = None,
     hooks: Hooks | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    resumed: Checkpoint | None = None,
+    total_timesteps: int | None = None,
+    had_timesteps: int | None = None,
 ) -> Session:
     """Turn options into a run that is ready to start; the options must have passed check().
 
@@ -48,8 +61,10 @@ def build(
                      eval_envs ready envs are never evaluated
     hooks   calls of the user's own
     clock   of the loop's phases; one that waits for the device first bills its work exactly
+    resumed  go on from a checkpoint of a run with this config; total_timesteps is its new total,
+             None: what it had; schedules keep their first horizon
     Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit;
-    EnvError where a first reset fails.
+    EnvError where a first reset fails; StateError where the checkpoint does not fit.
     """
     startup, hooks = Laps(), hooks or Hooks()
     with ExitStack() as owned:  # what is made here is closed here if a later part fails
@@ -73,19 +88,98 @@ def build(
         startup.lap("kernels")
         learner.prepare(staging.device)
         policy(stream.obs, stream.mask)
-        recorder = _make_recorder(config, make_display, online, description, hooks)
+        folder = _take_folder(config, resumed is not None, owned)
+        budget = Budget(
+            total_timesteps or had_timesteps or config.total_timesteps, config.total_episodes
+        )
+        recorder = _make_recorder(config, folder, make_display, online, description, hooks, budget)
         owned.callback(recorder.close)
         evaluations = _make_evaluations(config, policy, eval_stream)
         judge = _make_judge(config, evaluations, recorder)
         run = Run(
-            stream, policy, replay, staging, learner, _make_epsilon(config), _make_budget(config),
+            stream, policy, replay, staging, learner, _make_epsilon(config), budget,
             _make_cadence(config), recorder, judge, start,
             parts.make_normalizer(config, learner, replay, facts), hooks, laps=Laps(clock),
         )  # fmt: skip
+        notes = [] if resumed is None else _resume(run, config, folder, resumed, total_timesteps)
+        run.checkpoints = _make_checkpoints(config, folder, run, resumed, owned)
         startup.lap("build")
         return Session(
-            config, run, recorder, judge, evaluations, startup, owned.pop_all(), limit is not None
-        )
+            config, run, recorder, judge, evaluations, startup, owned.pop_all(),
+            limit is not None, notes,
+        )  # fmt: skip
+
+
+def _resume(
+    run: Run,
+    config: Config,
+    folder: Path,
+    checkpoint: Checkpoint,
+    total_timesteps: int | None,
+) -> list[str]:
+    """Bring a run to a checkpoint; returns lines that say what was restored and what was not."""
+    lines = restore(run, checkpoint.state, checkpoint.weights, checkpoint.segments())
+    progress = run.progress
+    if checkpoint.state["replay"] is None:
+        # As at the beginning: nothing is learned before there is something to learn from, and
+        # steps made while there was not earn no updates.
+        starts = progress.steps + config.learning_starts
+        run.cadence = replace(run.cadence, learning_starts=starts)
+    if run.start is not None:
+        run.start = run.stream.start(env_seed(config.seed, TRAIN, progress.steps))
+    if checkpoint.best is None:
+        (folder / "best.safetensors").unlink(missing_ok=True)
+    else:
+        write_whole(folder / "best.safetensors", checkpoint.best)
+    if total_timesteps is not None:
+        progress.ended = ""
+    return [
+        f"resumed from {checkpoint.name}: {progress.steps:,} steps, {progress.episodes:,} "
+        f"episodes, {progress.updates:,} updates",
+        *lines,
+    ]
+
+
+def _make_checkpoints(
+    config: Config, folder: Path, run: Run, resumed: Checkpoint | None, owned: ExitStack
+) -> Checkpointer:
+    described = {"config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps}
+    with_replay = config.checkpoint_replay
+    keeps = with_replay and resumed is not None and resumed.state["replay"] is not None
+    sink = CheckpointWriter(folder, described, resumed)
+    owned.callback(_let_go, sink)
+    if not keeps:
+        sink.forget_rows()
+    judge = run.judge
+
+    def best() -> Path | None:
+        there = judge is not None and judge.best_mean is not None
+        return folder / "best.safetensors" if there else None
+
+    saved = run.replay.ring.added.copy() if keeps else np.zeros_like(run.replay.ring.added)
+    return Checkpointer(
+        sink, config.checkpoint_frequency, config.checkpoint_seconds, with_replay, best, saved,
+        time.monotonic,
+    )  # fmt: skip
+
+
+def _let_go(sink: CheckpointWriter) -> None:
+    """Wait for what is being written; a run that failed to write has said so."""
+    with contextlib.suppress(WriteError):
+        sink.close()
+
+
+def _take_folder(config: Config, is_there: bool, owned: ExitStack) -> Path:
+    """The run's folder, new or not, and its lock."""
+    assert config.run_dir is not None
+    folder = Path(config.run_dir)
+    if not is_there:
+        create_folder(config, _device_name(config.device))
+    try:
+        owned.enter_context(RunLock(folder))
+    except LockedError as error:
+        raise ConfigError([str(error)]) from None
+    return folder
 
 
 def _make_streams(
@@ -138,25 +232,22 @@ def _make_cadence(config: Config) -> Cadence:
     )
 
 
-def _make_budget(config: Config) -> Budget:
-    return Budget(config.total_timesteps, config.total_episodes)
-
-
 def _make_recorder(
     config: Config,
+    folder: Path,
     make_display: Callable[[Config], Display],
     online: FlatParameters,
     description: dict,
     hooks: Hooks,
+    budget: Budget,
 ) -> RunRecorder:
-    folder = create_folder(config, _device_name(config.device))
     sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
     return RunRecorder(
         folder,
         make_display(config),  # last: a live panel holds the terminal until it is closed
         sinks,
         lambda path: save_weights(path, online.named_tensors(), description),
-        _make_budget(config).fraction,
+        budget.fraction,
         hooks.on_evaluation,
     )
 

@@ -58,6 +58,29 @@ def check(
     return lines or _memory_problems(config, facts)
 
 
+def check_resume(
+    config: Config, envs: object, total_timesteps: int | None, steps: int, had: int | None
+) -> list[str]:
+    """What would keep a run from going on after steps, one line each.
+
+    envs   what was handed in, if anything; had  the total of steps that the run had
+    """
+    lines = [line for line in (_device_problem(config), _compiler_problem(config)) if line]
+    if total_timesteps is not None and total_timesteps <= steps:
+        lines.append(
+            f"total_timesteps is {total_timesteps}, and {steps} steps are made already: it is the "
+            "new total, not what is added"
+        )
+    if envs is None:
+        try:
+            lines += _memory_problems(config, look(recipe(config)))
+        except UnknownEnvError as error:
+            lines.append(f"{error}; environments that were handed in must be handed in again")
+        except ValueError as error:
+            lines.append(str(error))
+    return lines
+
+
 def _unknown_name(name: str) -> str | None:
     """The line for a name that may have been meant for a preset's."""
     near = " or ".join(filter(None, (nearest(name, PRESETS), nearest(name, registered()))))

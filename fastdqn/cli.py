@@ -21,6 +21,7 @@ from fastdqn.timing import process_age
 _USAGE = """usage: fastdqn COMMAND ...
 
   fastdqn train PRESET|ENV_ID [options]   train an agent; --help lists the options
+  fastdqn resume RUN [options]            go on with a run from its last checkpoint
   fastdqn eval RUN [options]              evaluate a run's best weights, greedily
   fastdqn bench PART [PRESET|ENV_ID]      measure env, act, replay, learner, train or all
   fastdqn profile [PRESET|ENV_ID] --out DIR   what an update costs, against what is possible
@@ -35,6 +36,16 @@ class TrainOptions:
     config: tyro.conf.OmitArgPrefixes[Config]
     dry_run: bool = False
     """Print the resolved options, the memory they need and the replay ratio, and stop."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    total_timesteps: int | None = None
+    """New total of steps; None: the one that the run had. Schedules keep their horizon."""
+    checkpoint: str | None = None
+    """Name of a checkpoint; None: the latest."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -93,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "" not in sys.path:
         sys.path.append("")  # my_package:MyEnv-v0 may lie here; what is installed goes first
     commands = {
-        "train": _train, "eval": _eval, "bench": _bench, "profile": _profile,
+        "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
         "presets": _presets, "envs": _envs,
     }  # fmt: skip
     if not args or args[0] in ("-h", "--help"):
@@ -139,6 +150,29 @@ def _train(args: list[str]) -> int:
             print(commands.plan(chosen.config))
             return 0
         trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
+    except RUN_FAILURES as error:
+        return _failed(error)
+    if not chosen.quiet:
+        print(commands.describe(trained))
+    return 130 if trained.summary["exit_reason"] == "interrupted" else 0
+
+
+def _resume(args: list[str]) -> int:
+    run, rest = _subject(args, "the folder of a run", "resume")
+    chosen, mistakes = options.parse(rest, ResumeOptions(), "fastdqn resume RUN")
+    from fastdqn import api, commands
+    from fastdqn.record.layout import CheckpointError
+    from fastdqn.session import RUN_FAILURES
+
+    if mistakes:
+        raise ConfigError([*mistakes, "a run goes on with the options it had, but for these"])
+    try:
+        trained = api.resume(
+            str(run), total_timesteps=chosen.total_timesteps, checkpoint=chosen.checkpoint,
+            quiet=chosen.quiet, imports_seconds=process_age(),
+        )  # fmt: skip
+    except CheckpointError as error:
+        raise ConfigError([str(error)]) from None
     except RUN_FAILURES as error:
         return _failed(error)
     if not chosen.quiet:

@@ -105,6 +105,12 @@ class Config:
     """How an update runs: as written, or compiled by torch (takes a minute at the start)."""
     run_dir: str | None = None
     """Folder of the run, new or empty; None: runs/ENV__PRESET__SEED__TIME."""
+    checkpoint_frequency: int | None = None
+    """Steps between checkpoints, which a run can be resumed from; None: by time alone."""
+    checkpoint_seconds: float | None = 60.0
+    """Seconds between checkpoints; None: by steps alone. One is written at the end in any case."""
+    checkpoint_replay: bool = True
+    """Keep the replay in checkpoints: without it a resumed run begins with an empty one."""
     log_frequency: int | None = None
     """Steps between rows of metrics; None: a two-hundredth of the budget."""
     tensorboard: bool | None = None

@@ -84,6 +84,8 @@ _LIMITS = {
     "stop_at_return": Limit(-math.inf),
     "threads": Limit(1, 256),
     "log_frequency": _COUNT,
+    "checkpoint_frequency": _COUNT,
+    "checkpoint_seconds": Limit(0, open=True),
 }
 
 

@@ -4,15 +4,16 @@ import contextlib
 import copy
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastdqn.acting import EnvError, EnvStream, NonFiniteError
 from fastdqn.config import Config
 from fastdqn.engine import local
-from fastdqn.engine.evaluate import Evaluation, evaluate
+from fastdqn.engine.evaluate import Evaluation, Stopped, evaluate
 from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Run
 from fastdqn.learning.policy import Policy
@@ -20,6 +21,7 @@ from fastdqn.record.files import WriteError
 from fastdqn.record.recorder import RunRecorder, steps_per_second
 from fastdqn.record.weights import assign_weights, load_weights
 from fastdqn.seeds import FINAL, env_seed
+from fastdqn.signals import stop_on_signals
 from fastdqn.timing import Laps
 
 # What ends a run with one line and exit code 1, not a traceback.
@@ -32,13 +34,15 @@ class Evaluations:
     def __init__(self, policy: Policy, stream: EnvStream, episodes: int, max_steps: int, seed: int):
         self._policy, self._stream = policy, stream
         self._episodes, self._max_steps, self._seed = episodes, max_steps, seed
+        self.stop: Callable[[], bool] = lambda: False
 
     def __call__(self, purpose: int, count: int, policy: Policy | None = None) -> Evaluation:
         seed = env_seed(self._seed, purpose, count)
         try:
             return evaluate(
-                policy or self._policy, self._stream, self._episodes, self._max_steps, seed
-            )
+                policy or self._policy, self._stream, self._episodes, self._max_steps, seed,
+                self.stop,
+            )  # fmt: skip
         except (NonFiniteError, EnvError) as error:
             told = type(error)(f"in an evaluation: {error}")
             if isinstance(told, EnvError):
@@ -48,7 +52,10 @@ class Evaluations:
 
 @dataclass
 class Session:
-    """A run with what surrounds it; has_limit: whether its environment ends every episode."""
+    """A run with what surrounds it.
+
+    has_limit  whether its environment ends every episode by itself; notes  lines to say first
+    """
 
     config: Config
     run: Run
@@ -58,6 +65,7 @@ class Session:
     startup: Laps
     owned: ExitStack
     has_limit: bool = True
+    notes: list[str] = field(default_factory=list)
 
     def close(self) -> None:
         """Close the files, and the environments that were made for this run."""
@@ -67,9 +75,58 @@ class Session:
 def run_session(session: Session) -> dict[str, Any]:
     """Train, save, evaluate; returns the summary, which is in the run folder too.
 
-    A run that fails leaves its record up to there, the traceback, a summary that says why, and
-    the last weights if they are finite.
+    SIGINT and SIGTERM, where this is the main thread, end it in order: with a checkpoint. A run
+    that fails leaves its record up to there, its checkpoints, the traceback, a summary that says
+    why, and the last weights if they are finite.
     """
+    with stop_on_signals() as stop:
+        session.run.stop = stop
+        if session.evaluations is not None:
+            session.evaluations.stop = stop
+        return _run_to_its_end(session)
+
+
+def _run_to_its_end(session: Session) -> dict[str, Any]:
+    recorder, run = session.recorder, session.run
+    _introduce(session)
+    before, began = sum(run.laps.totals.values()), time.perf_counter()
+
+    def wall() -> float:
+        return before + time.perf_counter() - began
+
+    try:
+        reason = local.train(run)
+        if run.checkpoints is not None:
+            run.checkpoints.finish(run)
+            run.laps.lap("save")
+        if reason == local.INTERRUPTED:
+            local.report(run, final=True)  # cut off again by whoever resumes
+    except KeyboardInterrupt:
+        reason = local.INTERRUPTED
+    except BaseException as error:  # hooks and torsos of anyone's may raise anything
+        _record_failure(session, error, wall())
+        raise
+    recorder.save_last()
+    run.laps.lap("save")
+    loop_seconds = wall()
+    summary = _summary(session, reason, loop_seconds, None)
+    recorder.summary(summary)  # before the last evaluation, which may fail or be interrupted
+    if reason == local.INTERRUPTED:
+        return summary
+    try:
+        final = _final_evaluation(session)
+    except Stopped:
+        return summary
+    except Exception as error:
+        _record_reason(session, error, loop_seconds, f"{reason}; the final evaluation failed")
+        raise
+    summary = _summary(session, reason, loop_seconds, final)
+    recorder.summary(summary)
+    return summary
+
+
+def _introduce(session: Session) -> None:
+    """Say what is about to run, and what is particular about it."""
     recorder, run, config = session.recorder, session.run, session.config
     recorder.say(
         f"run folder: {recorder.folder}\n{config.num_envs} environments ({config.vectorization}), "
@@ -86,28 +143,19 @@ def run_session(session: Session) -> dict[str, Any]:
             "the environment has no time limit: episodes of an evaluation are cut at "
             f"{config.eval_max_steps:,} steps (--eval-max-steps)"
         )
-    began = time.perf_counter()
-    try:
-        reason = local.train(run)
-    except KeyboardInterrupt:
-        reason = "interrupted"
-    except BaseException as error:  # hooks and torsos of anyone's may raise anything
-        _record_failure(session, error, time.perf_counter() - began)
-        raise
-    recorder.save_last()
-    run.laps.lap("save")
-    wall = time.perf_counter() - began
-    summary = _summary(session, reason, wall, None)
-    recorder.summary(summary)  # before the last evaluation, which may fail or be interrupted
-    if reason != "interrupted":
-        try:
-            final = _final_evaluation(session)
-        except Exception as error:
-            _record_reason(session, error, wall, f"{reason}; the final evaluation failed")
-            raise
-        summary = _summary(session, reason, wall, final)
-        recorder.summary(summary)
-    return summary
+    if run.checkpoints is not None:
+        held = run.replay.nbytes if config.checkpoint_replay else 0
+        times = [
+            f"every {config.checkpoint_frequency:,} steps" if config.checkpoint_frequency else "",
+            f"every {config.checkpoint_seconds:g} s" if config.checkpoint_seconds else "",
+            "at the end",
+        ]
+        recorder.say(
+            f"checkpoints {', '.join(filter(None, times))}; together they hold up to "
+            f"{2 * (held + run.learner.nbytes) / 2**20:,.1f} MiB"
+        )
+    for note in session.notes:
+        recorder.say(note)
 
 
 def _record_failure(session: Session, error: BaseException, wall: float) -> None:

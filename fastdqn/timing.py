@@ -23,6 +23,13 @@ class Laps:
         self._last = self._began = self._clock()
         self.totals.clear()
 
+    def resume(self, totals: dict[str, float]) -> None:
+        """Go on where other laps ended: their time counts, the time between does not."""
+        totals = dict(totals)
+        self.restart()
+        self.totals.update(totals)
+        self._began = self._last - sum(totals.values())
+
     def lap(self, name: str) -> None:
         now = self._clock()
         self.totals[name] = self.totals.get(name, 0.0) + now - self._last

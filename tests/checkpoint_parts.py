@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastdqn.plain import Rows
 from fastdqn.record.checkpoint import CheckpointWriter
-from fastdqn.record.layout import Rows
 from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.manifest import digest
 

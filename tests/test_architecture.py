@@ -17,16 +17,18 @@ CLOCKS = {"time", "datetime", "timeit"}
 # Room (a folder, or a module beside them) -> what it may import besides the standard library.
 # A name of ours with a dot allows that module alone.
 ROOMS: dict[str, set[str]] = {
-    "acting": {"gymnasium", "envpool", "numpy", "kernels", "rng"},
-    "replay": {"numpy", "kernels", "rng"},
-    "learning": {"torch", "numpy", "kernels", "replay.batch", "rng"},
-    "engine": {"numpy", "acting", "learning", "replay", "schedules", "timing"},
-    "record": {"numpy", "torch", "safetensors", "rich", "tensorboard", "config"},
+    "acting": {"gymnasium", "envpool", "numpy", "kernels", "plain", "rng"},
+    "replay": {"numpy", "kernels", "plain", "rng"},
+    "learning": {"torch", "numpy", "kernels", "plain", "replay.batch", "rng"},
+    "engine": {"numpy", "acting", "learning", "plain", "replay", "schedules", "timing"},
+    "record": {"numpy", "torch", "safetensors", "rich", "tensorboard", "config", "plain"},
     "config": {"rules"},
     "rules": set(),
     "presets": {"config"},
     "options": {"tyro", "config", "rules"},
     "rng": {"numpy", "kernels"},
+    "plain": {"numpy"},
+    "signals": set(),
     "kernels": {"numba"},
     "memory": set(),
     "schedules": {"numpy"},
@@ -35,17 +37,19 @@ ROOMS: dict[str, set[str]] = {
     "resolve": {"torch", "acting", "checks", "config", "record", "timing"},
     "seeds": {"rng"},
     "build": {
-        "torch", "gymnasium", "acting", "learning", "engine", "record", "checks", "config",
-        "parts", "resolve", "schedules", "seeds", "session", "timing",
+        "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record", "checks",
+        "config", "parts", "resolve", "schedules", "seeds", "session", "timing",
     },
     "parts": {
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
         "seeds",
     },
-    "session": {"acting", "engine", "learning", "record", "config", "seeds", "timing"},
+    "session": {
+        "acting", "engine", "learning", "record", "config", "seeds", "signals", "timing",
+    },
     "api": {
         "torch", "numpy", "gymnasium", "acting", "engine", "record", "replay", "build", "checks",
-        "config", "parts", "presets", "resolve", "seeds", "session", "timing",
+        "config", "parts", "plain", "presets", "resolve", "seeds", "session", "timing",
     },
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "build", "checks",
@@ -56,8 +60,8 @@ ROOMS: dict[str, set[str]] = {
         "resolve", "session",
     },
     "cli": {
-        "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "session",
-        "fastdqn",
+        "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "record",
+        "session", "fastdqn",
     },
     "__init__": {"acting", "config", "presets", "api"},
     "__main__": {"cli"},
@@ -77,7 +81,7 @@ FORBIDDEN: dict[str, set[str]] = {
 # Where learning/ meets NumPy: the crossing. The rest of the room knows tensors only.
 CROSSING = {"learning/staging.py", "learning/policy.py"}
 # Methods of learning/ that say they wait for the device; nothing else may read it back.
-WAITING = {"loss_total", "report"}
+WAITING = {"loss_total", "report", "state"}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

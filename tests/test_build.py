@@ -92,9 +92,9 @@ def test_compile_takes_the_optimizer_that_a_compiler_can_see_through(tmp_path, m
 def test_seeds_reach_weights_sampling_and_exploration(tmp_path):
     one, two = built(tmp_path / "1", seed=1).run, built(tmp_path / "2", seed=2).run
     assert not torch.equal(one.learner.online.weights, two.learner.online.weights)
-    assert (one.replay.sampler.state != two.replay.sampler.state).all()  # pyright: ignore
-    assert (one.policy.state != two.policy.state).all()
-    assert (one.policy.state != one.replay.sampler.state).all()  # pyright: ignore
+    assert (one.replay.sampler.rng != two.replay.sampler.rng).all()  # pyright: ignore
+    assert (one.policy.rng != two.policy.rng).all()
+    assert (one.policy.rng != one.replay.sampler.rng).all()  # pyright: ignore
 
 
 def test_byte_observations_are_scaled(tmp_path):

@@ -37,7 +37,7 @@ def test_a_run_leaves_every_file_that_is_promised(run):
     names = {path.name for path in run.iterdir()}
     assert names == {
         "config.json", "command.txt", "system.json", "metrics.jsonl", "episodes.csv",
-        "eval.jsonl", "policy.safetensors", "best.safetensors", "summary.json",
+        "eval.jsonl", "policy.safetensors", "best.safetensors", "summary.json", "checkpoints",
     }  # fmt: skip
     summary = json.loads((run / "summary.json").read_text())
     assert summary.keys() == {

@@ -298,6 +298,7 @@ def test_the_target_network_normalises_by_the_same_statistics_from_the_first_ste
     from fastdqn.engine import local
 
     assert session.run.normalizer is not None
+    assert session.run.start is not None
     session.run.normalizer.follow(session.run.start)
     learner = session.run.learner
     assert learner.target.buffers.abs().sum() > 100

@@ -256,13 +256,13 @@ def test_rare_valid_rows_are_found_without_spinning_and_drawn_equally():
         replay.start([0, 1], np.zeros(2))  # each closes the last: rows, but no transition
     play(replay, 1, 5, "terminated")
     assert isinstance(replay.sampler, UniformSampler)
-    twin, draws = Xoshiro(replay.sampler.state), 300
+    twin, draws = Xoshiro(replay.sampler.rng), 300
     assert len(valid_rows(replay)) == 5
     assert stats.chisquare(frequencies(replay, draws)).pvalue > 1e-3
     # 64 misses of two numbers each and one number for the fallback are the most a row may take;
     # rejection alone would need about 400 of them.
     numbers = 0
-    while twin.s != replay.sampler.state.tolist():
+    while twin.s != replay.sampler.rng.tolist():
         twin.next()
         numbers += 1
         assert numbers <= draws * (2 * 64 + 1)

@@ -2,6 +2,7 @@
 
 from fastdqn.acting.backends import answers_for
 from fastdqn.acting.catalogue import catalogue
+from fastdqn.acting.env_state import read_env_state, why_unreadable, write_env_state
 from fastdqn.acting.failures import EnvError, NonFiniteError
 from fastdqn.acting.look import limit_of, look
 from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
@@ -30,6 +31,9 @@ __all__ = [
     "limit_of",
     "look",
     "nearest",
+    "read_env_state",
     "read_spaces",
     "registered",
+    "why_unreadable",
+    "write_env_state",
 ]

@@ -4,6 +4,7 @@ import numpy as np
 from gymnasium.wrappers.utils import RunningMeanStd
 
 from fastdqn.acting.stream import Step
+from fastdqn.plain import State, take_array, take_number
 
 _EPSILON = 1e-8  # as in Gymnasium's NormalizeObservation and NormalizeReward
 
@@ -19,6 +20,12 @@ class ObsStatistics:
         for obs in (step.next_obs, step.start_obs):
             if len(obs):
                 self._running.update(obs)
+
+    def state(self) -> State:
+        return _state(self._running)
+
+    def load_state(self, state: State) -> None:
+        _load_state(self._running, state)
 
     @property
     def mean(self) -> np.ndarray:
@@ -46,3 +53,24 @@ class ReturnStatistics:
     @property
     def deviation(self) -> np.ndarray:
         return np.sqrt(self._running.var + _EPSILON)
+
+    def state(self) -> State:
+        return {"returns": self._returns.copy(), **_state(self._running)}
+
+    def load_state(self, state: State) -> None:
+        self._returns[:] = take_array(state, "returns", self._returns)
+        _load_state(self._running, state)
+
+
+def _state(running: RunningMeanStd) -> State:
+    return {
+        "mean": np.array(running.mean),
+        "var": np.array(running.var),
+        "count": float(running.count),
+    }
+
+
+def _load_state(running: RunningMeanStd, state: State) -> None:
+    running.mean = take_array(state, "mean", np.asarray(running.mean)).copy()
+    running.var = take_array(state, "var", np.asarray(running.var)).copy()
+    running.count = take_number(state, "count")

@@ -8,11 +8,14 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from fastdqn.acting.backends import Arrival, connect
+from fastdqn.acting.env_state import read_env_state, takes_env_state, write_env_state
 from fastdqn.acting.failures import EnvError, LaneFailure, NonFiniteError, explain
 from fastdqn.acting.masks import MaskReader
 from fastdqn.acting.observations import ObsReader, batch_of_one
 from fastdqn.acting.spaces import read_spaces
+from fastdqn.acting.stream_state import checked
 from fastdqn.kernels import kernel
+from fastdqn.plain import State
 
 
 class Step(NamedTuple):
@@ -76,6 +79,7 @@ class EnvStream:
         self._lengths = np.zeros(n, np.int64)
         self._steps = np.zeros(n, np.int64)  # since start(), for messages
         self._seed: int | None = None
+        self._waits = False  # whether lanes wait for actions: started, and nothing is under way
         _first_nonfinite(self._reward)  # compiled before anyone looks at a clock
 
     @property
@@ -87,7 +91,7 @@ class EnvStream:
 
         Raises EnvError naming lane and seed where an environment raises.
         """
-        self._seed = seed
+        self._seed, self._waits = seed, False
         for values in (self._ended, self._returns, self._lengths, self._steps):
             values.fill(0)
         self._unseen.fill(True)
@@ -103,6 +107,7 @@ class EnvStream:
         if action.min() < 0 or action.max() >= self.facts.num_actions:  # C++ would hang on it
             raise ValueError(f"actions must be from 0 to {self.facts.num_actions - 1}: {action}")
         self._action[self.lanes] = action
+        self._waits = False
         sent = (action + self.facts.action_start).astype(self.envs.single_action_space.dtype)
         self._ask("step", lambda: self._backend.send(self.lanes, sent))
 
@@ -114,6 +119,56 @@ class EnvStream:
         and its last action.
         """
         return self._tell(self._ask("step", self._backend.recv))
+
+    def state(self) -> State:
+        """All that the next send() and recv() depend on, as copies of plain values; "envs" is None
+        where the environments' state cannot be read.
+
+        Raises ValueError unless lanes wait for actions: after start() or recv(), before send().
+        """
+        if not self._waits:
+            raise ValueError("a stream's state is taken after start() or recv(), before send()")
+        kept: State = {name: values.copy() for name, values in self._kept().items()}
+        return kept | {
+            "mask": None if self.mask is None else self.mask.copy(),
+            "seed": None if self._seed is None else int(self._seed),
+            "autoreset_mode": self.autoreset_mode.value,
+            "envs": read_env_state(self.envs),
+        }
+
+    def load_state(self, state: Any) -> bool:
+        """Go on where the stream that the state was taken from stopped, over environments made
+        alike: send() comes next, and no start().
+
+        returns  False, with nothing changed, where the state of environments is not there or is
+                 of another kind: start() comes next
+        Raises ValueError naming the field that does not fit, as write_env_state() does.
+        """
+        kept = self._kept()
+        new = checked(
+            state, kept, self.autoreset_mode.value, self.num_lanes, self.facts.num_actions
+        )
+        if not takes_env_state(self.envs, new["envs"]):
+            return False
+        write_env_state(self.envs, new["envs"])
+        # Not copied into the old array, which may be the back end's own.
+        self.lanes = new["lanes"]
+        for name in kept.keys() - {"lanes"}:
+            np.copyto(kept[name], new[name])
+        self._masks = None
+        if new["mask"] is not None:
+            self._masks = MaskReader(*new["mask"].shape)
+            self._masks.mask[:] = new["mask"]
+        self._seed, self._waits = new["seed"], True
+        return True
+
+    def _kept(self) -> dict[str, np.ndarray]:
+        """The arrays that outlast a delivery, by their names in a state."""
+        return {
+            "lanes": self.lanes, "obs": self.obs, "action": self._action,
+            "unseen": self._unseen, "ended": self._ended, "returns": self._returns,
+            "lengths": self._lengths, "steps": self._steps,
+        }  # fmt: skip
 
     def settle(self) -> None:
         """Wait for lanes under way and forget their answers: the environments, which stay open,
@@ -155,7 +210,9 @@ class EnvStream:
             begun, last_obs, last_mask = fresh | ended, self.obs, self.mask
             if ended.any():
                 last_obs, last_mask = self._restart(np.flatnonzero(ended), arrival.info)
-        return self._deliver(~fresh, begun, ended, last_obs, last_mask)
+        step = self._deliver(~fresh, begun, ended, last_obs, last_mask)
+        self._waits = True
+        return step
 
     def _require_next_step(self, ended, fresh, info) -> None:
         # An end that brings final_obs was reset in the same call: its obs is of the next episode.

@@ -8,6 +8,10 @@ import numpy as np
 from fastdqn.acting import EnvStream
 
 
+class Stopped(Exception):
+    """An evaluation was left because the run was asked to end."""
+
+
 class Evaluation(NamedTuple):
     """returns [E] float64, undiscounted; lengths [E] int64; cut: episodes ended by the step cap."""
 
@@ -33,6 +37,7 @@ def evaluate(
     episodes: int,
     max_steps: int,
     seed: int,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Run episodes to their end, or to max_steps, in rounds of one episode a lane.
 
@@ -40,6 +45,7 @@ def evaluate(
     count short ones more often. A cut episode counts with the return it has.
     policy  obs [N, *], and mask [N, A] where there are masks, to actions [N] int64, from 0
     seed    of the first round's first lane
+    stop    whether someone asked to end; raises Stopped then
     """
     n = stream.num_lanes
     returns = np.zeros(episodes)
@@ -47,12 +53,12 @@ def evaluate(
     cut = 0
     for first in range(0, episodes, n):
         of_round = slice(first, min(first + n, episodes))
-        cut += _run_round(policy, stream, max_steps, seed + first, returns[of_round],
+        cut += _run_round(policy, stream, max_steps, seed + first, stop, returns[of_round],
                           lengths[of_round])  # fmt: skip
     return Evaluation(returns, lengths, cut)
 
 
-def _run_round(policy, stream, max_steps, seed, returns, lengths) -> int:
+def _run_round(policy, stream, max_steps, seed, stop, returns, lengths) -> int:
     """One episode in each of the first len(returns) lanes; returns how many were cut."""
     running = np.zeros(stream.num_lanes, np.bool_)
     running[: len(returns)] = True
@@ -61,6 +67,8 @@ def _run_round(policy, stream, max_steps, seed, returns, lengths) -> int:
     cut = 0
     stream.start(seed)
     while running.any():
+        if stop():
+            raise Stopped
         told = (stream.obs,) if stream.mask is None else (stream.obs, stream.mask)
         stream.send(policy(*told))
         step = stream.recv()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from fastdqn.engine.evaluate import Evaluation
+from fastdqn.plain import State, take, take_count, take_number, take_state
 
 
 class Solved(NamedTuple):
@@ -59,6 +60,29 @@ class Judge:
         if self.is_best:
             self.best_mean, self.best_steps = mean, steps
         return self.solved is not None
+
+    def state(self) -> State:
+        return {
+            "best_mean": self.best_mean,
+            "best_steps": self.best_steps,
+            "solved": None if self.solved is None else self.solved._asdict(),
+            "count": self._count,
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on from a state. Raises StateError."""
+        unjudged = take(state, "best_mean") is None
+        self.best_mean = None if unjudged else take_number(state, "best_mean")
+        if take(state, "solved") is None:
+            self.solved = None
+        else:
+            solved = take_state(state, "solved")
+            self.solved = Solved(
+                take_number(solved, "threshold"),
+                take_count(solved, "steps"),
+                take_number(solved, "seconds"),
+            )
+        self.best_steps, self._count = take_count(state, "best_steps"), take_count(state, "count")
 
     def _mean(self, kind: str, steps: int) -> float:
         evaluation = self._evaluate(kind, self._count)

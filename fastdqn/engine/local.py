@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from fastdqn.acting import EnvStream, Step
-from fastdqn.engine.evaluate import Evaluation
+from fastdqn.engine.evaluate import Evaluation, Stopped
 from fastdqn.engine.judge import Judge
 from fastdqn.engine.normalize import Normalizer
 from fastdqn.learning.learner import Learner, Report
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.staging import Staging
+from fastdqn.plain import State, take, take_count, take_truth, word
 from fastdqn.replay import Batch, Replay
 from fastdqn.schedules import Budget, ticks
 from fastdqn.timing import Laps
@@ -26,11 +27,38 @@ class DivergedError(ArithmeticError):
 
 @dataclass
 class Progress:
-    """What has been done so far: environment steps, finished episodes, updates."""
+    """What has been done so far: environment steps, finished episodes, updates.
+
+    before, now  the steps that count, around the last turn of the loop: what they earned is due
+    owes_evaluation  whether one was due and is not over
+    closed  whether the updates still due at the end are made
+    ended  why the run is over, where only a larger budget takes it further: solved, budget spent
+    """
 
     steps: int = 0
     episodes: int = 0
     updates: int = 0
+    before: int = 0
+    now: int = 0
+    owes_evaluation: bool = False
+    closed: bool = False
+    ended: str = ""
+
+    def state(self) -> State:
+        return asdict(self)
+
+    def load_state(self, state: State) -> None:
+        for name in ("steps", "episodes", "updates", "before", "now"):
+            setattr(self, name, take_count(state, name))
+        self.owes_evaluation = take_truth(state, "owes_evaluation")
+        self.closed = take_truth(state, "closed")
+        self.ended = word(take(state, "ended"), ("", SOLVED, SPENT), "ended")
+
+
+class LoopCheckpointer(Protocol):
+    def due(self, before: int, now: int) -> bool: ...
+    def take(self, run: "Run") -> None: ...
+    def finish(self, run: "Run") -> None: ...
 
 
 class LoopRecorder(Protocol):
@@ -44,6 +72,8 @@ class LoopRecorder(Protocol):
         final: bool,
     ) -> None: ...
     def save_best(self) -> None: ...
+    def state(self) -> State: ...
+    def load_state(self, state: State) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +105,7 @@ class Hooks(NamedTuple):
 
 
 _NO_HOOKS = Hooks()
+INTERRUPTED, SOLVED, SPENT = "interrupted", "solved", "budget spent"
 
 
 @dataclass
@@ -91,57 +122,97 @@ class Run:
     cadence: Cadence
     recorder: LoopRecorder
     judge: Judge | None
-    start: Step  # the stream's first delivery
+    start: Step | None  # the stream's first delivery; None where it goes on from a checkpoint
     normalizer: Normalizer | None = None
     hooks: Hooks = _NO_HOOKS
     progress: Progress = field(default_factory=Progress)
     laps: Laps = field(default_factory=Laps)
+    checkpoints: LoopCheckpointer | None = None
+    stop: Callable[[], bool] = lambda: False  # whether someone asked the run to end
+    recorded: State | None = None  # the recorder's, from before an evaluation that was stopped
 
 
 def train(run: Run) -> str:
     """Run until the budget is spent or the judge is satisfied; returns why it ended.
 
+    Where it ended because run.stop() asked for it, the state is one to go on from.
     Raises DivergedError where the loss is not finite, NonFiniteError where an environment's
     numbers are not, naming where.
     """
-    stream, progress = run.stream, run.progress
-    run.laps.restart()
-    lap = run.laps.lap
-    before = now = 0
-    reason = ""
-    _store(run, run.start)
+    progress = run.progress
+    run.laps.resume(run.laps.totals)
+    if run.start is not None:
+        _store(run, run.start)
+    if progress.ended == SPENT and not run.budget.spent(progress.steps, progress.episodes):
+        progress.ended = ""  # a larger one has come since
+    reason = progress.ended
+    progress.closed &= bool(reason)
+    if not reason and progress.owes_evaluation:
+        reason = _judge(run)
     while not reason:
-        epsilon = run.epsilon(progress.steps, progress.episodes)
-        lane_epsilon = epsilon[stream.lanes] if isinstance(epsilon, np.ndarray) else epsilon
-        action = run.policy.act(stream.obs, lane_epsilon, stream.mask)
-        lap("act")
-        stream.send(action)  # async environments step while the learner works
-        lap("env")
-        _learn(run, run.cadence.updates_due(before, now))
-        step = stream.recv()
-        lap("env")
-        _store(run, step)
-        progress.steps += len(step.lanes)
-        progress.episodes += len(step.ended_lanes)
-        before, now = now, run.budget.counted(progress.steps)
-        if run.budget.spent(progress.steps, progress.episodes):
-            reason = "budget spent"
-        if len(step.ended_lanes):
-            run.recorder.episodes(progress, step)
-            lap("report")
-        if run.hooks.on_step is not None:
-            wish = run.hooks.on_step(progress, step)
-            if isinstance(wish, bool | np.bool_) and not wish:
-                reason = "stopped by on_step"
-            lap("hooks")
-        if not reason and ticks(before, now, run.cadence.log_frequency):
-            report(run)
-        if not reason and run.judge and ticks(before, now, run.cadence.eval_frequency):
-            reason = "solved" if _judge(run, run.judge) else ""
-    _learn(run, run.cadence.updates_due(before, now))
+        reason = _turn(run)
+    if reason == INTERRUPTED:
+        return reason
+    if not progress.closed:
+        _close(run, reason)
+    if progress.owes_evaluation:
+        reason = _judge(run) or reason
+    if reason == SOLVED:
+        progress.ended = SOLVED
+    return reason
+
+
+def _close(run: Run, reason: str) -> None:
+    """Make the updates still due, and note how the run ended; a last evaluation is owed then."""
+    progress = run.progress
+    _learn(run, run.cadence.updates_due(progress.before, progress.now))
+    progress.before, progress.closed = progress.now, True
+    progress.ended = reason if reason in (SOLVED, SPENT) else ""
     report(run, final=True)
-    if run.judge is not None and reason != "solved" and _judge(run, run.judge):
-        reason = "solved"
+    progress.owes_evaluation = run.judge is not None and reason != SOLVED
+
+
+def _turn(run: Run) -> str:
+    """Act, learn, step, store, and what falls due after that; returns why the run ends, or ''."""
+    stream, progress, lap = run.stream, run.progress, run.laps.lap
+    epsilon = run.epsilon(progress.steps, progress.episodes)
+    lane_epsilon = epsilon[stream.lanes] if isinstance(epsilon, np.ndarray) else epsilon
+    action = run.policy.act(stream.obs, lane_epsilon, stream.mask)
+    lap("act")
+    stream.send(action)  # async environments step while the learner works
+    lap("env")
+    _learn(run, run.cadence.updates_due(progress.before, progress.now))
+    step = stream.recv()
+    lap("env")
+    _store(run, step)
+    progress.steps += len(step.lanes)
+    progress.episodes += len(step.ended_lanes)
+    before, now = progress.now, run.budget.counted(progress.steps)
+    progress.before, progress.now = before, now
+    reason = SPENT if run.budget.spent(progress.steps, progress.episodes) else ""
+    if len(step.ended_lanes):
+        run.recorder.episodes(progress, step)
+        lap("report")
+    if run.hooks.on_step is not None:
+        wish = run.hooks.on_step(progress, step)
+        if isinstance(wish, bool | np.bool_) and not wish:
+            reason = "stopped by on_step"
+        lap("hooks")
+    return reason or _after_turn(run, before, now)
+
+
+def _after_turn(run: Run, before: int, now: int) -> str:
+    """Metrics, evaluation, checkpoint: each by ticks; returns why the run ends, or ''."""
+    reason = ""
+    if ticks(before, now, run.cadence.log_frequency):
+        report(run)
+    if run.judge and ticks(before, now, run.cadence.eval_frequency):
+        reason = _judge(run)
+    if not reason and run.stop():
+        reason = INTERRUPTED
+    if not reason and run.checkpoints and run.checkpoints.due(before, now):
+        run.checkpoints.take(run)
+        run.laps.lap("save")
     return reason
 
 
@@ -170,14 +241,22 @@ def _learn(run: Run, updates: int) -> None:
             lap("hooks")
 
 
-def _judge(run: Run, judge: Judge) -> bool:
+def _judge(run: Run) -> str:
+    """Evaluate; returns why the run ends: solved, interrupted, or '' if it does not."""
+    assert run.judge is not None
     _require_finite(run)  # weights of a diverged run are never the best
-    solved = judge.judge(run.progress.steps)
-    run.laps.lap("evaluate")
-    if judge.is_best:
+    run.recorded, run.progress.owes_evaluation = run.recorder.state(), True
+    try:
+        solved = run.judge.judge(run.progress.steps)
+    except Stopped:
+        return INTERRUPTED
+    finally:
+        run.laps.lap("evaluate")
+    run.recorded, run.progress.owes_evaluation = None, False
+    if run.judge.is_best:
         run.recorder.save_best()
         run.laps.lap("save")
-    return solved
+    return SOLVED if solved else ""
 
 
 def report(run: Run, final: bool = False) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fastdqn.acting import ObsStatistics, ReturnStatistics, Step
 from fastdqn.learning.networks import Statistics
 from fastdqn.learning.staging import assign
+from fastdqn.plain import State, take_state
 from fastdqn.replay import Replay
 
 
@@ -26,6 +27,18 @@ class Normalizer:
     ):
         self._statistics, self._replay = statistics, replay
         self._obs, self._returns = obs, returns
+
+    def state(self) -> State:
+        return {name: each.state() for name, each in self._followed().items()}
+
+    def load_state(self, state: State) -> None:
+        """Go on from a state; the network's statistics and the replay's scale have their own."""
+        for name, each in self._followed().items():
+            each.load_state(take_state(state, name))
+
+    def _followed(self) -> dict[str, ObsStatistics | ReturnStatistics]:
+        named = {"obs": self._obs, "returns": self._returns}
+        return {name: each for name, each in named.items() if each is not None}
 
     def follow(self, step: Step) -> None:
         """Take a delivery into the statistics."""

@@ -9,8 +9,10 @@ from fastdqn.learning.adam import Adam
 from fastdqn.learning.backup import Backup, Queries
 from fastdqn.learning.capture import Capture, eager
 from fastdqn.learning.flat import FlatParameters
+from fastdqn.learning.staging import from_host, to_host
 from fastdqn.learning.target import TargetFollower
 from fastdqn.learning.value import Value
+from fastdqn.plain import State, take, take_count
 from fastdqn.replay.batch import Batch
 
 
@@ -89,6 +91,36 @@ class Learner:
         self._loss_total.zero_()
         self._reported = self.updates
         return Report(loss / max(count, 1), q_value, count)
+
+    @property
+    def nbytes(self) -> int:
+        """Of weights, target and optimizer."""
+        return sum(tensor.nbytes for tensor in self._tensors().values())
+
+    def state(self) -> State:
+        """All that the next update and report depend on; this waits for the device."""
+        return {
+            "updates": self.updates,
+            "reported": self._reported,
+            **{name: to_host(tensor) for name, tensor in self._tensors().items()},
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on from a state. Raises StateError."""
+        self.updates, self._reported = take_count(state, "updates"), take_count(state, "reported")
+        taken = take(state, "taken")
+        self._taken = torch.zeros(getattr(taken, "shape", ()), device=self._taken.device)
+        for name, tensor in self._tensors().items():
+            from_host(state, name, tensor)
+        self.online.check_views()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {
+            "weights": self.online.weights, "buffers": self.online.buffers,
+            "target_weights": self.target.weights, "target_buffers": self.target.buffers,
+            "loss_total": self._loss_total, "taken": self._taken,
+            **{f"optimizer_{name}": each for name, each in self.optimizer.tensors().items()},
+        }  # fmt: skip
 
     def _step(self, batch: Batch) -> Tensor:
         mean_loss, priority = self._loss(batch)

@@ -6,6 +6,7 @@ from torch import nn
 
 from fastdqn.kernels import kernel
 from fastdqn.learning.value import Value
+from fastdqn.plain import State, take_array
 from fastdqn.rng import below, seed_state, uniform
 
 
@@ -27,9 +28,9 @@ class Policy:
     ):
         self.network, self.value, self.device = network, value, device
         self.obs_shape, self.num_actions = obs_shape, num_actions
-        self.state = seed_state(seed)
-        _explore(self.state, np.empty(0), num_actions, np.empty(0, np.int64))
-        _explore_allowed(self.state, np.empty(0), np.empty((0, 1), np.bool_), np.empty(0, np.int64))
+        self.rng = seed_state(seed)
+        _explore(self.rng, np.empty(0), num_actions, np.empty(0, np.int64))
+        _explore_allowed(self.rng, np.empty(0), np.empty((0, 1), np.bool_), np.empty(0, np.int64))
 
     def __call__(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Greedy actions [N] int64, counted from 0.
@@ -58,10 +59,16 @@ class Policy:
         per_lane = np.empty(len(action))
         per_lane[:] = epsilon
         if mask is None:
-            _explore(self.state, per_lane, self.num_actions, action)
+            _explore(self.rng, per_lane, self.num_actions, action)
         else:
-            _explore_allowed(self.state, per_lane, mask, action)
+            _explore_allowed(self.rng, per_lane, mask, action)
         return action
+
+    def state(self) -> State:
+        return {"rng": self.rng.copy()}
+
+    def load_state(self, state: State) -> None:
+        self.rng[:] = take_array(state, "rng", self.rng)
 
     def _upload(self, array: np.ndarray) -> torch.Tensor:
         # torch takes neither read-only arrays nor negative strides.

@@ -6,12 +6,24 @@ On the CPU they are the same memory. For a device the host side is pinned and up
 import numpy as np
 import torch
 
+from fastdqn.plain import State, take_array
 from fastdqn.replay.batch import Batch
 
 
 def assign(tensor: torch.Tensor, values: np.ndarray) -> None:
     """Copy host values into a tensor of the same shape, on whatever device."""
     tensor.copy_(torch.from_numpy(np.asarray(values, np.float32)), non_blocking=True)
+
+
+def to_host(tensor: torch.Tensor) -> np.ndarray:
+    """A copy of a tensor's values; this waits for the device."""
+    return np.array(tensor.detach().cpu().numpy())
+
+
+def from_host(state: State, name: str, tensor: torch.Tensor) -> None:
+    """Copy a field of a state into a tensor of its shape. Raises StateError."""
+    like = np.empty(tuple(tensor.shape), np.float32)
+    tensor.copy_(torch.from_numpy(take_array(state, name, like)))
 
 
 class Staging:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fastdqn.plain import Rows, State
 from fastdqn.record.files import WriteError
-from fastdqn.record.layout import COLUMN, TENSOR, Rows, State, own, step_name
+from fastdqn.record.layout import COLUMN, TENSOR, own, step_name
 from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.publish import Snapshot, take_best
 from fastdqn.record.shelf import Shelf
@@ -55,7 +56,7 @@ class CheckpointWriter:
     ) -> None:
         """Copy everything and return; a thread writes it. check() tells what became of it.
 
-        state, weights  an array that is read-only and owns its memory is taken without a copy
+        An array that is read-only and owns its memory is taken without a copy.
         rows     those changed since the last write that succeeded, or all from oldest on; None
                  leaves the replay out, and the rows after that must be all there are
         oldest   [N] int64, the oldest row of each lane still of use; zeros if not given
@@ -70,10 +71,7 @@ class CheckpointWriter:
             raise ValueError(f"steps is {steps}, but there is a checkpoint at {newest} already")
         step_name(steps)
         encoded, arrays = encode(state)
-        owned = {name: own(array, f"weights {name}") for name, array in weights.items()}
-        for name in owned:
-            if TENSOR.fullmatch(name) is None:
-                raise ValueError(f"{name!r} is no name for a tensor")
+        owned = _own_weights(weights)
         bounds = np.zeros(0, np.int64)
         if rows is not None:
             rows = _own_rows(rows)
@@ -91,8 +89,9 @@ class CheckpointWriter:
 
         After that the rows of that write are to be handed over again with the next.
         """
-        error, self._error = self._error, None
-        if error is not None:
+        error = self._error
+        if error is not None:  # only then: the thread may be setting it just now
+            self._error = None
             raise error
 
     def forget_rows(self) -> None:
@@ -121,6 +120,14 @@ class CheckpointWriter:
         except BaseException as error:
             self._error = error
             self._shelf.clean()  # a full disk needs the room
+
+
+def _own_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Copies of weights. Raises ValueError for a name or an array that cannot be stored."""
+    for name in weights:
+        if TENSOR.fullmatch(name) is None:
+            raise ValueError(f"{name!r} is no name for a tensor")
+    return {name: own(array, f"weights {name}") for name, array in weights.items()}
 
 
 def _own_rows(rows: Rows) -> Rows:

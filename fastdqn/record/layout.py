@@ -14,9 +14,6 @@ import numpy as np
 
 FORMAT = 1
 
-# A tree of str keys to int (128 bits), float, bool, str, None, list of those, array, or State.
-State = dict[str, Any]
-
 STEP = re.compile(r"step-[0-9]{12}")
 SEGMENT = re.compile(r"[0-9]{8}")
 # Lower case: two columns must not become one file where the file system ignores case.
@@ -42,18 +39,6 @@ MAX_DEPTH = 32
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used: one line that names file, field and what is wrong."""
-
-
-class Rows(NamedTuple):
-    """Rows of the replay: of each lane a range of absolute row numbers, lane after lane.
-
-    first, last  [N] int64, half open
-    columns      by name [R, ...], R = sum(last - first)
-    """
-
-    first: np.ndarray
-    last: np.ndarray
-    columns: dict[str, np.ndarray]
 
 
 class ArraySpec(NamedTuple):

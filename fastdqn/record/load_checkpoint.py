@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.record.layout import STEP, CheckpointError, Rows, State, brief, damaged
+from fastdqn.plain import Rows, State
+from fastdqn.record.layout import STEP, CheckpointError, brief, damaged
 from fastdqn.record.manifest import Segment, SegmentEntry
 from fastdqn.record.reading import (
     check_file,

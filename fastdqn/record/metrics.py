@@ -16,14 +16,14 @@ class JsonLines:
     """Appends one JSON object a line; flushed at every row, so a crash loses none."""
 
     def __init__(self, path: Path):
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, step: int, row: dict) -> None:
-        self._file.write(to_json({"step": step, **row}) + "\n")
-        self._file.flush()
+        self.file.write(to_json({"step": step, **row}) + "\n")
+        self.file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        self.file.close()
 
 
 class TensorBoardEvents:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from fastdqn.plain import Rows
 from fastdqn.record.durable import fresh_folder, publish, replace_file, sync_existing, write_new
-from fastdqn.record.layout import TEMPORARY, Rows, spec_of, step_name
+from fastdqn.record.layout import TEMPORARY, spec_of, step_name
 from fastdqn.record.manifest import Manifest, Segment, SegmentEntry
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdqn.plain import State, StateError, take, take_count, take_number, take_state
 from fastdqn.record.console import Display
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.record.metrics import JsonLines, MetricsSink
@@ -37,10 +38,12 @@ class RunRecorder:
     ):
         self.folder, self._display, self._save, self._spent = folder, display, save, spent
         self._on_evaluation = on_evaluation
-        self._sinks = [JsonLines(folder / "metrics.jsonl"), *sinks]
+        self._metrics = JsonLines(folder / "metrics.jsonl")
+        self._sinks = [self._metrics, *sinks]
         self._evals = JsonLines(folder / "eval.jsonl")
-        self._episodes = open(folder / "episodes.csv", "w", encoding="utf-8")  # noqa: SIM115
-        self._episodes.write("episode,steps,lane,return,length\n")
+        self._episodes = open(folder / "episodes.csv", "a", encoding="utf-8")  # noqa: SIM115
+        if self._episodes.tell() == 0:
+            self._episodes.write("episode,steps,lane,return,length\n")
         self._returns: deque[float] = deque(maxlen=_WINDOW)
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
         self._last: dict[str, float] = {}  # phase totals at the last report
@@ -104,6 +107,48 @@ class RunRecorder:
 
     def save_last(self) -> None:
         self._save(self.folder / "policy.safetensors")
+
+    def state(self) -> State:
+        """Windows, totals and the sizes of the files: what comes behind them is cut at a resume."""
+        self._episodes.flush()
+        return {
+            "returns": np.array(self._returns, np.float64),
+            "lengths": np.array(self._lengths, np.int64),
+            "last": dict(self._last),
+            "last_steps": self._last_steps,
+            "last_updates": self._last_updates,
+            "eval_return": self._eval_return,
+            "sizes": {name: file.tell() for name, file in self._files().items()},
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on from a state: what the files hold behind it is cut off. Raises StateError."""
+        sizes = take_state(state, "sizes")
+        for name, file in self._files().items():
+            size = take_count(sizes, name)
+            if size > file.tell():
+                raise StateError(f"sizes: {name} has {file.tell()} bytes, fewer than {size}")
+            file.truncate(size)
+            file.seek(size)
+        windows = {"returns": self._returns, "lengths": self._lengths}
+        for name, window in windows.items():
+            values = take(state, name)
+            if not isinstance(values, np.ndarray) or values.ndim != 1 or len(values) > _WINDOW:
+                raise StateError(f"{name} is {values!r:.80}: at most {_WINDOW} numbers expected")
+            window.extend(values.tolist())
+        last = take_state(state, "last")
+        self._last = {name: take_number(last, name) for name in last}
+        self._last_steps = take_count(state, "last_steps")
+        self._last_updates = take_count(state, "last_updates")
+        if take(state, "eval_return") is not None:
+            self._eval_return = take_number(state, "eval_return")
+
+    def _files(self) -> dict[str, Any]:
+        return {
+            "metrics.jsonl": self._metrics.file,
+            "eval.jsonl": self._evals.file,
+            "episodes.csv": self._episodes,
+        }
 
     def say(self, line: str) -> None:
         self._display.say(line)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fastdqn.plain import Rows
 from fastdqn.record.durable import remove
-from fastdqn.record.layout import SEGMENT, STEP, TEMPORARY, Rows
+from fastdqn.record.layout import SEGMENT, STEP, TEMPORARY
 from fastdqn.record.manifest import Segment
 
 

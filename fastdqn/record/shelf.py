@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fastdqn.plain import Rows
 from fastdqn.record.durable import make_folder
-from fastdqn.record.layout import SEGMENT, CheckpointError, Rows
+from fastdqn.record.layout import SEGMENT, CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, checkpoint_names
 from fastdqn.record.manifest import Segment
 from fastdqn.record.publish import Snapshot, set_latest, write_checkpoint, write_segment
@@ -102,14 +103,16 @@ class Shelf:
     def _go_on_from(self, resumed: str) -> None:
         if self._latest() != resumed:
             set_latest(self.root, resumed)
-        names = [name for name in checkpoint_names(self._run) if name <= resumed]
-        self._kept = {name: self._segments_of(name) for name in names[-_KEPT:]}
+        names = [name for name in checkpoint_names(self._run) if name < resumed][1 - _KEPT :]
+        self._kept = {name: self._segments_of(name) for name in names}
+        self._kept[resumed] = frozenset(each.entry.name for each in self._segments)
 
     def _segments_of(self, name: str) -> frozenset[str]:
+        """Segments that an earlier checkpoint lists; all there are where it cannot be read."""
         try:
             return frozenset(each.name for each in read_manifest(self._run, name).segments)
-        except CheckpointError:  # it cannot be loaded, so it needs none
-            return frozenset()
+        except CheckpointError:  # perhaps only for now: what it may need stays while it is kept
+            return frozenset(os.listdir(self.root / "segments"))
 
     def _latest(self) -> str | None:
         """Name of the latest checkpoint; "" without one, None where that cannot be told."""

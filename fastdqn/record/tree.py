@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdqn.plain import State
 from fastdqn.record.layout import (
     DTYPES,
     MAX_ARRAY_BYTES,
@@ -17,7 +18,6 @@ from fastdqn.record.layout import (
     MAX_DIMENSIONS,
     MAX_INT_BITS,
     ArraySpec,
-    State,
     brief,
     damaged,
     own,

@@ -1,5 +1,6 @@
 """Host memory for experience: the ring, the stores, the samplers. Usable on its own."""
 
+from fastdqn.plain import Rows
 from fastdqn.replay.batch import Batch, ObsStore, new_batch
 from fastdqn.replay.replay import Replay
 from fastdqn.replay.ring import Ring, Sampler, rows_per_lane
@@ -12,6 +13,7 @@ __all__ = [
     "Replay",
     "Ring",
     "RowStore",
+    "Rows",
     "Sampler",
     "UniformSampler",
     "new_batch",

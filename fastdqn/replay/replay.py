@@ -1,7 +1,10 @@
 """Replay: steps in, n-step minibatches out, over one ring, one store and one sampler."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from fastdqn.plain import Rows, State, StateError, take_array, take_number, take_state
 from fastdqn.replay.batch import Batch, ObsStore, StepLike, new_batch
 from fastdqn.replay.ring import Ring, Sampler
 
@@ -145,6 +148,73 @@ class Replay:
     def update_priorities(self, index: np.ndarray, priority: np.ndarray) -> None:
         """Tell the sampler how surprising the rows index [B] were: priority [B] >= 0."""
         self.sampler.update(index, priority)
+
+    def state(self) -> State:
+        """All that the next call depends on, beside the rows: see rows_since()."""
+        return {
+            "added": self.ring.added.copy(),
+            "reward_scale": self.reward_scale,
+            "sampler": self.sampler.state(),
+        }
+
+    def rows_since(self, saved: np.ndarray) -> Rows:
+        """Copy the rows that have come or changed since each lane had saved [N] of them.
+
+        A row is fixed once two have come after it: its outcome is known, and closing the lane,
+        which cuts the last outcome, reaches no further back.
+        """
+        ring = self.ring
+        first = np.maximum(saved - 2, self.oldest())
+        slots = ring.slots_of(first, ring.added)
+        columns = {name: column.reshape(-1)[slots] for name, column in self._columns().items()}
+        for name, store in self._stores().items():
+            columns[name] = np.empty((len(slots), *store.obs_shape), store.obs_dtype)
+            store.gather(slots, columns[name])
+        return Rows(first, ring.added.copy(), columns)
+
+    def oldest(self) -> np.ndarray:
+        """The oldest row of each lane that is still there: [N] int64."""
+        return np.maximum(self.ring.added - self.ring.rows, 0)
+
+    def load_state(self, state: State, segments: Iterable[Rows]) -> None:
+        """Go on from a state; segments in the order in which rows_since() gave them.
+
+        Raises StateError naming the field; the replay is of no use then.
+        """
+        self.ring.added[:] = take_array(state, "added", self.ring.added)
+        self.reward_scale = take_number(state, "reward_scale")
+        seen = np.zeros(self.ring.num_lanes, np.int64)
+        for rows in segments:
+            self._write_rows(rows)
+            seen = np.maximum(seen, rows.last)
+        if (seen < self.ring.added).any():
+            lane = np.flatnonzero(seen < self.ring.added)[0]
+            raise StateError(f"rows of lane {lane} end at {seen[lane]}: {self.ring.added[lane]}")
+        self.sampler.load_state(take_state(state, "sampler"))
+
+    def _write_rows(self, rows: Rows) -> None:
+        named = {"first": rows.first, "last": rows.last}
+        first, last = (take_array(named, name, self.ring.added) for name in named)
+        if (last > self.ring.added).any() or (first > last).any() or (first < 0).any():
+            raise StateError("first and last of a segment are no rows of this replay")
+        # Rows that have been overwritten since are left out, or they would overwrite others.
+        oldest = self.oldest()
+        kept = np.concatenate(
+            [np.arange(first[i], last[i]) >= oldest[i] for i in range(self.ring.num_lanes)]
+        )
+        slots = self.ring.slots_of(first, last)[kept]
+        for name, column in self._columns().items():
+            like = np.empty(len(kept), column.dtype)
+            column.reshape(-1)[slots] = take_array(rows.columns, name, like)[kept]
+        for name, store in self._stores().items():
+            like = np.empty((len(kept), *store.obs_shape), store.obs_dtype)
+            store.write(slots, take_array(rows.columns, name, like)[kept])
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self.ring, name) for name in ("action", "reward", "status")}
+
+    def _stores(self) -> dict[str, ObsStore]:
+        return {"obs": self.store} | ({} if self.masks is None else {"mask": self.masks})
 
     def _checked(self, lanes, obs, mask) -> tuple[np.ndarray, np.ndarray]:
         """Before the ring moves on: a refused call leaves no row without its observation."""

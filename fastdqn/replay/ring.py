@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from fastdqn.kernels import kernel
+from fastdqn.plain import State
 
 # The status of a row: one of OPEN (waits for its outcome), LIVE (has one), DEAD (an episode's
 # last observation); a LIVE row that ended its episode says how, and may say both. 0: unwritten.
@@ -118,6 +119,12 @@ class Ring:
             batch.action, batch.reward, batch.discount, slots, next_slots,
         )  # fmt: skip
 
+    def slots_of(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """The slots of rows first [N] to last [N] (not included) of each lane, lane after lane."""
+        slots = np.empty(int((last - first).sum()), np.int64)
+        _slots_of(first, last, self.rows, slots)
+        return slots
+
     def _checked(self, lanes) -> np.ndarray:
         lanes = np.ascontiguousarray(lanes, np.int64)
         stray = _first_outside(lanes, self.num_lanes)
@@ -135,6 +142,7 @@ class Ring:
         _add_starts(ids, *self._columns(), ids)
         _close(ids, *self._columns())
         _first_outside(ids, self.num_lanes)
+        _slots_of(ids, ids, self.rows, ids)
         _are_valid(ids, self.status, self.added, 1, self.stack)
         _windows(ids, 1, 0.5, self.action, self.reward, self.status, ids, f32, f32, ids, ids)
 
@@ -154,6 +162,23 @@ class Sampler(Protocol):
     def update(self, index: np.ndarray, priority: np.ndarray) -> None:
         """Take the new priorities [B] of rows index [B]; called only where they are wanted."""
         ...
+
+    def state(self) -> State:
+        """All that the next draw depends on, beside the ring."""
+        ...
+
+    def load_state(self, state: State) -> None:
+        """Go on from a state, the ring's rows being there. Raises StateError."""
+        ...
+
+
+@kernel
+def _slots_of(first, last, rows, slots):
+    i = 0
+    for lane in range(len(first)):
+        for row in range(first[lane], last[lane]):
+            slots[i] = lane * rows + row % rows
+            i += 1
 
 
 @kernel

@@ -3,6 +3,7 @@
 import numpy as np
 
 from fastdqn.kernels import kernel
+from fastdqn.plain import State, take_array
 from fastdqn.replay.ring import Ring, row_is_valid
 from fastdqn.rng import below, seed_state
 
@@ -20,18 +21,24 @@ class UniformSampler:
     wants_priorities = False
 
     def __init__(self, seed: int = 0):
-        self.state = seed_state(seed)
+        self.rng = seed_state(seed)
 
     def draw(self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray) -> None:
         """Fill index [B] int64 with absolute row ids, and weight [B] float32 with ones.
 
         Raises RuntimeError where no row is valid: a full window is needed first.
         """
-        if not _draw(self.state, ring.added, ring.status, n_steps, ring.stack, index):
+        if not _draw(self.rng, ring.added, ring.status, n_steps, ring.stack, index):
             raise RuntimeError(
                 f"nothing to sample: no complete {n_steps}-step window among {len(ring)} rows"
             )
         weight.fill(1.0)
+
+    def state(self) -> State:
+        return {"rng": self.rng.copy()}
+
+    def load_state(self, state: State) -> None:
+        self.rng[:] = take_array(state, "rng", self.rng)
 
     def update(self, index: np.ndarray, priority: np.ndarray) -> None:
         """Priorities mean nothing to uniform sampling."""

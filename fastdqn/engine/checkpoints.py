@@ -1,0 +1,169 @@
+"""Checkpoints: what a run remembers, and when it is written down."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastdqn.engine.local import Run
+from fastdqn.plain import State, StateError, take_number, take_state
+from fastdqn.replay import Rows
+from fastdqn.schedules import ticks
+
+
+class Stateful(Protocol):
+    def state(self) -> State:
+        """All that the part's future depends on, as a copy."""
+        ...
+
+    def load_state(self, state: State) -> Any:
+        """Go on from a state. Raises StateError naming the field."""
+        ...
+
+
+class CheckpointSink(Protocol):
+    """Writes what it is handed in a thread of its own."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the last one is written."""
+        ...
+
+    @property
+    def newest_steps(self) -> int | None:
+        """Steps at the last one that was written."""
+        ...
+
+    def check(self) -> None:
+        """Raise what went wrong in the thread."""
+        ...
+
+    def write(
+        self,
+        steps: int,
+        state: State,
+        weights: dict[str, np.ndarray],
+        rows: Rows | None,
+        best: Any,
+        oldest: np.ndarray | None,
+    ) -> None: ...
+
+    def close(self) -> None:
+        """Wait until all is written, and raise what went wrong."""
+        ...
+
+
+def components(run: Run) -> dict[str, Stateful]:
+    """Every part of a run that remembers anything, but for the replay and its rows.
+
+    The one list of them: what is not here does not survive the process.
+    """
+    parts: dict[str, Stateful | None] = {
+        "progress": run.progress,
+        "stream": run.stream,
+        "policy": run.policy,
+        "learner": run.learner,
+        "normalizer": run.normalizer,
+        "judge": run.judge,
+        "recorder": run.recorder,
+    }
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+class Checkpointer:
+    """Takes the state of a run by steps or by time, and hands it to a sink.
+
+    every_steps, every_seconds  None: not by that
+    with_replay  whether rows are written too
+    best   gives the path of the best weights so far, None if there are none
+    saved  [N] int64, rows of each lane that are in earlier segments
+    clock  seconds; when a checkpoint is taken changes nothing that is learned
+    """
+
+    def __init__(
+        self,
+        sink: CheckpointSink,
+        every_steps: int | None,
+        every_seconds: float | None,
+        with_replay: bool,
+        best: Callable[[], Any],
+        saved: np.ndarray,
+        clock: Callable[[], float],
+    ):
+        self._sink, self._best, self._clock = sink, best, clock
+        self._every_steps, self._every_seconds = every_steps, every_seconds
+        self._with_replay, self._saved = with_replay, saved
+        self._owed, self._last = False, clock()
+
+    def due(self, before: int, now: int) -> bool:
+        """Whether to take one now. One that falls due while another is still being written is
+        taken when that is over: the loop never waits for the disk."""
+        self._sink.check()
+        if self._every_steps is not None and ticks(before, now, self._every_steps):
+            self._owed = True
+        if self._every_seconds is not None:
+            self._owed |= self._clock() - self._last >= self._every_seconds
+        return self._owed and self._sink.ready
+
+    def take(self, run: Run) -> None:
+        """Copy what belongs to a checkpoint, and set the writing going."""
+        state: State = {name: part.state() for name, part in components(run).items()}
+        if run.recorded is not None:  # an evaluation is repeated, and so are its rows
+            state["recorder"] = run.recorded
+        state["replay"] = run.replay.state() if self._with_replay else None
+        state["phase_seconds"] = dict(run.laps.totals)
+        learner = state["learner"]
+        weights = {name: value for name, value in learner.items() if isinstance(value, np.ndarray)}
+        state["learner"] = {name: value for name, value in learner.items() if name not in weights}
+        rows = oldest = None
+        if self._with_replay:
+            rows, oldest = run.replay.rows_since(self._saved), run.replay.oldest()
+            self._saved = rows.last.copy()
+        self._sink.write(run.progress.steps, state, weights, rows, self._best(), oldest)
+        self._owed, self._last = False, self._clock()
+
+    def finish(self, run: Run) -> None:
+        """Take a last one, and wait until it is written."""
+        self._sink.close()
+        if self._sink.newest_steps != run.progress.steps:
+            self.take(run)
+            self._sink.close()
+
+
+def restore(
+    run: Run, state: State, weights: dict[str, np.ndarray], segments: Iterable[Rows]
+) -> list[str]:
+    """Bring a run that was just built to the state of a checkpoint.
+
+    Where its environments go on exactly, run.start is None afterwards; else they are to be reset.
+    returns  lines that say what could not be restored
+    Raises StateError naming part and field.
+    """
+    lines = []
+    if state.get("replay") is None:
+        lines.append("the replay was not saved: it starts empty, and learning begins again later")
+    else:
+        try:
+            run.replay.load_state(take_state(state, "replay"), segments)
+        except StateError as error:
+            raise StateError(f"replay: {error}") from None
+    for name, part in components(run).items():
+        given = take_state(state, name)
+        if name == "learner":
+            given = {**given, **weights}
+        if name == "stream" and state.get("replay") is None:
+            given = {**given, "envs": None}  # an episode must begin in the replay too
+        try:
+            restored = part.load_state(given)
+        except StateError as error:
+            raise StateError(f"{name}: {error}") from None
+        if name == "stream" and restored:
+            run.start = None
+        elif name == "stream":
+            lines.append(
+                "the environments could not be restored: they are reset, and their open episodes "
+                "end as truncated"
+            )
+    phases = take_state(state, "phase_seconds")
+    run.laps.resume({name: take_number(phases, name) for name in phases})
+    return lines

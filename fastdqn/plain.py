@@ -1,0 +1,146 @@
+"""Plain values: what a saved state is made of, and the checks that one read back must pass."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+# Words lead to numbers, strings, None, lists of those, arrays, or further such dicts.
+State = dict[str, Any]
+
+
+class Rows(NamedTuple):
+    """A copy of rows, lane after lane, as they are saved.
+
+    first, last [N] int64: the rows of each lane, by their absolute numbers, last not included
+    columns  [R, *] by name, R = sum(last - first)
+    """
+
+    first: np.ndarray
+    last: np.ndarray
+    columns: dict[str, np.ndarray]
+
+
+class StateError(ValueError):
+    """A state does not belong where it is loaded; the message names the field."""
+
+
+# NumPy scalars that calculate as Python's numbers do; one of another width would not come back.
+_NUMBERS = {bool: bool, np.bool_: bool, int: int, np.int64: int, float: float, np.float64: float}
+_WORDS = {str, np.str_}
+
+
+def copy_plain(value: Any, where: str) -> Any:
+    """A deep copy of a plain value, with Python's own numbers in it.
+
+    Raises StateError naming the place of what is not plain.
+    """
+    if isinstance(value, dict):
+        if not all(type(key) is str for key in value):
+            raise StateError(f"{where} has a key that is no string")
+        return {key: copy_plain(inner, f"{where}.{key}") for key, inner in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+        return np.array(value)
+    return _copy_number(value, where)
+
+
+def _copy_number(value: Any, where: str) -> Any:
+    if type(value) is list:
+        return [_copy_number(inner, f"{where}[{i}]") for i, inner in enumerate(value)]
+    if value is None or type(value) in _WORDS:
+        return value if value is None else str(value)
+    if type(value) not in _NUMBERS:
+        raise StateError(
+            f"{where} is of type {type(value).__name__}: bool, int, float, str, None, lists of "
+            "those, arrays of numbers and dicts can be kept"
+        )
+    return _NUMBERS[type(value)](value)
+
+
+def fields(value: Any, names: set[str], where: str) -> State:
+    """A dict with exactly these keys; raises StateError naming those that differ."""
+    if not isinstance(value, dict):
+        raise StateError(f"{where} is of type {type(value).__name__}: a dict expected")
+    for name in sorted(names - value.keys()):
+        raise StateError(f"{where}.{name} is missing")
+    for name in value.keys() - names:
+        raise StateError(f"{where}.{name} is not known here")
+    return value
+
+
+def array(value: Any, shape: tuple[int, ...], dtype: DTypeLike, where: str) -> np.ndarray:
+    """A copy of an array; raises StateError where it is none of this shape and dtype."""
+    if not isinstance(value, np.ndarray):
+        raise StateError(f"{where} is of type {type(value).__name__}: an array expected")
+    if value.dtype != dtype:
+        raise StateError(f"{where} has dtype {value.dtype}: {np.dtype(dtype)} expected")
+    if value.shape != shape:
+        raise StateError(f"{where} has shape {value.shape}: {shape} expected")
+    return np.array(value)
+
+
+def integer(value: Any, least: int, most: int | None, where: str) -> int:
+    """An int from least to most, both included; raises StateError where it is none."""
+    if type(value) is not int:
+        raise StateError(f"{where} is of type {type(value).__name__}: an int expected")
+    if value < least or (most is not None and value > most):
+        span = f"at least {least}" if most is None else f"{least} to {most}"
+        raise StateError(f"{where} is {value}: {span} expected")
+    return value
+
+
+def number(value: Any, where: str) -> float:
+    """A finite float; raises StateError where it is none."""
+    if type(value) is not float or not np.isfinite(value):
+        raise StateError(f"{where} is {value!r:.40}: a finite float expected")
+    return value
+
+
+def truth(value: Any, where: str) -> bool:
+    """A bool; raises StateError where it is none."""
+    if type(value) is not bool:
+        raise StateError(f"{where} is of type {type(value).__name__}: a bool expected")
+    return value
+
+
+def word(value: Any, known: tuple[str, ...], where: str) -> str:
+    """One of the known words; raises StateError where it is none."""
+    if type(value) is not str or value not in known:
+        raise StateError(f"{where} is {value!r:.60}: {' or '.join(map(repr, known))} expected")
+    return value
+
+
+def take(state: State, name: str) -> Any:
+    """A field that must be there. Raises StateError."""
+    if name not in state:
+        raise StateError(f"{name} is missing")
+    return state[name]
+
+
+def take_array(state: State, name: str, like: np.ndarray) -> np.ndarray:
+    """A copy of a field that must have the shape and dtype of another array."""
+    return array(take(state, name), like.shape, like.dtype, name)
+
+
+def take_count(state: State, name: str) -> int:
+    """A field that must be a whole number, 0 or more."""
+    return integer(take(state, name), 0, 1 << 62, name)
+
+
+def take_number(state: State, name: str) -> float:
+    """A field that must be a finite number."""
+    value = take(state, name)
+    return float(value) if type(value) is int else number(value, name)
+
+
+def take_truth(state: State, name: str) -> bool:
+    """A field that must be a bool."""
+    return truth(take(state, name), name)
+
+
+def take_state(state: State, name: str) -> State:
+    """A field that must hold fields of its own."""
+    value = take(state, name)
+    if not isinstance(value, dict):
+        raise StateError(f"{name} is {value!r:.80}: fields of its own expected")
+    return value
