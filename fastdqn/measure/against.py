@@ -17,8 +17,8 @@ from fastdqn.measure.training import measure_training
 PEERS = ("sb3",)
 # Said beside the figures: what Stable-Baselines3 has no option for.
 NOTE = (
-    "Stable-Baselines3: plain DQN (no Double, no Dueling), Huber loss, environments in a "
-    "DummyVecEnv, a time limit counts as an end (handle_timeout_termination is on)"
+    "Stable-Baselines3: plain DQN (no Double, no Dueling), Huber loss, environments one after "
+    "another in a DummyVecEnv, one exploration coin for all of them"
 )
 
 
