@@ -9,6 +9,7 @@ was. Each file has the machine in it.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,7 @@ def main() -> None:
         fail(f"--out {args.out}: {error.strerror}")
     for name in [args.part] if args.part else PARTS:
         file = args.out / f"{name}.json"
-        if file.exists():
+        if file.exists() and json.loads(file.read_text())["dry_run"] == args.dry_run:
             console.print(f"{name}: {file} is there already")
             continue
         began = time.perf_counter()

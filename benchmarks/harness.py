@@ -59,7 +59,8 @@ def fail(line: str) -> None:
 
 def _writable(text: str) -> Path:
     path = Path(text)
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    usual = path.is_file() and not path.is_symlink()  # a rename must not replace a device
+    if not usual and (path.exists() or path.is_symlink() or not path.absolute().parent.is_dir()):
         raise argparse.ArgumentTypeError(f"{text!r}: name a file in a folder that exists")
     return path
 

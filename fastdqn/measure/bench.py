@@ -71,7 +71,13 @@ def bench_against(
 ) -> list[dict[str, Any]]:
     """Train by turns with Stable-Baselines3; returns rows for JSON. Raises as bench() does."""
     config, _ = preview(config)
-    ours, theirs = measure_against_sb3(config, longer(effort), clock)
+    assert config.threads is not None
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.threads)  # for both alike
+    try:
+        ours, theirs = measure_against_sb3(config, longer(effort), clock)
+    finally:
+        torch.set_num_threads(before)
     show(table("train, in turns", [ours, theirs]))
     said = f"fastdqn makes {ours.rate.median / theirs.rate.median:.2f} times the steps/s of sb3"
     show(f"{NOTE}\n{said}")

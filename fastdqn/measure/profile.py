@@ -78,12 +78,12 @@ def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort
 
         def begin() -> None:
             recorded.start()
+            ended.callback(recorded.stop)  # an exception through a running one crashes torch
             ended.enter_context(_named(what, is_gpu))
 
         def end() -> None:
             wait()
             ended.close()
-            recorded.stop()
 
         recorded = profile(activities=activities, profile_memory=True)
         subject.run(calls, begin, end)
@@ -140,14 +140,13 @@ def _learn(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     online, _ = parts.make_online(config, facts)
     learner = parts.make_learner(config, online)
     staging = staged(config, facts, online.weights.device)
-    work = count_update(learner, staging)
+    # Counted on another: a compiler leaves alone for good what it first sees under a counter.
+    eager = parts.make_learner(config.replace(capture="eager"), parts.make_online(config, facts)[0])
+    work = count_update(eager, staging)
     learner.prepare(staging.device)
 
     device = online.weights.device
-    # A compiled graph does the counted work too, but nobody can see it in there.
-    yield _repeated(
-        lambda: _drop(learner.update(staging.device)), device, work if work.flops else None
-    )
+    yield _repeated(lambda: _drop(learner.update(staging.device)), device, work)
 
 
 @contextlib.contextmanager
