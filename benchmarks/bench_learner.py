@@ -53,7 +53,7 @@ def measure_update(config: Config, captures: tuple[str, ...], effort: Effort) ->
     return [
         Figure(
             "learner", "learner_updates_per_second",
-            Rate(sorted(seen)[len(seen) // 2], min(seen), max(seen), len(seen)),
+            Rate.over(seen, len(seen)),
             {"program": name, "batch_size": config.batch_size},
         )
         for name, seen in rates.items()

@@ -256,3 +256,5 @@ def test_a_finished_episode_may_allow_nothing(mode):
     stream = EnvStream(SyncVectorEnv([lambda: Over(0, 2)], autoreset_mode=mode))
     stream.start(seed=0)
     act(stream, 9)
+    assert stream.mask is not None
+    assert stream.mask.any(1).all()  # where nothing is left to take, nothing is forbidden

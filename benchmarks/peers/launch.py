@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fastdqn
+from fastdqn.record.folder import processor
 from fastdqn.timing import usable_cores
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
@@ -80,7 +81,7 @@ def measure(
 
 def machine() -> dict[str, Any]:
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
@@ -118,11 +119,3 @@ def _run(words: list[str], told: str | None, settings: dict[str, str]) -> str:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise LaunchError(said[-1])
     return done.stdout
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.partition(":")[2].strip() for line in file if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor()

@@ -37,14 +37,19 @@ def measure_against_sb3(
         theirs.append(run_peer())
     of = {"samples_per_step": float(config.batch_size / config.train_frequency)}
     return [
-        Figure("train", "train_steps_per_second", _rate(ours), {"program": "fastdqn", **of}),
-        Figure("train", "train_steps_per_second", _rate(theirs), {"program": "sb3", **of}),
+        Figure(
+            "train",
+            "train_steps_per_second",
+            Rate.over(ours, len(ours)),
+            {"program": "fastdqn", **of},
+        ),
+        Figure(
+            "train",
+            "train_steps_per_second",
+            Rate.over(theirs, len(theirs)),
+            {"program": "sb3", **of},
+        ),
     ]
-
-
-def _rate(rates: list[float]) -> Rate:
-    rates = sorted(rates)
-    return Rate(rates[len(rates) // 2], rates[0], rates[-1], len(rates))
 
 
 def _sb3_runner(config: Config, effort: Effort, clock: Clock) -> Callable[[], float]:

@@ -102,6 +102,4 @@ def by_device_events(update: Callable[[], None], device: torch.device, effort: E
         last.record(stream)
         last.synchronize()
         rates.append(1e3 * _BETWEEN_EVENTS / first.elapsed_time(last))
-    rates.sort()
-    calls = _BETWEEN_EVENTS * effort.repeats
-    return Rate(rates[len(rates) // 2], rates[0], rates[-1], calls)
+    return Rate.over(rates, _BETWEEN_EVENTS * effort.repeats)

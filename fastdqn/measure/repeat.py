@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,11 @@ class Rate(NamedTuple):
     least: float
     most: float
     calls: int
+
+    @staticmethod
+    def over(rates: Sequence[float], calls: int) -> "Rate":
+        """Of the rates of several repeats, which made so many calls in all."""
+        return Rate(statistics.median(rates), min(rates), max(rates), calls)
 
     def scaled(self, factor: float) -> "Rate":
         """The same in another unit: of items, where a call handles `factor` of them."""
@@ -59,7 +64,7 @@ def repeat(
                 break
         finish()
         rates.append(things / (clock() - began))
-    return Rate(statistics.median(rates), min(rates), max(rates), calls)
+    return Rate.over(rates, calls)
 
 
 def _burn_in(call, seconds: float, clock: Clock, finish) -> int:

@@ -102,8 +102,7 @@ def measure_training(
         local.train(session.run)
         laps = session.run.laps
         steps = session.run.progress.steps - budget.warm_up_steps
-        rates = sorted(budget.rates)
-        rate = Rate(rates[len(rates) // 2], rates[0], rates[-1], steps)
+        rate = Rate.over(budget.rates, steps)
         of = {
             "num_envs": config.num_envs, "batch_size": config.batch_size,
             "samples_per_step": float(config.batch_size / config.train_frequency),
