@@ -255,6 +255,11 @@ def test_a_finished_episode_may_allow_nothing(mode):
 
     stream = EnvStream(SyncVectorEnv([lambda: Over(0, 2)], autoreset_mode=mode))
     stream.start(seed=0)
-    act(stream, 9)
+    act(stream, 1)
     assert stream.mask is not None
-    assert stream.mask.any(1).all()  # where nothing is left to take, nothing is forbidden
+    stream.send(stream.mask.argmax(1))
+    step = stream.recv()
+    assert step.terminated.all()
+    assert step.next_mask is not None
+    assert step.next_mask.all()  # where nothing is left to take, nothing is forbidden
+    act(stream, 7)
