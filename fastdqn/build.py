@@ -33,7 +33,7 @@ from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.record.weights import save_weights
 from fastdqn.resolve import resolve
-from fastdqn.schedules import Budget, EpisodicEpsilon, LadderEpsilon, LinearEpsilon
+from fastdqn.schedules import Budget, EpisodicEpsilon, LadderEpsilon, Linear
 from fastdqn.seeds import CONFIRM, EVAL, TRAIN, env_seed
 from fastdqn.session import Evaluations, Session
 from fastdqn.timing import Laps, process_age
@@ -219,10 +219,11 @@ def _make_epsilon(config: Config):
     if config.exploration == "ladder":
         return LadderEpsilon(config.ladder_epsilon, config.ladder_alpha, config.num_envs)
     first, last = config.exploration_initial_eps, config.exploration_final_eps
+    assert first is not None and last is not None
     if config.exploration_decay is not None:
         return EpisodicEpsilon(first, last, config.exploration_decay)
     assert config.total_timesteps is not None
-    return LinearEpsilon(first, last, round(config.exploration_fraction * config.total_timesteps))
+    return Linear(first, last, round(config.exploration_fraction * config.total_timesteps))
 
 
 def _make_cadence(config: Config) -> Cadence:

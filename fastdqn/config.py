@@ -66,6 +66,40 @@ class Config:
     """Double DQN: the online network selects the action that the target network evaluates."""
     dueling: bool = True
     """Dueling head: state value plus centred advantages."""
+    munchausen: bool = False
+    """Soft policy and its log-probability as a bonus, in place of --double; not for categorical."""
+    munchausen_alpha: float = 0.9
+    """Share of the bonus."""
+    munchausen_temperature: float = 0.03
+    """Of the soft policy, in the units of values."""
+    munchausen_floor: float = -1.0
+    """The scaled log-probability is cut off below this."""
+    value: Literal["scalar", "categorical", "quantile", "implicit-quantile"] = "scalar"
+    """What an output means: expected return, atoms (C51), quantiles (QR-DQN), or IQN's."""
+    num_atoms: int = 51
+    """Of categorical values, from v_min to v_max."""
+    v_min: float = -10.0
+    """Least discounted return that categorical values can tell."""
+    v_max: float = 10.0
+    """Largest discounted return that categorical values can tell."""
+    num_quantiles: int = 32
+    """Of quantile values."""
+    num_fractions: int = 8
+    """Of implicit quantiles: samples of the prediction (N)."""
+    num_target_fractions: int = 8
+    """Of implicit quantiles: samples of the target (N')."""
+    num_policy_fractions: int = 32
+    """Of implicit quantiles: samples that say which action is best (K)."""
+    noisy: bool = False
+    """Noisy layers after the first hidden one explore, by learned noise, in place of epsilon."""
+    noisy_sigma: float = 0.5
+    """Initial deviation of noisy layers, by the square root of their inputs."""
+    prioritized: bool = False
+    """Draw transitions by their last error (PER), not uniformly."""
+    priority_exponent: float = 0.5
+    """How much priorities count: 0 draws uniformly."""
+    importance_exponent: float = 0.4
+    """How much of that bias weights undo at first; it rises to 1 over total_timesteps."""
     hidden_sizes: tuple[int, ...] = (120, 84)
     """Units of each hidden layer."""
     normalize_observation: bool = False
@@ -79,10 +113,10 @@ class Config:
     """Of the ladder: lane i explores with ladder_epsilon^(1 + ladder_alpha i/(num_envs - 1))."""
     ladder_alpha: float = 7.0
     """Of the ladder: how much less the last lane explores than the first."""
-    exploration_initial_eps: float = 1.0
-    """Chance of a random action at first."""
-    exploration_final_eps: float = 0.05
-    """Chance of a random action in the end."""
+    exploration_initial_eps: float | None = None
+    """Chance of a random action at first; None: 1, with --noisy the final one."""
+    exploration_final_eps: float | None = None
+    """Chance of a random action in the end; None: 0.05, with --noisy 0."""
     exploration_fraction: float = 0.2
     """Share of total_timesteps over which it falls, in a straight line."""
     exploration_decay: float | None = None

@@ -2,35 +2,51 @@
 
 import copy
 import math
+import types
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from fastdqn import values
 from fastdqn.acting import EnvFacts, ObsStatistics, ReturnStatistics
 from fastdqn.config import Config
 from fastdqn.engine.normalize import Normalizer
 from fastdqn.learning.adam import FusedAdam, PlainAdam
-from fastdqn.learning.backup import DoubleBackup, MaxBackup
+from fastdqn.learning.backup import Backup, DoubleBackup, MaxBackup
 from fastdqn.learning.capture import compiled, eager
+from fastdqn.learning.draws import Draws, LaneNoise, NoNoise
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.learner import Learner
+from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import (
     MLP,
+    Affine,
     DuelingHead,
+    Outputs,
     PlainHead,
     QNetwork,
     Statistics,
     count_features,
 )
+from fastdqn.learning.noisy import NoisyLayers, noise_size
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.target import HardCopy, PolyakAverage
-from fastdqn.learning.value import ScalarValue, Value, huber, squared_error
+from fastdqn.learning.value import Value
 from fastdqn.record.weights import assign_weights, load_weights
-from fastdqn.replay import Replay, Ring, RowStore, UniformSampler, rows_per_lane
+from fastdqn.replay import (
+    PrioritizedSampler,
+    Replay,
+    Ring,
+    RowStore,
+    Sampler,
+    UniformSampler,
+    rows_per_lane,
+)
 from fastdqn.rng import derive
-from fastdqn.seeds import EXPLORE, SAMPLE, WEIGHTS
+from fastdqn.schedules import Linear
+from fastdqn.seeds import DRAWS, EXPLORE, NOISE, SAMPLE, WEIGHTS
 
 
 def make_replay(config: Config, facts: EnvFacts) -> Replay:
@@ -40,7 +56,7 @@ def make_replay(config: Config, facts: EnvFacts) -> Replay:
     return Replay(
         Ring(n, rows),
         RowStore(n, rows, facts.obs_shape, facts.obs_dtype),
-        UniformSampler(derive(config.seed, SAMPLE)),
+        make_sampler(config, n * rows),
         masks=RowStore(n, rows, (facts.num_actions,), np.bool_) if facts.has_masks else None,
         n_steps=config.n_steps,
         gamma=config.gamma,
@@ -55,15 +71,39 @@ def make_learner(config: Config, online: FlatParameters) -> Learner:
         "eager": (FusedAdam, eager),
         "compile": (PlainAdam, compiled),
     }[config.capture]
+    backup = make_backup(config)
     return Learner(
         online,
-        ScalarValue(huber if config.loss == "huber" else squared_error),
-        DoubleBackup() if config.double else MaxBackup(),
+        values.make_value(config, online.weights.device),
+        backup,
+        Draws(
+            config.batch_size, noise_size(online.module), values.num_fractions(config, backup),
+            online.weights.device, derive(config.seed, DRAWS),
+        ),
         optimizer(online.weights, online.gradient, config.learning_rate),
         HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau),
         config.max_grad_norm,
         capture,
     )
+
+
+def make_backup(config: Config) -> Backup:
+    """How the target looks at the next state; Munchausen's way replaces both others."""
+    if config.munchausen:
+        return MunchausenBackup(
+            config.munchausen_alpha, config.munchausen_temperature, config.munchausen_floor
+        )
+    return DoubleBackup() if config.double else MaxBackup()
+
+
+def make_sampler(config: Config, num_slots: int) -> Sampler:
+    """What chooses the rows of a batch."""
+    seed = derive(config.seed, SAMPLE)
+    if not config.prioritized:
+        return UniformSampler(seed)
+    assert config.total_timesteps is not None
+    rises = Linear(config.importance_exponent, 1.0, config.total_timesteps)
+    return PrioritizedSampler(num_slots, config.priority_exponent, rises, seed)
 
 
 def make_online(
@@ -82,9 +122,11 @@ def make_online(
 
 def make_policy(config: Config, online: FlatParameters, value: Value, facts: EnvFacts) -> Policy:
     """What acts with the online network's weights."""
+    device, size = online.weights.device, noise_size(online.module)
     return Policy(
-        online.eval_alias(), value, online.weights.device, facts.obs_shape, facts.num_actions,
+        online.eval_alias(), value, device, facts.obs_shape, facts.num_actions,
         seed=derive(config.seed, EXPLORE),
+        noise=LaneNoise(size, device, derive(config.seed, NOISE)) if size else NoNoise(),
     )  # fmt: skip
 
 
@@ -112,6 +154,9 @@ def describe_network(config: Config, facts: EnvFacts, torso: nn.Module | None = 
         "num_actions": facts.num_actions,
         "hidden_sizes": list(config.hidden_sizes),
         "dueling": config.dueling,
+        "noisy": config.noisy,
+        "noisy_sigma": config.noisy_sigma,
+        **{name: getattr(config, name) for name in values.OPTIONS},
         "torso": "mlp" if torso is None else "custom",
         "normalize_observation": config.normalize_observation,
         "normalize_reward": config.normalize_reward,
@@ -120,20 +165,29 @@ def describe_network(config: Config, facts: EnvFacts, torso: nn.Module | None = 
 
 def make_network(description: dict, torso: nn.Module | None = None) -> QNetwork:
     """Build the network of a description. Raises ValueError where its torso is missing."""
-    shape = tuple(description["obs_shape"])
+    shape, sizes = tuple(description["obs_shape"]), tuple(description["hidden_sizes"])
+    # Noise is for the layers behind the first: what an observation is, is no matter of exploring.
+    shared = sizes[:1] if description["noisy"] else sizes
     if torso is None:
         if description["torso"] != "mlp":
             raise ValueError(
                 "these weights belong to a torso of your own: fastdqn.load_policy(run, torso=...)"
             )
-        torso = MLP(math.prod(shape), tuple(description["hidden_sizes"]))
+        torso, sizes = MLP(math.prod(shape), shared), sizes[len(shared) :]
     else:
+        sizes = ()
         torso = copy.deepcopy(torso)  # its parameters become views of the flat tensor
-    head = DuelingHead if description["dueling"] else PlainHead
+    features, options = count_features(torso, shape), types.SimpleNamespace(**description)
+    head = (DuelingHead if options.dueling else PlainHead)(
+        features,
+        Outputs(options.num_actions, values.outputs_per_action(options)),
+        NoisyLayers(options.noisy_sigma) if options.noisy else Affine,
+        sizes,
+    )
     of_obs, of_returns = description["normalize_observation"], description["normalize_reward"]
     return QNetwork(
         torso,
-        head(count_features(torso, shape), description["num_actions"]),
+        values.wrap_head(options, features, head),
         description["obs_scale"],
         Statistics(shape, of_obs, of_returns) if of_obs or of_returns else None,
     )
@@ -152,7 +206,7 @@ def load_policy(path: Path, torso: nn.Module | None = None) -> tuple[Policy, dic
             assign_weights(path, make_network(description), arrays)
     network = make_network(description, torso).eval().requires_grad_(False)
     assign_weights(path, network, arrays)
-    value = ScalarValue(squared_error)
+    value = values.make_value(types.SimpleNamespace(**description), torch.device("cpu"))
     shape = tuple(description["obs_shape"])
     policy = Policy(network, value, torch.device("cpu"), shape, description["num_actions"])
     return policy, description

@@ -6,6 +6,7 @@ import torch
 
 from fastdqn.acting import EnvFacts, look
 from fastdqn.checks import network_weights, recipe
+from fastdqn.combinations import epsilons
 from fastdqn.config import Config
 from fastdqn.record.folder import default_run_dir
 from fastdqn.timing import usable_cores
@@ -30,7 +31,10 @@ def resolve(config: Config, weights: int, limit: int | None, vectorization: str)
         device = "cuda" if large and torch.cuda.is_available() else "cpu"
     threads = usable_cores() if large and device == "cpu" else 1
     tensorboard = importlib.util.find_spec("tensorboard") is not None
+    initial, final = epsilons(config)
     return config.replace(
+        exploration_initial_eps=initial,
+        exploration_final_eps=final,
         vectorization=vectorization,
         device=device,
         threads=config.threads or threads,

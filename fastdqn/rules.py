@@ -1,11 +1,12 @@
-"""Rules: what values the options of a run may have, each alone and together."""
+"""Rules: what values the options of a run may have, each alone."""
 
 import math
 import types
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, get_args, get_origin
+
+from fastdqn.combinations import conflicts
 
 
 def type_problems(values: dict[str, Any], hints: dict[str, Any]) -> list[str]:
@@ -21,7 +22,7 @@ def limit_problems(values: dict[str, Any]) -> list[str]:
     """A line for every value beyond its limits, and for every contradiction between others."""
     beyond = {name: _beyond(name, values[name], limit) for name, limit in _LIMITS.items()}
     lines = [line for line in beyond.values() if line]
-    for names, broken, line in _conflicts(types.SimpleNamespace(**values)):
+    for names, broken, line in conflicts(types.SimpleNamespace(**values)):
         if broken and not any(beyond.get(name) for name in names.split()):
             lines.append(line)
     return lines
@@ -71,6 +72,19 @@ _LIMITS = {
     "gamma": _SHARE,
     "n_steps": Limit(1, 1 << 16),
     "max_grad_norm": _POSITIVE,
+    "munchausen_alpha": _SHARE,
+    "munchausen_temperature": _POSITIVE,
+    "munchausen_floor": Limit(-1e9, 0),
+    "num_atoms": Limit(2, 1 << 16),
+    "v_min": Limit(-1e30, 1e30),
+    "v_max": Limit(-1e30, 1e30),
+    "num_quantiles": Limit(1, 1 << 16),
+    "num_fractions": Limit(1, 1 << 16),
+    "num_target_fractions": Limit(1, 1 << 16),
+    "num_policy_fractions": Limit(1, 1 << 16),
+    "noisy_sigma": Limit(0, 1e6),
+    "priority_exponent": Limit(0, 4),
+    "importance_exponent": _SHARE,
     "hidden_sizes": Limit(1, 1 << 20),
     "ladder_epsilon": _SHARE,
     "ladder_alpha": Limit(0, 1e6),
@@ -105,87 +119,6 @@ def _beyond(name: str, value: Any, limit: Limit) -> str | None:
         if not limit.holds(number):
             return f"{name} is {_short(number)}: it must be {limit.text}"
     return None
-
-
-def _conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
-    """(names of options, whether they contradict each other, the line that says so)."""
-    steps, episodes = c.total_timesteps, c.total_episodes
-    yield (
-        "total_timesteps total_episodes",
-        steps is None and episodes is None,
-        "total_timesteps and total_episodes are both None: the run would never end; set one",
-    )
-    yield (
-        "total_timesteps exploration_decay",
-        steps is None
-        and episodes is not None
-        and c.exploration_decay is None
-        and c.exploration == "schedule",
-        "exploration_fraction is a share of total_timesteps, which is None: set it, or "
-        "exploration_decay",
-    )
-    yield (
-        "batch_size buffer_size",
-        c.batch_size > c.buffer_size,
-        f"batch_size is {c.batch_size}, buffer_size only {c.buffer_size}: a batch must fit into "
-        "the replay",
-    )
-    yield (
-        "buffer_size num_envs",
-        c.buffer_size < 2 * c.num_envs,
-        f"buffer_size is {c.buffer_size}: {c.num_envs} environments need at least "
-        f"{2 * c.num_envs}, two rows each",
-    )
-    yield (
-        "learning_starts total_timesteps train_frequency",
-        steps is not None
-        and c.train_frequency > 0
-        and steps // c.train_frequency <= min(c.learning_starts, steps) // c.train_frequency,
-        f"learning_starts is {c.learning_starts}, total_timesteps only {steps}: with an update "
-        f"every {c.train_frequency} steps, nothing would be learned",
-    )
-    yield (
-        "env_batch_size num_envs",
-        c.env_batch_size is not None and c.env_batch_size > c.num_envs,
-        f"env_batch_size is {c.env_batch_size}, num_envs only {c.num_envs}: a call cannot wait for "
-        "more environments than there are",
-    )
-    yield (
-        "env_batch_size",
-        c.env_batch_size not in (None, c.num_envs) and c.vectorization not in ("async", "envpool"),
-        f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} answers for all "
-        f"{c.num_envs} environments together; async and envpool may answer for some first",
-    )
-    yield (
-        "exploration_decay",
-        c.exploration == "ladder" and c.exploration_decay is not None,
-        "exploration ladder is constant, and exploration_decay is set: choose one of them",
-    )
-    yield (
-        "num_envs",
-        c.exploration == "ladder" and c.num_envs == 1,
-        f"exploration ladder gives each environment an epsilon of its own, and num_envs is 1: a "
-        f"single one would explore with {c.ladder_epsilon} to the end",
-    )
-    windows = c.num_envs * (c.n_steps - 1)
-    yield (
-        "learning_starts num_envs n_steps",
-        c.learning_starts < windows,
-        f"learning_starts is {c.learning_starts}: {c.num_envs} environments need {windows} steps "
-        f"before every {c.n_steps}-step window can be complete",
-    )
-    yield (
-        "exploration_initial_eps exploration_final_eps",
-        c.exploration_final_eps > c.exploration_initial_eps,
-        f"exploration_final_eps is {c.exploration_final_eps}, above exploration_initial_eps "
-        f"{c.exploration_initial_eps}: exploration only falls",
-    )
-    yield (
-        "stop_at_return eval_frequency",
-        c.stop_at_return is not None and c.eval_frequency == 0,
-        "stop_at_return is decided by evaluations, and eval_frequency is 0: set that, or "
-        "stop_at_return to None",
-    )
 
 
 def _is_instance(value, hint) -> bool:

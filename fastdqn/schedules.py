@@ -45,14 +45,14 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class LinearEpsilon:
+class Linear:
     """From initial to final in a straight line over the first over_steps steps, then constant."""
 
     initial: float
     final: float
     over_steps: int
 
-    def __call__(self, steps: int, episodes: int) -> float:
+    def __call__(self, steps: int, episodes: int = 0) -> float:
         if steps >= self.over_steps:
             return self.final
         return self.initial + (self.final - self.initial) * (steps / self.over_steps)

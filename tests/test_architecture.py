@@ -23,7 +23,8 @@ ROOMS: dict[str, set[str]] = {
     "engine": {"numpy", "acting", "learning", "plain", "replay", "schedules", "timing"},
     "record": {"numpy", "torch", "safetensors", "rich", "tensorboard", "config", "plain"},
     "config": {"rules"},
-    "rules": set(),
+    "rules": {"combinations"},
+    "combinations": set(),
     "presets": {"config"},
     "options": {"tyro", "config", "rules"},
     "rng": {"numpy", "kernels"},
@@ -34,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "schedules": {"numpy"},
     "timing": set(),
     "checks": {"torch", "acting", "record", "replay", "config", "memory", "presets"},
-    "resolve": {"torch", "acting", "checks", "config", "record", "timing"},
+    "resolve": {"torch", "acting", "checks", "combinations", "config", "record", "timing"},
     "seeds": {"rng"},
     "build": {
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record", "checks",
@@ -42,8 +43,9 @@ ROOMS: dict[str, set[str]] = {
     },
     "parts": {
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
-        "seeds",
+        "schedules", "seeds", "values",
     },
+    "values": {"torch", "learning"},
     "session": {
         "acting", "engine", "learning", "record", "config", "seeds", "signals", "timing",
     },

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdqn.schedules import Budget, EpisodicEpsilon, LinearEpsilon, ticks
+from fastdqn.schedules import Budget, EpisodicEpsilon, Linear, ticks
 
 counts = st.integers(0, 10**12)
 periods = st.one_of(
@@ -51,14 +51,14 @@ def test_the_rate_of_ticks_does_not_depend_on_the_number_of_environments(num_env
 
 
 def test_linear_epsilon_begins_at_initial_is_halfway_in_the_middle_and_stays_at_final():
-    epsilon = LinearEpsilon(1.0, 0.1, 1000)
+    epsilon = Linear(1.0, 0.1, 1000)
     assert epsilon(0, 0) == 1.0
     assert epsilon(500, 99) == pytest.approx(0.55)
     assert [epsilon(steps, 0) for steps in (1000, 1001, 10**9)] == [0.1] * 3
 
 
 def test_linear_epsilon_over_no_steps_is_final_at_once():
-    assert LinearEpsilon(1.0, 0.1, 0)(0, 0) == 0.1
+    assert Linear(1.0, 0.1, 0)(0, 0) == 0.1
 
 
 def test_episodic_epsilon_is_multiplied_for_each_episode_until_final():
@@ -69,7 +69,7 @@ def test_episodic_epsilon_is_multiplied_for_each_episode_until_final():
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 10**6), counts)
 def test_linear_epsilon_never_leaves_its_ends(initial, final, over_steps, steps):
-    value = LinearEpsilon(initial, final, over_steps)(steps, 0)
+    value = Linear(initial, final, over_steps)(steps, 0)
     assert min(initial, final) - 1e-12 <= value <= max(initial, final) + 1e-12
 
 

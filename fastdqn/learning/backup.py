@@ -8,20 +8,22 @@ from torch import Tensor
 
 
 class Queries(NamedTuple):
-    """What a backup may ask for; whatever costs a forward pass is a call.
+    """What a backup may ask for; whatever costs a computation is a call.
 
-    target_next  [B, A] values of the target network at next_obs
+    target_next  gives [B, A], values of the target network at next_obs
     online_next  gives [B, A], the online network at next_obs
     target_obs   gives [B, A], the target network at obs
     action       [B] int64, taken at obs
     next_mask    [B, A] bool, the actions allowed at next_obs, or None: all
+    mask         [B, A] bool, the actions allowed at obs, or None: all
     """
 
-    target_next: Tensor
+    target_next: Callable[[], Tensor]
     online_next: Callable[[], Tensor]
     target_obs: Callable[[], Tensor]
     action: Tensor
     next_mask: Tensor | None
+    mask: Tensor | None
 
 
 class Bootstrap(NamedTuple):
@@ -38,14 +40,22 @@ class Bootstrap(NamedTuple):
 
 
 class Backup(Protocol):
+    """Says beforehand which queries it makes, so that no random number is drawn for others."""
+
+    asks_target_next: bool
+    asks_online_next: bool
+    asks_target_obs: bool
+
     def __call__(self, queries: Queries) -> Bootstrap: ...
 
 
 class MaxBackup:
     """The target network selects and evaluates: Q-learning (Mnih et al. 2015)."""
 
+    asks_target_next, asks_online_next, asks_target_obs = True, False, False
+
     def __call__(self, queries: Queries) -> Bootstrap:
-        return Bootstrap(_one_hot_argmax(queries.target_next, queries.next_mask))
+        return Bootstrap(_one_hot_argmax(queries.target_next(), queries.next_mask))
 
 
 class DoubleBackup:
@@ -53,6 +63,8 @@ class DoubleBackup:
 
     van Hasselt et al. 2016 (arXiv 1509.06461), equation 4.
     """
+
+    asks_target_next, asks_online_next, asks_target_obs = False, True, False
 
     def __call__(self, queries: Queries) -> Bootstrap:
         return Bootstrap(_one_hot_argmax(queries.online_next(), queries.next_mask))

@@ -8,11 +8,12 @@ from torch import Tensor
 from fastdqn.learning.adam import Adam
 from fastdqn.learning.backup import Backup, Queries
 from fastdqn.learning.capture import Capture, eager
+from fastdqn.learning.draws import Draws
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.staging import from_host, to_host
 from fastdqn.learning.target import TargetFollower
 from fastdqn.learning.value import Value
-from fastdqn.plain import State, take, take_count
+from fastdqn.plain import State, take, take_count, take_state
 from fastdqn.replay.batch import Batch
 
 
@@ -32,6 +33,7 @@ class Learner:
 
     online      flattened network in train mode; its target is made here, equal at first
     value       what an output means; backup  which actions the target looks at
+    draws       the random inputs of each update, fresh for every one
     optimizer   over online's flat tensors; max_grad_norm  global-norm clip, None: no clip
     target_follower  hard copy or Polyak, by the count of updates
     capture     runs the pieces of an update, see capture.py
@@ -44,13 +46,14 @@ class Learner:
         online: FlatParameters,
         value: Value,
         backup: Backup,
+        draws: Draws,
         optimizer: Adam,
         target_follower: TargetFollower,
         max_grad_norm: float | None,
         capture: Capture = eager,
     ):
         self.online, self.target = online, online.frozen_twin()
-        self.value, self.backup, self.optimizer = value, backup, optimizer
+        self.value, self.backup, self.draws, self.optimizer = value, backup, draws, optimizer
         self.max_grad_norm, self.target_follower = max_grad_norm, target_follower
         self.updates = 0
         self._loss_total = torch.zeros((), device=online.weights.device)
@@ -75,6 +78,7 @@ class Learner:
 
     def update(self, batch: Batch) -> Tensor:
         """Take one gradient step on a device batch; returns the priorities [B] of its samples."""
+        self.draws.refresh()
         priority = self._step(batch)
         self.updates += 1
         self.target_follower.follow(self.updates, self.online, self.target)
@@ -102,12 +106,14 @@ class Learner:
         return {
             "updates": self.updates,
             "reported": self._reported,
+            "draws": self.draws.state(),
             **{name: to_host(tensor) for name, tensor in self._tensors().items()},
         }
 
     def load_state(self, state: State) -> None:
         """Go on from a state. Raises StateError."""
         self.updates, self._reported = take_count(state, "updates"), take_count(state, "reported")
+        self.draws.load_state(take_state(state, "draws"))
         taken = take(state, "taken")
         self._taken = torch.zeros(getattr(taken, "shape", ()), device=self._taken.device)
         for name, tensor in self._tensors().items():
@@ -131,10 +137,11 @@ class Learner:
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean weighted loss, with its graph, and priorities [B]."""
-        output = self.online.module(batch.obs)
+        draw = self.draws.passes.online_obs
+        output = self.online.module(batch.obs, draw)
         with torch.no_grad():
             target = self._target(batch)
-        loss, priority, taken = self.value.loss(output, batch.action, target)
+        loss, priority, taken = self.value.loss(output, batch.action, target, draw)
         mean_loss = torch.dot(loss, batch.weight) * (1.0 / len(loss))
         self._loss_total += mean_loss.detach()
         self._taken = taken.detach()
@@ -147,14 +154,16 @@ class Learner:
 
     def _target(self, batch: Batch) -> Tensor:
         value, online, target = self.value, self.online.module, self.target.module
-        next_output = target(batch.next_obs)
+        draws = self.draws.passes
+        next_output = target(batch.next_obs, draws.target_next)
         bootstrap = self.backup(
             Queries(
-                target_next=value.expected(next_output),
-                online_next=lambda: value.expected(online(batch.next_obs)),
-                target_obs=lambda: value.expected(target(batch.obs)),
+                target_next=lambda: value.expected(next_output),
+                online_next=lambda: value.expected(online(batch.next_obs, draws.online_next)),
+                target_obs=lambda: value.expected(target(batch.obs, draws.target_obs)),
                 action=batch.action,
                 next_mask=batch.next_mask,
+                mask=batch.mask,
             )
         )
         return value.target(next_output, bootstrap, batch.reward, batch.discount)

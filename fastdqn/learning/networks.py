@@ -2,12 +2,16 @@
 
 import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from fastdqn.learning.draws import MEANS, Draw
+
+# Units in and out, to a module that takes (x [B, *, in], noise or None).
 LayerConstructor = Callable[[int, int], nn.Module]
-
 # Deviations from the mean that a normalised number may have: Stable-Baselines3's clip_obs.
 _FARTHEST = 10.0
 
@@ -27,36 +31,91 @@ class MLP(nn.Module):
         return self.layers(obs.reshape(len(obs), -1))
 
 
-class PlainHead(nn.Module):
-    """One linear layer: features [B, F] to values [B, A]."""
+class Affine(nn.Module):
+    """nn.Linear, called as noisy layers are: the noise means nothing to it."""
 
-    def __init__(self, num_features: int, num_actions: int, layer: LayerConstructor = nn.Linear):
+    def __init__(self, fan_in: int, fan_out: int):
         super().__init__()
-        self.values = layer(num_features, num_actions)
+        layer = nn.Linear(fan_in, fan_out)
+        self.weight, self.bias = layer.weight, layer.bias
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.values(features)
+    def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+class Outputs(NamedTuple):
+    """What a head gives: num_actions A, and for each of them per_action Z numbers, or one."""
+
+    num_actions: int
+    per_action: int | None = None
+
+    def shaped(self, of_action: int) -> nn.Module:
+        """Brings a layer's numbers into their form: [*, of_action], or [*, Z, of_action]."""
+        if self.per_action is None:
+            return nn.Identity()
+        return nn.Unflatten(-1, (self.per_action, of_action))
+
+
+class PlainHead(nn.Module):
+    """Hidden layers with ReLU and a last one: features [B, *, F] to [B, *, A] or [B, *, Z, A]."""
+
+    def __init__(
+        self,
+        num_features: int,
+        outputs: Outputs,
+        layer: LayerConstructor = Affine,
+        hidden_sizes: tuple[int, ...] = (),
+    ):
+        super().__init__()
+        self.hidden, num_features = _hidden_layers(num_features, hidden_sizes, layer)
+        self.values = layer(num_features, outputs.num_actions * (outputs.per_action or 1))
+        self.shape = outputs.shaped(outputs.num_actions)
+
+    def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
+        for layer in self.hidden:
+            features = functional.relu(layer(features, draw.noise))
+        return self.shape(self.values(features, draw.noise))
 
 
 class DuelingHead(nn.Module):
-    """Q = V + A - mean(A), both streams in one matrix product: [B, F] to [B, A].
+    """Q = V + A - mean(A), both streams in one matrix product, for each of Z numbers alike.
 
     The sum is linear in the streams, so it is one more product, with a constant matrix: two
-    operations forward and two back, where slices, a mean and two sums are eight.
-    Wang et al. 2016 (arXiv 1511.06581), equation 9.
+    operations forward and two back, where slices, a mean and two sums are eight. Shapes are
+    those of PlainHead. Wang et al. 2016 (arXiv 1511.06581), equation 9.
     """
 
     combine: Tensor  # [1 + A, A]: ones over the centring matrix
 
-    def __init__(self, num_features: int, num_actions: int, layer: LayerConstructor = nn.Linear):
+    def __init__(
+        self,
+        num_features: int,
+        outputs: Outputs,
+        layer: LayerConstructor = Affine,
+        hidden_sizes: tuple[int, ...] = (),
+    ):
         super().__init__()
-        self.streams = layer(num_features, 1 + num_actions)
+        num_actions = outputs.num_actions
+        self.hidden, num_features = _hidden_layers(num_features, hidden_sizes, layer)
+        self.streams = layer(num_features, (1 + num_actions) * (outputs.per_action or 1))
+        self.shape = outputs.shaped(1 + num_actions)
         centre = torch.eye(num_actions) - 1.0 / num_actions
         combine = torch.cat((torch.ones(1, num_actions), centre))
         self.register_buffer("combine", combine, persistent=False)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.streams(features) @ self.combine  # [B, 1 + A] to [B, A]
+    def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
+        for layer in self.hidden:
+            features = functional.relu(layer(features, draw.noise))
+        # [*, 1 + A] to [*, A]
+        return self.shape(self.streams(features, draw.noise)) @ self.combine
+
+
+def _hidden_layers(
+    num_features: int, hidden_sizes: tuple[int, ...], layer: LayerConstructor
+) -> tuple[nn.ModuleList, int]:
+    """The layers, and the number of features that the last one gives."""
+    sizes = (num_features, *hidden_sizes)
+    return nn.ModuleList(layer(*pair) for pair in itertools.pairwise(sizes)), sizes[-1]
 
 
 class Statistics(nn.Module):
@@ -86,7 +145,7 @@ class Statistics(nn.Module):
 class QNetwork(nn.Module):
     """torso and head behind the scaling of stored observations.
 
-    torso  [B, *] float32 to features [B, F]; head  [B, F] to one output per action
+    torso  [B, *] float32 to features [B, F]; head  [B, F] and a Draw to outputs per action
     obs_scale   factor from the stored to the float observation (1/255 for bytes)
     statistics  normalise observations in place of the factor, where they have any of them
     """
@@ -103,13 +162,13 @@ class QNetwork(nn.Module):
         self.statistics = statistics
         self._normalizes = hasattr(statistics, "obs_mean")
 
-    def forward(self, obs: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, draw: Draw = MEANS) -> Tensor:
         obs = obs.to(torch.float32)
         if self._normalizes and self.statistics is not None:
             obs = self.statistics(obs)
         elif self.obs_scale != 1.0:
             obs = obs * self.obs_scale
-        return self.head(self.torso(obs))
+        return self.head(self.torso(obs), draw)
 
 
 def count_features(torso: nn.Module, obs_shape: tuple[int, ...]) -> int:

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from fastdqn.kernels import kernel
+from fastdqn.learning.draws import MEANS, Draw, LaneNoise, NoNoise
 from fastdqn.learning.value import Value
-from fastdqn.plain import State, take_array
+from fastdqn.plain import State, take_array, take_state
 from fastdqn.rng import below, seed_state, uniform
 
 
@@ -15,6 +16,7 @@ class Policy:
 
     network  in eval mode; shares memory with the learner's weights, so it is never stale
     value    what the network's output means
+    noise    gives the random inputs of act(), which explores by them; greedy actions have none
     """
 
     def __init__(
@@ -25,8 +27,10 @@ class Policy:
         obs_shape: tuple[int, ...],
         num_actions: int,
         seed: int = 0,
+        noise: LaneNoise | NoNoise | None = None,
     ):
         self.network, self.value, self.device = network, value, device
+        self._noise = noise or NoNoise()
         self.obs_shape, self.num_actions = obs_shape, num_actions
         self.rng = seed_state(seed)
         _explore(self.rng, np.empty(0), num_actions, np.empty(0, np.int64))
@@ -43,8 +47,11 @@ class Policy:
                 f"observations have shape {np.shape(obs)}, {('N', *self.obs_shape)} expected: "
                 "obs[None] makes a batch of one, ObsReader(space) reads other spaces than Box"
             )
+        return self._best(obs, mask, MEANS)
+
+    def _best(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> np.ndarray:
         with torch.inference_mode():
-            values = self.value.expected(self.network(self._upload(obs)))
+            values = self.value.expected(self.network(self._upload(obs), draw))
             if mask is not None:
                 allowed = self._upload(np.asarray(mask, np.bool_))
                 values = values.masked_fill(~allowed, -torch.inf)
@@ -55,7 +62,7 @@ class Policy:
 
         obs [N, *]; epsilon in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed
         """
-        action = self(obs, mask)
+        action = self._best(obs, mask, self._noise(len(obs)))
         per_lane = np.empty(len(action))
         per_lane[:] = epsilon
         if mask is None:
@@ -65,10 +72,11 @@ class Policy:
         return action
 
     def state(self) -> State:
-        return {"rng": self.rng.copy()}
+        return {"rng": self.rng.copy(), "noise": self._noise.state()}
 
     def load_state(self, state: State) -> None:
         self.rng[:] = take_array(state, "rng", self.rng)
+        self._noise.load_state(take_state(state, "noise"))
 
     def _upload(self, array: np.ndarray) -> torch.Tensor:
         # torch takes neither read-only arrays nor negative strides.

@@ -6,7 +6,7 @@ On the CPU they are the same memory. For a device the host side is pinned and up
 import numpy as np
 import torch
 
-from fastdqn.plain import State, take_array
+from fastdqn.plain import State, StateError, take_array
 from fastdqn.replay.batch import Batch
 
 
@@ -24,6 +24,20 @@ def from_host(state: State, name: str, tensor: torch.Tensor) -> None:
     """Copy a field of a state into a tensor of its shape. Raises StateError."""
     like = np.empty(tuple(tensor.shape), np.float32)
     tensor.copy_(torch.from_numpy(take_array(state, name, like)))
+
+
+def generator_state(generator: torch.Generator) -> np.ndarray:
+    """The state of a torch generator as bytes [S] uint8."""
+    return np.array(generator.get_state().numpy())
+
+
+def load_generator(state: State, name: str, generator: torch.Generator) -> None:
+    """Go on from bytes that generator_state() gave. Raises StateError."""
+    given = take_array(state, name, generator_state(generator))
+    try:
+        generator.set_state(torch.from_numpy(given))
+    except RuntimeError as error:
+        raise StateError(f"{name} is no state of a generator: {error}") from None
 
 
 class Staging:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastdqn.learning.backup import Bootstrap
+from fastdqn.learning.draws import Draw
 
 ElementLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -31,8 +32,11 @@ class Value(Protocol):
         """What the value of the action taken should become: [B, ...]."""
         ...
 
-    def loss(self, output: Tensor, action: Tensor, target: Tensor) -> SampleLoss:
-        """Compare the online output at the action taken [B] with the target."""
+    def loss(self, output: Tensor, action: Tensor, target: Tensor, draw: Draw) -> SampleLoss:
+        """Compare the online output at the action taken [B] with the target.
+
+        draw  the random inputs of the pass that gave the output
+        """
         ...
 
 
@@ -55,10 +59,16 @@ class ScalarValue:
             reward = reward + bootstrap.bonus
         return torch.addcmul(reward, discount, next_value)
 
-    def loss(self, output: Tensor, action: Tensor, target: Tensor) -> SampleLoss:
+    def loss(self, output: Tensor, action: Tensor, target: Tensor, draw: Draw) -> SampleLoss:
         taken = output.gather(1, action.unsqueeze(1)).squeeze(1)  # [B]
         priority = (target - taken.detach()).abs()
         return SampleLoss(self._element_loss(taken, target), priority, taken)
+
+
+def of_action(output: Tensor, action: Tensor) -> Tensor:
+    """The numbers [B, Z] that output [B, Z, A] has for the action [B] int64."""
+    index = action.reshape(-1, 1, 1).expand(-1, output.shape[1], 1)
+    return output.gather(2, index).squeeze(2)
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:

@@ -19,10 +19,25 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 < value < 1 << 32
 
 
+def _is_small(value: Any) -> bool:
+    """Counts that memory is allocated by before any weight is looked at."""
+    return type(value) is int and 0 < value <= 1 << 16
+
+
 def _are_counts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_count, value))
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) is float and abs(value) <= 1e30
+
+
+# What files of before a technique leave out: they were written without it.
+_BEFORE = {
+    "normalize_observation": False, "normalize_reward": False, "noisy": False, "noisy_sigma": 0.5,
+    "value": "scalar", "num_atoms": 51, "v_min": -10.0, "v_max": 10.0, "num_quantiles": 32,
+    "num_target_fractions": 8, "num_policy_fractions": 32,
+}  # fmt: skip
 # What a network's description must hold.
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "obs_shape": _are_counts,
@@ -31,6 +46,15 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "num_actions": _is_count,
     "hidden_sizes": _are_counts,
     "dueling": lambda value: type(value) is bool,
+    "noisy": lambda value: type(value) is bool,
+    "noisy_sigma": lambda value: type(value) is float and 0 <= value <= 1e6,
+    "value": lambda value: value in ("scalar", "categorical", "quantile", "implicit-quantile"),
+    "num_atoms": lambda value: _is_small(value) and value > 1,
+    "v_min": _is_number,
+    "v_max": _is_number,
+    "num_quantiles": _is_small,
+    "num_target_fractions": _is_small,
+    "num_policy_fractions": _is_small,
     "torso": lambda value: value in ("mlp", "custom"),
     "normalize_observation": lambda value: type(value) is bool,
     "normalize_reward": lambda value: type(value) is bool,
@@ -74,7 +98,7 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         raise WeightsError(f"{path} has format {version}, this version reads {_FORMAT}")
     if not isinstance(network, dict):
         raise WeightsError(f"{path} describes its network as {network!r}, not by named values")
-    network = {"normalize_observation": False, "normalize_reward": False, **network}
+    network = {**_BEFORE, **network}
     for name, fits in _FIELDS.items():
         if not fits(network.get(name)):
             raise WeightsError(f"{path}: {name} of its network is {network.get(name)!r}")

@@ -19,6 +19,7 @@ class Batch(NamedTuple):
     weight     [B] float32, importance weights; ones if sampling is uniform
     index      [B] int64, absolute row ids: row * N + lane, never reused
     next_mask  [B, A] bool, the actions allowed at next_obs; only where the environment has masks
+    mask       [B, A] bool, those allowed at obs; only there too
     """
 
     obs: Any
@@ -29,17 +30,20 @@ class Batch(NamedTuple):
     weight: Any
     index: Any
     next_mask: Any = None
+    mask: Any = None
 
 
 def new_batch(
     batch_size: int, obs_shape: tuple[int, ...], obs_dtype: Any, num_actions: int | None = None
 ) -> Batch:
-    """Allocate the host arrays of a batch; num_actions where next_mask is wanted, else None."""
+    """Allocate the host arrays of a batch; num_actions where masks are wanted, else None."""
     obs = np.zeros((2, batch_size, *obs_shape), obs_dtype)
     action, index = np.zeros((2, batch_size), np.int64)
     reward, discount, weight = np.zeros((3, batch_size), np.float32)
-    next_mask = None if num_actions is None else np.ones((batch_size, num_actions), np.bool_)
-    return Batch(obs[0], action, reward, discount, obs[1], weight, index, next_mask)
+    masks = (None, None)
+    if num_actions is not None:
+        masks = np.ones((2, batch_size, num_actions), np.bool_)
+    return Batch(obs[0], action, reward, discount, obs[1], weight, index, *masks)
 
 
 class StepLike(Protocol):

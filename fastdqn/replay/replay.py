@@ -141,6 +141,7 @@ class Replay:
         self.store.gather(slots, batch.obs)
         self.store.gather(next_slots, batch.next_obs)
         if self.masks is not None:
+            self.masks.gather(slots, batch.mask)
             self.masks.gather(next_slots, batch.next_mask)
         if self.reward_scale != 1.0:
             np.multiply(batch.reward, self.reward_scale, out=batch.reward)

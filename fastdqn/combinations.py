@@ -1,0 +1,126 @@
+"""Combinations: which options contradict each other, and why."""
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+
+def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """(names of options, whether they contradict each other, the line that says so)."""
+    steps, episodes = c.total_timesteps, c.total_episodes
+    yield (
+        "total_timesteps total_episodes",
+        steps is None and episodes is None,
+        "total_timesteps and total_episodes are both None: the run would never end; set one",
+    )
+    yield (
+        "total_timesteps exploration_decay",
+        steps is None
+        and episodes is not None
+        and c.exploration_decay is None
+        and c.exploration == "schedule",
+        "exploration_fraction is a share of total_timesteps, which is None: set it, or "
+        "exploration_decay",
+    )
+    yield (
+        "batch_size buffer_size",
+        c.batch_size > c.buffer_size,
+        f"batch_size is {c.batch_size}, buffer_size only {c.buffer_size}: a batch must fit into "
+        "the replay",
+    )
+    yield (
+        "buffer_size num_envs",
+        c.buffer_size < 2 * c.num_envs,
+        f"buffer_size is {c.buffer_size}: {c.num_envs} environments need at least "
+        f"{2 * c.num_envs}, two rows each",
+    )
+    yield (
+        "learning_starts total_timesteps train_frequency",
+        steps is not None
+        and c.train_frequency > 0
+        and steps // c.train_frequency <= min(c.learning_starts, steps) // c.train_frequency,
+        f"learning_starts is {c.learning_starts}, total_timesteps only {steps}: with an update "
+        f"every {c.train_frequency} steps, nothing would be learned",
+    )
+    yield (
+        "env_batch_size num_envs",
+        c.env_batch_size is not None and c.env_batch_size > c.num_envs,
+        f"env_batch_size is {c.env_batch_size}, num_envs only {c.num_envs}: a call cannot wait for "
+        "more environments than there are",
+    )
+    yield (
+        "env_batch_size",
+        c.env_batch_size not in (None, c.num_envs) and c.vectorization not in ("async", "envpool"),
+        f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} answers for all "
+        f"{c.num_envs} environments together; async and envpool may answer for some first",
+    )
+    yield (
+        "exploration_decay",
+        c.exploration == "ladder" and c.exploration_decay is not None,
+        "exploration ladder is constant, and exploration_decay is set: choose one of them",
+    )
+    yield (
+        "num_envs",
+        c.exploration == "ladder" and c.num_envs == 1,
+        f"exploration ladder gives each environment an epsilon of its own, and num_envs is 1: a "
+        f"single one would explore with {c.ladder_epsilon} to the end",
+    )
+    windows = c.num_envs * (c.n_steps - 1)
+    yield (
+        "learning_starts num_envs n_steps",
+        c.learning_starts < windows,
+        f"learning_starts is {c.learning_starts}: {c.num_envs} environments need {windows} steps "
+        f"before every {c.n_steps}-step window can be complete",
+    )
+    initial, final = epsilons(c)
+    yield (
+        "exploration_initial_eps exploration_final_eps",
+        final > initial,
+        f"exploration_final_eps is {final}, above exploration_initial_eps {initial}: exploration "
+        "only falls",
+    )
+    yield (
+        "stop_at_return eval_frequency",
+        c.stop_at_return is not None and c.eval_frequency == 0,
+        "stop_at_return is decided by evaluations, and eval_frequency is 0: set that, or "
+        "stop_at_return to None",
+    )
+    yield from _technique_conflicts(c)
+
+
+def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """The pairs of switches that cannot be combined, with the reason; all others can."""
+    yield (
+        "v_min v_max",
+        c.value == "categorical" and c.v_min >= c.v_max,
+        f"v_min is {c.v_min}, v_max {c.v_max}: the atoms of categorical values lie between them, "
+        "so v_min must be below",
+    )
+    yield (
+        "value munchausen",
+        c.munchausen and c.value == "categorical",
+        "munchausen adds an entropy to the bootstrap value, which atoms that stay where they are "
+        "cannot take: use --value scalar, quantile or implicit-quantile",
+    )
+    yield (
+        "value loss",
+        c.loss == "huber" and c.value != "scalar",
+        f"loss is huber, which is of scalar values: {c.value} ones have a loss of their own; "
+        "leave it at mse",
+    )
+    yield (
+        "prioritized total_timesteps",
+        c.prioritized and c.total_timesteps is None,
+        "importance_exponent rises over total_timesteps, which is None: set it, or leave "
+        "prioritized out",
+    )
+
+
+def epsilons(c: Any) -> tuple[float, float]:
+    """Epsilon at first and in the end: None is 1 and 0.05, or none at all where noise explores."""
+    final, initial = c.exploration_final_eps, c.exploration_initial_eps
+    if final is None:
+        final = 0.0 if c.noisy else 0.05
+    if initial is None:
+        initial = final if c.noisy else 1.0
+    return initial, final

@@ -1,0 +1,124 @@
+"""Draws: the random numbers of forward passes, drawn beforehand into buffers that stay in place.
+
+A captured or compiled update rejects generators, and two learners fed the same numbers must agree:
+so noise and quantile fractions are inputs of a pass.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastdqn.learning.staging import generator_state, load_generator
+from fastdqn.plain import State
+
+
+class Draw(NamedTuple):
+    """The random inputs of one forward pass.
+
+    noise      [1 or B, D] float32, factors of all noisy layers; None: their means
+    fractions  [B, M] float32 in [0, 1), where quantiles are asked for; None: evenly spaced ones
+    """
+
+    noise: Tensor | None = None
+    fractions: Tensor | None = None
+
+
+MEANS = Draw()  # what a greedy policy goes by
+
+
+class Passes(NamedTuple):
+    """The passes that an update may make: each has numbers of its own."""
+
+    online_obs: Draw = MEANS
+    target_next: Draw = MEANS
+    online_next: Draw = MEANS
+    target_obs: Draw = MEANS
+
+
+class Draws:
+    """The random inputs of every update, from one generator.
+
+    noise_size  D: numbers that the noisy layers take, one vector for the whole batch
+    batch_size  B; num_fractions  how many a sample, for each pass in Passes' order
+
+    passes  views of the buffers that refresh() fills
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        noise_size: int,
+        num_fractions: tuple[int, int, int, int],
+        device: torch.device,
+        seed: int,
+    ):
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._noise = torch.zeros(4, 1, noise_size, device=device)
+        self._fractions = torch.zeros(batch_size * sum(num_fractions), device=device)
+        split = self._fractions.split([batch_size * count for count in num_fractions])
+        self.passes = Passes(
+            *(
+                Draw(
+                    self._noise[i] if noise_size else None,
+                    split[i].view(batch_size, count) if count else None,
+                )
+                for i, count in enumerate(num_fractions)
+            )
+        )
+
+    def refresh(self) -> None:
+        """Draw the numbers of the next update."""
+        if self._noise.numel():
+            fill_noise(self._noise, self._generator)
+        if self._fractions.numel():
+            self._fractions.uniform_(generator=self._generator)
+
+    def state(self) -> State:
+        return {"generator": generator_state(self._generator)}
+
+    def load_state(self, state: State) -> None:
+        load_generator(state, "generator", self._generator)
+
+
+class NoNoise:
+    """Acts by the means, as greedy policies do."""
+
+    def __call__(self, num_lanes: int) -> Draw:
+        return MEANS
+
+    def state(self) -> State:
+        return {}
+
+    def load_state(self, state: State) -> None:
+        """There is nothing to load."""
+
+
+class LaneNoise:
+    """Noise of its own for each lane and each call: what makes lanes explore apart."""
+
+    def __init__(self, noise_size: int, device: torch.device, seed: int):
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._noise = torch.zeros(0, noise_size, device=device)
+
+    def __call__(self, num_lanes: int) -> Draw:
+        if num_lanes > len(self._noise):
+            self._noise = self._noise.new_zeros(num_lanes, self._noise.shape[1])
+        noise = self._noise[:num_lanes]
+        fill_noise(noise, self._generator)
+        return Draw(noise)
+
+    def state(self) -> State:
+        return {"generator": generator_state(self._generator)}
+
+    def load_state(self, state: State) -> None:
+        load_generator(state, "generator", self._generator)
+
+
+def fill_noise(noise: Tensor, generator: torch.Generator) -> None:
+    """Fill in place with f(x) = sign(x) sqrt(|x|) of standard normal x.
+
+    Fortunato et al. 2018 (arXiv 1706.10295), section 3, factorised noise.
+    """
+    noise.normal_(generator=generator)
+    torch.mul(noise.sign(), noise.abs().sqrt_(), out=noise)

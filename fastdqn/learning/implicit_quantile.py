@@ -1,0 +1,69 @@
+"""Implicit quantiles (IQN): the network takes the fractions whose quantiles it is asked for."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastdqn.learning.backup import Bootstrap
+from fastdqn.learning.draws import MEANS, Draw
+from fastdqn.learning.quantile import midpoints, quantile_huber, quantile_target
+from fastdqn.learning.value import SampleLoss, of_action
+
+# Cosines of the embedding: Dabney et al. 2018 (arXiv 1806.06923), section 4.
+_NUM_COSINES = 64
+
+
+class ImplicitHead(nn.Module):
+    """Another head on features that are scaled by an embedding of each fraction.
+
+    head  [B, M, F] to [B, M, A]; num_fractions  K evenly spaced ones where a pass brings none
+
+    Dabney et al. 2018 (arXiv 1806.06923), equation 4.
+    """
+
+    frequencies: Tensor  # [64] pi * i
+    spaced: Tensor  # [K]
+
+    def __init__(self, num_features: int, head: nn.Module, num_fractions: int):
+        super().__init__()
+        self.embedding = nn.Linear(_NUM_COSINES, num_features)
+        self.head = head
+        self.register_buffer("frequencies", math.pi * torch.arange(float(_NUM_COSINES)), False)
+        self.register_buffer("spaced", midpoints(num_fractions, torch.device("cpu")), False)
+
+    def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
+        fractions = draw.fractions
+        if fractions is None:
+            fractions = self.spaced.expand(len(features), -1)
+        cosines = torch.cos(fractions.unsqueeze(2) * self.frequencies)  # [B, M, 64]
+        embedded = functional.relu(self.embedding(cosines))  # [B, M, F]
+        return self.head(features.unsqueeze(1) * embedded, draw)
+
+
+class ImplicitQuantileValue:
+    """Output [B, M, A] holds quantiles of each action's return at the M fractions of the pass.
+
+    num_target  N': the first N' of a pass at next_obs are the target's
+    num_policy  K: the last K of a pass say which action is best
+
+    The loss is the priority too. Dabney et al. 2018 (arXiv 1806.06923), equations 2 and 3.
+    """
+
+    def __init__(self, num_target: int, num_policy: int):
+        self._num_target, self._num_policy = num_target, num_policy
+
+    def expected(self, output: Tensor) -> Tensor:
+        return output[:, -self._num_policy :].mean(1)
+
+    def target(
+        self, next_output: Tensor, bootstrap: Bootstrap, reward: Tensor, discount: Tensor
+    ) -> Tensor:
+        return quantile_target(next_output[:, : self._num_target], bootstrap, reward, discount)
+
+    def loss(self, output: Tensor, action: Tensor, target: Tensor, draw: Draw) -> SampleLoss:
+        assert draw.fractions is not None
+        quantiles = of_action(output, action)  # [B, M]
+        loss = quantile_huber(quantiles, target, draw.fractions)
+        return SampleLoss(loss, loss.detach(), quantiles.mean(1))

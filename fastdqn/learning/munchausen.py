@@ -1,0 +1,38 @@
+"""MunchausenBackup: a soft policy to bootstrap from, and its log-probability as a bonus."""
+
+import torch
+from torch import Tensor
+
+from fastdqn.learning.backup import Bootstrap, Queries
+
+
+class MunchausenBackup:
+    """The target network's softmax policy in place of one best action.
+
+    alpha        share of the bonus, in [0, 1]
+    temperature  of the policy, above 0: in the units of the values
+    floor        the scaled log-probability is cut off below this, at most 0
+
+    The bonus belongs to the action taken at obs, the first of n steps, so it joins the n-step
+    return undiscounted. Vieillard et al. 2020 (arXiv 2007.14430), equation 2 and section 2.
+    """
+
+    asks_target_next, asks_online_next, asks_target_obs = True, False, True
+
+    def __init__(self, alpha: float, temperature: float, floor: float):
+        self._alpha, self._temperature, self._floor = alpha, temperature, floor
+
+    def __call__(self, queries: Queries) -> Bootstrap:
+        following = self._log_policy(queries.target_next(), queries.next_mask).exp()  # [B, A]
+        here = self._log_policy(queries.target_obs(), queries.mask)
+        log_taken = here.gather(1, queries.action.unsqueeze(1)).squeeze(1)  # [B]
+        return Bootstrap(
+            following,
+            entropy=-self._temperature * torch.xlogy(following, following).sum(1),
+            bonus=self._alpha * (self._temperature * log_taken).clamp(self._floor, 0.0),
+        )
+
+    def _log_policy(self, values: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None:
+            values = values.masked_fill(~mask, -torch.inf)
+        return (values / self._temperature).log_softmax(1)
