@@ -8,7 +8,7 @@ import numba
 
 # Files whose kernels are compiled into those of others. Numba's cache looks at the file of the
 # outer function alone, and would go on serving an inner one that has changed since.
-SHARED = ("rng.py", "replay/ring.py")
+SHARED = ("rng.py", "replay/ring.py", "replay/sum_tree.py")
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -226,7 +226,7 @@ def _store(run: Run, step: Step) -> None:
 def _learn(run: Run, updates: int) -> None:
     lap, staging, replay = run.laps.lap, run.staging, run.replay
     for _ in range(updates):
-        replay.sample(staging.host)
+        replay.sample(staging.host, run.progress.steps)
         lap("sample")
         staging.upload()
         lap("upload")

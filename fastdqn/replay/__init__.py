@@ -2,6 +2,7 @@
 
 from fastdqn.plain import Rows
 from fastdqn.replay.batch import Batch, ObsStore, new_batch
+from fastdqn.replay.prioritized import PrioritizedSampler
 from fastdqn.replay.replay import Replay
 from fastdqn.replay.ring import Ring, Sampler, rows_per_lane
 from fastdqn.replay.rows import RowStore
@@ -10,6 +11,7 @@ from fastdqn.replay.uniform import UniformSampler
 __all__ = [
     "Batch",
     "ObsStore",
+    "PrioritizedSampler",
     "Replay",
     "Ring",
     "RowStore",

@@ -61,12 +61,16 @@ class Replay:
         self.n_steps, self.gamma = n_steps, float(gamma)  # an int would compile another kernel
         self._batch: Batch | None = None  # the last one that was looked at
         self._slots = np.empty((2, 0), np.int64)
-        self.sampler.draw(ring, n_steps, np.empty(0, np.int64), np.empty(0, np.float32))
+        # Compiles, before anyone looks at a clock, and shows the sampler a ring that has rows.
+        ids, f32 = np.empty(0, np.int64), np.empty(0, np.float32)
+        self.sampler.follow(ring, n_steps, np.arange(ring.num_lanes))
+        self.sampler.draw(ring, n_steps, ids, f32, 0)
+        self.sampler.update(ring, n_steps, ids, f32)
 
     @property
     def nbytes(self) -> int:
         masks = 0 if self.masks is None else self.masks.nbytes
-        return self.ring.nbytes + self.store.nbytes + masks
+        return self.ring.nbytes + self.store.nbytes + masks + self.sampler.nbytes
 
     @property
     def wants_priorities(self) -> bool:
@@ -96,6 +100,7 @@ class Replay:
         self.store.write(slots, obs)
         if self.masks is not None:
             self.masks.write(slots, mask)
+        self.sampler.follow(self.ring, self.n_steps, lanes)
 
     def add(
         self, lanes, action, reward, next_obs, terminated=None, truncated=None, next_mask=None
@@ -117,26 +122,29 @@ class Replay:
         self.store.write(slots, next_obs)
         if self.masks is not None:
             self.masks.write(slots, next_mask)
+        self.sampler.follow(self.ring, self.n_steps, lanes)
 
     def close(self, lanes) -> None:
         """End the open episodes of lanes [S] as truncated; no transition is invented."""
         self.ring.close(lanes)
+        self.sampler.follow(self.ring, self.n_steps, lanes)
 
     def new_batch(self, batch_size: int) -> Batch:
         """Allocate the arrays that sample() fills, for batch_size rows."""
         masked = None if self.masks is None else self.masks.obs_shape[0]
         return new_batch(batch_size, self.store.obs_shape, self.store.obs_dtype, masked)
 
-    def sample(self, batch: Batch) -> None:
+    def sample(self, batch: Batch, steps: int = 0) -> None:
         """Fill the arrays of batch in place, as new_batch() lays them out.
 
+        steps  in the environment so far, for a sampler that goes by them
         Raises RuntimeError where no window is complete yet, ValueError where batch is laid out
         in another way.
         """
         if batch is not self._batch:
             self._accept(batch)
         slots, next_slots = self._slots
-        self.sampler.draw(self.ring, self.n_steps, batch.index, batch.weight)
+        self.sampler.draw(self.ring, self.n_steps, batch.index, batch.weight, steps)
         self.ring.windows(batch.index, self.n_steps, self.gamma, batch, slots, next_slots)
         self.store.gather(slots, batch.obs)
         self.store.gather(next_slots, batch.next_obs)
@@ -148,7 +156,7 @@ class Replay:
 
     def update_priorities(self, index: np.ndarray, priority: np.ndarray) -> None:
         """Tell the sampler how surprising the rows index [B] were: priority [B] >= 0."""
-        self.sampler.update(index, priority)
+        self.sampler.update(self.ring, self.n_steps, index, priority)
 
     def state(self) -> State:
         """All that the next call depends on, beside the rows: see rows_since()."""
@@ -191,7 +199,7 @@ class Replay:
         if (seen < self.ring.added).any():
             lane = np.flatnonzero(seen < self.ring.added)[0]
             raise StateError(f"rows of lane {lane} end at {seen[lane]}: {self.ring.added[lane]}")
-        self.sampler.load_state(take_state(state, "sampler"))
+        self.sampler.load_state(take_state(state, "sampler"), self.ring, self.n_steps)
 
     def _write_rows(self, rows: Rows) -> None:
         named = {"first": rows.first, "last": rows.last}

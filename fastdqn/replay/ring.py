@@ -152,14 +152,26 @@ class Sampler(Protocol):
 
     wants_priorities: bool
 
-    def draw(self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray) -> None:
+    @property
+    def nbytes(self) -> int:
+        """What it keeps for the rows of its ring."""
+        ...
+
+    def follow(self, ring: Ring, n_steps: int, lanes) -> None:
+        """Take note of lanes [M], whose rows have just been added or closed."""
+        ...
+
+    def draw(
+        self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray, steps: int
+    ) -> None:
         """Fill index [B] int64 with absolute ids of valid rows, weight [B] float32 with theirs.
 
+        steps  in the environment so far, for what is scheduled by them
         Raises RuntimeError where no row is valid.
         """
         ...
 
-    def update(self, index: np.ndarray, priority: np.ndarray) -> None:
+    def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
         """Take the new priorities [B] of rows index [B]; called only where they are wanted."""
         ...
 
@@ -167,7 +179,7 @@ class Sampler(Protocol):
         """All that the next draw depends on, beside the ring."""
         ...
 
-    def load_state(self, state: State) -> None:
+    def load_state(self, state: State, ring: Ring, n_steps: int) -> None:
         """Go on from a state, the ring's rows being there. Raises StateError."""
         ...
 

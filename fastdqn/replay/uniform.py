@@ -19,11 +19,17 @@ class UniformSampler:
     """
 
     wants_priorities = False
+    nbytes = 0
 
     def __init__(self, seed: int = 0):
         self.rng = seed_state(seed)
 
-    def draw(self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray) -> None:
+    def follow(self, ring: Ring, n_steps: int, lanes) -> None:
+        """All that is drawn by is in the ring."""
+
+    def draw(
+        self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray, steps: int
+    ) -> None:
         """Fill index [B] int64 with absolute row ids, and weight [B] float32 with ones.
 
         Raises RuntimeError where no row is valid: a full window is needed first.
@@ -37,10 +43,10 @@ class UniformSampler:
     def state(self) -> State:
         return {"rng": self.rng.copy()}
 
-    def load_state(self, state: State) -> None:
+    def load_state(self, state: State, ring: Ring, n_steps: int) -> None:
         self.rng[:] = take_array(state, "rng", self.rng)
 
-    def update(self, index: np.ndarray, priority: np.ndarray) -> None:
+    def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
         """Priorities mean nothing to uniform sampling."""
 
 
