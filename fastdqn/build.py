@@ -16,6 +16,7 @@ from torch import nn
 from fastdqn import parts
 from fastdqn.acting import EnvStream, Factory, limit_of
 from fastdqn.checks import network_weights, recipe
+from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.checkpoints import Checkpointer, restore
 from fastdqn.engine.judge import Judge
@@ -99,9 +100,12 @@ def build(
         run = Run(
             stream, policy, replay, staging, learner, _make_epsilon(config), budget,
             _make_cadence(config), recorder, judge, start,
-            parts.make_normalizer(config, learner, replay, facts), hooks, laps=Laps(clock),
+            parts.make_followers(config, learner, replay, facts, recorder.warn), hooks,
+            laps=Laps(clock),
         )  # fmt: skip
-        notes = [] if resumed is None else _resume(run, config, folder, resumed, total_timesteps)
+        notes = remarks(config)
+        if resumed is not None:
+            notes += _resume(run, config, folder, resumed, total_timesteps)
         run.checkpoints = _make_checkpoints(config, folder, run, resumed, owned)
         startup.lap("build")
         return Session(
@@ -219,7 +223,8 @@ def _make_epsilon(config: Config):
     if config.exploration == "ladder":
         return LadderEpsilon(config.ladder_epsilon, config.ladder_alpha, config.num_envs)
     first, last = config.exploration_initial_eps, config.exploration_final_eps
-    assert first is not None and last is not None
+    assert first is not None
+    assert last is not None
     if config.exploration_decay is not None:
         return EpisodicEpsilon(first, last, config.exploration_decay)
     assert config.total_timesteps is not None

@@ -22,7 +22,8 @@ from fastdqn.config import Config
 from fastdqn.memory import available_bytes
 from fastdqn.presets import PRESETS
 from fastdqn.record.folder import folder_problem
-from fastdqn.replay import Ring, rows_per_lane
+from fastdqn.replay import PrioritizedSampler, Ring, rows_per_lane
+from fastdqn.values import embedding_weights, numbers_a_sample, outputs_per_action
 
 
 def check(
@@ -146,7 +147,7 @@ def _memory_problems(config: Config, facts: EnvFacts) -> list[str]:
     needed = network + replay_bytes(config, facts)
     if needed <= room:
         return []
-    row = _row_bytes(facts)
+    row = _row_bytes(config, facts)
     batch = network + 2 * _obs_bytes(facts) * config.batch_size
     fits = ((room - batch) // (row * config.num_envs) - config.n_steps) * config.num_envs
     return [
@@ -158,14 +159,16 @@ def _memory_problems(config: Config, facts: EnvFacts) -> list[str]:
 def replay_bytes(config: Config, facts: EnvFacts) -> int:
     """Host memory that the replay of a run takes: its rows, and one batch."""
     rows = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps) * config.num_envs
-    return rows * _row_bytes(facts) + 2 * _obs_bytes(facts) * config.batch_size
+    return rows * _row_bytes(config, facts) + 2 * _obs_bytes(facts) * config.batch_size
 
 
 def network_weights(config: Config, facts: EnvFacts) -> int:
     """Weights of the MLP and its head, counted without making them."""
-    outputs = facts.num_actions + (1 if config.dueling else 0)
+    outputs = (facts.num_actions + config.dueling) * (outputs_per_action(config) or 1)
     sizes = (math.prod(facts.obs_shape), *config.hidden_sizes, outputs)
-    return sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes))
+    layers = [(fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes)]
+    deviations = sum(layers[1:] or layers) if config.noisy else 0
+    return sum(layers) + deviations + embedding_weights(config, sizes[-2])
 
 
 def network_bytes(config: Config, facts: EnvFacts) -> int:
@@ -174,6 +177,7 @@ def network_bytes(config: Config, facts: EnvFacts) -> int:
     a batch leaves for the backward pass: each layer's output and its gradient."""
     combine = 2 * facts.num_actions * (facts.num_actions + 1) if config.dueling else 0
     units = sum(config.hidden_sizes) + math.prod(facts.obs_shape) + 4 * facts.num_actions
+    units += numbers_a_sample(config, facts.num_actions, (0, *config.hidden_sizes)[-1])
     return 4 * (9 * network_weights(config, facts) + combine + 3 * config.batch_size * units)
 
 
@@ -181,6 +185,7 @@ def _obs_bytes(facts: EnvFacts) -> int:
     return facts.obs_dtype.itemsize * math.prod(facts.obs_shape)
 
 
-def _row_bytes(facts: EnvFacts) -> int:
+def _row_bytes(config: Config, facts: EnvFacts) -> int:
     mask = facts.num_actions if facts.has_masks else 0
-    return _obs_bytes(facts) + Ring.BYTES_PER_ROW + mask
+    priority = PrioritizedSampler.BYTES_PER_ROW if config.prioritized else 0
+    return _obs_bytes(facts) + Ring.BYTES_PER_ROW + mask + priority

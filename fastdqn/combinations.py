@@ -116,6 +116,16 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
     )
 
 
+def remarks(c: Any) -> list[str]:
+    """What is worth saying about a combination that is fine: a line each."""
+    lines = []
+    if c.munchausen and c.double:
+        lines.append("munchausen bootstraps from its own soft policy: it replaces double")
+    if c.noisy and epsilons(c)[0] > 0:
+        lines.append(f"noise explores, and epsilon {epsilons(c)[0]:g} on top of it")
+    return lines
+
+
 def epsilons(c: Any) -> tuple[float, float]:
     """Epsilon at first and in the end: None is 1 and 0.05, or none at all where noise explores."""
     final, initial = c.exploration_final_eps, c.exploration_initial_eps

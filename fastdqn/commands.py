@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from fastdqn import checks, parts
 from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
+from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.resolve import preview
@@ -36,6 +37,7 @@ def plan(config: Config) -> str:
             f"observations {facts.obs_shape} {facts.obs_dtype}, {facts.num_actions} actions",
             f"the replay takes {checks.replay_bytes(resolved, facts) / 2**20:,.1f} MiB",
             replay_ratio(resolved),
+            *remarks(resolved),
         ]
     )
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import nn
 from fastdqn import values
 from fastdqn.acting import EnvFacts, ObsStatistics, ReturnStatistics
 from fastdqn.config import Config
+from fastdqn.engine.local import Follower
 from fastdqn.engine.normalize import Normalizer
+from fastdqn.engine.range import RangeWatch
 from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.backup import Backup, DoubleBackup, MaxBackup
 from fastdqn.learning.capture import compiled, eager
@@ -77,8 +80,11 @@ def make_learner(config: Config, online: FlatParameters) -> Learner:
         values.make_value(config, online.weights.device),
         backup,
         Draws(
-            config.batch_size, noise_size(online.module), values.num_fractions(config, backup),
-            online.weights.device, derive(config.seed, DRAWS),
+            config.batch_size,
+            noise_size(online.module),
+            values.num_fractions(config, backup),
+            online.weights.device,
+            derive(config.seed, DRAWS),
         ),
         optimizer(online.weights, online.gradient, config.learning_rate),
         HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau),
@@ -130,12 +136,29 @@ def make_policy(config: Config, online: FlatParameters, value: Value, facts: Env
     )  # fmt: skip
 
 
-def make_normalizer(
+def make_followers(
+    config: Config,
+    learner: Learner,
+    replay: Replay,
+    facts: EnvFacts,
+    warn: Callable[[str], None],
+) -> dict[str, Follower]:
+    """What looks at every step, where config asks for any, by name."""
+    followers: dict[str, Follower] = {}
+    if config.normalize_observation or config.normalize_reward:
+        followers["normalizer"] = _make_normalizer(config, learner, replay, facts)
+    if config.value == "categorical":
+        followers["range"] = RangeWatch(
+            config.num_envs, config.gamma, config.v_min, config.v_max,
+            lambda: replay.reward_scale, warn,
+        )  # fmt: skip
+    return followers
+
+
+def _make_normalizer(
     config: Config, learner: Learner, replay: Replay, facts: EnvFacts
-) -> Normalizer | None:
-    """What hands statistics on to network and replay, where config asks for any."""
-    if not (config.normalize_observation or config.normalize_reward):
-        return None
+) -> Normalizer:
+    """What hands statistics on to network and replay."""
     networks = (learner.online.module, learner.target.module)
     return Normalizer(
         [part for network in networks for part in network.modules() if type(part) is Statistics],

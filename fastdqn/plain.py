@@ -138,6 +138,14 @@ def take_truth(state: State, name: str) -> bool:
     return truth(take(state, name), name)
 
 
+def take_list(state: State, name: str) -> list:
+    """A field that must be a list."""
+    value = take(state, name)
+    if type(value) is not list:
+        raise StateError(f"{name} is of type {type(value).__name__}: a list expected")
+    return value
+
+
 def take_state(state: State, name: str) -> State:
     """A field that must hold fields of its own."""
     value = take(state, name)

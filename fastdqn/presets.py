@@ -4,6 +4,11 @@ from fractions import Fraction
 
 from fastdqn.config import Config
 
+_RAINBOW = {
+    "double": True, "dueling": True, "prioritized": True, "n_steps": 3, "value": "categorical",
+    "noisy": True,
+}  # fmt: skip
+
 PRESETS: dict[str, Config] = {
     # Ours: 64 environments make steps cheap, updates stay dear, so each takes a long stride. Of
     # the learning rates tried, 1e-3 to 8e-3, the higher ones solved CartPole in fewer updates
@@ -23,6 +28,8 @@ PRESETS: dict[str, Config] = {
         eval_frequency=10_000,
         eval_episodes=100,
         stop_at_return=475.0,
+        v_min=0.0,  # for --value categorical: 500 rewards of 1 at gamma 0.99 are worth 99.3
+        v_max=100.0,
     ),
     # The textbook agent: one environment, an update a step, exploration that falls by episode.
     "cartpole-classic": Config(
@@ -91,3 +98,7 @@ PRESETS: dict[str, Config] = {
         stop_at_return=-13.0,
     ),
 }
+# Hessel et al. 2018 (arXiv 1710.02298), table 1, where a setting does not hang on the task. Ours,
+# for many environments: a stride of updates and a learning rate as in cartpole, one noise a lane
+# and step where theirs has one environment.
+PRESETS["cartpole-rainbow"] = PRESETS["cartpole"].replace(preset="cartpole-rainbow", **_RAINBOW)

@@ -83,7 +83,7 @@ _LIMITS = {
     "num_target_fractions": Limit(1, 1 << 16),
     "num_policy_fractions": Limit(1, 1 << 16),
     "noisy_sigma": Limit(0, 1e6),
-    "priority_exponent": Limit(0, 4),
+    "priority_exponent": _SHARE,
     "importance_exponent": _SHARE,
     "hidden_sizes": Limit(1, 1 << 20),
     "ladder_epsilon": _SHARE,

@@ -3,9 +3,7 @@
 from fastdqn.rng import derive
 
 # Purposes that seeds are derived for; environment seeds of two purposes never meet.
-TRAIN, EVAL, CONFIRM, FINAL, AUDIT, WEIGHTS, EXPLORE, SAMPLE, DRAWS, NOISE = range(
-    10
-)
+TRAIN, EVAL, CONFIRM, FINAL, AUDIT, WEIGHTS, EXPLORE, SAMPLE, DRAWS, NOISE = range(10)
 
 
 def env_seed(seed: int, purpose: int, count: int = 0) -> int:

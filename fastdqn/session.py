@@ -203,6 +203,7 @@ def _summary(session: Session, reason: str, wall: float, final: dict | None) -> 
         "eval": final,
         "solved": judge.solved._asdict() if judge is not None and judge.solved else None,
         "exit_reason": reason,
+        "warnings": list(session.recorder.warnings),
     }
 
 

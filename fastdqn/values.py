@@ -8,7 +8,7 @@ from torch import nn
 
 from fastdqn.learning.backup import Backup
 from fastdqn.learning.categorical import CategoricalValue
-from fastdqn.learning.implicit_quantile import ImplicitHead, ImplicitQuantileValue
+from fastdqn.learning.implicit_quantile import NUM_COSINES, ImplicitHead, ImplicitQuantileValue
 from fastdqn.learning.quantile import QuantileValue, midpoints
 from fastdqn.learning.value import ScalarValue, Value, huber, squared_error
 
@@ -75,3 +75,22 @@ def num_fractions(options: Any, backup: Backup) -> tuple[int, int, int, int]:
         policy * backup.asks_online_next,
         policy * backup.asks_target_obs,
     )
+
+
+def embedding_weights(options: Any, num_features: int) -> int:
+    """Weights that wrap_head() adds, counted without making them."""
+    return (NUM_COSINES + 1) * num_features if options.value == "implicit-quantile" else 0
+
+
+def numbers_a_sample(options: Any, num_actions: int, num_features: int) -> int:
+    """About how many numbers an update keeps for each sample beside a scalar network's."""
+    o = options
+    if o.value == "categorical":
+        return 8 * o.num_atoms * num_actions
+    if o.value == "quantile":
+        return o.num_quantiles * (4 * num_actions + 6 * o.num_quantiles)
+    if o.value == "implicit-quantile":
+        asked = o.num_fractions + o.num_target_fractions + 2 * o.num_policy_fractions
+        pairs = 6 * o.num_fractions * o.num_target_fractions
+        return asked * (NUM_COSINES + 3 * num_features + 4 * num_actions) + pairs
+    return 0

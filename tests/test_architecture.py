@@ -34,12 +34,12 @@ ROOMS: dict[str, set[str]] = {
     "memory": set(),
     "schedules": {"numpy"},
     "timing": set(),
-    "checks": {"torch", "acting", "record", "replay", "config", "memory", "presets"},
+    "checks": {"torch", "acting", "record", "replay", "config", "memory", "presets", "values"},
     "resolve": {"torch", "acting", "checks", "combinations", "config", "record", "timing"},
     "seeds": {"rng"},
     "build": {
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record", "checks",
-        "config", "parts", "resolve", "schedules", "seeds", "session", "timing",
+        "combinations", "config", "parts", "resolve", "schedules", "seeds", "session", "timing",
     },
     "parts": {
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
@@ -58,8 +58,8 @@ ROOMS: dict[str, set[str]] = {
         "config", "engine", "learning", "parts", "record", "replay", "resolve", "session", "timing",
     },
     "commands": {
-        "gymnasium", "rich", "acting", "api", "checks", "config", "measure", "parts", "record",
-        "resolve", "session",
+        "gymnasium", "rich", "acting", "api", "checks", "combinations", "config", "measure",
+        "parts", "record", "resolve", "session",
     },
     "cli": {
         "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "record",

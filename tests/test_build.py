@@ -18,11 +18,18 @@ from fastdqn.engine.evaluate import evaluate
 from fastdqn.learning import policy as policy_module
 from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.backup import DoubleBackup, MaxBackup
+from fastdqn.learning.categorical import CategoricalValue
+from fastdqn.learning.draws import LaneNoise
+from fastdqn.learning.implicit_quantile import ImplicitHead, ImplicitQuantileValue
+from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import DuelingHead, PlainHead
+from fastdqn.learning.noisy import NoisyLinear
+from fastdqn.learning.quantile import QuantileValue
 from fastdqn.learning.target import HardCopy, PolyakAverage
-from fastdqn.learning.value import huber, squared_error
+from fastdqn.learning.value import ScalarValue, huber, squared_error
 from fastdqn.record.console import Silent
 from fastdqn.record.weights import load_weights
+from fastdqn.replay import PrioritizedSampler, UniformSampler
 from fastdqn.replay import ring as ring_module
 from fastdqn.replay import rows as rows_module
 from fastdqn.replay import uniform as uniform_module
@@ -35,13 +42,17 @@ def built(tmp_path, **overrides) -> build.Session:
     return session
 
 
+def head(s):
+    return s.run.learner.online.module.head
+
+
 @pytest.mark.parametrize(
     ("option", "value", "read", "expected"),
     [
         ("double", True, lambda s: type(s.run.learner.backup), DoubleBackup),
         ("double", False, lambda s: type(s.run.learner.backup), MaxBackup),
-        ("dueling", True, lambda s: type(s.run.learner.online.module.head), DuelingHead),
-        ("dueling", False, lambda s: type(s.run.learner.online.module.head), PlainHead),
+        ("dueling", True, lambda s: type(head(s)), DuelingHead),
+        ("dueling", False, lambda s: type(head(s)), PlainHead),
         ("loss", "mse", lambda s: s.run.learner.value._element_loss, squared_error),
         ("loss", "huber", lambda s: s.run.learner.value._element_loss, huber),
         ("tau", 1.0, lambda s: type(s.run.learner.target_follower), HardCopy),
@@ -57,7 +68,22 @@ def built(tmp_path, **overrides) -> build.Session:
         ("buffer_size", 404, lambda s: s.run.replay.ring.rows, 102),
         ("batch_size", 17, lambda s: len(s.run.staging.host.index), 17),
         ("num_envs", 3, lambda s: s.run.stream.num_lanes, 3),
-        ("hidden_sizes", (5, 6), lambda s: s.run.learner.online.module.head.streams.in_features, 6),
+        ("prioritized", False, lambda s: type(s.run.replay.sampler), UniformSampler),
+        ("prioritized", True, lambda s: type(s.run.replay.sampler), PrioritizedSampler),
+        ("value", "scalar", lambda s: type(s.run.learner.value), ScalarValue),
+        ("value", "categorical", lambda s: type(s.run.learner.value), CategoricalValue),
+        ("value", "categorical", lambda s: [*s.run.followers], ["range"]),
+        ("value", "categorical", lambda s: head(s).shape.unflattened_size, (51, 3)),
+        ("value", "quantile", lambda s: head(s).shape.unflattened_size, (32, 3)),
+        ("value", "quantile", lambda s: type(s.run.learner.value), QuantileValue),
+        ("value", "implicit-quantile", lambda s: type(head(s)), ImplicitHead),
+        ("value", "implicit-quantile", lambda s: type(s.run.policy.value), ImplicitQuantileValue),
+        ("munchausen", True, lambda s: type(s.run.learner.backup), MunchausenBackup),
+        ("noisy", True, lambda s: type(head(s).streams), NoisyLinear),
+        ("noisy", True, lambda s: type(s.run.policy._noise), LaneNoise),
+        ("noisy", True, lambda s: [s.run.epsilon(0, 0), s.run.epsilon(10**9, 0)], [0.0, 0.0]),
+        ("noisy", False, lambda s: [s.run.epsilon(0, 0), s.run.epsilon(10**9, 0)], [1.0, 0.05]),
+        ("hidden_sizes", (5, 6), lambda s: head(s).streams.weight.shape[1], 6),
         ("exploration_initial_eps", 0.8, lambda s: s.run.epsilon(0, 0), 0.8),
         ("exploration_final_eps", 0.02, lambda s: s.run.epsilon(10**9, 0), 0.02),
         ("exploration_fraction", 1.0, lambda s: s.run.epsilon(350, 0), 0.525),
@@ -71,9 +97,9 @@ def built(tmp_path, **overrides) -> build.Session:
         ("eval_episodes", 7, lambda s: s.evaluations._episodes, 7),
         ("eval_max_steps", 11, lambda s: s.evaluations._max_steps, 11),
         ("exploration", "ladder", lambda s: s.run.epsilon(0, 0)[0], 0.4),
-        ("normalize_observation", True, lambda s: s.run.normalizer._obs is not None, True),
-        ("normalize_observation", False, lambda s: s.run.normalizer, None),
-        ("normalize_reward", True, lambda s: s.run.normalizer._returns._gamma, 0.99),
+        ("normalize_observation", True, lambda s: [*s.run.followers], ["normalizer"]),
+        ("normalize_observation", False, lambda s: s.run.followers, {}),
+        ("normalize_reward", True, lambda s: [*s.run.followers], ["normalizer"]),
         ("wrapper", ("TimeAwareObservation",), lambda s: s.run.stream.facts.obs_shape, (5,)),
         ("env_kwargs", {"render_mode": None}, lambda s: s.run.stream.num_lanes, 4),
         ("vectorization", "sync", lambda s: type(s.run.stream.envs).__name__, "SyncVectorEnv"),

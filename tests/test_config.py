@@ -15,16 +15,21 @@ from fastdqn.presets import PRESETS
 FIELDS = [field.name for field in dataclasses.fields(Config)]
 WHOLE = (
     "num_envs", "seed", "buffer_size", "learning_starts", "batch_size", "target_network_frequency",
-    "n_steps", "eval_frequency", "eval_episodes",
+    "n_steps", "eval_frequency", "eval_episodes", "num_quantiles", "num_fractions",
+    "num_target_fractions", "num_policy_fractions",
 )  # fmt: skip
 WHOLE_OR_NONE = (
     "total_timesteps", "total_episodes", "eval_max_steps", "threads", "log_frequency",
 )  # fmt: skip
 NUMBERS = (
-    "learning_rate", "tau", "gamma", "exploration_initial_eps", "exploration_final_eps",
-    "exploration_fraction",
+    "learning_rate", "tau", "gamma", "exploration_fraction", "v_min", "v_max", "noisy_sigma",
+    "priority_exponent", "importance_exponent", "munchausen_alpha", "munchausen_temperature",
+    "munchausen_floor",
 )  # fmt: skip
-NUMBERS_OR_NONE = ("max_grad_norm", "exploration_decay", "stop_at_return")
+NUMBERS_OR_NONE = (
+    "max_grad_norm", "exploration_decay", "stop_at_return", "exploration_initial_eps",
+    "exploration_final_eps",
+)  # fmt: skip
 ZERO_IS_FINE = {"seed", "learning_starts", "eval_frequency"}
 
 

@@ -14,9 +14,17 @@ from torch import nn
 from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.backup import Bootstrap, DoubleBackup, MaxBackup, Queries
 from fastdqn.learning.capture import compiled, eager
+from fastdqn.learning.draws import MEANS, Draws
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.learner import Learner, clip_by_norm
-from fastdqn.learning.networks import MLP, DuelingHead, PlainHead, QNetwork, count_features
+from fastdqn.learning.networks import (
+    MLP,
+    DuelingHead,
+    Outputs,
+    PlainHead,
+    QNetwork,
+    count_features,
+)
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.staging import Staging
 from fastdqn.learning.target import HardCopy, PolyakAverage
@@ -32,10 +40,11 @@ def make_learner(
 ):  # fmt: skip
     torch.manual_seed(0)
     features = hidden[-1] if hidden else 3
-    online = FlatParameters(QNetwork(MLP(3, hidden), head(features, 2)), device)
+    online = FlatParameters(QNetwork(MLP(3, hidden), head(features, Outputs(2))), device)
     adam = optimizer(online.weights, online.gradient, learning_rate)
     return Learner(
-        online, ScalarValue(element_loss), backup or DoubleBackup(), adam,
+        online, ScalarValue(element_loss), backup or DoubleBackup(),
+        Draws(32, 0, (0, 0, 0, 0), device, seed=0), adam,
         HardCopy(Fraction(every)), clip, capture,
     )  # fmt: skip
 
@@ -56,11 +65,12 @@ def make_batch(seed=0, size=32):
 
 def queries(target_next, online_next=None, mask=None):
     return Queries(
-        target_next=torch.tensor(target_next),
+        target_next=lambda: torch.tensor(target_next),
         online_next=lambda: torch.tensor(online_next),
         target_obs=lambda: torch.empty(0),
         action=torch.zeros(len(target_next), dtype=torch.int64),
         next_mask=None if mask is None else torch.tensor(mask),
+        mask=None,
     )
 
 
@@ -103,16 +113,17 @@ def test_losses_by_hand():
 
 def test_priority_is_the_absolute_error_and_the_loss_is_of_the_action_taken():
     output = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    result = ScalarValue(squared_error).loss(output, torch.tensor([1, 0]), torch.tensor([5.0, 1.0]))
+    action, target = torch.tensor([1, 0]), torch.tensor([5.0, 1.0])
+    result = ScalarValue(squared_error).loss(output, action, target, MEANS)
     assert result.loss.tolist() == [9.0, 4.0]
     assert result.priority.tolist() == [3.0, 2.0]
     assert result.taken.tolist() == [2.0, 3.0]
 
 
 def test_dueling_advantages_have_mean_zero_around_the_value():
-    head = DuelingHead(4, 3)
+    head = DuelingHead(4, Outputs(3))
     features = torch.randn(5, 4)
-    torch.testing.assert_close(head(features).mean(1), head.streams(features)[:, 0])
+    torch.testing.assert_close(head(features).mean(1), head.streams(features, None)[:, 0])
 
 
 def test_one_update_on_a_two_state_mdp_equals_the_closed_form():
@@ -178,8 +189,8 @@ def test_adam_equals_torch_for_200_steps_with_a_change_of_rate(optimizer):
 def test_the_flat_update_equals_plain_torch_for_200_updates(head):
     learner = make_learner(head=head, clip=1.0)
     torch.manual_seed(0)
-    online = QNetwork(MLP(3, (16,)), head(16, 2))
-    target = QNetwork(MLP(3, (16,)), head(16, 2))
+    online = QNetwork(MLP(3, (16,)), head(16, Outputs(2)))
+    target = QNetwork(MLP(3, (16,)), head(16, Outputs(2)))
     target.load_state_dict(online.state_dict())
     adam = torch.optim.Adam(online.parameters(), lr=1e-3)
     for update in range(1, 201):
@@ -325,8 +336,13 @@ def test_a_torso_that_does_not_fit_says_what_it_gets():
         count_features(nn.Flatten(0), (5,))
 
 
+class First(nn.Module):
+    def forward(self, features, draw):
+        return features
+
+
 def test_byte_observations_reach_the_network_scaled():
-    network = QNetwork(nn.Flatten(), nn.Identity(), obs_scale=1 / 255)
+    network = QNetwork(nn.Flatten(), First(), obs_scale=1 / 255)
     out = network(torch.tensor([[0, 51, 255]], dtype=torch.uint8))
     torch.testing.assert_close(out, torch.tensor([[0.0, 0.2, 1.0]]))
 

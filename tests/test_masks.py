@@ -130,7 +130,7 @@ def policy_of(values) -> Policy:
     """A network that gives these values [A] whatever it sees."""
 
     class Constant(torch.nn.Module):
-        def forward(self, obs):
+        def forward(self, obs, draw):
             return torch.tensor(values).expand(len(obs), -1)
 
     return Policy(

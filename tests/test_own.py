@@ -254,7 +254,7 @@ def test_the_network_sees_numbers_around_zero_and_the_replay_true_ones(tmp_path,
     assert normal.mean(0).abs().max() < 1.0
     assert (normal.std(0) - 1.0).abs().max() < 0.6
     assert session.run.replay.ring.reward.max() == 1000.0
-    deviation = session.run.normalizer._returns.deviation  # pyright: ignore[reportOptionalMemberAccess]
+    deviation = session.run.followers["normalizer"]._returns.deviation  # pyright: ignore[reportAttributeAccessIssue]
     assert batch.reward.max() == pytest.approx(1000.0 / deviation, rel=1e-3)
 
 
@@ -297,9 +297,8 @@ def test_the_target_network_normalises_by_the_same_statistics_from_the_first_ste
     session = build.build(small(tmp_path, **NORMAL), lambda _: Silent(), SyncVectorEnv([Far] * 4))
     from fastdqn.engine import local
 
-    assert session.run.normalizer is not None
     assert session.run.start is not None
-    session.run.normalizer.follow(session.run.start)
+    session.run.followers["normalizer"].follow(session.run.start)
     learner = session.run.learner
     assert learner.target.buffers.abs().sum() > 100
     assert torch.equal(learner.target.buffers, learner.online.buffers)

@@ -63,7 +63,7 @@ def components(run: Run) -> dict[str, Stateful]:
         "stream": run.stream,
         "policy": run.policy,
         "learner": run.learner,
-        "normalizer": run.normalizer,
+        **run.followers,
         "judge": run.judge,
         "recorder": run.recorder,
     }

@@ -11,7 +11,6 @@ import numpy as np
 from fastdqn.acting import EnvStream, Step
 from fastdqn.engine.evaluate import Evaluation, Stopped
 from fastdqn.engine.judge import Judge
-from fastdqn.engine.normalize import Normalizer
 from fastdqn.learning.learner import Learner, Report
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.staging import Staging
@@ -59,6 +58,14 @@ class LoopCheckpointer(Protocol):
     def due(self, before: int, now: int) -> bool: ...
     def take(self, run: "Run") -> None: ...
     def finish(self, run: "Run") -> None: ...
+
+
+class Follower(Protocol):
+    """Looks at every delivery, once it is in the replay."""
+
+    def follow(self, step: Step) -> None: ...
+    def state(self) -> State: ...
+    def load_state(self, state: State) -> None: ...
 
 
 class LoopRecorder(Protocol):
@@ -123,7 +130,7 @@ class Run:
     recorder: LoopRecorder
     judge: Judge | None
     start: Step | None  # the stream's first delivery; None where it goes on from a checkpoint
-    normalizer: Normalizer | None = None
+    followers: dict[str, Follower] = field(default_factory=dict)  # by name, for checkpoints
     hooks: Hooks = _NO_HOOKS
     progress: Progress = field(default_factory=Progress)
     laps: Laps = field(default_factory=Laps)
@@ -218,8 +225,8 @@ def _after_turn(run: Run, before: int, now: int) -> str:
 
 def _store(run: Run, step: Step) -> None:
     run.replay.append(step)
-    if run.normalizer is not None:
-        run.normalizer.follow(step)
+    for follower in run.followers.values():
+        follower.follow(step)
     run.laps.lap("store")
 
 

@@ -30,7 +30,8 @@ class CategoricalValue:
         self, next_output: Tensor, bootstrap: Bootstrap, reward: Tensor, discount: Tensor
     ) -> Tensor:
         """Probabilities [B, Z] after one Bellman step; bootstrap has neither entropy nor bonus."""
-        assert bootstrap.entropy is None and bootstrap.bonus is None
+        assert bootstrap.entropy is None
+        assert bootstrap.bonus is None
         probs = (next_output.softmax(1) * bootstrap.action_weights.unsqueeze(1)).sum(2)  # [B, Z]
         return project_categorical(probs, self.atoms, reward, discount)
 
@@ -41,9 +42,7 @@ class CategoricalValue:
         return SampleLoss(divergence, divergence.detach().clamp(min=0.0), taken)
 
 
-def project_categorical(
-    probs: Tensor, atoms: Tensor, reward: Tensor, discount: Tensor
-) -> Tensor:
+def project_categorical(probs: Tensor, atoms: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
     """Move each return distribution by one Bellman step and put it back on the fixed atoms.
 
     probs    [B, Z] f32, rows sum to 1: distribution at the bootstrap state

@@ -12,7 +12,7 @@ from fastdqn.learning.quantile import midpoints, quantile_huber, quantile_target
 from fastdqn.learning.value import SampleLoss, of_action
 
 # Cosines of the embedding: Dabney et al. 2018 (arXiv 1806.06923), section 4.
-_NUM_COSINES = 64
+NUM_COSINES = 64
 
 
 class ImplicitHead(nn.Module):
@@ -28,9 +28,9 @@ class ImplicitHead(nn.Module):
 
     def __init__(self, num_features: int, head: nn.Module, num_fractions: int):
         super().__init__()
-        self.embedding = nn.Linear(_NUM_COSINES, num_features)
+        self.embedding = nn.Linear(NUM_COSINES, num_features)
         self.head = head
-        self.register_buffer("frequencies", math.pi * torch.arange(float(_NUM_COSINES)), False)
+        self.register_buffer("frequencies", math.pi * torch.arange(float(NUM_COSINES)), False)
         self.register_buffer("spaced", midpoints(num_fractions, torch.device("cpu")), False)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.plain import State, StateError, take, take_count, take_number, take_state
+from fastdqn.plain import State, StateError, take, take_count, take_list, take_number, take_state
 from fastdqn.record.console import Display
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.record.metrics import JsonLines, MetricsSink
@@ -50,6 +50,7 @@ class RunRecorder:
         self._shown: dict[str, float] = {}  # the newest value of each metric
         self._last_steps = self._last_updates = 0
         self._eval_return: float | None = None
+        self.warnings: list[str] = []
 
     def episodes(self, progress, step) -> None:
         """Note the episodes that ended in step; progress counts them already."""
@@ -118,6 +119,7 @@ class RunRecorder:
             "last_steps": self._last_steps,
             "last_updates": self._last_updates,
             "eval_return": self._eval_return,
+            "warnings": list(self.warnings),
             "sizes": {name: file.tell() for name, file in self._files().items()},
         }
 
@@ -140,6 +142,7 @@ class RunRecorder:
         self._last = {name: take_number(last, name) for name in last}
         self._last_steps = take_count(state, "last_steps")
         self._last_updates = take_count(state, "last_updates")
+        self.warnings += [str(line) for line in take_list(state, "warnings")]
         if take(state, "eval_return") is not None:
             self._eval_return = take_number(state, "eval_return")
 
@@ -152,6 +155,11 @@ class RunRecorder:
 
     def say(self, line: str) -> None:
         self._display.say(line)
+
+    def warn(self, line: str) -> None:
+        """Say a line, and keep it for the summary."""
+        self.warnings.append(line)
+        self._display.say(f"warning: {line}")
 
     def failure(self, trace: str) -> None:
         """Keep the traceback of what ended the run."""
