@@ -22,7 +22,7 @@ def main() -> None:
             measure_envs(EnvRecipe(env_id), args.lanes, effort_of(args), time.perf_counter)
         )
         rows += [{"env_id": env_id, **row} for row in show(env_id, figures)]
-    save(args.out, rows)
+    save(args, rows, threads=None)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@ python benchmarks/bench_replay.py
 python benchmarks/bench_replay.py --rows 1000000 --batch-sizes 128 256
 """
 
+import time
+
 import numpy as np
 from harness import effort_of, main_of, parser, save, show
 
 from fastdqn.acting import EnvFacts
 from fastdqn.measure.figures import Figure
-from fastdqn.measure.repeat import Effort, repeat
-from fastdqn.measure.replaying import measure_copy, measure_sampling
+from fastdqn.measure.repeat import Effort
+from fastdqn.measure.replaying import measure_adding, measure_copy, measure_sampling
 from fastdqn.measure.synthetic import fill_replay
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 
@@ -26,7 +28,7 @@ def main() -> None:
     figures = [measure_copy(effort_of(args))]
     for rows in args.rows:
         figures += measure_rows(rows, args, effort_of(args))
-    save(args.out, show("replay alone", figures))
+    save(args, show("replay alone", figures), threads=None)
 
 
 def measure_rows(rows: int, args, effort: Effort) -> list[Figure]:
@@ -39,10 +41,9 @@ def measure_rows(rows: int, args, effort: Effort) -> list[Figure]:
         UniformSampler(1),
         n_steps=args.n_steps,
     )
-    step = fill_replay(replay, facts, per_lane)
-    of = {"num_envs": args.num_envs, "rows": len(replay)}
-    add = repeat(lambda: replay.append(step), effort)
-    figures = [Figure("replay", "replay_adds_per_second", add, of)]
+    fill_replay(replay, facts, per_lane)
+    clock = time.perf_counter
+    figures = measure_adding(replay, args.num_envs, facts, effort, clock)
     for size in args.batch_sizes:
         figures += measure_sampling(replay, size, effort)
     return figures
