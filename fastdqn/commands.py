@@ -164,11 +164,11 @@ def _folder_problem(path: Path, names: tuple[str, ...]) -> str | None:
     try:
         existing = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
         usual = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+        taken = [name for name in names if path.is_dir() and not _may_write(path / name)]
     except (OSError, ValueError) as error:
         return f"out is {str(path)!r}: {error}"
     if not usual:
         return f"out is {str(path)!r}: {existing} is no folder that can be written to"
-    taken = [name for name in names if path.is_dir() and not _may_write(path / name)]
     if taken:
         return f"out is {str(path)!r}: {taken[0]} in it is a link or a folder, not a file"
     return None

@@ -246,7 +246,9 @@ def figures() -> list[Figure]:
     learner = [
         Figure("learner", "learner_samples_per_second", rate(n), {"batch_size": b, "capture": c})
         for b, n, c in (
-            (64, 64_000, "eager"), (512, 512_000, "eager"), (2048, 520_000, "eager"),
+            (64, 64_000, "eager"),
+            (512, 512_000, "eager"),
+            (2048, 520_000, "eager"),
             (2048, 9e9, "compile"),
         )
     ]

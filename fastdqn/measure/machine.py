@@ -14,7 +14,9 @@ import torch
 from fastdqn.record.folder import processor
 from fastdqn.timing import usable_cores
 
-_PACKAGES = ("fastdqn", "torch", "gymnasium", "numpy", "numba", "envpool", "ale-py")
+_PACKAGES = (
+    "fastdqn", "torch", "gymnasium", "numpy", "numba", "envpool", "ale-py", "stable-baselines3",
+)  # fmt: skip
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -35,30 +36,27 @@ def new_folder(path: Path) -> Iterator[None]:
 
 
 def write_together(folder: Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
-    """Write every file beside its place; only when all are whole, put them there.
+    """Write every file in a place of its own; only when all are whole, put them into the folder.
 
     writers  by name of the file: writes it to the path that it is given
     Raises WriteError, one line, with the old files as they were.
     """
-    temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in writers}
     at = folder
     try:
-        for name, write in writers.items():
-            at = folder / name
-            if os.path.lexists(at) and (at.is_symlink() or not at.is_file()):
-                raise OSError(errno.EEXIST, "it is a link or a folder, not a file")
-            write(temporary[name])
-            with open(temporary[name], "rb") as file:
-                os.fsync(file.fileno())
-        for name, path in temporary.items():
-            at = folder / name
-            os.replace(path, at)
+        # In the folder, so that a rename is enough; what a writer leaves beside its file goes too.
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".new.") as place:
+            for name, write in writers.items():
+                at = folder / name
+                if os.path.lexists(at) and (at.is_symlink() or not at.is_file()):
+                    raise OSError(errno.EEXIST, "it is a link or a folder, not a file")
+                write(Path(place, name))
+                with open(Path(place, name), "rb") as file:
+                    os.fsync(file.fileno())
+            for name in writers:
+                at = folder / name
+                os.replace(Path(place, name), at)
     except OSError as error:
         room = ""
         with contextlib.suppress(OSError):
             room = f"; {shutil.disk_usage(folder).free:,} bytes free"
         raise WriteError(f"cannot write {at}: {error.strerror}{room}") from error
-    finally:
-        for path in temporary.values():
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)

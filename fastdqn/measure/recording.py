@@ -17,7 +17,10 @@ from fastdqn.measure.learning import waiter
 
 Call = Callable[[], None]
 # What torch says on standard error whenever it profiles: nothing that anyone could act upon.
-_CHATTER = re.compile(rb"USDT:.*profiler_st|\[W[^]]* CPUAllocator\.cpp:\d+\] Memory block of unkn")
+_CHATTER = re.compile(
+    rb"USDT:.*profiler_st|\[W[^]]* CPUAllocator\.cpp:\d+\] Memory block of unkn|"
+    rb"ERROR:.* output_json\.cpp"  # told as an error of ours
+)
 
 
 class Recorded(NamedTuple):
@@ -54,14 +57,20 @@ def record(what: str, device: torch.device, run: Callable[[Call, Call], None]) -
 
 
 def write_trace(recorded: profile, path: Path) -> None:
-    """A trace that Perfetto and chrome://tracing open. Raises OSError where it is not whole:
-    torch says nothing where the disk is full."""
-    with contextlib.suppress(RuntimeError):  # told below, by what is there
+    """A trace that Perfetto and chrome://tracing open. Raises OSError where it is not whole.
+
+    torch raises nothing where the disk is full, and leaves a file beside the path.
+    """
+    with _without_chatter():
         recorded.export_chrome_trace(str(path))
+    if not (path.is_file() and _ends_as_json(path)):
+        raise OSError(0, "torch could not write the whole trace")
+
+
+def _ends_as_json(path: Path) -> bool:
     with open(path, "rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
-        if not file.read().rstrip().endswith(b"}"):
-            raise OSError(0, "torch could not write the whole trace")
+        return file.read().rstrip().endswith(b"}")
 
 
 @contextlib.contextmanager
