@@ -35,7 +35,7 @@ def new_folder(path: Path) -> Iterator[None]:
         raise
 
 
-def write_together(folder: Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
+def write_together(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
     """Write every file in a place of its own; only when all are whole, put them into the folder.
 
     writers  by name of the file: writes it to the path that it is given

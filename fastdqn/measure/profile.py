@@ -96,7 +96,7 @@ def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort
     text = to_json(result, indent=1) + "\n"
     writers = {
         "trace.json": lambda path: write_trace(recorded.profile, path),
-        "profile.json": lambda path: _drop(path.write_text(text)),
+        "profile.json": lambda path: path.write_text(text),
     }
     write_together(folder, writers)
     return result
