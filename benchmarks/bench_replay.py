@@ -7,7 +7,7 @@ python benchmarks/bench_replay.py --rows 1000000 --batch-sizes 128 256
 import time
 
 import numpy as np
-from harness import effort_of, main_of, parser, save, show
+from harness import count, effort_of, main_of, parser, save, show
 
 from fastdqn.acting import EnvFacts
 from fastdqn.measure.figures import Figure
@@ -19,11 +19,11 @@ from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 
 def main() -> None:
     asked = parser(__doc__)
-    asked.add_argument("--rows", type=int, nargs="+", default=[10**4, 10**5, 10**6, 10**7])
-    asked.add_argument("--obs-size", type=int, default=4, help="float32 numbers an observation")
-    asked.add_argument("--num-envs", type=int, default=64)
-    asked.add_argument("--batch-sizes", type=int, nargs="+", default=[128])
-    asked.add_argument("--n-steps", type=int, default=1)
+    asked.add_argument("--rows", type=count, nargs="+", default=[10**4, 10**5, 10**6, 10**7])
+    asked.add_argument("--obs-size", type=count, default=4, help="float32 numbers an observation")
+    asked.add_argument("--num-envs", type=count, default=64)
+    asked.add_argument("--batch-sizes", type=count, nargs="+", default=[128])
+    asked.add_argument("--n-steps", type=count, default=1)
     args = asked.parse_args()
     figures = [measure_copy(effort_of(args))]
     for rows in args.rows:
