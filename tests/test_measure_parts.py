@@ -210,6 +210,8 @@ def test_the_repository_around_an_installed_package_is_none_of_ours(checkout, mo
     installed.mkdir(parents=True)
     (installed / "__init__.py").touch()
     assert commit(installed) is None
+    git(checkout.parent, "add", "-f", "venv")
+    assert commit(installed) is None  # kept there, it is still not where ours lies
     git(checkout.parent, "rm", "-q", "--cached", "fastdqn/__init__.py")
     assert commit(checkout) is None  # nobody keeps it there
     monkeypatch.setenv("GIT_DIR", str(checkout.parent / ".git"))
