@@ -1,5 +1,6 @@
 """Against Stable-Baselines3: what it is told, what it cannot follow, and how it fails."""
 
+import dataclasses
 import json
 import sys
 from types import ModuleType, SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 
 from fastdqn.acting import EnvFacts
 from fastdqn.cli import main
+from fastdqn.config import Config
 from fastdqn.measure.against import PeerError, note, sb3_options, sb3_peer
 from fastdqn.measure.repeat import Effort
 from fastdqn.presets import PRESETS
@@ -123,6 +125,24 @@ def test_what_it_cannot_follow_is_named():
     ):  # fmt: skip
         assert words in said
     assert "by steps, not by episodes" in note(config(exploration_decay=0.9), FACTS)
+
+
+# What becomes of each option: it is told, it is named where it cannot be, or it changes no work.
+TOLD = """env_id env_kwargs wrapper num_envs total_timesteps seed learning_rate buffer_size
+learning_starts batch_size train_frequency target_network_frequency tau gamma n_steps max_grad_norm
+hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads"""
+NAMED = """double dueling loss normalize_observation normalize_reward exploration exploration_decay
+env_batch_size capture vectorization"""
+NO_WORK = """preset total_episodes ladder_epsilon ladder_alpha eval_frequency eval_episodes
+eval_max_steps stop_at_return run_dir checkpoint_frequency checkpoint_seconds checkpoint_replay
+log_frequency tensorboard"""
+
+
+def test_no_option_is_forgotten_silently():
+    known = {*TOLD.split(), *NAMED.split(), *NO_WORK.split()}
+    fields = {field.name for field in dataclasses.fields(Config)}
+    assert fields - known == set(), "tell Stable-Baselines3, or name it in against.note()"
+    assert known - fields == set()
 
 
 def test_the_real_one_trains_by_turns(tmp_path):
