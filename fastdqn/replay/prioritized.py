@@ -195,7 +195,7 @@ def _draw(rng, nodes, added, rows, exponent, index, weight, targets):
         targets[k] = nodes[num_slots + index[k]]
         smallest = min(smallest, targets[k])
     for k in range(size):
-        weight[k] = (smallest / targets[k]) ** exponent
+        weight[k] = np.float32(smallest / targets[k]) ** np.float32(exponent)
         lane = index[k] // rows
         head = added[lane] - 1
         # The newest row that has this slot.

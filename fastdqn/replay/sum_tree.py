@@ -114,10 +114,13 @@ def find_many(nodes, targets, slots):
 
 @kernel
 def _descend(nodes, targets, slots, k):
-    child = 2 * slots[k]
+    # Without a branch, which would be guessed wrong every other time; and unsigned, for Numba
+    # asks of a signed index at every load whether it counts from the end.
+    one = np.uint64(1)
+    child = np.uint64(slots[k]) << one
     left = nodes[child]
-    right = (targets[k] >= left) & (nodes[child + 1] > 0.0)
-    targets[k] -= left if right else 0.0
+    right = np.uint64(targets[k] >= left) & np.uint64(nodes[child + one] > 0.0)
+    targets[k] -= left * right
     slots[k] = child + right
 
 
