@@ -55,7 +55,7 @@ class SumTree:
         sum_above(self.nodes, nodes, len(nodes))
 
     def find(self, targets: np.ndarray) -> np.ndarray:
-        """The slots where the running sum of the leaves first exceeds targets [B] float64.
+        """The slots where the running sum of the leaves, from left to right, exceeds targets [B].
 
         returns  [B] int64, never a leaf of 0, whatever rounding does to a target near total
         Raises RuntimeError where all leaves are 0.
