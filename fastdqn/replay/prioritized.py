@@ -106,10 +106,11 @@ class PrioritizedSampler:
         priority = np.ascontiguousarray(priority, np.float64)
         if index.shape != priority.shape:
             raise ValueError(f"{priority.shape} priorities for {index.shape} rows: one a row")
-        self.largest = _update(
+        largest = _update(
             index, priority, self.tree.nodes, self._touched, self.priority_exponent,
             self.largest, ring.status, ring.added, n_steps, ring.stack,
         )  # fmt: skip
+        self.largest = float(largest)
 
     def state(self) -> State:
         return {

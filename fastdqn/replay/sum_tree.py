@@ -40,7 +40,7 @@ class SumTree:
     def nbytes(self) -> int:
         return self.nodes.nbytes
 
-    def set(self, slots: np.ndarray, leaves: np.ndarray) -> None:
+    def set(self, slots, leaves) -> None:
         """Write leaves [B] float64, at least 0, to slots [B] int64; of equal slots the last wins.
 
         Raises ValueError where a slot does not exist or a leaf is no finite number from 0.
