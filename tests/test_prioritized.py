@@ -165,6 +165,18 @@ def test_closing_a_lane_lets_its_waiting_rows_in():
     assert sampler.tree.leaves[:5].tolist() == [1, 1, 1, 0, 0]
 
 
+def test_rows_that_came_since_the_last_look_do_not_inherit_the_leaves_of_their_slots():
+    replay, sampler = make_prioritized(rows=5)
+    replay.start([0], [0.0])
+    for _ in range(4):
+        replay.add([0], [0], [0.0], [0.0])
+    replay.update_priorities([0, 1, 2, 3], [0.1, 8.0, 0.2, 0.3])
+    for _ in range(6):  # a whole round and one more, unseen
+        replay.ring.add_outcomes([0], [0], [0.0], [False], [False])
+    sampler.follow(replay.ring, 1, [0])
+    assert sampler.tree.leaves == pytest.approx([0, *[8**0.6] * 4], rel=1e-5)
+
+
 def test_a_priority_that_comes_late_is_dropped_for_the_row_that_is_gone():
     replay, sampler = make_prioritized(rows=4)
     replay.start([0], [0.0])
