@@ -17,6 +17,7 @@ from fastdqn.engine.local import Cadence
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.target import HardCopy
 from fastdqn.record.console import Silent
+from fastdqn.replay import UniformSampler
 from fastdqn.schedules import Budget
 
 
@@ -69,6 +70,22 @@ def test_the_loop_makes_exactly_the_updates_due(tmp_path, num_envs, frequency, m
     assert session.run.learner.updates == session.run.progress.updates == due
     assert sum(copies) == due * frequency // 20
     assert 700 <= session.run.progress.steps < 700 + num_envs
+
+
+def test_the_sampler_is_told_the_steps_before_the_one_in_flight(tmp_path, monkeypatch):
+    told, draw = [], UniformSampler.draw
+
+    def draw_and_tell(sampler, ring, n_steps, index, weight, steps):
+        told.append(steps)
+        draw(sampler, ring, n_steps, index, weight, steps)
+
+    config = small(tmp_path, train_frequency=4)
+    monkeypatch.setattr(UniformSampler, "draw", draw_and_tell)
+    session, _ = run_loop(config)
+    told = told[1:]  # the first is the constructor's
+    assert len(told) == session.run.progress.updates
+    # Update i is earned by step 52 + 4 i; a turn of four lanes is three steps late at the most.
+    assert [(steps - 52) // 4 for steps in told] == list(range(len(told)))
 
 
 def test_the_steps_counted_are_those_the_episodes_contain(tmp_path):

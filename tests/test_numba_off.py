@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-FILES = ("test_rng.py", "test_store.py", "test_replay.py", "test_replay_model.py")
+FILES = (
+    "test_rng.py", "test_store.py", "test_replay.py", "test_replay_model.py", "test_sum_tree.py",
+    "test_prioritized_model.py",
+)  # fmt: skip
 
 
 def test_the_replay_works_without_the_compiler():

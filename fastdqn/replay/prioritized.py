@@ -106,10 +106,11 @@ class PrioritizedSampler:
         priority = np.ascontiguousarray(priority, np.float64)
         if index.shape != priority.shape:
             raise ValueError(f"{priority.shape} priorities for {index.shape} rows: one a row")
-        self.largest = _update(
+        largest = _update(
             index, priority, self.tree.nodes, self._touched, self.priority_exponent,
             self.largest, ring.status, ring.added, n_steps, ring.stack,
         )  # fmt: skip
+        self.largest = float(largest)
 
     def state(self) -> State:
         return {
@@ -195,7 +196,7 @@ def _draw(rng, nodes, added, rows, exponent, index, weight, targets):
         targets[k] = nodes[num_slots + index[k]]
         smallest = min(smallest, targets[k])
     for k in range(size):
-        weight[k] = (smallest / targets[k]) ** exponent
+        weight[k] = np.float32(smallest / targets[k]) ** np.float32(exponent)
         lane = index[k] // rows
         head = added[lane] - 1
         # The newest row that has this slot.

@@ -154,7 +154,7 @@ class Replay:
         if self.reward_scale != 1.0:
             np.multiply(batch.reward, self.reward_scale, out=batch.reward)
 
-    def update_priorities(self, index: np.ndarray, priority: np.ndarray) -> None:
+    def update_priorities(self, index, priority) -> None:
         """Tell the sampler how surprising the rows index [B] were: priority [B] >= 0."""
         self.sampler.update(self.ring, self.n_steps, index, priority)
 

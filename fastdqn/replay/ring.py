@@ -208,13 +208,15 @@ def row_is_valid(status, added, lane, row, n_steps, stack):
     head = added[lane] - 1
     if row - (stack - 1) < max(0, head + 1 - rows) or row > head:
         return False
-    if not status[lane, row % rows] & LIVE:
+    slot = row % rows
+    if not status[lane, slot] & LIVE:
         return False
     for t in range(row, row + n_steps):
         if t >= head:
             return False
-        if status[lane, t % rows] & ENDED:
+        if status[lane, slot] & ENDED:
             return True
+        slot = slot + 1 if slot + 1 < rows else 0  # a division takes longer than all the rest
     return True
 
 
@@ -302,18 +304,18 @@ def _windows(
     for i in range(len(index)):
         row, lane = divmod(index[i], num_lanes)
         total, discount = 0.0, 1.0
-        last = row
-        for t in range(row, row + n_steps):
-            slot = t % rows
+        slot = row % rows
+        slots[i] = lane * rows + slot
+        out_action[i] = action[lane, slot]
+        for _ in range(n_steps):
+            outcome = status[lane, slot]
             total += discount * reward[lane, slot]
             discount *= gamma
-            last = t + 1
-            if status[lane, slot] & TERMINATED:
+            slot = slot + 1 if slot + 1 < rows else 0
+            if outcome & TERMINATED:
                 discount = 0.0
-            if status[lane, slot] & ENDED:
+            if outcome & ENDED:
                 break
-        slots[i] = lane * rows + row % rows
-        next_slots[i] = lane * rows + last % rows
-        out_action[i] = action[lane, row % rows]
+        next_slots[i] = lane * rows + slot
         out_reward[i] = total
         out_discount[i] = discount

@@ -40,7 +40,7 @@ class SumTree:
     def nbytes(self) -> int:
         return self.nodes.nbytes
 
-    def set(self, slots: np.ndarray, leaves: np.ndarray) -> None:
+    def set(self, slots, leaves) -> None:
         """Write leaves [B] float64, at least 0, to slots [B] int64; of equal slots the last wins.
 
         Raises ValueError where a slot does not exist or a leaf is no finite number from 0.
@@ -55,7 +55,7 @@ class SumTree:
         sum_above(self.nodes, nodes, len(nodes))
 
     def find(self, targets: np.ndarray) -> np.ndarray:
-        """The slots where the running sum of the leaves first exceeds targets [B] float64.
+        """The slots where the running sum of the leaves, from left to right, exceeds targets [B].
 
         returns  [B] int64, never a leaf of 0, whatever rounding does to a target near total
         Raises RuntimeError where all leaves are 0.
@@ -114,10 +114,13 @@ def find_many(nodes, targets, slots):
 
 @kernel
 def _descend(nodes, targets, slots, k):
-    child = 2 * slots[k]
+    # Without a branch, which would be guessed wrong every other time; and unsigned, for Numba
+    # asks of a signed index at every load whether it counts from the end.
+    one = np.uint64(1)
+    child = np.uint64(slots[k]) << one
     left = nodes[child]
-    right = (targets[k] >= left) & (nodes[child + 1] > 0.0)
-    targets[k] -= left if right else 0.0
+    right = np.uint64(targets[k] >= left) & np.uint64(nodes[child + one] > 0.0)
+    targets[k] -= left * right
     slots[k] = child + right
 
 
