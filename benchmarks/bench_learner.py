@@ -16,7 +16,7 @@ from torch import nn
 from fastdqn.config import Config
 from fastdqn.measure.figures import Figure
 from fastdqn.measure.learning import learner_on
-from fastdqn.measure.repeat import Effort, Rate, repeat
+from fastdqn.measure.repeat import Effort, by_turns
 from fastdqn.presets import PRESETS
 from fastdqn.resolve import preview
 
@@ -46,18 +46,12 @@ def measure_update(config: Config, captures: tuple[str, ...], effort: Effort) ->
     calls: dict[str, Callable[[], None]] = {"plain torch": plain_torch_update(config.batch_size)}
     for capture in captures:
         calls[f"fastdqn, {capture}"], _, _ = learner_on(resolved.replace(capture=capture), facts)
-    once = Effort(effort.seconds, 1, effort.burn_in)
-    rates: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(effort.repeats):
-        for name, call in calls.items():
-            rates[name].append(repeat(call, once).median)
     return [
         Figure(
-            "learner", "learner_updates_per_second",
-            Rate.over(seen, len(seen)),
+            "learner", "learner_updates_per_second", rate,
             {"program": name, "batch_size": config.batch_size},
         )
-        for name, seen in rates.items()
+        for name, rate in by_turns(calls, effort).items()
     ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from fastdqn.measure.figures import Figure
 from fastdqn.measure.repeat import Effort
 from fastdqn.measure.replaying import measure_adding, measure_copy, measure_sampling
 from fastdqn.measure.synthetic import fill_replay
-from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
+from fastdqn.replay import PrioritizedSampler, Replay, Ring, RowStore, UniformSampler
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
     asked.add_argument("--num-envs", type=count, default=64)
     asked.add_argument("--batch-sizes", type=count, nargs="+", default=[128])
     asked.add_argument("--n-steps", type=count, default=1)
+    asked.add_argument("--prioritized", action="store_true")
     args = asked.parse_args()
     figures = [measure_copy(effort_of(args))]
     for rows in args.rows:
@@ -38,7 +39,9 @@ def measure_rows(rows: int, args, effort: Effort) -> list[Figure]:
     replay = Replay(
         Ring(args.num_envs, per_lane),
         RowStore(args.num_envs, per_lane, facts.obs_shape, facts.obs_dtype),
-        UniformSampler(1),
+        PrioritizedSampler(args.num_envs * per_lane, 0.5, lambda steps: 0.4, 1)
+        if args.prioritized
+        else UniformSampler(1),
         n_steps=args.n_steps,
     )
     fill_replay(replay, facts, per_lane)

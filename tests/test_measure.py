@@ -1,5 +1,6 @@
 """The measuring room: each figure is of its own part, by a clock that the test turns."""
 
+import itertools
 import json
 import shlex
 import subprocess
@@ -21,8 +22,9 @@ from fastdqn.measure.acting import measure_policy
 from fastdqn.measure.ceilings import Ceilings, Work, count_flops, verdict
 from fastdqn.measure.figures import Figure, short
 from fastdqn.measure.learning import measure_learner
-from fastdqn.measure.repeat import Effort, Rate, repeat
+from fastdqn.measure.repeat import Effort, Rate, by_turns, repeat
 from fastdqn.measure.stepping import available, measure_stream
+from fastdqn.measure.switches import SWITCHES, measure_switches
 from fastdqn.measure.training import measure_training
 from fastdqn.measure.verdict import sentence
 from fastdqn.presets import PRESETS
@@ -190,7 +192,32 @@ def test_the_learner_benchmark_has_no_environment_and_no_replay(monkeypatch):
 def test_the_replay_benchmark_has_neither(monkeypatch):
     resolved = config()
     forbid(monkeypatch, *STEPPING, *LEARNING)
-    assert len(replaying.measure_replay(resolved, FACTS, Effort(0.001, 1, 0.0))) == 6
+    figures = replaying.measure_replay(resolved, FACTS, Effort(0.001, 1, 0.0))
+    assert len(figures) == 12
+    assert {f.of.get("sampler") for f in figures} == {"uniform", "prioritized", None}
+
+
+def test_each_switch_is_measured_beside_the_plain_update(monkeypatch):
+    forbid(monkeypatch, *STEPPING)
+    figures = measure_switches(config(noisy=True), FACTS, Effort(0.001, 2, 0.0))
+    assert [figure.of["switch"] for figure in figures] == list(SWITCHES)
+    assert figures[0].of["ratio"] == 1.0
+    assert all(figure.of["ratio"] > 0 for figure in figures)
+
+
+def test_turns_are_taken_repeat_by_repeat():
+    clock, order = FakeClock(), []
+
+    def costs(name, seconds):
+        def call():
+            order.append(name)
+            clock.spend(seconds)
+
+        return call
+
+    rates = by_turns({"a": costs("a", 0.5), "b": costs("b", 0.25)}, Effort(0.5, 2, 0.0), clock)
+    assert (rates["a"].median, rates["b"].median) == (2.0, 4.0)
+    assert [name for name, _ in itertools.groupby(order)] == ["a", "b", "a", "b"]
 
 
 # -- repeat

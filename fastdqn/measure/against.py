@@ -153,12 +153,16 @@ def note(config: Config, facts: EnvFacts) -> str:
     n, every = config.num_envs, config.target_network_frequency
     theirs = max(every // n, 1) * n
     differences = {
-        "no Double": config.double,
+        "no Double": config.double and not config.munchausen,
         "no Dueling": config.dueling,
         "Huber loss": config.loss != "huber",
         "the norm of the gradient computed, though nothing is clipped": (
             config.max_grad_norm is None
         ),
+        "no prioritized replay": config.prioritized,
+        f"one number an action, not {config.value} values": config.value != "scalar",
+        "no Munchausen": config.munchausen,
+        "no noisy layers": config.noisy,
         "no normalisation of observations": config.normalize_observation,
         "no normalisation of rewards": config.normalize_reward,
         "no action masks: actions that are not allowed are tried": facts.has_masks,

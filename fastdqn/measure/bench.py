@@ -20,6 +20,7 @@ from fastdqn.measure.machine import describe_machine, torch_threads
 from fastdqn.measure.repeat import Clock, Effort
 from fastdqn.measure.replaying import measure_replay
 from fastdqn.measure.stepping import LANES, measure_envs
+from fastdqn.measure.switches import measure_switches
 from fastdqn.measure.training import Trained, measure_training
 from fastdqn.measure.verdict import sentence
 from fastdqn.record.files import to_json, write_whole
@@ -56,7 +57,9 @@ def bench(
             run_peer = ended.enter_context(sb3_peer(config, longer(effort), clock))
         rows = [header(config, effort, command)]
         figures: list[Figure] = []
-        for name in PARTS[:-2] if part == "all" else (part,):
+        # What each switch costs is no part of this run: it is told where the learner is asked for.
+        names = {"all": PARTS[:-2], "learner": ("learner", "switches")}.get(part, (part,))
+        for name in names:
             if name != "train":
                 own = list(_MEASURES[name](config, facts, effort, clock))
                 show(table(f"{name} alone", own))
@@ -118,6 +121,10 @@ def _replay(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> It
     yield from measure_replay(config, facts, effort, clock)
 
 
+def _switches(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> Iterator[Figure]:
+    yield from measure_switches(config, facts, effort, clock)
+
+
 def _learner(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> Iterator[Figure]:
     for capture in dict.fromkeys(("eager", config.capture)):
         as_captured = config.replace(capture=capture)
@@ -132,6 +139,7 @@ _MEASURES: dict[str, Callable[[Config, EnvFacts, Effort, Clock], Iterator[Figure
     "act": _act,
     "replay": _replay,
     "learner": _learner,
+    "switches": _switches,
 }
 
 

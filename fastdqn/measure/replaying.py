@@ -25,15 +25,18 @@ def measure_replay(
 ) -> list[Figure]:
     """Adds/s and samples/s of a replay of config's size, per call and per row, and bytes/s.
 
-    config  resolved
+    config  resolved; both samplers are measured, its own first
     """
-    replay = parts.make_replay(config, facts)
-    fill_replay(replay, facts, min(replay.ring.rows, _MOST_APPENDS))
-    return [
-        *measure_adding(replay, lanes_of_a_call(config), facts, effort, clock),
-        *measure_sampling(replay, config.batch_size, effort, clock),
-        measure_copy(effort, clock),
-    ]
+    figures = []
+    for prioritized in (config.prioritized, not config.prioritized):
+        as_drawn = config.replace(
+            prioritized=prioritized, total_timesteps=config.total_timesteps or 1
+        )
+        replay = parts.make_replay(as_drawn, facts)
+        fill_replay(replay, facts, min(replay.ring.rows, _MOST_APPENDS))
+        figures += measure_adding(replay, lanes_of_a_call(config), facts, effort, clock)
+        figures += measure_sampling(replay, config.batch_size, effort, clock)
+    return [*figures, measure_copy(effort, clock)]
 
 
 def measure_adding(
@@ -43,7 +46,7 @@ def measure_adding(
     lanes = replay.ring.num_lanes
     steps = itertools.cycle(deliveries(lanes, of_a_call, facts))
     rate = repeat(lambda: replay.append(next(steps)), effort, clock)
-    of = {"num_envs": lanes, "rows": len(replay)}
+    of = {"num_envs": lanes, "rows": len(replay), "sampler": _sampler(replay)}
     if of_a_call < lanes:
         of["env_batch_size"] = of_a_call
     return [
@@ -58,7 +61,10 @@ def measure_sampling(
     """Batches/s, rows/s and bytes/s (observations read and written) of one filled replay."""
     batch = replay.new_batch(batch_size)
     rate = repeat(lambda: replay.sample(batch), effort, clock)
-    of = {"batch_size": batch_size, "rows": len(replay), "n_steps": replay.n_steps}
+    of = {
+        "batch_size": batch_size, "rows": len(replay), "n_steps": replay.n_steps,
+        "sampler": _sampler(replay),
+    }  # fmt: skip
     moved = batch.obs.nbytes + batch.next_obs.nbytes
     figures = [
         Figure("replay", "replay_samples_per_second", rate, of),
@@ -70,6 +76,10 @@ def measure_sampling(
         update = repeat(lambda: replay.update_priorities(index, priority), effort, clock)
         figures.append(Figure("replay", "replay_priority_updates_per_second", update, of))
     return figures
+
+
+def _sampler(replay: Replay) -> str:
+    return "prioritized" if replay.wants_priorities else "uniform"
 
 
 def measure_copy(effort: Effort, clock: Clock = time.perf_counter) -> Figure:

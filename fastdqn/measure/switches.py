@@ -1,0 +1,49 @@
+"""Switches: what each technique costs an update, beside a plain D3QN of the same batch."""
+
+import time
+from typing import Any
+
+from fastdqn.acting import EnvFacts
+from fastdqn.config import Config
+from fastdqn.measure.figures import Figure
+from fastdqn.measure.learning import learner_on, waiter
+from fastdqn.measure.repeat import Clock, Effort, by_turns
+
+_PLAIN: dict[str, Any] = {
+    "double": True, "dueling": True, "value": "scalar", "noisy": False, "munchausen": False,
+    "loss": "mse",
+}  # fmt: skip
+SWITCHES: dict[str, dict[str, Any]] = {
+    "D3QN": {},
+    "no double": {"double": False},
+    "no dueling": {"dueling": False},
+    "huber": {"loss": "huber"},
+    "munchausen": {"munchausen": True},
+    "noisy": {"noisy": True},
+    "categorical": {"value": "categorical"},
+    "quantile": {"value": "quantile"},
+    "implicit-quantile": {"value": "implicit-quantile"},
+    "categorical and noisy": {"value": "categorical", "noisy": True},
+}
+
+
+def measure_switches(
+    config: Config, facts: EnvFacts, effort: Effort, clock: Clock = time.perf_counter
+) -> list[Figure]:
+    """Updates/s of config's network and batch with each switch alone, and their ratio to D3QN.
+
+    config  resolved; its own switches are left aside
+    """
+    made = {
+        name: learner_on(config.replace(**(_PLAIN | changes)), facts)
+        for name, changes in SWITCHES.items()
+    }
+    finish = waiter(made["D3QN"][1])
+    rates = by_turns({name: update for name, (update, _, _) in made.items()}, effort, clock, finish)
+    plain = rates["D3QN"].median
+    return [
+        Figure("learner", "learner_updates_per_second", rate, {
+            "switch": name, "batch_size": config.batch_size, "ratio": round(rate.median / plain, 3)
+        })
+        for name, rate in rates.items()
+    ]  # fmt: skip
