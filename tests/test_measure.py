@@ -198,8 +198,9 @@ def test_the_replay_benchmark_has_neither(monkeypatch):
 
 
 def test_each_switch_is_measured_beside_the_plain_update(monkeypatch):
+    resolved = config(noisy=True)
     forbid(monkeypatch, *STEPPING)
-    figures = measure_switches(config(noisy=True), FACTS, Effort(0.001, 2, 0.0))
+    figures = measure_switches(resolved, FACTS, Effort(0.001, 2, 0.0))
     assert [figure.of["switch"] for figure in figures] == list(SWITCHES)
     assert figures[0].of["ratio"] == 1.0
     assert all(figure.of["ratio"] > 0 for figure in figures)
