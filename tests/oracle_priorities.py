@@ -1,12 +1,16 @@
-"""Slow twins of prioritized sampling: a tree that is a list, and leaves that are a dict of rows."""
+"""Slow twins of prioritized sampling: a tree that is a list, and leaves that are a dict of rows.
+
+And the experience that its tests feed to it.
+"""
 
 import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from oracles import make_replay
+from oracles import Outcome, make_replay
 
-from fastdqn.replay import PrioritizedSampler, Replay
+from fastdqn.replay import Batch, PrioritizedSampler, Replay
+from fastdqn.replay.ring import OPEN
 
 LEAST_PRIORITY = 1e-6
 
@@ -75,3 +79,48 @@ def make_prioritized(
     plain = make_replay(num_lanes, rows, n_steps, gamma, stack, obs_shape)
     sampler = PrioritizedSampler(num_lanes * rows, exponent, beta, seed)
     return Replay(plain.ring, plain.store, sampler, n_steps=n_steps, gamma=gamma), sampler
+
+
+def live(replay, rng, turns, model=None, ends=0.2) -> None:
+    """Random steps in random lanes, with ends of all kinds and lanes closed or lost between."""
+    lanes = np.arange(replay.ring.num_lanes)
+    for _ in range(turns):
+        heads = replay.ring.status[lanes, (replay.ring.added - 1) % replay.ring.rows]
+        begun = lanes[(heads != OPEN) | (rng.random(len(lanes)) < 0.05)]
+        obs = rng.normal(size=(len(lanes), *replay.store.obs_shape)).astype(np.float32)
+        replay.start(begun, obs[begun])
+        stepped = lanes[rng.random(len(lanes)) < 0.8]
+        reward = rng.normal(size=len(stepped)).astype(np.float32)
+        over = rng.random((2, len(stepped))) < ends / 2
+        replay.add(stepped, stepped, reward, obs[stepped] + 1, *over)
+        closed = lanes[rng.random(len(lanes)) < 0.03]
+        replay.close(closed)
+        if model is None:
+            continue
+        for lane in begun:
+            model.lanes[lane].start(obs[lane])
+        for i, lane in enumerate(stepped):
+            outcome = Outcome(int(lane), float(reward[i]), bool(over[0, i]), bool(over[1, i]))
+            model.lanes[lane].add(outcome, obs[lane] + 1)
+        for lane in closed:
+            model.lanes[lane].close()
+
+
+def with_leaves(
+    priorities, exponent=1.0, beta=lambda steps: 1.0, seed=0
+) -> tuple[Replay, PrioritizedSampler]:
+    """A lane of steps with these priorities; row i is the i-th step."""
+    replay, sampler = make_prioritized(
+        rows=len(priorities) + 2, exponent=exponent, beta=beta, seed=seed
+    )
+    replay.start([0], [0.0])
+    for t in range(len(priorities)):
+        replay.add([0], [t], [float(t)], [t + 1.0])
+    replay.update_priorities(np.arange(len(priorities)), np.array(priorities, np.float32))
+    return replay, sampler
+
+
+def draw(replay, size, steps=0) -> Batch:
+    batch = replay.new_batch(size)
+    replay.sample(batch, steps)
+    return batch

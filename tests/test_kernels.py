@@ -58,7 +58,7 @@ def test_a_change_in_a_shared_kernel_reaches_the_kernels_that_use_it(tmp_path):
 
     assert drawn() == "[0, 1, 2]"
     ring = package / "replay" / "ring.py"
-    rule = "    if not status[lane, row % rows] & LIVE:\n"
+    rule = "    if not status[lane, slot] & LIVE:\n"
     assert rule in ring.read_text()
     ring.write_text(ring.read_text().replace(rule, "    if row == 1:\n"))
     assert drawn() == "[0, 2]"

@@ -4,56 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from oracle_priorities import make_prioritized
-from oracles import Outcome, ReplayModel, assert_rows_equal
+from oracle_priorities import draw, live, make_prioritized, with_leaves
+from oracles import ReplayModel, assert_rows_equal
 from scipy import stats
 
-from fastdqn.plain import StateError
 from fastdqn.replay import PrioritizedSampler, Replay, Ring, RowStore
-
-
-def live(replay, rng, turns, model=None, ends=0.2) -> None:
-    """Random steps in random lanes, with ends of all kinds and lanes closed or lost between."""
-    lanes = np.arange(replay.ring.num_lanes)
-    for _ in range(turns):
-        heads = replay.ring.status[lanes, (replay.ring.added - 1) % replay.ring.rows]
-        begun = lanes[(heads != 1) | (rng.random(len(lanes)) < 0.05)]
-        obs = rng.normal(size=(len(lanes), *replay.store.obs_shape)).astype(np.float32)
-        replay.start(begun, obs[begun])
-        stepped = lanes[rng.random(len(lanes)) < 0.8]
-        reward = rng.normal(size=len(stepped)).astype(np.float32)
-        over = rng.random((2, len(stepped))) < ends / 2
-        replay.add(stepped, stepped, reward, obs[stepped] + 1, *over)
-        closed = lanes[rng.random(len(lanes)) < 0.03]
-        replay.close(closed)
-        if model is None:
-            continue
-        for lane in begun:
-            model.lanes[lane].start(obs[lane])
-        for i, lane in enumerate(stepped):
-            outcome = Outcome(int(lane), float(reward[i]), bool(over[0, i]), bool(over[1, i]))
-            model.lanes[lane].add(outcome, obs[lane] + 1)
-        for lane in closed:
-            model.lanes[lane].close()
-
-
-def with_leaves(priorities, exponent=1.0, beta=lambda steps: 1.0, seed=0):
-    """A lane of steps with these priorities; row i is the i-th step."""
-    replay, sampler = make_prioritized(
-        rows=len(priorities) + 2, exponent=exponent, beta=beta, seed=seed
-    )
-    replay.start([0], [0.0])
-    for t in range(len(priorities)):
-        replay.add([0], [t], [float(t)], [t + 1.0])
-    replay.update_priorities(np.arange(len(priorities)), np.array(priorities, np.float32))
-    return replay, sampler
-
-
-def draw(replay, size, steps=0):
-    batch = replay.new_batch(size)
-    replay.sample(batch, steps)
-    return batch
-
 
 # -- how often
 
@@ -245,66 +200,6 @@ def test_drawn_windows_are_those_of_the_episodes(n_steps, stack):
         replay.update_priorities(batch.index, rng.exponential(size=64))
         drawn |= set(batch.index.tolist())
     assert len(drawn) > 3 * 4 * 17  # the lanes have been overwritten often
-
-
-# -- state
-
-
-def test_a_replay_goes_on_from_a_state_with_equal_bytes():
-    rng, make = np.random.default_rng(5), (3, 11, 2, 0.5, 2, (2,))
-    replay, sampler = make_prioritized(*make, seed=1)
-    segments, saved = [], np.zeros(3, np.int64)
-    for turn in range(40):
-        live(replay, rng, 5)
-        replay.update_priorities(draw(replay, 16).index, rng.exponential(size=16))
-        segments.append(replay.rows_since(saved))
-        saved = segments[-1].last
-        other, twin = make_prioritized(*make, seed=9)
-        other.load_state(replay.state(), segments)
-        assert twin.tree.nodes.tobytes() == sampler.tree.nodes.tobytes()
-        for each in (replay, other):
-            again = np.random.default_rng(turn)
-            live(each, again, 7)
-            each.update_priorities(draw(each, 16).index, again.exponential(size=16))
-        for one, two in zip(draw(replay, 32)[:7], draw(other, 32)[:7], strict=True):
-            assert one.tobytes() == two.tobytes()
-        assert twin.tree.nodes.tobytes() == sampler.tree.nodes.tobytes()
-        assert twin.largest == sampler.largest
-
-
-def changed(array, place, value):
-    array = array.copy()
-    array[place] = value
-    return array
-
-
-@pytest.mark.parametrize(
-    ("field", "wrong", "says"),
-    [
-        ("leaves", lambda leaves: changed(leaves, 0, np.nan), "leaves has nan"),
-        ("leaves", lambda leaves: changed(leaves, 0, np.inf), "leaves has inf"),
-        ("leaves", lambda leaves: changed(leaves, 0, -1.0), "leaves has -1.0"),
-        ("leaves", lambda leaves: changed(leaves, 0, 9.0), "leaves has 9.0: 0 to largest 4"),
-        ("leaves", lambda leaves: changed(leaves, 0, 0.0), "leaves has 0.0 at a valid row"),
-        ("leaves", lambda leaves: changed(leaves, 3, 1.0), "leaves has 1.0 at a row that is not"),
-        ("leaves", lambda leaves: changed(leaves, 4, 1.0), "leaves has 1.0 at a row that is not"),
-        ("leaves", lambda leaves: leaves[:-1], "leaves has shape"),
-        ("leaves", lambda leaves: leaves.astype(np.float32), "leaves has dtype"),
-        ("largest", lambda _: 0.5, "largest is 0.5"),
-        ("largest", lambda _: 1e300, "largest is 1e"),
-        ("largest", lambda _: float("nan"), "largest is nan"),
-        ("rng", lambda rng: rng[:3], "rng has shape"),
-    ],
-)
-def test_a_state_that_does_not_fit_the_rows_is_refused_by_field(field, wrong, says):
-    replay, sampler = with_leaves([1.0, 2.0, 4.0])
-    state = sampler.state()
-    sampler.load_state(state, replay.ring, 1)
-    with pytest.raises(StateError, match=says):
-        sampler.load_state(state | {field: wrong(state[field])}, replay.ring, 1)
-    del state[field]
-    with pytest.raises(StateError, match=f"{field} is missing"):
-        sampler.load_state(state, replay.ring, 1)
 
 
 # -- limits

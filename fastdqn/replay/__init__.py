@@ -4,8 +4,9 @@ from fastdqn.plain import Rows
 from fastdqn.replay.batch import Batch, ObsStore, new_batch
 from fastdqn.replay.prioritized import PrioritizedSampler
 from fastdqn.replay.replay import Replay
-from fastdqn.replay.ring import Ring, Sampler, rows_per_lane
+from fastdqn.replay.ring import Ring, rows_per_lane
 from fastdqn.replay.rows import RowStore
+from fastdqn.replay.sampler import Sampler
 from fastdqn.replay.uniform import UniformSampler
 
 __all__ = [

@@ -6,7 +6,8 @@ import numpy as np
 
 from fastdqn.plain import Rows, State, StateError, take_array, take_number, take_state
 from fastdqn.replay.batch import Batch, ObsStore, StepLike, new_batch
-from fastdqn.replay.ring import Ring, Sampler
+from fastdqn.replay.ring import Ring
+from fastdqn.replay.sampler import Sampler
 
 
 class Replay:

@@ -5,12 +5,9 @@ finished episode is a row too, marked dead: it starts no window, and stays reada
 of the row before it. So next_obs is always a later row and costs no memory of its own.
 """
 
-from typing import Protocol
-
 import numpy as np
 
 from fastdqn.kernels import kernel
-from fastdqn.plain import State
 
 # The status of a row: one of OPEN (waits for its outcome), LIVE (has one), DEAD (an episode's
 # last observation); a LIVE row that ended its episode says how, and may say both. 0: unwritten.
@@ -145,43 +142,6 @@ class Ring:
         _slots_of(ids, ids, self.rows, ids)
         _are_valid(ids, self.status, self.added, 1, self.stack)
         _windows(ids, 1, 0.5, self.action, self.reward, self.status, ids, f32, f32, ids, ids)
-
-
-class Sampler(Protocol):
-    """Chooses which valid rows of a ring make a batch."""
-
-    wants_priorities: bool
-
-    @property
-    def nbytes(self) -> int:
-        """What it keeps for the rows of its ring."""
-        ...
-
-    def follow(self, ring: Ring, n_steps: int, lanes) -> None:
-        """Take note of lanes [M], whose rows have just been added or closed."""
-        ...
-
-    def draw(
-        self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray, steps: int
-    ) -> None:
-        """Fill index [B] int64 with absolute ids of valid rows, weight [B] float32 with theirs.
-
-        steps  in the environment so far, for what is scheduled by them
-        Raises RuntimeError where no row is valid.
-        """
-        ...
-
-    def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
-        """Take the new priorities [B] of rows index [B]; called only where they are wanted."""
-        ...
-
-    def state(self) -> State:
-        """All that the next draw depends on, beside the ring."""
-        ...
-
-    def load_state(self, state: State, ring: Ring, n_steps: int) -> None:
-        """Go on from a state, the ring's rows being there. Raises StateError."""
-        ...
 
 
 @kernel
