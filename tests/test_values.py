@@ -165,9 +165,7 @@ def test_the_loss_is_least_at_the_samples_quantile(fraction):
     """Up to 1, within which it is quadratic: samples lie 100 apart."""
     sample = torch.arange(10.0) * 100
     tried = torch.arange(-50.0, 951.0)
-    loss = quantile_huber(
-        tried[:, None], sample.expand(len(tried), -1), torch.full((1,), fraction)
-    )
+    loss = quantile_huber(tried[:, None], sample.expand(len(tried), -1), torch.full((1,), fraction))
     quantile = np.quantile(sample.numpy(), fraction, method="inverted_cdf")
     assert tried[loss.argmin()].item() == pytest.approx(quantile, abs=1.01)
 
