@@ -24,10 +24,12 @@ def tensors(draws: Draws) -> Iterator[Tensor]:
 def test_each_pass_gets_the_shapes_it_asks_for():
     passes = make().passes
     noise, fractions = zip(*passes, strict=True)
-    assert [each.shape for each in noise] == [(1, 5)] * 4
-    assert [None if each is None else tuple(each.shape) for each in fractions] == [
-        (8, 3), (8, 4), None, (8, 2),
-    ]  # fmt: skip
+    assert list(map(shape, noise)) == [(1, 5)] * 4
+    assert list(map(shape, fractions)) == [(8, 3), (8, 4), None, (8, 2)]
+
+
+def shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else tuple(tensor.shape)
 
 
 def test_a_refresh_changes_every_number_where_it_is():

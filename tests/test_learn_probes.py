@@ -203,7 +203,7 @@ def test_atoms_learn_both_sides_of_a_coin_and_their_chances(tmp_path):
         Coin, tmp_path, value="categorical", v_min=-10.0, v_max=10.0, num_atoms=21, **PRIORITIZED
     )
     probs = learner.online.module(OBSERVATIONS)[1].softmax(0).detach()  # [21, 2]
-    np.testing.assert_allclose(probs[[5, 15]], [[0.25, 0.25], [0.75, 0.75]], atol=0.06)
+    np.testing.assert_allclose(probs[[5, 15]], [[0.25, 0.25], [0.75, 0.75]], atol=0.1)
     assert probs[[5, 15]].sum(0).min() > 0.98
 
 
@@ -228,8 +228,8 @@ def test_quantiles_learn_both_sides_of_a_coin(tmp_path):
     learner = trained(Coin, tmp_path, value="quantile", num_quantiles=8, **PRIORITIZED)
     quantiles = learner.online.module(OBSERVATIONS)[1].detach()  # [8, 2]
     expected = [coin_quantile((i + 0.5) / 8) for i in range(8)]
-    np.testing.assert_allclose(quantiles[:, 0], expected, atol=0.3)
-    np.testing.assert_allclose(quantiles[:, 1], expected, atol=0.3)
+    np.testing.assert_allclose(quantiles[:, 0], expected, atol=0.4)
+    np.testing.assert_allclose(quantiles[:, 1], expected, atol=0.4)
 
 
 @pytest.mark.slow

@@ -14,12 +14,12 @@ from fastdqn.engine.range import RangeWatch
 
 
 def delivery(rewards, ended=(), starts=()) -> Step:
-    """Rewards of lanes 0, 1, ...; only what RangeWatch looks at."""
-    lanes = np.arange(len(rewards))
+    """Rewards of lanes 0, 1, ...; RangeWatch looks at nothing else."""
+    lanes, flags, none = np.arange(len(rewards)), np.zeros(len(rewards), np.bool_), np.zeros(0)
     return Step(
-        lanes, lanes, np.array(rewards, np.float32), *(np.zeros(len(rewards), np.bool_),) * 2,
-        np.zeros(0), np.array(starts, np.int64), np.zeros(0), np.array(ended, np.int64),
-        np.zeros(0), np.zeros(0, np.int64),
+        lanes=lanes, action=lanes, reward=np.array(rewards, np.float32), terminated=flags,
+        truncated=flags, next_obs=none, start_lanes=np.array(starts, np.int64), start_obs=none,
+        ended_lanes=np.array(ended, np.int64), returns=none, lengths=none,
     )  # fmt: skip
 
 
