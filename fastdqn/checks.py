@@ -168,7 +168,9 @@ def network_weights(config: Config, facts: EnvFacts) -> int:
     sizes = (math.prod(facts.obs_shape), *config.hidden_sizes, outputs)
     layers = [(fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes)]
     deviations = sum(layers[1:] or layers) if config.noisy else 0
-    return sum(layers) + deviations + embedding_weights(config, sizes[-2])
+    # Noisy layers behind the first belong to the head, which the embedding stands before.
+    embedded = sizes[min(1, len(sizes) - 2)] if config.noisy else sizes[-2]
+    return sum(layers) + deviations + embedding_weights(config, embedded)
 
 
 def network_bytes(config: Config, facts: EnvFacts) -> int:
@@ -177,7 +179,9 @@ def network_bytes(config: Config, facts: EnvFacts) -> int:
     a batch leaves for the backward pass: each layer's output and its gradient."""
     combine = 2 * facts.num_actions * (facts.num_actions + 1) if config.dueling else 0
     units = sum(config.hidden_sizes) + math.prod(facts.obs_shape) + 4 * facts.num_actions
-    units += numbers_a_sample(config, facts.num_actions, (0, *config.hidden_sizes)[-1])
+    inner = (math.prod(facts.obs_shape), *config.hidden_sizes)
+    # Fractions multiply all that stands behind the torso: noisy layers do.
+    units += numbers_a_sample(config, facts.num_actions, sum(inner) if config.noisy else inner[-1])
     return 4 * (9 * network_weights(config, facts) + combine + 3 * config.batch_size * units)
 
 

@@ -72,6 +72,9 @@ VARIANTS = {
     "ladder": {"exploration": "ladder", "double": False, "dueling": False},
     "normalized": {"normalize_observation": True, "normalize_reward": True, "n_steps": 2},
     "wrapped": {"env_id": "MountainCar-v0", "wrapper": ("TimeAwareObservation",)},
+    "rainbow": {"prioritized": True, "noisy": True, "n_steps": 3, "value": "categorical"},
+    "implicit": {"value": "implicit-quantile", "munchausen": True, "noisy": True},
+    "quantile": {"value": "quantile", "prioritized": True},
     "episodes": {"total_timesteps": None, "total_episodes": 40, "exploration_decay": 0.9},
 }
 

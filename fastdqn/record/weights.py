@@ -102,6 +102,10 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     for name, fits in _FIELDS.items():
         if not fits(network.get(name)):
             raise WeightsError(f"{path}: {name} of its network is {network.get(name)!r}")
+    if network["value"] == "categorical" and network["v_min"] >= network["v_max"]:
+        raise WeightsError(
+            f"{path}: v_min of its network is {network['v_min']}, v_max {network['v_max']}"
+        )
     return arrays, network
 
 
