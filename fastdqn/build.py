@@ -227,8 +227,8 @@ def _make_epsilon(config: Config):
     assert last is not None
     if config.exploration_decay is not None:
         return EpisodicEpsilon(first, last, config.exploration_decay)
-    assert config.total_timesteps is not None
-    return Linear(first, last, round(config.exploration_fraction * config.total_timesteps))
+    # Without a total there is no share of it, and nothing falls: see combinations.py.
+    return Linear(first, last, round(config.exploration_fraction * (config.total_timesteps or 0)))
 
 
 def _make_cadence(config: Config) -> Cadence:

@@ -18,7 +18,8 @@ def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
         steps is None
         and episodes is not None
         and c.exploration_decay is None
-        and c.exploration == "schedule",
+        and c.exploration == "schedule"
+        and epsilons(c)[0] != epsilons(c)[1],
         "exploration_fraction is a share of total_timesteps, which is None: set it, or "
         "exploration_decay",
     )

@@ -82,7 +82,7 @@ def make_learner(config: Config, online: FlatParameters) -> Learner:
         Draws(
             config.batch_size,
             noise_size(online.module),
-            values.num_fractions(config, backup),
+            values.fractions_of_passes(config, backup),
             online.weights.device,
             derive(config.seed, DRAWS),
         ),

@@ -31,11 +31,11 @@ def make_watch(v_min=-1.0, v_max=2.0, scale=1.0):
 def test_returns_outside_the_range_are_told_once_with_their_ends():
     watch, said = make_watch()
     watch.follow(delivery([1.0, -1.0]))
-    watch.follow(delivery([2.0, -1.0], ended=[0]))  # 1 + 0.5 * 2: at the end of the range
+    watch.follow(delivery([1.5, -1.0], ended=[0]))  # 1.5 + 0.5 * 1: at the end of the range
     assert said == []
     watch.follow(delivery([0.0, -1.0], ended=[1]))  # -1 - 0.5 - 0.25
     (line,) = said
-    assert line.startswith("discounted returns of episodes went from -1.75 to 2, ")
+    assert line.startswith("discounted rewards of episodes sum up to -1.75 to 2, ")
     assert "--v-min and --v-max" in line
     watch.follow(delivery([9.0, -9.0], ended=[0, 1]))
     assert len(said) == 1
@@ -50,12 +50,26 @@ def test_a_new_episode_begins_at_zero_also_where_the_last_one_was_cut():
     assert said == []
 
 
+def test_a_late_reward_is_seen_however_little_it_is_worth_at_the_start():
+    watch, said = make_watch(v_min=-10.0, v_max=10.0)
+    for _ in range(40):
+        watch.follow(delivery([0.0, 0.0]))
+    watch.follow(delivery([100.0, 0.0], ended=[0]))
+    assert "sum up to 9.095e-11 to 100, " in said[0]
+
+
+def test_the_ends_that_are_told_were_seen():
+    watch, said = make_watch(v_min=20.0, v_max=90.0)
+    watch.follow(delivery([3.0, 0.0], ended=[0]))
+    assert "sum up to 3 to 3, " in said[0]
+
+
 def test_returns_are_compared_in_the_scale_that_the_learner_sees():
     watch, said = make_watch(scale=0.1)
     watch.follow(delivery([15.0, -9.0], ended=[0, 1]))
     assert said == []
     watch.follow(delivery([25.0, 0.0], ended=[0]))
-    assert "went from -0.9 to 2.5" in said[0]
+    assert "sum up to -0.9 to 2.5" in said[0]
 
 
 def test_the_watch_goes_on_from_a_state_in_mid_episode():
@@ -64,7 +78,7 @@ def test_the_watch_goes_on_from_a_state_in_mid_episode():
     two, said = make_watch()
     two.load_state(one.state())
     two.follow(delivery([1.0, 0.0], ended=[0]))
-    assert "went from 0 to 2.5" in said[0]
+    assert "sum up to 2 to 2.5" in said[0]
     three, said = make_watch()
     three.load_state(two.state())
     three.follow(delivery([9.0, 0.0], ended=[0]))

@@ -280,5 +280,5 @@ def _require_finite(run: Run) -> None:
     if not math.isfinite(loss):
         raise DivergedError(
             f"the loss is {loss} by update {run.progress.updates}, step {run.progress.steps}: "
-            "a smaller --learning-rate, --loss huber or a --max-grad-norm may help"
+            "a smaller --learning-rate or --max-grad-norm may help, or --loss huber for scalars"
         )

@@ -11,7 +11,7 @@ from fastdqn.measure.repeat import Clock, Effort, by_turns
 
 _PLAIN: dict[str, Any] = {
     "double": True, "dueling": True, "value": "scalar", "noisy": False, "munchausen": False,
-    "loss": "mse",
+    "loss": "mse", "capture": "eager",  # compiling ten updates takes ten minutes
 }  # fmt: skip
 SWITCHES: dict[str, dict[str, Any]] = {
     "D3QN": {},
@@ -43,7 +43,8 @@ def measure_switches(
     plain = rates["D3QN"].median
     return [
         Figure("learner", "learner_updates_per_second", rate, {
-            "switch": name, "batch_size": config.batch_size, "ratio": round(rate.median / plain, 3)
+            "switch": name, "batch_size": config.batch_size, "capture": "eager",
+            "device": config.device, "ratio": round(rate.median / plain, 3)
         })
         for name, rate in rates.items()
     ]  # fmt: skip
