@@ -16,7 +16,7 @@ FACTS = EnvFacts((3, 2), np.dtype(np.float32), 1.0, 4, 0)
 KINDS = list(
     itertools.product(
         ["scalar", "categorical", "quantile", "implicit-quantile"], [False, True], [False, True],
-        [(), (12,), (12, 40), (16, 64, 8)],
+        [(), (12,), (12, 40), (16, 1024, 8)],
     )
 )  # fmt: skip
 
