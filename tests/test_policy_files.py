@@ -56,6 +56,15 @@ def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, value, noisy, 
         np.testing.assert_array_equal(loaded.act(OBS, 0.0), policy(OBS))  # it has no noise
 
 
+def test_the_description_carries_what_no_weight_tells(tmp_path):
+    _, path = saved(tmp_path, value="categorical", noisy=True)
+    loaded, description = parts.load_policy(path)
+    assert description["noisy_sigma"] == 0.7
+    atoms = loaded.value.atoms.tolist()
+    assert (len(atoms), atoms[0], atoms[-1]) == (11, -3.0, 4.0)
+    assert atoms[5] == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("value", VALUES)
 def test_a_torso_of_the_users_own_comes_back_under_a_noisy_head_of_any_value(tmp_path, value):
     torso = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 5), torch.nn.Tanh())
