@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastdqn.config import Config
+from fastdqn.learning.backup import DoubleBackup, MaxBackup
 from fastdqn.learning.draws import MEANS, Draws, LaneNoise, NoNoise, fill_noise
+from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.plain import StateError
+from fastdqn.values import num_fractions
 
 CPU = torch.device("cpu")
 
@@ -30,6 +34,23 @@ def test_each_pass_gets_the_shapes_it_asks_for():
 
 def shape(tensor: Tensor | None) -> tuple[int, ...] | None:
     return None if tensor is None else tuple(tensor.shape)
+
+
+@pytest.mark.parametrize(
+    ("backup", "expected"),
+    [
+        (MaxBackup(), (5, 6 + 7, 0, 0)),
+        (DoubleBackup(), (5, 6, 7, 0)),
+        (MunchausenBackup(0.9, 0.03, -1.0), (5, 6 + 7, 0, 7)),
+    ],
+)
+def test_a_backup_gets_fractions_for_the_passes_it_asks_for_and_no_others(backup, expected):
+    """N = 5, N' = 6, K = 7; of online at obs, target at next_obs, online there, target at obs."""
+    config = Config(
+        value="implicit-quantile", num_fractions=5, num_target_fractions=6, num_policy_fractions=7
+    )
+    assert num_fractions(config, backup) == expected
+    assert num_fractions(config.replace(value="quantile"), backup) == (0, 0, 0, 0)
 
 
 def test_a_refresh_changes_every_number_where_it_is():

@@ -23,13 +23,13 @@ VALUES = ["scalar", "categorical", "quantile", "implicit-quantile"]
 OBS = np.random.default_rng(0).normal(size=(200, 3, 2)).astype(np.float32)
 
 
-def saved(tmp_path, **options):
+def saved(tmp_path, torso=None, **options):
     """A policy, and where its weights are: no number of the description is a default."""
     config = Config(
         hidden_sizes=(16, 8), device="cpu", num_atoms=11, v_min=-3.0, v_max=4.0, num_quantiles=6,
         num_policy_fractions=9, num_target_fractions=3, noisy_sigma=0.7, **options,
     )  # fmt: skip
-    online, description = parts.make_online(config, FACTS)
+    online, description = parts.make_online(config, FACTS, torso)
     online.weights.normal_(generator=torch.Generator().manual_seed(0))
     value = parts.make_learner(config, online).value
     path = tmp_path / "policy.safetensors"
@@ -54,6 +54,25 @@ def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, value, noisy, 
     for _ in range(2):
         np.testing.assert_array_equal(loaded(OBS), policy(OBS))
         np.testing.assert_array_equal(loaded.act(OBS, 0.0), policy(OBS))  # it has no noise
+
+
+def test_the_description_carries_what_no_weight_tells(tmp_path):
+    _, path = saved(tmp_path, value="categorical", noisy=True)
+    loaded, description = parts.load_policy(path)
+    assert description["noisy_sigma"] == 0.7
+    atoms = loaded.value.atoms.tolist()
+    assert (len(atoms), atoms[0], atoms[-1]) == (11, -3.0, 4.0)
+    assert atoms[5] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_torso_of_the_users_own_comes_back_under_a_noisy_head_of_any_value(tmp_path, value):
+    torso = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 5), torch.nn.Tanh())
+    policy, path = saved(tmp_path, torso, value=value, noisy=True)
+    loaded, _ = parts.load_policy(path, torso)
+    np.testing.assert_array_equal(loaded(OBS), policy(OBS))
+    with pytest.raises(ValueError, match="a torso of your own"):
+        parts.load_policy(path)
 
 
 def test_a_noisy_run_is_evaluated_by_its_means(tmp_path):

@@ -16,7 +16,7 @@ FACTS = EnvFacts((3, 2), np.dtype(np.float32), 1.0, 4, 0)
 KINDS = list(
     itertools.product(
         ["scalar", "categorical", "quantile", "implicit-quantile"], [False, True], [False, True],
-        [(), (12,), (12, 40), (16, 64, 8)],
+        [(), (12,), (12, 40), (16, 1024, 8)],
     )
 )  # fmt: skip
 
@@ -25,7 +25,7 @@ KINDS = list(
 def test_weights_are_counted_right_and_memory_is_not_underestimated(value, dueling, noisy, sizes):
     config = Config(
         value=value, dueling=dueling, noisy=noisy, hidden_sizes=sizes, device="cpu",
-        batch_size=64, num_quantiles=24,
+        batch_size=64, num_quantiles=24, num_fractions=64,
     )  # fmt: skip
     online, _ = parts.make_online(config, FACTS)
     real = sum(parameter.numel() for parameter in online.module.parameters())

@@ -111,6 +111,15 @@ def test_atoms_that_agree_have_no_loss_even_where_the_target_is_certain():
     assert result.priority.item() >= 0.0
 
 
+def test_no_rounding_makes_a_priority_of_atoms_negative():
+    output = torch.randn(4096, 51, 1, generator=torch.Generator().manual_seed(0))
+    result = CategoricalValue(torch.linspace(-1, 1, 51)).loss(
+        output, torch.zeros(4096, dtype=torch.int64), output[:, :, 0].softmax(1), MEANS
+    )
+    assert result.loss.abs().max().item() < 1e-5
+    assert (result.priority >= 0.0).all()
+
+
 def test_atoms_are_weighed_by_their_probabilities():
     output = torch.tensor([[[0.0, 9.0], [0.0, -90.0], [0.0, -90.0]]])  # [1, 3, 2]
     assert CategoricalValue(ATOMS).expected(output).tolist() == [pytest.approx([1.0, 0.0])]
