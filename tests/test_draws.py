@@ -11,7 +11,7 @@ from fastdqn.learning.backup import DoubleBackup, MaxBackup
 from fastdqn.learning.draws import MEANS, Draws, LaneNoise, NoNoise, fill_noise
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.plain import StateError
-from fastdqn.values import num_fractions
+from fastdqn.values import fractions_of_passes
 
 CPU = torch.device("cpu")
 
@@ -49,8 +49,8 @@ def test_a_backup_gets_fractions_for_the_passes_it_asks_for_and_no_others(backup
     config = Config(
         value="implicit-quantile", num_fractions=5, num_target_fractions=6, num_policy_fractions=7
     )
-    assert num_fractions(config, backup) == expected
-    assert num_fractions(config.replace(value="quantile"), backup) == (0, 0, 0, 0)
+    assert fractions_of_passes(config, backup) == expected
+    assert fractions_of_passes(config.replace(value="quantile"), backup) == (0, 0, 0, 0)
 
 
 def test_a_refresh_changes_every_number_where_it_is():
