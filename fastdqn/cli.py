@@ -99,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a path need not be printable to be used
-    if threading.current_thread() is threading.main_thread():
+    ignored = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # it stays so
+    if threading.current_thread() is threading.main_thread() and not ignored:
         signal.signal(signal.SIGTERM, _interrupt)
     if "" not in sys.path:
         sys.path.append("")  # my_package:MyEnv-v0 may lie here; what is installed goes first
