@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastdqn.engine.local import Run
+from fastdqn.engine.local import DivergedError, Run, require_finite
 from fastdqn.plain import State, StateError, take_number, take_state
 from fastdqn.replay import Rows
 from fastdqn.schedules import ticks
@@ -95,18 +95,24 @@ class Checkpointer:
         self._with_replay, self._saved = with_replay, saved
         self._owed, self._last = False, clock()
 
-    def due(self, before: int, now: int) -> bool:
-        """Whether to take one now. One that falls due while another is still being written is
-        taken when that is over: the loop never waits for the disk."""
+    def due(self, before: int, now: int, steps: int) -> bool:
+        """Whether to take one now, of so many steps. One that falls due while another is still
+        being written is taken when that is over: the loop never waits for the disk."""
         self._sink.check()
         if self._every_steps is not None and ticks(before, now, self._every_steps):
             self._owed = True
         if self._every_seconds is not None:
             self._owed |= self._clock() - self._last >= self._every_seconds
-        return self._owed and self._sink.ready
+        # A turn in which all lanes reset makes no step; there is one checkpoint of a step count.
+        return self._owed and self._sink.ready and self._sink.newest_steps != steps
 
     def take(self, run: Run) -> None:
-        """Copy what belongs to a checkpoint, and set the writing going."""
+        """Copy what belongs to a checkpoint, and set the writing going.
+
+        Raises DivergedError, with the last good checkpoint left there, where numbers are not
+        finite.
+        """
+        require_finite(run)
         state: State = {name: part.state() for name, part in components(run).items()}
         if run.recorded is not None:  # an evaluation is repeated, and so are its rows
             state["recorder"] = run.recorded
@@ -114,6 +120,8 @@ class Checkpointer:
         state["phase_seconds"] = dict(run.laps.totals)
         learner = state["learner"]
         weights = {name: value for name, value in learner.items() if isinstance(value, np.ndarray)}
+        if not np.isfinite(weights["weights"]).all():  # after a last loss that still was
+            raise DivergedError(f"weights are not finite by update {run.progress.updates}")
         state["learner"] = {name: value for name, value in learner.items() if name not in weights}
         rows = oldest = None
         if self._with_replay:
