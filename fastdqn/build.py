@@ -101,8 +101,10 @@ def build(
             _make_cadence(config), recorder, judge, start,
             parts.make_normalizer(config, learner, replay, facts), hooks, laps=Laps(clock),
         )  # fmt: skip
-        notes = [] if resumed is None else _resume(run, config, folder, resumed, total_timesteps)
-        run.checkpoints = _make_checkpoints(config, folder, run, resumed, owned)
+        notes = [] if resumed is None else _resume(run, config, resumed, total_timesteps)
+        run.checkpoints = _make_checkpoints(config, recorder, run, resumed, owned)
+        if resumed is not None:  # last: from here on the checkpoint is the latest
+            notes += _go_back(recorder, resumed)
         startup.lap("build")
         return Session(
             config, run, recorder, judge, evaluations, startup, owned.pop_all(),
@@ -111,13 +113,10 @@ def build(
 
 
 def _resume(
-    run: Run,
-    config: Config,
-    folder: Path,
-    checkpoint: Checkpoint,
-    total_timesteps: int | None,
+    run: Run, config: Config, checkpoint: Checkpoint, total_timesteps: int | None
 ) -> list[str]:
-    """Bring a run to a checkpoint; returns lines that say what was restored and what was not."""
+    """Bring a run to a checkpoint, its folder left as it is; returns lines that say what was
+    restored and what was not."""
     lines = restore(run, checkpoint.state, checkpoint.weights, checkpoint.segments())
     progress = run.progress
     if checkpoint.state["replay"] is None:
@@ -127,10 +126,6 @@ def _resume(
         run.cadence = replace(run.cadence, learning_starts=starts)
     if run.start is not None:
         run.start = run.stream.start(env_seed(config.seed, TRAIN, progress.steps))
-    if checkpoint.best is None:
-        (folder / "best.safetensors").unlink(missing_ok=True)
-    else:
-        write_whole(folder / "best.safetensors", checkpoint.best)
     if total_timesteps is not None:
         progress.ended = ""
     return [
@@ -140,13 +135,25 @@ def _resume(
     ]
 
 
+def _go_back(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
+    """Bring a run's folder to a checkpoint; returns lines that say what was not restored."""
+    best = recorder.folder / "best.safetensors"
+    if checkpoint.best is None:
+        best.unlink(missing_ok=True)
+    else:
+        write_whole(best, checkpoint.best)
+    (recorder.folder / "traceback.txt").unlink(missing_ok=True)
+    return recorder.cut_back()
+
+
 def _make_checkpoints(
-    config: Config, folder: Path, run: Run, resumed: Checkpoint | None, owned: ExitStack
+    config: Config, recorder: RunRecorder, run: Run, resumed: Checkpoint | None, owned: ExitStack
 ) -> Checkpointer:
     described = {"config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps}
     with_replay = config.checkpoint_replay
     keeps = with_replay and resumed is not None and resumed.state["replay"] is not None
-    sink = CheckpointWriter(folder, described, resumed)
+    folder = recorder.folder
+    sink = CheckpointWriter(folder, described, resumed, recorder.files)
     owned.callback(_let_go, sink)
     if not keeps:
         sink.forget_rows()

@@ -28,8 +28,9 @@ from hypothesis.extra import numpy as nps
 from fastdqn.plain import Rows
 from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.files import WriteError
-from fastdqn.record.layout import DTYPES, CheckpointError, own
+from fastdqn.record.layout import DTYPES, CheckpointError
 from fastdqn.record.load_checkpoint import load_checkpoint
+from fastdqn.record.tree import own
 
 scalars = (
     st.none() | st.booleans() | st.integers(-(1 << 128) + 1, (1 << 128) - 1) | st.floats()

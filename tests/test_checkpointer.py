@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -79,7 +79,7 @@ class Dawdling(gymnasium.Env):
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
-    now = [0.0]
+    now: ClassVar = [0.0]
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -93,9 +93,7 @@ class Dawdling(gymnasium.Env):
         return np.zeros(2, np.float32), 1.0, self.t == 2, False, {}
 
 
-def test_a_turn_of_resets_alone_takes_no_second_checkpoint_of_the_same_steps(
-    tmp_path, monkeypatch
-):
+def test_a_turn_of_resets_alone_takes_no_second_checkpoint_of_the_same_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: Dawdling.now[0])
     write = CheckpointWriter.write
     monkeypatch.setattr(

@@ -123,10 +123,10 @@ def test_a_full_disk_is_one_line_with_path_and_room(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_could_not_be_begun_can_be_had_again(tmp_path, monkeypatch):
-    replace = files._replace
+    replace = files.replace_file
     monkeypatch.setattr(
         files,
-        "_replace",
+        "replace_file",
         lambda path, data: (
             raise_(OSError(28, "No space left on device"))
             if path.name == "system.json"

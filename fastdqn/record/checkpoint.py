@@ -4,18 +4,20 @@ import contextlib
 import json
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastdqn.plain import Rows, State
+from fastdqn.record.durable import sync_file
 from fastdqn.record.files import WriteError
-from fastdqn.record.layout import COLUMN, TENSOR, own, step_name
+from fastdqn.record.layout import COLUMN, TENSOR, step_name
 from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.publish import Snapshot, take_best
 from fastdqn.record.shelf import Shelf
-from fastdqn.record.tree import encode
+from fastdqn.record.tree import encode, own
 
 
 class CheckpointWriter:
@@ -24,11 +26,19 @@ class CheckpointWriter:
     run      the run's folder, which exists
     config   stored as JSON with every checkpoint: tuples come back as lists
     resumed  the checkpoint the run goes on from: newer ones are abandoned and deleted
+    beside   files that grow, and whose sizes states tell: on disk before each checkpoint is
     Sweeps what a crash left behind. Raises ValueError where config is no JSON, or the run has
     checkpoints and resumed is none of them; WriteError.
     """
 
-    def __init__(self, run: Path, config: dict[str, Any], resumed: Checkpoint | None = None):
+    def __init__(
+        self,
+        run: Path,
+        config: dict[str, Any],
+        resumed: Checkpoint | None = None,
+        beside: Sequence[Path] = (),
+    ):
+        self._beside = beside
         self._config = json.loads(json.dumps(config, allow_nan=False))
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -116,6 +126,8 @@ class CheckpointWriter:
         """The thread's. While it runs, nobody else touches the shelf."""
         try:
             with _write_errors(self._shelf.root, snapshot.nbytes):
+                for path in self._beside:
+                    sync_file(path)
                 self._shelf.add(snapshot, self._config)
         except BaseException as error:
             self._error = error

@@ -3,10 +3,11 @@
 import contextlib
 import json
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any
+
+from fastdqn.record.durable import replace_file
 
 
 class WriteError(OSError):
@@ -21,29 +22,12 @@ def write_whole(path: Path, content: bytes | str) -> None:
     # Command lines may hold bytes that are no text: they are written as they came.
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     try:
-        _replace(path, data)
+        replace_file(path, data)
     except OSError as error:
         room = ""
         with contextlib.suppress(OSError):
             room = f"; {shutil.disk_usage(path.parent).free:,} bytes free, {len(data):,} needed"
         raise WriteError(f"cannot write {path}: {error.strerror}{room}") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

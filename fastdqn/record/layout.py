@@ -6,6 +6,7 @@ RUN/checkpoints/step-000000020032/manifest.json  what belongs to it, with sizes 
 RUN/checkpoints/segments/00000001/first.npy, last.npy, COLUMN.npy ...
 """
 
+import hashlib
 import math
 import re
 from typing import Any, NamedTuple
@@ -55,8 +56,24 @@ class ArraySpec(NamedTuple):
         return {"dtype": self.dtype, "shape": list(self.shape)}
 
 
-def spec_of(array: np.ndarray) -> ArraySpec:
-    return ArraySpec(array.dtype.name, array.shape)
+class FileEntry(NamedTuple):
+    """A file's size and checksum, and the array in it where it holds one."""
+
+    bytes: int
+    blake2b: str
+    spec: ArraySpec | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        spec = {} if self.spec is None else self.spec.to_json()
+        return {"bytes": self.bytes, "blake2b": self.blake2b, **spec}
+
+
+def digest(data: bytes) -> str:
+    return new_hash(data).hexdigest()
+
+
+def new_hash(data: bytes = b""):
+    return hashlib.blake2b(data, digest_size=16)
 
 
 def step_name(steps: int) -> str:
@@ -76,24 +93,3 @@ def brief(value: object) -> str:
     """repr(value), short enough for a message."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def own(array: np.ndarray, where: str) -> np.ndarray:
-    """A C-contiguous array in native byte order that nobody else writes to.
-
-    It is a copy, unless array is read-only and has its own memory: then it is array.
-    Raises ValueError naming where if the dtype has no place in a checkpoint.
-    """
-    native = array.dtype.newbyteorder("=")
-    if native.name not in DTYPES:
-        raise ValueError(f"{where} is an array of {array.dtype}: a checkpoint takes numbers only")
-    flags = array.flags
-    if (
-        type(array) is np.ndarray
-        and flags.owndata
-        and flags.c_contiguous
-        and not flags.writeable
-        and array.dtype.isnative
-    ):
-        return array
-    return np.array(array, native, order="C", copy=True)

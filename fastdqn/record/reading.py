@@ -21,11 +21,14 @@ from fastdqn.record.layout import (
     MAX_MANIFEST_BYTES,
     STEP,
     ArraySpec,
+    FileEntry,
     brief,
     damaged,
+    digest,
+    new_hash,
     step_name,
 )
-from fastdqn.record.manifest import FileEntry, Manifest, digest, new_hash, parse_manifest
+from fastdqn.record.manifest import Manifest, parse_manifest
 
 _CHUNK = 1 << 20  # bytes hashed at a time; ours, untuned
 _NPY_HEADER_BYTES = 4096  # what a header of ours, 128 bytes, never reaches

@@ -50,6 +50,7 @@ class RunRecorder:
         self._shown: dict[str, float] = {}  # the newest value of each metric
         self._last_steps = self._last_updates = 0
         self._eval_return: float | None = None
+        self._sizes: dict[str, int] = {}  # of the files, in the state that was loaded
 
     def episodes(self, progress, step) -> None:
         """Note the episodes that ended in step; progress counts them already."""
@@ -109,7 +110,7 @@ class RunRecorder:
         self._save(self.folder / "policy.safetensors")
 
     def state(self) -> State:
-        """Windows, totals and the sizes of the files: what comes behind them is cut at a resume."""
+        """Windows, totals and the sizes of the files: see cut_back()."""
         self._episodes.flush()
         return {
             "returns": np.array(self._returns, np.float64),
@@ -122,14 +123,9 @@ class RunRecorder:
         }
 
     def load_state(self, state: State) -> None:
-        """Go on from a state: what the files hold behind it is cut off. Raises StateError."""
+        """Go on from a state; cut_back() is the caller's to call then. Raises StateError."""
         sizes = take_state(state, "sizes")
-        for name, file in self._files().items():
-            size = take_count(sizes, name)
-            if size > file.tell():
-                raise StateError(f"sizes: {name} has {file.tell()} bytes, fewer than {size}")
-            file.truncate(size)
-            file.seek(size)
+        self._sizes = {name: take_count(sizes, name) for name in self._files()}
         windows = {"returns": self._returns, "lengths": self._lengths}
         for name, window in windows.items():
             values = take(state, name)
@@ -142,6 +138,29 @@ class RunRecorder:
         self._last_updates = take_count(state, "last_updates")
         if take(state, "eval_return") is not None:
             self._eval_return = take_number(state, "eval_return")
+
+    def cut_back(self) -> list[str]:
+        """Cut off what the files hold behind the state that was loaded.
+
+        returns  lines that say which are shorter than that, and so lack rows
+        """
+        lines = []
+        for name, file in self._files().items():
+            size, there = self._sizes[name], file.tell()
+            if there < size:
+                size = _whole_lines(self.folder / name)
+                lines.append(
+                    f"the end of {name} was not restored: {there:,} bytes are left of "
+                    f"{self._sizes[name]:,} at the checkpoint"
+                )
+            file.truncate(size)
+            file.seek(size)
+        return lines
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that grow while a run lasts."""
+        return [self.folder / name for name in self._files()]
 
     def _files(self) -> dict[str, Any]:
         return {
@@ -216,6 +235,11 @@ class RunRecorder:
                 if key.startswith("time/share/")
             },
         }
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes of a text file up to the end of its last whole line."""
+    return path.read_bytes().rfind(b"\n") + 1
 
 
 def steps_per_second(steps: int, phase_seconds: dict[str, float]) -> float:

@@ -2,19 +2,19 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastdqn.plain import Rows
-from fastdqn.record.durable import make_folder
-from fastdqn.record.layout import SEGMENT, CheckpointError
+from fastdqn.record.durable import make_folder, remove
+from fastdqn.record.layout import SEGMENT, STEP, TEMPORARY, CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, checkpoint_names
 from fastdqn.record.manifest import Segment
 from fastdqn.record.publish import Snapshot, set_latest, write_checkpoint, write_segment
 from fastdqn.record.reading import read_latest, read_manifest
-from fastdqn.record.retention import still_needed, sweep
 
 _KEPT = 2  # checkpoints: one may turn out damaged
 
@@ -40,7 +40,7 @@ class Shelf:
         self._kept: dict[str, frozenset[str]] = {}  # checkpoint -> its segments, oldest first
         if resumed is not None:
             self._go_on_from(resumed.name)
-        sweep(self.root, self._kept)
+        _sweep(self.root, self._kept)
         names = filter(SEGMENT.fullmatch, os.listdir(self.root / "segments"))
         self._last_segment = max(map(int, names), default=0)
 
@@ -80,7 +80,7 @@ class Shelf:
         """
         rows, segments = snapshot.rows, []
         if rows is not None:
-            segments = still_needed(self._segments, rows, snapshot.oldest)
+            segments = _still_needed(self._segments, rows, snapshot.oldest)
             if (rows.last > rows.first).any():
                 self._last_segment += 1
                 segments.append(write_segment(self.root, f"{self._last_segment:08d}", rows))
@@ -93,12 +93,12 @@ class Shelf:
                 self._kept[name] = frozenset(each.entry.name for each in segments)
                 self._segments = segments
         self._kept = dict(sorted(self._kept.items())[-_KEPT:])
-        sweep(self.root, self._kept)
+        _sweep(self.root, self._kept)
 
     def clean(self) -> None:
         """Delete what a failed add() left; a disk that refuses this too is not reported."""
         with contextlib.suppress(OSError):
-            sweep(self.root, self._kept)
+            _sweep(self.root, self._kept)
 
     def _go_on_from(self, resumed: str) -> None:
         if self._latest() != resumed:
@@ -122,3 +122,28 @@ class Shelf:
             return ""
         except CheckpointError:
             return None
+
+
+def _still_needed(segments: list[Segment], rows: Rows, oldest: np.ndarray) -> list[Segment]:
+    """Those segments that hold a row of use which rows does not replace.
+
+    oldest  [N] int64: rows below it are overwritten in the replay
+    """
+    if (rows.first <= oldest).all():  # rows are all there is
+        return []
+    return [each for each in segments if (each.last > np.maximum(each.first, oldest)).any()]
+
+
+def _sweep(root: Path, kept: Mapping[str, frozenset[str]]) -> None:
+    """Delete what no checkpoint of kept needs, and whatever a crash left unfinished.
+
+    root  RUN/checkpoints
+    kept  checkpoint name -> names of its segments
+    Names that are not ours stay. Raises OSError naming the path.
+    """
+    listed = frozenset().union(*kept.values())
+    # Checkpoints first: one that lacks a segment must not be found.
+    for folder, pattern, needed in ((root, STEP, kept), (root / "segments", SEGMENT, listed)):
+        for name in sorted(os.listdir(folder)):  # temporaries first: a dot sorts before the rest
+            if name.startswith(TEMPORARY) or (pattern.fullmatch(name) and name not in needed):
+                remove(folder / name)
