@@ -1,11 +1,13 @@
 """A run that was stopped or killed, and resumed, is the run that never was."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from test_loop import small
 from test_own import Far
 
 import fastdqn
-from fastdqn import build
+from fastdqn import build, session
 from fastdqn.cli import main
 from fastdqn.config import Config
 from fastdqn.engine import local
@@ -50,14 +52,27 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert ours[key] == theirs[key], key
 
 
+ASKED = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def asked_by_the_test(monkeypatch):
+    """A run is asked to stop by ASKED: a signal is heard by a thread, sooner or later."""
+
+    @contextlib.contextmanager
+    def listen():
+        ASKED.clear()
+        yield ASKED.is_set
+
+    monkeypatch.setattr(session, "stop_on_signals", listen)
+
+
 def stopping_at(steps: int) -> Callable:
-    """A hook that sends this process a polite signal once so many steps are made."""
-    sent = []
+    """A hook that asks the run to stop once so many steps are made."""
 
     def on_step(progress, step):
-        if progress.steps >= steps and not sent:
-            sent.append(1)
-            os.kill(os.getpid(), signal.SIGTERM)
+        if progress.steps >= steps:
+            ASKED.set()
 
     return on_step
 
@@ -85,7 +100,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, variant, stop_at)
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
     part = fastdqn.train(config, run_dir=str(tmp_path / "part"), on_step=stopping_at(stop_at))
     assert part.summary["exit_reason"] == "interrupted"
-    assert stop_at <= part.summary["total_steps"] < 1_000  # the watcher hears it a little later
+    assert stop_at <= part.summary["total_steps"] < stop_at + config.num_envs
     fastdqn.resume(part.folder, on_step=nothing)
     assert_same_run(whole.folder, part.folder)
 
@@ -121,7 +136,7 @@ def test_being_stopped_inside_an_evaluation_repeats_it_and_its_rows(tmp_path):
     def on_evaluation(steps, kind, evaluation):
         seen.append(kind)
         if seen == ["eval"]:
-            os.kill(os.getpid(), signal.SIGTERM)
+            ASKED.set()
 
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"))
     part = fastdqn.train(config, run_dir=str(tmp_path / "part"), on_evaluation=on_evaluation)
@@ -200,9 +215,9 @@ def names() -> list[str]:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        session = built(Path(folder), "run", **EVERYTHING)
-        found = list(components(session.run))
-        session.close()
+        made = built(Path(folder), "run", **EVERYTHING)
+        found = list(components(made.run))
+        made.close()
     return found
 
 
@@ -226,14 +241,14 @@ def test_each_part_takes_the_state_that_it_gives(tmp_path, name):
 
 @pytest.mark.parametrize("name", names())
 def test_each_part_names_a_field_that_is_missing_or_of_another_kind(tmp_path, name):
-    session = built(tmp_path, "a", **EVERYTHING)
-    part = components(session.run)[name]
+    made = built(tmp_path, "a", **EVERYTHING)
+    part = components(made.run)[name]
     for field in part.state().keys() - {"envs"}:  # of another kind: they are reset
         for wrong in ({}, {field: object()}):
             state = {k: v for k, v in part.state().items() if k != field} | wrong
             with pytest.raises(ValueError, match=field):
                 part.load_state(state)
-    session.close()
+    made.close()
 
 
 def same(one, other) -> bool:
