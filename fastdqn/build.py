@@ -61,8 +61,8 @@ def build(
                      eval_envs ready envs are never evaluated
     hooks   calls of the user's own
     clock   of the loop's phases; one that waits for the device first bills its work exactly
-    resumed  go on from a checkpoint of a run with this config; total_timesteps is its new total,
-             None: what it had; schedules keep their first horizon
+    resumed  go on from a checkpoint of a run with this config, whose lock is held;
+             total_timesteps is its new total, None: what it had; schedules keep their horizon
     Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit;
     EnvError where a first reset fails; StateError where the checkpoint does not fit.
     """
@@ -117,7 +117,7 @@ def _resume(
 ) -> list[str]:
     """Bring a run to a checkpoint, its folder left as it is; returns lines that say what was
     restored and what was not."""
-    lines = restore(run, checkpoint.state, checkpoint.weights, checkpoint.segments())
+    lines = restore(run, checkpoint.state, checkpoint.weights, checkpoint.segments)
     progress = run.progress
     if checkpoint.state["replay"] is None:
         # As at the beginning: nothing is learned before there is something to learn from, and
@@ -177,11 +177,12 @@ def _let_go(sink: CheckpointWriter) -> None:
 
 
 def _take_folder(config: Config, is_there: bool, owned: ExitStack) -> Path:
-    """The run's folder, new or not, and its lock."""
+    """The run's folder; a new one is made, and locked."""
     assert config.run_dir is not None
     folder = Path(config.run_dir)
-    if not is_there:
-        create_folder(config, _device_name(config.device))
+    if is_there:
+        return folder
+    create_folder(config, _device_name(config.device))
     try:
         owned.enter_context(RunLock(folder))
     except LockedError as error:

@@ -161,14 +161,15 @@ def _train(args: list[str]) -> int:
 def _resume(args: list[str]) -> int:
     run, rest = _subject(args, "the folder of a run", "resume")
     chosen, mistakes = options.parse(rest, ResumeOptions(), "fastdqn resume RUN")
-    from fastdqn import api, commands
+    from fastdqn import commands
     from fastdqn.record.layout import CheckpointError
+    from fastdqn.resuming import resume
     from fastdqn.session import RUN_FAILURES
 
     if mistakes:
         raise ConfigError([*mistakes, "a run goes on with the options it had, but for these"])
     try:
-        trained = api.resume(
+        trained = resume(
             str(run), total_timesteps=chosen.total_timesteps, checkpoint=chosen.checkpoint,
             quiet=chosen.quiet, imports_seconds=process_age(),
         )  # fmt: skip

@@ -51,6 +51,10 @@ ROOMS: dict[str, set[str]] = {
         "torch", "numpy", "gymnasium", "acting", "engine", "record", "replay", "build", "checks",
         "config", "parts", "plain", "presets", "resolve", "seeds", "session", "timing",
     },
+    "resuming": {
+        "torch", "gymnasium", "acting", "api", "build", "checks", "config", "engine", "plain",
+        "record", "replay", "session",
+    },
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "build", "checks",
         "config", "engine", "learning", "parts", "record", "replay", "resolve", "session", "timing",
@@ -61,9 +65,9 @@ ROOMS: dict[str, set[str]] = {
     },
     "cli": {
         "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "record",
-        "session", "fastdqn",
+        "resuming", "session", "fastdqn",
     },
-    "__init__": {"acting", "config", "presets", "api"},
+    "__init__": {"acting", "config", "presets", "api", "resuming"},
     "__main__": {"cli"},
 }  # fmt: skip
 

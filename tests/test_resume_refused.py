@@ -3,14 +3,22 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any, ClassVar
 
+import gymnasium
+import numpy as np
 import pytest
+from gymnasium import spaces
 from test_loop import small
 
 import fastdqn
+from fastdqn import resuming
+from fastdqn.acting import env_state
 from fastdqn.cli import main
-from fastdqn.config import Config
+from fastdqn.config import Config, ConfigError
+from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.layout import CheckpointError
+from fastdqn.record.load_checkpoint import load_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -57,6 +65,107 @@ def test_a_damaged_checkpoint_is_named_and_the_other_offered(tmp_path):
         fastdqn.resume(run.folder)
     (other,) = {p.name for p in (run.folder / "checkpoints").glob("step-*")} - {latest}
     assert fastdqn.resume(run.folder, checkpoint=other).summary["total_steps"] >= 600
+
+
+def test_the_checkpoint_is_read_under_the_lock(tmp_path, monkeypatch):
+    """Or another process could go on from it, and delete it, in between."""
+    run = fastdqn.train(small(tmp_path, total_timesteps=300))
+    load = resuming.load_checkpoint
+
+    def look(folder, name):
+        assert (folder / "lock").exists()
+        monkeypatch.setattr(resuming, "load_checkpoint", load)
+        with pytest.raises(ConfigError, match="is using this run"):
+            fastdqn.resume(folder)
+        return load(folder, name)
+
+    monkeypatch.setattr(resuming, "load_checkpoint", look)
+    assert fastdqn.resume(run.folder, total_timesteps=400).summary["total_steps"] >= 400
+    assert not (run.folder / "lock").exists()
+
+
+def test_a_folder_that_is_none_or_no_runs_is_left_as_it_is(tmp_path, capsys):
+    assert main(["resume", str(tmp_path / "nowhere")]) == 2
+    assert main(["resume", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all("there is no checkpoint yet" in line for line in lines)
+    assert not list(tmp_path.iterdir())
+
+
+class Own(gymnasium.Env):
+    """Knows its state, gives what it is told to give, and takes what it is told to take."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+    extra: ClassVar[Any] = None
+    error: ClassVar[Exception | None] = None
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(2, np.float32), 1.0, self.t >= 10, False, {}
+
+    def get_state(self):
+        return {"t": self.t, "extra": self.extra}
+
+    def set_state(self, state):
+        if self.error is not None:
+            raise self.error
+        self.t = state["t"]
+
+
+def test_an_environment_that_refuses_its_state_is_one_line(tmp_path, monkeypatch):
+    run = fastdqn.train(small(tmp_path, total_timesteps=300), Own)
+    kept = sorted((run.folder / "checkpoints").iterdir())
+    monkeypatch.setattr(Own, "error", RuntimeError("version 2 does not read this"))
+    with pytest.raises(CheckpointError, match=r"stream: envs.*Own\.set_state\(\): .*version 2"):
+        fastdqn.resume(run.folder, Own, total_timesteps=400)
+    assert sorted((run.folder / "checkpoints").iterdir()) == kept
+
+
+def nested(depth: int) -> dict:
+    return {"a": nested(depth - 1)} if depth else {}
+
+
+TOO_MUCH = {
+    "bits": 1 << 200,
+    "deep": nested(40),
+    "deep, with what is around it": nested(28),
+    "lists": [[[0] * 2] * 2] * (1 << 12),
+    "dimensions": np.zeros((1,) * 40),
+    "long": "x" * (1 << 17),
+    "wide": np.array([1], np.longdouble),
+}
+
+
+@pytest.mark.parametrize("case", TOO_MUCH)
+def test_a_state_that_cannot_be_stored_is_one_that_cannot_be_read(
+    tmp_path, monkeypatch, capsys, case
+):
+    monkeypatch.setattr(env_state, "_MAX_TEXT_BYTES", 1 << 17)
+    monkeypatch.setattr(Own, "extra", TOO_MUCH[case])
+    run = fastdqn.train(small(tmp_path, total_timesteps=120, num_envs=2), Own)
+    longer = fastdqn.resume(run.folder, Own, total_timesteps=130, quiet=False)
+    assert longer.summary["exit_reason"] == "budget spent"
+    assert "the environments could not be restored" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["replay", "learner", "stream", "progress", "phase_seconds"])
+def test_a_checkpoint_that_lacks_a_part_names_it(tmp_path, key):
+    run = fastdqn.train(small(tmp_path, total_timesteps=300))
+    found = load_checkpoint(run.folder)
+    # Without rows, as there are none in the checkpoint that is written here.
+    state = {name: part for name, part in {**found.state, "replay": None}.items() if name != key}
+    writer = CheckpointWriter(run.folder, found.config, found)
+    writer.write(found.steps + 1, state, found.weights)
+    writer.close()
+    with pytest.raises(CheckpointError, match=f"{key} is missing"):
+        fastdqn.resume(run.folder, total_timesteps=400)
 
 
 def test_config_carries_the_checkpoint_options():

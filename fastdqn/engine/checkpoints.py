@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastdqn.engine.local import DivergedError, Run, require_finite
-from fastdqn.plain import State, StateError, take_number, take_state
+from fastdqn.plain import RowLayout, State, StateError, take, take_number, take_state
 from fastdqn.replay import Rows
 from fastdqn.schedules import ticks
 
@@ -139,32 +139,37 @@ class Checkpointer:
 
 
 def restore(
-    run: Run, state: State, weights: dict[str, np.ndarray], segments: Iterable[Rows]
+    run: Run,
+    state: State,
+    weights: dict[str, np.ndarray],
+    segments: Callable[[RowLayout], Iterable[Rows]],
 ) -> list[str]:
     """Bring a run that was just built to the state of a checkpoint.
+
+    segments  gives the rows of the replay, which must be laid out in just this way
 
     Where its environments go on exactly, run.start is None afterwards; else they are to be reset.
     returns  lines that say what could not be restored
     Raises StateError naming part and field.
     """
     lines = []
-    if state.get("replay") is None:
+    if take(state, "replay") is None:
         lines.append("the replay was not saved: it starts empty, and learning begins again later")
     else:
         try:
-            run.replay.load_state(take_state(state, "replay"), segments)
+            run.replay.load_state(take_state(state, "replay"), segments(run.replay.layout()))
         except StateError as error:
             raise StateError(f"replay: {error}") from None
     for name, part in components(run).items():
         given = take_state(state, name)
         if name == "learner":
             given = {**given, **weights}
-        if name == "stream" and state.get("replay") is None:
+        if name == "stream" and state["replay"] is None:
             given = {**given, "envs": None}  # an episode must begin in the replay too
         try:
             restored = part.load_state(given)
-        except StateError as error:
-            raise StateError(f"{name}: {error}") from None
+        except ValueError as error:  # of a set_state() of anyone's too
+            raise StateError(f"{name}: {error}") from error
         if name == "stream" and restored:
             run.start = None
         elif name == "stream":

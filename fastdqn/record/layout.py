@@ -33,9 +33,6 @@ DTYPES = {
 # Bounds: ours, far above what a run writes and below what would hurt whoever reads.
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_ARRAY_BYTES = 1 << 42
-MAX_DIMENSIONS = 32
-MAX_INT_BITS = 128  # of a PCG64 generator's state
-MAX_DEPTH = 32
 
 
 class CheckpointError(ValueError):

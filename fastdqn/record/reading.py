@@ -183,6 +183,8 @@ def _opened(run: Path, *names: str) -> Iterator[tuple[int, int, Path]]:
         yield fd, info.st_size, path
     except OSError as error:
         raise damaged(path, "file", _reason(error)) from None
+    except MemoryError:
+        raise damaged(path, "size", "does not fit into memory") from None
     finally:
         if fd >= 0:
             os.close(fd)

@@ -10,13 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.plain import State
+from fastdqn.plain import MAX_DEPTH, MAX_DIMENSIONS, MAX_INT_BITS, State
 from fastdqn.record.layout import (
     DTYPES,
     MAX_ARRAY_BYTES,
-    MAX_DEPTH,
-    MAX_DIMENSIONS,
-    MAX_INT_BITS,
     ArraySpec,
     brief,
     damaged,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fastdqn.plain import Rows, State, StateError, take_array, take_number, take_state
+from fastdqn.plain import RowLayout, Rows, State, StateError, take_array, take_number, take_state
 from fastdqn.replay.batch import Batch, ObsStore, StepLike, new_batch
 from fastdqn.replay.ring import Ring, Sampler
 
@@ -171,6 +171,15 @@ class Replay:
             columns[name] = np.empty((len(slots), *store.obs_shape), store.obs_dtype)
             store.gather(slots, columns[name])
         return Rows(first, ring.added.copy(), columns)
+
+    def layout(self) -> RowLayout:
+        """What rows_since() gives, and load_state() takes."""
+        columns = {name: (column.dtype, ()) for name, column in self._columns().items()}
+        columns |= {
+            name: (np.dtype(store.obs_dtype), store.obs_shape)
+            for name, store in self._stores().items()
+        }
+        return RowLayout(self.ring.num_lanes, self.ring.rows, columns)
 
     def oldest(self) -> np.ndarray:
         """The oldest row of each lane that is still there: [N] int64."""
