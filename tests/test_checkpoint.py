@@ -51,11 +51,6 @@ states = st.dictionaries(
 )
 
 
-@pytest.fixture
-def no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
-
-
 in_no_time = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
