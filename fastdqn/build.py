@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from torch import nn
@@ -150,23 +149,18 @@ def _make_checkpoints(
     config: Config, recorder: RunRecorder, run: Run, resumed: Checkpoint | None, owned: ExitStack
 ) -> Checkpointer:
     described = {"config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps}
-    with_replay = config.checkpoint_replay
-    keeps = with_replay and resumed is not None and resumed.state["replay"] is not None
     folder = recorder.folder
     sink = CheckpointWriter(folder, described, resumed, recorder.files)
     owned.callback(_let_go, sink)
-    if not keeps:
-        sink.forget_rows()
     judge = run.judge
 
     def best() -> Path | None:
         there = judge is not None and judge.best_mean is not None
         return folder / "best.safetensors" if there else None
 
-    saved = run.replay.ring.added.copy() if keeps else np.zeros_like(run.replay.ring.added)
     return Checkpointer(
-        sink, config.checkpoint_frequency, config.checkpoint_seconds, with_replay, best, saved,
-        time.monotonic,
+        sink, config.checkpoint_frequency, config.checkpoint_seconds, config.checkpoint_replay,
+        best, run.replay.ring.added.copy(), time.monotonic,
     )  # fmt: skip
 
 

@@ -29,12 +29,14 @@ def plan(config: Config) -> str:
     resolved, facts = preview(config)
     values = json.loads(resolved.to_json())
     width = max(map(len, values))
+    copy = checks.checkpoint_bytes(resolved, facts)
     return "\n".join(
         [
             *(f"{name:{width}}  {values[name]}" for name in values),
             "",
             f"observations {facts.obs_shape} {facts.obs_dtype}, {facts.num_actions} actions",
-            f"the replay takes {checks.replay_bytes(resolved, facts) / 2**20:,.1f} MiB",
+            f"the replay takes {checks.replay_bytes(resolved, facts) / 2**20:,.1f} MiB"
+            + (f", writing it to a checkpoint {copy / 2**20:,.1f} MiB more" if copy else ""),
             replay_ratio(resolved),
         ]
     )

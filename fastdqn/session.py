@@ -19,6 +19,7 @@ from fastdqn.engine.local import Run
 from fastdqn.learning.policy import Policy
 from fastdqn.record.files import WriteError
 from fastdqn.record.recorder import RunRecorder, steps_per_second
+from fastdqn.record.shelf import MOST_REPLAYS
 from fastdqn.record.weights import assign_weights, load_weights
 from fastdqn.seeds import FINAL, env_seed
 from fastdqn.signals import stop_on_signals
@@ -150,9 +151,11 @@ def _introduce(session: Session) -> None:
             f"every {config.checkpoint_seconds:g} s" if config.checkpoint_seconds else "",
             "at the end",
         ]
+        # Of what is not rows there are two checkpoints, and a third while it is written.
+        most = MOST_REPLAYS * held + 3 * run.learner.nbytes
         recorder.say(
-            f"checkpoints {', '.join(filter(None, times))}; together they hold up to "
-            f"{2 * (held + run.learner.nbytes) / 2**20:,.1f} MiB"
+            f"checkpoints {', '.join(filter(None, times))}; on disk they take up to "
+            f"{most / 2**20:,.1f} MiB"
         )
     for note in session.notes:
         recorder.say(note)

@@ -27,6 +27,9 @@ class Sink:
         if self.error is not None:
             raise self.error
 
+    def wants_all_rows(self, *args) -> bool:
+        return False
+
     def write(self, *args) -> None:
         raise AssertionError("nothing is written in these tests")
 

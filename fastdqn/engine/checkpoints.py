@@ -7,7 +7,7 @@ import numpy as np
 
 from fastdqn.engine.local import DivergedError, Run, require_finite
 from fastdqn.plain import RowLayout, State, StateError, take, take_number, take_state
-from fastdqn.replay import Rows
+from fastdqn.replay import Replay, Rows
 from fastdqn.schedules import ticks
 
 
@@ -32,6 +32,10 @@ class CheckpointSink(Protocol):
     @property
     def newest_steps(self) -> int | None:
         """Steps at the last one that was written."""
+        ...
+
+    def wants_all_rows(self, new_bytes: int, replay_bytes: int) -> bool:
+        """Whether the next rows should be all there are: too many are on disk to no use."""
         ...
 
     def check(self) -> None:
@@ -125,7 +129,8 @@ class Checkpointer:
         state["learner"] = {name: value for name, value in learner.items() if name not in weights}
         rows = oldest = None
         if self._with_replay:
-            rows, oldest = run.replay.rows_since(self._saved), run.replay.oldest()
+            rows = rows_to_save(run.replay, self._saved, self._sink)
+            oldest = run.replay.oldest()
             self._saved = rows.last.copy()
         self._sink.write(run.progress.steps, state, weights, rows, self._best(), oldest)
         self._owed, self._last = False, self._clock()
@@ -136,6 +141,13 @@ class Checkpointer:
         if self._sink.newest_steps != run.progress.steps:
             self.take(run)
             self._sink.close()
+
+
+def rows_to_save(replay: Replay, saved: np.ndarray, sink: CheckpointSink) -> Rows:
+    """The rows since saved [N] of them; all there are, where the sink wants that."""
+    if sink.wants_all_rows(replay.bytes_since(saved), replay.nbytes):
+        saved = np.zeros_like(saved)
+    return replay.rows_since(saved)
 
 
 def restore(

@@ -104,10 +104,10 @@ class CheckpointWriter:
             self._error = None
             raise error
 
-    def forget_rows(self) -> None:
-        """The replay began anew: the rows of the next write are all there are."""
-        self._refuse_while_busy()
-        self._shelf.forget_rows()
+    def wants_all_rows(self, new_bytes: int, replay_bytes: int) -> bool:
+        """Whether the rows of the next write should be all there are, not new_bytes of new ones:
+        what is on disk would grow out of proportion. Know it while ready."""
+        return self._shelf.wants_all_rows(new_bytes, replay_bytes)
 
     def close(self, timeout_seconds: float = 60.0) -> None:
         """Wait for the thread, then check(). Raises WriteError when it takes too long."""

@@ -17,6 +17,12 @@ from fastdqn.record.publish import Snapshot, set_latest, write_checkpoint, write
 from fastdqn.record.reading import read_latest, read_manifest
 
 _KEPT = 2  # checkpoints: one may turn out damaged
+# The segments of one checkpoint hold up to twice the replay; then all rows are written once more.
+_LISTED_REPLAYS = 2
+_MOST_SEGMENTS = 256  # of one checkpoint: each is some files, and a part of the manifest; ours
+# What rows take on disk, in sizes of the replay, while a checkpoint is being written: those of
+# the one but last, all rows of the last, and a third that replaces as much again.
+MOST_REPLAYS = _LISTED_REPLAYS + 2
 
 
 class Shelf:
@@ -48,9 +54,12 @@ class Shelf:
     def newest_steps(self) -> int | None:
         return int(max(self._kept).removeprefix("step-")) if self._kept else None
 
-    def forget_rows(self) -> None:
-        """Let the next rows be the first."""
-        self._segments = []
+    def wants_all_rows(self, new_bytes: int, replay_bytes: int) -> bool:
+        """Whether the next rows should be all there are: with new_bytes of new ones alone the
+        segments would be too many, or too large for a replay of that size."""
+        entries = [each.entry for each in self._segments]
+        listed = sum(file.bytes for entry in entries for file in entry.files.values())
+        return len(entries) >= _MOST_SEGMENTS or listed + new_bytes > _LISTED_REPLAYS * replay_bytes
 
     def checked_oldest(self, rows: Rows, oldest: np.ndarray | None) -> np.ndarray:
         """oldest as [N] int64, zeros if not given.
@@ -125,13 +134,18 @@ class Shelf:
 
 
 def _still_needed(segments: list[Segment], rows: Rows, oldest: np.ndarray) -> list[Segment]:
-    """Those segments that hold a row of use which rows does not replace.
+    """Those segments that hold a row of use which nothing later does, rows included.
 
-    oldest  [N] int64: rows below it are overwritten in the replay
+    segments  oldest first; each begins in a lane where those before it end, or earlier
+    oldest    [N] int64: rows below it are overwritten in the replay
     """
-    if (rows.first <= oldest).all():  # rows are all there is
-        return []
-    return [each for each in segments if (each.last > np.maximum(each.first, oldest)).any()]
+    kept: list[Segment] = []
+    later = rows.first  # from here on all rows are in what is kept already
+    for each in reversed(segments):
+        if (np.minimum(each.last, later) > np.maximum(each.first, oldest)).any():
+            kept.insert(0, each)
+            later = np.minimum(later, each.first)
+    return kept
 
 
 def _sweep(root: Path, kept: Mapping[str, frozenset[str]]) -> None:

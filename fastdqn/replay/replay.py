@@ -164,13 +164,23 @@ class Replay:
         which cuts the last outcome, reaches no further back.
         """
         ring = self.ring
-        first = np.maximum(saved - 2, self.oldest())
-        slots = ring.slots_of(first, ring.added)
+        first, last = self._since(saved), ring.added.copy()
+        slots = ring.slots_of(first, last)
         columns = {name: column.reshape(-1)[slots] for name, column in self._columns().items()}
         for name, store in self._stores().items():
             columns[name] = np.empty((len(slots), *store.obs_shape), store.obs_dtype)
             store.gather(slots, columns[name])
-        return Rows(first, ring.added.copy(), columns)
+        for array in (first, last, *columns.values()):
+            array.flags.writeable = False  # nobody has to copy it again
+        return Rows(first, last, columns)
+
+    def bytes_since(self, saved: np.ndarray) -> int:
+        """What rows_since(saved) would copy."""
+        rows = int((self.ring.added - self._since(saved)).sum())
+        return rows * self.nbytes // (self.ring.num_lanes * self.ring.rows)
+
+    def _since(self, saved: np.ndarray) -> np.ndarray:
+        return np.maximum(saved - 2, self.oldest())
 
     def layout(self) -> RowLayout:
         """What rows_since() gives, and load_state() takes."""
