@@ -43,7 +43,8 @@ class TrainOptions:
 @dataclass(frozen=True)
 class ResumeOptions:
     total_timesteps: int | None = None
-    """New total of steps; None: the one that the run had. Schedules keep their horizon."""
+    """New total of steps; None: the one that the run had. Schedules keep their horizon. The next
+    checkpoint remembers it: give it again to a run that was killed before that."""
     checkpoint: str | None = None
     """Name of a checkpoint; None: the latest."""
     quiet: bool = False

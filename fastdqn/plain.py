@@ -162,6 +162,14 @@ def take_array(state: State, name: str, like: np.ndarray) -> np.ndarray:
     return array(take(state, name), like.shape, like.dtype, name)
 
 
+def take_generator(state: State, name: str, like: np.ndarray) -> np.ndarray:
+    """A copy of a field that must be the state of a generator of rng.py."""
+    words = take_array(state, name, like)
+    if not words.any():
+        raise StateError(f"{name} is all zeros: that generator would give zeros for ever")
+    return words
+
+
 def take_count(state: State, name: str) -> int:
     """A field that must be a whole number, 0 or more."""
     return integer(take(state, name), 0, 1 << 62, name)

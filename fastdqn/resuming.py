@@ -42,7 +42,8 @@ def resume(
     """Go on with a run that was stopped, killed or has ended, from its last checkpoint.
 
     run     its folder; all options are the run's own
-    total_timesteps  a new total; None: the one that the run had. Schedules keep their horizon
+    total_timesteps  a new total; None: the one that the run had. Schedules keep their horizon; the
+             next checkpoint remembers it, so a run that is killed before that must be told again
     checkpoint  name of another than the latest
     envs, eval_envs, torso, hooks  as the run was given them, see train()
     Environments whose state can be read go on exactly where they were (Gymnasium's native

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# Seconds after which somebody who asked is told that the run still waits for its environments.
+# Seconds after which somebody who asked is told that the run still waits.
 _PATIENCE = 5.0
 # Seconds within which a second signal is the first one's echo: a terminal's Ctrl-C goes to all of
 # its processes, and some of those hand it on.
@@ -104,7 +104,7 @@ def _watch(reader: int, asked: threading.Event, over: threading.Event) -> None:
 
 def _say_that_it_waits() -> None:
     print(
-        "asked to stop; the environments have not answered yet (once more ends at once)",
+        "asked to stop; environments or the disk have not answered yet (once more ends at once)",
         file=sys.stderr,
     )
 

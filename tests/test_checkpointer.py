@@ -1,5 +1,7 @@
 """When a run takes checkpoints, and of what it takes none."""
 
+import errno
+import json
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,8 +13,10 @@ from gymnasium import spaces
 from test_loop import small
 
 import fastdqn
+from fastdqn import cli
 from fastdqn.engine.checkpoints import Checkpointer
 from fastdqn.engine.local import DivergedError
+from fastdqn.record import publish
 from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.files import WriteError
 from fastdqn.record.load_checkpoint import checkpoint_names, load_checkpoint
@@ -75,6 +79,32 @@ def test_a_write_that_failed_is_told_at_the_next_turn():
     sink.error = WriteError("cannot write")  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(WriteError):
         checkpointer(sink).due(0, 1, 1)
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_one_line_and_a_whole_checkpoint(
+    tmp_path, monkeypatch, capsys
+):
+    written = publish.write_new
+
+    def write_new(path, parts):
+        if checkpoint_names(tmp_path / "run"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return written(path, parts)
+
+    monkeypatch.setattr(publish, "write_new", write_new)
+    words = ["--total-timesteps", "100000", "--checkpoint-frequency", "500", "--quiet"]
+    assert cli.main(["train", "cartpole", *words, "--run-dir", str(tmp_path / "run")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: cannot write {tmp_path / 'run' / 'checkpoints'}")
+    assert "No space left on device" in line
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"].startswith("failed: cannot write")
+    assert summary["total_steps"] < 100_000
+    found = load_checkpoint(tmp_path / "run")
+    assert list(found.segments())
+    assert sorted(p.name for p in found.folder.parent.iterdir()) == [
+        "latest", "segments", found.name,
+    ]  # fmt: skip
 
 
 class Dawdling(gymnasium.Env):

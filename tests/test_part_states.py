@@ -8,6 +8,7 @@ import pytest
 from test_loop import small
 
 from fastdqn import build
+from fastdqn.acting import ReturnStatistics, Step
 from fastdqn.engine import local
 from fastdqn.engine.checkpoints import components
 from fastdqn.plain import StateError
@@ -61,6 +62,35 @@ def test_each_part_names_a_field_that_is_missing_or_of_another_kind(tmp_path, na
             with pytest.raises(ValueError, match=field):
                 part.load_state(state)
     made.close()
+
+
+def test_a_generator_of_zeros_which_would_give_zeros_for_ever_is_refused(tmp_path):
+    made = built(tmp_path, "a")
+    for part in (made.run.policy, made.run.replay.sampler):
+        state = part.state()
+        state["rng"][:] = 0
+        with pytest.raises(StateError, match="rng is all zeros"):
+            part.load_state(state)
+    made.close()
+
+
+def test_the_return_of_an_episode_that_was_cut_off_by_a_reset_is_forgotten():
+    """As at a resume whose environments could not be restored."""
+    none, flags = np.empty(0, np.int64), np.zeros(1, np.bool_)
+
+    def step(lanes, reward, start_lanes):
+        lanes, starts = np.array(lanes, np.int64), np.array(start_lanes, np.int64)
+        of = slice(len(lanes))
+        return Step(
+            lanes, lanes, np.array(reward), flags[of], flags[of], np.zeros((len(lanes), 1)),
+            starts, np.zeros((len(starts), 1)), none, np.empty(0), none,
+        )  # fmt: skip
+
+    statistics = ReturnStatistics(1, 0.99)
+    for _ in range(5):
+        statistics.follow(step([0], [1.0], []))
+    statistics.follow(step([], [], [0]))
+    assert statistics.state()["returns"].tolist() == [0.0]
 
 
 def same(one, other) -> bool:

@@ -6,7 +6,7 @@ from torch import nn
 
 from fastdqn.kernels import kernel
 from fastdqn.learning.value import Value
-from fastdqn.plain import State, take_array
+from fastdqn.plain import State, take_generator
 from fastdqn.rng import below, seed_state, uniform
 
 
@@ -68,7 +68,7 @@ class Policy:
         return {"rng": self.rng.copy()}
 
     def load_state(self, state: State) -> None:
-        self.rng[:] = take_array(state, "rng", self.rng)
+        self.rng[:] = take_generator(state, "rng", self.rng)
 
     def _upload(self, array: np.ndarray) -> torch.Tensor:
         # torch takes neither read-only arrays nor negative strides.
