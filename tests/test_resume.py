@@ -3,6 +3,7 @@
 import json
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from resume_parts import (
@@ -18,6 +19,9 @@ from test_loop import small
 from test_own import Far
 
 import fastdqn
+from fastdqn.acting import EnvStream
+from fastdqn.record.load_checkpoint import load_checkpoint
+from fastdqn.seeds import TRAIN, env_seed
 
 VARIANTS = {
     "native": {},
@@ -104,7 +108,9 @@ def test_without_the_replay_learning_begins_again_and_catches_up_nothing(tmp_pat
     run = fastdqn.resume(
         part.folder, quiet=False, on_update=lambda progress, *_: made.append(progress.steps)
     )
-    assert "the replay was not saved" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the replay was not saved" in said
+    assert "the environments could not be restored" in said  # an episode begins in both
     starts, per = config.learning_starts, config.train_frequency
     assert made[0] >= part.summary["total_steps"] + starts
     first = part.summary["total_steps"] + starts
@@ -131,3 +137,63 @@ def test_a_run_that_is_over_is_left_as_it_is(tmp_path, capsys):
     again = fastdqn.resume(run.folder)
     assert again.summary["total_steps"] == run.summary["total_steps"]
     assert (run.folder / "policy.safetensors").read_bytes() == before
+
+
+def test_being_stopped_in_the_last_evaluation_makes_nothing_twice_but_that(tmp_path):
+    config = small(tmp_path, total_timesteps=700, eval_frequency=500)
+    whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
+    part = fastdqn.train(config, run_dir=str(tmp_path / "part"), on_step=stopping_at(700))
+    assert part.summary["exit_reason"] == "interrupted"
+    fastdqn.resume(part.folder, on_step=nothing)
+    assert_same_run(whole.folder, part.folder)
+    fastdqn.resume(part.folder, on_step=nothing)  # its checkpoint is of before: judged once more
+    assert_same_run(whole.folder, part.folder)
+
+
+def test_a_run_that_was_solved_goes_on_to_a_new_total(tmp_path):
+    config = small(tmp_path, total_timesteps=800, eval_frequency=200, stop_at_return=1.0)
+    run = fastdqn.train(config)
+    assert run.summary["exit_reason"] == "solved"
+    longer = fastdqn.resume(run.folder, total_timesteps=700)
+    assert longer.summary["total_steps"] > run.summary["total_steps"]
+
+
+def test_the_best_weights_are_those_of_the_checkpoint(tmp_path):
+    config = small(tmp_path, total_timesteps=900, eval_frequency=200)
+    part = fastdqn.train(config, on_step=stopping_at(450))
+    best = part.folder / "best.safetensors"
+    found = load_checkpoint(part.folder)
+    assert best.read_bytes() == found.best
+    best.unlink()  # it is a link to that of the checkpoint
+    best.write_bytes(b"of a later evaluation, after which the run was killed")
+    fastdqn.resume(part.folder, on_step=stopping_at(460))
+    assert best.read_bytes() == found.best
+
+
+def test_seconds_are_added_to_those_from_before(tmp_path):
+    part = fastdqn.train(small(tmp_path, total_timesteps=900), on_step=stopping_at(850))
+    before = load_checkpoint(part.folder).state["phase_seconds"]
+    after = fastdqn.resume(part.folder).summary["phase_seconds"]
+    assert before["env"] > 0
+    assert all(after[name] >= seconds for name, seconds in before.items())
+
+
+def test_a_reset_at_a_resume_repeats_no_episode(tmp_path, monkeypatch):
+    seeds, start = [], EnvStream.start
+    monkeypatch.setattr(
+        EnvStream, "start", lambda self, seed: seeds.append(seed) or start(self, seed)
+    )
+    config = small(tmp_path, total_timesteps=300, eval_episodes=1)
+    part = fastdqn.train(config, Far, on_step=stopping_at(100))
+    fastdqn.resume(part.folder, Far)
+    steps = part.summary["total_steps"]
+    assert env_seed(config.seed, TRAIN) != env_seed(config.seed, TRAIN, steps)
+    assert env_seed(config.seed, TRAIN, steps) in seeds
+
+
+def test_rows_that_are_on_disk_are_not_written_again(tmp_path):
+    config = small(tmp_path, total_timesteps=900, buffer_size=5_000)
+    part = fastdqn.train(config, on_step=stopping_at(400))
+    fastdqn.resume(part.folder)
+    first, second = load_checkpoint(part.folder).listed
+    np.testing.assert_array_equal(second.first, first.last - 2)
