@@ -5,7 +5,7 @@ python benchmarks/bench_env.py --envs CartPole-v1 Acrobot-v1 --lanes 8 64
 
 import time
 
-from harness import effort_of, main_of, parser, save, show
+from harness import count, effort_of, main_of, parser, save, show
 
 from fastdqn.acting import EnvRecipe
 from fastdqn.measure.stepping import LANES, measure_envs
@@ -14,7 +14,7 @@ from fastdqn.measure.stepping import LANES, measure_envs
 def main() -> None:
     asked = parser(__doc__)
     asked.add_argument("--envs", nargs="+", default=["CartPole-v1", "Acrobot-v1"])
-    asked.add_argument("--lanes", type=int, nargs="+", default=list(LANES))
+    asked.add_argument("--lanes", type=count, nargs="+", default=list(LANES))
     args = asked.parse_args()
     rows = []
     for env_id in args.envs:
@@ -22,7 +22,7 @@ def main() -> None:
             measure_envs(EnvRecipe(env_id), args.lanes, effort_of(args), time.perf_counter)
         )
         rows += [{"env_id": env_id, **row} for row in show(env_id, figures)]
-    save(args.out, rows)
+    save(args, rows, threads=None)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ turns, so that their ratio holds on a noisy machine.
 from collections.abc import Callable
 
 import torch
-from harness import console, effort_of, main_of, parser, save, show
+from harness import console, count, effort_of, main_of, parser, save, show
 from torch import nn
 
 from fastdqn.config import Config
@@ -23,9 +23,9 @@ from fastdqn.resolve import preview
 
 def main() -> None:
     asked = parser(__doc__)
-    asked.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 128, 512, 2048])
+    asked.add_argument("--batch-sizes", type=count, nargs="+", default=[32, 128, 512, 2048])
     asked.add_argument("--compile", action="store_true", help="also the compiled update")
-    asked.add_argument("--threads", type=int, default=1)
+    asked.add_argument("--threads", type=count, default=1)
     args = asked.parse_args()
     torch.set_num_threads(args.threads)
     captures = ("eager", "compile") if args.compile else ("eager",)
@@ -36,7 +36,8 @@ def main() -> None:
         figures += own
         plain, eager = (figure.rate.median for figure in own[:2])
         console.print(f"batch {size}: fastdqn, eager / plain torch: {eager / plain:.2f}")
-    save(args.out, show(f"one update of workload C, {args.threads} thread(s)", figures))
+    rows = show(f"one update of workload C, {args.threads} thread(s)", figures)
+    save(args, rows, args.threads)
 
 
 def measure_update(config: Config, captures: tuple[str, ...], effort: Effort) -> list[Figure]:

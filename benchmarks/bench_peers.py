@@ -31,6 +31,7 @@ from peers.catalogue import PEERS
 from peers.workload import ALIGNED_STEPS, START_STEPS, WORKLOADS
 
 from fastdqn.config import unknown_name
+from fastdqn.measure.machine import commit, machine
 from fastdqn.record.files import WriteError, to_json, write_whole
 
 # Whose versions decide how fast a peer is, beside its own.
@@ -206,9 +207,9 @@ def header(
     kept = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
     return {
         "command": shlex.join(["python", "benchmarks/bench_peers.py", *words]),
-        "commit": launch.commit(),
+        "commit": commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": launch.machine(),
+        "machine": machine(),
         "versions": versions,
         "threads": threads,
         "environment": {

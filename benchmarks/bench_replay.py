@@ -4,29 +4,31 @@ python benchmarks/bench_replay.py
 python benchmarks/bench_replay.py --rows 1000000 --batch-sizes 128 256
 """
 
+import time
+
 import numpy as np
-from harness import effort_of, main_of, parser, save, show
+from harness import count, effort_of, main_of, parser, save, show
 
 from fastdqn.acting import EnvFacts
 from fastdqn.measure.figures import Figure
-from fastdqn.measure.repeat import Effort, repeat
-from fastdqn.measure.replaying import measure_copy, measure_sampling
+from fastdqn.measure.repeat import Effort
+from fastdqn.measure.replaying import measure_adding, measure_copy, measure_sampling
 from fastdqn.measure.synthetic import fill_replay
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 
 
 def main() -> None:
     asked = parser(__doc__)
-    asked.add_argument("--rows", type=int, nargs="+", default=[10**4, 10**5, 10**6, 10**7])
-    asked.add_argument("--obs-size", type=int, default=4, help="float32 numbers an observation")
-    asked.add_argument("--num-envs", type=int, default=64)
-    asked.add_argument("--batch-sizes", type=int, nargs="+", default=[128])
-    asked.add_argument("--n-steps", type=int, default=1)
+    asked.add_argument("--rows", type=count, nargs="+", default=[10**4, 10**5, 10**6, 10**7])
+    asked.add_argument("--obs-size", type=count, default=4, help="float32 numbers an observation")
+    asked.add_argument("--num-envs", type=count, default=64)
+    asked.add_argument("--batch-sizes", type=count, nargs="+", default=[128])
+    asked.add_argument("--n-steps", type=count, default=1)
     args = asked.parse_args()
     figures = [measure_copy(effort_of(args))]
     for rows in args.rows:
         figures += measure_rows(rows, args, effort_of(args))
-    save(args.out, show("replay alone", figures))
+    save(args, show("replay alone", figures), threads=None)
 
 
 def measure_rows(rows: int, args, effort: Effort) -> list[Figure]:
@@ -39,10 +41,9 @@ def measure_rows(rows: int, args, effort: Effort) -> list[Figure]:
         UniformSampler(1),
         n_steps=args.n_steps,
     )
-    step = fill_replay(replay, facts, per_lane)
-    of = {"num_envs": args.num_envs, "rows": len(replay)}
-    add = repeat(lambda: replay.append(step), effort)
-    figures = [Figure("replay", "replay_adds_per_second", add, of)]
+    fill_replay(replay, facts, per_lane)
+    clock = time.perf_counter
+    figures = measure_adding(replay, args.num_envs, facts, effort, clock)
     for size in args.batch_sizes:
         figures += measure_sampling(replay, size, effort)
     return figures

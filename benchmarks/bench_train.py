@@ -25,6 +25,7 @@ NUM_ENVS = (1, 4, 16, 64, 256, 1024, 4096)
 ROWS = (10**4, 10**5, 10**6, 10**7)
 OBS_SIZES = (4, 64, 1024, 8192)
 LANES = 64
+THREADS = 1
 
 
 class RandomNumbers(VectorEnv):
@@ -69,12 +70,12 @@ def main() -> None:
             console.print(table(f"{name} {value:,}", [trained.figure]))
             console.print(phase_table("phases", trained.phases, trained.steps))
             sweeps[name].append({name: value, **_row(trained)})
-    save(args.out, [], sweeps=sweeps)
+    save(args, [], threads=THREADS, sweeps=sweeps)
 
 
 def measure(name: str, value: int, effort: Effort) -> Trained:
     """One point of a sweep."""
-    config = PRESETS["cartpole-cleanrl"].replace(num_envs=LANES, device="cpu", threads=1)
+    config = PRESETS["cartpole-cleanrl"].replace(num_envs=LANES, device="cpu", threads=THREADS)
     if name == "num_envs":
         # Beyond 5,000 environments the replay must grow, or it would not hold two rows a lane.
         rows = max(config.buffer_size, 4 * value)

@@ -56,7 +56,8 @@ def main() -> None:
         began = time.perf_counter()
         rows = PARTS[name](_config(args.dry_run), _effort(args.dry_run), args.out)
         seconds = time.perf_counter() - began
-        machine = describe_machine(_config(args.dry_run).device)
+        config, _ = preview(_config(args.dry_run))
+        machine = describe_machine(config.device, config.threads)
         record = {"part": name, "dry_run": args.dry_run, "seconds": seconds, "machine": machine}
         write_whole(file, to_json({**record, "rows": rows}, indent=1) + "\n")
         console.print(f"{name}: {seconds:.0f} s, {file}")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,8 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--out", type=_writable, help="JSON file for the figures")
-    made.add_argument("--seconds", type=float, default=0.5, help="of one repeat")
-    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--seconds", type=_seconds, default=0.5, help="of one repeat")
+    made.add_argument("--repeats", type=count, default=5)
     return made
 
 
@@ -39,14 +40,20 @@ def show(title: str, figures: list[Figure]) -> list[dict[str, Any]]:
     return [figure.row() for figure in figures]
 
 
-def save(out: Path | None, rows: list[dict[str, Any]], **more: Any) -> None:
-    """Write rows under a header that says how and where they were measured."""
-    if out is None:
+def save(
+    args: argparse.Namespace, rows: list[dict[str, Any]], threads: int | None, **more: Any
+) -> None:
+    """Write rows to --out under a header that says how and where they were measured.
+
+    threads  of torch while they were; None where torch was not
+    """
+    if args.out is None:
         return
     command = " ".join(["python", str(Path("benchmarks", Path(sys.argv[0]).name)), *sys.argv[1:]])
-    record = {"command": command, "machine": describe_machine("cpu"), **more, "rows": rows}
+    how = {"command": command, "seconds": args.seconds, "repeats": args.repeats}
+    record = {**how, "machine": describe_machine("cpu", threads), **more, "rows": rows}
     try:
-        write_whole(out, json.dumps(record, indent=1) + "\n")
+        write_whole(args.out, json.dumps(record, indent=1) + "\n")
     except WriteError as error:
         fail(str(error))
 
@@ -55,6 +62,23 @@ def fail(line: str) -> None:
     """A user's mistake: one line, exit code 2."""
     print(f"error: {line}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def count(text: str) -> int:
+    """A type of option: a whole number, at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: it must be a whole number, at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r}: it must be a number above 0, at most 3600")
+    return seconds
 
 
 def _writable(text: str) -> Path:

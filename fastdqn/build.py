@@ -84,9 +84,9 @@ def build(
         replay = parts.make_replay(config, facts)
         staging = Staging(replay.new_batch(config.batch_size), online.weights.device)
         policy = parts.make_policy(config, online, learner.value, facts)
-        startup.lap("kernels")
         learner.prepare(staging.device)
         policy(stream.obs, stream.mask)
+        startup.lap("kernels")
         folder = _take_folder(config, resumed is not None, owned)
         budget = Budget(
             total_timesteps or had_timesteps or config.total_timesteps, config.total_episodes

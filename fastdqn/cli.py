@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -215,6 +216,7 @@ def _bench(args: list[str]) -> int:
     if part not in parts:
         mistakes.insert(0, unknown_name("part", str(part), parts))
     values = {name: getattr(chosen, name) for name in ("out", "against", "seconds", "repeats")}
+    values["command"] = shlex.join(["fastdqn", "bench", *args])
     return _told(lambda: commands.bench_run(str(part), chosen.config, mistakes, **values))
 
 

@@ -1,6 +1,5 @@
 """Commands: what the command line's commands do with a run, and what they say."""
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -15,7 +14,7 @@ from fastdqn import checks, parts
 from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.config import Config, ConfigError
-from fastdqn.record.files import to_json, write_whole
+from fastdqn.record.files import WriteError, to_json, write_whole
 from fastdqn.resolve import preview
 from fastdqn.session import replay_ratio
 
@@ -92,11 +91,12 @@ def evaluate_run(
 
 def bench_run(
     part: str, config: Config, mistakes: list[str], *,
-    out: Path | None, against: str | None, seconds: float, repeats: int,
+    out: Path | None, against: str | None, seconds: float, repeats: int, command: str,
 ) -> None:  # fmt: skip
     """`fastdqn bench`: measure, show, and write the figures to out.
 
     mistakes  found while the options were parsed: lines to report with those found here
+    command   as it was typed, for the header of the figures
     Raises ConfigError where something cannot be used; EnvError where the environment fails.
     """
     lines = [*mistakes, *_out_problems(out)]
@@ -110,14 +110,15 @@ def bench_run(
     if lines:
         raise ConfigError(lines)
     from fastdqn.measure import bench
+    from fastdqn.measure.against import PeerError
 
-    show = _printer()
     effort = bench.Effort(seconds, repeats, burn_in=seconds / 2)
-    rows = bench.bench(part, config, effort, show)
-    if against is not None:
-        rows += bench.bench_against(config, effort, show)
-    if out is not None:
-        bench.write_rows(out, rows)
+    try:
+        rows = bench.bench(part, config, effort, _printer(), command=command, against=against)
+        if out is not None:
+            bench.write_rows(out, rows)
+    except (PeerError, WriteError) as error:
+        raise ConfigError([str(error)]) from None
 
 
 def profile_run(
@@ -130,26 +131,23 @@ def profile_run(
     lines = list(mistakes)
     if out is None:
         lines.append("profile needs --out DIR, a folder for trace.json and profile.json")
-    elif problem := _folder_problem(out):
+    elif problem := _folder_problem(out, ("trace.json", "profile.json")):
         lines.append(problem)
     if not 1 <= updates <= 100_000:
         lines.append(f"updates is {updates}: it must be a number from 1 to 100,000")
     lines += checks.check(config, mistaken=bool(lines))
     if lines or out is None:
         raise ConfigError(lines)
+    from fastdqn.measure.outputs import new_folder
     from fastdqn.measure.profile import profile_calls, profile_tables
     from fastdqn.measure.repeat import Effort
 
     show = _printer()
-    is_new = not out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        result = profile_calls(what, config, updates, out, Effort())
-    except BaseException:
-        if is_new:
-            with contextlib.suppress(OSError):
-                out.rmdir()
-        raise
+        with new_folder(out):
+            result = profile_calls(what, config, updates, out, Effort())
+    except WriteError as error:
+        raise ConfigError([str(error)]) from None
     for drawn in profile_tables(result):
         show(drawn)
     show(f"written: {out / 'trace.json'} (open it at https://ui.perfetto.dev), profile.json")
@@ -163,15 +161,19 @@ def _printer() -> Callable[[RenderableType], None]:
     return lambda drawn: console.print(drawn, markup=False)
 
 
-def _folder_problem(path: Path) -> str | None:
-    """Why files cannot be written into a folder, new or not, or None."""
+def _folder_problem(path: Path, names: tuple[str, ...]) -> str | None:
+    """Why files of these names cannot be written into a folder, new or not, or None."""
     try:
-        existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+        existing = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+        usual = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+        taken = [name for name in names if path.is_dir() and not _may_write(path / name)]
     except (OSError, ValueError) as error:
         return f"out is {str(path)!r}: {error}"
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-        return None
-    return f"out is {str(path)!r}: {existing} is no folder that can be written to"
+    if not usual:
+        return f"out is {str(path)!r}: {existing} is no folder that can be written to"
+    if taken:
+        return f"out is {str(path)!r}: {taken[0]} in it is a link or a folder, not a file"
+    return None
 
 
 def describe(trained: Trained) -> str:

@@ -20,7 +20,7 @@ class Laps:
 
     def restart(self) -> None:
         """Forget all laps; the time begins now."""
-        self._last = self._began = self._clock()
+        self._last = self._clock()
         self.totals.clear()
 
     def resume(self, totals: dict[str, float]) -> None:
@@ -28,17 +28,11 @@ class Laps:
         totals = dict(totals)
         self.restart()
         self.totals.update(totals)
-        self._began = self._last - sum(totals.values())
 
     def lap(self, name: str) -> None:
         now = self._clock()
         self.totals[name] = self.totals.get(name, 0.0) + now - self._last
         self._last = now
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds from the (re)start to the last lap: the sum of the totals."""
-        return self._last - self._began
 
 
 def usable_cores() -> int:

@@ -1,11 +1,14 @@
 """What only a CUDA device can show: pinned uploads, and the same learning as on the CPU."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from test_learning import CPU, make_batch, make_learner
 
 import fastdqn
+from fastdqn.cli import main
 from fastdqn.learning.staging import Staging
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 
@@ -47,3 +50,15 @@ def test_a_run_on_the_device_trains_and_its_weights_load_on_the_cpu(tmp_path):
     )
     policy = fastdqn.load_policy(run.folder)
     assert policy(np.zeros((3, 4), np.float32)).shape == (3,)
+
+
+def test_a_profile_tells_the_device_s_own_kernels_and_memory(tmp_path):
+    words = f"profile cartpole --device cuda --updates 5 --out {tmp_path}"
+    assert main(words.split()) == 0
+    result = json.loads((tmp_path / "profile.json").read_text())
+    assert result["launches_per_call"] > 5
+    assert 0 < result["busy_share"] <= 1
+    # The ceilings take gigabytes, an update of this network well under one.
+    assert 0 < result["peak_bytes"] < 1 << 30
+    assert result["operators"]
+    assert not [row["name"] for row in result["operators"] if row["name"].startswith("aten::")]

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from fastdqn.acting import EnvFacts, EnvRecipe, EnvStream
 from fastdqn.cli import main
+from fastdqn.config import Config
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.policy import Policy
 from fastdqn.measure import bench, replaying
@@ -126,7 +127,7 @@ def test_acting_is_measured_by_its_own_time(clock, slow_parts):
     online, _ = parts.make_online(config(), FACTS)
     value = parts.make_learner(config(), online).value
     policy = parts.make_policy(config(), online, value, FACTS)
-    calls, actions = measure_policy(policy, LANES, FACTS, EFFORT, clock)
+    calls, actions = measure_policy(policy, LANES, FACTS, EFFORT, clock, {})
     assert calls.rate.median == pytest.approx(1 / ACT_SECONDS, rel=0.05)
     assert actions.rate.median == pytest.approx(LANES / ACT_SECONDS, rel=0.05)
 
@@ -208,9 +209,27 @@ def test_a_rate_is_the_median_of_its_repeats_and_counts_what_a_call_gets_made(cl
     assert rate.least == pytest.approx(5 / 0.8)
 
 
-def test_what_is_under_way_at_the_end_of_a_repeat_is_waited_for(clock):
-    rate = repeat(lambda: clock.spend(0.1), Effort(1.0, 1, 0.0), clock, lambda: clock.spend(1.0))
-    assert rate.median == pytest.approx(10 / 2.0, rel=0.15)
+class Queue:
+    """Calls that only launch work: 10 us each, 2 ms until it is over."""
+
+    def __init__(self, clock: FakeClock):
+        self.clock, self.waiting = clock, 0.0
+
+    def __call__(self) -> None:
+        self.clock.spend(1e-5)
+        self.waiting += 2e-3
+
+    def finish(self) -> None:
+        self.clock.spend(self.waiting)
+        self.waiting = 0.0
+
+
+def test_launches_do_not_run_ahead_of_the_clock(clock):
+    queue, effort = Queue(clock), Effort(0.5, 3, 0.2)
+    rate = repeat(queue, effort, clock, queue.finish)
+    assert rate.median == pytest.approx(1 / 2.01e-3, rel=1e-6)
+    assert clock.now - 100.0 < 1.5 * effort.total
+    assert queue.waiting == 0.0
 
 
 def test_a_rate_in_another_unit():
@@ -225,8 +244,13 @@ def figures() -> list[Figure]:
         return Rate(median, median, median, 1)
 
     learner = [
-        Figure("learner", "learner_samples_per_second", rate(n), {"batch_size": b})
-        for b, n in ((64, 64_000), (512, 512_000), (2048, 520_000))
+        Figure("learner", "learner_samples_per_second", rate(n), {"batch_size": b, "capture": c})
+        for b, n, c in (
+            (64, 64_000, "eager"),
+            (512, 512_000, "eager"),
+            (2048, 520_000, "eager"),
+            (2048, 9e9, "compile"),
+        )
     ]
     envs = [
         Figure("env", "env_steps_per_second", rate(n), {"num_envs": e, "vectorization": v})
@@ -239,30 +263,65 @@ def figures() -> list[Figure]:
     return [*learner, *envs, *act]
 
 
+def own_run(**changes) -> Config:
+    """Of 64 samples a step, like the figures."""
+    return config().replace(batch_size=64, train_frequency=1, **changes)
+
+
 @pytest.mark.parametrize(
     ("phases", "says"),
     [
         # 64 samples a step at 64 k/s are 1 ms of 1.25; at 512 k/s 0.125 ms: 1.25 / 0.375 = 3.3.
         (
             {"learn": 1.0, "env": 0.25},
-            "the learner takes 80 %: batch 512 at the same ratio gives 3.3x; the environment alone "
-            "could do 2.1 M steps/s",
+            "the learner takes 80 %: --batch-size 512 --train-frequency 8, the same samples a "
+            "step, gives 3.3x; the environment alone could do 2.1 M steps/s",
         ),
         (
             {"learn": 0.2, "env": 0.8},
-            "the environment takes 80 %: 64 environments by --vectorization native give 5.0x",
+            "the environment takes 80 %: --num-envs 64 gives 5.0x",
         ),
-        ({"act": 0.9, "env": 0.1}, "acting takes 90 %: 64 environments share one call and give"),
+        ({"act": 0.9, "env": 0.1}, "acting takes 90 %: --num-envs 64: as many share one call"),
         ({"store": 0.9, "env": 0.1}, "storing in the replay takes 90 %: nothing measured here"),
     ],
 )
 def test_the_sentence_names_what_bounds_and_what_would_lift_it(phases, says):
-    assert sentence(phases, 1000, 64.0, figures()).startswith(says)
+    assert sentence(own_run(), phases, 1000, figures()).startswith(says)
 
 
 def test_a_gain_that_is_noise_is_no_advice():
     few = [figure for figure in figures() if figure.of.get("batch_size") in (None, 64)]
-    assert "a larger batch would not lift that" in sentence({"learn": 1.0}, 1000, 64.0, few)
+    assert "nothing measured here" in sentence(own_run(), {"learn": 1.0}, 1000, few)
+    slow = [*few, Figure("learner", few[0].key, Rate(6e4, 6e4, 6e4, 1),
+                         {"batch_size": 512, "capture": "eager"})]  # fmt: skip
+    assert "a larger batch would not lift" in sentence(own_run(), {"learn": 1.0}, 1000, slow)
+
+
+@pytest.mark.parametrize(
+    ("changes", "of", "says"),
+    [
+        # From partial batches to whole ones, and the other way.
+        ({"vectorization": "async", "env_batch_size": 4},
+         {"num_envs": 8, "vectorization": "sync"}, ": --vectorization sync --env-batch-size None "),
+        ({}, {"num_envs": 8, "vectorization": "async", "env_batch_size": 4},
+         ": --vectorization async --env-batch-size 4 gives 5.0x"),
+        # Not what the run would refuse, or what is so already.
+        ({"buffer_size": 64}, {"num_envs": 64, "vectorization": "native"}, ": nothing measured"),
+        ({"vectorization": "sync"}, {"num_envs": 8, "vectorization": "sync"}, ": no other back"),
+    ],
+)  # fmt: skip
+def test_advice_is_options_that_the_run_would_take(changes, of, says):
+    resolved = own_run(**changes)
+    assert resolved.problems() == []
+    envs = [Figure("env", "env_steps_per_second", Rate(2.1e6, 2.1e6, 2.1e6, 1), of)]
+    assert says in sentence(resolved, {"env": 0.8, "learn": 0.2}, 1000, envs)
+
+
+def test_advice_for_an_eager_run_does_not_go_by_compiled_updates():
+    said = sentence(own_run(), {"learn": 1.0}, 1000, figures())
+    assert "--batch-size 512" in said
+    compiled = own_run(capture="compile")
+    assert "--batch-size 2048" in sentence(compiled, {"learn": 1.0}, 1000, figures())
 
 
 def test_numbers_are_short():
@@ -290,6 +349,9 @@ def test_products_are_counted_as_two_n_cubed():
         (Work(800, 100), 0.9, True, "compute-bound"),
         (Work(100, 800), 0.9, True, "memory-bound"),
         (None, 0.2, False, "overhead-bound"),
+        (Work(10, 1), 0.9, True, "latency-bound"),
+        (None, 0.9, True, "device-bound"),
+        (None, 0.9, False, "operator-bound"),
     ],
 )
 def test_the_verdict(work, busy, is_gpu, says):
@@ -313,14 +375,19 @@ def test_bench_all_writes_every_figure_and_says_what_bounds(tmp_path, capsys):
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     found = {key for row in rows for key in row}
     assert found.issuperset(KEYS)
-    assert rows[0]["header"].keys() >= {"processor", "cores", "threads", "packages", "commit"}
-    assert rows[0]["header"]["num_envs"] == 4
+    header = rows[0]["header"]
+    assert header.keys() >= {"processor", "cores", "threads", "packages", "commit"}
+    assert (header["num_envs"], header["threads"]) == (4, 1)
+    assert (header["seconds"], header["repeats"]) == (0.002, 1)
+    assert header["command"] == shlex.join(["fastdqn", "bench", "all", "cartpole", *SMALL,
+                                            "--out", str(out)])  # fmt: skip
     (said,) = [row["sentence"] for row in rows if "sentence" in row]
     assert capsys.readouterr().out.splitlines()[-1] == said
     trains = [row for row in rows if "train_steps_per_second" in row]
     assert [row["clock"] for row in trains] == ["plain", "synchronised"]
     for row in trains:
-        assert sum(row["phase_seconds"].values()) == pytest.approx(row["seconds"], rel=1e-6)
+        assert sum(row["phase_seconds"].values()) <= row["seconds"]
+        assert row["startup_seconds"].keys() == {"build", "kernels"}
 
 
 @pytest.mark.parametrize("part", ["env", "act", "replay", "learner", "train"])

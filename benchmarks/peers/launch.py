@@ -2,17 +2,12 @@
 
 import json
 import os
-import platform
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import fastdqn
-from fastdqn.record.folder import processor
-from fastdqn.timing import usable_cores
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 # Seconds after which a peer hangs. Ours: the slowest takes about a minute.
@@ -77,26 +72,6 @@ def measure(
         }
         _run([python, "-m", "peers"], json.dumps(told), thread_settings(threads))
         return json.loads(result.read_text())
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "processor": processor(),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "usable_cores": usable_cores(),
-        "python": platform.python_version(),
-    }
-
-
-def commit() -> str | None:
-    """The commit of the fastdqn that is installed, '-dirty' behind it if files differ from it."""
-    try:
-        source = str(Path(fastdqn.__file__).parent)
-        words = ["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=40"]
-        return _run(words, None, {}).strip()
-    except LaunchError:
-        return None
 
 
 def _run(words: list[str], told: str | None, settings: dict[str, str]) -> str:

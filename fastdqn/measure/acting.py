@@ -16,28 +16,41 @@ from fastdqn.measure.synthetic import random_mask, random_obs
 def measure_acting(
     config: Config, facts: EnvFacts, effort: Effort, clock: Clock = time.perf_counter
 ) -> list[Figure]:
-    """Calls/s of epsilon-greedy acting for config.num_envs lanes, and actions/s.
+    """Calls/s of epsilon-greedy acting for the lanes that a call is for, and actions/s.
 
     config  resolved
     """
     online, _ = parts.make_online(config, facts)
     policy = parts.make_policy(config, online, parts.make_learner(config, online).value, facts)
-    return measure_policy(policy, config.num_envs, facts, effort, clock)
+    of = {"num_envs": config.num_envs}
+    if (lanes := lanes_of_a_call(config)) < config.num_envs:
+        of["env_batch_size"] = lanes
+    return measure_policy(policy, lanes, facts, effort, clock, of)
+
+
+def lanes_of_a_call(config: Config) -> int:
+    """Lanes that answer together, and so are acted for together."""
+    return config.env_batch_size or config.num_envs
 
 
 def measure_policy(
-    policy: Policy, num_envs: int, facts: EnvFacts, effort: Effort, clock: Clock
+    policy: Policy,
+    lanes: int,
+    facts: EnvFacts,
+    effort: Effort,
+    clock: Clock,
+    of: dict[str, int],
 ) -> list[Figure]:
     """The same of a given policy. The actions come back to the host, so each call is complete."""
     rng = np.random.default_rng(0)
-    obs = random_obs(rng, num_envs, facts.obs_shape, facts.obs_dtype)
-    mask = random_mask(rng, num_envs, facts.num_actions) if facts.has_masks else None
+    obs = random_obs(rng, lanes, facts.obs_shape, facts.obs_dtype)
+    mask = random_mask(rng, lanes, facts.num_actions) if facts.has_masks else None
 
     def call() -> None:
         policy.act(obs, 0.05, mask)
 
-    rate, of = repeat(call, effort, clock), {"num_envs": num_envs}
+    rate = repeat(call, effort, clock)
     return [
         Figure("act", "act_calls_per_second", rate, of),
-        Figure("act", "act_actions_per_second", rate.scaled(num_envs), of),
+        Figure("act", "act_actions_per_second", rate.scaled(lanes), of),
     ]

@@ -2,29 +2,30 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import RenderableType
 
 from fastdqn.acting import EnvFacts
 from fastdqn.checks import recipe
 from fastdqn.config import Config
-from fastdqn.measure.acting import measure_acting
-from fastdqn.measure.against import NOTE, measure_against_sb3
+from fastdqn.measure.acting import lanes_of_a_call, measure_acting
+from fastdqn.measure.against import measure_by_turns, note, sb3_peer
 from fastdqn.measure.figures import Figure, phase_table, table
 from fastdqn.measure.learning import BATCH_SIZES, measure_learner, measure_upload
-from fastdqn.measure.machine import describe_machine
+from fastdqn.measure.machine import describe_machine, torch_threads
 from fastdqn.measure.repeat import Clock, Effort
 from fastdqn.measure.replaying import measure_replay
 from fastdqn.measure.stepping import LANES, measure_envs
-from fastdqn.measure.training import measure_training
+from fastdqn.measure.training import Trained, measure_training
 from fastdqn.measure.verdict import sentence
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.resolve import preview
 
+Show = Callable[[RenderableType], None]
 PARTS = ("env", "act", "replay", "learner", "train", "all")
 # Lanes that acting is measured with besides the run's own. Ours.
 _ACT_LANES = (1, 64, 512)
@@ -34,21 +35,26 @@ def bench(
     part: str,
     config: Config,
     effort: Effort,
-    show: Callable[[RenderableType], None],
+    show: Show,
     clock: Clock = time.perf_counter,
+    *,
+    command: str = "",
+    against: str | None = None,
 ) -> list[dict[str, Any]]:
     """Measure a part, or all of them, of a run with these options; figures are shown as they come.
 
-    config  must have passed check()
+    config   must have passed check()
+    command  as it was typed, for the header
+    against  sb3: train by turns with Stable-Baselines3, too
     returns  rows for JSON: a header, then a figure a row, then the sentence where there is one
-    Raises EnvError where the environment fails.
+    Raises EnvError where the environment fails; PeerError where the other library does.
     """
     config, facts = preview(config)
-    assert config.threads is not None
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        rows = [header(config)]
+    with torch_threads(config.threads), ExitStack() as ended:
+        run_peer = None
+        if against is not None:  # first: if it cannot be had, nothing is measured in vain
+            run_peer = ended.enter_context(sb3_peer(config, longer(effort), clock))
+        rows = [header(config, effort, command)]
         figures: list[Figure] = []
         for name in PARTS[:-2] if part == "all" else (part,):
             if name != "train":
@@ -58,30 +64,17 @@ def bench(
         rows += [figure.row() for figure in figures]
         if part in ("train", "all"):
             rows += _train(config, effort, show, clock, figures)
+        if run_peer is not None:
+            rows += _by_turns(config, effort, show, clock, run_peer, note(config, facts))
         return rows
-    finally:
-        torch.set_num_threads(before)
 
 
-def bench_against(
-    config: Config,
-    effort: Effort,
-    show: Callable[[RenderableType], None],
-    clock: Clock = time.perf_counter,
-) -> list[dict[str, Any]]:
-    """Train by turns with Stable-Baselines3; returns rows for JSON. Raises as bench() does."""
-    config, _ = preview(config)
-    assert config.threads is not None
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.threads)  # for both alike
-    try:
-        ours, theirs = measure_against_sb3(config, longer(effort), clock)
-    finally:
-        torch.set_num_threads(before)
+def _by_turns(config, effort: Effort, show: Show, clock: Clock, run_peer, differs: str):
+    ours, theirs = measure_by_turns(config, longer(effort), run_peer, clock)
     show(table("train, in turns", [ours, theirs]))
     said = f"fastdqn makes {ours.rate.median / theirs.rate.median:.2f} times the steps/s of sb3"
-    show(f"{NOTE}\n{said}")
-    return [header(config), ours.row(), theirs.row(), {"sentence": said, "note": NOTE}]
+    show(f"{differs}\n{said}")
+    return [ours.row(), theirs.row(), {"sentence": said, "note": differs}]
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -94,8 +87,8 @@ def longer(effort: Effort) -> Effort:
     return replace(effort, seconds=4 * effort.seconds, burn_in=4 * effort.burn_in)
 
 
-def header(config: Config) -> dict[str, Any]:
-    """What was measured, and where."""
+def header(config: Config, effort: Effort, command: str) -> dict[str, Any]:
+    """What was measured, how, and where."""
     measured = {
         "env_id": config.env_id, "preset": config.preset,
         "num_envs": config.num_envs, "batch_size": config.batch_size,
@@ -103,17 +96,22 @@ def header(config: Config) -> dict[str, Any]:
         "double": config.double, "dueling": config.dueling, "n_steps": config.n_steps,
         "buffer_size": config.buffer_size, "capture": config.capture,
     }  # fmt: skip
-    return {"header": {**measured, **describe_machine(config.device)}}
+    how = {"command": command, "seconds": effort.seconds, "repeats": effort.repeats}
+    return {"header": {**how, **measured, **describe_machine(config.device, config.threads)}}
 
 
 def _env(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> Iterator[Figure]:
     lanes = list(dict.fromkeys((config.num_envs, *LANES)))
-    yield from measure_envs(recipe(config), lanes, effort, clock)
+    yield from measure_envs(recipe(config), lanes, effort, clock, config.env_batch_size)
 
 
 def _act(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> Iterator[Figure]:
-    for num_envs in dict.fromkeys((config.num_envs, *_ACT_LANES)):
-        yield from measure_acting(config.replace(num_envs=num_envs), facts, effort, clock)
+    yield from measure_acting(config, facts, effort, clock)
+    partial = lanes_of_a_call(config) < config.num_envs
+    for num_envs in dict.fromkeys(_ACT_LANES):
+        if partial or num_envs != config.num_envs:
+            as_many = config.replace(num_envs=num_envs, env_batch_size=None)
+            yield from measure_acting(as_many, facts, effort, clock)
 
 
 def _replay(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> Iterator[Figure]:
@@ -137,8 +135,10 @@ _MEASURES: dict[str, Callable[[Config, EnvFacts, Effort, Clock], Iterator[Figure
 }
 
 
-def _train(config, effort: Effort, show, clock: Clock, figures: list[Figure]) -> list[dict]:
-    """Both clocks, the sum check, and the sentence."""
+def _train(
+    config: Config, effort: Effort, show: Show, clock: Clock, figures: list[Figure]
+) -> list[dict[str, Any]]:
+    """Both clocks, whether the phases add up, and the sentence."""
     rows = []
     plain = None
     for synchronised in (False, True):
@@ -147,16 +147,29 @@ def _train(config, effort: Effort, show, clock: Clock, figures: list[Figure]) ->
         name = "synchronised" if synchronised else "plain"
         show(table(f"train, {name} clock", [trained.figure]))
         show(phase_table(f"phases by the {name} clock", trained.phases, trained.steps))
+        show(_around(trained))
         rows.append(
             trained.figure.row()
             | {
                 "phase_seconds": trained.phases,
                 "seconds": trained.seconds,
                 "updates": trained.updates,
+                "startup_seconds": trained.startup_seconds,
                 "warm_up_seconds": trained.warm_up_seconds,
+                "warm_up_steps": trained.warm_up_steps,
             }
         )
     assert plain is not None
-    said = sentence(plain.phases, plain.steps, plain.figure.of["samples_per_step"], figures)
+    said = sentence(config, plain.phases, plain.steps, figures)
     show(said)
     return [*rows, {"sentence": said}]
+
+
+def _around(trained: Trained) -> str:
+    """What is in no rate, and whether the phases add up, as one line."""
+    before = ", ".join(f"{name} {took:.2f} s" for name, took in trained.startup_seconds.items())
+    billed = sum(trained.phases.values()) / trained.seconds
+    return (
+        f"before: {before}, warm-up {trained.warm_up_seconds:.2f} s; the phases add up to "
+        f"{100 * billed:.2f} % of the {trained.seconds:.2f} s that passed"
+    )

@@ -65,19 +65,25 @@ def _drop(_: object) -> None:
 def verdict(
     work: Work | None, seconds: float, ceilings: Ceilings, busy: float, is_gpu: bool
 ) -> str:
-    """launch-, overhead-, compute- or memory-bound, in one word.
+    """What bounds a call, in one word.
 
-    seconds  of one call, measured without a profiler; busy  share of it spent in operators
-    A device that waits for work more than it works is bound by whoever hands it out: launches on
-    a GPU, Python and dispatch on a CPU. On a CPU an operator on a small tensor is overhead too:
-    so is a call whose arithmetic and bytes together could be done in less than a third of it.
+    seconds  of one call, measured without a profiler
+    busy     share of it in which the GPU computed, or torch's operators ran
+
+    launch-, overhead-bound  the GPU waits for launches; on a CPU, Python and dispatch take it: also
+        where operators are busy, but their arithmetic and bytes could be had in under a third of it
+    latency-bound  kernels keep the GPU busy, yet come to neither ceiling: each is small
+    compute-, memory-bound  by the nearer ceiling
+    device-, operator-bound  busy with work that nobody counted: with which, is not known
     """
     idle = "launch-bound" if is_gpu else "overhead-bound"
-    if busy < 0.5 or work is None:
-        return idle if busy < 0.5 else "compute-bound"
+    if busy < 0.5:
+        return idle
+    if work is None:
+        return "device-bound" if is_gpu else "operator-bound"
     arithmetic, moving = shares(work, seconds, ceilings)
     if max(arithmetic, moving) < 1 / 3:
-        return idle
+        return "latency-bound" if is_gpu else idle
     return "compute-bound" if arithmetic >= moving else "memory-bound"
 
 

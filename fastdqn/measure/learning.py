@@ -28,7 +28,7 @@ def measure_learner(
 ) -> Iterator[Figure]:
     """Updates/s and samples/s with config's network and capture, one batch size after another.
 
-    config  resolved. Its batch_size comes first. On a GPU, the device's own time by events too.
+    config  resolved. Its batch_size comes first. On a GPU, by events in the device's stream too.
     """
     for size in dict.fromkeys((config.batch_size, *batch_sizes)):
         update, device, prepared = learner_on(config.replace(batch_size=size), facts, clock)
@@ -91,7 +91,8 @@ def waiter(device: torch.device) -> Callable[[], None]:
 
 
 def by_device_events(update: Callable[[], None], device: torch.device, effort: Effort) -> Rate:
-    """Updates per second of the device's own time, between events in its stream."""
+    """Updates per second between two events in the device's stream, as the device's own clock has
+    it: gaps in which it waited for launches count, waiting for the host at the end does not."""
     rates = []
     stream = torch.cuda.current_stream(device)
     for _ in range(effort.repeats):

@@ -1,30 +1,30 @@
 """Profile: what one call does on its device, operator by operator, against what is possible."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from rich.table import Table
-from torch.profiler import ProfilerActivity, profile, record_function
 
 from fastdqn import parts
 from fastdqn.acting import EnvFacts
 from fastdqn.config import Config
+from fastdqn.measure.acting import lanes_of_a_call
 from fastdqn.measure.ceilings import Work, count_flops, count_update, measure_ceilings, shares
 from fastdqn.measure.ceilings import verdict as verdict_of
 from fastdqn.measure.figures import short
 from fastdqn.measure.learning import staged, waiter
-from fastdqn.measure.machine import describe_machine
+from fastdqn.measure.machine import describe_machine, torch_threads
+from fastdqn.measure.outputs import write_together
+from fastdqn.measure.recording import Call, record, write_trace
 from fastdqn.measure.repeat import Effort, Rate, repeat
 from fastdqn.measure.synthetic import random_mask, random_obs
-from fastdqn.measure.timeline import read_timeline
+from fastdqn.measure.timeline import Timeline, read_timeline
 from fastdqn.measure.training import measure_training, run_turns
-from fastdqn.record.files import to_json, write_whole
+from fastdqn.record.files import to_json
 from fastdqn.resolve import preview
 
 WHATS = ("learn", "act", "train")
@@ -35,12 +35,12 @@ class Subject(NamedTuple):
     """What is profiled.
 
     rate    calls per second, measured without a profiler, whose bookkeeping would count as theirs
-    run     makes so many calls between begin() and end(), after burn-in
+    run     makes so many calls, after burn-in, between the begin() and end() it is given
     device  where; work  of one call, None where nobody can say
     """
 
     rate: Callable[[Effort], Rate]
-    run: Callable[[int, Callable[[], None], Callable[[], None]], None]
+    run: Callable[[int, Call, Call], None]
     device: torch.device
     work: Work | None
 
@@ -50,47 +50,25 @@ def profile_calls(
 ) -> dict[str, Any]:
     """Profile calls of a part of a run after burn-in; writes trace.json and profile.json.
 
-    what    learn: an update; act: a policy call for num_envs lanes; train: a turn of the loop
+    what    learn: an update; act: a policy call for the lanes of one; train: a turn of the loop
     config  must have passed check()
-    folder  is made if it is not there; both files appear whole
+    folder  is there; both files appear whole, and together
     returns what profile.json holds
+    Raises WriteError where they cannot be written.
     """
     config, facts = preview(config)
-    assert config.threads is not None
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        with _SUBJECTS[what](config, facts) as subject:
-            result = _profile(what, config, subject, calls, folder, effort)
-    finally:
-        torch.set_num_threads(before)
-    write_whole(folder / "profile.json", to_json(result, indent=1) + "\n")
-    return result
+    with torch_threads(config.threads), _SUBJECTS[what](config, facts) as subject:
+        return _profile(what, config, subject, calls, folder, effort)
 
 
 def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort) -> dict:
-    wait, is_gpu = waiter(subject.device), subject.device.type == "cuda"
+    is_gpu = subject.device.type == "cuda"
     rate = subject.rate(effort)
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * is_gpu
-    if is_gpu:
-        torch.cuda.reset_peak_memory_stats(subject.device)
-    with ExitStack() as ended:
-
-        def begin() -> None:
-            recorded.start()
-            ended.callback(recorded.stop)  # an exception through a running one crashes torch
-            ended.enter_context(_named(what, is_gpu))
-
-        def end() -> None:
-            wait()
-            ended.close()
-
-        recorded = profile(activities=activities, profile_memory=True)
-        subject.run(calls, begin, end)
-    write_trace(recorded, folder)
-    timeline = read_timeline(recorded, what, calls, is_gpu)
+    recorded = record(what, subject.device, lambda begin, end: subject.run(calls, begin, end))
+    timeline = read_timeline(recorded.profile, what, calls, is_gpu)
     ceilings = measure_ceilings(subject.device, effort)
     seconds = 1.0 / rate.median
+    busy, gaps = busy_share(timeline, seconds, is_gpu)
     result = {
         "what": what, "env_id": config.env_id, "preset": config.preset,
         "num_envs": config.num_envs, "batch_size": config.batch_size,
@@ -98,15 +76,15 @@ def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort
         "seconds_per_call": seconds, "seconds_per_call_min": 1.0 / rate.most,
         "seconds_per_call_max": 1.0 / rate.least,
         "launches_per_call": timeline.launches,
-        "busy_share": timeline.busy, "gap_seconds_per_call": timeline.gaps,
-        "allocated_bytes_per_call": timeline.allocated,
-        "peak_bytes": torch.cuda.max_memory_allocated(subject.device) if is_gpu else None,
+        "busy_share": busy, "gap_seconds_per_call": gaps,
+        "allocated_bytes_per_call": timeline.allocated, "peak_bytes": recorded.peak_bytes,
         "ceiling_flops_per_second": ceilings.flops_per_second,
         "ceiling_bytes_per_second": ceilings.bytes_per_second,
         "flops_per_call": None, "least_bytes_per_call": None,
         "achieved_share_of_flops": None, "achieved_share_of_bytes": None,
-        "verdict": verdict_of(subject.work, seconds, ceilings, timeline.busy, is_gpu),
-        "operators": timeline.operators, "machine": describe_machine(str(subject.device)),
+        "verdict": verdict_of(subject.work, seconds, ceilings, busy, is_gpu),
+        "operators": timeline.operators,
+        "machine": describe_machine(str(subject.device), config.threads),
     }  # fmt: skip
     if subject.work is not None:
         arithmetic, moving = shares(subject.work, seconds, ceilings)
@@ -115,53 +93,61 @@ def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort
             "least_bytes_per_call": subject.work.least_bytes,
             "achieved_share_of_flops": arithmetic, "achieved_share_of_bytes": moving,
         }  # fmt: skip
+    text = to_json(result, indent=1) + "\n"
+    writers = {
+        "trace.json": lambda path: write_trace(recorded.profile, path),
+        "profile.json": lambda path: path.write_text(text),
+    }
+    write_together(folder, writers)
     return result
 
 
-def write_trace(recorded: profile, folder: Path) -> None:
-    """A trace that Perfetto and chrome://tracing open, whole or not at all."""
-    temporary = folder / f".trace.{os.getpid()}.json"
-    try:
-        recorded.export_chrome_trace(str(temporary))
-        os.replace(temporary, folder / "trace.json")
-    finally:
-        temporary.unlink(missing_ok=True)
+def busy_share(timeline: Timeline, seconds: float, is_gpu: bool) -> tuple[float, float]:
+    """Share of a call in which its device was busy, and the seconds in which it was not.
 
-
-@contextlib.contextmanager
-def _named(what: str, is_gpu: bool) -> Iterator[None]:
-    """A range in the trace, and for NVIDIA's own tools."""
-    with record_function(what), torch.cuda.nvtx.range(what) if is_gpu else contextlib.nullcontext():
-        yield
+    seconds  of a call without a profiler: kernels take as long with one, and all between them
+    longer. A CPU's operators are slowed themselves: they go by the recorded time.
+    """
+    whole = seconds if is_gpu else timeline.seconds
+    return min(1.0, timeline.busy_seconds / whole), max(0.0, whole - timeline.busy_seconds)
 
 
 @contextlib.contextmanager
 def _learn(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     online, _ = parts.make_online(config, facts)
+    device = online.weights.device
     learner = parts.make_learner(config, online)
-    staging = staged(config, facts, online.weights.device)
+    staging = staged(config, facts, device)
     # Counted on another: a compiler leaves alone for good what it first sees under a counter.
     eager = parts.make_learner(config.replace(capture="eager"), parts.make_online(config, facts)[0])
     work = count_update(eager, staging)
-    learner.prepare(staging.device)
+    with _visible_kernels(config.capture):
+        learner.prepare(staging.device)
+        yield _repeated(lambda: _drop(learner.update(staging.device)), device, work)
 
-    device = online.weights.device
-    yield _repeated(lambda: _drop(learner.update(staging.device)), device, work)
+
+def _visible_kernels(capture: str) -> contextlib.AbstractContextManager[Any]:
+    """Within, what torch compiles for a CPU tells a profiler of each of its kernels."""
+    if capture == "eager":
+        return contextlib.nullcontext()
+    from torch._inductor import config  # a second, which only this needs
+
+    return config.patch({"cpp.enable_kernel_profile": True})
 
 
 @contextlib.contextmanager
 def _act(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     online, _ = parts.make_online(config, facts)
     policy = parts.make_policy(config, online, parts.make_learner(config, online).value, facts)
-    rng = np.random.default_rng(0)
-    obs = random_obs(rng, config.num_envs, facts.obs_shape, facts.obs_dtype)
-    mask = random_mask(rng, config.num_envs, facts.num_actions) if facts.has_masks else None
+    rng, lanes = np.random.default_rng(0), lanes_of_a_call(config)
+    obs = random_obs(rng, lanes, facts.obs_shape, facts.obs_dtype)
+    mask = random_mask(rng, lanes, facts.num_actions) if facts.has_masks else None
     work = Work(count_flops(lambda: policy(obs, mask)), online.weights.nbytes + obs.nbytes)
     yield _repeated(lambda: _drop(policy.act(obs, 0.05, mask)), online.weights.device, work)
 
 
-def _repeated(call: Callable[[], None], device: torch.device, work: Work | None) -> Subject:
-    def run(calls: int, begin: Callable[[], None], end: Callable[[], None]) -> None:
+def _repeated(call: Call, device: torch.device, work: Work | None) -> Subject:
+    def run(calls: int, begin: Call, end: Call) -> None:
         begin()
         for _ in range(calls):
             call()
@@ -173,9 +159,9 @@ def _repeated(call: Callable[[], None], device: torch.device, work: Work | None)
 @contextlib.contextmanager
 def _train(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     def rate(effort: Effort) -> Rate:
-        return measure_training(config, effort).figure.rate.scaled(1 / config.num_envs)
+        return measure_training(config, effort).turns
 
-    def run(calls: int, begin: Callable[[], None], end: Callable[[], None]) -> None:
+    def run(calls: int, begin: Call, end: Call) -> None:
         run_turns(config, calls, begin, end)
 
     yield Subject(rate, run, torch.device(config.device), None)
@@ -200,10 +186,11 @@ def profile_tables(result: dict[str, Any]) -> Iterator[Table | str]:
             f"{100 * row['share']:.1f} %",
         )  # fmt: skip
     yield drawn
+    note = " (both while profiled)" if result["machine"]["device"] == "cpu" else ""
     said = (
         f"one {unit} takes {1e6 * result['seconds_per_call']:,.1f} us: "
         f"{result['launches_per_call']:g} launches, busy {100 * result['busy_share']:.0f} %, "
-        f"gaps {1e6 * result['gap_seconds_per_call']:,.1f} us (both while profiled), "
+        f"gaps {1e6 * result['gap_seconds_per_call']:,.1f} us{note}, "
         f"{short(result['allocated_bytes_per_call'])}B allocated"
     )
     yield said

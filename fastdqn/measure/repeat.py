@@ -50,7 +50,8 @@ def repeat(
 
     call    returns how many things it did; None: one
     clock   seconds, monotone
-    finish  waits until what call() set going is over, so that a repeat ends when its work does
+    finish  waits until what call() set going is over; the clock is read after it alone, or calls
+            that only launch work would run ahead of it by minutes
     """
     stretch = _burn_in(call, effort.burn_in, clock, finish)
     rates, calls = [], 0
@@ -60,23 +61,25 @@ def repeat(
             # The clock is read once a stretch: a call of a microsecond must not be timed with it.
             things += sum(_count(call()) for _ in range(stretch))
             calls += stretch
-            if clock() - began >= effort.seconds:
+            finish()
+            if (elapsed := clock() - began) >= effort.seconds:
                 break
-        finish()
-        rates.append(things / (clock() - began))
+        rates.append(things / elapsed)
     return Rate.over(rates, calls)
 
 
 def _burn_in(call, seconds: float, clock: Clock, finish) -> int:
     """Call until seconds are over; returns how many calls fill about a twentieth of a second."""
-    began, calls = clock(), 0
+    began = before = clock()
+    stretch = 1
     while True:
-        call()
-        calls += 1
-        if clock() - began >= seconds:
-            break
-    finish()
-    return max(1, int(calls / max(clock() - began, 1e-9) / 20))
+        for _ in range(stretch):
+            call()
+        finish()
+        now = clock()
+        if now - began >= seconds:
+            return max(1, int(stretch / max(now - before, 1e-9) / 20))
+        before, stretch = now, 2 * stretch  # one by one, each call would be waited for
 
 
 def _count(things: int | None) -> int:

@@ -1,5 +1,6 @@
 """The replay alone: rows added and batches sampled per second, beside a plain copy of memory."""
 
+import itertools
 import time
 
 import numpy as np
@@ -7,9 +8,10 @@ import numpy as np
 from fastdqn import parts
 from fastdqn.acting import EnvFacts
 from fastdqn.config import Config
+from fastdqn.measure.acting import lanes_of_a_call
 from fastdqn.measure.figures import Figure
 from fastdqn.measure.repeat import Clock, Effort, repeat
-from fastdqn.measure.synthetic import fill_replay
+from fastdqn.measure.synthetic import deliveries, fill_replay
 from fastdqn.replay import Replay
 
 # Appends before anything is measured: enough to leave every cache, and a second at the most.
@@ -26,14 +28,27 @@ def measure_replay(
     config  resolved
     """
     replay = parts.make_replay(config, facts)
-    step = fill_replay(replay, facts, min(replay.ring.rows, _MOST_APPENDS))
-    add = repeat(lambda: replay.append(step), effort, clock)
-    of = {"num_envs": config.num_envs, "rows": len(replay)}
+    fill_replay(replay, facts, min(replay.ring.rows, _MOST_APPENDS))
     return [
-        Figure("replay", "replay_adds_per_second", add, of),
-        Figure("replay", "replay_added_rows_per_second", add.scaled(config.num_envs), of),
+        *measure_adding(replay, lanes_of_a_call(config), facts, effort, clock),
         *measure_sampling(replay, config.batch_size, effort, clock),
         measure_copy(effort, clock),
+    ]
+
+
+def measure_adding(
+    replay: Replay, of_a_call: int, facts: EnvFacts, effort: Effort, clock: Clock
+) -> list[Figure]:
+    """Adds/s and rows/s of one filled replay, to which so many lanes bring a row at a time."""
+    lanes = replay.ring.num_lanes
+    steps = itertools.cycle(deliveries(lanes, of_a_call, facts))
+    rate = repeat(lambda: replay.append(next(steps)), effort, clock)
+    of = {"num_envs": lanes, "rows": len(replay)}
+    if of_a_call < lanes:
+        of["env_batch_size"] = of_a_call
+    return [
+        Figure("replay", "replay_adds_per_second", rate, of),
+        Figure("replay", "replay_added_rows_per_second", rate.scaled(of_a_call), of),
     ]
 
 

@@ -1,7 +1,9 @@
 """Environments alone: steps per second of each back end, with random actions and no learner."""
 
 import importlib.util
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -14,39 +16,69 @@ from fastdqn.timing import usable_cores
 LANES = (1, 8, 64, 512)
 # Processes are dear to start and, beyond a few a core, only wait for each other.
 _MOST_PROCESSES_PER_CORE = 4
+# Seconds beyond those asked for that a count may be expected to take: environments that are slow to
+# make, or to step once, are not stepped by the hundred. Ours.
+_MOST_SECONDS = 20.0
 # Calls whose random actions are drawn beforehand, so that drawing them is not measured.
 _DRAWN = 64
 
 
 def measure_envs(
-    recipe: EnvRecipe, lanes: list[int], effort: Effort, clock: Clock
+    recipe: EnvRecipe,
+    lanes: list[int],
+    effort: Effort,
+    clock: Clock,
+    own_wait: int | None = None,
 ) -> Iterator[Figure]:
     """Steps/s of every available back end of an environment, over counts of lanes.
 
+    own_wait  lanes to wait for with the first count too, where a back end can wait for some
+    Counts that would take too long, going by the next smaller one, are left out.
     Raises ValueError or EnvError where the environment itself cannot be made or stepped.
     """
     for vectorization in available(recipe):
+        how = EnvRecipe(recipe.env, vectorization, recipe.kwargs, recipe.wrappers)
+        excess: dict[int, float] = {}  # seconds beyond those asked for, by count
         for num_envs in lanes:
-            most = _MOST_PROCESSES_PER_CORE * usable_cores()
-            if vectorization == "async" and num_envs > most:
+            if num_envs > most_lanes(vectorization) or _expected(excess, num_envs) > _MOST_SECONDS:
                 continue
-            how = EnvRecipe(recipe.env, vectorization, recipe.kwargs, recipe.wrappers)
-            for wait_for in waits(vectorization, num_envs):
-                stream = EnvStream(how.make(num_envs, env_batch_size=wait_for), wait_for)
-                try:
-                    yield measure_stream(
-                        stream, effort, clock, vectorization=vectorization, num_envs=num_envs,
-                        **({} if wait_for == num_envs else {"env_batch_size": wait_for}),
-                    )  # fmt: skip
-                finally:
-                    stream.close()
+            own = own_wait if num_envs == lanes[0] else None
+            for wait_for in waits(vectorization, num_envs, own):
+                began = clock()
+                figure = _measure_lanes(how, num_envs, wait_for, effort, clock)
+                excess[num_envs] = max(0.0, clock() - began - effort.total)
+                yield figure
 
 
-def waits(vectorization: str, num_envs: int) -> list[int]:
-    """Lanes to wait for: all, and half of them where the back end can."""
-    if vectorization in ("async", "envpool") and num_envs > 1:
-        return [num_envs, num_envs // 2]
-    return [num_envs]
+def _measure_lanes(
+    how: EnvRecipe, num_envs: int, wait_for: int, effort: Effort, clock: Clock
+) -> Figure:
+    of: dict[str, Any] = {"vectorization": how.vectorization, "num_envs": num_envs}
+    if wait_for < num_envs:
+        of["env_batch_size"] = wait_for
+    stream = EnvStream(how.make(num_envs, env_batch_size=wait_for), wait_for)
+    try:
+        return measure_stream(stream, effort, clock, **of)
+    finally:
+        stream.close()
+
+
+def _expected(excess: dict[int, float], num_envs: int) -> float:
+    """What smaller counts took grows with the lanes, where environments are slow."""
+    smaller = max((count for count in excess if count < num_envs), default=None)
+    return 0.0 if smaller is None else excess[smaller] * num_envs / smaller
+
+
+def most_lanes(vectorization: str) -> float:
+    """Lanes that a back end is worth asking for on this machine."""
+    return _MOST_PROCESSES_PER_CORE * usable_cores() if vectorization == "async" else math.inf
+
+
+def waits(vectorization: str, num_envs: int, own: int | None = None) -> list[int]:
+    """Lanes to wait for: all, and half of them, and one's own, where the back end can."""
+    if vectorization not in ("async", "envpool") or num_envs == 1:
+        return [num_envs]
+    return list(dict.fromkeys((num_envs, num_envs // 2, own or num_envs)))
 
 
 def measure_stream(stream: EnvStream, effort: Effort, clock: Clock, **of) -> Figure:
@@ -70,12 +102,14 @@ def measure_stream(stream: EnvStream, effort: Effort, clock: Clock, **of) -> Fig
 
 def available(recipe: EnvRecipe) -> list[str]:
     """The back ends that can step an environment here, its own choice first."""
-    names = [recipe.resolve()]
-    names += [name for name in ("sync", "async") if name not in names]
-    if "envpool" not in names and importlib.util.find_spec("envpool"):
+    own = recipe.resolve()
+    names = [name for name in ("sync", "async") if name != own]
+    for name in ("native", "envpool"):
+        if name == own or (name == "envpool" and not importlib.util.find_spec("envpool")):
+            continue
         try:
-            EnvRecipe(recipe.env, "envpool", recipe.kwargs, recipe.wrappers).make(1).close()
-            names.append("envpool")
-        except ValueError:  # EnvPool has no such environment, or not with these arguments
+            EnvRecipe(recipe.env, name, recipe.kwargs, recipe.wrappers).make(1).close()
+            names.append(name)
+        except ValueError:  # there is no such class, or not with these arguments
             pass
-    return names
+    return [own, *names]

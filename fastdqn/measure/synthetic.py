@@ -42,28 +42,38 @@ def random_mask(rng: np.random.Generator, count: int, num_actions: int) -> np.nd
     return mask
 
 
-def random_step(rng: np.random.Generator, num_lanes: int, facts: EnvFacts) -> SyntheticStep:
-    """A transition of every lane, none of which ends."""
-    never = np.zeros(num_lanes, np.bool_)
-    obs = random_obs(rng, num_lanes, facts.obs_shape, facts.obs_dtype)
-    mask = random_mask(rng, num_lanes, facts.num_actions) if facts.has_masks else None
+def random_step(rng: np.random.Generator, lanes: np.ndarray, facts: EnvFacts) -> SyntheticStep:
+    """A transition of each of these lanes [R] int64, none of which ends."""
+    count = len(lanes)
+    never = np.zeros(count, np.bool_)
+    obs = random_obs(rng, count, facts.obs_shape, facts.obs_dtype)
+    mask = random_mask(rng, count, facts.num_actions) if facts.has_masks else None
     nothing = np.empty(0, np.int64)
     return SyntheticStep(
-        np.arange(num_lanes), rng.integers(facts.num_actions, size=num_lanes),
-        rng.standard_normal(num_lanes, np.float32), never, never, obs, nothing, obs[:0], mask,
+        lanes, rng.integers(facts.num_actions, size=count),
+        rng.standard_normal(count, np.float32), never, never, obs, nothing, obs[:0], mask,
         None if mask is None else mask[:0],
     )  # fmt: skip
 
 
-def fill_replay(replay: Replay, facts: EnvFacts, rows_per_lane: int) -> SyntheticStep:
-    """Begin an episode in every lane and store rows_per_lane transitions; returns the last."""
+def deliveries(num_lanes: int, of_a_call: int, facts: EnvFacts) -> list[SyntheticStep]:
+    """Transitions of so many lanes a call, until every lane had its turn, and 16 calls at least:
+    one alone would sit in the cache."""
     rng = np.random.default_rng(0)
+    calls = max(16, -(-num_lanes // of_a_call))
+    return [
+        random_step(rng, (i * of_a_call + np.arange(of_a_call)) % num_lanes, facts)
+        for i in range(calls)
+    ]
+
+
+def fill_replay(replay: Replay, facts: EnvFacts, rows_per_lane: int) -> None:
+    """Begin an episode in every lane and store rows_per_lane transitions."""
     lanes = replay.ring.num_lanes
-    steps = [random_step(rng, lanes, facts) for _ in range(16)]  # one alone would sit in the cache
+    steps = deliveries(lanes, lanes, facts)
     replay.start(steps[0].lanes, steps[0].next_obs, steps[0].next_mask)
     for i in range(rows_per_lane):
         replay.append(steps[i % len(steps)])
-    return steps[0]
 
 
 def fill_batch(batch: Batch, facts: EnvFacts) -> None:

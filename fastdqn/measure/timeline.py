@@ -8,49 +8,52 @@ from torch.profiler import profile
 
 
 class Timeline(NamedTuple):
-    """Per call: launches (kernels on a GPU, operators that call no other on a CPU), gaps in
-    seconds, bytes allocated; busy  share of the window in which the device, or any operator,
-    was at work; operators  rows, dearest first."""
+    """Per call, while it was recorded.
+
+    launches  kernels on a GPU; on a CPU operators that compute, and call no other that does
+    busy_seconds  in which the device, or any operator, was at work; seconds  in all
+    allocated  bytes, of the device's memory
+    operators  rows, dearest first; on a GPU its kernels and copies
+    """
 
     launches: float
-    busy: float
-    gaps: float
+    busy_seconds: float
+    seconds: float
     allocated: float
     operators: list[dict[str, Any]]
 
 
 def read_timeline(recorded: profile, what: str, calls: int, is_gpu: bool) -> Timeline:
-    """Read a profile of so many calls, each in a range named `what`."""
-    events = [event for event in recorded.events() or () if event.name != what]
-    ranges = [
+    """Read a profile of so many calls, all in one range named `what`."""
+    everything = list(recorded.events() or ())
+    spans = [
         event.time_range
-        for event in recorded.events() or ()
+        for event in everything
         if event.name == what and event.device_type == DeviceType.CPU
     ]
+    events = [event for event in everything if event.name != what]
+    start, end = min(span.start for span in spans), max(span.end for span in spans)
     if is_gpu:
-        work = [
-            event
-            for event in events
-            if event.device_type == DeviceType.CUDA and not event.is_user_annotation
-        ]
+        work = [event for event in events if _is_on_gpu(event)]
         launches = len(work)
+        end = max([end, *(event.time_range.end for event in work)])
     else:
         # Those of autograd's own thread have no parent either: they lie inside no other operator.
         work = [event for event in events if _is_outermost(event, what)]
-        launches = sum(_is_leaf(event) for event in events)
-    start = min(span.start for span in ranges)
-    end = max(span.end for span in ranges)
-    if is_gpu:
-        end = max([end, *(event.time_range.end for event in work)])
-    busy = _covered((event.time_range.start, event.time_range.end) for event in work)
-    window = max(end - start, 1e-9)
+        launches = sum(_computes(event) and not _hands_on(event) for event in events)
+    rows = recorded.key_averages()
     return Timeline(
         launches / calls,
-        min(1.0, busy / window),
-        max(0.0, window - busy) * 1e-6 / calls,
-        sum(max(0, row.self_cpu_memory_usage) for row in recorded.key_averages()) / calls,
-        _operators(recorded, what, calls, is_gpu),
+        _covered((event.time_range.start, event.time_range.end) for event in work) * 1e-6 / calls,
+        max(end - start, 1e-9) * 1e-6 / calls,
+        sum(max(0, _allocated(row, is_gpu)) for row in rows) / calls,
+        _operators([row for row in rows if row.key != what], calls, is_gpu),
     )
+
+
+def _is_on_gpu(event: Any) -> bool:
+    """Kernels and copies; a range of the user's is drawn there too, and is neither."""
+    return event.device_type == DeviceType.CUDA and not event.is_user_annotation
 
 
 def _is_outermost(event: Any, what: str) -> bool:
@@ -58,8 +61,36 @@ def _is_outermost(event: Any, what: str) -> bool:
     return event.device_type == DeviceType.CPU and (parent is None or parent.name == what)
 
 
-def _is_leaf(event: Any) -> bool:
-    return event.name.startswith("aten::") and not event.cpu_children
+# Operators of torch that only describe or reserve memory: nothing is computed.
+_NO_WORK = frozenset(
+    {
+        "aten::alias", "aten::as_strided", "aten::broadcast_tensors", "aten::chunk",
+        "aten::contiguous", "aten::detach", "aten::detach_", "aten::empty", "aten::empty_like",
+        "aten::empty_strided", "aten::expand", "aten::expand_as", "aten::flatten", "aten::item",
+        "aten::lift_fresh", "aten::narrow", "aten::new_empty", "aten::permute", "aten::reshape",
+        "aten::resize_", "aten::resolve_conj", "aten::resolve_neg", "aten::result_type",
+        "aten::select", "aten::set_", "aten::slice", "aten::split", "aten::squeeze", "aten::t",
+        "aten::to", "aten::transpose", "aten::unbind", "aten::unflatten", "aten::unfold",
+        "aten::unsqueeze", "aten::view", "aten::view_as", "aten::_local_scalar_dense",
+        "aten::_reshape_alias", "aten::_unsafe_view",
+    }
+)  # fmt: skip
+# In the names that torch's compiler gives to its kernels on a CPU, see cpp.enable_kernel_profile.
+_COMPILED = "cpp_fused"
+
+
+def _computes(event: Any) -> bool:
+    is_operator = event.name.startswith("aten::") and event.name not in _NO_WORK
+    return is_operator or _COMPILED in event.name
+
+
+def _hands_on(event: Any) -> bool:
+    """Whether an operator inside this one does the work."""
+    return any(_computes(child) or _hands_on(child) for child in event.cpu_children)
+
+
+def _allocated(row: Any, is_gpu: bool) -> int:
+    return row.self_device_memory_usage if is_gpu else row.self_cpu_memory_usage
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:
@@ -71,11 +102,12 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def _operators(recorded: profile, what: str, calls: int, is_gpu: bool) -> list[dict[str, Any]]:
-    rows = [row for row in recorded.key_averages() if row.key != what]
-    spent = [
-        (row.self_device_time_total if is_gpu else row.self_cpu_time_total, row) for row in rows
-    ]
+def _operators(rows: list[Any], calls: int, is_gpu: bool) -> list[dict[str, Any]]:
+    """On a GPU a kernel's time stands in its own row and in its operator's: the first is kept."""
+    if is_gpu:
+        spent = [(row.self_device_time_total, row) for row in rows if _is_on_gpu(row)]
+    else:
+        spent = [(row.self_cpu_time_total, row) for row in rows]
     total = sum(time for time, _ in spent) or 1.0
     spent.sort(key=lambda pair: -pair[0])
     return [

@@ -1,8 +1,11 @@
 """Verdict: one sentence that names what bounds a run, and what would lift it by how much."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from fastdqn.config import Config
 from fastdqn.measure.figures import Figure, short
+from fastdqn.measure.stepping import most_lanes
 
 # What a reader calls the owner of each phase of the loop.
 _OWNERS = {
@@ -15,12 +18,12 @@ _WORTHWHILE = 1.1
 
 
 def sentence(
-    phases: dict[str, float], steps: int, samples_per_step: float, figures: Sequence[Figure]
+    config: Config, phases: dict[str, float], steps: int, figures: Sequence[Figure]
 ) -> str:
-    """What bounds the loop whose phases [s] made that many steps, and what would lift it.
+    """What bounds the loop whose phases [s] made that many steps, and which options would lift it.
 
-    samples_per_step  transitions learned from for each one made: batch_size / train_frequency
-    figures  of the learner and the environments alone, measured on the same machine
+    config   resolved; advice is given only where the run would take it
+    figures  of the learner, acting and the environments alone, measured on the same machine
     """
     total = sum(phases.values())
     bound = max(phases, key=lambda name: phases[name])
@@ -28,7 +31,7 @@ def sentence(
     said = f"{_OWNERS.get(bound, bound)} takes {share} %"
     per_step = {name: seconds / steps for name, seconds in phases.items()}
     lift = {"learn": _larger_batch, "env": _other_envs, "act": _more_lanes}.get(bound)
-    advice = None if lift is None else lift(per_step, samples_per_step, figures)
+    advice = None if lift is None else lift(config, per_step, figures)
     if advice is None:
         advice = "nothing measured here would lift that"
     if not figures:
@@ -46,50 +49,82 @@ def _gain(per_step: dict[str, float], name: str, seconds: float) -> float:
     return total / (total - per_step[name] + seconds)
 
 
-def _larger_batch(per_step, samples_per_step: float, figures) -> str | None:
-    # The first is of the run's own batch size.
-    rates = [figure for figure in figures if figure.key == "learner_samples_per_second"]
-    if not rates:
+def _works(config: Config, changes: dict[str, Any]) -> bool:
+    """Whether a run would take these options with all of its others."""
+    changed = config.replace(**changes)
+    return not changed.problems() and changed.num_envs <= most_lanes(changed.vectorization)
+
+
+def _flags(config: Config, changes: dict[str, Any]) -> str:
+    """The options as they are typed, those left out that are so already."""
+    return " ".join(
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in changes.items()
+        if value != getattr(config, name)
+    )
+
+
+def _larger_batch(config: Config, per_step, figures) -> str | None:
+    pairs = []
+    for figure in figures:
+        of = figure.of
+        if figure.key != "learner_samples_per_second" or of["capture"] != config.capture:
+            continue
+        size = of["batch_size"]
+        changes = {
+            "batch_size": size,
+            "train_frequency": config.train_frequency * size / config.batch_size,
+        }
+        samples_per_step = float(config.batch_size / config.train_frequency)
+        gain = _gain(per_step, "learn", samples_per_step / figure.rate.median)
+        if size > config.batch_size and _works(config, changes):
+            pairs.append((gain, size, changes))
+    if not pairs:
         return None
-    gains = [
-        (_gain(per_step, "learn", samples_per_step / figure.rate.median), figure)
-        for figure in rates
-        if figure.of["batch_size"] > rates[0].of["batch_size"]
-    ]
-    if not gains or max(gain for gain, _ in gains) < _WORTHWHILE:
+    best = max(gain for gain, _, _ in pairs)
+    if best < _WORTHWHILE:
         return "a larger batch would not lift that"
-    best = max(gain for gain, _ in gains)
     # The smallest batch that comes near the best: a larger one learns less for its samples.
-    gain, figure = min(
-        (pair for pair in gains if pair[0] >= 0.9 * best), key=lambda pair: pair[1].of["batch_size"]
+    gain, _, changes = min(
+        (pair for pair in pairs if pair[0] >= 0.9 * best), key=lambda pair: pair[1]
     )
-    return f"batch {figure.of['batch_size']} at the same ratio gives {gain:.1f}x"
+    return f"{_flags(config, changes)}, the same samples a step, gives {gain:.1f}x"
 
 
-def _other_envs(per_step, samples_per_step, figures) -> str | None:
-    envs = [figure for figure in figures if figure.key == "env_steps_per_second"]
-    if not envs:
+def _other_envs(config: Config, per_step, figures) -> str | None:
+    pairs = []
+    for figure in figures:
+        if figure.key != "env_steps_per_second":
+            continue
+        changes = {
+            "num_envs": figure.of["num_envs"],
+            "vectorization": figure.of["vectorization"],
+            "env_batch_size": figure.of.get("env_batch_size"),
+        }
+        if _works(config, changes):
+            pairs.append((figure.rate.median, changes))
+    if not pairs:
         return None
-    best = max(envs, key=lambda figure: figure.rate.median)
-    gain = _gain(per_step, "env", 1.0 / best.rate.median)
-    if gain < _WORTHWHILE:
+    rate, changes = max(pairs, key=lambda pair: pair[0])
+    gain = _gain(per_step, "env", 1.0 / rate)
+    if gain < _WORTHWHILE or not _flags(config, changes):
         return "no other back end or number of environments measured here would lift that"
-    return (
-        f"{best.of['num_envs']} environments by --vectorization {best.of['vectorization']} give "
-        f"{gain:.1f}x"
-    )
+    return f"{_flags(config, changes)} gives {gain:.1f}x"
 
 
-def _more_lanes(per_step, samples_per_step, figures) -> str | None:
-    rates = sorted(
-        (figure.of["num_envs"], figure.rate.median)
-        for figure in figures
-        if figure.key == "act_actions_per_second"
-    )
-    if not rates:
+def _more_lanes(config: Config, per_step, figures) -> str | None:
+    pairs = []
+    for figure in figures:
+        if figure.key != "act_actions_per_second":
+            continue
+        wait_for = figure.of.get("env_batch_size")
+        changes = {"num_envs": figure.of["num_envs"], "env_batch_size": wait_for}
+        if _works(config, changes):
+            pairs.append((figure.rate.median, changes))
+    if not pairs:
         return None
-    lanes, rate = max(rates, key=lambda pair: pair[1])
+    rate, changes = max(pairs, key=lambda pair: pair[0])
     gain = _gain(per_step, "act", 1.0 / rate)
-    if gain < _WORTHWHILE:
+    if gain < _WORTHWHILE or not _flags(config, changes):
         return "more environments would not lift that"
-    return f"{lanes} environments share one call and give {gain:.1f}x"
+    return f"{_flags(config, changes)}: as many share one call, which gives {gain:.1f}x"

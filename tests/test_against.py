@@ -1,0 +1,155 @@
+"""Against Stable-Baselines3: what it is told, what it cannot follow, and how it fails."""
+
+import dataclasses
+import json
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fastdqn.acting import EnvFacts
+from fastdqn.cli import main
+from fastdqn.config import Config
+from fastdqn.measure.against import PeerError, note, sb3_options, sb3_peer
+from fastdqn.measure.repeat import Effort
+from fastdqn.presets import PRESETS
+from fastdqn.resolve import preview
+
+FACTS = EnvFacts((4,), np.dtype(np.float32), 1.0, 2, 0)
+EFFORT = Effort(0.001, 1, 0.0)
+
+
+@pytest.fixture
+def sb3(monkeypatch):
+    """A library with the names of Stable-Baselines3, which takes a second for a call of 4 lanes."""
+    told = SimpleNamespace(now=0.0, closed=0, options={}, fails=None, learning_starts=[])
+
+    class Envs:
+        observation_space = None
+
+        def __init__(self, makers):
+            self.num_envs = len(makers)
+
+        def close(self) -> None:
+            told.closed += 1
+
+    class Callback:
+        def __init__(self):
+            self.model, self.num_timesteps = None, 0
+
+    class Model:
+        def __init__(self, policy, envs, **options):
+            told.options = options
+            self.learning_starts, self._n_updates = options["learning_starts"], 0
+            self.steps, self.lanes = 0, envs.num_envs
+
+        def learn(self, total, callback, **_) -> None:
+            if told.fails is not None:
+                raise told.fails
+            callback.model, callback.num_timesteps = self, self.steps
+            callback._on_training_start()
+            while True:
+                told.now += 1.0
+                self.steps += self.lanes
+                callback.num_timesteps = self.steps
+                self._n_updates += self.steps > self.learning_starts
+                told.learning_starts.append(self.learning_starts)
+                if not callback._on_step():
+                    return
+
+    modules = {
+        "stable_baselines3": {"DQN": Model},
+        "stable_baselines3.common": {},
+        "stable_baselines3.common.callbacks": {"BaseCallback": Callback},
+        "stable_baselines3.common.vec_env": {"DummyVecEnv": Envs},
+    }
+    for name, members in modules.items():
+        module = ModuleType(name)
+        vars(module).update(members, __spec__=SimpleNamespace())
+        monkeypatch.setitem(sys.modules, name, module)
+    return told
+
+
+def config(**changes):
+    return preview(PRESETS["cartpole"].replace(num_envs=4, **changes))[0]
+
+
+def test_its_environments_are_closed_and_random_play_ends_in_time(sb3):
+    with sb3_peer(config(learning_starts=5_000), EFFORT, lambda: sb3.now) as run:
+        assert run() == 4.0  # steps of a second
+        assert sb3.closed == 0
+    assert sb3.closed == 1
+    assert len(sb3.learning_starts) < 20  # not 1,250
+
+
+@pytest.mark.parametrize("fails", [ValueError("no such\nspace"), AssertionError()])
+def test_its_errors_are_one_line_and_close_its_environments(sb3, fails):
+    sb3.fails = fails
+    with pytest.raises(PeerError) as raised, sb3_peer(config(), EFFORT, lambda: sb3.now):
+        raise AssertionError("it is not to be had")
+    assert str(raised.value).startswith("Stable-Baselines3 cannot train this: ")
+    assert "\n" not in str(raised.value)
+    assert sb3.closed == 1
+
+
+def test_nothing_is_measured_where_it_cannot_be_had(sb3, monkeypatch, capsys):
+    sb3.fails = ValueError("boom")
+    monkeypatch.setattr("fastdqn.measure.bench.measure_training", None)
+    assert main(["bench", "train", "cartpole", "--against", "sb3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: Stable-Baselines3 cannot train this: boom"
+
+
+def test_windows_are_as_long_as_ours(sb3):
+    assert sb3_options(config(n_steps=3, learning_starts=1_000))["n_steps"] == 3
+
+
+def test_what_it_cannot_follow_is_named():
+    plain = note(config(double=False, dueling=False, loss="huber"), FACTS)
+    assert plain == (
+        "Stable-Baselines3: one exploration coin for all environments, no network run for a "
+        "random action, environments one after another in a DummyVecEnv"
+    )
+    other = config(
+        normalize_observation=True, normalize_reward=True, exploration="ladder",
+        vectorization="async", env_batch_size=2, capture="compile",
+        target_network_frequency=10, max_grad_norm=None,
+    )  # fmt: skip
+    said = note(other, FACTS._replace(has_masks=True))
+    for words in (
+        "no Double", "no Dueling", "Huber loss", "no normalisation of observations",
+        "no normalisation of rewards", "no action masks", "in place of the ladder",
+        "all environments waited for, not 2", "not compiled", "target every 8 steps",
+        "nothing is clipped",
+    ):  # fmt: skip
+        assert words in said
+    assert "by steps, not by episodes" in note(config(exploration_decay=0.9), FACTS)
+
+
+# What becomes of each option: it is told, it is named where it cannot be, or it changes no work.
+TOLD = """env_id env_kwargs wrapper num_envs total_timesteps seed learning_rate buffer_size
+learning_starts batch_size train_frequency target_network_frequency tau gamma n_steps max_grad_norm
+hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads"""
+NAMED = """double dueling loss normalize_observation normalize_reward exploration exploration_decay
+env_batch_size capture vectorization"""
+NO_WORK = """preset total_episodes ladder_epsilon ladder_alpha eval_frequency eval_episodes
+eval_max_steps stop_at_return run_dir checkpoint_frequency checkpoint_seconds checkpoint_replay
+log_frequency tensorboard"""
+
+
+def test_no_option_is_forgotten_silently():
+    known = {*TOLD.split(), *NAMED.split(), *NO_WORK.split()}
+    fields = {field.name for field in dataclasses.fields(Config)}
+    assert fields - known == set(), "tell Stable-Baselines3, or name it in against.note()"
+    assert known - fields == set()
+
+
+def test_the_real_one_trains_by_turns(tmp_path):
+    pytest.importorskip("stable_baselines3")
+    out = tmp_path / "out.jsonl"
+    words = "bench train cartpole --num-envs 4 --n-steps 3 --against sb3 --seconds 0.01 --repeats 1"
+    assert main([*words.split(), "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["program"] for row in rows if "program" in row] == ["fastdqn", "sb3"]
+    assert sum("header" in row for row in rows) == 1
