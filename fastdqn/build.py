@@ -22,6 +22,7 @@ from fastdqn.engine.local import Cadence, Hooks, Run
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.staging import Staging
+from fastdqn.plain import StateError
 from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.console import Display
 from fastdqn.record.files import WriteError, write_whole
@@ -118,6 +119,8 @@ def _resume(
     restored and what was not."""
     lines = restore(run, checkpoint.state, checkpoint.weights, checkpoint.segments)
     progress = run.progress
+    if progress.steps != checkpoint.steps:
+        raise StateError(f"progress: steps is {progress.steps}, the checkpoint is of others")
     if checkpoint.state["replay"] is None:
         # As at the beginning: nothing is learned before there is something to learn from, and
         # steps made while there was not earn no updates.

@@ -157,7 +157,7 @@ def _train(args: list[str]) -> int:
         return _failed(error)
     if not chosen.quiet:
         print(commands.describe(trained))
-    return 130 if trained.summary["exit_reason"] == "interrupted" else 0
+    return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
 
 
 def _resume(args: list[str]) -> int:
@@ -181,7 +181,7 @@ def _resume(args: list[str]) -> int:
         return _failed(error)
     if not chosen.quiet:
         print(commands.describe(trained))
-    return 130 if trained.summary["exit_reason"] == "interrupted" else 0
+    return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
 
 
 def _failed(error: Exception) -> int:

@@ -42,6 +42,7 @@ class StateError(ValueError):
 MAX_INT_BITS = 128  # of a PCG64 generator's state
 MAX_DEPTH = 32
 MAX_DIMENSIONS = 32
+_MAX_SECONDS = 1e11  # three thousand years
 # A part of anyone's own stands some levels down in the state of a run.
 _MAX_OWN_DEPTH = MAX_DEPTH - 12
 
@@ -179,6 +180,14 @@ def take_number(state: State, name: str) -> float:
     """A field that must be a finite number."""
     value = take(state, name)
     return float(value) if type(value) is int else number(value, name)
+
+
+def take_seconds(state: State, name: str) -> float:
+    """A field that must be a time that a run can have taken."""
+    seconds = take_number(state, name)
+    if not 0.0 <= seconds < _MAX_SECONDS:
+        raise StateError(f"{name} is {seconds:g} seconds: no run takes that")
+    return seconds
 
 
 def take_truth(state: State, name: str) -> bool:

@@ -117,6 +117,10 @@ def _run_to_its_end(session: Session) -> dict[str, Any]:
     try:
         final = _final_evaluation(session)
     except Stopped:
+        summary = _summary(
+            session, f"{reason}; the final evaluation was interrupted", loop_seconds, None
+        )
+        recorder.summary(summary)
         return summary
     except Exception as error:
         _record_reason(session, error, loop_seconds, f"{reason}; the final evaluation failed")

@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "seeds": {"rng"},
     "build": {
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record", "checks",
-        "config", "parts", "resolve", "schedules", "seeds", "session", "timing",
+        "config", "parts", "plain", "resolve", "schedules", "seeds", "session", "timing",
     },
     "parts": {
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",

@@ -19,6 +19,7 @@ from test_loop import small
 from test_own import Far
 
 import fastdqn
+from fastdqn import cli, session
 from fastdqn.acting import EnvStream
 from fastdqn.record.load_checkpoint import load_checkpoint
 from fastdqn.seeds import TRAIN, env_seed
@@ -197,3 +198,19 @@ def test_rows_that_are_on_disk_are_not_written_again(tmp_path):
     fastdqn.resume(part.folder)
     first, second = load_checkpoint(part.folder).listed
     np.testing.assert_array_equal(second.first, first.last - 2)
+
+
+def test_a_run_that_is_stopped_in_its_final_evaluation_says_so(tmp_path, monkeypatch):
+    evaluated = session.evaluate
+
+    def stopping(*args):
+        ASKED.set()
+        return evaluated(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "evaluate", stopping)
+        words = "--total-timesteps 1500 --stop-at-return None --eval-frequency 0 --quiet --run-dir"
+        assert cli.main(["train", "cartpole", *words.split(), str(tmp_path / "run")]) == 130
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"] == "budget spent; the final evaluation was interrupted"
+    assert fastdqn.resume(tmp_path / "run").summary["eval"] is not None

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 import pytest
+from checkpoint_parts import edit_manifest
 from gymnasium import spaces
 from test_loop import small
 
@@ -165,6 +166,25 @@ def test_a_checkpoint_that_lacks_a_part_names_it(tmp_path, key):
     writer.write(found.steps + 1, state, found.weights)
     writer.close()
     with pytest.raises(CheckpointError, match=f"{key} is missing"):
+        fastdqn.resume(run.folder, total_timesteps=400)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "says"),
+    [
+        ("progress", {"now": 1 << 61}, "progress: now is"),
+        ("progress", {"before": 0}, "that is no turn of 4 environments"),
+        ("progress", {"steps": 10**9}, "progress: steps is 1000000000"),
+        ("phase_seconds", {"env": -1.0}, "env is -1 seconds"),
+        ("phase_seconds", {"env": 1e300}, "env is 1e[+]300 seconds"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused(tmp_path, part, changes, says):
+    """Signed by whoever wrote them: a run would make updates for ever, deaf to signals."""
+    run = fastdqn.train(small(tmp_path, total_timesteps=300))
+    steps = run.summary["total_steps"]
+    edit_manifest(run.folder, steps, lambda manifest: manifest["state"][part].update(changes))
+    with pytest.raises(CheckpointError, match=says):
         fastdqn.resume(run.folder, total_timesteps=400)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastdqn.engine.local import DivergedError, Run, require_finite
-from fastdqn.plain import RowLayout, State, StateError, take, take_number, take_state
+from fastdqn.plain import RowLayout, State, StateError, take, take_seconds, take_state
 from fastdqn.replay import Replay, Rows
 from fastdqn.schedules import ticks
 
@@ -189,6 +189,12 @@ def restore(
                 "the environments could not be restored: they are reset, and their open episodes "
                 "end as truncated"
             )
+    progress = run.progress
+    if progress.now - progress.before > run.stream.num_lanes:
+        raise StateError(
+            f"progress: now is {progress.now}, and before {progress.before}: that is no turn of "
+            f"{run.stream.num_lanes} environments"
+        )
     phases = take_state(state, "phase_seconds")
-    run.laps.resume({name: take_number(phases, name) for name in phases})
+    run.laps.resume({name: take_seconds(phases, name) for name in phases})
     return lines

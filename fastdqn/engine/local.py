@@ -15,7 +15,7 @@ from fastdqn.engine.normalize import Normalizer
 from fastdqn.learning.learner import Learner, Report
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.staging import Staging
-from fastdqn.plain import State, take, take_count, take_truth, word
+from fastdqn.plain import State, StateError, take, take_count, take_truth, word
 from fastdqn.replay import Batch, Replay
 from fastdqn.schedules import Budget, ticks
 from fastdqn.timing import Laps
@@ -50,6 +50,8 @@ class Progress:
     def load_state(self, state: State) -> None:
         for name in ("steps", "episodes", "updates", "before", "now"):
             setattr(self, name, take_count(state, name))
+        if not self.before <= self.now <= self.steps:  # updates would be due that nobody earned
+            raise StateError(f"now is {self.now}: from before, {self.before}, to steps")
         self.owes_evaluation = take_truth(state, "owes_evaluation")
         self.closed = take_truth(state, "closed")
         self.ended = word(take(state, "ended"), ("", SOLVED, SPENT), "ended")

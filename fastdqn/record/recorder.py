@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.plain import State, StateError, take, take_count, take_number, take_state
+from fastdqn.plain import State, StateError, take, take_count, take_number, take_seconds, take_state
 from fastdqn.record.console import Display
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.record.metrics import JsonLines, MetricsSink
@@ -133,7 +133,7 @@ class RunRecorder:
                 raise StateError(f"{name} is {values!r:.80}: at most {_WINDOW} numbers expected")
             window.extend(values.tolist())
         last = take_state(state, "last")
-        self._last = {name: take_number(last, name) for name in last}
+        self._last = {name: take_seconds(last, name) for name in last}
         self._last_steps = take_count(state, "last_steps")
         self._last_updates = take_count(state, "last_updates")
         if take(state, "eval_return") is not None:
