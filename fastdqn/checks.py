@@ -14,6 +14,7 @@ from fastdqn.acting import (
     EnvRecipe,
     Factory,
     UnknownEnvError,
+    lies_inside,
     look,
     nearest,
     registered,
@@ -79,6 +80,17 @@ def check_resume(
         except ValueError as error:
             lines.append(str(error))
     return lines
+
+
+def stray_modules(config: Config, folder: str) -> list[str]:
+    """A line for each module that options of a run's folder would import out of that folder."""
+    named = {"env_id": config.env_id, **{f"wrapper {w!r}": w for w in config.wrapper}}
+    return [
+        f"{what} names the module {module!r} inside the run's folder, which holds no code: move "
+        "it elsewhere"
+        for what, name in named.items()
+        if (module := name.rpartition(":")[0]) and lies_inside(module, folder)
+    ]
 
 
 def _unknown_name(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -55,6 +56,39 @@ def test_sigterm_ends_a_run_with_a_checkpoint_and_code_130(tmp_path):
     assert summary["exit_reason"] == "interrupted"
     assert int(latest.removeprefix("step-")) == summary["total_steps"]
     assert not (tmp_path / "run" / "lock").exists()
+
+
+ASYNC = ("--vectorization", "async", "--num-envs", "2", "--total-timesteps", "10000000",
+         "--checkpoint-frequency", "500", "--eval-frequency", "0", "--stop-at-return", "None",
+         "--quiet")  # fmt: skip
+
+
+def start_async(folder: Path) -> subprocess.Popen:
+    """A run with two workers, all of them in a process group of their own."""
+    words = [sys.executable, "-m", "fastdqn", "train", "CartPole-v1", *ASYNC]
+    process = subprocess.Popen(
+        [*words, "--run-dir", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    wait_for(folder / "checkpoints" / "latest", process)
+    return process
+
+
+def test_a_signal_to_the_whole_group_ends_a_run_with_workers_in_order(tmp_path):
+    process = start_async(tmp_path / "run")
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"] == "interrupted"
+    assert load_checkpoint(tmp_path / "run").steps == summary["total_steps"]
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    process = start_async(tmp_path / "run")
+    process.kill()
+    process.communicate(timeout=60)  # the end of its output: nobody holds it open
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_a_run_in_progress_is_not_resumed_beside_itself(tmp_path, capsys):
