@@ -145,7 +145,7 @@ def _go_back(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
     else:
         write_whole(best, checkpoint.best)
     (recorder.folder / "traceback.txt").unlink(missing_ok=True)
-    return recorder.cut_back()
+    return recorder.cut_back(checkpoint.steps)
 
 
 def _make_checkpoints(

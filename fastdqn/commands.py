@@ -14,7 +14,7 @@ from fastdqn import checks, parts
 from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.config import Config, ConfigError
-from fastdqn.record.files import WriteError, to_json, write_whole
+from fastdqn.record.files import WriteError, read_text, to_json, write_whole
 from fastdqn.resolve import preview
 from fastdqn.session import replay_ratio
 
@@ -246,9 +246,12 @@ def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
     if env_id is not None:
         return EnvRecipe(env_id)
     path = weights.parent / "config.json"
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path} does not exist: name the environment with --env-id")
-    return checks.recipe(Config.from_json(path.read_text()))
+    config = Config.from_json(read_text(path))
+    if lines := checks.stray_modules(config, str(path.parent)):
+        raise ConfigError(lines)
+    return checks.recipe(config)
 
 
 def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:

@@ -18,6 +18,7 @@ from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.local import Hooks, Progress
 from fastdqn.plain import StateError
 from fastdqn.record.console import make_display
+from fastdqn.record.files import read_text
 from fastdqn.record.layout import CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
 from fastdqn.record.lock import LockedError, RunLock
@@ -53,6 +54,8 @@ def resume(
     damaged; and what train() raises.
     """
     folder = Path(run)
+    if not folder.is_dir():
+        raise ConfigError([f"{folder} is no folder: name the folder of a run"])
     with _locked(folder):  # before a look at what another process may be changing
         found = load_checkpoint(folder, checkpoint)
         return _go_on(
@@ -90,6 +93,8 @@ def _go_on(
     imports_seconds: float,
 ) -> Trained:
     config, had = _config_of(folder, found)
+    if lines := checks.stray_modules(config, str(folder)):
+        raise ConfigError(lines)
     if lines := checks.check_resume(config, envs, total_timesteps, found.steps, had):
         raise ConfigError(lines)
 
@@ -121,9 +126,11 @@ def _config_of(folder: Path, checkpoint: Checkpoint) -> tuple[Config, int | None
     if had is not None and type(had) is not int:
         raise CheckpointError(f"{checkpoint.folder}/manifest.json: total_timesteps is {had!r}")
     try:
-        written = Config.from_json((folder / "config.json").read_text())
-    except OSError as error:
-        raise ConfigError([f"{folder / 'config.json'}: {error.strerror}"]) from None
+        written = Config.from_json(read_text(folder / "config.json"))
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
     ours, theirs = dataclasses.asdict(written), dataclasses.asdict(config)
     lines = [
         f"{name} is {ours[name]} in config.json, the checkpoint's is {theirs[name]}: a run goes on "

@@ -71,6 +71,22 @@ def test_what_a_resume_cuts_is_on_the_disk_before_the_checkpoint_that_says_where
     assert "metrics.jsonl" not in synced  # it was there, and is cleared again
 
 
+def test_tensorboard_is_told_where_the_run_went_on(tmp_path):
+    """Its files cannot be cut: a reader drops what it read from there on."""
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    ).EventAccumulator
+    config = small(tmp_path, total_timesteps=600, checkpoint_frequency=200, log_frequency=50)
+    run = fastdqn.train(config, tensorboard=True)
+    older, _ = sorted(p.name for p in (run.folder / "checkpoints").glob("step-*"))
+    fastdqn.resume(run.folder, checkpoint=older)
+    read = accumulator(str(run.folder)).Reload()
+    steps = [event.step for event in read.Scalars("train/n_updates")]
+    rows = (run.folder / "metrics.jsonl").read_text().splitlines()
+    written = [row["step"] for row in map(json.loads, rows) if "train/n_updates" in row]
+    assert steps == written
+
+
 def test_a_traceback_of_an_earlier_failure_goes_when_the_run_goes_on(tmp_path):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
     (run.folder / "traceback.txt").write_text("of an earlier failure")

@@ -1,6 +1,7 @@
 """What cannot be resumed is told in lines, and ends nothing."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +27,9 @@ from fastdqn.record.load_checkpoint import load_checkpoint
     ("spoil", "says"),
     [
         (lambda run: shutil.rmtree(run / "checkpoints"), "checkpoints"),
-        (lambda run: (run / "config.json").unlink(), "config.json"),
+        (lambda run: (run / "config.json").unlink(), "config.json: No such file"),
+        (lambda run: (run / "config.json").write_bytes(b"\xff\xfe{"), "config.json is no text"),
+        (lambda run: make_pipe(run / "config.json"), "config.json: is not a regular file"),
         (
             lambda run: edit(run / "config.json", num_envs=8, buffer_size=999, hidden_sizes=[9]),
             "num_envs is 8 in config.json, the checkpoint's is 4",
@@ -40,7 +43,60 @@ def test_what_cannot_be_resumed_is_told_in_lines(tmp_path, capsys, spoil, says):
     lines = capsys.readouterr().err.splitlines()
     assert all(line.startswith("error: ") for line in lines)
     assert says in lines[0] + lines[-1]
-    assert len(lines) == (3 if "num_envs" in says else 1)
+    assert len(lines) == (3 if "num_envs" in says else 1), lines
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "eval.jsonl", "episodes.csv"])
+def test_a_pipe_or_a_folder_in_a_files_place_is_one_line_and_hangs_nothing(tmp_path, capsys, name):
+    run = fastdqn.train(small(tmp_path, total_timesteps=300))
+    make_pipe(run.folder / name)
+    words = ["resume", str(run.folder), "--total-timesteps", "400"]
+    assert main(words) == 1
+    (run.folder / name).unlink()
+    (run.folder / name).mkdir()
+    assert main(words) == 1
+    for line in capsys.readouterr().err.splitlines():
+        assert line == f"error: cannot write {run.folder / name}: is not a regular file"
+
+
+@pytest.mark.parametrize("name", ["policy.safetensors", "best.safetensors", "config.json"])
+def test_eval_of_a_pipe_is_one_line_and_hangs_nothing(tmp_path, capsys, name):
+    run = fastdqn.train(small(tmp_path, total_timesteps=300, eval_frequency=100))
+    make_pipe(run.folder / name)
+    weights = "last" if name[0] == "p" else "best"
+    assert main(["eval", str(run.folder), "--episodes", "1", "--weights", weights]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is not a regular file" in line
+
+
+@pytest.mark.parametrize("place", ["payload", "deep.payload"])
+def test_a_run_folder_cannot_name_code_that_lies_inside_it(tmp_path, monkeypatch, capsys, place):
+    """Whoever sends a run sends numbers, not programs."""
+    sent = f"sent_{place.replace('.', '_')}"  # a name that no test has imported yet
+    run = fastdqn.train(small(tmp_path, total_timesteps=300, run_dir=str(tmp_path / sent)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ran = tmp_path / "ran"
+    file = run.folder.joinpath(*place.split(".")).with_suffix(".py")
+    file.parent.mkdir(exist_ok=True)
+    for each in (file, file.parent / "__init__.py"):
+        each.write_text(f"open({str(ran)!r}, 'w')")
+    name = f"{sent}.{place}:CartPole-v1"
+    edit(run.folder / "config.json", env_id=name)
+    edit_manifest(
+        run.folder, run.summary["total_steps"],
+        lambda manifest: manifest["config"]["config"].update(env_id=name),
+    )  # fmt: skip
+    for words in (["resume"], ["eval", "--episodes", "1"]):
+        assert main([words[0], str(run.folder), *words[1:]]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "inside the run's folder, which holds no code" in line
+    assert not ran.exists()
 
 
 def edit(path: Path, **changes) -> None:
@@ -90,7 +146,8 @@ def test_a_folder_that_is_none_or_no_runs_is_left_as_it_is(tmp_path, capsys):
     assert main(["resume", str(tmp_path)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert all("there is no checkpoint yet" in line for line in lines)
+    assert "is no folder: name the folder of a run" in lines[0]
+    assert "there is no checkpoint yet" in lines[1]
     assert not list(tmp_path.iterdir())
 
 

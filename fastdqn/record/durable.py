@@ -39,7 +39,8 @@ def sync_existing(path: Path) -> FileEntry:
     """Sync a regular file that was written by others; returns what is in it."""
     checksum, total = new_hash(), 0
     with _naming(path):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Not blocking: opening a pipe that nobody writes to would hang.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             while chunk := os.read(fd, _CHUNK):
                 checksum.update(chunk)

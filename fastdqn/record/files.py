@@ -1,11 +1,12 @@
 """Files that are whole or not there: written beside their place, synced, then renamed."""
 
 import contextlib
+import errno
 import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fastdqn.record.durable import replace_file
 
@@ -28,6 +29,33 @@ def write_whole(path: Path, content: bytes | str) -> None:
         with contextlib.suppress(OSError):
             room = f"; {shutil.disk_usage(path.parent).free:,} bytes free, {len(data):,} needed"
         raise WriteError(f"cannot write {path}: {error.strerror}{room}") from error
+
+
+def open_regular(path: Path, mode: str) -> IO[str]:
+    """Open a file as UTF-8. Raises OSError where it is a pipe, which might never answer, or else
+    no regular file."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return open(path, mode, encoding="utf-8")
+
+
+def open_append(path: Path) -> IO[str]:
+    """Open a file to write at its end. Raises WriteError."""
+    try:
+        return open_regular(path, "a")
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_text(path: Path) -> str:
+    """All of a file. Raises ValueError, one line, where it cannot be read as text."""
+    try:
+        with open_regular(path, "r") as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text: {error.reason}") from None
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

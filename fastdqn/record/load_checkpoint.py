@@ -148,7 +148,9 @@ def _require_layout(run: Path, segment: Segment, layout: RowLayout) -> None:
         if files.get(file) != expected.get(file):
             found, wanted = (_described(each.get(file)) for each in (files, expected))
             path = run.joinpath(*_place(segment.entry, file))
-            raise damaged(path, "rows", f"are {found}: {wanted} expected")
+            raise damaged(
+                path, "rows", f"are {found}: {wanted} expected; has the environment changed since?"
+            )
 
 
 def _described(column: tuple[np.dtype, tuple[int, ...]] | None) -> str:

@@ -1,5 +1,6 @@
 """RunRecorder: turns what the loop reports into files and a display."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from fastdqn.plain import State, StateError, take, take_count, take_number, take_seconds, take_state
 from fastdqn.record.console import Display
-from fastdqn.record.files import to_json, write_whole
+from fastdqn.record.files import open_append, to_json, write_whole
 from fastdqn.record.metrics import JsonLines, MetricsSink
 
 # What "recent" means for episodes: Stable-Baselines3's window.
@@ -38,10 +39,16 @@ class RunRecorder:
     ):
         self.folder, self._display, self._save, self._spent = folder, display, save, spent
         self._on_evaluation = on_evaluation
-        self._metrics = JsonLines(folder / "metrics.jsonl")
+        with contextlib.ExitStack() as opened:  # closed here if a later one fails
+            for each in (display, *sinks):
+                opened.callback(each.close)
+            self._metrics = JsonLines(folder / "metrics.jsonl")
+            opened.callback(self._metrics.close)
+            self._evals = JsonLines(folder / "eval.jsonl")
+            opened.callback(self._evals.close)
+            self._episodes = open_append(folder / "episodes.csv")
+            opened.pop_all()
         self._sinks = [self._metrics, *sinks]
-        self._evals = JsonLines(folder / "eval.jsonl")
-        self._episodes = open(folder / "episodes.csv", "a", encoding="utf-8")  # noqa: SIM115
         if self._episodes.tell() == 0:
             self._episodes.write("episode,steps,lane,return,length\n")
         self._returns: deque[float] = deque(maxlen=_WINDOW)
@@ -139,8 +146,8 @@ class RunRecorder:
         if take(state, "eval_return") is not None:
             self._eval_return = take_number(state, "eval_return")
 
-    def cut_back(self) -> list[str]:
-        """Cut off what the files hold behind the state that was loaded.
+    def cut_back(self, steps: int) -> list[str]:
+        """Cut off what the files hold behind the state that was loaded, at so many steps.
 
         returns  lines that say which are shorter than that, and so lack rows
         """
@@ -155,6 +162,8 @@ class RunRecorder:
                 )
             file.truncate(size)
             file.seek(size)
+        for sink in self._sinks:
+            sink.go_back(steps)
         return lines
 
     @property
