@@ -218,6 +218,9 @@ class Sink:
     def write(self, step, row):
         self.rows.append((step, row))
 
+    def go_back(self, step):
+        self.rows = [row for row in self.rows if row[0] <= step]
+
     def close(self):
         self.closed = True
 
