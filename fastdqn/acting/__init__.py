@@ -10,7 +10,8 @@ from fastdqn.acting.names import UnknownEnvError, find_spec, lies_inside, neares
 from fastdqn.acting.observations import ObsReader
 from fastdqn.acting.spaces import EnvFacts, read_spaces
 from fastdqn.acting.statistics import ObsStatistics, ReturnStatistics
-from fastdqn.acting.stream import EnvStream, Step
+from fastdqn.acting.step import Step
+from fastdqn.acting.stream import EnvStream
 
 __all__ = [
     "VECTORIZATIONS",

@@ -3,7 +3,7 @@
 import numpy as np
 from gymnasium.wrappers.utils import RunningMeanStd
 
-from fastdqn.acting.stream import Step
+from fastdqn.acting.step import Step
 from fastdqn.plain import State, take_array, take_number
 
 _EPSILON = 1e-8  # as in Gymnasium's NormalizeObservation and NormalizeReward
