@@ -105,6 +105,9 @@ def find_module(module: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{what}: cannot import {module!r} ({error}); is it installed?") from None
+        raise ValueError(
+            f"{what}: cannot import {module!r} ({error}); is it installed, or in the directory "
+            "you run from?"
+        ) from None
     except (Exception, SystemExit) as error:  # a module of anyone's
         raise ValueError(f"{what}: importing {module!r} failed: {one_line(error)}") from None
