@@ -205,13 +205,13 @@ class EnvStream:
         if not restarted:
             self._restart_disabled(ended, info)
         else:
-            require_final_obs(self.lanes[ended[0]], info)
+            require_final_obs(int(self.lanes[ended[0]]), info)
             # An object array in Gymnasium, a dense one in ALE, a dict of arrays for a Dict space.
             self._read_final(ended, info["final_obs"], last_obs)
         return last_obs, last_mask
 
     def _restart_disabled(self, ended: np.ndarray, info: dict) -> None:
-        require_no_restart(self.lanes[ended[0]], info)
+        require_no_restart(int(self.lanes[ended[0]]), info)
         before = self.obs.copy()
         arrival = self._ask("reset", lambda: self._backend.restart(ended))
         self._read(arrival.obs)
