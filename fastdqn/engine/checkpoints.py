@@ -136,7 +136,11 @@ class Checkpointer:
         self._owed, self._last = False, self._clock()
 
     def finish(self, run: Run) -> None:
-        """Take a last one, and wait until it is written."""
+        """Take a last one, and wait until it is written.
+
+        There is one of a step count: an evaluation that was stopped at the very end is made again
+        by each resume, with the same result, until a new total takes the run further.
+        """
         self._sink.close()
         if self._sink.newest_steps != run.progress.steps:
             self.take(run)
