@@ -39,7 +39,8 @@ ROOMS: dict[str, set[str]] = {
     "seeds": {"rng"},
     "build": {
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record", "checks",
-        "combinations", "config", "parts", "resolve", "schedules", "seeds", "session", "timing",
+        "combinations", "config", "parts", "plain", "resolve", "schedules", "seeds", "session",
+        "timing",
     },
     "parts": {
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
@@ -53,6 +54,10 @@ ROOMS: dict[str, set[str]] = {
         "torch", "numpy", "gymnasium", "acting", "engine", "record", "replay", "build", "checks",
         "config", "parts", "plain", "presets", "resolve", "seeds", "session", "timing",
     },
+    "resuming": {
+        "torch", "gymnasium", "acting", "api", "build", "checks", "config", "engine", "plain",
+        "record", "replay", "session",
+    },
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "build", "checks",
         "config", "engine", "learning", "parts", "record", "replay", "resolve", "session", "timing",
@@ -63,9 +68,9 @@ ROOMS: dict[str, set[str]] = {
     },
     "cli": {
         "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "record",
-        "session", "fastdqn",
+        "resuming", "session", "fastdqn",
     },
-    "__init__": {"acting", "config", "presets", "api"},
+    "__init__": {"acting", "config", "presets", "api", "resuming"},
     "__main__": {"cli"},
 }  # fmt: skip
 

@@ -80,6 +80,8 @@ def save_weights(path: Path, tensors: dict[str, torch.Tensor], network: dict) ->
 
 def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """Read (arrays by name, network description). Raises WeightsError, one line."""
+    if path.exists() and not path.is_file():  # a pipe might never answer
+        raise WeightsError(f"{path} is not a regular file")
     try:
         with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata() or {}
