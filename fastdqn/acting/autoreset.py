@@ -14,16 +14,17 @@ def read_mode(envs: VectorEnv) -> AutoresetMode:
     return AutoresetMode(mode)
 
 
-def require_next_step(lanes: np.ndarray, ended: np.ndarray, fresh: np.ndarray, info: dict) -> None:
+def require_next_step(lanes: np.ndarray, ended: np.ndarray, both: int, info: dict) -> None:
     """Raises EnvError unless an episode's end is followed by a call that resets.
 
-    lanes [R] int64 · ended [R] bool, in this call · fresh [R] bool, whether this call resets
+    lanes [R] int64 · ended [R] bool, in this call, some of them
+    both  the first position where a call that resets ended an episode too, or -1
     """
     # An end that brings final_obs was reset in the same call: its obs is of the next episode.
-    contrary = ended if "final_obs" in info else ended & fresh
-    if contrary.any():
+    contrary = int(ended.argmax()) if "final_obs" in info else both
+    if contrary >= 0:
         raise EnvError(
-            f"lane {lanes[contrary][0]}: an episode's end was not followed by a call "
+            f"lane {lanes[contrary]}: an episode's end was not followed by a call "
             "that resets, although the environment declares AutoresetMode.NEXT_STEP; let its "
             "metadata['autoreset_mode'] say what it does"
         )

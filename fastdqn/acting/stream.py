@@ -18,6 +18,7 @@ from fastdqn.acting.env_state import read_env_state, takes_env_state, write_env_
 from fastdqn.acting.failures import EnvError, LaneFailure, NonFiniteError, explain
 from fastdqn.acting.masks import MaskReader
 from fastdqn.acting.observations import ObsReader, batch_of_one
+from fastdqn.acting.sorting import Sorted, hand_out, sort, tell_apart
 from fastdqn.acting.spaces import read_spaces
 from fastdqn.acting.step import Step, first_nonfinite, lane_of
 from fastdqn.acting.stream_state import checked
@@ -50,7 +51,11 @@ class EnvStream:
         self.obs = np.zeros((ready, *self.facts.obs_shape), self.facts.obs_dtype)
         self._masks: MaskReader | None = None
         self._reward = np.zeros(ready, np.float32)
-        self._terminated, self._truncated = np.zeros((2, ready), np.bool_)
+        # Of each lane that answered: how it ended, whether it did, whether it began.
+        self._terminated, self._truncated, self._over, self._fresh = np.zeros((4, ready), np.bool_)
+        self._action_dtype = envs.single_action_space.dtype
+        self._next_step = self.autoreset_mode == AutoresetMode.NEXT_STEP
+        self._sorted = Sorted(ready)
         # Of each lane, whether or not it is among those that answered:
         self._action = np.zeros(n, np.int64)
         self._unseen, self._ended = np.zeros((2, n), np.bool_)  # as of its last delivery
@@ -59,7 +64,7 @@ class EnvStream:
         self._steps = np.zeros(n, np.int64)  # since start(), for messages
         self._seed: int | None = None
         self._waits = False  # whether lanes wait for actions: started, and nothing is under way
-        first_nonfinite(self._reward)  # compiled before anyone looks at a clock
+        self._compile()
 
     @property
     def mask(self) -> np.ndarray | None:
@@ -82,12 +87,16 @@ class EnvStream:
 
     def send(self, action: np.ndarray) -> None:
         """Hand the lanes that wait their actions [R] int64, from 0; some begin at once."""
-        action = np.asarray(action)
-        if action.min() < 0 or action.max() >= self.facts.num_actions:  # C++ would hang on it
-            raise ValueError(f"actions must be from 0 to {self.facts.num_actions - 1}: {action}")
-        self._action[self.lanes] = action
+        action = np.asarray(action, np.int64)
+        sent = np.empty(self.lanes.shape, self._action_dtype)  # environments may keep it
+        if action.shape != sent.shape or not hand_out(
+            self.lanes, action, self.facts.num_actions, self.facts.action_start, self._action, sent
+        ):  # C++ would hang on it
+            raise ValueError(
+                f"actions must be {len(sent)} numbers from 0 to {self.facts.num_actions - 1}: "
+                f"{action}"
+            )
         self._waits = False
-        sent = (action + self.facts.action_start).astype(self.envs.single_action_space.dtype)
         self._ask("step", lambda: self._backend.send(self.lanes, sent))
 
     def recv(self) -> Step:
@@ -170,11 +179,11 @@ class EnvStream:
             raise EnvError(
                 f"reward, terminated or truncated are not one number a lane: {error}"
             ) from error
-        ended = self._terminated | self._truncated
-        fresh = self._unseen[lanes]  # first observations; nothing was done to get there
-        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
-            fresh |= self._ended[lanes]
-        self._unseen[lanes], self._ended[lanes] = False, ended
+        ended, fresh = self._over, self._fresh
+        count, both = tell_apart(
+            lanes, self._terminated, self._truncated, self._next_step, self._unseen, self._ended,
+            ended, fresh,
+        )  # fmt: skip
         self._read(arrival.obs)
         if self._masks is not None:
             # Under SAME_STEP a lane that ended has restarted, and must act like any other.
@@ -182,14 +191,12 @@ class EnvStream:
             self._masks.read(arrival.info, lanes, over)
         elif "action_mask" in arrival.info:
             raise EnvError("info['action_mask'] is given by step() and not by reset(): give both")
-        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
-            require_next_step(lanes, ended, fresh, arrival.info)
-            begun, last_obs, last_mask = fresh, self.obs, self.mask
-        else:
-            begun, last_obs, last_mask = fresh | ended, self.obs, self.mask
-            if ended.any():
-                last_obs, last_mask = self._restart(np.flatnonzero(ended), arrival.info)
-        step = self._deliver(~fresh, begun, ended, last_obs, last_mask)
+        last_obs, last_mask = self.obs, self.mask
+        if count and self._next_step:
+            require_next_step(lanes, ended, both, arrival.info)
+        elif count:
+            last_obs, last_mask = self._restart(np.flatnonzero(ended), arrival.info)
+        step = self._deliver(last_obs, last_mask)
         self._waits = True
         return step
 
@@ -235,30 +242,45 @@ class EnvStream:
             self._read(batch_of_one(lane_of(final_obs, position)), one)
             out[position] = one[0]
 
-    def _deliver(self, made, begun, ended, last_obs, last_mask) -> Step:
-        """made, begun, ended [R] bool: positions with a transition, a start, an end."""
-        every = bool(made.all())
-        here = slice(None) if every else np.flatnonzero(made)
-        lanes, next_obs = self.lanes[here], last_obs[here]
-        reward = self._reward[here]
-        self._steps[lanes] += 1
-        self._raise_nonfinite("reward", reward, lanes)
+    def _deliver(self, last_obs: np.ndarray, last_mask: np.ndarray | None) -> Step:
+        """last_obs [R, *], last_mask [R, A]: those at the end, where an episode ended."""
+        told = self._sorted
+        made, begun, over, bad = self._sort()
+        every, starts = made == self.num_ready, told.start_at[:begun]
+        here = slice(None) if every else told.at[:made]
+        lanes, next_obs = told.lanes[:made], last_obs[here]
+        if bad >= 0:
+            self._raise_nonfinite("reward", self._reward[bad : bad + 1], self.lanes[bad:])
         if self.obs.dtype == np.float32:
-            self._raise_nonfinite("observation", self.obs, self.lanes)
+            self._look("observation", self.obs, self.lanes)
             if last_obs is not self.obs:
-                self._raise_nonfinite("last observation", next_obs, lanes)
-        self._returns[lanes] += reward
-        self._lengths[lanes] += 1
-        ended_lanes = self.lanes[ended]
-        returns, lengths = self._returns[ended_lanes], self._lengths[ended_lanes]
-        self._returns[ended_lanes] = 0.0
-        self._lengths[ended_lanes] = 0
-        start_mask = None if self.mask is None else self.mask[begun]
+                self._look("last observation", next_obs, lanes)
         return Step(
-            lanes, self._action[lanes], reward, self._terminated[here], self._truncated[here],
-            next_obs, self.lanes[begun], self.obs[begun], ended_lanes, returns, lengths,
-            None if last_mask is None else last_mask[here], start_mask,
+            lanes, told.action[:made], told.reward[:made], told.terminated[:made],
+            told.truncated[:made], next_obs, told.start_lanes[:begun], self.obs[starts],
+            told.ended_lanes[:over], told.returns[:over], told.lengths[:over],
+            None if last_mask is None else last_mask[here],
+            None if self.mask is None else self.mask[starts],
         )  # fmt: skip
+
+    def _sort(self) -> tuple[int, int, int, int]:
+        told = self._sorted
+        return sort(
+            self.lanes, self._reward, self._terminated, self._truncated, self._fresh, self._over,
+            self._next_step, self._action, self._returns, self._lengths, self._steps,
+            told.lanes, told.action, told.reward, told.terminated, told.truncated, told.at,
+            told.start_lanes, told.start_at, told.ended_lanes, told.returns, told.lengths,
+        )  # fmt: skip
+
+    def _compile(self) -> None:
+        """Every kernel, before anyone looks at a clock."""
+        nobody, none, flags = np.empty(0, np.int64), self._reward[:0], self._over[:0]
+        first_nonfinite(none)
+        tell_apart(nobody, flags, flags, True, self._unseen, self._ended, flags, flags)
+        lanes, self.lanes = self.lanes, nobody
+        self._sort()
+        hand_out(nobody, nobody, 1, 0, self._action, np.empty(0, self._action_dtype))
+        self.lanes = lanes
 
     def _read(self, obs: Any, out: np.ndarray | None = None) -> None:
         try:
@@ -266,12 +288,16 @@ class EnvStream:
         except (ValueError, TypeError, LookupError) as error:
             raise EnvError(str(error)) from error
 
-    def _raise_nonfinite(self, what: str, values, lanes) -> None:
+    def _look(self, what: str, values: np.ndarray, lanes: np.ndarray) -> None:
         flat = values.reshape(-1)
         bad = first_nonfinite(flat)
         if bad >= 0:
-            lane = lanes[bad // (flat.size // len(lanes))]
-            raise NonFiniteError(f"lane {lane}, step {self._steps[lane]}: {what} is {flat[bad]}")
+            self._raise_nonfinite(what, flat[bad:], lanes[bad // (flat.size // len(lanes)) :])
+
+    def _raise_nonfinite(self, what: str, values: np.ndarray, lanes: np.ndarray) -> None:
+        """Of the first of values and lanes."""
+        step = self._steps[lanes[0]]
+        raise NonFiniteError(f"lane {lanes[0]}, step {step}: {what} is {values[0]}")
 
     def _ask(self, what: str, question: Callable[[], Any]) -> Any:
         """Let the environments answer; what they raise is told with what led to it."""
