@@ -26,12 +26,56 @@ class Sorted:
         self.returns = np.zeros(ready, np.float64)
 
 
-@kernel
-def hand_out(lanes, action, num_actions, start, kept, sent):
+def hand_out(lanes, action, num_actions, start, kept, sent) -> bool:
     """Keep each lane's action, from 0, in kept [N], and fill sent [R] with the environment's.
 
     returns  False, with nothing kept, where one is outside 0 to num_actions - 1
     """
+    return _hand_out(lanes, action, num_actions, start, kept, sent)
+
+
+def tell_apart(
+    lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh
+) -> tuple[int, int]:
+    """Say which positions [R] ended an episode, and which hold a first observation.
+
+    next_step  whether the answer after an end is the next start; unseen, ended_before [N] are
+               brought up to date
+    returns    how many ended, and the first position that did both, or -1
+    """
+    return _tell_apart(lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh)
+
+
+def sort(
+    lanes, reward, terminated, truncated, fresh, ended, next_step, action, returns, lengths, steps,
+    told: Sorted,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Fill the arrays of a Sorted, and count steps, returns and lengths [N] on.
+
+    returns  (transitions M, starts S, ends E, position of a reward that is not finite, or -1)
+    """
+    return _sort(
+        lanes, reward, terminated, truncated, fresh, ended, next_step, action, returns, lengths,
+        steps, told.lanes, told.action, told.reward, told.terminated, told.truncated, told.at,
+        told.start_lanes, told.start_at, told.ended_lanes, told.returns, told.lengths,
+    )  # fmt: skip
+
+
+def first_nonfinite(flat) -> int:
+    """Index of the first NaN or infinity in flat [L] float32, or -1."""
+    return _first_nonfinite(flat)
+
+
+@kernel
+def _first_nonfinite(flat):
+    for i in range(len(flat)):
+        if not np.isfinite(flat[i]):
+            return i
+    return -1
+
+
+@kernel
+def _hand_out(lanes, action, num_actions, start, kept, sent):
     for a in action:
         if a < 0 or a >= num_actions:
             return False
@@ -42,13 +86,7 @@ def hand_out(lanes, action, num_actions, start, kept, sent):
 
 
 @kernel
-def tell_apart(lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh):
-    """Say which positions [R] ended an episode, and which hold a first observation.
-
-    next_step  whether the answer after an end is the next start; unseen, ended_before [N] are
-               brought up to date
-    returns    how many ended, and the first position that did both, or -1
-    """
+def _tell_apart(lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh):
     count, both = 0, -1
     for i in range(len(lanes)):
         lane = lanes[i]
@@ -62,15 +100,11 @@ def tell_apart(lanes, terminated, truncated, next_step, unseen, ended_before, en
 
 
 @kernel
-def sort(
+def _sort(
     lanes, reward, terminated, truncated, fresh, ended, next_step, action, returns, lengths, steps,
     out_lanes, out_action, out_reward, out_terminated, out_truncated, out_at,
     start_lanes, start_at, ended_lanes, out_returns, out_lengths,
 ):  # fmt: skip
-    """Fill the arrays of a Sorted, and count steps, returns and lengths [N] on.
-
-    returns  (transitions M, starts S, ends E, position of a reward that is not finite, or -1)
-    """
     made, begun, over, bad = 0, 0, 0, -1
     for i in range(len(lanes)):
         lane = lanes[i]

@@ -4,8 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdqn.kernels import kernel
-
 
 class Step(NamedTuple):
     """One delivery: M transitions, then S episode starts, and the E episodes that ended in it.
@@ -43,12 +41,3 @@ def lane_of(final_obs: Any, position: int) -> Any:
             if not (isinstance(key, str) and key.startswith("_") and key[1:] in final_obs)
         }
     return final_obs[position]
-
-
-@kernel
-def first_nonfinite(flat):
-    """Index of the first NaN or infinity in flat [L] float32, or -1."""
-    for i in range(len(flat)):
-        if not np.isfinite(flat[i]):
-            return i
-    return -1

@@ -18,9 +18,9 @@ from fastdqn.acting.env_state import read_env_state, takes_env_state, write_env_
 from fastdqn.acting.failures import EnvError, LaneFailure, NonFiniteError, explain
 from fastdqn.acting.masks import MaskReader
 from fastdqn.acting.observations import ObsReader, batch_of_one
-from fastdqn.acting.sorting import Sorted, hand_out, sort, tell_apart
+from fastdqn.acting.sorting import Sorted, first_nonfinite, hand_out, sort, tell_apart
 from fastdqn.acting.spaces import read_spaces
-from fastdqn.acting.step import Step, first_nonfinite, lane_of
+from fastdqn.acting.step import Step, lane_of
 from fastdqn.acting.stream_state import checked
 from fastdqn.plain import State
 
@@ -264,12 +264,9 @@ class EnvStream:
         )  # fmt: skip
 
     def _sort(self) -> tuple[int, int, int, int]:
-        told = self._sorted
         return sort(
             self.lanes, self._reward, self._terminated, self._truncated, self._fresh, self._over,
-            self._next_step, self._action, self._returns, self._lengths, self._steps,
-            told.lanes, told.action, told.reward, told.terminated, told.truncated, told.at,
-            told.start_lanes, told.start_at, told.ended_lanes, told.returns, told.lengths,
+            self._next_step, self._action, self._returns, self._lengths, self._steps, self._sorted,
         )  # fmt: skip
 
     def _compile(self) -> None:
