@@ -10,6 +10,8 @@ import numba
 # outer function alone, and would go on serving an inner one that has changed since.
 SHARED = ("rng.py", "products.py", "replay/ring.py", "replay/sum_tree.py")
 
+COMPILES = not numba.config.DISABLE_JIT  # pyright: ignore[reportAttributeAccessIssue]
+
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile at the first call, without the GIL; later processes load it from the cache."""

@@ -150,8 +150,9 @@ def transpose_tile(context, to, to_first, to_row, source, source_first, source_r
                 a, b = lines[i], lines[i + span]
                 low = [j if not j & span else LANES + j - span for j in range(LANES)]
                 high = [j + span if not j & span else LANES + j for j in range(LANES)]
-                lines[i], lines[i + span] = _shuffle(builder, a, b, low), _shuffle(
-                    builder, a, b, high
+                lines[i], lines[i + span] = (
+                    _shuffle(builder, a, b, low),
+                    _shuffle(builder, a, b, high),
                 )
             span *= 2
         for i, line in enumerate(lines):

@@ -103,12 +103,12 @@ def _load(obs, first, size, scale, x):
 @ieee_kernel
 def _forward(layers, weights, x):
     """All layers, ReLU between them; the output stands behind the last input."""
-    for l in range(len(layers)):
-        last = l == len(layers) - 1
-        begin, features = layers[l, _INPUT], layers[l, _IN]
+    for n in range(len(layers)):
+        last = n == len(layers) - 1
+        begin, features = layers[n, _INPUT], layers[n, _IN]
         product_from_bias(
-            x, begin + rows_of(features) * BLOCK, BLOCK, weights, layers[l, _WEIGHTS], features, 1,
-            x, begin, BLOCK, layers[l, _OUT], features, weights, layers[l, _BIAS],
+            x, begin + rows_of(features) * BLOCK, BLOCK, weights, layers[n, _WEIGHTS], features, 1,
+            x, begin, BLOCK, layers[n, _OUT], features, weights, layers[n, _BIAS],
             np.float32(-np.inf) if last else np.float32(0.0),
         )  # fmt: skip
 
@@ -116,11 +116,11 @@ def _forward(layers, weights, x):
 @ieee_kernel
 def _backward(layers, weights, x, turned, sums):
     """From the gradient of the output, in its place, to all others; adds them to the sums."""
-    for l in range(len(layers) - 1, -1, -1):
-        begin, features, outputs = layers[l, _INPUT], layers[l, _IN], layers[l, _OUT]
-        delta, length = begin + rows_of(features) * BLOCK, layers[l, _LENGTH]
+    for n in range(len(layers) - 1, -1, -1):
+        begin, features, outputs = layers[n, _INPUT], layers[n, _IN], layers[n, _OUT]
+        delta, length = begin + rows_of(features) * BLOCK, layers[n, _LENGTH]
         left, right, rows, columns = delta, begin, outputs, features + 1
-        if layers[l, _SWAPPED]:
+        if layers[n, _SWAPPED]:
             left, right, rows, columns = begin, delta, features + 1, outputs
         # An odd number of vectors in a row: rows then fall into different sets of a cache.
         stride = length + LANES
@@ -129,12 +129,12 @@ def _backward(layers, weights, x, turned, sums):
                 transpose_tile(turned, s * stride + i, stride, x, right + i * BLOCK + s, BLOCK)
         for i in range(0, length, COLUMNS):
             product_added(
-                sums, layers[l, _SUMS] + i, length, x, left, BLOCK, 1,
+                sums, layers[n, _SUMS] + i, length, x, left, BLOCK, 1,
                 turned, i, stride, rows, BLOCK, weights, 0, np.float32(0.0),
             )  # fmt: skip
-        if l > 0:
+        if n > 0:
             product_through_relu(
-                x, begin, BLOCK, weights, layers[l, _WEIGHTS], 1, features,
+                x, begin, BLOCK, weights, layers[n, _WEIGHTS], 1, features,
                 x, delta, BLOCK, features, outputs, weights, 0, np.float32(0.0),
             )  # fmt: skip
 
@@ -142,20 +142,20 @@ def _backward(layers, weights, x, turned, sums):
 @ieee_kernel
 def _collect(layers, sums, gradient):
     """The sums of all layers to where they belong in the flat gradient."""
-    for l in range(len(layers)):
-        features, outputs, length = layers[l, _IN], layers[l, _OUT], layers[l, _LENGTH]
-        of_bias = gradient[layers[l, _BIAS] : layers[l, _BIAS] + outputs]
-        swapped = layers[l, _SWAPPED]
+    for n in range(len(layers)):
+        features, outputs, length = layers[n, _IN], layers[n, _OUT], layers[n, _LENGTH]
+        of_bias = gradient[layers[n, _BIAS] : layers[n, _BIAS] + outputs]
+        swapped = layers[n, _SWAPPED]
         for o in range(outputs):
-            at = layers[l, _WEIGHTS] + o * features
+            at = layers[n, _WEIGHTS] + o * features
             row = gradient[at : at + features]
             if swapped:
-                line = sums[layers[l, _SUMS] + o :]
+                line = sums[layers[n, _SUMS] + o :]
                 for i in range(features):
                     row[i] = line[i * length]
                 of_bias[o] = line[features * length]
             else:
-                line = sums[layers[l, _SUMS] + o * length :]
+                line = sums[layers[n, _SUMS] + o * length :]
                 for i in range(features):
                     row[i] = line[i]
                 of_bias[o] = line[features]
