@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import config
 
 # Files whose kernels are compiled into those of others. Numba's cache looks at the file of the
 # outer function alone, and would go on serving an inner one that has changed since.
 SHARED = ("rng.py", "products.py", "replay/ring.py", "replay/sum_tree.py")
 
-COMPILES = not numba.config.DISABLE_JIT  # pyright: ignore[reportAttributeAccessIssue]
+COMPILES = not config.DISABLE_JIT  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -7,11 +7,14 @@ multiply-adds in the order of depth, so its bits depend on nothing else.
 """
 
 import itertools
+from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+_intrinsic: Any = intrinsic  # a kernel calls it without the context
 
 LANES = 16
 # Vectors side by side, and rows, of the largest tile: with 32 registers of 64 bytes 16 sums fit,
@@ -33,7 +36,7 @@ def _product(begin, finish):
     finish  (builder, sum, pointer to c, splat of floor) to the vector that is stored in c
     """
 
-    @intrinsic
+    @_intrinsic
     def product(
         context, c, c_first, c_row, a, a_first, a_row, a_depth, b, b_first, b_depth,
         rows, depth, bias, bias_first, floor,
@@ -124,16 +127,16 @@ def _where_positive(builder, total, tile, floor):
 
 
 # c = max(bias + a @ b, floor), bias one number a row
-product_from_bias = _product(lambda builder, tile, bias: _splat(builder, builder.load(bias)),
+product_from_bias: Any = _product(lambda builder, tile, bias: _splat(builder, builder.load(bias)),
                              _at_least)  # fmt: skip
 # c = a @ b where c > 0 before, else 0: back through a ReLU whose output stands in c
-product_through_relu = _product(lambda builder, tile, bias: _ZERO, _where_positive)
+product_through_relu: Any = _product(lambda builder, tile, bias: _ZERO, _where_positive)
 # c += a @ b
-product_added = _product(lambda builder, tile, bias: _load(builder, tile),
+product_added: Any = _product(lambda builder, tile, bias: _load(builder, tile),
                          lambda builder, total, tile, floor: total)  # fmt: skip
 
 
-@intrinsic
+@_intrinsic
 def transpose_tile(context, to, to_first, to_row, source, source_first, source_row):
     """to[j, i] = source[i, j] for LANES rows and columns."""
 

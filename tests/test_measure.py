@@ -272,9 +272,16 @@ def figures() -> list[Figure]:
         return Rate(median, median, median, 1)
 
     learner = [
-        Figure("learner", "learner_samples_per_second", rate(n), {
-            "batch_size": b, "learner": "torch", "capture": c,
-        })
+        Figure(
+            "learner",
+            "learner_samples_per_second",
+            rate(n),
+            {
+                "batch_size": b,
+                "learner": "torch",
+                "capture": c,
+            },
+        )
         for b, n, c in (
             (64, 64_000, "eager"),
             (512, 512_000, "eager"),

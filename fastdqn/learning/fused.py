@@ -79,7 +79,7 @@ def update(
             active[output + row * BLOCK + size : output + (row + 1) * BLOCK] = 0.0
         _backward(layers, weights, active, turned, sums)
     loss_sum[0] += np.float32(loss / count)
-    _collect(layers, sums, gradient)
+    _collect(layers, sums, turned, gradient)
     _descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm)
 
 
@@ -140,25 +140,32 @@ def _backward(layers, weights, x, turned, sums):
 
 
 @ieee_kernel
-def _collect(layers, sums, gradient):
+def _collect(layers, sums, turned, gradient):
     """The sums of all layers to where they belong in the flat gradient."""
     for n in range(len(layers)):
         features, outputs, length = layers[n, _IN], layers[n, _OUT], layers[n, _LENGTH]
+        begin, stride = layers[n, _SUMS], rows_of(features)
+        of_weights = gradient[layers[n, _WEIGHTS] : layers[n, _WEIGHTS] + outputs * features]
         of_bias = gradient[layers[n, _BIAS] : layers[n, _BIAS] + outputs]
-        swapped = layers[n, _SWAPPED]
-        for o in range(outputs):
-            at = layers[n, _WEIGHTS] + o * features
-            row = gradient[at : at + features]
-            if swapped:
-                line = sums[layers[n, _SUMS] + o :]
-                for i in range(features):
-                    row[i] = line[i * length]
-                of_bias[o] = line[features * length]
-            else:
-                line = sums[layers[n, _SUMS] + o * length :]
-                for i in range(features):
-                    row[i] = line[i]
-                of_bias[o] = line[features]
+        if not layers[n, _SWAPPED]:
+            _unpad(sums[begin:], length, features, of_weights, of_bias)
+            continue
+        for o in range(0, outputs, LANES):
+            for i in range(0, features + 1, LANES):
+                transpose_tile(turned, i, stride, sums, begin + i * length + o, length)
+            bias = of_bias[o : o + LANES]
+            _unpad(turned, stride, features, of_weights[o * features :], bias)
+
+
+@ieee_kernel
+def _unpad(padded, length, features, of_weights, of_bias):
+    """Rows of so many features and the bias behind them, to where each lies without a gap."""
+    for o in range(len(of_bias)):
+        row = padded[o * length : o * length + features]
+        to = of_weights[o * features : (o + 1) * features]
+        for i in range(features):
+            to[i] = row[i]
+        of_bias[o] = padded[o * length + features]
 
 
 @ieee_kernel
@@ -201,11 +208,11 @@ def _select(values, num_actions, mask, first, size, best):
 
 @ieee_kernel
 def _norm(gradient):
-    """Euclidean norm, as LANES sums side by side: the length is a multiple of LANES."""
-    parts = np.zeros(LANES, np.float32)
-    for first in range(0, len(gradient), LANES):
-        row = gradient[first : first + LANES]
-        for i in range(LANES):
+    """Euclidean norm, by sums side by side: one alone would wait for each addition."""
+    parts = np.zeros(4 * LANES, np.float32)
+    for first in range(0, len(gradient), len(parts)):
+        row = gradient[first : first + len(parts)]
+        for i in range(len(row)):
             parts[i] += row[i] * row[i]
     return np.sqrt(parts.sum())
 

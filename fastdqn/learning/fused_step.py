@@ -1,5 +1,7 @@
 """FusedStep: the update of an MLP on the CPU by one kernel of our own, in place of autograd."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ class FusedStep:
     """
 
     def __init__(self, learner: Learner):
-        network = learner.online.module
+        network: Any = learner.online.module
         if type(learner.backup) not in (DoubleBackup, MaxBackup):
             raise ValueError(f"no fused update backs up by {type(learner.backup).__name__}")
         if type(learner.value) is not ScalarValue:
@@ -52,6 +54,7 @@ class FusedStep:
         )  # fmt: skip
         self._loss_sum = learner.loss_sum.numpy().reshape(1)
         self._batch: Batch | None = None
+        self._converted: list[tuple[np.ndarray, np.ndarray]] = []
 
     def __call__(self, batch: Batch) -> Tensor:
         """Take the step; returns priorities [B], which the next step overwrites."""
@@ -82,21 +85,20 @@ class FusedStep:
 
     def _as_float(self, stored: np.ndarray) -> np.ndarray:
         """[B, F] float32: the memory itself, or what it is converted to at each step."""
-        stored = stored.reshape(len(stored), -1)
-        if stored.dtype == np.float32:
-            return stored
+        if stored.dtype == np.float32 and stored.flags.c_contiguous:
+            return stored.reshape(len(stored), -1)
         converted = np.empty(stored.shape, np.float32)
         self._converted.append((converted, stored))
-        return converted
+        return converted.reshape(len(stored), -1)
 
 
-def dense_layers(network: nn.Module) -> list[nn.Linear | Affine]:
+def dense_layers(network: Any) -> list[Any]:
     """The layers of an MLP and its head, in order, ReLU between them. Raises ValueError."""
     if type(network) is not QNetwork or type(network.torso) is not MLP:
         raise ValueError("a fused update is of an MLP of ours, not of another torso")
     if hasattr(network.statistics, "obs_mean"):
         raise ValueError("no fused update normalizes observations")
-    head = network.head
+    head: Any = network.head
     if type(head) not in (PlainHead, DuelingHead) or type(head.shape) is not nn.Identity:
         raise ValueError("a fused update has a plain or dueling head of scalar values")
     last = head.streams if type(head) is DuelingHead else head.values
@@ -107,7 +109,7 @@ def dense_layers(network: nn.Module) -> list[nn.Linear | Affine]:
     return layers
 
 
-def _table(dense: list[nn.Linear | Affine], online: FlatParameters) -> np.ndarray:
+def _table(dense: list[Any], online: FlatParameters) -> np.ndarray:
     """layers [L, 8] as fused.py has it."""
     rows, active, sums = [], 0, 0
     start = online.weights.data_ptr()
@@ -136,5 +138,7 @@ def _scratch(layers: np.ndarray) -> list[np.ndarray]:
         ones = begin + number * fused.BLOCK
         active[ones : ones + fused.BLOCK] = 1.0
     rows = np.where(layers[:, 7], features + 1, outputs)
-    sums = torch.zeros(int((rows * lengths).sum())).numpy()
-    return [active, other, torch.zeros(fused.BLOCK * int(lengths.max() + LANES)).numpy(), sums]
+    # A tile of the last ones reaches beyond them.
+    sums = torch.zeros(int((rows * lengths).sum() + LANES * lengths.max())).numpy()
+    longest = max(lengths.max(), fused.rows_of(features.max()))
+    return [active, other, torch.zeros(fused.BLOCK * int(longest + LANES)).numpy(), sums]

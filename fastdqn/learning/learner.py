@@ -82,7 +82,10 @@ class Learner:
         self.online.check_views()
 
     def update(self, batch: Batch) -> Tensor:
-        """Take one gradient step on a device batch; returns the priorities [B] of its samples."""
+        """Take one gradient step on a device batch; returns the priorities [B] of its samples.
+
+        The next update may overwrite them.
+        """
         self.draws.refresh()
         priority = self._step(batch)
         self.updates += 1
