@@ -6,6 +6,7 @@ columns of a result are COLUMNS numbers that lie together. Each number is one ch
 multiply-adds in the order of depth, so its bits depend on nothing else.
 """
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -36,48 +37,32 @@ def _product(begin, finish):
     finish  (builder, sum, pointer to c, splat of floor) to the vector that is stored in c
     """
 
-    @_intrinsic
-    def product(
-        context, c, c_first, c_row, a, a_first, a_row, a_depth, b, b_first, b_depth,
-        rows, depth, bias, bias_first, floor,
-    ):  # fmt: skip
-        def generate(context, builder, signature, args):
-            c, c_row, a, a_row, a_depth, b, b_depth = (
-                _pointer(context, builder, signature.args[0], *args[0:2]), args[2],
-                _pointer(context, builder, signature.args[3], *args[3:5]), *args[5:7],
-                _pointer(context, builder, signature.args[7], *args[7:9]), args[9],
-            )  # fmt: skip
-            rows, depth, bias = args[10], args[11], args[12]
-            bias = _pointer(context, builder, signature.args[12], bias, args[13])
-            floor = _splat(builder, args[14])
-            row = cgutils.alloca_once_value(builder, _INT(0))
-            for height in _ROWS:
-                head, body, after = (builder.append_basic_block() for _ in range(3))
-                builder.branch(head)
-                builder.position_at_end(head)
-                first = builder.load(row)
-                beyond = builder.add(first, _INT(height))
-                builder.cbranch(builder.icmp_signed("<=", beyond, rows), body, after)
-                builder.position_at_end(body)
-                lines = [builder.add(first, _INT(r)) for r in range(height)]
+    def generate(context, builder, signature, args):
+        c, a, b, bias = (
+            _pointer(context, builder, signature.args[i], *args[i : i + 2]) for i in (0, 3, 7, 12)
+        )
+        c_row, a_row, a_depth, b_depth, rows, depth = (args[i] for i in (2, 5, 6, 9, 10, 11))
+        floor = _splat(builder, args[14])
+        row = cgutils.alloca_once_value(builder, _INT(0))
+        for height in _ROWS:
+            with _while_fits(builder, row, height, rows) as lines:
                 tiles = [
                     builder.gep(c, [builder.add(builder.mul(line, c_row), _INT(LANES * v))])
                     for line, v in itertools.product(lines, range(_VECTORS))
                 ]
                 biases = [builder.gep(bias, [line]) for line in lines for _ in range(_VECTORS)]
-                sums = _sums(
-                    builder,
-                    [begin(builder, *pair) for pair in zip(tiles, biases, strict=True)],
-                    [builder.gep(a, [builder.mul(line, a_row)]) for line in lines],
-                    a_depth, b, b_depth, depth,
-                )  # fmt: skip
+                begun = [begin(builder, *pair) for pair in zip(tiles, biases, strict=True)]
+                rows_of_a = [builder.gep(a, [builder.mul(line, a_row)]) for line in lines]
+                sums = _sums(builder, begun, rows_of_a, a_depth, b, b_depth, depth)
                 for tile, total in zip(tiles, sums, strict=True):
                     _store(builder, finish(builder, total, tile, floor), tile)
-                builder.store(beyond, row)
-                builder.branch(head)
-                builder.position_at_end(after)
-            return context.get_dummy_value()
+        return context.get_dummy_value()
 
+    @_intrinsic
+    def product(
+        context, c, c_first, c_row, a, a_first, a_row, a_depth, b, b_first, b_depth,
+        rows, depth, bias, bias_first, floor,
+    ):  # fmt: skip
         given = (
             c, c_first, c_row, a, a_first, a_row, a_depth, b, b_first, b_depth,
             rows, depth, bias, bias_first, floor,
@@ -85,6 +70,22 @@ def _product(begin, finish):
         return types.void(*given), generate
 
     return product
+
+
+@contextlib.contextmanager
+def _while_fits(builder, row, height, rows):
+    """A loop while so many rows are left: gives their numbers, and moves row on behind them."""
+    head, body, after = (builder.append_basic_block() for _ in range(3))
+    builder.branch(head)
+    builder.position_at_end(head)
+    first = builder.load(row)
+    beyond = builder.add(first, _INT(height))
+    builder.cbranch(builder.icmp_signed("<=", beyond, rows), body, after)
+    builder.position_at_end(body)
+    yield [builder.add(first, _INT(r)) for r in range(height)]
+    builder.store(beyond, row)
+    builder.branch(head)
+    builder.position_at_end(after)
 
 
 def _sums(builder, begun, rows_of_a, a_depth, b, b_depth, depth):
@@ -127,13 +128,15 @@ def _where_positive(builder, total, tile, floor):
 
 
 # c = max(bias + a @ b, floor), bias one number a row
-product_from_bias: Any = _product(lambda builder, tile, bias: _splat(builder, builder.load(bias)),
-                             _at_least)  # fmt: skip
+product_from_bias: Any = _product(
+    lambda builder, tile, bias: _splat(builder, builder.load(bias)), _at_least
+)
 # c = a @ b where c > 0 before, else 0: back through a ReLU whose output stands in c
 product_through_relu: Any = _product(lambda builder, tile, bias: _ZERO, _where_positive)
 # c += a @ b
-product_added: Any = _product(lambda builder, tile, bias: _load(builder, tile),
-                         lambda builder, total, tile, floor: total)  # fmt: skip
+product_added: Any = _product(
+    lambda builder, tile, bias: _load(builder, tile), lambda builder, total, tile, floor: total
+)
 
 
 @_intrinsic
@@ -147,17 +150,13 @@ def transpose_tile(context, to, to_first, to_row, source, source_first, source_r
             _load(builder, builder.gep(source, [builder.mul(args[5], _INT(i))]))
             for i in range(LANES)
         ]
-        span = 1
-        while span < LANES:  # swap the off-diagonal blocks of each square of 2 span
+        for span in (1, 2, 4, 8):  # swap the off-diagonal blocks of each square of 2 span
             for i in (i for i in range(LANES) if not i & span):
                 a, b = lines[i], lines[i + span]
                 low = [j if not j & span else LANES + j - span for j in range(LANES)]
                 high = [j + span if not j & span else LANES + j for j in range(LANES)]
-                lines[i], lines[i + span] = (
-                    _shuffle(builder, a, b, low),
-                    _shuffle(builder, a, b, high),
-                )
-            span *= 2
+                lines[i] = _shuffle(builder, a, b, low)
+                lines[i + span] = _shuffle(builder, a, b, high)
         for i, line in enumerate(lines):
             _store(builder, line, builder.gep(to, [builder.mul(args[2], _INT(i))]))
         return context.get_dummy_value()

@@ -41,14 +41,14 @@ def update(
     scale            factor of observations
     slope, bend      loss = slope / 2 * error^2 within bend of 0, then straight
     """
-    count, loss = len(action), 0.0
+    loss = 0.0
     sums[:] = 0.0
     output = layers[-1, _INPUT] + rows_of(layers[-1, _IN]) * BLOCK
     of_actions = output + dueling * BLOCK
     num_actions = layers[-1, _OUT] - dueling
     best = np.empty(BLOCK, np.int64)
-    for first in range(0, count, BLOCK):
-        size = min(BLOCK, count - first)
+    for first in range(0, len(action), BLOCK):
+        size = min(BLOCK, len(action) - first)
         _load(next_obs, first, size, scale, other)
         if double:
             _forward(layers, weights, other)
@@ -61,26 +61,39 @@ def update(
         _load(obs, first, size, scale, active)
         _forward(layers, weights, active)
         _centre(active[output:], num_actions, dueling)
-        for s in range(size):
-            b = first + s
-            value = active[of_actions + action[b] * BLOCK + s]
-            following = other[of_actions + best[s] * BLOCK + s]
-            error = reward[b] + discount[b] * following - value
-            priority[b], taken[b] = abs(error), value
-            bent = error
-            if error > bend:
-                bent = bend
-            elif error < -bend:
-                bent = -bend
-            loss += slope * bent * (error - np.float32(0.5) * bent) * weight[b]
-            share = -slope * bent * weight[b] / np.float32(count)
-            _spread(active[output:], s, num_actions, dueling, action[b], share)
-        for row in range(layers[-1, _OUT]):
-            active[output + row * BLOCK + size : output + (row + 1) * BLOCK] = 0.0
+        loss += _compare(
+            active[output:], other[of_actions:], best, first, size, num_actions, dueling,
+            action, reward, discount, weight, priority, taken, slope, bend,
+        )  # fmt: skip
         _backward(layers, weights, active, turned, sums)
-    loss_sum[0] += np.float32(loss / count)
+    loss_sum[0] += np.float32(loss / len(action))
     _collect(layers, sums, turned, gradient)
     _descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm)
+
+
+@ieee_kernel
+def _compare(
+    q, following, best, first, size, num_actions, dueling, action, reward, discount, weight,
+    priority, taken, slope, bend,
+):  # fmt: skip
+    """Loss of a block, summed; outputs q become the gradient of the batch's mean loss by them."""
+    loss = 0.0
+    for s in range(size):
+        b = first + s
+        value = q[(dueling + action[b]) * BLOCK + s]
+        error = reward[b] + discount[b] * following[best[s] * BLOCK + s] - value
+        priority[b], taken[b] = abs(error), value
+        bent = error  # where the loss is straight, the error at its bend; NaN stays
+        if error > bend:
+            bent = bend
+        elif error < -bend:
+            bent = -bend
+        loss += slope * bent * (error - np.float32(0.5) * bent) * weight[b]
+        share = -slope * bent * weight[b] / np.float32(len(action))
+        _spread(q, s, num_actions, dueling, action[b], share)
+    for row in range(dueling + num_actions):
+        q[row * BLOCK + size : (row + 1) * BLOCK] = 0.0
+    return loss
 
 
 @ieee_kernel
