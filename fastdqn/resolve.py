@@ -54,7 +54,7 @@ def resolve(
 def choose_learner(config: Config, weights: int, own_torso: bool = False) -> tuple[str, str]:
     """(fused or torch, the reason); config's device must be resolved, its learner need not."""
     if config.learner != "auto":
-        return config.learner, "as asked for"
+        return config.learner, "as the config says"
     reasons = [f"it does not cover {each}" for each in beyond_fused(config)]
     if own_torso:
         reasons.append("the torso is no MLP of ours")

@@ -276,7 +276,7 @@ def _with(network) -> Learner:
     ("changes", "weights", "own_torso", "chosen", "why"),
     [
         ({}, 1000, False, "fused", "one kernel"),
-        ({"learner": "torch"}, 1000, False, "torch", "asked"),
+        ({"learner": "torch"}, 1000, False, "torch", "as the config says"),
         ({"noisy": True, "value": "quantile"}, 1000, False, "torch", "cover value quantile"),
         ({"munchausen": True}, 1000, False, "torch", "munchausen"),
         ({"normalize_observation": True}, 1000, False, "torch", "normalize_observation"),
