@@ -10,6 +10,7 @@ run that was never killed, byte for byte.
 
 import argparse
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,9 +46,12 @@ def main() -> None:
             wait_for_progress(process, run, steps)
             time.sleep(moments.random() * 0.2)  # the moment is the point, not a synchronisation
             process.kill()
-            if process.wait() == 0:
+            code = process.wait()
+            if code == 0:
                 print("the run ended by itself: more --steps-per-kill")
                 break
+            if code != -signal.SIGKILL:
+                fail(f"kill {killed + 1}: the run had failed before it, with code {code}")
             killed += 1
             found = load_checkpoint(run)
             sum(len(rows.columns["action"]) for rows in found.segments())

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastdqn.acting import EnvError, NonFiniteError, ObsReader
-    from fastdqn.api import Trained, evaluate, load_policy, resume, train
+    from fastdqn.api import Trained, evaluate, load_policy, train
     from fastdqn.config import Config, ConfigError
     from fastdqn.presets import PRESETS
+    from fastdqn.resuming import resume
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,7 +22,7 @@ __all__ = [
 
 _HOMES = {
     "PRESETS": "presets", "Config": "config", "ConfigError": "config",
-    "EnvError": "acting", "NonFiniteError": "acting", "ObsReader": "acting",
+    "resume": "resuming", "EnvError": "acting", "NonFiniteError": "acting", "ObsReader": "acting",
 }  # fmt: skip
 
 

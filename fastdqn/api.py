@@ -1,9 +1,7 @@
-"""The Python interface: train, load a policy, evaluate it."""
+"""The Python interface: train, load a policy, evaluate it; resume is in resuming.py."""
 
 import contextlib
-import dataclasses
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,11 +24,8 @@ from fastdqn.config import Config, ConfigError
 from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.evaluate import evaluate as run_episodes
 from fastdqn.engine.local import Hooks, Progress
-from fastdqn.plain import StateError
 from fastdqn.presets import PRESETS
 from fastdqn.record.console import make_display
-from fastdqn.record.layout import CheckpointError
-from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
 from fastdqn.replay import Batch
 from fastdqn.resolve import EVAL_MAX_STEPS
 from fastdqn.seeds import AUDIT, env_seed
@@ -114,82 +109,6 @@ def train(
     session.startup.totals["imports"] = imports_seconds
     with contextlib.closing(session):
         return Trained(session.recorder.folder, run_session(session))
-
-
-def resume(
-    run: str | Path,
-    envs: VectorEnv | Factory | None = None,
-    *,
-    total_timesteps: int | None = None,
-    checkpoint: str | None = None,
-    eval_envs: VectorEnv | None = None,
-    torso: nn.Module | None = None,
-    on_step: Callable[[Progress, Step], Any] | None = None,
-    on_update: Callable[[Progress, Batch, Any], Any] | None = None,
-    on_evaluation: Callable[[int, str, Evaluation], Any] | None = None,
-    quiet: bool = True,
-    imports_seconds: float = 0.0,
-) -> Trained:
-    """Go on with a run that was stopped, killed or has ended, from its last checkpoint.
-
-    run     its folder; all options are the run's own
-    total_timesteps  a new total; None: the one that the run had. Schedules keep their horizon
-    checkpoint  name of another than the latest
-    envs, eval_envs, torso, hooks  as the run was given them, see train()
-    Environments whose state can be read go on exactly where they were (Gymnasium's native
-    CartPole, its classic control and toy text in sync, any with get_state and set_state); others
-    are reset, and their open episodes end as truncated.
-    Raises ConfigError where something does not fit the run; CheckpointError where a file is
-    damaged; and what train() raises.
-    """
-    folder = Path(run)
-    found = load_checkpoint(folder, checkpoint)
-    config, had = _config_of(folder, found)
-    if lines := checks.check_resume(config, envs, total_timesteps, found.steps, had):
-        raise ConfigError(lines)
-
-    def display(resolved: Config):
-        return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
-
-    hooks = Hooks(on_step, on_update, on_evaluation)
-    try:
-        session = build.build(
-            config, display, envs, eval_envs, torso, hooks, resumed=found,
-            total_timesteps=total_timesteps, had_timesteps=had,
-        )  # fmt: skip
-    except StateError as error:
-        raise CheckpointError(f"{found.folder}: {error}") from None
-    session.startup.totals["imports"] = imports_seconds
-    with contextlib.closing(session):
-        return Trained(folder, run_session(session))
-
-
-def _config_of(folder: Path, checkpoint: Checkpoint) -> tuple[Config, int | None]:
-    """The options that a checkpoint was written with, and its total of steps.
-
-    Raises ConfigError where config.json says something else by now.
-    """
-    given = checkpoint.config.get("config")
-    if not isinstance(given, dict):
-        raise CheckpointError(f"{checkpoint.folder}/manifest.json: config holds no options")
-    config = Config.from_json(json.dumps(given)).replace(run_dir=str(folder))
-    had = checkpoint.config.get("total_timesteps")
-    if had is not None and type(had) is not int:
-        raise CheckpointError(f"{checkpoint.folder}/manifest.json: total_timesteps is {had!r}")
-    try:
-        written = Config.from_json((folder / "config.json").read_text())
-    except OSError as error:
-        raise ConfigError([f"{folder / 'config.json'}: {error.strerror}"]) from None
-    ours, theirs = dataclasses.asdict(written), dataclasses.asdict(config)
-    lines = [
-        f"{name} is {ours[name]} in config.json, the checkpoint's is {theirs[name]}: a run goes on "
-        "with the options it had"
-        for name in ours
-        if name != "run_dir" and ours[name] != theirs[name]
-    ]
-    if lines:
-        raise ConfigError(lines)
-    return config, had
 
 
 def _not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> list[str]:

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from torch import nn
@@ -24,6 +23,7 @@ from fastdqn.engine.local import Cadence, Hooks, Run
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.staging import Staging
+from fastdqn.plain import StateError
 from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.console import Display
 from fastdqn.record.files import WriteError, write_whole
@@ -62,8 +62,8 @@ def build(
                      eval_envs ready envs are never evaluated
     hooks   calls of the user's own
     clock   of the loop's phases; one that waits for the device first bills its work exactly
-    resumed  go on from a checkpoint of a run with this config; total_timesteps is its new total,
-             None: what it had; schedules keep their first horizon
+    resumed  go on from a checkpoint of a run with this config, whose lock is held;
+             total_timesteps is its new total, None: what it had; schedules keep their horizon
     Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit;
     EnvError where a first reset fails; StateError where the checkpoint does not fit.
     """
@@ -107,8 +107,10 @@ def build(
         )  # fmt: skip
         notes = [f"learner {chosen[0]}: {chosen[1]}", *remarks(config)]
         if resumed is not None:
-            notes += _resume(run, config, folder, resumed, total_timesteps)
-        run.checkpoints = _make_checkpoints(config, folder, run, resumed, owned)
+            notes += _resume(run, config, resumed, total_timesteps)
+        run.checkpoints = _make_checkpoints(config, recorder, run, resumed, owned)
+        if resumed is not None:  # last: from here on the checkpoint is the latest
+            notes += _go_back(recorder, resumed)
         startup.lap("build")
         return Session(
             config, run, recorder, judge, evaluations, startup, owned.pop_all(),
@@ -117,15 +119,14 @@ def build(
 
 
 def _resume(
-    run: Run,
-    config: Config,
-    folder: Path,
-    checkpoint: Checkpoint,
-    total_timesteps: int | None,
+    run: Run, config: Config, checkpoint: Checkpoint, total_timesteps: int | None
 ) -> list[str]:
-    """Bring a run to a checkpoint; returns lines that say what was restored and what was not."""
-    lines = restore(run, checkpoint.state, checkpoint.weights, checkpoint.segments())
+    """Bring a run to a checkpoint, its folder left as it is; returns lines that say what was
+    restored and what was not."""
+    lines = restore(run, checkpoint.state, checkpoint.weights, checkpoint.segments)
     progress = run.progress
+    if progress.steps != checkpoint.steps:
+        raise StateError(f"progress: steps is {progress.steps}, the checkpoint is of others")
     if checkpoint.state["replay"] is None:
         # As at the beginning: nothing is learned before there is something to learn from, and
         # steps made while there was not earn no updates.
@@ -133,10 +134,6 @@ def _resume(
         run.cadence = replace(run.cadence, learning_starts=starts)
     if run.start is not None:
         run.start = run.stream.start(env_seed(config.seed, TRAIN, progress.steps))
-    if checkpoint.best is None:
-        (folder / "best.safetensors").unlink(missing_ok=True)
-    else:
-        write_whole(folder / "best.safetensors", checkpoint.best)
     if total_timesteps is not None:
         progress.ended = ""
     return [
@@ -146,26 +143,33 @@ def _resume(
     ]
 
 
+def _go_back(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
+    """Bring a run's folder to a checkpoint; returns lines that say what was not restored."""
+    best = recorder.folder / "best.safetensors"
+    if checkpoint.best is None:
+        best.unlink(missing_ok=True)
+    else:
+        write_whole(best, checkpoint.best)
+    (recorder.folder / "traceback.txt").unlink(missing_ok=True)
+    return recorder.cut_back(checkpoint.steps)
+
+
 def _make_checkpoints(
-    config: Config, folder: Path, run: Run, resumed: Checkpoint | None, owned: ExitStack
+    config: Config, recorder: RunRecorder, run: Run, resumed: Checkpoint | None, owned: ExitStack
 ) -> Checkpointer:
     described = {"config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps}
-    with_replay = config.checkpoint_replay
-    keeps = with_replay and resumed is not None and resumed.state["replay"] is not None
-    sink = CheckpointWriter(folder, described, resumed)
+    folder = recorder.folder
+    sink = CheckpointWriter(folder, described, resumed, recorder.files)
     owned.callback(_let_go, sink)
-    if not keeps:
-        sink.forget_rows()
     judge = run.judge
 
     def best() -> Path | None:
         there = judge is not None and judge.best_mean is not None
         return folder / "best.safetensors" if there else None
 
-    saved = run.replay.ring.added.copy() if keeps else np.zeros_like(run.replay.ring.added)
     return Checkpointer(
-        sink, config.checkpoint_frequency, config.checkpoint_seconds, with_replay, best, saved,
-        time.monotonic,
+        sink, config.checkpoint_frequency, config.checkpoint_seconds, config.checkpoint_replay,
+        best, run.replay.ring.added.copy(), time.monotonic,
     )  # fmt: skip
 
 
@@ -176,11 +180,12 @@ def _let_go(sink: CheckpointWriter) -> None:
 
 
 def _take_folder(config: Config, is_there: bool, owned: ExitStack) -> Path:
-    """The run's folder, new or not, and its lock."""
+    """The run's folder; a new one is made, and locked."""
     assert config.run_dir is not None
     folder = Path(config.run_dir)
-    if not is_there:
-        create_folder(config, _device_name(config.device))
+    if is_there:
+        return folder
+    create_folder(config, _device_name(config.device))
     try:
         owned.enter_context(RunLock(folder))
     except LockedError as error:
@@ -229,8 +234,8 @@ def _make_epsilon(config: Config):
     assert last is not None
     if config.exploration_decay is not None:
         return EpisodicEpsilon(first, last, config.exploration_decay)
-    assert config.total_timesteps is not None
-    return Linear(first, last, round(config.exploration_fraction * config.total_timesteps))
+    # Without a total there is no share of it, and nothing falls: see combinations.py.
+    return Linear(first, last, round(config.exploration_fraction * (config.total_timesteps or 0)))
 
 
 def _make_cadence(config: Config) -> Cadence:

@@ -14,6 +14,7 @@ from fastdqn.acting import (
     EnvRecipe,
     Factory,
     UnknownEnvError,
+    lies_inside,
     look,
     nearest,
     registered,
@@ -82,6 +83,17 @@ def check_resume(
     return lines
 
 
+def stray_modules(config: Config, folder: str) -> list[str]:
+    """A line for each module that options of a run's folder would import out of that folder."""
+    named = {"env_id": config.env_id, **{f"wrapper {w!r}": w for w in config.wrapper}}
+    return [
+        f"{what} names the module {module!r} inside the run's folder, which holds no code: move "
+        "it elsewhere"
+        for what, name in named.items()
+        if (module := name.rpartition(":")[0]) and lies_inside(module, folder)
+    ]
+
+
 def _unknown_name(name: str) -> str | None:
     """The line for a name that may have been meant for a preset's."""
     near = " or ".join(filter(None, (nearest(name, PRESETS), nearest(name, registered()))))
@@ -144,10 +156,10 @@ def _memory_problems(config: Config, facts: EnvFacts) -> list[str]:
             f"optimizer and a batch of {config.batch_size} need {network / 2**30:,.1f} GiB and "
             f"{room / 2**30:.1f} GiB are available"
         ]
-    needed = network + replay_bytes(config, facts)
+    needed = network + replay_bytes(config, facts) + checkpoint_bytes(config, facts)
     if needed <= room:
         return []
-    row = _row_bytes(config, facts)
+    row = _row_bytes(config, facts) + _saved_bytes(config, facts)
     batch = network + 2 * _obs_bytes(facts) * config.batch_size
     fits = ((room - batch) // (row * config.num_envs) - config.n_steps) * config.num_envs
     return [
@@ -162,13 +174,22 @@ def replay_bytes(config: Config, facts: EnvFacts) -> int:
     return rows * _row_bytes(config, facts) + 2 * _obs_bytes(facts) * config.batch_size
 
 
+def checkpoint_bytes(config: Config, facts: EnvFacts) -> int:
+    """Host memory that a checkpoint takes while it is written: a copy of the rows that have come
+    since the last one, at most all of them."""
+    rows = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps) * config.num_envs
+    return rows * _saved_bytes(config, facts)
+
+
 def network_weights(config: Config, facts: EnvFacts) -> int:
     """Weights of the MLP and its head, counted without making them."""
     outputs = (facts.num_actions + config.dueling) * (outputs_per_action(config) or 1)
     sizes = (math.prod(facts.obs_shape), *config.hidden_sizes, outputs)
     layers = [(fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes)]
     deviations = sum(layers[1:] or layers) if config.noisy else 0
-    return sum(layers) + deviations + embedding_weights(config, sizes[-2])
+    # Noisy layers behind the first belong to the head, which the embedding stands before.
+    embedded = sizes[min(1, len(sizes) - 2)] if config.noisy else sizes[-2]
+    return sum(layers) + deviations + embedding_weights(config, embedded)
 
 
 def network_bytes(config: Config, facts: EnvFacts) -> int:
@@ -177,12 +198,19 @@ def network_bytes(config: Config, facts: EnvFacts) -> int:
     a batch leaves for the backward pass: each layer's output and its gradient."""
     combine = 2 * facts.num_actions * (facts.num_actions + 1) if config.dueling else 0
     units = sum(config.hidden_sizes) + math.prod(facts.obs_shape) + 4 * facts.num_actions
-    units += numbers_a_sample(config, facts.num_actions, (0, *config.hidden_sizes)[-1])
+    inner = (math.prod(facts.obs_shape), *config.hidden_sizes)
+    # Fractions multiply all that stands behind the torso: noisy layers do.
+    units += numbers_a_sample(config, facts.num_actions, sum(inner) if config.noisy else inner[-1])
     return 4 * (9 * network_weights(config, facts) + combine + 3 * config.batch_size * units)
 
 
 def _obs_bytes(facts: EnvFacts) -> int:
     return facts.obs_dtype.itemsize * math.prod(facts.obs_shape)
+
+
+def _saved_bytes(config: Config, facts: EnvFacts) -> int:
+    """Of a row in a checkpoint: the row, and for a moment its place."""
+    return _row_bytes(config, facts) + 8 if config.checkpoint_replay else 0
 
 
 def _row_bytes(config: Config, facts: EnvFacts) -> int:

@@ -44,7 +44,8 @@ class TrainOptions:
 @dataclass(frozen=True)
 class ResumeOptions:
     total_timesteps: int | None = None
-    """New total of steps; None: the one that the run had. Schedules keep their horizon."""
+    """New total of steps; None: the one that the run had. Schedules keep their horizon. The next
+    checkpoint remembers it: give it again to a run that was killed before that."""
     checkpoint: str | None = None
     """Name of a checkpoint; None: the latest."""
     quiet: bool = False
@@ -100,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a path need not be printable to be used
-    if threading.current_thread() is threading.main_thread():
+    ignored = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # it stays so
+    if threading.current_thread() is threading.main_thread() and not ignored:
         signal.signal(signal.SIGTERM, _interrupt)
     if "" not in sys.path:
         sys.path.append("")  # my_package:MyEnv-v0 may lie here; what is installed goes first
@@ -155,20 +157,21 @@ def _train(args: list[str]) -> int:
         return _failed(error)
     if not chosen.quiet:
         print(commands.describe(trained))
-    return 130 if trained.summary["exit_reason"] == "interrupted" else 0
+    return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
 
 
 def _resume(args: list[str]) -> int:
     run, rest = _subject(args, "the folder of a run", "resume")
     chosen, mistakes = options.parse(rest, ResumeOptions(), "fastdqn resume RUN")
-    from fastdqn import api, commands
+    from fastdqn import commands
     from fastdqn.record.layout import CheckpointError
+    from fastdqn.resuming import resume
     from fastdqn.session import RUN_FAILURES
 
     if mistakes:
         raise ConfigError([*mistakes, "a run goes on with the options it had, but for these"])
     try:
-        trained = api.resume(
+        trained = resume(
             str(run), total_timesteps=chosen.total_timesteps, checkpoint=chosen.checkpoint,
             quiet=chosen.quiet, imports_seconds=process_age(),
         )  # fmt: skip
@@ -178,7 +181,7 @@ def _resume(args: list[str]) -> int:
         return _failed(error)
     if not chosen.quiet:
         print(commands.describe(trained))
-    return 130 if trained.summary["exit_reason"] == "interrupted" else 0
+    return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
 
 
 def _failed(error: Exception) -> int:

@@ -18,7 +18,8 @@ def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
         steps is None
         and episodes is not None
         and c.exploration_decay is None
-        and c.exploration == "schedule",
+        and c.exploration == "schedule"
+        and epsilons(c)[0] != epsilons(c)[1],
         "exploration_fraction is a share of total_timesteps, which is None: set it, or "
         "exploration_decay",
     )
@@ -91,10 +92,10 @@ def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
 def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     """The pairs of switches that cannot be combined, with the reason; all others can."""
     yield (
-        "v_min v_max",
-        c.value == "categorical" and c.v_min >= c.v_max,
-        f"v_min is {c.v_min}, v_max {c.v_max}: the atoms of categorical values lie between them, "
-        "so v_min must be below",
+        "v_min v_max num_atoms",
+        c.value == "categorical" and not _has_distinct_atoms(c),
+        f"v_min is {c.v_min}, v_max {c.v_max}: the {c.num_atoms} atoms of categorical values lie "
+        "between them, so v_min must be below, by what float32 can tell apart",
     )
     yield (
         "value munchausen",
@@ -133,13 +134,23 @@ def beyond_fused(c: Any) -> list[str]:
     ]
 
 
+def _has_distinct_atoms(c: Any) -> bool:
+    """Whether the atoms are different numbers of float32, and their distance has an inverse."""
+    try:
+        apart = (c.v_max - c.v_min) / (c.num_atoms - 1)
+        return apart > 2.0**-22 * max(abs(c.v_min), abs(c.v_max), 1e-25)
+    except (OverflowError, ZeroDivisionError):  # beyond their own limits, which is told elsewhere
+        return False
+
+
 def remarks(c: Any) -> list[str]:
     """What is worth saying about a combination that is fine: a line each."""
     lines = []
     if c.munchausen and c.double:
         lines.append("munchausen bootstraps from its own soft policy: it replaces double")
-    if c.noisy and epsilons(c)[0] > 0:
-        lines.append(f"noise explores, and epsilon {epsilons(c)[0]:g} on top of it")
+    epsilon = c.ladder_epsilon if c.exploration == "ladder" else epsilons(c)[0]
+    if c.noisy and epsilon > 0:
+        lines.append(f"noise explores, and epsilon {epsilon:g} on top of it")
     return lines
 
 

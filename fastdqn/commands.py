@@ -15,7 +15,7 @@ from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
-from fastdqn.record.files import WriteError, to_json, write_whole
+from fastdqn.record.files import WriteError, read_text, to_json, write_whole
 from fastdqn.resolve import preview
 from fastdqn.session import replay_ratio
 
@@ -29,12 +29,14 @@ def plan(config: Config) -> str:
     resolved, facts = preview(config)
     values = json.loads(resolved.to_json())
     width = max(map(len, values))
+    copy = checks.checkpoint_bytes(resolved, facts)
     return "\n".join(
         [
             *(f"{name:{width}}  {values[name]}" for name in values),
             "",
             f"observations {facts.obs_shape} {facts.obs_dtype}, {facts.num_actions} actions",
-            f"the replay takes {checks.replay_bytes(resolved, facts) / 2**20:,.1f} MiB",
+            f"the replay takes {checks.replay_bytes(resolved, facts) / 2**20:,.1f} MiB"
+            + (f", writing it to a checkpoint {copy / 2**20:,.1f} MiB more" if copy else ""),
             replay_ratio(resolved),
             *remarks(resolved),
         ]
@@ -246,9 +248,12 @@ def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
     if env_id is not None:
         return EnvRecipe(env_id)
     path = weights.parent / "config.json"
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path} does not exist: name the environment with --env-id")
-    return checks.recipe(Config.from_json(path.read_text()))
+    config = Config.from_json(read_text(path))
+    if lines := checks.stray_modules(config, str(path.parent)):
+        raise ConfigError(lines)
+    return checks.recipe(config)
 
 
 def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:

@@ -38,7 +38,7 @@ from fastdqn.learning.noisy import NoisyLayers, noise_size
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.target import HardCopy, PolyakAverage
 from fastdqn.learning.value import Value
-from fastdqn.record.weights import assign_weights, load_weights
+from fastdqn.record.weights import WeightsError, assign_weights, load_weights
 from fastdqn.replay import (
     PrioritizedSampler,
     Replay,
@@ -83,7 +83,7 @@ def make_learner(config: Config, online: FlatParameters) -> Learner:
         Draws(
             config.batch_size,
             noise_size(online.module),
-            values.num_fractions(config, backup),
+            values.fractions_of_passes(config, backup),
             online.weights.device,
             derive(config.seed, DRAWS),
         ),
@@ -227,8 +227,12 @@ def load_policy(path: Path, torso: nn.Module | None = None) -> tuple[Policy, dic
     arrays, description = load_weights(path)
     if torso is None and description["torso"] == "mlp":
         # A few bytes may describe a network of any size: what the file holds must match first.
-        with torch.device("meta"):
-            assign_weights(path, make_network(description), arrays)
+        try:
+            with torch.device("meta"):
+                imagined = make_network(description)
+        except (RuntimeError, TypeError):  # sizes beyond what torch can count
+            raise WeightsError(f"{path} describes a network beyond any memory") from None
+        assign_weights(path, imagined, arrays)
     network = make_network(description, torso).eval().requires_grad_(False)
     assign_weights(path, network, arrays)
     value = values.make_value(types.SimpleNamespace(**description), torch.device("cpu"))

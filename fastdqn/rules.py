@@ -73,7 +73,8 @@ _LIMITS = {
     "n_steps": Limit(1, 1 << 16),
     "max_grad_norm": _POSITIVE,
     "munchausen_alpha": _SHARE,
-    "munchausen_temperature": _POSITIVE,
+    # Values are divided by it, in float32.
+    "munchausen_temperature": Limit(1e-6, 1e6),
     "munchausen_floor": Limit(-1e9, 0),
     "num_atoms": Limit(2, 1 << 16),
     "v_min": Limit(-1e30, 1e30),

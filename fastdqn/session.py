@@ -19,6 +19,7 @@ from fastdqn.engine.local import Run
 from fastdqn.learning.policy import Policy
 from fastdqn.record.files import WriteError
 from fastdqn.record.recorder import RunRecorder, steps_per_second
+from fastdqn.record.shelf import MOST_REPLAYS
 from fastdqn.record.weights import assign_weights, load_weights
 from fastdqn.seeds import FINAL, env_seed
 from fastdqn.signals import stop_on_signals
@@ -116,6 +117,10 @@ def _run_to_its_end(session: Session) -> dict[str, Any]:
     try:
         final = _final_evaluation(session)
     except Stopped:
+        summary = _summary(
+            session, f"{reason}; the final evaluation was interrupted", loop_seconds, None
+        )
+        recorder.summary(summary)
         return summary
     except Exception as error:
         _record_reason(session, error, loop_seconds, f"{reason}; the final evaluation failed")
@@ -150,9 +155,11 @@ def _introduce(session: Session) -> None:
             f"every {config.checkpoint_seconds:g} s" if config.checkpoint_seconds else "",
             "at the end",
         ]
+        # Of what is not rows there are two checkpoints, and a third while it is written.
+        most = MOST_REPLAYS * held + 3 * run.learner.nbytes
         recorder.say(
-            f"checkpoints {', '.join(filter(None, times))}; together they hold up to "
-            f"{2 * (held + run.learner.nbytes) / 2**20:,.1f} MiB"
+            f"checkpoints {', '.join(filter(None, times))}; on disk they take up to "
+            f"{most / 2**20:,.1f} MiB"
         )
     for note in session.notes:
         recorder.say(note)

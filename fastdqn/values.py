@@ -64,7 +64,7 @@ def wrap_head(options: Any, num_features: int, head: nn.Module) -> nn.Module:
     return ImplicitHead(num_features, head, options.num_policy_fractions)
 
 
-def num_fractions(options: Any, backup: Backup) -> tuple[int, int, int, int]:
+def fractions_of_passes(options: Any, backup: Backup) -> tuple[int, int, int, int]:
     """Fractions a sample for each pass of an update, in the order of Passes."""
     if options.value != "implicit-quantile":
         return 0, 0, 0, 0

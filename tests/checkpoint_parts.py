@@ -9,8 +9,8 @@ import numpy as np
 
 from fastdqn.plain import Rows
 from fastdqn.record.checkpoint import CheckpointWriter
+from fastdqn.record.layout import digest
 from fastdqn.record.load_checkpoint import Checkpoint
-from fastdqn.record.manifest import digest
 
 CONFIG = {"env_id": "CartPole-v1", "num_envs": 2, "gamma": 0.99}
 LANES, ROWS_A_STEP, ROWS_A_LANE = 2, 3, 8  # a lane gets 3 rows a step, and keeps 8

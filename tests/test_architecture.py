@@ -42,7 +42,8 @@ ROOMS: dict[str, set[str]] = {
     "seeds": {"rng"},
     "build": {
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record", "checks",
-        "combinations", "config", "parts", "resolve", "schedules", "seeds", "session", "timing",
+        "combinations", "config", "parts", "plain", "resolve", "schedules", "seeds", "session",
+        "timing",
     },
     "parts": {
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
@@ -56,6 +57,10 @@ ROOMS: dict[str, set[str]] = {
         "torch", "numpy", "gymnasium", "acting", "engine", "record", "replay", "build", "checks",
         "config", "parts", "plain", "presets", "resolve", "seeds", "session", "timing",
     },
+    "resuming": {
+        "torch", "gymnasium", "acting", "api", "build", "checks", "config", "engine", "plain",
+        "record", "replay", "session",
+    },
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "build", "checks",
         "config", "engine", "learning", "parts", "record", "replay", "resolve", "session", "timing",
@@ -66,9 +71,9 @@ ROOMS: dict[str, set[str]] = {
     },
     "cli": {
         "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "record",
-        "session", "fastdqn",
+        "resuming", "session", "fastdqn",
     },
-    "__init__": {"acting", "config", "presets", "api"},
+    "__init__": {"acting", "config", "presets", "api", "resuming"},
     "__main__": {"cli"},
 }  # fmt: skip
 
@@ -212,6 +217,100 @@ def _reads_back(source: str) -> list[str]:
                     "item", "tolist", "cpu", "numpy",
                 ):  # fmt: skip
                     found.append(f"{function.name}() calls .{attribute.attr}()")
+    return found
+
+
+TECHNIQUES = {
+    "double", "dueling", "noisy", "noisy_sigma", "prioritized", "priority_exponent",
+    "importance_exponent", "munchausen", "munchausen_alpha", "munchausen_temperature",
+    "munchausen_floor", "value", "num_atoms", "v_min", "v_max", "num_quantiles", "num_fractions",
+    "num_target_fractions", "num_policy_fractions", "loss",
+}  # fmt: skip
+# What turns options into objects, or counts, checks and prints them; below it they are objects.
+READERS = ("build", "parts", "values", "checks", "combinations", "resolve", "session", "commands")
+# Names that options go by.
+OPTIONS = {"config", "resolved", "options", "o", "c"}
+
+
+def test_learner_and_loop_have_no_branch_on_the_algorithm():
+    """A new technique is a new object behind a seam; neither file learns its name."""
+    for name in ("learning/learner.py", "engine/local.py"):
+        assert _branches((PACKAGE / name).read_text()) == [], name
+
+
+def test_a_branch_on_the_algorithm_is_seen():
+    assert _branches("def f(self):\n    if self.munchausen: pass") == ["munchausen"]
+    assert _branches("x = 1 if value.name == 'quantile' else 2") == ["quantile"]
+    assert _branches("y = x and config.double") == ["double"]
+    assert _branches("match kind:\n    case 'noisy': pass") == ["noisy"]
+    assert _branches("if isinstance(value, ScalarValue): pass") == ["ScalarValue"]
+    assert _branches("isinstance(x, Sequence)") == ["Sequence"]
+    assert _branches("isinstance(x, bool | np.ndarray)") == []
+    assert _branches("if norm is not None: pass") == []
+
+
+def _branches(source: str) -> list[str]:
+    """Names of techniques, and of type checks, in the conditions of a source."""
+    tree = ast.parse(source)
+    found = set(_asked_types(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If | ast.IfExp | ast.While | ast.Assert):
+            asked = [node.test]
+        elif isinstance(node, ast.comprehension):
+            asked = node.ifs
+        elif isinstance(node, ast.BoolOp | ast.Compare | ast.match_case):
+            asked = [node]
+        else:
+            asked = []
+        found |= {word for each in asked for word in _words(each) if _is_technique(word)}
+    return sorted(found)
+
+
+def _asked_types(tree: ast.AST) -> Iterator[str]:
+    """What isinstance() asks for, but for the kinds of plain data."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+            yield from set(_words(node.args[1])) - {"bool", "np", "bool_", "ndarray"}
+
+
+def _words(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute):
+            yield node.id if isinstance(node, ast.Name) else node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def _is_technique(word: str) -> bool:
+    kinds = {"categorical", "quantile", "implicit-quantile", "scalar", "type"}
+    named = word.endswith(("Value", "Backup", "Sampler", "Head", "Linear"))
+    return named or word in kinds or word in TECHNIQUES - {"value", "loss"}
+
+
+def test_options_of_the_techniques_are_read_where_options_become_objects():
+    lines = [
+        line
+        for file in FILES
+        if not relative(file).startswith(("measure/", *(f"{name}.py" for name in READERS)))
+        for line in _reads(relative(file), file.read_text())
+    ]
+    assert lines == []
+
+
+def test_a_read_of_an_option_is_seen():
+    assert _reads("a.py", "x = config.noisy") == ["a.py reads config.noisy"]
+    assert _reads("a.py", "x = self._config.v_min") == ["a.py reads config.v_min"]
+    assert _reads("a.py", "x = policy.value.loss(config.batch_size)") == []
+
+
+def _reads(name: str, source: str) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr in TECHNIQUES:
+            of = node.value
+            owner = of.id if isinstance(of, ast.Name) else getattr(of, "attr", "")
+            if owner.lstrip("_") in OPTIONS:
+                found.append(f"{name} reads {owner.lstrip('_')}.{node.attr}")
     return found
 
 

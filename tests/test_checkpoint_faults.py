@@ -32,11 +32,6 @@ from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
 OPERATIONS = ("open", "write", "fsync", "rename", "replace", "mkdir", "link", "unlink", "rmdir")
 
 
-@pytest.fixture
-def no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
-
-
 class Crash(OSError):
     pass
 

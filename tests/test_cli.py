@@ -223,17 +223,21 @@ def test_a_replay_larger_than_memory_is_refused_before_it_is_allocated(tmp_path,
     assert "0.5 GiB are available; the largest that fits is about " in line
 
 
-def test_the_size_that_is_said_to_fit_does_fit_and_wastes_little(tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [(), ("--no-checkpoint-replay",)])
+def test_the_size_that_is_said_to_fit_does_fit_and_wastes_little(tmp_path, monkeypatch, more):
     root = container(tmp_path / "root", 1 << 30)
     monkeypatch.setattr(checks, "available_bytes", lambda: available_bytes(root))
-    too_much = "train cartpole --num-envs 64 --n-steps 3 --dry-run --buffer-size"
+    too_much = " ".join(
+        ("train cartpole --num-envs 64 --n-steps 3 --dry-run", *more, "--buffer-size")
+    )
     (line,) = refused(f"{too_much} 1000000000")
     (fits,) = re.findall(r"about ([\d,_]+)", line)
     fits = int(re.sub(r"\D", "", fits))
     code, out, _ = ask(*too_much.split(), str(fits))
     assert code == 0
-    (needed,) = re.findall(r"replay takes ([\d.,]+) MiB", out)
-    assert float(needed.replace(",", "")) > 0.99 * 512
+    needed = re.findall(r"(?:replay takes|checkpoint) ([\d.,]+) MiB", out)
+    assert len(needed) == 2 - len(more)
+    assert sum(float(each.replace(",", "")) for each in needed) > 0.99 * 512
 
 
 @pytest.mark.parametrize(

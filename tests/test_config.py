@@ -75,6 +75,7 @@ def test_none_is_refused_where_it_means_nothing(name):
         ("learning_rate", (1e-9, 10), (0, -1e-9)),
         ("tau", (1e-9, 1), (0, 1.0001)),
         ("gamma", (0, 1), (-0.1, 1.0001)),
+        ("munchausen_temperature", (1e-6, 0.03, 1e6), (0, 1e-7, 1e30)),
         ("exploration_initial_eps", (0.05, 1), (-0.1, 1.0001)),
         ("exploration_final_eps", (0, 1), (-0.1, 1.0001)),
         ("exploration_fraction", (0, 1), (-0.1, 1.0001)),

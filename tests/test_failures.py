@@ -102,7 +102,8 @@ def test_a_polite_request_to_end_saves_what_was_learned(tmp_path, capsys):
 
     assert threading.current_thread() is threading.main_thread()
     gymnasium.register("Ending-v0", lambda **_: Failing(terminate))
-    words = ["--total-timesteps", "5000", "--num-envs", "1", "--quiet", "--run-dir"]
+    # More than it ever makes: the signal is heard by a thread, sooner or later.
+    words = ["--total-timesteps", "1000000000", "--num-envs", "1", "--quiet", "--run-dir"]
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert cli.main(["train", "Ending-v0", *words, str(tmp_path / "run")]) == 130
@@ -123,10 +124,10 @@ def test_a_full_disk_is_one_line_with_path_and_room(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_could_not_be_begun_can_be_had_again(tmp_path, monkeypatch):
-    replace = files._replace
+    replace = files.replace_file
     monkeypatch.setattr(
         files,
-        "_replace",
+        "replace_file",
         lambda path, data: (
             raise_(OSError(28, "No space left on device"))
             if path.name == "system.json"

@@ -10,6 +10,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import fastdqn
 from fastdqn import Config, build
 from fastdqn.engine import local
+from fastdqn.learning.draws import Draw
+from fastdqn.record.console import Silent
 
 
 class Probe(gymnasium.Env):
@@ -85,8 +87,18 @@ class Truncated(Probe):
     truncates = True
 
 
+OBSERVATIONS = torch.tensor([[-1.0], [0.0], [1.0]])
+
+
 def train_probe(probe, tmp_path, mode=AutoresetMode.NEXT_STEP, **overrides):
     """Q [S, 2] at observations -1, 0, 1 after a short run."""
+    learner = trained(probe, tmp_path, mode, **overrides)
+    with torch.no_grad():
+        return learner.value.expected(learner.online.module(OBSERVATIONS)).numpy()
+
+
+def trained(probe, tmp_path, mode=AutoresetMode.NEXT_STEP, **overrides):
+    """The learner after a short run."""
     envs = SyncVectorEnv([probe] * 4, autoreset_mode=mode)
     config = Config(
         num_envs=4, total_timesteps=2_500, learning_starts=100, train_frequency=2,  # pyright: ignore
@@ -94,15 +106,11 @@ def train_probe(probe, tmp_path, mode=AutoresetMode.NEXT_STEP, **overrides):
         batch_size=64, buffer_size=2_000, exploration_final_eps=1.0, eval_frequency=0,
         run_dir=str(tmp_path / "run"), tensorboard=False,
     ).replace(**overrides)  # fmt: skip
-    from fastdqn.record.console import Silent
-
     session = build.build(config, lambda _: Silent(), envs)
     local.train(session.run)
     session.close()
     envs.close()
-    observations = torch.tensor([[-1.0], [0.0], [1.0]])
-    with torch.no_grad():
-        return session.run.learner.online.module(observations).numpy()
+    return session.run.learner
 
 
 VARIANTS = [
@@ -110,6 +118,13 @@ VARIANTS = [
     pytest.param({"double": False, "dueling": False}, id="plain"),
     pytest.param({"n_steps": 3, "tau": 0.05, "target_network_frequency": 2}, id="3-step-polyak"),
     pytest.param({"loss": "huber", "max_grad_norm": 1.0}, id="huber-clipped"),
+    *(
+        pytest.param(
+            {"value": value, "v_min": -2.0, "v_max": 2.0, "prioritized": True, "n_steps": 3},
+            id=f"{value}-prioritized-3-step",
+        )
+        for value in ("scalar", "categorical", "quantile", "implicit-quantile")
+    ),
 ]
 
 
@@ -153,6 +168,105 @@ def test_value_depends_on_observation_and_action(tmp_path, overrides):
 def test_a_time_limit_is_not_worth_zero(tmp_path, mode, n_steps):
     q = train_probe(Truncated, tmp_path, mode, n_steps=n_steps)
     assert q[1] == pytest.approx([2.0, 2.0], abs=0.01)
+
+
+VALUES = ["scalar", "categorical", "quantile", "implicit-quantile"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", VALUES)
+def test_no_value_takes_a_time_limit_for_an_end(tmp_path, value):
+    q = train_probe(Truncated, tmp_path, value=value, v_min=-1.0, v_max=4.0, prioritized=True)
+    assert q[1] == pytest.approx([2.0, 2.0], abs=0.02)
+
+
+class Coin(Probe):
+    """Rewards of 5 three times in four, else -5; the observation is the step."""
+
+    def observe(self):
+        return np.array([float(self.t)], np.float32)
+
+    def reward(self, action):
+        return 5.0 if self.np_random.random() < 0.75 else -5.0
+
+
+class TwoCoins(Coin):
+    length = 2
+
+
+PRIORITIZED = {"prioritized": True, "n_steps": 3}
+
+
+@pytest.mark.slow
+def test_atoms_learn_both_sides_of_a_coin_and_their_chances(tmp_path):
+    learner = trained(
+        Coin, tmp_path, value="categorical", v_min=-10.0, v_max=10.0, num_atoms=21, **PRIORITIZED
+    )
+    probs = learner.online.module(OBSERVATIONS)[1].softmax(0).detach()  # [21, 2]
+    np.testing.assert_allclose(probs[[5, 15]], [[0.25, 0.25], [0.75, 0.75]], atol=0.1)
+    assert probs[[5, 15]].sum(0).min() > 0.98
+
+
+@pytest.mark.slow
+def test_atoms_learn_the_sum_of_two_coins_through_the_next_state(tmp_path):
+    """One step at a time, discounted by a half: -7.5, -2.5, 2.5, 7.5 at 1, 3, 3, 9 sixteenths."""
+    learner = trained(TwoCoins, tmp_path, value="categorical", num_atoms=9, prioritized=True)
+    probs = learner.online.module(OBSERVATIONS)[1].softmax(0).detach()  # [9, 2]
+    expected = np.array([1, 3, 3, 9])[:, None] / 16 * np.ones(2)
+    np.testing.assert_allclose(probs[[1, 3, 5, 7]], expected, atol=0.06)
+
+
+def coin_quantile(fraction: float) -> float:
+    """Where the quantile Huber loss is least: near a side, at the distance d <= 1 from it at
+    which 3/4 fraction and 1/4 (1 - fraction) are in balance, one of them times d."""
+    odds = 3 * fraction / (1 - fraction)
+    return 5 - 1 / odds if odds > 1 else -5 + odds
+
+
+@pytest.mark.slow
+def test_quantiles_learn_both_sides_of_a_coin(tmp_path):
+    learner = trained(Coin, tmp_path, value="quantile", num_quantiles=8, **PRIORITIZED)
+    quantiles = learner.online.module(OBSERVATIONS)[1].detach()  # [8, 2]
+    expected = [coin_quantile((i + 0.5) / 8) for i in range(8)]
+    np.testing.assert_allclose(quantiles[:, 0], expected, atol=0.4)
+    np.testing.assert_allclose(quantiles[:, 1], expected, atol=0.4)
+
+
+@pytest.mark.slow
+def test_implicit_quantiles_learn_both_sides_of_a_coin_at_any_fraction(tmp_path):
+    learner = trained(Coin, tmp_path, value="implicit-quantile", **PRIORITIZED)
+    fractions = torch.tensor([[0.05, 0.1, 0.4, 0.6, 0.8, 0.95]])
+    quantiles = learner.online.module(OBSERVATIONS[1:2], Draw(None, fractions))[0].detach()
+    expected = [coin_quantile(fraction) for fraction in fractions[0].tolist()]
+    np.testing.assert_allclose(quantiles[:, 0], expected, atol=0.5)
+
+
+MUNCHAUSEN = {"munchausen": True, "munchausen_temperature": 0.5, "munchausen_floor": -9.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["scalar", "quantile", "implicit-quantile"])
+@pytest.mark.parametrize(("floor", "worse"), [(-9.0, -3.0), (-1.0, -1.5)])
+def test_munchausen_widens_the_gap_between_actions_until_the_floor(tmp_path, value, floor, worse):
+    """q = r + 0.5 t log pi: a gap of 2 between rewards is one of 2 / (1 - 0.5) between values;
+    cut off at -1, the worse action has -1 + 0.5 * -1. The better one loses nearly nothing."""
+    q = train_probe(
+        ActionReward,
+        tmp_path,
+        value=value,
+        munchausen_alpha=0.5,
+        **MUNCHAUSEN | {"munchausen_floor": floor},
+    )
+    np.testing.assert_allclose(q[1], [worse, 1.0], atol=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["scalar", "quantile", "implicit-quantile"])
+def test_munchausen_finds_its_soft_fixed_point(tmp_path, value):
+    """Actions that are worth the same: q = 1 + a t log(1/2) + g (q + t log 2), so that
+    q = (1 + t log 2 (g - a)) / (1 - g), here with t = g = 1/2, a = 1/4."""
+    q = train_probe(Truncated, tmp_path, value=value, munchausen_alpha=0.25, **MUNCHAUSEN)
+    np.testing.assert_allclose(q[1], 2 * (1 + 0.125 * np.log(2)), atol=0.03)
 
 
 @pytest.mark.slow

@@ -210,6 +210,7 @@ def test_where_files_cannot_be_guarded_only_a_new_lock_is_taken(tmp_path, monkey
 @pytest.mark.parametrize(("make", "problem"), [
     (lambda path: path.symlink_to(path.with_name("elsewhere")), "is a symbolic link"),
     (os.mkfifo, "is not a regular file"),
+    (os.mkdir, "is not a regular file"),
 ])  # fmt: skip
 def test_what_is_no_file_of_ours_is_not_written_to(tmp_path, make, problem):
     make(tmp_path / "lock")

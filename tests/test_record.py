@@ -123,7 +123,7 @@ def _described(path: Path, description: str, dtype=torch.float32) -> None:
 GOOD = json.dumps({"format": 1, "network": {}})
 MALFORMED = {
     "missing": (lambda path: None, "does not exist"),
-    "a folder": (lambda path: path.mkdir(), "no safetensors file"),
+    "a folder": (lambda path: path.mkdir(), "is not a regular file"),
     "empty": (lambda path: _file(path, b""), "no safetensors file"),
     "zeros": (lambda path: _file(path, bytes(4096)), "no safetensors file"),
     "garbage": (lambda path: _file(path, bytes(range(256)) * 9), "no safetensors file"),
@@ -220,6 +220,9 @@ class Sink:
 
     def write(self, step, row):
         self.rows.append((step, row))
+
+    def go_back(self, step):
+        self.rows = [row for row in self.rows if row[0] <= step]
 
     def close(self):
         self.closed = True

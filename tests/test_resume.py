@@ -1,69 +1,28 @@
-"""A run that was stopped or killed, and resumed, is the run that never was."""
+"""A run that was stopped, and resumed, is the run that never was."""
 
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from resume_parts import (
+    ASKED,
+    asked_by_the_test,  # noqa: F401  # by its name alone
+    assert_same_run,
+    episodes,
+    nothing,
+    rows,
+    stopping_at,
+)
 from test_loop import small
 from test_own import Far
 
 import fastdqn
-from fastdqn import build
-from fastdqn.cli import main
-from fastdqn.config import Config
-from fastdqn.engine import local
-from fastdqn.engine.checkpoints import components
-from fastdqn.plain import StateError
-from fastdqn.record.console import Silent
-from fastdqn.record.layout import CheckpointError
-
-TIMED = ("time/", "charts/SPS")
-
-
-def rows(folder: Path) -> list[dict]:
-    """Metric rows without what the clock says."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [
-        {key: value for key, value in json.loads(line).items() if not key.startswith(TIMED)}
-        for line in lines
-    ]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    for name in ("policy.safetensors", "best.safetensors", "episodes.csv", "eval.jsonl"):
-        assert (one / name).exists() == (other / name).exists()
-        if (one / name).exists():
-            assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    assert rows(one) == rows(other)
-    ours, theirs = (json.loads((each / "summary.json").read_text()) for each in (one, other))
-    for key in ("total_steps", "episodes", "updates", "eval", "exit_reason"):
-        assert ours[key] == theirs[key], key
-
-
-def stopping_at(steps: int) -> Callable:
-    """A hook that sends this process a polite signal once so many steps are made."""
-    sent = []
-
-    def on_step(progress, step):
-        if progress.steps >= steps and not sent:
-            sent.append(1)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return on_step
-
-
-def nothing(progress, step) -> None:
-    """A hook costs a phase of its own: both runs have one."""
-
+from fastdqn import cli, session
+from fastdqn.acting import EnvStream
+from fastdqn.record.load_checkpoint import load_checkpoint
+from fastdqn.seeds import TRAIN, env_seed
 
 VARIANTS = {
     "native": {},
@@ -72,6 +31,9 @@ VARIANTS = {
     "ladder": {"exploration": "ladder", "double": False, "dueling": False},
     "normalized": {"normalize_observation": True, "normalize_reward": True, "n_steps": 2},
     "wrapped": {"env_id": "MountainCar-v0", "wrapper": ("TimeAwareObservation",)},
+    "rainbow": {"prioritized": True, "noisy": True, "n_steps": 3, "value": "categorical"},
+    "implicit": {"value": "implicit-quantile", "munchausen": True, "noisy": True},
+    "quantile": {"value": "quantile", "prioritized": True},
     "episodes": {"total_timesteps": None, "total_episodes": 40, "exploration_decay": 0.9},
 }
 
@@ -84,7 +46,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, variant, stop_at)
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
     part = fastdqn.train(config, run_dir=str(tmp_path / "part"), on_step=stopping_at(stop_at))
     assert part.summary["exit_reason"] == "interrupted"
-    assert stop_at <= part.summary["total_steps"] < 1_000  # the watcher hears it a little later
+    assert stop_at <= part.summary["total_steps"] < stop_at + config.num_envs
     fastdqn.resume(part.folder, on_step=nothing)
     assert_same_run(whole.folder, part.folder)
 
@@ -120,7 +82,7 @@ def test_being_stopped_inside_an_evaluation_repeats_it_and_its_rows(tmp_path):
     def on_evaluation(steps, kind, evaluation):
         seen.append(kind)
         if seen == ["eval"]:
-            os.kill(os.getpid(), signal.SIGTERM)
+            ASKED.set()
 
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"))
     part = fastdqn.train(config, run_dir=str(tmp_path / "part"), on_evaluation=on_evaluation)
@@ -143,10 +105,6 @@ def test_environments_that_cannot_be_restored_are_reset_and_it_is_said(tmp_path,
     assert set(lengths) == {10}  # the open ones are no episodes of their own
 
 
-def episodes(folder: Path) -> list[str]:
-    return (folder / "episodes.csv").read_text().splitlines()[1:]
-
-
 def test_without_the_replay_learning_begins_again_and_catches_up_nothing(tmp_path, capsys):
     config = small(tmp_path, total_timesteps=1_200, checkpoint_replay=False)
     part = fastdqn.train(config, on_step=stopping_at(600))
@@ -154,7 +112,9 @@ def test_without_the_replay_learning_begins_again_and_catches_up_nothing(tmp_pat
     run = fastdqn.resume(
         part.folder, quiet=False, on_update=lambda progress, *_: made.append(progress.steps)
     )
-    assert "the replay was not saved" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the replay was not saved" in said
+    assert "the environments could not be restored" in said  # an episode begins in both
     starts, per = config.learning_starts, config.train_frequency
     assert made[0] >= part.summary["total_steps"] + starts
     first = part.summary["total_steps"] + starts
@@ -183,222 +143,77 @@ def test_a_run_that_is_over_is_left_as_it_is(tmp_path, capsys):
     assert (run.folder / "policy.safetensors").read_bytes() == before
 
 
-# -- the parts
+def test_being_stopped_in_the_last_evaluation_makes_nothing_twice_but_that(tmp_path):
+    config = small(tmp_path, total_timesteps=700, eval_frequency=500)
+    whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
+    part = fastdqn.train(config, run_dir=str(tmp_path / "part"), on_step=stopping_at(700))
+    assert part.summary["exit_reason"] == "interrupted"
+    fastdqn.resume(part.folder, on_step=nothing)
+    assert_same_run(whole.folder, part.folder)
+    fastdqn.resume(part.folder, on_step=nothing)  # its checkpoint is of before: judged once more
+    assert_same_run(whole.folder, part.folder)
 
 
-def built(tmp_path, name: str, **overrides) -> build.Session:
-    config = small(tmp_path, run_dir=str(tmp_path / name), **overrides)
-    return build.build(config, lambda _: Silent())
+def test_a_run_that_was_solved_goes_on_to_a_new_total(tmp_path):
+    config = small(tmp_path, total_timesteps=800, eval_frequency=200, stop_at_return=1.0)
+    run = fastdqn.train(config)
+    assert run.summary["exit_reason"] == "solved"
+    longer = fastdqn.resume(run.folder, total_timesteps=700)
+    assert longer.summary["total_steps"] > run.summary["total_steps"]
 
 
-EVERYTHING = {"normalize_observation": True, "normalize_reward": True, "eval_frequency": 200}
+def test_the_best_weights_are_those_of_the_checkpoint(tmp_path):
+    config = small(tmp_path, total_timesteps=900, eval_frequency=200)
+    part = fastdqn.train(config, on_step=stopping_at(450))
+    best = part.folder / "best.safetensors"
+    found = load_checkpoint(part.folder)
+    assert best.read_bytes() == found.best
+    best.unlink()  # it is a link to that of the checkpoint
+    best.write_bytes(b"of a later evaluation, after which the run was killed")
+    fastdqn.resume(part.folder, on_step=stopping_at(460))
+    assert best.read_bytes() == found.best
 
 
-def names() -> list[str]:
-    """Of every part that remembers; the list itself is engine.checkpoints.components()."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        session = built(Path(folder), "run", **EVERYTHING)
-        found = list(components(session.run))
-        session.close()
-    return found
+def test_seconds_are_added_to_those_from_before(tmp_path):
+    part = fastdqn.train(small(tmp_path, total_timesteps=900), on_step=stopping_at(850))
+    before = load_checkpoint(part.folder).state["phase_seconds"]
+    after = fastdqn.resume(part.folder).summary["phase_seconds"]
+    assert before["env"] > 0
+    assert all(after[name] >= seconds for name, seconds in before.items())
 
 
-@pytest.mark.parametrize("name", names())
-def test_each_part_takes_the_state_that_it_gives(tmp_path, name):
-    one, two = (built(tmp_path, n, seed=s, **EVERYTHING) for n, s in (("a", 1), ("b", 2)))
-    local.train(one.run)
-    state = components(one.run)[name].state()
-    other = components(two.run)[name]
-    assert not same(state, other.state())
-    if name == "recorder":  # its files are those of the folder
-        for file in ("metrics.jsonl", "eval.jsonl", "episodes.csv"):
-            shutil.copy(tmp_path / "a" / file, tmp_path / "b" / file)
-        for file in other._files().values():  # pyright: ignore[reportAttributeAccessIssue]
-            file.seek(0, 2)
-    other.load_state(state)
-    assert same(state, other.state())
-    one.close()
-    two.close()
+def test_a_reset_at_a_resume_repeats_no_episode(tmp_path, monkeypatch):
+    seeds, start = [], EnvStream.start
+    monkeypatch.setattr(
+        EnvStream, "start", lambda self, seed: seeds.append(seed) or start(self, seed)
+    )
+    config = small(tmp_path, total_timesteps=300, eval_episodes=1)
+    part = fastdqn.train(config, Far, on_step=stopping_at(100))
+    fastdqn.resume(part.folder, Far)
+    steps = part.summary["total_steps"]
+    assert env_seed(config.seed, TRAIN) != env_seed(config.seed, TRAIN, steps)
+    assert env_seed(config.seed, TRAIN, steps) in seeds
 
 
-@pytest.mark.parametrize("name", names())
-def test_each_part_names_a_field_that_is_missing_or_of_another_kind(tmp_path, name):
-    session = built(tmp_path, "a", **EVERYTHING)
-    part = components(session.run)[name]
-    for field in part.state().keys() - {"envs"}:  # of another kind: they are reset
-        for wrong in ({}, {field: object()}):
-            state = {k: v for k, v in part.state().items() if k != field} | wrong
-            with pytest.raises(ValueError, match=field):
-                part.load_state(state)
-    session.close()
+def test_rows_that_are_on_disk_are_not_written_again(tmp_path):
+    config = small(tmp_path, total_timesteps=900, buffer_size=5_000)
+    part = fastdqn.train(config, on_step=stopping_at(400))
+    fastdqn.resume(part.folder)
+    first, second = load_checkpoint(part.folder).listed
+    np.testing.assert_array_equal(second.first, first.last - 2)
 
 
-def same(one, other) -> bool:
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and np.array_equal(one, other)
-    return one == other
+def test_a_run_that_is_stopped_in_its_final_evaluation_says_so(tmp_path, monkeypatch):
+    evaluated = session.evaluate
 
+    def stopping(*args):
+        ASKED.set()
+        return evaluated(*args)
 
-def test_rows_come_back_from_segments_whatever_was_overwritten_between(tmp_path):
-    from oracles import make_replay
-
-    rng = np.random.default_rng(0)
-    replay = make_replay(3, rows=11, n_steps=2, obs_shape=(2,))
-    replay.start([0, 1, 2], rng.normal(size=(3, 2)))
-    segments, saved = [], np.zeros(3, np.int64)
-    for turn in range(200):
-        lanes = np.flatnonzero(rng.random(3) < 0.8)
-        ends = rng.random((2, len(lanes))) < 0.2
-        replay.add(
-            lanes, lanes, rng.normal(size=len(lanes)), rng.normal(size=(len(lanes), 2)), *ends
-        )
-        over = lanes[ends.any(0)]
-        replay.start(over, rng.normal(size=(len(over), 2)))
-        if turn % 17 == 3:
-            replay.close([turn % 3])
-            replay.start([turn % 3], rng.normal(size=(1, 2)))
-        if rng.random() < 0.2:
-            segments.append(replay.rows_since(saved))
-            saved = segments[-1].last
-            other = make_replay(3, rows=11, n_steps=2, obs_shape=(2,), seed=9)
-            other.load_state(replay.state(), segments)
-            for column in ("added", "action", "reward", "status"):
-                written = getattr(replay.ring, column)
-                np.testing.assert_array_equal(getattr(other.ring, column), written)
-            batch, twin = replay.new_batch(32), other.new_batch(32)
-            replay.sample(batch)
-            other.sample(twin)
-            for one, two in zip(batch[:7], twin[:7], strict=True):
-                np.testing.assert_array_equal(one, two)
-    with pytest.raises(StateError, match="rows of lane 0 end at"):
-        make_replay(3, rows=11, obs_shape=(2,)).load_state(replay.state(), segments[:1])
-
-
-# -- processes
-
-
-def start_training(folder: Path, *words: str) -> subprocess.Popen:
-    asked = [sys.executable, "-m", "fastdqn", "train", "cartpole", "--quiet", *words]
-    return subprocess.Popen([*asked, "--run-dir", str(folder)])
-
-
-WORDS = (
-    "--total-timesteps", "60000", "--stop-at-return", "1000", "--checkpoint-frequency", "8000",
-    "--eval-frequency", "20000", "--eval-episodes", "10", "--seed", "3",
-)  # fmt: skip
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    """Until a file is there: the process writes it, or ends."""
-    while not path.exists():
-        assert process.poll() is None, f"ended before {path} was there"
-        os.sched_yield()
-
-
-def test_a_run_killed_after_a_checkpoint_becomes_the_run_never_killed(tmp_path):
-    assert start_training(tmp_path / "whole", *WORDS).wait() == 0
-    killed = start_training(tmp_path / "part", *WORDS)
-    wait_for(tmp_path / "part" / "checkpoints" / "latest", killed)
-    killed.kill()
-    assert killed.wait() == -signal.SIGKILL
-    assert not (tmp_path / "part" / "summary.json").exists()
-    assert main(["resume", str(tmp_path / "part"), "--quiet"]) == 0
-    assert_same_run(tmp_path / "whole", tmp_path / "part")
-
-
-def test_sigterm_ends_a_run_with_a_checkpoint_and_code_130(tmp_path):
-    process = start_training(tmp_path / "run", *WORDS)
-    wait_for(tmp_path / "run" / "checkpoints" / "latest", process)
-    process.terminate()
-    assert process.wait(timeout=60) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "evaluate", stopping)
+        words = "--total-timesteps 1500 --stop-at-return None --eval-frequency 0 --quiet --run-dir"
+        assert cli.main(["train", "cartpole", *words.split(), str(tmp_path / "run")]) == 130
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    latest = (tmp_path / "run" / "checkpoints" / "latest").read_text().strip()
-    assert summary["exit_reason"] == "interrupted"
-    assert int(latest.removeprefix("step-")) == summary["total_steps"]
-    assert not (tmp_path / "run" / "lock").exists()
-
-
-def test_a_run_in_progress_is_not_resumed_beside_itself(tmp_path, capsys):
-    process = start_training(tmp_path / "run", *WORDS, "--total-timesteps", "10000000")
-    try:
-        wait_for(tmp_path / "run" / "checkpoints" / "latest", process)
-        assert main(["resume", str(tmp_path / "run")]) == 2
-        assert f"process {process.pid}" in capsys.readouterr().err
-    finally:
-        process.kill()
-        process.wait()
-    assert main(["resume", str(tmp_path / "run"), "--total-timesteps", "1"]) == 2  # lock is stale
-    assert "it is the new total" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda run: shutil.rmtree(run / "checkpoints"), "checkpoints"),
-        (lambda run: (run / "config.json").unlink(), "config.json"),
-        (
-            lambda run: edit(run / "config.json", num_envs=8, buffer_size=999, hidden_sizes=[9]),
-            "num_envs is 8 in config.json, the checkpoint's is 4",
-        ),
-    ],
-)
-def test_what_cannot_be_resumed_is_told_in_lines(tmp_path, capsys, spoil, says):
-    run = fastdqn.train(small(tmp_path, total_timesteps=300))
-    spoil(run.folder)
-    assert main(["resume", str(run.folder)]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert all(line.startswith("error: ") for line in lines)
-    assert says in lines[0] + lines[-1]
-    assert len(lines) == (3 if "num_envs" in says else 1)
-
-
-def edit(path: Path, **changes) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def test_an_option_of_the_run_cannot_be_changed_by_resume(tmp_path, capsys):
-    run = fastdqn.train(small(tmp_path, total_timesteps=300))
-    assert main(["resume", str(run.folder), "--num-envs", "8"]) == 2
-    assert "a run goes on with the options it had" in capsys.readouterr().err
-
-
-def test_a_damaged_checkpoint_is_named_and_the_other_offered(tmp_path):
-    run = fastdqn.train(small(tmp_path, total_timesteps=600, checkpoint_frequency=200))
-    latest = (run.folder / "checkpoints" / "latest").read_text().strip()
-    weights = run.folder / "checkpoints" / latest / "weights.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[len(data) // 2] ^= 1
-    weights.write_bytes(data)
-    with pytest.raises(
-        CheckpointError, match=r"weights\.safetensors.*; checkpoint step-\d+ is whole"
-    ):
-        fastdqn.resume(run.folder)
-    (other,) = {p.name for p in (run.folder / "checkpoints").glob("step-*")} - {latest}
-    assert fastdqn.resume(run.folder, checkpoint=other).summary["total_steps"] >= 600
-
-
-def test_loading_reaches_no_pickle(tmp_path):
-    run = fastdqn.train(small(tmp_path, total_timesteps=300, normalize_observation=True))
-    code = f"""
-import pickle
-class Refused(Exception): pass
-def refuse(*args, **kwargs): raise Refused("pickle was reached")
-pickle.load = pickle.loads = pickle.Unpickler = pickle._Unpickler = refuse
-import numpy.lib.format as numpy_format, sys
-from fastdqn.record.load_checkpoint import load_checkpoint
-from pathlib import Path
-found = load_checkpoint(Path({str(run.folder)!r}))
-assert list(found.segments())
-assert not {{"dill", "cloudpickle"}} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_config_carries_the_checkpoint_options():
-    assert Config().checkpoint_seconds == 60.0
-    assert Config(checkpoint_frequency=0).problems()
-    assert Config(checkpoint_seconds=-1.0).problems()
+    assert summary["exit_reason"] == "budget spent; the final evaluation was interrupted"
+    assert fastdqn.resume(tmp_path / "run").summary["eval"] is not None

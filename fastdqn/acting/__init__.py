@@ -6,11 +6,12 @@ from fastdqn.acting.env_state import read_env_state, why_unreadable, write_env_s
 from fastdqn.acting.failures import EnvError, NonFiniteError
 from fastdqn.acting.look import limit_of, look
 from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
-from fastdqn.acting.names import UnknownEnvError, find_spec, nearest, registered
+from fastdqn.acting.names import UnknownEnvError, find_spec, lies_inside, nearest, registered
 from fastdqn.acting.observations import ObsReader
 from fastdqn.acting.spaces import EnvFacts, read_spaces
 from fastdqn.acting.statistics import ObsStatistics, ReturnStatistics
-from fastdqn.acting.stream import EnvStream, Step
+from fastdqn.acting.step import Step
+from fastdqn.acting.stream import EnvStream
 
 __all__ = [
     "VECTORIZATIONS",
@@ -28,6 +29,7 @@ __all__ = [
     "answers_for",
     "catalogue",
     "find_spec",
+    "lies_inside",
     "limit_of",
     "look",
     "nearest",

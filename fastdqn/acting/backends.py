@@ -222,10 +222,9 @@ class Workers:
                 self._envs.close()
                 return
         for process in self._envs.processes:
-            process.terminate()
+            process.kill()  # they are deaf to less
         for process in self._envs.processes:
             process.join(_PATIENCE)
-            process.kill()  # stopped, or deaf; nothing where it has ended
         self._envs.close(terminate=True)
 
     def _all_answer(self) -> bool:

@@ -34,7 +34,7 @@ def read_env_state(envs: VectorEnv) -> State | None:
     environment has as np_random is kept with what its get_state() gives.
     """
     try:
-        return _read(envs)
+        return _read_bounded(envs)
     except Unreadable:
         return None
 
@@ -42,7 +42,7 @@ def read_env_state(envs: VectorEnv) -> State | None:
 def why_unreadable(envs: VectorEnv) -> str | None:
     """Why read_env_state() gives None, in one line; None where it does not."""
     try:
-        _read(envs)
+        _read_bounded(envs)
     except Unreadable as why:
         return str(why)
     return None
@@ -82,6 +82,7 @@ def write_env_state(envs: VectorEnv, state: Any) -> None:
     plan.carry_out()
 
 
+_MAX_TEXT_BYTES = 32 << 20  # half of what a checkpoint's manifest may be
 _KEYS = {
     "own": {"kind", "class", "own", "generator"},
     "cartpole": {"kind", "state", "steps", "prev_done", "low", "high", "generator"},
@@ -105,6 +106,17 @@ def _kind(envs: VectorEnv) -> str:
     for lane in envs.envs:
         require_known(lane)
     return "sync"
+
+
+def _read_bounded(envs: VectorEnv) -> State:
+    """The state; raises Unreadable where it would not fit beside all else of a run."""
+    state = _read(envs)
+    if (size := plain.text_bytes(state)) > _MAX_TEXT_BYTES:
+        raise Unreadable(
+            f"the state has some {size:,} bytes of text, {_MAX_TEXT_BYTES:,} at most: give long "
+            "lists as arrays"
+        )
+    return state
 
 
 def _read(envs: VectorEnv) -> State:

@@ -1,6 +1,7 @@
 """Making vector environments of an id or a factory, with errors that say what to do."""
 
 import contextlib
+import multiprocessing
 import signal
 import threading
 import warnings
@@ -217,15 +218,20 @@ def _named_errors(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deaf_children() -> Iterator[None]:
-    """Processes started in here ignore Ctrl-C: the parent, who hears it too, ends them in order.
-    SIGTERM, which the parent may take as a wish to stop, simply ends them."""
+    """Processes started in here ignore Ctrl-C and SIGTERM, which may go to all of a group: the
+    parent, who hears them too, ends them in order. They end by themselves when it is gone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    terminate = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    terminate = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = set(multiprocessing.active_children())
     try:
         yield
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - before:
+            child.kill()  # Gymnasium would terminate them, and wait
+        raise
     finally:
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, terminate)

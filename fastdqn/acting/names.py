@@ -2,6 +2,8 @@
 
 import difflib
 import importlib
+import importlib.util
+import os
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -81,11 +83,31 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return " or ".join(by_lower[k] for k in close)
 
 
+def lies_inside(module: str, folder: str) -> bool:
+    """Whether importing a module would run a file below folder; finds out without running one."""
+    home = os.path.realpath(folder)
+    parts = module.split(".")
+    for i in range(len(parts)):  # looking for a.b imports a, which was looked at before
+        try:
+            spec = importlib.util.find_spec(".".join(parts[: i + 1]))
+        except (ImportError, ValueError, AttributeError):
+            return False
+        if spec is None:
+            return False
+        for place in (spec.origin, *(spec.submodule_search_locations or ())):
+            if place and f"{os.path.realpath(place)}{os.sep}".startswith(home + os.sep):
+                return True
+    return False
+
+
 def find_module(module: str, what: str) -> Any:
     """Import a module by name. Raises ValueError, one line that begins with what needs it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{what}: cannot import {module!r} ({error}); is it installed?") from None
+        raise ValueError(
+            f"{what}: cannot import {module!r} ({error}); is it installed, or in the directory "
+            "you run from?"
+        ) from None
     except (Exception, SystemExit) as error:  # a module of anyone's
         raise ValueError(f"{what}: importing {module!r} failed: {one_line(error)}") from None

@@ -3,7 +3,7 @@
 import numpy as np
 from gymnasium.wrappers.utils import RunningMeanStd
 
-from fastdqn.acting.stream import Step
+from fastdqn.acting.step import Step
 from fastdqn.plain import State, take_array, take_number
 
 _EPSILON = 1e-8  # as in Gymnasium's NormalizeObservation and NormalizeReward
@@ -49,6 +49,7 @@ class ReturnStatistics:
             self._returns[step.lanes] = self._returns[step.lanes] * self._gamma + step.reward
             self._running.update(self._returns[step.lanes])
             self._returns[step.ended_lanes] = 0.0
+        self._returns[step.start_lanes] = 0.0  # an episode that was open there has no end
 
     @property
     def deviation(self) -> np.ndarray:

@@ -2,47 +2,26 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from fastdqn.acting.autoreset import (
+    read_mode,
+    require_final_obs,
+    require_next_step,
+    require_no_restart,
+)
 from fastdqn.acting.backends import Arrival, connect
 from fastdqn.acting.env_state import read_env_state, takes_env_state, write_env_state
 from fastdqn.acting.failures import EnvError, LaneFailure, NonFiniteError, explain
 from fastdqn.acting.masks import MaskReader
 from fastdqn.acting.observations import ObsReader, batch_of_one
 from fastdqn.acting.spaces import read_spaces
+from fastdqn.acting.step import Step, first_nonfinite, lane_of
 from fastdqn.acting.stream_state import checked
-from fastdqn.kernels import kernel
 from fastdqn.plain import State
-
-
-class Step(NamedTuple):
-    """One delivery: M transitions, then S episode starts, and the E episodes that ended in it.
-
-    lanes [M] int64 · action [M] int64, from 0 · reward [M] float32
-    terminated, truncated [M] bool · next_obs [M, *] the true last observation at an end
-    start_lanes [S] int64 · start_obs [S, *]
-    ended_lanes [E] int64 · returns [E] float64, undiscounted · lengths [E] int64, steps
-    next_mask [M, A], start_mask [S, A] bool: the actions allowed at next_obs and start_obs,
-    all of them where an episode ended without saying; None where there are no masks
-    The arrays belong to the stream and are overwritten by the next delivery.
-    """
-
-    lanes: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    next_obs: np.ndarray
-    start_lanes: np.ndarray
-    start_obs: np.ndarray
-    ended_lanes: np.ndarray
-    returns: np.ndarray
-    lengths: np.ndarray
-    next_mask: np.ndarray | None = None
-    start_mask: np.ndarray | None = None
 
 
 class EnvStream:
@@ -60,7 +39,7 @@ class EnvStream:
     def __init__(self, envs: VectorEnv, env_batch_size: int | None = None):
         self.envs = envs
         self.facts = read_spaces(envs.single_observation_space, envs.single_action_space)
-        self.autoreset_mode = _read_mode(envs)
+        self.autoreset_mode = read_mode(envs)
         self._reader = ObsReader(envs.single_observation_space)
         self._backend = connect(envs, env_batch_size)
         n, ready = envs.num_envs, self._backend.num_ready
@@ -80,7 +59,7 @@ class EnvStream:
         self._steps = np.zeros(n, np.int64)  # since start(), for messages
         self._seed: int | None = None
         self._waits = False  # whether lanes wait for actions: started, and nothing is under way
-        _first_nonfinite(self._reward)  # compiled before anyone looks at a clock
+        first_nonfinite(self._reward)  # compiled before anyone looks at a clock
 
     @property
     def mask(self) -> np.ndarray | None:
@@ -204,7 +183,7 @@ class EnvStream:
         elif "action_mask" in arrival.info:
             raise EnvError("info['action_mask'] is given by step() and not by reset(): give both")
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
-            self._require_next_step(ended, fresh, arrival.info)
+            require_next_step(lanes, ended, fresh, arrival.info)
             begun, last_obs, last_mask = fresh, self.obs, self.mask
         else:
             begun, last_obs, last_mask = fresh | ended, self.obs, self.mask
@@ -213,16 +192,6 @@ class EnvStream:
         step = self._deliver(~fresh, begun, ended, last_obs, last_mask)
         self._waits = True
         return step
-
-    def _require_next_step(self, ended, fresh, info) -> None:
-        # An end that brings final_obs was reset in the same call: its obs is of the next episode.
-        contrary = ended if "final_obs" in info else ended & fresh
-        if contrary.any():
-            raise EnvError(
-                f"lane {self.lanes[contrary][0]}: an episode's end was not followed by a call "
-                "that resets, although the environment declares AutoresetMode.NEXT_STEP; let its "
-                "metadata['autoreset_mode'] say what it does"
-            )
 
     def _restart(self, ended: np.ndarray, info: dict) -> tuple[np.ndarray, np.ndarray | None]:
         """SAME_STEP has restarted the lanes at the positions ended, DISABLED is told to.
@@ -235,25 +204,14 @@ class EnvStream:
             last_mask = self._masks.before_restart(ended, info, restarted)
         if not restarted:
             self._restart_disabled(ended, info)
-        elif "final_obs" in info:
+        else:
+            require_final_obs(int(self.lanes[ended[0]]), info)
             # An object array in Gymnasium, a dense one in ALE, a dict of arrays for a Dict space.
             self._read_final(ended, info["final_obs"], last_obs)
-        else:
-            raise EnvError(
-                f"lane {self.lanes[ended[0]]}: an episode ended without infos['final_obs'], "
-                "although the environment declares AutoresetMode.SAME_STEP; let its "
-                "metadata['autoreset_mode'] say what it does"
-            )
         return last_obs, last_mask
 
     def _restart_disabled(self, ended: np.ndarray, info: dict) -> None:
-        lane = self.lanes[ended[0]]
-        if "final_obs" in info:
-            raise EnvError(
-                f"lane {lane}: an episode's end was reset in the same call, although "
-                "the environment declares AutoresetMode.DISABLED; let its "
-                "metadata['autoreset_mode'] say what it does"
-            )
+        require_no_restart(int(self.lanes[ended[0]]), info)
         before = self.obs.copy()
         arrival = self._ask("reset", lambda: self._backend.restart(ended))
         self._read(arrival.obs)
@@ -274,7 +232,7 @@ class EnvStream:
         """The true last observations, one lane at a time: 2 us for each end."""
         one = np.empty((1, *self.facts.obs_shape), self.facts.obs_dtype)
         for position in ended:
-            self._read(batch_of_one(_at(final_obs, position)), one)
+            self._read(batch_of_one(lane_of(final_obs, position)), one)
             out[position] = one[0]
 
     def _deliver(self, made, begun, ended, last_obs, last_mask) -> Step:
@@ -310,7 +268,7 @@ class EnvStream:
 
     def _raise_nonfinite(self, what: str, values, lanes) -> None:
         flat = values.reshape(-1)
-        bad = _first_nonfinite(flat)
+        bad = first_nonfinite(flat)
         if bad >= 0:
             lane = lanes[bad // (flat.size // len(lanes))]
             raise NonFiniteError(f"lane {lane}, step {self._steps[lane]}: {what} is {flat[bad]}")
@@ -338,31 +296,3 @@ class EnvStream:
             told.append(f"last action {self._action[lane] + self.facts.action_start}")
         where = "reset" if what == "reset" else f"step {self._steps[lane] + 1}"
         return f"lane {lane}, {where}" + (f" ({', '.join(told)})" if told else "")
-
-
-def _read_mode(envs: VectorEnv) -> AutoresetMode:
-    """The instance's own mode; class-level metadata may speak of another instance."""
-    mode = getattr(envs.unwrapped, "autoreset_mode", None)
-    if mode is None:
-        mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-    return AutoresetMode(mode)
-
-
-def _at(final_obs: Any, position: int) -> Any:
-    """One lane's last observation: out of an array, or out of a dict of arrays."""
-    if isinstance(final_obs, dict):
-        return {
-            key: _at(value, position)
-            for key, value in final_obs.items()
-            if not (isinstance(key, str) and key.startswith("_") and key[1:] in final_obs)
-        }
-    return final_obs[position]
-
-
-@kernel
-def _first_nonfinite(flat):
-    """Index of the first NaN or infinity in flat [L] float32, or -1."""
-    for i in range(len(flat)):
-        if not np.isfinite(flat[i]):
-            return i
-    return -1

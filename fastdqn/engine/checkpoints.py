@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastdqn.engine.local import Run
-from fastdqn.plain import State, StateError, take_number, take_state
-from fastdqn.replay import Rows
+from fastdqn.engine.local import DivergedError, Run, require_finite
+from fastdqn.plain import RowLayout, State, StateError, take, take_seconds, take_state
+from fastdqn.replay import Replay, Rows
 from fastdqn.schedules import ticks
 
 
@@ -32,6 +32,10 @@ class CheckpointSink(Protocol):
     @property
     def newest_steps(self) -> int | None:
         """Steps at the last one that was written."""
+        ...
+
+    def wants_all_rows(self, new_bytes: int, replay_bytes: int) -> bool:
+        """Whether the next rows should be all there are: too many are on disk to no use."""
         ...
 
     def check(self) -> None:
@@ -95,18 +99,24 @@ class Checkpointer:
         self._with_replay, self._saved = with_replay, saved
         self._owed, self._last = False, clock()
 
-    def due(self, before: int, now: int) -> bool:
-        """Whether to take one now. One that falls due while another is still being written is
-        taken when that is over: the loop never waits for the disk."""
+    def due(self, before: int, now: int, steps: int) -> bool:
+        """Whether to take one now, of so many steps. One that falls due while another is still
+        being written is taken when that is over: the loop never waits for the disk."""
         self._sink.check()
         if self._every_steps is not None and ticks(before, now, self._every_steps):
             self._owed = True
         if self._every_seconds is not None:
             self._owed |= self._clock() - self._last >= self._every_seconds
-        return self._owed and self._sink.ready
+        # A turn in which all lanes reset makes no step; there is one checkpoint of a step count.
+        return self._owed and self._sink.ready and self._sink.newest_steps != steps
 
     def take(self, run: Run) -> None:
-        """Copy what belongs to a checkpoint, and set the writing going."""
+        """Copy what belongs to a checkpoint, and set the writing going.
+
+        Raises DivergedError, with the last good checkpoint left there, where numbers are not
+        finite.
+        """
+        require_finite(run)
         state: State = {name: part.state() for name, part in components(run).items()}
         if run.recorded is not None:  # an evaluation is repeated, and so are its rows
             state["recorder"] = run.recorded
@@ -114,49 +124,68 @@ class Checkpointer:
         state["phase_seconds"] = dict(run.laps.totals)
         learner = state["learner"]
         weights = {name: value for name, value in learner.items() if isinstance(value, np.ndarray)}
+        if not np.isfinite(weights["weights"]).all():  # after a last loss that still was
+            raise DivergedError(f"weights are not finite by update {run.progress.updates}")
         state["learner"] = {name: value for name, value in learner.items() if name not in weights}
         rows = oldest = None
         if self._with_replay:
-            rows, oldest = run.replay.rows_since(self._saved), run.replay.oldest()
+            rows = rows_to_save(run.replay, self._saved, self._sink)
+            oldest = run.replay.oldest()
             self._saved = rows.last.copy()
         self._sink.write(run.progress.steps, state, weights, rows, self._best(), oldest)
         self._owed, self._last = False, self._clock()
 
     def finish(self, run: Run) -> None:
-        """Take a last one, and wait until it is written."""
+        """Take a last one, and wait until it is written.
+
+        There is one of a step count: an evaluation that was stopped at the very end is made again
+        by each resume, with the same result, until a new total takes the run further.
+        """
         self._sink.close()
         if self._sink.newest_steps != run.progress.steps:
             self.take(run)
             self._sink.close()
 
 
+def rows_to_save(replay: Replay, saved: np.ndarray, sink: CheckpointSink) -> Rows:
+    """The rows since saved [N] of them; all there are, where the sink wants that."""
+    if sink.wants_all_rows(replay.bytes_since(saved), replay.nbytes):
+        saved = np.zeros_like(saved)
+    return replay.rows_since(saved)
+
+
 def restore(
-    run: Run, state: State, weights: dict[str, np.ndarray], segments: Iterable[Rows]
+    run: Run,
+    state: State,
+    weights: dict[str, np.ndarray],
+    segments: Callable[[RowLayout], Iterable[Rows]],
 ) -> list[str]:
     """Bring a run that was just built to the state of a checkpoint.
+
+    segments  gives the rows of the replay, which must be laid out in just this way
 
     Where its environments go on exactly, run.start is None afterwards; else they are to be reset.
     returns  lines that say what could not be restored
     Raises StateError naming part and field.
     """
     lines = []
-    if state.get("replay") is None:
+    if take(state, "replay") is None:
         lines.append("the replay was not saved: it starts empty, and learning begins again later")
     else:
         try:
-            run.replay.load_state(take_state(state, "replay"), segments)
+            run.replay.load_state(take_state(state, "replay"), segments(run.replay.layout()))
         except StateError as error:
             raise StateError(f"replay: {error}") from None
     for name, part in components(run).items():
         given = take_state(state, name)
         if name == "learner":
             given = {**given, **weights}
-        if name == "stream" and state.get("replay") is None:
+        if name == "stream" and state["replay"] is None:
             given = {**given, "envs": None}  # an episode must begin in the replay too
         try:
             restored = part.load_state(given)
-        except StateError as error:
-            raise StateError(f"{name}: {error}") from None
+        except ValueError as error:  # of a set_state() of anyone's too
+            raise StateError(f"{name}: {error}") from error
         if name == "stream" and restored:
             run.start = None
         elif name == "stream":
@@ -164,6 +193,12 @@ def restore(
                 "the environments could not be restored: they are reset, and their open episodes "
                 "end as truncated"
             )
+    progress = run.progress
+    if progress.now - progress.before > run.stream.num_lanes:
+        raise StateError(
+            f"progress: now is {progress.now}, and before {progress.before}: that is no turn of "
+            f"{run.stream.num_lanes} environments"
+        )
     phases = take_state(state, "phase_seconds")
-    run.laps.resume({name: take_number(phases, name) for name in phases})
+    run.laps.resume({name: take_seconds(phases, name) for name in phases})
     return lines

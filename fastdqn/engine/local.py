@@ -14,7 +14,7 @@ from fastdqn.engine.judge import Judge
 from fastdqn.learning.learner import Learner, Report
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.staging import Staging
-from fastdqn.plain import State, take, take_count, take_truth, word
+from fastdqn.plain import State, StateError, take, take_count, take_truth, word
 from fastdqn.replay import Batch, Replay
 from fastdqn.schedules import Budget, ticks
 from fastdqn.timing import Laps
@@ -49,13 +49,15 @@ class Progress:
     def load_state(self, state: State) -> None:
         for name in ("steps", "episodes", "updates", "before", "now"):
             setattr(self, name, take_count(state, name))
+        if not self.before <= self.now <= self.steps:  # updates would be due that nobody earned
+            raise StateError(f"now is {self.now}: from before, {self.before}, to steps")
         self.owes_evaluation = take_truth(state, "owes_evaluation")
         self.closed = take_truth(state, "closed")
         self.ended = word(take(state, "ended"), ("", SOLVED, SPENT), "ended")
 
 
 class LoopCheckpointer(Protocol):
-    def due(self, before: int, now: int) -> bool: ...
+    def due(self, before: int, now: int, steps: int) -> bool: ...
     def take(self, run: "Run") -> None: ...
     def finish(self, run: "Run") -> None: ...
 
@@ -217,7 +219,7 @@ def _after_turn(run: Run, before: int, now: int) -> str:
         reason = _judge(run)
     if not reason and run.stop():
         reason = INTERRUPTED
-    if not reason and run.checkpoints and run.checkpoints.due(before, now):
+    if not reason and run.checkpoints and run.checkpoints.due(before, now, run.progress.steps):
         run.checkpoints.take(run)
         run.laps.lap("save")
     return reason
@@ -251,7 +253,7 @@ def _learn(run: Run, updates: int) -> None:
 def _judge(run: Run) -> str:
     """Evaluate; returns why the run ends: solved, interrupted, or '' if it does not."""
     assert run.judge is not None
-    _require_finite(run)  # weights of a diverged run are never the best
+    require_finite(run)  # weights of a diverged run are never the best
     run.recorded, run.progress.owes_evaluation = run.recorder.state(), True
     try:
         solved = run.judge.judge(run.progress.steps)
@@ -268,17 +270,20 @@ def _judge(run: Run) -> str:
 
 def report(run: Run, final: bool = False) -> None:
     """Write a row of metrics. Raises DivergedError where the loss is not finite."""
-    _require_finite(run)
+    require_finite(run)
     epsilon = float(np.mean(run.epsilon(run.progress.steps, run.progress.episodes)))
     run.recorder.report(run.progress, epsilon, run.learner.report(), run.laps.totals, final)
     run.laps.lap("report")
 
 
-def _require_finite(run: Run) -> None:
-    """The loss is accumulated on the device and looked at here, not at every update."""
+def require_finite(run: Run) -> None:
+    """The loss is accumulated on the device and looked at here, not at every update.
+
+    Raises DivergedError.
+    """
     loss = run.learner.loss_total()
     if not math.isfinite(loss):
         raise DivergedError(
             f"the loss is {loss} by update {run.progress.updates}, step {run.progress.steps}: "
-            "a smaller --learning-rate, --loss huber or a --max-grad-norm may help"
+            "a smaller --learning-rate or --max-grad-norm may help, or --loss huber for scalars"
         )

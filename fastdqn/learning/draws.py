@@ -121,4 +121,4 @@ def fill_noise(noise: Tensor, generator: torch.Generator) -> None:
     Fortunato et al. 2018 (arXiv 1706.10295), section 3, factorised noise.
     """
     noise.normal_(generator=generator)
-    torch.mul(noise.sign(), noise.abs().sqrt_(), out=noise)
+    torch.copysign(noise.abs().sqrt_(), noise, out=noise)

@@ -36,9 +36,9 @@ class ImplicitHead(nn.Module):
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         fractions = draw.fractions
         if fractions is None:
-            fractions = self.spaced.expand(len(features), -1)
-        cosines = torch.cos(fractions.unsqueeze(2) * self.frequencies)  # [B, M, 64]
-        embedded = functional.relu(self.embedding(cosines))  # [B, M, F]
+            fractions = self.spaced.unsqueeze(0)  # one embedding serves all samples
+        cosines = torch.cos(fractions.unsqueeze(2) * self.frequencies)  # [B or 1, M, 64]
+        embedded = functional.relu(self.embedding(cosines))  # [B or 1, M, F]
         return self.head(features.unsqueeze(1) * embedded, draw)
 
 

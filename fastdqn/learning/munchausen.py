@@ -35,4 +35,5 @@ class MunchausenBackup:
     def _log_policy(self, values: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
             values = values.masked_fill(~mask, -torch.inf)
-        return (values / self._temperature).log_softmax(1)
+        # Differences first: values may be large beside the temperature, and float32 is short.
+        return ((values - values.amax(1, keepdim=True)) / self._temperature).log_softmax(1)

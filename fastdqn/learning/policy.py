@@ -7,7 +7,7 @@ from torch import nn
 from fastdqn.kernels import kernel
 from fastdqn.learning.draws import MEANS, Draw, LaneNoise, NoNoise
 from fastdqn.learning.value import Value
-from fastdqn.plain import State, take_array, take_state
+from fastdqn.plain import State, take_generator, take_state
 from fastdqn.rng import below, seed_state, uniform
 
 
@@ -75,7 +75,7 @@ class Policy:
         return {"rng": self.rng.copy(), "noise": self._noise.state()}
 
     def load_state(self, state: State) -> None:
-        self.rng[:] = take_array(state, "rng", self.rng)
+        self.rng[:] = take_generator(state, "rng", self.rng)
         self._noise.load_state(take_state(state, "noise"))
 
     def _upload(self, array: np.ndarray) -> torch.Tensor:

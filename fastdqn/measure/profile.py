@@ -152,7 +152,8 @@ def _act(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     rng, lanes = np.random.default_rng(0), lanes_of_a_call(config)
     obs = random_obs(rng, lanes, facts.obs_shape, facts.obs_dtype)
     mask = random_mask(rng, lanes, facts.num_actions) if facts.has_masks else None
-    work = Work(count_flops(lambda: policy(obs, mask)), online.weights.nbytes + obs.nbytes)
+    flops = count_flops(lambda: policy.act(obs, 0.05, mask))
+    work = Work(flops, online.weights.nbytes + obs.nbytes)
     yield _repeated(lambda: _drop(policy.act(obs, 0.05, mask)), online.weights.device, work)
 
 

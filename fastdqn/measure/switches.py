@@ -12,7 +12,7 @@ from fastdqn.resolve import choose_learner
 
 _PLAIN: dict[str, Any] = {
     "double": True, "dueling": True, "value": "scalar", "noisy": False, "munchausen": False,
-    "loss": "mse",
+    "loss": "mse", "capture": "eager",  # compiling ten updates takes ten minutes
 }  # fmt: skip
 SWITCHES: dict[str, dict[str, Any]] = {
     "D3QN": {},
@@ -43,14 +43,14 @@ def measure_switches(
     return [
         Figure("learner", "learner_updates_per_second", rate, {
             "switch": name, "learner": asked[name].learner, "batch_size": config.batch_size,
-            "ratio": round(rate.median / plain, 3),
+            "capture": "eager", "device": config.device, "ratio": round(rate.median / plain, 3),
         })
         for name, rate in rates.items()
     ]  # fmt: skip
 
 
 def _switched(config: Config, changes: dict[str, Any]) -> Config:
-    """Updated by what a run with these switches would be updated by."""
+    """Updated by what a run with these switches would be, or by torch where config's own is."""
     changed = config.replace(**(_PLAIN | changes))
     if config.learner == "torch":
         return changed

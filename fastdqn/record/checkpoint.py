@@ -4,18 +4,20 @@ import contextlib
 import json
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastdqn.plain import Rows, State
+from fastdqn.record.durable import sync_file
 from fastdqn.record.files import WriteError
-from fastdqn.record.layout import COLUMN, TENSOR, own, step_name
+from fastdqn.record.layout import COLUMN, TENSOR, step_name
 from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.publish import Snapshot, take_best
 from fastdqn.record.shelf import Shelf
-from fastdqn.record.tree import encode
+from fastdqn.record.tree import encode, own
 
 
 class CheckpointWriter:
@@ -24,11 +26,19 @@ class CheckpointWriter:
     run      the run's folder, which exists
     config   stored as JSON with every checkpoint: tuples come back as lists
     resumed  the checkpoint the run goes on from: newer ones are abandoned and deleted
+    beside   files that grow, and whose sizes states tell: on disk before each checkpoint is
     Sweeps what a crash left behind. Raises ValueError where config is no JSON, or the run has
     checkpoints and resumed is none of them; WriteError.
     """
 
-    def __init__(self, run: Path, config: dict[str, Any], resumed: Checkpoint | None = None):
+    def __init__(
+        self,
+        run: Path,
+        config: dict[str, Any],
+        resumed: Checkpoint | None = None,
+        beside: Sequence[Path] = (),
+    ):
+        self._beside = beside
         self._config = json.loads(json.dumps(config, allow_nan=False))
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -94,18 +104,16 @@ class CheckpointWriter:
             self._error = None
             raise error
 
-    def forget_rows(self) -> None:
-        """The replay began anew: the rows of the next write are all there are."""
-        self._refuse_while_busy()
-        self._shelf.forget_rows()
+    def wants_all_rows(self, new_bytes: int, replay_bytes: int) -> bool:
+        """Whether the rows of the next write should be all there are, not new_bytes of new ones:
+        what is on disk would grow out of proportion. Know it while ready."""
+        return self._shelf.wants_all_rows(new_bytes, replay_bytes)
 
-    def close(self, timeout_seconds: float = 60.0) -> None:
-        """Wait for the thread, then check(). Raises WriteError when it takes too long."""
+    def close(self) -> None:
+        """Wait for the thread, then check(). It takes as long as the disk does: a sync says
+        nothing of how far it is, and a second signal is the way out."""
         if self._thread is not None:
-            self._thread.join(timeout_seconds)
-            if self._thread.is_alive():
-                late = f"not finished after {timeout_seconds:g} seconds"
-                raise WriteError(f"cannot write {self._shelf.root}: {late}")
+            self._thread.join()
         self.check()
 
     def _refuse_while_busy(self) -> None:
@@ -116,10 +124,14 @@ class CheckpointWriter:
         """The thread's. While it runs, nobody else touches the shelf."""
         try:
             with _write_errors(self._shelf.root, snapshot.nbytes):
+                for path in self._beside:
+                    sync_file(path)
                 self._shelf.add(snapshot, self._config)
         except BaseException as error:
-            self._error = error
-            self._shelf.clean()  # a full disk needs the room
+            try:
+                self._shelf.clean()  # first: whoever is told of a full disk needs the room
+            finally:
+                self._error = error
 
 
 def _own_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

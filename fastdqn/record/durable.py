@@ -10,8 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fastdqn.record.layout import TEMPORARY
-from fastdqn.record.manifest import FileEntry, new_hash
+from fastdqn.record.layout import TEMPORARY, FileEntry, new_hash
 
 _CHUNK = 1 << 24  # bytes a write; ours, untuned
 
@@ -40,7 +39,8 @@ def sync_existing(path: Path) -> FileEntry:
     """Sync a regular file that was written by others; returns what is in it."""
     checksum, total = new_hash(), 0
     with _naming(path):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Not blocking: opening a pipe that nobody writes to would hang.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             while chunk := os.read(fd, _CHUNK):
                 checksum.update(chunk)
@@ -49,6 +49,16 @@ def sync_existing(path: Path) -> FileEntry:
         finally:
             os.close(fd)
     return FileEntry(total, checksum.hexdigest())
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written into a file so far last."""
+    with _naming(path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def sync_folder(path: Path) -> None:
@@ -90,13 +100,18 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put data in path's place in one step."""
-    temporary = path.with_name(TEMPORARY + path.name)
+    """Put data in path's place in one step; a crash leaves the old file or the new one."""
+    temporary = path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}")
     if os.path.lexists(temporary):
         remove(temporary)
-    write_new(temporary, [data])
-    with _naming(path):
-        os.replace(temporary, path)
+    try:
+        write_new(temporary, [data])
+        with _naming(path):
+            os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
     sync_folder(path.parent)
 
 

@@ -1,12 +1,14 @@
 """Files that are whole or not there: written beside their place, synced, then renamed."""
 
 import contextlib
+import errno
 import json
 import math
-import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from fastdqn.record.durable import replace_file
 
 
 class WriteError(OSError):
@@ -21,7 +23,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     # Command lines may hold bytes that are no text: they are written as they came.
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     try:
-        _replace(path, data)
+        replace_file(path, data)
     except OSError as error:
         room = ""
         with contextlib.suppress(OSError):
@@ -29,21 +31,31 @@ def write_whole(path: Path, content: bytes | str) -> None:
         raise WriteError(f"cannot write {path}: {error.strerror}{room}") from error
 
 
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def open_regular(path: Path, mode: str) -> IO[str]:
+    """Open a file as UTF-8. Raises OSError where it is a pipe, which might never answer, or else
+    no regular file."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return open(path, mode, encoding="utf-8")
+
+
+def open_append(path: Path) -> IO[str]:
+    """Open a file to write at its end. Raises WriteError."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+        return open_regular(path, "a")
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_text(path: Path) -> str:
+    """All of a file. Raises ValueError, one line, where it cannot be read as text."""
     try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
+        with open_regular(path, "r") as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text: {error.reason}") from None
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -6,6 +6,7 @@ RUN/checkpoints/step-000000020032/manifest.json  what belongs to it, with sizes 
 RUN/checkpoints/segments/00000001/first.npy, last.npy, COLUMN.npy ...
 """
 
+import hashlib
 import math
 import re
 from typing import Any, NamedTuple
@@ -32,9 +33,6 @@ DTYPES = {
 # Bounds: ours, far above what a run writes and below what would hurt whoever reads.
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_ARRAY_BYTES = 1 << 42
-MAX_DIMENSIONS = 32
-MAX_INT_BITS = 128  # of a PCG64 generator's state
-MAX_DEPTH = 32
 
 
 class CheckpointError(ValueError):
@@ -55,8 +53,24 @@ class ArraySpec(NamedTuple):
         return {"dtype": self.dtype, "shape": list(self.shape)}
 
 
-def spec_of(array: np.ndarray) -> ArraySpec:
-    return ArraySpec(array.dtype.name, array.shape)
+class FileEntry(NamedTuple):
+    """A file's size and checksum, and the array in it where it holds one."""
+
+    bytes: int
+    blake2b: str
+    spec: ArraySpec | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        spec = {} if self.spec is None else self.spec.to_json()
+        return {"bytes": self.bytes, "blake2b": self.blake2b, **spec}
+
+
+def digest(data: bytes) -> str:
+    return new_hash(data).hexdigest()
+
+
+def new_hash(data: bytes = b""):
+    return hashlib.blake2b(data, digest_size=16)
 
 
 def step_name(steps: int) -> str:
@@ -76,24 +90,3 @@ def brief(value: object) -> str:
     """repr(value), short enough for a message."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def own(array: np.ndarray, where: str) -> np.ndarray:
-    """A C-contiguous array in native byte order that nobody else writes to.
-
-    It is a copy, unless array is read-only and has its own memory: then it is array.
-    Raises ValueError naming where if the dtype has no place in a checkpoint.
-    """
-    native = array.dtype.newbyteorder("=")
-    if native.name not in DTYPES:
-        raise ValueError(f"{where} is an array of {array.dtype}: a checkpoint takes numbers only")
-    flags = array.flags
-    if (
-        type(array) is np.ndarray
-        and flags.owndata
-        and flags.c_contiguous
-        and not flags.writeable
-        and array.dtype.isnative
-    ):
-        return array
-    return np.array(array, native, order="C", copy=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.plain import Rows, State
-from fastdqn.record.layout import STEP, CheckpointError, brief, damaged
+from fastdqn.plain import RowLayout, Rows, State
+from fastdqn.record.layout import DTYPES, STEP, CheckpointError, brief, damaged
 from fastdqn.record.manifest import Segment, SegmentEntry
 from fastdqn.record.reading import (
     check_file,
@@ -41,15 +41,18 @@ class Checkpoint:
     best: bytes | None
     listed: tuple[Segment, ...]
 
-    def segments(self) -> Iterator[Rows]:
+    def segments(self, layout: RowLayout | None = None) -> Iterator[Rows]:
         """Rows by segment, oldest first: a later one overrides rows of those before it.
 
+        layout  what they must be; a file of another shape is refused before a byte is allocated
         Each is read and checked when it is asked for, and is gone once a writer has let go of
         this checkpoint. Raises CheckpointError.
         """
         run = self.folder.parent.parent
         for segment in self.listed:
             try:
+                if layout is not None:
+                    _require_layout(run, segment, layout)
                 yield _read_rows(run, segment)
             except CheckpointError as error:
                 raise _with_offer(error, run, self.name) from None
@@ -126,6 +129,32 @@ def _read_bounds(run: Path, entry: SegmentEntry) -> Segment:
     if (sum(first.tolist()), sum(last.tolist())) != (entry.first, entry.last):
         raise damaged(path, "sum", "first and last do not add up to the manifest's rows")
     return Segment(entry, first, last)
+
+
+def _require_layout(run: Path, segment: Segment, layout: RowLayout) -> None:
+    lengths = (segment.last - segment.first).tolist()
+    bounds = run.joinpath(*_place(segment.entry, "last.npy"))
+    if len(lengths) != layout.lanes:
+        raise damaged(bounds, "lanes", f"{len(lengths)}, and the run has {layout.lanes}")
+    if max(lengths) > layout.rows:
+        raise damaged(bounds, "rows", f"{max(lengths)} of a lane, which holds {layout.rows}")
+    files = {
+        file: (DTYPES[each.spec.dtype], each.spec.shape[1:])
+        for file, each in segment.entry.files.items()
+        if each.spec is not None and file not in ("first.npy", "last.npy")
+    }
+    expected = {f"{name}.npy": column for name, column in layout.columns.items()}
+    for file in sorted(files.keys() | expected.keys()):
+        if files.get(file) != expected.get(file):
+            found, wanted = (_described(each.get(file)) for each in (files, expected))
+            path = run.joinpath(*_place(segment.entry, file))
+            raise damaged(
+                path, "rows", f"are {found}: {wanted} expected; has the environment changed since?"
+            )
+
+
+def _described(column: tuple[np.dtype, tuple[int, ...]] | None) -> str:
+    return "none" if column is None else f"{column[0]} of shape {brief(column[1])}"
 
 
 def _read_rows(run: Path, segment: Segment) -> Rows:

@@ -46,6 +46,8 @@ class RunLock:
             except OSError as error:
                 if error.errno == errno.ELOOP:
                     raise LockedError(f"{self.path} is a symbolic link: delete it") from None
+                if error.errno == errno.EISDIR:
+                    raise LockedError(f"{self.path} is not a regular file: delete it") from None
                 raise WriteError(f"cannot write {self.path}: {error.strerror}") from error
             time.sleep(_PAUSE_SECONDS)
         raise LockedError(f"{self.path} is being taken by another process: try again")

@@ -4,11 +4,12 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastdqn.record.files import to_json
+from fastdqn.record.files import open_append, to_json
 
 
 class MetricsSink(Protocol):
     def write(self, step: int, row: dict[str, float]) -> None: ...
+    def go_back(self, step: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -16,11 +17,14 @@ class JsonLines:
     """Appends one JSON object a line; flushed at every row, so a crash loses none."""
 
     def __init__(self, path: Path):
-        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self.file = open_append(path)
 
     def write(self, step: int, row: dict) -> None:
         self.file.write(to_json({"step": step, **row}) + "\n")
         self.file.flush()
+
+    def go_back(self, step: int) -> None:
+        """Its owner cuts the file, to a size that it knows."""
 
     def close(self) -> None:
         self.file.close()
@@ -39,6 +43,7 @@ class TensorBoardEvents:
 
         # The protobuf modules make their classes when they are imported: no checker sees them.
         self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
+        self._log: Any = event_pb2.SessionLog  # pyright: ignore[reportAttributeAccessIssue]
         self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
         self._writer = EventFileWriter(str(folder))
 
@@ -46,6 +51,12 @@ class TensorBoardEvents:
         values = [self._summary.Value(tag=key, simple_value=value) for key, value in row.items()]
         summary = self._summary(value=values)
         self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
+
+    def go_back(self, step: int) -> None:
+        """Let readers drop what was written behind step; that file is not ours to cut."""
+        start = self._log(status=self._log.START)
+        # They drop what is at the step of a start, too.
+        self._writer.add_event(self._event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def close(self) -> None:
         self._writer.close()

@@ -13,8 +13,9 @@ import safetensors.numpy
 
 from fastdqn.plain import Rows
 from fastdqn.record.durable import fresh_folder, publish, replace_file, sync_existing, write_new
-from fastdqn.record.layout import TEMPORARY, spec_of, step_name
+from fastdqn.record.layout import TEMPORARY, step_name
 from fastdqn.record.manifest import Manifest, Segment, SegmentEntry
+from fastdqn.record.tree import spec_of
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,14 @@ from fastdqn.record.layout import (
     MAX_MANIFEST_BYTES,
     STEP,
     ArraySpec,
+    FileEntry,
     brief,
     damaged,
+    digest,
+    new_hash,
     step_name,
 )
-from fastdqn.record.manifest import FileEntry, Manifest, digest, new_hash, parse_manifest
+from fastdqn.record.manifest import Manifest, parse_manifest
 
 _CHUNK = 1 << 20  # bytes hashed at a time; ours, untuned
 _NPY_HEADER_BYTES = 4096  # what a header of ours, 128 bytes, never reaches
@@ -180,6 +183,8 @@ def _opened(run: Path, *names: str) -> Iterator[tuple[int, int, Path]]:
         yield fd, info.st_size, path
     except OSError as error:
         raise damaged(path, "file", _reason(error)) from None
+    except MemoryError:
+        raise damaged(path, "size", "does not fit into memory") from None
     finally:
         if fd >= 0:
             os.close(fd)

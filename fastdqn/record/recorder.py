@@ -1,5 +1,6 @@
 """RunRecorder: turns what the loop reports into files and a display."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.plain import State, StateError, take, take_count, take_list, take_number, take_state
+from fastdqn.plain import (
+    State,
+    StateError,
+    take,
+    take_count,
+    take_list,
+    take_number,
+    take_seconds,
+    take_state,
+)
 from fastdqn.record.console import Display
-from fastdqn.record.files import to_json, write_whole
+from fastdqn.record.files import open_append, to_json, write_whole
 from fastdqn.record.metrics import JsonLines, MetricsSink
 
 # What "recent" means for episodes: Stable-Baselines3's window.
@@ -38,10 +48,16 @@ class RunRecorder:
     ):
         self.folder, self._display, self._save, self._spent = folder, display, save, spent
         self._on_evaluation = on_evaluation
-        self._metrics = JsonLines(folder / "metrics.jsonl")
+        with contextlib.ExitStack() as opened:  # closed here if a later one fails
+            for each in (display, *sinks):
+                opened.callback(each.close)
+            self._metrics = JsonLines(folder / "metrics.jsonl")
+            opened.callback(self._metrics.close)
+            self._evals = JsonLines(folder / "eval.jsonl")
+            opened.callback(self._evals.close)
+            self._episodes = open_append(folder / "episodes.csv")
+            opened.pop_all()
         self._sinks = [self._metrics, *sinks]
-        self._evals = JsonLines(folder / "eval.jsonl")
-        self._episodes = open(folder / "episodes.csv", "a", encoding="utf-8")  # noqa: SIM115
         if self._episodes.tell() == 0:
             self._episodes.write("episode,steps,lane,return,length\n")
         self._returns: deque[float] = deque(maxlen=_WINDOW)
@@ -51,6 +67,7 @@ class RunRecorder:
         self._last_steps = self._last_updates = 0
         self._eval_return: float | None = None
         self.warnings: list[str] = []
+        self._sizes: dict[str, int] = {}  # of the files, in the state that was loaded
 
     def episodes(self, progress, step) -> None:
         """Note the episodes that ended in step; progress counts them already."""
@@ -110,7 +127,7 @@ class RunRecorder:
         self._save(self.folder / "policy.safetensors")
 
     def state(self) -> State:
-        """Windows, totals and the sizes of the files: what comes behind them is cut at a resume."""
+        """Windows, totals and the sizes of the files: see cut_back()."""
         self._episodes.flush()
         return {
             "returns": np.array(self._returns, np.float64),
@@ -124,14 +141,9 @@ class RunRecorder:
         }
 
     def load_state(self, state: State) -> None:
-        """Go on from a state: what the files hold behind it is cut off. Raises StateError."""
+        """Go on from a state; cut_back() is the caller's to call then. Raises StateError."""
         sizes = take_state(state, "sizes")
-        for name, file in self._files().items():
-            size = take_count(sizes, name)
-            if size > file.tell():
-                raise StateError(f"sizes: {name} has {file.tell()} bytes, fewer than {size}")
-            file.truncate(size)
-            file.seek(size)
+        self._sizes = {name: take_count(sizes, name) for name in self._files()}
         windows = {"returns": self._returns, "lengths": self._lengths}
         for name, window in windows.items():
             values = take(state, name)
@@ -139,12 +151,37 @@ class RunRecorder:
                 raise StateError(f"{name} is {values!r:.80}: at most {_WINDOW} numbers expected")
             window.extend(values.tolist())
         last = take_state(state, "last")
-        self._last = {name: take_number(last, name) for name in last}
+        self._last = {name: take_seconds(last, name) for name in last}
         self._last_steps = take_count(state, "last_steps")
         self._last_updates = take_count(state, "last_updates")
         self.warnings += [str(line) for line in take_list(state, "warnings")]
         if take(state, "eval_return") is not None:
             self._eval_return = take_number(state, "eval_return")
+
+    def cut_back(self, steps: int) -> list[str]:
+        """Cut off what the files hold behind the state that was loaded, at so many steps.
+
+        returns  lines that say which are shorter than that, and so lack rows
+        """
+        lines = []
+        for name, file in self._files().items():
+            size, there = self._sizes[name], file.tell()
+            if there < size:
+                size = _whole_lines(self.folder / name)
+                lines.append(
+                    f"the end of {name} was not restored: {there:,} bytes are left of "
+                    f"{self._sizes[name]:,} at the checkpoint"
+                )
+            file.truncate(size)
+            file.seek(size)
+        for sink in self._sinks:
+            sink.go_back(steps)
+        return lines
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that grow while a run lasts."""
+        return [self.folder / name for name in self._files()]
 
     def _files(self) -> dict[str, Any]:
         return {
@@ -224,6 +261,11 @@ class RunRecorder:
                 if key.startswith("time/share/")
             },
         }
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes of a text file up to the end of its last whole line."""
+    return path.read_bytes().rfind(b"\n") + 1
 
 
 def steps_per_second(steps: int, phase_seconds: dict[str, float]) -> float:

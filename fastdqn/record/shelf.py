@@ -2,21 +2,27 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastdqn.plain import Rows
-from fastdqn.record.durable import make_folder
-from fastdqn.record.layout import SEGMENT, CheckpointError
+from fastdqn.record.durable import make_folder, remove
+from fastdqn.record.layout import SEGMENT, STEP, TEMPORARY, CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, checkpoint_names
 from fastdqn.record.manifest import Segment
 from fastdqn.record.publish import Snapshot, set_latest, write_checkpoint, write_segment
 from fastdqn.record.reading import read_latest, read_manifest
-from fastdqn.record.retention import still_needed, sweep
 
 _KEPT = 2  # checkpoints: one may turn out damaged
+# The segments of one checkpoint hold up to twice the replay; then all rows are written once more.
+_LISTED_REPLAYS = 2
+_MOST_SEGMENTS = 256  # of one checkpoint: each is some files, and a part of the manifest; ours
+# What rows take on disk, in sizes of the replay, while a checkpoint is being written: those of
+# the one but last, all rows of the last, and a third that replaces as much again.
+MOST_REPLAYS = _LISTED_REPLAYS + 2
 
 
 class Shelf:
@@ -40,7 +46,7 @@ class Shelf:
         self._kept: dict[str, frozenset[str]] = {}  # checkpoint -> its segments, oldest first
         if resumed is not None:
             self._go_on_from(resumed.name)
-        sweep(self.root, self._kept)
+        _sweep(self.root, self._kept)
         names = filter(SEGMENT.fullmatch, os.listdir(self.root / "segments"))
         self._last_segment = max(map(int, names), default=0)
 
@@ -48,9 +54,12 @@ class Shelf:
     def newest_steps(self) -> int | None:
         return int(max(self._kept).removeprefix("step-")) if self._kept else None
 
-    def forget_rows(self) -> None:
-        """Let the next rows be the first."""
-        self._segments = []
+    def wants_all_rows(self, new_bytes: int, replay_bytes: int) -> bool:
+        """Whether the next rows should be all there are: with new_bytes of new ones alone the
+        segments would be too many, or too large for a replay of that size."""
+        entries = [each.entry for each in self._segments]
+        listed = sum(file.bytes for entry in entries for file in entry.files.values())
+        return len(entries) >= _MOST_SEGMENTS or listed + new_bytes > _LISTED_REPLAYS * replay_bytes
 
     def checked_oldest(self, rows: Rows, oldest: np.ndarray | None) -> np.ndarray:
         """oldest as [N] int64, zeros if not given.
@@ -80,7 +89,7 @@ class Shelf:
         """
         rows, segments = snapshot.rows, []
         if rows is not None:
-            segments = still_needed(self._segments, rows, snapshot.oldest)
+            segments = _still_needed(self._segments, rows, snapshot.oldest)
             if (rows.last > rows.first).any():
                 self._last_segment += 1
                 segments.append(write_segment(self.root, f"{self._last_segment:08d}", rows))
@@ -93,12 +102,12 @@ class Shelf:
                 self._kept[name] = frozenset(each.entry.name for each in segments)
                 self._segments = segments
         self._kept = dict(sorted(self._kept.items())[-_KEPT:])
-        sweep(self.root, self._kept)
+        _sweep(self.root, self._kept)
 
     def clean(self) -> None:
         """Delete what a failed add() left; a disk that refuses this too is not reported."""
         with contextlib.suppress(OSError):
-            sweep(self.root, self._kept)
+            _sweep(self.root, self._kept)
 
     def _go_on_from(self, resumed: str) -> None:
         if self._latest() != resumed:
@@ -122,3 +131,33 @@ class Shelf:
             return ""
         except CheckpointError:
             return None
+
+
+def _still_needed(segments: list[Segment], rows: Rows, oldest: np.ndarray) -> list[Segment]:
+    """Those segments that hold a row of use which nothing later does, rows included.
+
+    segments  oldest first; each begins in a lane where those before it end, or earlier
+    oldest    [N] int64: rows below it are overwritten in the replay
+    """
+    kept: list[Segment] = []
+    later = rows.first  # from here on all rows are in what is kept already
+    for each in reversed(segments):
+        if (np.minimum(each.last, later) > np.maximum(each.first, oldest)).any():
+            kept.insert(0, each)
+            later = np.minimum(later, each.first)
+    return kept
+
+
+def _sweep(root: Path, kept: Mapping[str, frozenset[str]]) -> None:
+    """Delete what no checkpoint of kept needs, and whatever a crash left unfinished.
+
+    root  RUN/checkpoints
+    kept  checkpoint name -> names of its segments
+    Names that are not ours stay. Raises OSError naming the path.
+    """
+    listed = frozenset().union(*kept.values())
+    # Checkpoints first: one that lacks a segment must not be found.
+    for folder, pattern, needed in ((root, STEP, kept), (root / "segments", SEGMENT, listed)):
+        for name in sorted(os.listdir(folder)):  # temporaries first: a dot sorts before the rest
+            if name.startswith(TEMPORARY) or (pattern.fullmatch(name) and name not in needed):
+                remove(folder / name)

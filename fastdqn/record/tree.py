@@ -10,18 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.plain import State
+from fastdqn.plain import MAX_DEPTH, MAX_DIMENSIONS, MAX_INT_BITS, State
 from fastdqn.record.layout import (
     DTYPES,
     MAX_ARRAY_BYTES,
-    MAX_DEPTH,
-    MAX_DIMENSIONS,
-    MAX_INT_BITS,
     ArraySpec,
     brief,
     damaged,
-    own,
-    spec_of,
 )
 
 _MARKS = frozenset({"array", "float", "dict"})
@@ -74,6 +69,31 @@ def read_spec(entry: dict[str, Any], file: object, where: str) -> ArraySpec:
     if math.prod(size or 1 for size in shape) * DTYPES[dtype].itemsize > MAX_ARRAY_BYTES:
         raise damaged(file, where, f"shape {brief(shape)} is too large for {dtype}")
     return ArraySpec(dtype, tuple(shape))
+
+
+def spec_of(array: np.ndarray) -> ArraySpec:
+    return ArraySpec(array.dtype.name, array.shape)
+
+
+def own(array: np.ndarray, where: str) -> np.ndarray:
+    """A C-contiguous array in native byte order that nobody else writes to.
+
+    It is a copy, unless array is read-only and has its own memory: then it is array.
+    Raises ValueError naming where if the dtype has no place in a checkpoint.
+    """
+    native = array.dtype.newbyteorder("=")
+    if native.name not in DTYPES:
+        raise ValueError(f"{where} is an array of {array.dtype}: a checkpoint takes numbers only")
+    flags = array.flags
+    if (
+        type(array) is np.ndarray
+        and flags.owndata
+        and flags.c_contiguous
+        and not flags.writeable
+        and array.dtype.isnative
+    ):
+        return array
+    return np.array(array, native, order="C", copy=True)
 
 
 def _encode(value: Any, where: str, arrays: dict[str, np.ndarray], depth: int) -> Any:

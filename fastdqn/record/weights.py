@@ -80,6 +80,8 @@ def save_weights(path: Path, tensors: dict[str, torch.Tensor], network: dict) ->
 
 def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """Read (arrays by name, network description). Raises WeightsError, one line."""
+    if path.exists() and not path.is_file():  # a pipe might never answer
+        raise WeightsError(f"{path} is not a regular file")
     try:
         with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata() or {}
@@ -102,6 +104,10 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     for name, fits in _FIELDS.items():
         if not fits(network.get(name)):
             raise WeightsError(f"{path}: {name} of its network is {network.get(name)!r}")
+    if network["value"] == "categorical" and network["v_min"] >= network["v_max"]:
+        raise WeightsError(
+            f"{path}: v_min of its network is {network['v_min']}, v_max {network['v_max']}"
+        )
     return arrays, network
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastdqn.kernels import kernel
-from fastdqn.plain import State, StateError, take_array, take_number
+from fastdqn.plain import State, StateError, take_array, take_generator, take_number
 from fastdqn.replay.ring import Ring, row_is_valid
 from fastdqn.replay.sum_tree import SumTree, find_many, sum_above
 from fastdqn.rng import seed_state, uniform
@@ -121,7 +121,7 @@ class PrioritizedSampler:
 
     def load_state(self, state: State, ring: Ring, n_steps: int) -> None:
         """Go on from a state, the ring's rows being there. Raises StateError naming the field."""
-        rng = take_array(state, "rng", self.rng)
+        rng = take_generator(state, "rng", self.rng)
         leaves = take_array(state, "leaves", self.tree.leaves)
         largest = take_number(state, "largest")
         if not 1.0 <= largest <= _LARGEST_PRIORITY:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fastdqn.plain import Rows, State, StateError, take_array, take_number, take_state
+from fastdqn.plain import RowLayout, Rows, State, StateError, take_array, take_number, take_state
 from fastdqn.replay.batch import Batch, ObsStore, StepLike, new_batch
 from fastdqn.replay.ring import Ring
 from fastdqn.replay.sampler import Sampler
@@ -174,13 +174,33 @@ class Replay:
         which cuts the last outcome, reaches no further back.
         """
         ring = self.ring
-        first = np.maximum(saved - 2, self.oldest())
-        slots = ring.slots_of(first, ring.added)
+        first, last = self._since(saved), ring.added.copy()
+        slots = ring.slots_of(first, last)
         columns = {name: column.reshape(-1)[slots] for name, column in self._columns().items()}
         for name, store in self._stores().items():
             columns[name] = np.empty((len(slots), *store.obs_shape), store.obs_dtype)
             store.gather(slots, columns[name])
-        return Rows(first, ring.added.copy(), columns)
+        for array in (first, last, *columns.values()):
+            array.flags.writeable = False  # nobody has to copy it again
+        return Rows(first, last, columns)
+
+    def bytes_since(self, saved: np.ndarray) -> int:
+        """What rows_since(saved) would copy."""
+        rows = int((self.ring.added - self._since(saved)).sum())
+        of_rows = self.nbytes - self.sampler.nbytes
+        return rows * of_rows // (self.ring.num_lanes * self.ring.rows)
+
+    def _since(self, saved: np.ndarray) -> np.ndarray:
+        return np.maximum(saved - 2, self.oldest())
+
+    def layout(self) -> RowLayout:
+        """What rows_since() gives, and load_state() takes."""
+        columns = {name: (column.dtype, ()) for name, column in self._columns().items()}
+        columns |= {
+            name: (np.dtype(store.obs_dtype), store.obs_shape)
+            for name, store in self._stores().items()
+        }
+        return RowLayout(self.ring.num_lanes, self.ring.rows, columns)
 
     def oldest(self) -> np.ndarray:
         """The oldest row of each lane that is still there: [N] int64."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastdqn.kernels import kernel
-from fastdqn.plain import State, take_array
+from fastdqn.plain import State, take_generator
 from fastdqn.replay.ring import Ring, row_is_valid
 from fastdqn.rng import below, seed_state
 
@@ -44,7 +44,7 @@ class UniformSampler:
         return {"rng": self.rng.copy()}
 
     def load_state(self, state: State, ring: Ring, n_steps: int) -> None:
-        self.rng[:] = take_array(state, "rng", self.rng)
+        self.rng[:] = take_generator(state, "rng", self.rng)
 
     def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
         """Priorities mean nothing to uniform sampling."""

@@ -1,0 +1,24 @@
+"""Fixtures of several tests of checkpoints."""
+
+import os
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def no_sync(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    from checkpoint_parts import make_run
+    from load_parts import NEWEST
+
+    return make_run(tmp_path_factory.mktemp("template"), 1, 2, NEWEST)
+
+
+@pytest.fixture
+def run(tmp_path, template):
+    return shutil.copytree(template, tmp_path / "run")

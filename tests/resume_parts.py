@@ -1,0 +1,66 @@
+"""Parts of the tests of resume: what makes two runs the same, and how one is asked to stop."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastdqn import session
+
+TIMED = ("time/", "charts/SPS")
+
+
+def rows(folder: Path) -> list[dict]:
+    """Metric rows without what the clock says."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if not key.startswith(TIMED)}
+        for line in lines
+    ]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name in ("policy.safetensors", "best.safetensors", "episodes.csv", "eval.jsonl"):
+        assert (one / name).exists() == (other / name).exists()
+        if (one / name).exists():
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert rows(one) == rows(other)
+    ours, theirs = (json.loads((each / "summary.json").read_text()) for each in (one, other))
+    for key in ("total_steps", "episodes", "updates", "eval", "exit_reason"):
+        assert ours[key] == theirs[key], key
+
+
+ASKED = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def asked_by_the_test(monkeypatch):
+    """A run is asked to stop by ASKED: a signal is heard by a thread, sooner or later."""
+
+    @contextlib.contextmanager
+    def listen():
+        ASKED.clear()
+        yield ASKED.is_set
+
+    monkeypatch.setattr(session, "stop_on_signals", listen)
+
+
+def stopping_at(steps: int) -> Callable:
+    """A hook that asks the run to stop once so many steps are made."""
+
+    def on_step(progress, step):
+        if progress.steps >= steps:
+            ASKED.set()
+
+    return on_step
+
+
+def nothing(progress, step) -> None:
+    """A hook costs a phase of its own: both runs have one."""
+
+
+def episodes(folder: Path) -> list[str]:
+    return (folder / "episodes.csv").read_text().splitlines()[1:]

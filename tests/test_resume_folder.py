@@ -1,0 +1,94 @@
+"""What a resume does with the files of the run, and in which order."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from resume_parts import assert_same_run, nothing
+from test_loop import small
+
+import fastdqn
+from fastdqn.cli import main
+from fastdqn.record import shelf
+
+
+def test_a_file_that_lost_its_end_is_told_and_ends_no_resume(tmp_path, capsys):
+    """A power cut may take what was written and not synced; so may a user with an editor."""
+    run = fastdqn.train(small(tmp_path, total_timesteps=600, log_frequency=50))
+    metrics = run.folder / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole[:-20])
+    assert main(["resume", str(run.folder), "--total-timesteps", "700"]) == 0
+    assert "the end of metrics.jsonl was not restored" in capsys.readouterr().out
+    lines = metrics.read_bytes().splitlines()
+    assert lines[: len(whole.splitlines()) - 1] == whole.splitlines()[:-1]
+    assert json.loads(lines[-1])["step"] >= 700
+
+
+def test_going_back_cuts_files_only_once_the_older_checkpoint_is_the_latest(tmp_path, monkeypatch):
+    """Killed between the two, the run can be resumed from either side."""
+    config = small(tmp_path, total_timesteps=900, checkpoint_frequency=200, log_frequency=50)
+    run = fastdqn.train(config, on_step=nothing)
+    older, _ = sorted(p.name for p in (run.folder / "checkpoints").glob("step-*"))
+    whole = (run.folder / "metrics.jsonl").read_bytes()
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*args):
+        raise Killed
+
+    for place in ("fastdqn.record.shelf.set_latest", "fastdqn.record.shelf._sweep"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, kill)
+            with pytest.raises(Killed):
+                fastdqn.resume(run.folder, checkpoint=older)
+        assert (run.folder / "metrics.jsonl").read_bytes() == whole
+    assert (run.folder / "checkpoints" / "latest").read_text().strip() == older
+    fastdqn.resume(run.folder, on_step=nothing)
+    assert fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
+    assert_same_run(tmp_path / "whole", run.folder)
+
+
+def test_what_a_resume_cuts_is_on_the_disk_before_the_checkpoint_that_says_where(
+    tmp_path, monkeypatch
+):
+    synced, fsync, real = [], os.fsync, shelf.set_latest
+
+    def note(fd):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+        fsync(fd)
+
+    def check(*args):
+        assert {"metrics.jsonl", "eval.jsonl", "episodes.csv"} <= set(synced)
+        synced.clear()
+        real(*args)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(shelf, "set_latest", check)
+    fastdqn.train(small(tmp_path, total_timesteps=300))
+    assert "metrics.jsonl" not in synced  # it was there, and is cleared again
+
+
+def test_tensorboard_is_told_where_the_run_went_on(tmp_path):
+    """Its files cannot be cut: a reader drops what it read from there on."""
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    ).EventAccumulator
+    config = small(tmp_path, total_timesteps=600, checkpoint_frequency=200, log_frequency=50)
+    run = fastdqn.train(config, tensorboard=True)
+    older, _ = sorted(p.name for p in (run.folder / "checkpoints").glob("step-*"))
+    fastdqn.resume(run.folder, checkpoint=older)
+    read = accumulator(str(run.folder)).Reload()
+    steps = [event.step for event in read.Scalars("train/n_updates")]
+    rows = (run.folder / "metrics.jsonl").read_text().splitlines()
+    written = [row["step"] for row in map(json.loads, rows) if "train/n_updates" in row]
+    assert steps == written
+
+
+def test_a_traceback_of_an_earlier_failure_goes_when_the_run_goes_on(tmp_path):
+    run = fastdqn.train(small(tmp_path, total_timesteps=300))
+    (run.folder / "traceback.txt").write_text("of an earlier failure")
+    fastdqn.resume(run.folder, total_timesteps=400)
+    assert not (run.folder / "traceback.txt").exists()

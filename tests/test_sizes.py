@@ -1,0 +1,45 @@
+"""What a network needs, told before anything is made: weights exactly, memory never too little."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from fastdqn import Config, parts
+from fastdqn.acting import EnvFacts
+from fastdqn.checks import network_bytes, network_weights
+from fastdqn.learning.staging import Staging
+from fastdqn.replay.batch import new_batch
+
+FACTS = EnvFacts((3, 2), np.dtype(np.float32), 1.0, 4, 0)
+KINDS = list(
+    itertools.product(
+        ["scalar", "categorical", "quantile", "implicit-quantile"], [False, True], [False, True],
+        [(), (12,), (12, 40), (16, 1024, 8)],
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "dueling", "noisy", "sizes"), KINDS)
+def test_weights_are_counted_right_and_memory_is_not_underestimated(value, dueling, noisy, sizes):
+    config = Config(
+        value=value, dueling=dueling, noisy=noisy, hidden_sizes=sizes, device="cpu",
+        batch_size=64, num_quantiles=24, num_fractions=64,
+    )  # fmt: skip
+    online, _ = parts.make_online(config, FACTS)
+    real = sum(parameter.numel() for parameter in online.module.parameters())
+    assert network_weights(config, FACTS) == real
+    learner = parts.make_learner(config, online)
+    batch = Staging(new_batch(64, (3, 2), np.float32), torch.device("cpu")).device
+    held, seen = {}, []
+
+    def keep(tensor):
+        seen.append(tensor)  # alive, so that no two share an address
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        graph = learner._loss(batch)
+    assert len(graph) == 2
+    assert network_bytes(config, FACTS) >= 9 * 4 * real + sum(held.values())
