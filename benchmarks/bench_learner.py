@@ -3,8 +3,8 @@
     python benchmarks/bench_learner.py
     python benchmarks/bench_learner.py --compile --batch-sizes 32 128 512 2048
 
-Plain torch: modules, torch.optim.Adam and autograd, as CleanRL's dqn.py writes it. The two take
-turns, so that their ratio holds on a noisy machine.
+Plain torch: modules, torch.optim.Adam and autograd, as CleanRL's dqn.py writes it. All take
+turns, so that their ratios hold on a noisy machine.
 """
 
 from collections.abc import Callable
@@ -28,24 +28,28 @@ def main() -> None:
     asked.add_argument("--threads", type=count, default=1)
     args = asked.parse_args()
     torch.set_num_threads(args.threads)
-    captures = ("eager", "compile") if args.compile else ("eager",)
+    ways = [("torch", "eager"), ("fused", "eager")] + [("torch", "compile")] * args.compile
     figures = []
     for size in args.batch_sizes:
         config = PRESETS["cartpole-cleanrl"].replace(batch_size=size, device="cpu")
-        own = measure_update(config, captures, effort_of(args))
+        own = measure_update(config, ways, effort_of(args))
         figures += own
-        plain, eager = (figure.rate.median for figure in own[:2])
-        console.print(f"batch {size}: fastdqn, eager / plain torch: {eager / plain:.2f}")
+        plain, *others = own
+        for figure in others:
+            ratio = figure.rate.median / plain.rate.median
+            console.print(f"batch {size}: {figure.of['program']} / plain torch: {ratio:.2f}")
     rows = show(f"one update of workload C, {args.threads} thread(s)", figures)
     save(args, rows, args.threads)
 
 
-def measure_update(config: Config, captures: tuple[str, ...], effort: Effort) -> list[Figure]:
-    """Updates/s of plain torch and of each capture, repeat by repeat in turns."""
+def measure_update(config: Config, ways: list[tuple[str, str]], effort: Effort) -> list[Figure]:
+    """Updates/s of plain torch and of each learner and capture, repeat by repeat in turns."""
     resolved, facts = preview(config)
     calls: dict[str, Callable[[], None]] = {"plain torch": plain_torch_update(config.batch_size)}
-    for capture in captures:
-        calls[f"fastdqn, {capture}"], _, _ = learner_on(resolved.replace(capture=capture), facts)
+    for learner, capture in ways:
+        name = learner if learner == "fused" else capture
+        own = resolved.replace(learner=learner, capture=capture)
+        calls[f"fastdqn, {name}"], _, _ = learner_on(own, facts)
     return [
         Figure(
             "learner", "learner_updates_per_second", rate,

@@ -33,7 +33,7 @@ from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.record.weights import save_weights
-from fastdqn.resolve import resolve
+from fastdqn.resolve import choose_learner, resolve
 from fastdqn.schedules import Budget, EpisodicEpsilon, LadderEpsilon, Linear
 from fastdqn.seeds import CONFIRM, EVAL, TRAIN, env_seed
 from fastdqn.session import Evaluations, Session
@@ -73,7 +73,9 @@ def build(
         weights = network_weights(config, stream.facts)
         if torso is not None:
             weights = sum(parameter.numel() for parameter in torso.parameters())
-        config = resolve(config, weights, limit, how)
+        asked, own_torso = config, torso is not None
+        config = resolve(config, weights, limit, how, own_torso)
+        chosen = choose_learner(asked.replace(device=config.device), weights, own_torso)
         assert config.threads is not None
         owned.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(config.threads)
@@ -103,7 +105,7 @@ def build(
             parts.make_followers(config, learner, replay, facts, recorder.warn), hooks,
             laps=Laps(clock),
         )  # fmt: skip
-        notes = remarks(config)
+        notes = [f"learner {chosen[0]}: {chosen[1]}", *remarks(config)]
         if resumed is not None:
             notes += _resume(run, config, resumed, total_timesteps)
         run.checkpoints = _make_checkpoints(config, recorder, run, resumed, owned)

@@ -115,6 +115,23 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
         "importance_exponent rises over total_timesteps, which is None: set it, or leave "
         "prioritized out",
     )
+    yield (
+        "learner",
+        c.learner == "fused" and bool(beyond_fused(c)),
+        f"learner is fused, which does not cover {' or '.join(beyond_fused(c))}: leave it at auto, "
+        "or that out",
+    )
+
+
+def beyond_fused(c: Any) -> list[str]:
+    """The options that are not covered by the fused learner, as they are set."""
+    covered = {"value": ("scalar",), "capture": ("eager",), "device": ("auto", "cpu")}
+    chosen = [
+        f"{name} {getattr(c, name)}" for name in covered if getattr(c, name) not in covered[name]
+    ]
+    return chosen + [
+        name for name in ("munchausen", "noisy", "normalize_observation") if getattr(c, name)
+    ]
 
 
 def _has_distinct_atoms(c: Any) -> bool:

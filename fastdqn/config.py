@@ -135,6 +135,8 @@ class Config:
     """cpu, cuda, cuda:1, ...; auto: cuda where there is one and the network is large."""
     threads: int | None = None
     """Torch threads; None: one for a small network on the CPU, else all cores."""
+    learner: Literal["auto", "fused", "torch"] = "auto"
+    """What updates: one kernel for small MLPs on the CPU, or torch; auto: fused where it can."""
     capture: Literal["eager", "compile"] = "eager"
     """How an update runs: as written, or compiled by torch (takes a minute at the start)."""
     run_dir: str | None = None

@@ -5,15 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import config
 
 # Files whose kernels are compiled into those of others. Numba's cache looks at the file of the
 # outer function alone, and would go on serving an inner one that has changed since.
-SHARED = ("rng.py", "replay/ring.py", "replay/sum_tree.py")
+SHARED = ("rng.py", "products.py", "replay/ring.py", "replay/sum_tree.py")
+
+COMPILES = not config.DISABLE_JIT  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile at the first call, without the GIL; later processes load it from the cache."""
-    dispatcher = numba.njit(cache=True, nogil=True)(function)
+    return _cached(numba.njit(cache=True, nogil=True)(function))
+
+
+def ieee_kernel(function: Callable[..., Any]) -> Any:
+    """As kernel(); a division by zero gives inf or NaN, so that loops need not watch for it."""
+    return _cached(numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+def _cached(dispatcher: Any) -> Any:
     index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if index is not None:  # none where compiling is switched off
         index._source_stamp = (index._source_stamp, shared_stamp())

@@ -21,6 +21,7 @@ from fastdqn.learning.backup import Backup, DoubleBackup, MaxBackup
 from fastdqn.learning.capture import compiled, eager
 from fastdqn.learning.draws import Draws, LaneNoise, NoNoise
 from fastdqn.learning.flat import FlatParameters
+from fastdqn.learning.fused_step import FusedStep
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import (
@@ -67,7 +68,7 @@ def make_replay(config: Config, facts: EnvFacts) -> Replay:
 
 
 def make_learner(config: Config, online: FlatParameters) -> Learner:
-    """The learner over a flattened network."""
+    """The learner over a flattened network; config must be resolved."""
     # Both frequencies count steps; the target counts updates, so only their ratio reaches it.
     every = config.target_network_frequency / config.train_frequency
     optimizer, capture = {
@@ -90,6 +91,7 @@ def make_learner(config: Config, online: FlatParameters) -> Learner:
         HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau),
         config.max_grad_norm,
         capture,
+        {"fused": FusedStep, "torch": None}[config.learner],
     )
 
 

@@ -6,8 +6,9 @@ import torch
 
 from fastdqn.acting import EnvFacts, look
 from fastdqn.checks import network_weights, recipe
-from fastdqn.combinations import epsilons
+from fastdqn.combinations import beyond_fused, epsilons
 from fastdqn.config import Config
+from fastdqn.kernels import COMPILES
 from fastdqn.record.folder import default_run_dir
 from fastdqn.timing import usable_cores
 
@@ -18,17 +19,21 @@ _LARGE_NETWORK = 1_000_000
 EVAL_MAX_STEPS = 27_000
 
 
-def resolve(config: Config, weights: int, limit: int | None, vectorization: str) -> Config:
+def resolve(
+    config: Config, weights: int, limit: int | None, vectorization: str, own_torso: bool = False
+) -> Config:
     """Give every None and auto its value: a fixed function of config, network and machine.
 
     weights  numbers in the network
     limit  steps of the environment's own time limit, if it has one
     vectorization  as EnvRecipe resolves it; of environments that were handed in, what is known
+    own_torso  whether the torso is the user's
     """
     large = weights >= _LARGE_NETWORK
     device = config.device
     if device == "auto":
-        device = "cuda" if large and torch.cuda.is_available() else "cpu"
+        gains = large and torch.cuda.is_available() and config.learner != "fused"
+        device = "cuda" if gains else "cpu"
     threads = usable_cores() if large and device == "cpu" else 1
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     initial, final = epsilons(config)
@@ -37,12 +42,29 @@ def resolve(config: Config, weights: int, limit: int | None, vectorization: str)
         exploration_final_eps=final,
         vectorization=vectorization,
         device=device,
+        learner=choose_learner(config.replace(device=device), weights, own_torso)[0],
         threads=config.threads or threads,
         tensorboard=tensorboard if config.tensorboard is None else config.tensorboard,
         run_dir=config.run_dir or default_run_dir(config),
         eval_max_steps=config.eval_max_steps or limit or EVAL_MAX_STEPS,
         log_frequency=config.log_frequency or max(1, (config.total_timesteps or 100_000) // 200),
     )
+
+
+def choose_learner(config: Config, weights: int, own_torso: bool = False) -> tuple[str, str]:
+    """(fused or torch, the reason); config's device must be resolved, its learner need not."""
+    if config.learner != "auto":
+        return config.learner, "as the config says"
+    reasons = [f"it does not cover {each}" for each in beyond_fused(config)]
+    if own_torso:
+        reasons.append("the torso is no MLP of ours")
+    if weights >= _LARGE_NETWORK:
+        reasons.append(f"the network is large, {weights:,} weights")
+    if not COMPILES:
+        reasons.append("Numba is switched off")
+    if reasons:
+        return "torch", f"not fused: {', '.join(reasons)}"
+    return "fused", "a small MLP on the CPU: one kernel makes the whole update"
 
 
 def preview(config: Config) -> tuple[Config, EnvFacts]:

@@ -133,10 +133,10 @@ def _run_to_its_end(session: Session) -> dict[str, Any]:
 def _introduce(session: Session) -> None:
     """Say what is about to run, and what is particular about it."""
     recorder, run, config = session.recorder, session.run, session.config
+    way = "fused" if config.learner == "fused" else config.capture
     recorder.say(
         f"run folder: {recorder.folder}\n{config.num_envs} environments ({config.vectorization}), "
-        f"learner on {config.device} ({config.capture}, threads: {config.threads}); "
-        + replay_ratio(config)
+        f"learner on {config.device} ({way}, threads: {config.threads}); " + replay_ratio(config)
     )
     if run.stream.num_ready < run.stream.num_lanes:
         recorder.say(

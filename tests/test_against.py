@@ -106,7 +106,7 @@ def test_windows_are_as_long_as_ours(sb3):
 
 
 def test_what_it_cannot_follow_is_named():
-    plain = note(config(double=False, dueling=False, loss="huber"), FACTS)
+    plain = note(config(double=False, dueling=False, loss="huber", learner="torch"), FACTS)
     assert plain == (
         "Stable-Baselines3: one exploration coin for all environments, no network run for a "
         "random action, environments one after another in a DummyVecEnv"
@@ -126,6 +126,7 @@ def test_what_it_cannot_follow_is_named():
     ):  # fmt: skip
         assert words in said
     assert "by steps, not by episodes" in note(config(exploration_decay=0.9), FACTS)
+    assert "not by one kernel" in note(config(learner="fused"), FACTS)
 
 
 # What becomes of each option: it is told, it is named where it cannot be, or it changes no work.
@@ -133,7 +134,7 @@ TOLD = """env_id env_kwargs wrapper num_envs total_timesteps seed learning_rate 
 learning_starts batch_size train_frequency target_network_frequency tau gamma n_steps max_grad_norm
 hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads"""
 NAMED = """double dueling loss normalize_observation normalize_reward exploration exploration_decay
-env_batch_size capture vectorization prioritized value munchausen noisy"""
+env_batch_size learner capture vectorization prioritized value munchausen noisy"""
 NO_WORK = """priority_exponent importance_exponent num_atoms v_min v_max num_quantiles num_fractions
 num_target_fractions num_policy_fractions munchausen_alpha munchausen_temperature munchausen_floor
 noisy_sigma preset total_episodes ladder_epsilon ladder_alpha eval_frequency eval_episodes

@@ -19,7 +19,7 @@ CLOCKS = {"time", "datetime", "timeit"}
 ROOMS: dict[str, set[str]] = {
     "acting": {"gymnasium", "envpool", "numpy", "kernels", "plain", "rng"},
     "replay": {"numpy", "kernels", "plain", "rng"},
-    "learning": {"torch", "numpy", "kernels", "plain", "replay.batch", "rng"},
+    "learning": {"torch", "numpy", "kernels", "plain", "products", "replay.batch", "rng"},
     "engine": {"numpy", "acting", "learning", "plain", "replay", "schedules", "timing"},
     "record": {"numpy", "torch", "safetensors", "rich", "tensorboard", "config", "plain"},
     "config": {"rules"},
@@ -31,11 +31,14 @@ ROOMS: dict[str, set[str]] = {
     "plain": {"numpy"},
     "signals": set(),
     "kernels": {"numba"},
+    "products": {"numba", "llvmlite"},
     "memory": set(),
     "schedules": {"numpy"},
     "timing": set(),
     "checks": {"torch", "acting", "record", "replay", "config", "memory", "presets", "values"},
-    "resolve": {"torch", "acting", "checks", "combinations", "config", "record", "timing"},
+    "resolve": {
+        "torch", "acting", "checks", "combinations", "config", "kernels", "record", "timing",
+    },
     "seeds": {"rng"},
     "build": {
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record", "checks",
@@ -85,8 +88,11 @@ FORBIDDEN: dict[str, set[str]] = {
     "config": CLOCKS | {"random", "os"},
 }
 
-# Where learning/ meets NumPy: the crossing. The rest of the room knows tensors only.
-CROSSING = {"learning/staging.py", "learning/policy.py"}
+# Where learning/ meets NumPy: the crossing. The rest of the room knows tensors only. The fused
+# update's kernels take arrays, and its object hands them the memory of the tensors.
+CROSSING = {
+    "learning/staging.py", "learning/policy.py", "learning/fused.py", "learning/fused_step.py",
+}  # fmt: skip
 # Methods of learning/ that say they wait for the device; nothing else may read it back.
 WAITING = {"loss_total", "report", "state"}
 

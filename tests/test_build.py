@@ -1,6 +1,7 @@
 """Each option reaches the object it is meant for, and nothing compiles once the clock runs."""
 
 import json
+import types
 
 import gymnasium
 import numpy as np
@@ -20,6 +21,7 @@ from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.backup import DoubleBackup, MaxBackup
 from fastdqn.learning.categorical import CategoricalValue
 from fastdqn.learning.draws import LaneNoise
+from fastdqn.learning.fused_step import FusedStep
 from fastdqn.learning.implicit_quantile import ImplicitHead, ImplicitQuantileValue
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import DuelingHead, PlainHead
@@ -46,6 +48,14 @@ def head(s):
     return s.run.learner.online.module.head
 
 
+def test_a_torso_of_ones_own_is_learned_by_torch_and_the_start_says_so(tmp_path):
+    torso = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh())
+    session = build.build(small(tmp_path), lambda _: Silent(), torso=torso)
+    session.close()
+    assert session.config.learner == "torch"
+    assert session.notes == ["learner torch: not fused: the torso is no MLP of ours"]
+
+
 @pytest.mark.parametrize(
     ("option", "value", "read", "expected"),
     [
@@ -53,8 +63,10 @@ def head(s):
         ("double", False, lambda s: type(s.run.learner.backup), MaxBackup),
         ("dueling", True, lambda s: type(head(s)), DuelingHead),
         ("dueling", False, lambda s: type(head(s)), PlainHead),
-        ("loss", "mse", lambda s: s.run.learner.value._element_loss, squared_error),
-        ("loss", "huber", lambda s: s.run.learner.value._element_loss, huber),
+        ("loss", "mse", lambda s: s.run.learner.value.element_loss, squared_error),
+        ("loss", "huber", lambda s: s.run.learner.value.element_loss, huber),
+        ("learner", "auto", lambda s: type(s.run.learner._step), FusedStep),
+        ("learner", "torch", lambda s: type(s.run.learner._step), types.MethodType),
         ("tau", 1.0, lambda s: type(s.run.learner.target_follower), HardCopy),
         ("tau", 0.5, lambda s: type(s.run.learner.target_follower), PolyakAverage),
         ("tau", 0.5, lambda s: s.run.learner.target_follower.tau, 0.5),

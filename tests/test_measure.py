@@ -272,7 +272,16 @@ def figures() -> list[Figure]:
         return Rate(median, median, median, 1)
 
     learner = [
-        Figure("learner", "learner_samples_per_second", rate(n), {"batch_size": b, "capture": c})
+        Figure(
+            "learner",
+            "learner_samples_per_second",
+            rate(n),
+            {
+                "batch_size": b,
+                "learner": "torch",
+                "capture": c,
+            },
+        )
         for b, n, c in (
             (64, 64_000, "eager"),
             (512, 512_000, "eager"),
@@ -293,7 +302,7 @@ def figures() -> list[Figure]:
 
 def own_run(**changes) -> Config:
     """Of 64 samples a step, like the figures."""
-    return config().replace(batch_size=64, train_frequency=1, **changes)
+    return config().replace(batch_size=64, train_frequency=1, learner="torch", **changes)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +330,7 @@ def test_a_gain_that_is_noise_is_no_advice():
     few = [figure for figure in figures() if figure.of.get("batch_size") in (None, 64)]
     assert "nothing measured here" in sentence(own_run(), {"learn": 1.0}, 1000, few)
     slow = [*few, Figure("learner", few[0].key, Rate(6e4, 6e4, 6e4, 1),
-                         {"batch_size": 512, "capture": "eager"})]  # fmt: skip
+                         {"batch_size": 512, "learner": "torch", "capture": "eager"})]  # fmt: skip
     assert "a larger batch would not lift" in sentence(own_run(), {"learn": 1.0}, 1000, slow)
 
 
@@ -430,7 +439,7 @@ def test_a_part_is_measured_alone(tmp_path, part):
 
 def test_profile_writes_a_trace_for_perfetto_and_what_it_says(tmp_path, capsys):
     folder = tmp_path / "profile"
-    words = ["--updates", "3", "--out", str(folder)]
+    words = ["--updates", "3", "--learner", "torch", "--out", str(folder)]
     assert main(["profile", "cartpole", *words]) == 0
     trace = json.loads((folder / "trace.json").read_text())
     updates = [e for e in trace["traceEvents"] if e.get("name") == "learn" and e.get("ph") == "X"]
@@ -451,6 +460,14 @@ def test_profile_writes_a_trace_for_perfetto_and_what_it_says(tmp_path, capsys):
     assert result["verdict"] in ("overhead-bound", "compute-bound", "memory-bound")
     assert result["verdict"] in capsys.readouterr().out
     assert sorted(path.name for path in folder.iterdir()) == ["profile.json", "trace.json"]
+
+
+def test_a_fused_update_is_one_launch_and_its_arithmetic_is_counted_all_the_same(tmp_path):
+    assert main(["profile", "cartpole", "--updates", "3", "--out", str(tmp_path)]) == 0
+    result = json.loads((tmp_path / "profile.json").read_text())
+    assert (result["learner"], result["launches_per_call"]) == ("fused", 1.0)
+    assert result["flops_per_call"] > 2e6
+    assert result["busy_share"] > 0.1
 
 
 @pytest.mark.parametrize("what", ["act", "train"])

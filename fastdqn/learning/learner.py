@@ -1,5 +1,6 @@
 """Learner: one gradient step on one batch, and the target network that follows it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -37,6 +38,8 @@ class Learner:
     optimizer   over online's flat tensors; max_grad_norm  global-norm clip, None: no clip
     target_follower  hard copy or Polyak, by the count of updates
     capture     runs the pieces of an update, see capture.py
+    make_step   gives what stands in for the pieces: it takes the step on a batch, leaves loss_sum
+                and taken behind, and returns the priorities; None: autograd
 
     update() never waits for the device: nothing in it is read back to the host.
     """
@@ -51,24 +54,26 @@ class Learner:
         target_follower: TargetFollower,
         max_grad_norm: float | None,
         capture: Capture = eager,
+        make_step: Callable[["Learner"], Callable[[Batch], Tensor]] | None = None,
     ):
         self.online, self.target = online, online.frozen_twin()
         self.value, self.backup, self.draws, self.optimizer = value, backup, draws, optimizer
         self.max_grad_norm, self.target_follower = max_grad_norm, target_follower
         self.updates = 0
-        self._loss_total = torch.zeros((), device=online.weights.device)
-        self._taken = torch.zeros(1, device=online.weights.device)  # [B] at the last update
+        self.loss_sum = torch.zeros((), device=online.weights.device)  # since the last report
+        self.taken = torch.zeros(1, device=online.weights.device)  # [B] at the last update
         self._reported = 0
         # Autograd's tape is what a compiler cannot see through: it gets the two sides of it.
         self._loss = capture(self._loss)
         self._descend = capture(self._descend)
+        self._step = self._step_by_autograd if make_step is None else make_step(self)
         online.check_views()
 
     def prepare(self, batch: Batch) -> None:
         """Run one update and take it back: compiles, allocates and warms up before the clock."""
         changed = (
             self.online.weights, self.online.gradient, self.online.buffers,
-            self._loss_total, *self.optimizer.tensors().values(),
+            self.loss_sum, *self.optimizer.tensors().values(),
         )  # fmt: skip
         kept = [(tensor, tensor.clone()) for tensor in changed]
         self._step(batch)
@@ -77,7 +82,10 @@ class Learner:
         self.online.check_views()
 
     def update(self, batch: Batch) -> Tensor:
-        """Take one gradient step on a device batch; returns the priorities [B] of its samples."""
+        """Take one gradient step on a device batch; returns the priorities [B] of its samples.
+
+        The next update may overwrite them.
+        """
         self.draws.refresh()
         priority = self._step(batch)
         self.updates += 1
@@ -86,13 +94,13 @@ class Learner:
 
     def loss_total(self) -> float:
         """Sum of losses since the last report: not finite if one was not. Waits for the device."""
-        return self._loss_total.item()
+        return self.loss_sum.item()
 
     def report(self) -> Report:
         """Means since the last report; this waits for the device, so it is called rarely."""
         count = self.updates - self._reported
-        loss, q_value = self._loss_total.item(), self._taken.mean().item()
-        self._loss_total.zero_()
+        loss, q_value = self.loss_sum.item(), self.taken.mean().item()
+        self.loss_sum.zero_()
         self._reported = self.updates
         return Report(loss / max(count, 1), q_value, count)
 
@@ -115,7 +123,7 @@ class Learner:
         self.updates, self._reported = take_count(state, "updates"), take_count(state, "reported")
         self.draws.load_state(take_state(state, "draws"))
         taken = take(state, "taken")
-        self._taken = torch.zeros(getattr(taken, "shape", ()), device=self._taken.device)
+        self.taken = torch.zeros(getattr(taken, "shape", ()), device=self.taken.device)
         for name, tensor in self._tensors().items():
             from_host(state, name, tensor)
         self.online.check_views()
@@ -124,11 +132,11 @@ class Learner:
         return {
             "weights": self.online.weights, "buffers": self.online.buffers,
             "target_weights": self.target.weights, "target_buffers": self.target.buffers,
-            "loss_total": self._loss_total, "taken": self._taken,
+            "loss_total": self.loss_sum, "taken": self.taken,
             **{f"optimizer_{name}": each for name, each in self.optimizer.tensors().items()},
         }  # fmt: skip
 
-    def _step(self, batch: Batch) -> Tensor:
+    def _step_by_autograd(self, batch: Batch) -> Tensor:
         mean_loss, priority = self._loss(batch)
         self.online.gradient.zero_()
         mean_loss.backward()
@@ -143,8 +151,8 @@ class Learner:
             target = self._target(batch)
         loss, priority, taken = self.value.loss(output, batch.action, target, draw)
         mean_loss = torch.dot(loss, batch.weight) * (1.0 / len(loss))
-        self._loss_total += mean_loss.detach()
-        self._taken = taken.detach()
+        self.loss_sum += mean_loss.detach()
+        self.taken = taken.detach()
         return mean_loss, priority.detach()
 
     def _descend(self) -> None:

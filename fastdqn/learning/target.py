@@ -45,7 +45,9 @@ class PolyakAverage:
 
 
 def _is_due(updates: int, every: Fraction) -> bool:
-    return updates // every != (updates - 1) // every
+    # Whole numbers: a division of Fractions costs as much as a small update's arithmetic does.
+    per, unit = every.numerator, every.denominator
+    return updates * unit // per != (updates - 1) * unit // per
 
 
 def _positive(every: Fraction) -> Fraction:

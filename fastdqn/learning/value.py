@@ -44,7 +44,7 @@ class ScalarValue:
     """Output [B, A] is the expected return of each action itself."""
 
     def __init__(self, element_loss: ElementLoss):
-        self._element_loss = element_loss
+        self.element_loss = element_loss
 
     def expected(self, output: Tensor) -> Tensor:
         return output
@@ -62,7 +62,7 @@ class ScalarValue:
     def loss(self, output: Tensor, action: Tensor, target: Tensor, draw: Draw) -> SampleLoss:
         taken = output.gather(1, action.unsqueeze(1)).squeeze(1)  # [B]
         priority = (target - taken.detach()).abs()
-        return SampleLoss(self._element_loss(taken, target), priority, taken)
+        return SampleLoss(self.element_loss(taken, target), priority, taken)
 
 
 def of_action(output: Tensor, action: Tensor) -> Tensor:

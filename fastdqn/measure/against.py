@@ -175,6 +175,7 @@ def note(config: Config, facts: EnvFacts) -> str:
             config.env_batch_size not in (None, n)
         ),
         "updates not compiled": config.capture != "eager",
+        "updates by autograd, not by one kernel": config.learner == "fused",
         f"target every {theirs} steps": theirs != every,
     }
     return "Stable-Baselines3: " + ", ".join(text for text, holds in differences.items() if holds)

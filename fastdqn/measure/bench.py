@@ -97,7 +97,7 @@ def header(config: Config, effort: Effort, command: str) -> dict[str, Any]:
         "num_envs": config.num_envs, "batch_size": config.batch_size,
         "train_frequency": str(config.train_frequency), "hidden_sizes": config.hidden_sizes,
         "double": config.double, "dueling": config.dueling, "n_steps": config.n_steps,
-        "buffer_size": config.buffer_size, "capture": config.capture,
+        "buffer_size": config.buffer_size, "learner": config.learner, "capture": config.capture,
     }  # fmt: skip
     how = {"command": command, "seconds": effort.seconds, "repeats": effort.repeats}
     return {"header": {**how, **measured, **describe_machine(config.device, config.threads)}}
@@ -126,9 +126,9 @@ def _switches(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> 
 
 
 def _learner(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> Iterator[Figure]:
-    for capture in dict.fromkeys(("eager", config.capture)):
-        as_captured = config.replace(capture=capture)
-        yield from measure_learner(as_captured, facts, BATCH_SIZES, effort, clock)
+    for learner, capture in dict.fromkeys((("torch", "eager"), (config.learner, config.capture))):
+        as_told = config.replace(learner=learner, capture=capture)
+        yield from measure_learner(as_told, facts, BATCH_SIZES, effort, clock)
     upload = measure_upload(config, facts, effort, clock)
     if upload is not None:
         yield upload

@@ -26,13 +26,16 @@ def measure_learner(
     effort: Effort,
     clock: Clock = time.perf_counter,
 ) -> Iterator[Figure]:
-    """Updates/s and samples/s with config's network and capture, one batch size after another.
+    """Updates/s and samples/s with config's network and learner, one batch size after another.
 
     config  resolved. Its batch_size comes first. On a GPU, by events in the device's stream too.
     """
     for size in dict.fromkeys((config.batch_size, *batch_sizes)):
         update, device, prepared = learner_on(config.replace(batch_size=size), facts, clock)
-        of = {"batch_size": size, "capture": config.capture, "device": config.device}
+        of = {
+            "batch_size": size, "learner": config.learner, "capture": config.capture,
+            "device": config.device,
+        }  # fmt: skip
         if config.capture != "eager":
             of["prepare_seconds"] = round(prepared, 3)
         rate = repeat(update, effort, clock, waiter(device))

@@ -22,7 +22,7 @@ from fastdqn.measure.outputs import write_together
 from fastdqn.measure.recording import Call, record, write_trace
 from fastdqn.measure.repeat import Effort, Rate, repeat
 from fastdqn.measure.synthetic import random_mask, random_obs
-from fastdqn.measure.timeline import Timeline, read_timeline
+from fastdqn.measure.timeline import FUSED, Timeline, read_timeline
 from fastdqn.measure.training import measure_training, run_turns
 from fastdqn.record.files import to_json
 from fastdqn.resolve import preview
@@ -72,7 +72,7 @@ def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort
     result = {
         "what": what, "env_id": config.env_id, "preset": config.preset,
         "num_envs": config.num_envs, "batch_size": config.batch_size,
-        "capture": config.capture, "calls": calls,
+        "learner": config.learner, "capture": config.capture, "calls": calls,
         "seconds_per_call": seconds, "seconds_per_call_min": 1.0 / rate.most,
         "seconds_per_call_max": 1.0 / rate.least,
         "launches_per_call": timeline.launches,
@@ -119,11 +119,21 @@ def _learn(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     learner = parts.make_learner(config, online)
     staging = staged(config, facts, device)
     # Counted on another: a compiler leaves alone for good what it first sees under a counter.
-    eager = parts.make_learner(config.replace(capture="eager"), parts.make_online(config, facts)[0])
+    as_torch = config.replace(learner="torch", capture="eager")
+    eager = parts.make_learner(as_torch, parts.make_online(config, facts)[0])
     work = count_update(eager, staging)
     with _visible_kernels(config.capture):
         learner.prepare(staging.device)
-        yield _repeated(lambda: _drop(learner.update(staging.device)), device, work)
+
+        def update() -> None:
+            learner.update(staging.device)
+
+        def seen() -> None:  # by a profiler of torch, which is told of torch's operators alone
+            with torch.profiler.record_function(FUSED):
+                update()
+
+        recorded = seen if config.learner == "fused" else update
+        yield _repeated(update, device, work)._replace(run=_runner(recorded))
 
 
 def _visible_kernels(capture: str) -> contextlib.AbstractContextManager[Any]:
@@ -148,13 +158,20 @@ def _act(config: Config, facts: EnvFacts) -> Iterator[Subject]:
 
 
 def _repeated(call: Call, device: torch.device, work: Work | None) -> Subject:
+    def rate(effort: Effort) -> Rate:
+        return repeat(call, effort, finish=waiter(device))
+
+    return Subject(rate, _runner(call), device, work)
+
+
+def _runner(call: Call) -> Callable[[int, Call, Call], None]:
     def run(calls: int, begin: Call, end: Call) -> None:
         begin()
         for _ in range(calls):
             call()
         end()
 
-    return Subject(lambda effort: repeat(call, effort, finish=waiter(device)), run, device, work)
+    return run
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from fastdqn.config import Config
 from fastdqn.measure.figures import Figure
 from fastdqn.measure.learning import learner_on, waiter
 from fastdqn.measure.repeat import Clock, Effort, by_turns
+from fastdqn.resolve import choose_learner
 
 _PLAIN: dict[str, Any] = {
     "double": True, "dueling": True, "value": "scalar", "noisy": False, "munchausen": False,
@@ -34,17 +35,23 @@ def measure_switches(
 
     config  resolved; its own switches are left aside
     """
-    made = {
-        name: learner_on(config.replace(**(_PLAIN | changes)), facts)
-        for name, changes in SWITCHES.items()
-    }
+    asked = {name: _switched(config, changes) for name, changes in SWITCHES.items()}
+    made = {name: learner_on(switched, facts) for name, switched in asked.items()}
     finish = waiter(made["D3QN"][1])
     rates = by_turns({name: update for name, (update, _, _) in made.items()}, effort, clock, finish)
     plain = rates["D3QN"].median
     return [
         Figure("learner", "learner_updates_per_second", rate, {
-            "switch": name, "batch_size": config.batch_size, "capture": "eager",
-            "device": config.device, "ratio": round(rate.median / plain, 3)
+            "switch": name, "learner": asked[name].learner, "batch_size": config.batch_size,
+            "capture": "eager", "device": config.device, "ratio": round(rate.median / plain, 3),
         })
         for name, rate in rates.items()
     ]  # fmt: skip
+
+
+def _switched(config: Config, changes: dict[str, Any]) -> Config:
+    """Updated by what a run with these switches would be, or by torch where config's own is."""
+    changed = config.replace(**(_PLAIN | changes))
+    if config.learner == "torch":
+        return changed
+    return changed.replace(learner=choose_learner(changed.replace(learner="auto"), 0)[0])

@@ -77,11 +77,12 @@ _NO_WORK = frozenset(
 )  # fmt: skip
 # In the names that torch's compiler gives to its kernels on a CPU, see cpp.enable_kernel_profile.
 _COMPILED = "cpp_fused"
+FUSED = "fused update"  # what our own kernel is recorded as
 
 
 def _computes(event: Any) -> bool:
     is_operator = event.name.startswith("aten::") and event.name not in _NO_WORK
-    return is_operator or _COMPILED in event.name
+    return is_operator or _COMPILED in event.name or event.name == FUSED
 
 
 def _hands_on(event: Any) -> bool:

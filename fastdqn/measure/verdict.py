@@ -68,7 +68,9 @@ def _larger_batch(config: Config, per_step, figures) -> str | None:
     pairs = []
     for figure in figures:
         of = figure.of
-        if figure.key != "learner_samples_per_second" or of["capture"] != config.capture:
+        if figure.key != "learner_samples_per_second":
+            continue
+        if (of["learner"], of["capture"]) != (config.learner, config.capture):
             continue
         size = of["batch_size"]
         changes = {
