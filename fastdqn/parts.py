@@ -21,6 +21,7 @@ from fastdqn.learning.backup import Backup, DoubleBackup, MaxBackup
 from fastdqn.learning.capture import compiled, eager
 from fastdqn.learning.draws import Draws, LaneNoise, NoNoise
 from fastdqn.learning.flat import FlatParameters
+from fastdqn.learning.fused_choice import FusedChoice
 from fastdqn.learning.fused_step import FusedStep
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.munchausen import MunchausenBackup
@@ -135,6 +136,7 @@ def make_policy(config: Config, online: FlatParameters, value: Value, facts: Env
         online.eval_alias(), value, device, facts.obs_shape, facts.num_actions,
         seed=derive(config.seed, EXPLORE),
         noise=LaneNoise(size, device, derive(config.seed, NOISE)) if size else NoNoise(),
+        choose={"fused": FusedChoice, "torch": lambda _: None}[config.learner](online),
     )  # fmt: skip
 
 

@@ -92,6 +92,7 @@ FORBIDDEN: dict[str, set[str]] = {
 # update's kernels take arrays, and its object hands them the memory of the tensors.
 CROSSING = {
     "learning/staging.py", "learning/policy.py", "learning/fused.py", "learning/fused_step.py",
+    "learning/fused_choice.py",
 }  # fmt: skip
 # Methods of learning/ that say they wait for the device; nothing else may read it back.
 WAITING = {"loss_total", "report", "state"}

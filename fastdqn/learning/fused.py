@@ -22,7 +22,7 @@ BLOCK = COLUMNS
 # in; out; where the input begins in a block's activations, where the gradient begins in the sums,
 # length of a row there, and whether it is transposed there. The input has a row of ones behind
 # it, so the gradient of the bias is one more column (transposed: row) of that of the weights.
-_WEIGHTS, _BIAS, _IN, _OUT, _INPUT, _SUMS, _LENGTH, _SWAPPED = range(8)
+_WEIGHTS, _BIAS, IN, _OUT, _INPUT, _SUMS, _LENGTH, _SWAPPED = range(8)
 
 
 @ieee_kernel
@@ -43,7 +43,7 @@ def update(
     """
     loss = 0.0
     sums[:] = 0.0
-    output = layers[-1, _INPUT] + rows_of(layers[-1, _IN]) * BLOCK
+    output = layers[-1, _INPUT] + rows_of(layers[-1, IN]) * BLOCK
     of_actions = output + dueling * BLOCK
     num_actions = layers[-1, _OUT] - dueling
     best = np.empty(BLOCK, np.int64)
@@ -97,6 +97,23 @@ def _compare(
 
 
 @ieee_kernel
+def choose(layers, weights, obs, mask, active, dueling, scale, chosen):
+    """The best allowed action of each obs [N, F] float32 to chosen [N] int64; mask as next_mask."""
+    output = layers[-1, _INPUT] + rows_of(layers[-1, IN]) * BLOCK
+    of_actions = output + dueling * BLOCK
+    num_actions = layers[-1, _OUT] - dueling
+    best = np.empty(BLOCK, np.int64)
+    for first in range(0, len(chosen), BLOCK):
+        size = min(BLOCK, len(chosen) - first)
+        _load(obs, first, size, scale, active)
+        _forward(layers, weights, active)
+        _centre(active[output:], num_actions, dueling)
+        _select(active[of_actions:], num_actions, mask, first, size, best)
+        for s in range(size):
+            chosen[first + s] = best[s]
+
+
+@ieee_kernel
 def rows_of(features):
     """Rows of a layer's input in the activations: with that of ones, in whole tiles."""
     return (features // LANES + 1) * LANES
@@ -118,7 +135,7 @@ def _forward(layers, weights, x):
     """All layers, ReLU between them; the output stands behind the last input."""
     for n in range(len(layers)):
         last = n == len(layers) - 1
-        begin, features = layers[n, _INPUT], layers[n, _IN]
+        begin, features = layers[n, _INPUT], layers[n, IN]
         product_from_bias(
             x, begin + rows_of(features) * BLOCK, BLOCK, weights, layers[n, _WEIGHTS], features, 1,
             x, begin, BLOCK, layers[n, _OUT], features, weights, layers[n, _BIAS],
@@ -130,7 +147,7 @@ def _forward(layers, weights, x):
 def _backward(layers, weights, x, turned, sums):
     """From the gradient of the output, in its place, to all others; adds them to the sums."""
     for n in range(len(layers) - 1, -1, -1):
-        begin, features, outputs = layers[n, _INPUT], layers[n, _IN], layers[n, _OUT]
+        begin, features, outputs = layers[n, _INPUT], layers[n, IN], layers[n, _OUT]
         delta, length = begin + rows_of(features) * BLOCK, layers[n, _LENGTH]
         left, right, rows, columns = delta, begin, outputs, features + 1
         if layers[n, _SWAPPED]:
@@ -156,7 +173,7 @@ def _backward(layers, weights, x, turned, sums):
 def _collect(layers, sums, turned, gradient):
     """The sums of all layers to where they belong in the flat gradient."""
     for n in range(len(layers)):
-        features, outputs, length = layers[n, _IN], layers[n, _OUT], layers[n, _LENGTH]
+        features, outputs, length = layers[n, IN], layers[n, _OUT], layers[n, _LENGTH]
         begin, stride = layers[n, _SUMS], rows_of(features)
         of_weights = gradient[layers[n, _WEIGHTS] : layers[n, _WEIGHTS] + outputs * features]
         of_bias = gradient[layers[n, _BIAS] : layers[n, _BIAS] + outputs]

@@ -17,7 +17,7 @@ from fastdqn.replay.batch import Batch
 
 # Slope of the error's gradient, and the error from which on it stays as it is.
 _LOSSES = {squared_error: (2.0, np.inf), huber: (1.0, 1.0)}
-_NO_MASK = np.ones((0, 0), np.bool_)
+NO_MASK = np.ones((0, 0), np.bool_)
 
 
 class FusedStep:
@@ -37,7 +37,7 @@ class FusedStep:
         dense = dense_layers(network)
         slope, bend = _LOSSES[learner.value.element_loss]
         self._learner = learner
-        self._layers = _table(dense, learner.online)
+        self._layers = layer_table(dense, learner.online)
         self._choices = (
             type(learner.backup) is DoubleBackup, int(type(network.head) is DuelingHead),
             np.float32(network.obs_scale), np.float32(slope), np.float32(bend),
@@ -77,7 +77,7 @@ class FusedStep:
             self._scratch = (self._priority.numpy(), self._taken.numpy(), *_scratch(self._layers))
         self._batch, self._converted = batch, []
         obs, next_obs = (self._as_float(each.numpy()) for each in (batch.obs, batch.next_obs))
-        mask = _NO_MASK if batch.next_mask is None else batch.next_mask.numpy()
+        mask = NO_MASK if batch.next_mask is None else batch.next_mask.numpy()
         self._inputs = (
             obs, batch.action.numpy(), batch.reward.numpy(), batch.discount.numpy(), next_obs,
             batch.weight.numpy(), mask,
@@ -109,7 +109,7 @@ def dense_layers(network: Any) -> list[Any]:
     return layers
 
 
-def _table(dense: list[Any], online: FlatParameters) -> np.ndarray:
+def layer_table(dense: list[Any], online: FlatParameters) -> np.ndarray:
     """layers [L, 8] as fused.py has it."""
     rows, active, sums = [], 0, 0
     start = online.weights.data_ptr()
@@ -131,14 +131,21 @@ def _whole(columns: int) -> int:
 
 def _scratch(layers: np.ndarray) -> list[np.ndarray]:
     """active, other, turned, sums as fused.update() takes them, on cache lines of torch's."""
-    inputs, features, outputs, lengths = layers[:, [4, 2, 3, 6]].T
-    end = inputs[-1] + (fused.rows_of(features[-1]) + fused.rows_of(outputs[-1])) * fused.BLOCK
-    active, other = (torch.zeros(int(end)).numpy() for _ in range(2))
-    for begin, number in zip(inputs, features, strict=True):
-        ones = begin + number * fused.BLOCK
-        active[ones : ones + fused.BLOCK] = 1.0
+    features, outputs, lengths = layers[:, [2, 3, 6]].T
     rows = np.where(layers[:, 7], features + 1, outputs)
     # A tile of the last ones reaches beyond them.
     sums = torch.zeros(int((rows * lengths).sum() + LANES * lengths.max())).numpy()
     longest = max(lengths.max(), fused.rows_of(features.max()))
-    return [active, other, torch.zeros(fused.BLOCK * int(longest + LANES)).numpy(), sums]
+    turned = torch.zeros(fused.BLOCK * int(longest + LANES)).numpy()
+    return [activations(layers), activations(layers), turned, sums]
+
+
+def activations(layers: np.ndarray) -> np.ndarray:
+    """Those of a block, all 0 but for a row of ones behind each layer's input."""
+    inputs, features, outputs = layers[:, [4, 2, 3]].T
+    end = inputs[-1] + (fused.rows_of(features[-1]) + fused.rows_of(outputs[-1])) * fused.BLOCK
+    active = torch.zeros(int(end)).numpy()
+    for begin, number in zip(inputs, features, strict=True):
+        ones = begin + number * fused.BLOCK
+        active[ones : ones + fused.BLOCK] = 1.0
+    return active

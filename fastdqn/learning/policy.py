@@ -1,5 +1,7 @@
 """Policy: observations in, actions out; one exploration draw per lane."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ class Policy:
 
     network  in eval mode; shares memory with the learner's weights, so it is never stale
     value    what the network's output means
+    choose   stands in for the network where it acts without noise: (obs, mask) to best actions
     noise    gives the random inputs of act(), which explores by them; greedy actions have none
     """
 
@@ -28,9 +31,10 @@ class Policy:
         num_actions: int,
         seed: int = 0,
         noise: LaneNoise | NoNoise | None = None,
+        choose: Callable[[np.ndarray, np.ndarray | None], np.ndarray] | None = None,
     ):
         self.network, self.value, self.device = network, value, device
-        self._noise = noise or NoNoise()
+        self._noise, self._choose = noise or NoNoise(), choose
         self.obs_shape, self.num_actions = obs_shape, num_actions
         self.rng = seed_state(seed)
         _explore(self.rng, np.empty(0), num_actions, np.empty(0, np.int64))
@@ -50,6 +54,8 @@ class Policy:
         return self._best(obs, mask, MEANS)
 
     def _best(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> np.ndarray:
+        if self._choose is not None:
+            return self._choose(obs, mask)
         with torch.inference_mode():
             values = self.value.expected(self.network(self._upload(obs), draw))
             if mask is not None:
@@ -63,8 +69,7 @@ class Policy:
         obs [N, *]; epsilon in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed
         """
         action = self._best(obs, mask, self._noise(len(obs)))
-        per_lane = np.empty(len(action))
-        per_lane[:] = epsilon
+        per_lane = np.full(len(action), epsilon, np.float64)
         if mask is None:
             _explore(self.rng, per_lane, self.num_actions, action)
         else:
