@@ -23,7 +23,7 @@ def kernels_of(file: Path) -> set[str]:
         node.name
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.FunctionDef)
-        and any(isinstance(d, ast.Name) and d.id == "kernel" for d in node.decorator_list)
+        and any(getattr(d, "id", "") in ("kernel", "ieee_kernel") for d in node.decorator_list)
     }
 
 
