@@ -16,6 +16,7 @@ from fastdqn.learning.adam import FusedAdam
 from fastdqn.learning.backup import DoubleBackup, MaxBackup
 from fastdqn.learning.draws import Draws
 from fastdqn.learning.flat import FlatParameters
+from fastdqn.learning.fused_choice import FusedChoice
 from fastdqn.learning.fused_step import FusedStep
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.munchausen import MunchausenBackup
@@ -41,15 +42,19 @@ RATE = 2.5e-4
 NEAR = 1e-4
 
 
-def make_learner(
-    make_step, inputs=4, hidden=(24,), actions=3, head=DuelingHead, backup=None,
-    loss=squared_error, clip=None, follower=None, scale=1.0, rate=RATE,
-):  # fmt: skip
+def make_online(inputs=4, hidden=(24,), actions=3, head=DuelingHead, scale=1.0):
     torch.manual_seed(0)
     network = QNetwork(
         MLP(inputs, hidden), head((inputs, *hidden)[-1], Outputs(actions)), obs_scale=scale
     )
-    online = FlatParameters(network, CPU)
+    return FlatParameters(network, CPU)
+
+
+def make_learner(
+    make_step, inputs=4, hidden=(24,), actions=3, head=DuelingHead, backup=None,
+    loss=squared_error, clip=None, follower=None, scale=1.0, rate=RATE,
+):  # fmt: skip
+    online = make_online(inputs, hidden, actions, head, scale)
     return Learner(
         online, ScalarValue(loss), backup or DoubleBackup(), Draws(1, 0, (0, 0, 0, 0), CPU, seed=0),
         FusedAdam(online.weights, online.gradient, rate), follower or HardCopy(Fraction(7)), clip,
@@ -298,3 +303,20 @@ def test_asking_for_what_is_not_covered_is_one_line_that_names_it():
     assert line.startswith("learner is fused, which does not cover value quantile or noisy")
     assert Config(learner="fused").problems() == []
     assert beyond_fused(Config(normalize_reward=True, prioritized=True)) == []
+
+
+@pytest.mark.parametrize("head", [PlainHead, DuelingHead])
+@pytest.mark.parametrize("lanes", [1, 32, 45])
+def test_the_best_actions_are_those_of_torch_after_every_change_of_the_weights(head, lanes):
+    rng = np.random.default_rng(lanes)
+    online = make_online(head=head)
+    choose = FusedChoice(online)
+    for _ in range(3):
+        obs = rng.normal(size=(lanes, 4)).astype(np.float32)
+        mask = rng.random((lanes, 3)) < 0.6
+        mask[:, 1] |= ~mask.any(1)
+        with torch.no_grad():
+            values = online.module(torch.from_numpy(obs)).numpy()
+        assert choose(obs, None).tolist() == values.argmax(1).tolist()
+        assert choose(obs, mask).tolist() == np.where(mask, values, -np.inf).argmax(1).tolist()
+        online.weights.neg_()

@@ -1,5 +1,7 @@
 """FusedChoice: the greedy actions of an MLP on the CPU by one kernel, in place of torch."""
 
+from typing import Any
+
 import numpy as np
 
 from fastdqn.learning import fused
@@ -15,7 +17,7 @@ class FusedChoice:
     """
 
     def __init__(self, online: FlatParameters):
-        network = online.module
+        network: Any = online.module
         self._layers = layer_table(dense_layers(network), online)
         self._weights = online.weights.numpy()
         self._active = activations(self._layers)
