@@ -1,7 +1,21 @@
-"""python -m fastdqn"""
+"""The program: python -m fastdqn, or fastdqn; Ctrl-C ends it quietly from its first import on."""
 
 import sys
 
-from fastdqn.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run a command; returns the exit code, 130 where it was interrupted."""
+    try:
+        from fastdqn import cli  # takes a while, in which somebody may change their mind
+
+        code = cli.main()
+    except KeyboardInterrupt:
+        code = 130
+    # An interrupt that came within generated code (numba's, a dataclass's) would otherwise be
+    # remembered by Python, caught or not, and end the process by its signal.
+    exec("")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -69,7 +69,9 @@ def build(
     """
     startup, hooks = Laps(), hooks or Hooks()
     with ExitStack() as owned:  # what is made here is closed here if a later part fails
-        stream, eval_stream, limit, how = _make_streams(config, envs, eval_envs, owned)
+        # Started once: lanes of EnvPool's under way would never be idle again.
+        seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
+        stream, eval_stream, limit, how = _make_streams(config, envs, eval_envs, seed, owned)
         weights = network_weights(config, stream.facts)
         if torso is not None:
             weights = sum(parameter.numel() for parameter in torso.parameters())
@@ -82,7 +84,7 @@ def build(
         online, description = parts.make_online(config, stream.facts, torso)
         learner = parts.make_learner(config, online)
         # The first reset tells whether there are masks, which the replay keeps.
-        start = stream.start(env_seed(config.seed, TRAIN))
+        start = stream.start(seed)
         startup.lap("build")
         facts = stream.facts._replace(has_masks=stream.mask is not None)
         replay = parts.make_replay(config, facts)
@@ -132,8 +134,6 @@ def _resume(
         # steps made while there was not earn no updates.
         starts = progress.steps + config.learning_starts
         run.cadence = replace(run.cadence, learning_starts=starts)
-    if run.start is not None:
-        run.start = run.stream.start(env_seed(config.seed, TRAIN, progress.steps))
     if total_timesteps is not None:
         progress.ended = ""
     return [
@@ -197,6 +197,7 @@ def _make_streams(
     config: Config,
     envs: VectorEnv | Factory | None,
     eval_envs: VectorEnv | None,
+    seed: int,
     owned: ExitStack,
 ) -> tuple[EnvStream, EnvStream | None, int | None, str]:
     """The training stream, the evaluation stream, the environment's time limit, if any, and how
@@ -210,7 +211,7 @@ def _make_streams(
     try:
         made = how.make(
             config.num_envs,
-            seed=env_seed(config.seed, TRAIN),
+            seed=seed,
             env_batch_size=config.env_batch_size,
         )
     except ValueError as error:  # one lane could be made, not all of them

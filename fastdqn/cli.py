@@ -31,6 +31,9 @@ _USAGE = """usage: fastdqn COMMAND ...
   fastdqn --version
 """
 
+# Characters of a message, where paths take 4,096 at most. Ours, untuned.
+_MOST = 6_000
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -256,7 +259,11 @@ def _interrupt(*_) -> None:
 
 
 def _printable(line: str) -> str:
-    """One line whatever a user's text holds: line breaks and terminal codes are spelled out."""
+    """One line of some length whatever a user's text, or a file of anyone's, holds: line breaks
+    and terminal codes are spelled out, and of what is too long the middle is left out."""
+    if len(line) > _MOST:
+        out = f" ... ({len(line) - _MOST:,} characters left out) ... "
+        line = line[: _MOST // 2] + out + line[-_MOST // 2 :]
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 

@@ -15,7 +15,8 @@ from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
-from fastdqn.record.files import WriteError, read_text, to_json, write_whole
+from fastdqn.record.files import WriteError, to_json, write_whole
+from fastdqn.record.folder import read_config
 from fastdqn.resolve import preview
 from fastdqn.session import replay_ratio
 
@@ -250,7 +251,7 @@ def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
     path = weights.parent / "config.json"
     if not path.exists():
         raise ValueError(f"{path} does not exist: name the environment with --env-id")
-    config = Config.from_json(read_text(path))
+    config = read_config(path.parent)
     if lines := checks.stray_modules(config, str(path.parent)):
         raise ConfigError(lines)
     return checks.recipe(config)

@@ -18,7 +18,7 @@ from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.local import Hooks, Progress
 from fastdqn.plain import StateError
 from fastdqn.record.console import make_display
-from fastdqn.record.files import read_text
+from fastdqn.record.folder import read_config
 from fastdqn.record.layout import CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
 from fastdqn.record.lock import LockedError, RunLock
@@ -121,17 +121,15 @@ def _config_of(folder: Path, checkpoint: Checkpoint) -> tuple[Config, int | None
     given = checkpoint.config.get("config")
     if not isinstance(given, dict):
         raise CheckpointError(f"{checkpoint.folder}/manifest.json: config holds no options")
-    config = Config.from_json(json.dumps(given)).replace(run_dir=str(folder))
+    try:
+        config = Config.from_json(json.dumps(given)).replace(run_dir=str(folder))
+    except ConfigError as error:
+        lines = [f"{checkpoint.folder}/manifest.json: config: {line}" for line in error.lines]
+        raise ConfigError(lines) from None
     had = checkpoint.config.get("total_timesteps")
     if had is not None and type(had) is not int:
         raise CheckpointError(f"{checkpoint.folder}/manifest.json: total_timesteps is {had!r}")
-    try:
-        written = Config.from_json(read_text(folder / "config.json"))
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError([str(error)]) from None
-    ours, theirs = dataclasses.asdict(written), dataclasses.asdict(config)
+    ours, theirs = dataclasses.asdict(read_config(folder)), dataclasses.asdict(config)
     lines = [
         f"{name} is {ours[name]} in config.json, the checkpoint's is {theirs[name]}: a run goes on "
         "with the options it had"

@@ -477,3 +477,9 @@ def test_no_other_command_raises_either(command, args):
         code, _, lines = ask(command, *args)
     assert code in (0, 2)
     assert (code == 2) == bool(lines)
+
+
+def test_a_line_about_a_word_of_any_length_has_an_end():
+    (line,) = refused(f"train cartpole --env-id {'A' * 100_000}")
+    assert len(line) < 7_000
+    assert "characters left out" in line

@@ -1,7 +1,11 @@
 """What a run leaves, and says, when its environment or its disk lets it down."""
 
+import errno
+import importlib.util
+import io
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -215,3 +219,47 @@ def test_a_replay_of_unequal_parts_or_a_batch_of_another_layout_is_refused():
     ):
         with pytest.raises(ValueError, match="of the batch is"):
             replay.sample(wrong)
+
+
+class Full(io.RawIOBase):
+    """A file on a disk that has no room left."""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset, whence=0):
+        return 0
+
+
+@pytest.mark.parametrize("which", ["metrics.jsonl", "episodes.csv", "eval.jsonl"])
+def test_a_full_disk_under_a_file_that_grows_is_one_line(tmp_path, monkeypatch, capsys, which):
+    real = files.open_regular
+
+    def opened(path, mode):
+        if path.name == which:
+            return io.TextIOWrapper(io.BufferedWriter(Full()))
+        return real(path, mode)
+
+    monkeypatch.setattr(files, "open_regular", opened)
+    words = ["--total-timesteps", "2000", "--eval-frequency", "500", "--quiet", "--run-dir"]
+    assert cli.main(["train", "cartpole", *words, str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert said == f"error: cannot write {tmp_path}/run/{which}: No space left on device\n"
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("tensorboard"), reason="an extra")
+def test_a_run_folder_that_is_gone_is_one_line_with_tensorboard_too(tmp_path):
+    folder = tmp_path / "run"
+
+    def remove(progress, step):
+        if folder.exists():
+            shutil.rmtree(folder)
+
+    with pytest.raises(WriteError, match=r"cannot write .*No such file"):
+        fastdqn.train(small(tmp_path, tensorboard=True), on_step=remove)

@@ -236,3 +236,13 @@ def test_envpool_is_refused_where_it_cannot_do_what_is_asked():
     ):
         with pytest.raises(ValueError, match=says):
             recipe.make(2)
+
+
+def test_a_run_over_some_of_envpools_lanes_goes_on(tmp_path):
+    """They can be reset only while none is under way, which is never after the first time."""
+    pytest.importorskip("envpool")
+    run = fastdqn.train(
+        small(tmp_path, total_timesteps=300, env_batch_size=2, vectorization="envpool")
+    )
+    more = fastdqn.resume(run.folder, total_timesteps=600)
+    assert more.summary["total_steps"] >= 600

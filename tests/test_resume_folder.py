@@ -5,12 +5,14 @@ import os
 from pathlib import Path
 
 import pytest
+from checkpoint_parts import edit_manifest
 from resume_parts import assert_same_run, nothing
 from test_loop import small
 
 import fastdqn
 from fastdqn.cli import main
 from fastdqn.record import shelf
+from fastdqn.record.layout import CheckpointError
 
 
 def test_a_file_that_lost_its_end_is_told_and_ends_no_resume(tmp_path, capsys):
@@ -85,6 +87,20 @@ def test_tensorboard_is_told_where_the_run_went_on(tmp_path):
     rows = (run.folder / "metrics.jsonl").read_text().splitlines()
     written = [row["step"] for row in map(json.loads, rows) if "train/n_updates" in row]
     assert steps == written
+
+
+def test_a_resume_that_is_refused_leaves_no_file_of_tensorboards(tmp_path):
+    pytest.importorskip("tensorboard")
+    run = fastdqn.train(small(tmp_path, total_timesteps=300, tensorboard=True))
+    there = sorted(run.folder.iterdir())
+
+    def change(manifest):
+        manifest["state"]["progress"]["episodes"] = -1
+
+    edit_manifest(run.folder, run.summary["total_steps"], change)
+    with pytest.raises(CheckpointError, match="progress: episodes is -1"):
+        fastdqn.resume(run.folder, total_timesteps=400)
+    assert sorted(run.folder.iterdir()) == there
 
 
 def test_a_traceback_of_an_earlier_failure_goes_when_the_run_goes_on(tmp_path):

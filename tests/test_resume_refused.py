@@ -29,6 +29,10 @@ from fastdqn.record.load_checkpoint import load_checkpoint
         (lambda run: shutil.rmtree(run / "checkpoints"), "checkpoints"),
         (lambda run: (run / "config.json").unlink(), "config.json: No such file"),
         (lambda run: (run / "config.json").write_bytes(b"\xff\xfe{"), "config.json is no text"),
+        (
+            lambda run: (run / "config.json").write_text("[" * 200_000),
+            "run/config.json: is not JSON: maximum recursion",
+        ),
         (lambda run: make_pipe(run / "config.json"), "config.json: is not a regular file"),
         (
             lambda run: edit(run / "config.json", num_envs=8, buffer_size=999, hidden_sizes=[9]),

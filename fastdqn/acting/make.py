@@ -11,12 +11,15 @@ from typing import Any
 
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.async_vector_env import _async_worker
 
 from fastdqn.acting.failures import SentError, misfit, one_line
 from fastdqn.acting.names import find_spec, find_wrapper, nearest
 
 VECTORIZATIONS = ("auto", "native", "sync", "async", "envpool")
 Factory = Callable[..., gymnasium.Env]
+# A process that is killed closes one pipe a moment after another. Ours, untuned.
+_PARENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class EnvRecipe:
                 return SyncVectorEnv([lane] * num_envs, **options)
             try:
                 with _deaf_children():
-                    return AsyncVectorEnv([lane] * num_envs, **options)
+                    return AsyncVectorEnv([lane] * num_envs, worker=_lane_process, **options)
             except (EOFError, OSError):
                 raise RuntimeError(
                     "a lane's process ended while its environment was made, see above"
@@ -157,6 +160,18 @@ def _sendable_errors() -> Iterator[None]:
         yield
     except Exception as error:
         raise SentError(one_line(error)) from error
+
+
+def _lane_process(*arguments) -> None:
+    """Gymnasium's own; it ends quietly where the parent was killed, for nobody is left to tell."""
+    try:
+        _async_worker(*arguments)
+    except (EOFError, ConnectionError):
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join(_PARENT_SECONDS)
+        if parent is None or parent.is_alive():
+            raise
 
 
 def _make_envpool(recipe: EnvRecipe, num_envs: int, batch_size: int, seed: int) -> VectorEnv:

@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +46,17 @@ def open_append(path: Path) -> IO[str]:
         return open_regular(path, "a")
     except OSError as error:
         raise WriteError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around writes into an open file: an OSError becomes a WriteError that names it."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_text(path: Path) -> str:

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fastdqn.config import Config, ConfigError
-from fastdqn.record.files import WriteError, to_json, write_whole
+from fastdqn.record.files import WriteError, read_text, to_json, write_whole
 
 
 def default_run_dir(config: Config) -> str:
@@ -73,6 +73,18 @@ def create_folder(config: Config, device_name: str) -> Path:
             (folder / name).unlink(missing_ok=True)  # or the folder would be refused the next time
         raise ConfigError([str(error)]) from None
     return folder
+
+
+def read_config(folder: Path) -> Config:
+    """The options that a run was made with. Raises ConfigError, whose lines name the file."""
+    path = folder / "config.json"
+    try:
+        return Config.from_json(read_text(path))
+    except ConfigError as error:
+        lines = [f"{path}: {line.removeprefix('config.json ')}" for line in error.lines]
+        raise ConfigError(lines) from None
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
 
 
 def _system(device_name: str) -> dict:

@@ -19,7 +19,7 @@ from fastdqn.plain import (
     take_state,
 )
 from fastdqn.record.console import Display
-from fastdqn.record.files import open_append, to_json, write_whole
+from fastdqn.record.files import open_append, to_json, write_whole, writing
 from fastdqn.record.metrics import JsonLines, MetricsSink
 
 # What "recent" means for episodes: Stable-Baselines3's window.
@@ -70,12 +70,12 @@ class RunRecorder:
         self._sizes: dict[str, int] = {}  # of the files, in the state that was loaded
 
     def episodes(self, progress, step) -> None:
-        """Note the episodes that ended in step; progress counts them already."""
+        """Note the episodes that ended in step; progress counts them already. Raises WriteError."""
         first = progress.episodes - len(step.ended_lanes) + 1
-        for i, (lane, total, length) in enumerate(
-            zip(step.ended_lanes, step.returns, step.lengths, strict=True)
-        ):
-            self._episodes.write(f"{first + i},{progress.steps},{lane},{total:.9g},{length}\n")
+        ended = zip(step.ended_lanes, step.returns, step.lengths, strict=True)
+        with writing(self.folder / "episodes.csv"):
+            for i, (lane, total, length) in enumerate(ended):
+                self._episodes.write(f"{first + i},{progress.steps},{lane},{total:.9g},{length}\n")
         self._returns.extend(step.returns.tolist())
         self._lengths.extend(step.lengths.tolist())
 
@@ -94,7 +94,7 @@ class RunRecorder:
         row = self._row(progress, epsilon, report, since, steps, updates, sum(totals.values()))
         for sink in self._sinks:
             sink.write(progress.steps, row)
-        self._episodes.flush()
+        self._flush_episodes()
         self._shown |= row
         self._display.show(self._status(progress, self._shown, totals), final)
 
@@ -128,7 +128,7 @@ class RunRecorder:
 
     def state(self) -> State:
         """Windows, totals and the sizes of the files: see cut_back()."""
-        self._episodes.flush()
+        self._flush_episodes()
         return {
             "returns": np.array(self._returns, np.float64),
             "lengths": np.array(self._lengths, np.int64),
@@ -206,11 +206,17 @@ class RunRecorder:
         write_whole(self.folder / "summary.json", to_json(summary, indent=2) + "\n")
 
     def close(self) -> None:
-        """Flush and close everything; safe to call twice."""
-        self._display.close()
-        self._episodes.close()
-        for sink in (*self._sinks, self._evals):
-            sink.close()
+        """Flush and close everything, and only then raise WriteError; safe to call twice."""
+        with contextlib.ExitStack() as closed:
+            for sink in (self._evals, *self._sinks):
+                closed.callback(sink.close)
+            closed.enter_context(writing(self.folder / "episodes.csv"))
+            closed.callback(self._episodes.close)
+            closed.callback(self._display.close)
+
+    def _flush_episodes(self) -> None:
+        with writing(self.folder / "episodes.csv"):
+            self._episodes.flush()
 
     def _row(self, progress, epsilon, report, since, steps, updates, elapsed) -> dict[str, float]:
         row = {
