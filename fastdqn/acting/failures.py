@@ -121,3 +121,22 @@ def _misfits(envs: SyncVectorEnv) -> Iterator[LaneFailure]:
     for lane, obs in enumerate(getattr(envs, "_env_obs", ())):
         if line := misfit(envs.single_observation_space, obs):
             yield LaneFailure(lane, line)
+
+
+def name_place(
+    lane: int, what: str, steps: np.ndarray, seed: int | None, own_seeds: bool, action: np.ndarray
+) -> str:
+    """Who failed, and what led to it: lane, step, seed, last action.
+
+    lane  -1: nobody knows; what  reset or step; steps, action [N] so far, of each lane
+    own_seeds  whether lane i has the seed i above the first
+    """
+    if lane < 0:
+        return f"the environments failed in {what}() after {steps.max()} steps" + (
+            "" if seed is None else f" (seed {seed})"
+        )
+    told = [] if seed is None else [f"seed {seed + lane if own_seeds else seed}"]
+    if what == "step":
+        told.append(f"last action {action[lane]}")
+    where = "reset" if what == "reset" else f"step {steps[lane] + 1}"
+    return f"lane {lane}, {where}" + (f" ({', '.join(told)})" if told else "")

@@ -15,7 +15,13 @@ from fastdqn.acting.autoreset import (
 )
 from fastdqn.acting.backends import Arrival, connect
 from fastdqn.acting.env_state import read_env_state, takes_env_state, write_env_state
-from fastdqn.acting.failures import EnvError, LaneFailure, NonFiniteError, explain
+from fastdqn.acting.failures import (
+    EnvError,
+    LaneFailure,
+    NonFiniteError,
+    explain,
+    name_place,
+)
 from fastdqn.acting.masks import MaskReader
 from fastdqn.acting.observations import ObsReader, batch_of_one
 from fastdqn.acting.sorting import Sorted, first_nonfinite, hand_out, sort, tell_apart
@@ -302,20 +308,11 @@ class EnvStream:
             return question()
         except (Exception, SystemExit) as error:
             failure = explain(self.envs, error)
-            told = EnvError(f"{self._place(failure.lane, what)}: {failure.line}")
+            own_seeds = isinstance(self.envs.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+            place = name_place(
+                failure.lane, what, self._steps, self._seed, own_seeds,
+                self._action + self.facts.action_start,
+            )  # fmt: skip
+            told = EnvError(f"{place}: {failure.line}")
             told.trace = failure.trace
             raise told from error
-
-    def _place(self, lane: int, what: str) -> str:
-        """Who failed, and what led to it: lane, step, seed, last action."""
-        if lane < 0:
-            return f"the environments failed in {what}() after {self._steps.max()} steps" + (
-                "" if self._seed is None else f" (seed {self._seed})"
-            )
-        own_seeds = isinstance(self.envs.unwrapped, SyncVectorEnv | AsyncVectorEnv)
-        seed = self._seed + lane if own_seeds and self._seed is not None else self._seed
-        told = [] if seed is None else [f"seed {seed}"]
-        if what == "step":
-            told.append(f"last action {self._action[lane] + self.facts.action_start}")
-        where = "reset" if what == "reset" else f"step {self._steps[lane] + 1}"
-        return f"lane {lane}, {where}" + (f" ({', '.join(told)})" if told else "")
