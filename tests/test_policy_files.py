@@ -26,8 +26,8 @@ OBS = np.random.default_rng(0).normal(size=(200, 3, 2)).astype(np.float32)
 def saved(tmp_path, torso=None, **options):
     """A policy, and where its weights are: no number of the description is a default."""
     config = Config(
-        hidden_sizes=(16, 8), device="cpu", learner="torch", num_atoms=11, v_min=-3.0, v_max=4.0, num_quantiles=6,
-        num_policy_fractions=9, num_target_fractions=3, noisy_sigma=0.7, **options,
+        hidden_sizes=(16, 8), device="cpu", learner="torch", num_atoms=11, v_min=-3.0, v_max=4.0,
+        num_quantiles=6, num_policy_fractions=9, num_target_fractions=3, noisy_sigma=0.7, **options,
     )  # fmt: skip
     online, description = parts.make_online(config, FACTS, torso)
     online.weights.normal_(generator=torch.Generator().manual_seed(0))

@@ -24,8 +24,8 @@ KINDS = list(
 @pytest.mark.parametrize(("value", "dueling", "noisy", "sizes"), KINDS)
 def test_weights_are_counted_right_and_memory_is_not_underestimated(value, dueling, noisy, sizes):
     config = Config(
-        value=value, dueling=dueling, noisy=noisy, hidden_sizes=sizes, device="cpu", learner="torch",
-        batch_size=64, num_quantiles=24, num_fractions=64,
+        value=value, dueling=dueling, noisy=noisy, hidden_sizes=sizes, device="cpu",
+        learner="torch", batch_size=64, num_quantiles=24, num_fractions=64,
     )  # fmt: skip
     online, _ = parts.make_online(config, FACTS)
     real = sum(parameter.numel() for parameter in online.module.parameters())
