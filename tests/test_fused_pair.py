@@ -24,6 +24,7 @@ from fastdqn.learning.fused_pair import ASLEEP, AWAY, CLAIMED, HERE, LENT, STATE
 from fastdqn.learning.fused_step import FusedStep
 from fastdqn.resolve import resolve, threads_of_torch
 from fastdqn.spare import HAS_SPARE
+from fastdqn.timing import usable_cores
 
 TWO = partial(FusedStep, threads=2)
 
@@ -43,15 +44,20 @@ def no_thread(work, *args):
     return None
 
 
-def trained(make_step, size=96, updates=60, **options):
-    """A learner after so many updates of one batch that is filled anew, and its priorities."""
-    staged, *others = make_batches(8, size=size)
+def trained(make_step, size=96, updates=60, before=None, batches=None, **options):
+    """A learner after so many updates of one batch that is filled anew, and its priorities.
+
+    before  called with learner and number of each update
+    """
+    staged, *others = make_batches(8, size=size, **(batches or {}))
     learner = make_learner(make_step, clip=1.0, **options)
     priorities = []
     for i in range(updates):
         for tensor, fresh in zip(staged, others[i % len(others)], strict=True):
             if tensor is not None:
                 tensor.copy_(fresh)
+        if before is not None:
+            before(learner, i)
         priorities.append(learner.update(staged).clone())
     return learner, torch.stack(priorities)
 
@@ -94,6 +100,7 @@ def lent_share(learner, batch, updates=2000):
     return lent / updates
 
 
+@pytest.mark.skipif(usable_cores() < 2, reason="there is no core for a second thread")
 def test_a_second_thread_lends_its_half_at_all(monkeypatch):
     monkeypatch.setattr(fused_second, "start_spare", run_start)
     learner = make_learner(TWO, hidden=(120, 84))
@@ -105,36 +112,36 @@ def test_a_second_thread_lends_its_half_at_all(monkeypatch):
 
 @pytest.mark.parametrize("state", [HERE, ASLEEP, AWAY])
 def test_a_thread_that_has_gone_without_a_word_is_not_waited_for(state, monkeypatch):
+    def say(learner, i):
+        if i > 0:
+            words_of(learner)[STATE] = state
+
     monkeypatch.setattr(fused_second, "start_spare", no_thread)
-    alone = trained(TWO)
-    learner = make_learner(TWO, clip=1.0)
-    staged, *others = make_batches(8, size=96)
-    priorities = []
-    for i in range(60):
-        for tensor, fresh in zip(staged, others[i % len(others)], strict=True):
-            if tensor is not None:
-                tensor.copy_(fresh)
-        priorities.append(learner.update(staged).clone())
-        words_of(learner)[STATE] = state
-    assert_equal_bits((learner, torch.stack(priorities)), alone)
+    assert_equal_bits(trained(TWO, before=say), trained(TWO))
 
 
 def test_a_half_that_was_claimed_and_does_not_come_is_computed_here(monkeypatch):
     """As by a thread that the system stopped in the middle: its claim is put there beforehand."""
-    monkeypatch.setattr(fused_second, "start_spare", no_thread)
-    alone = trained(TWO)
-    learner = make_learner(TWO, clip=1.0)
-    staged, *others = make_batches(8, size=96)
-    priorities = []
-    for i in range(60):
-        for tensor, fresh in zip(staged, others[i % len(others)], strict=True):
-            if tensor is not None:
-                tensor.copy_(fresh)
+
+    def claim(learner, i):
         if i > 0:
             words = words_of(learner)
             words[STATE], words[CLAIMED] = HERE, words[WANTED] + 1
-        priorities.append(learner.update(staged).clone())
-    assert_equal_bits((learner, torch.stack(priorities)), alone)
+
+    monkeypatch.setattr(fused_second, "start_spare", no_thread)
+    assert_equal_bits(trained(TWO, before=claim), trained(TWO))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_stored_observations_and_masks_reach_the_second_thread(dtype, monkeypatch):
+    def path(make_step, start):
+        monkeypatch.setattr(fused_second, "start_spare", start)
+        batches = {"shape": (3, 5), "dtype": dtype, "masks": True}
+        return trained(make_step, 100, 300, batches=batches, inputs=15, scale=1 / 255)
+
+    two, one = path(TWO, run_start), path(FusedStep, no_thread)
+    assert_equal_bits(two, path(TWO, no_thread))
+    torch.testing.assert_close(two[1][:20], one[1][:20], rtol=1e-6, atol=1e-6)
 
 
 def test_what_is_changed_in_place_is_seen_by_the_second_thread(monkeypatch):
@@ -216,10 +223,12 @@ def test_a_forked_process_goes_on_without_the_thread():
         warnings.simplefilter("ignore", DeprecationWarning)  # of fork where there are threads
         child = os.fork()
     if child == 0:
-        for _ in range(50):
-            learner.update(staged)
-        sender.send_bytes(learner.online.weights.numpy().tobytes())
-        os._exit(0)
+        try:
+            for _ in range(50):
+                learner.update(staged)
+            sender.send_bytes(learner.online.weights.numpy().tobytes())
+        finally:
+            os._exit(0)
     assert receiver.poll(60)
     theirs = np.frombuffer(receiver.recv_bytes(), np.float32)
     os.waitpid(child, 0)
