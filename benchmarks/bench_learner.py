@@ -31,7 +31,9 @@ def main() -> None:
     ways = [("torch", "eager"), ("fused", "eager")] + [("torch", "compile")] * args.compile
     figures = []
     for size in args.batch_sizes:
-        config = PRESETS["cartpole-cleanrl"].replace(batch_size=size, device="cpu")
+        config = PRESETS["cartpole-cleanrl"].replace(
+            batch_size=size, device="cpu", threads=args.threads
+        )
         own = measure_update(config, ways, effort_of(args))
         figures += own
         plain, *others = own

@@ -33,7 +33,7 @@ from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.record.weights import save_weights
-from fastdqn.resolve import choose_learner, resolve
+from fastdqn.resolve import choose_learner, resolve, threads_of_torch
 from fastdqn.schedules import Budget, EpisodicEpsilon, LadderEpsilon, Linear
 from fastdqn.seeds import CONFIRM, EVAL, TRAIN, env_seed
 from fastdqn.session import Evaluations, Session
@@ -78,9 +78,8 @@ def build(
         asked, own_torso = config, torso is not None
         config = resolve(config, weights, limit, how, own_torso)
         chosen = choose_learner(asked.replace(device=config.device), weights, own_torso)
-        assert config.threads is not None
         owned.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(threads_of_torch(config))
         online, description = parts.make_online(config, stream.facts, torso)
         learner = parts.make_learner(config, online)
         # The first reset tells whether there are masks, which the replay keeps.

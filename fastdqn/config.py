@@ -134,7 +134,8 @@ class Config:
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto: cuda where there is one and the network is large."""
     threads: int | None = None
-    """Torch threads; None: one for a small network on the CPU, else all cores."""
+    """Of torch; None: one for a small network on the CPU, else all cores. Of a fused update, at
+    most 2; None: 2 where a core is free and the batch large. Its bits depend on this number."""
     learner: Literal["auto", "fused", "torch"] = "auto"
     """What updates: one kernel for small MLPs on the CPU, or torch; auto: fused where it can."""
     capture: Literal["eager", "compile"] = "eager"

@@ -4,6 +4,7 @@ import copy
 import math
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def make_learner(config: Config, online: FlatParameters) -> Learner:
         HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau),
         config.max_grad_norm,
         capture,
-        {"fused": FusedStep, "torch": None}[config.learner],
+        {"fused": partial(FusedStep, threads=config.threads or 1), "torch": None}[config.learner],
     )
 
 

@@ -10,10 +10,14 @@ from fastdqn.combinations import beyond_fused, epsilons
 from fastdqn.config import Config
 from fastdqn.kernels import COMPILES
 from fastdqn.record.folder import default_run_dir
+from fastdqn.spare import HAS_SPARE
 from fastdqn.timing import usable_cores
 
 # Weights in a network that a GPU updates faster than a CPU core. Ours, untuned.
 _LARGE_NETWORK = 1_000_000
+# Samples in a batch from which on half of it is worth another core: measured, see
+# benchmarks/NOTES.md.
+_LARGE_BATCH = 128
 # Steps of an evaluation episode where neither the environment nor the user sets a limit:
 # 30 minutes of Atari at 15 decisions a second, as published scores have it.
 EVAL_MAX_STEPS = 27_000
@@ -34,7 +38,7 @@ def resolve(
     if device == "auto":
         gains = large and torch.cuda.is_available() and config.learner != "fused"
         device = "cuda" if gains else "cpu"
-    threads = usable_cores() if large and device == "cpu" else 1
+    learner = choose_learner(config.replace(device=device), weights, own_torso)[0]
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     initial, final = epsilons(config)
     return config.replace(
@@ -42,13 +46,33 @@ def resolve(
         exploration_final_eps=final,
         vectorization=vectorization,
         device=device,
-        learner=choose_learner(config.replace(device=device), weights, own_torso)[0],
-        threads=config.threads or threads,
+        learner=learner,
+        threads=_threads(config.replace(device=device, learner=learner), large, vectorization),
         tensorboard=tensorboard if config.tensorboard is None else config.tensorboard,
         run_dir=config.run_dir or default_run_dir(config),
         eval_max_steps=config.eval_max_steps or limit or EVAL_MAX_STEPS,
         log_frequency=config.log_frequency or max(1, (config.total_timesteps or 100_000) // 200),
     )
+
+
+def threads_of_torch(config: Config) -> int:
+    """Threads of torch's own in a run of a resolved config."""
+    assert config.threads is not None
+    return 1 if config.learner == "fused" else config.threads
+
+
+def _threads(config: Config, large: bool, vectorization: str) -> int:
+    """Of torch, or of the fused update; config's device and learner are resolved."""
+    if config.learner != "fused":
+        every = usable_cores() if large and config.device == "cpu" else 1
+        return config.threads or every
+    if config.threads is not None:
+        return min(config.threads, 2 if HAS_SPARE else 1)
+    # Environments in processes or threads take the other core, and a target that follows at each
+    # update is copied from core to core each time.
+    free = usable_cores() > 1 and HAS_SPARE and vectorization in ("native", "sync")
+    pays = config.batch_size >= _LARGE_BATCH and config.tau == 1.0
+    return 2 if free and pays else 1
 
 
 def choose_learner(config: Config, weights: int, own_torso: bool = False) -> tuple[str, str]:

@@ -19,7 +19,9 @@ CLOCKS = {"time", "datetime", "timeit"}
 ROOMS: dict[str, set[str]] = {
     "acting": {"gymnasium", "envpool", "numpy", "kernels", "plain", "rng"},
     "replay": {"numpy", "kernels", "plain", "rng"},
-    "learning": {"torch", "numpy", "kernels", "plain", "products", "replay.batch", "rng"},
+    "learning": {
+        "torch", "numpy", "atomics", "kernels", "plain", "products", "replay.batch", "rng", "spare",
+    },
     "engine": {"numpy", "acting", "learning", "plain", "replay", "schedules", "timing"},
     "record": {"numpy", "torch", "safetensors", "rich", "tensorboard", "config", "plain"},
     "config": {"rules"},
@@ -32,12 +34,15 @@ ROOMS: dict[str, set[str]] = {
     "signals": set(),
     "kernels": {"numba"},
     "products": {"numba", "llvmlite"},
+    "atomics": {"numba", "llvmlite"},
+    "spare": set(),
     "memory": set(),
     "schedules": {"numpy"},
     "timing": set(),
     "checks": {"torch", "acting", "record", "replay", "config", "memory", "presets", "values"},
     "resolve": {
-        "torch", "acting", "checks", "combinations", "config", "kernels", "record", "timing",
+        "torch", "acting", "checks", "combinations", "config", "kernels", "record", "spare",
+        "timing",
     },
     "seeds": {"rng"},
     "build": {
@@ -92,7 +97,7 @@ FORBIDDEN: dict[str, set[str]] = {
 # update's kernels take arrays, and its object hands them the memory of the tensors.
 CROSSING = {
     "learning/staging.py", "learning/policy.py", "learning/fused.py", "learning/fused_step.py",
-    "learning/fused_choice.py",
+    "learning/fused_choice.py", "learning/fused_pair.py", "learning/fused_second.py",
 }  # fmt: skip
 # Methods of learning/ that say they wait for the device; nothing else may read it back.
 WAITING = {"loss_total", "report", "state"}

@@ -41,14 +41,33 @@ def update(
     scale            factor of observations
     slope, bend      loss = slope / 2 * error^2 within bend of 0, then straight
     """
+    loss = differentiate(
+        layers, weights, target_weights, obs, action, reward, discount, next_obs, weight,
+        next_mask, priority, taken, active, other, turned, sums, double, dueling, scale, slope,
+        bend, 0, len(action),
+    )  # fmt: skip
+    loss_sum[0] += np.float32(loss / len(action))
+    collect(layers, sums, turned, gradient)
+    descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm)
+
+
+@ieee_kernel
+def differentiate(
+    layers, weights, target_weights, obs, action, reward, discount, next_obs, weight, next_mask,
+    priority, taken, active, other, turned, sums, double, dueling, scale, slope, bend, begin, end,
+):  # fmt: skip
+    """Samples from begin, a multiple of BLOCK, to end: their gradient to sums; gives their loss.
+
+    Each is a share of the whole batch's mean, the loss before it is divided by its length.
+    """
     loss = 0.0
     sums[:] = 0.0
     output = layers[-1, _INPUT] + rows_of(layers[-1, IN]) * BLOCK
     of_actions = output + dueling * BLOCK
     num_actions = layers[-1, _OUT] - dueling
     best = np.empty(BLOCK, np.int64)
-    for first in range(0, len(action), BLOCK):
-        size = min(BLOCK, len(action) - first)
+    for first in range(begin, end, BLOCK):
+        size = min(BLOCK, end - first)
         _load(next_obs, first, size, scale, other)
         if double:
             _forward(layers, weights, other)
@@ -66,9 +85,7 @@ def update(
             action, reward, discount, weight, priority, taken, slope, bend,
         )  # fmt: skip
         _backward(layers, weights, active, turned, sums)
-    loss_sum[0] += np.float32(loss / len(action))
-    _collect(layers, sums, turned, gradient)
-    _descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm)
+    return loss
 
 
 @ieee_kernel
@@ -170,7 +187,7 @@ def _backward(layers, weights, x, turned, sums):
 
 
 @ieee_kernel
-def _collect(layers, sums, turned, gradient):
+def collect(layers, sums, turned, gradient):
     """The sums of all layers to where they belong in the flat gradient."""
     for n in range(len(layers)):
         features, outputs, length = layers[n, IN], layers[n, _OUT], layers[n, _LENGTH]
@@ -248,7 +265,7 @@ def _norm(gradient):
 
 
 @ieee_kernel
-def _descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm):
+def descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm):
     """Clip the gradient's norm where max_norm > 0, and take a step of Adam: all [P], in place."""
     factor = np.float32(1.0)
     if max_norm > 0.0:

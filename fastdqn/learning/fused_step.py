@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastdqn.learning import fused
+from fastdqn.learning import fused, fused_pair
 from fastdqn.learning.backup import DoubleBackup, MaxBackup
 from fastdqn.learning.flat import FlatParameters
+from fastdqn.learning.fused_second import SecondHalf
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import MLP, Affine, DuelingHead, PlainHead, QNetwork
 from fastdqn.learning.value import ScalarValue, huber, squared_error
@@ -25,10 +26,12 @@ class FusedStep:
 
     Covers what the kernel can: an MLP on the CPU with a plain or dueling head of scalar values.
     The learner's tensors are used where they lie; all other memory is made with the first batch
-    of its size. Raises ValueError naming what is not covered.
+    of its size. With 2 threads a second one computes half of a batch of more than a block, where
+    a core is free; the bits are those of threads, whether it does or not. Raises ValueError naming
+    what is not covered.
     """
 
-    def __init__(self, learner: Learner):
+    def __init__(self, learner: Learner, threads: int = 1):
         network: Any = learner.online.module
         if type(learner.backup) not in (DoubleBackup, MaxBackup):
             raise ValueError(f"no fused update backs up by {type(learner.backup).__name__}")
@@ -53,6 +56,8 @@ class FusedStep:
             learner.max_grad_norm or 0.0,
         )  # fmt: skip
         self._loss_sum = learner.loss_sum.numpy().reshape(1)
+        self._threads = threads
+        self._second: SecondHalf | None = None
         self._batch: Batch | None = None
         self._converted: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -60,12 +65,19 @@ class FusedStep:
         """Take the step; returns priorities [B], which the next step overwrites."""
         if batch is not self._batch:
             self._adopt(batch)
+        elif self._second is not None and not self._second.is_hired:
+            # Not with the first update of a batch: who brings another one each time needs none.
+            self._second.hire(self._inputs)
         for kept, given in self._converted:
             np.copyto(kept, given, casting="unsafe")
-        fused.update(
+        given = (
             self._layers, *self._flat, *self._adam, *self._inputs, *self._scratch,
             self._loss_sum, *self._choices,
         )  # fmt: skip
+        if self._second is None:
+            fused.update(*given)
+        else:
+            fused_pair.update_in_two(*given, *self._second.shared)
         self._learner.taken = self._taken
         return self._priority
 
@@ -74,7 +86,7 @@ class FusedStep:
         size = len(batch.action)
         if self._batch is None or size != len(self._priority):
             self._priority, self._taken = torch.zeros(2, size)
-            self._scratch = (self._priority.numpy(), self._taken.numpy(), *_scratch(self._layers))
+            self._scratch = (self._priority.numpy(), self._taken.numpy(), *scratch(self._layers))
         self._batch, self._converted = batch, []
         obs, next_obs = (self._as_float(each.numpy()) for each in (batch.obs, batch.next_obs))
         mask = NO_MASK if batch.next_mask is None else batch.next_mask.numpy()
@@ -82,6 +94,18 @@ class FusedStep:
             obs, batch.action.numpy(), batch.reward.numpy(), batch.discount.numpy(), next_obs,
             batch.weight.numpy(), mask,
         )  # fmt: skip
+        self._second = self._second_for(size)
+
+    def _second_for(self, size: int) -> SecondHalf | None:
+        """The one there is, where no thread of it has the arrays of another batch."""
+        if self._threads == 1 or size <= fused.BLOCK:
+            return None
+        old = self._second
+        if old is not None and not old.is_hired and old.batch_size == size:
+            return old
+        constants = self._layers, self._flat[1]
+        scratches = [scratch(self._layers) for _ in range(2)]
+        return SecondHalf(constants, self._inputs, self._choices, scratches)
 
     def _as_float(self, stored: np.ndarray) -> np.ndarray:
         """[B, F] float32: the memory itself, or what it is converted to at each step."""
@@ -129,7 +153,7 @@ def _whole(columns: int) -> int:
     return -(-columns // fused.BLOCK) * fused.BLOCK
 
 
-def _scratch(layers: np.ndarray) -> list[np.ndarray]:
+def scratch(layers: np.ndarray) -> list[np.ndarray]:
     """active, other, turned, sums as fused.update() takes them, on cache lines of torch's."""
     features, outputs, lengths = layers[:, [2, 3, 6]].T
     rows = np.where(layers[:, 7], features + 1, outputs)

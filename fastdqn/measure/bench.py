@@ -24,7 +24,7 @@ from fastdqn.measure.switches import measure_switches
 from fastdqn.measure.training import Trained, measure_training
 from fastdqn.measure.verdict import sentence
 from fastdqn.record.files import to_json, write_whole
-from fastdqn.resolve import preview
+from fastdqn.resolve import preview, threads_of_torch
 
 Show = Callable[[RenderableType], None]
 PARTS = ("env", "act", "replay", "learner", "train", "all")
@@ -51,7 +51,7 @@ def bench(
     Raises EnvError where the environment fails; PeerError where the other library does.
     """
     config, facts = preview(config)
-    with torch_threads(config.threads), ExitStack() as ended:
+    with torch_threads(threads_of_torch(config)), ExitStack() as ended:
         run_peer = None
         if against is not None:  # first: if it cannot be had, nothing is measured in vain
             run_peer = ended.enter_context(sb3_peer(config, longer(effort), clock))

@@ -23,7 +23,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 def describe_machine(device: str, threads: int | None) -> dict[str, Any]:
     """Machine, versions, threads and commit, as the header of a file of figures.
 
-    threads  of torch while it was measured; None where torch was not
+    threads  of torch, or of the fused update, while it was measured; None where neither was
     """
     on_gpu = device.startswith("cuda")
     return {
