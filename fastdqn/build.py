@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from torch import nn
 
 from fastdqn import parts
-from fastdqn.acting import EnvStream, Factory, limit_of
+from fastdqn.acting import EnvFacts, EnvStream, Factory, limit_of
 from fastdqn.checks import network_weights, recipe
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
@@ -72,12 +72,7 @@ def build(
         # Started once: lanes of EnvPool's under way would never be idle again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
         stream, eval_stream, limit, how = _make_streams(config, envs, eval_envs, seed, owned)
-        weights = network_weights(config, stream.facts)
-        if torso is not None:
-            weights = sum(parameter.numel() for parameter in torso.parameters())
-        asked, own_torso = config, torso is not None
-        config = resolve(config, weights, limit, how, own_torso)
-        chosen = choose_learner(asked.replace(device=config.device), weights, own_torso)
+        config, learned_by = _resolve(config, stream.facts, torso, limit, how)
         owned.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(threads_of_torch(config))
         online, description = parts.make_online(config, stream.facts, torso)
@@ -106,7 +101,7 @@ def build(
             parts.make_followers(config, learner, replay, facts, recorder.warn), hooks,
             laps=Laps(clock),
         )  # fmt: skip
-        notes = [f"learner {chosen[0]}: {chosen[1]}", *remarks(config)]
+        notes = [learned_by, *remarks(config)]
         if resumed is not None:
             notes += _resume(run, config, resumed, total_timesteps)
         run.checkpoints = _make_checkpoints(config, recorder, run, resumed, owned)
@@ -117,6 +112,19 @@ def build(
             config, run, recorder, judge, evaluations, startup, owned.pop_all(),
             limit is not None, notes,
         )  # fmt: skip
+
+
+def _resolve(
+    config: Config, facts: EnvFacts, torso: nn.Module | None, limit: int | None, how: str
+) -> tuple[Config, str]:
+    """The options with every None and auto decided, and the line that says what learns, and why."""
+    weights = network_weights(config, facts)
+    if torso is not None:
+        weights = sum(parameter.numel() for parameter in torso.parameters())
+    resolved = resolve(config, weights, limit, how, torso is not None)
+    asked = config.replace(device=resolved.device)
+    learner, reason = choose_learner(asked, weights, torso is not None)
+    return resolved, f"learner {learner}: {reason}"
 
 
 def _resume(

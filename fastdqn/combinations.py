@@ -7,6 +7,14 @@ from typing import Any
 
 def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     """(names of options, whether they contradict each other, the line that says so)."""
+    yield from _budget_conflicts(c)
+    yield from _lane_conflicts(c)
+    yield from _exploration_conflicts(c)
+    yield from _technique_conflicts(c)
+
+
+def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """Of the run's length, the replay's size, and what has to happen within them."""
     steps, episodes = c.total_timesteps, c.total_episodes
     yield (
         "total_timesteps total_episodes",
@@ -43,6 +51,23 @@ def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
         f"learning_starts is {c.learning_starts}, total_timesteps only {steps}: with an update "
         f"every {c.train_frequency} steps, nothing would be learned",
     )
+    windows = c.num_envs * (c.n_steps - 1)
+    yield (
+        "learning_starts num_envs n_steps",
+        c.learning_starts < windows,
+        f"learning_starts is {c.learning_starts}: {c.num_envs} environments need {windows} steps "
+        f"before every {c.n_steps}-step window can be complete",
+    )
+    yield (
+        "stop_at_return eval_frequency",
+        c.stop_at_return is not None and c.eval_frequency == 0,
+        "stop_at_return is decided by evaluations, and eval_frequency is 0: set that, or "
+        "stop_at_return to None",
+    )
+
+
+def _lane_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """Of the environments that a call waits for."""
     yield (
         "env_batch_size num_envs",
         c.env_batch_size is not None and c.env_batch_size > c.num_envs,
@@ -55,6 +80,10 @@ def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
         f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} answers for all "
         f"{c.num_envs} environments together; async and envpool may answer for some first",
     )
+
+
+def _exploration_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """Of the chance of a random action."""
     yield (
         "exploration_decay",
         c.exploration == "ladder" and c.exploration_decay is not None,
@@ -66,13 +95,6 @@ def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
         f"exploration ladder gives each environment an epsilon of its own, and num_envs is 1: a "
         f"single one would explore with {c.ladder_epsilon} to the end",
     )
-    windows = c.num_envs * (c.n_steps - 1)
-    yield (
-        "learning_starts num_envs n_steps",
-        c.learning_starts < windows,
-        f"learning_starts is {c.learning_starts}: {c.num_envs} environments need {windows} steps "
-        f"before every {c.n_steps}-step window can be complete",
-    )
     initial, final = epsilons(c)
     yield (
         "exploration_initial_eps exploration_final_eps",
@@ -80,13 +102,6 @@ def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
         f"exploration_final_eps is {final}, above exploration_initial_eps {initial}: exploration "
         "only falls",
     )
-    yield (
-        "stop_at_return eval_frequency",
-        c.stop_at_return is not None and c.eval_frequency == 0,
-        "stop_at_return is decided by evaluations, and eval_frequency is 0: set that, or "
-        "stop_at_return to None",
-    )
-    yield from _technique_conflicts(c)
 
 
 def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:

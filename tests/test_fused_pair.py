@@ -36,10 +36,6 @@ def run_start(work, *args):
     return thread
 
 
-def refuse(work, *args):
-    raise AssertionError("nobody needs a thread here")
-
-
 def no_thread(work, *args):
     return None
 
@@ -159,10 +155,15 @@ def test_what_is_changed_in_place_is_seen_by_the_second_thread(monkeypatch):
 
 
 def test_a_new_batch_each_time_needs_no_thread(monkeypatch):
-    monkeypatch.setattr(fused_second, "start_spare", refuse)
+    started = []
+    monkeypatch.setattr(fused_second, "start_spare", lambda *a: started.append(run_start(*a)))
     learner = make_learner(TWO)
-    for batch in make_batches(20, size=96):
+    batches = list(make_batches(20, size=96))
+    for batch in batches:
         learner.update(batch)
+    assert started == []
+    learner.update(batches[-1])  # the same one again: now a loop is under way
+    assert len(started) == 1
 
 
 def test_two_learners_side_by_side_do_not_mix(monkeypatch):

@@ -1,0 +1,170 @@
+"""`fastdqn bench` and `fastdqn profile` as commands, and the scripts of benchmarks/."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from fastdqn.acting import EnvRecipe
+from fastdqn.cli import main
+from fastdqn.measure import bench
+from fastdqn.measure.stepping import available
+
+KEYS = (
+    "env_steps_per_second", "act_calls_per_second", "replay_adds_per_second",
+    "replay_samples_per_second", "learner_updates_per_second", "learner_samples_per_second",
+    "train_steps_per_second", "sentence",
+)  # fmt: skip
+SMALL = shlex.split("--num-envs 4 --batch-size 8 --hidden-sizes 8 --seconds 0.002 --repeats 1")
+
+
+def test_bench_all_writes_every_figure_and_says_what_bounds(tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    assert main(["bench", "all", "cartpole", *SMALL, "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    found = {key for row in rows for key in row}
+    assert found.issuperset(KEYS)
+    header = rows[0]["header"]
+    assert header.keys() >= {"processor", "cores", "threads", "packages", "commit"}
+    assert (header["num_envs"], header["threads"]) == (4, 1)
+    assert (header["seconds"], header["repeats"]) == (0.002, 1)
+    assert header["command"] == shlex.join(["fastdqn", "bench", "all", "cartpole", *SMALL,
+                                            "--out", str(out)])  # fmt: skip
+    (said,) = [row["sentence"] for row in rows if "sentence" in row]
+    assert capsys.readouterr().out.splitlines()[-1] == said
+    trains = [row for row in rows if "train_steps_per_second" in row]
+    assert [row["clock"] for row in trains] == ["plain", "synchronised"]
+    for row in trains:
+        assert sum(row["phase_seconds"].values()) <= row["seconds"]
+        assert row["startup_seconds"].keys() == {"build", "kernels"}
+
+
+@pytest.mark.parametrize("part", ["env", "act", "replay", "learner", "train"])
+def test_a_part_is_measured_alone(tmp_path, part):
+    out = tmp_path / "out.jsonl"
+    words = ["--vectorization", "sync", *SMALL, "--out", str(out)]
+    assert main(["bench", part, "Taxi-v4", *words]) == 0  # masks too
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row.get("part", part) for row in rows} == {part}
+    assert len(rows) > 1
+
+
+def test_profile_writes_a_trace_for_perfetto_and_what_it_says(tmp_path, capsys):
+    folder = tmp_path / "profile"
+    words = ["--updates", "3", "--learner", "torch", "--out", str(folder)]
+    assert main(["profile", "cartpole", *words]) == 0
+    trace = json.loads((folder / "trace.json").read_text())
+    updates = [e for e in trace["traceEvents"] if e.get("name") == "learn" and e.get("ph") == "X"]
+    assert updates
+    assert all({"ts", "dur", "pid", "tid"} <= event.keys() for event in updates)
+    result = json.loads((folder / "profile.json").read_text())
+    assert result["calls"] == 3
+    assert result["launches_per_call"] > 20
+    # Online forward on obs, its backward (weights twice, inputs once but for the first layer),
+    # online and target forward on next_obs: batch 64, 4-64-64-3.
+    layers = (4 * 64, 64 * 64, 64 * 3)
+    forward = 2 * 64 * sum(layers)
+    head = 2 * 64 * 3 * 2  # the dueling head's constant product, and back
+    counted = 3 * forward + forward + (forward - 2 * 64 * layers[0])
+    assert result["flops_per_call"] == pytest.approx(counted + 4 * head, abs=4 * head)
+    assert 0 < result["achieved_share_of_flops"] < 1
+    assert 0 < result["achieved_share_of_bytes"] < 1
+    assert result["verdict"] in ("overhead-bound", "compute-bound", "memory-bound")
+    assert result["verdict"] in capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == ["profile.json", "trace.json"]
+
+
+def test_a_fused_update_is_one_launch_and_its_arithmetic_is_counted_all_the_same(tmp_path):
+    assert main(["profile", "cartpole", "--updates", "3", "--out", str(tmp_path)]) == 0
+    result = json.loads((tmp_path / "profile.json").read_text())
+    assert (result["learner"], result["launches_per_call"]) == ("fused", 1.0)
+    assert result["flops_per_call"] > 2e6
+    assert result["busy_share"] > 0.1
+
+
+@pytest.mark.parametrize("what", ["act", "train"])
+def test_acting_and_the_loop_can_be_profiled_too(tmp_path, what):
+    words = f"--what {what} --updates 4 --learning-starts 100 --out {tmp_path}"
+    assert main(["profile", "cartpole", *words.split()]) == 0
+    result = json.loads((tmp_path / "profile.json").read_text())
+    assert result["seconds_per_call"] > 0
+    assert (result["flops_per_call"] is None) == (what == "train")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("bench", "bench needs a part"),
+        ("bench lerner cartpole", "unknown part 'lerner': did you mean learner?"),
+        ("bench all cartpol", "no preset or environment is called 'cartpol'"),
+        ("bench env cartpole --out no/such/folder/x", "out is 'no/such/folder/x'"),
+        ("bench env cartpole --vectorization envpol", "--vectorization is 'envpol'"),
+        ("bench train cartpole --device cuda:9", "device is 'cuda:9'"),
+        ("bench learner cartpole --against sb4", "--against is 'sb4'"),
+        ("bench all cartpole --repeats 0", "repeats 0"),
+        ("bench all cartpole --seconds nan", "seconds is nan"),
+        ("profile cartpole", "profile needs --out DIR"),
+        ("profile cartpole --out x --updates 0", "updates is 0"),
+        ("profile cartpole --out README.md/x", "is no folder that can be written to"),
+        ("profile cartpole --out x --what nothing", "--what is 'nothing'"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line_and_leaves_nothing(
+    words, says, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("a file")
+    assert main(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert main(["bench", "learner", "cartpole", "--capture", "compile"]) == 2
+    assert "needs a C++ compiler" in capsys.readouterr().err
+
+
+def test_back_ends_that_cannot_step_an_environment_are_left_out():
+    assert available(EnvRecipe("Acrobot-v1"))[:2] == ["sync", "async"]
+    assert "native" in available(EnvRecipe("CartPole-v1"))
+    assert "envpool" not in available(EnvRecipe("CartPole-v1", wrappers=("TimeAwareObservation",)))
+
+
+def test_rows_are_written_whole(tmp_path):
+    bench.write_rows(tmp_path / "x.jsonl", [{"a": 1}, {"b": float("nan")}])
+    assert (tmp_path / "x.jsonl").read_text() == '{"a": 1}\n{"b": null}\n'
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "bench_env.py --envs CartPole-v1 --lanes 2",
+        "bench_replay.py --rows 1000",
+        "bench_learner.py --batch-sizes 8",
+        "bench_train.py --sweep obs_size",
+    ],
+)
+def test_the_benchmarks_run_and_write_their_file(tmp_path, words):
+    script, *rest = words.split()
+    benchmarks = __file__.rpartition("tests")[0] + "benchmarks/"
+    out = tmp_path / "out.json"
+    asked = [sys.executable, benchmarks + script, *rest, "--seconds", "0.01", "--repeats", "1"]
+    subprocess.run([*asked, "--out", str(out)], check=True, capture_output=True)
+    record = json.loads(out.read_text())
+    assert record["command"].startswith(f"python benchmarks/{script}")
+    assert record.get("rows") or record["sweeps"]["obs_size"]
+
+
+def test_every_part_of_the_gpu_suite_walks_through_on_the_cpu(tmp_path):
+    script = __file__.rpartition("tests")[0] + "benchmarks/gpu_suite.py"
+    asked = [sys.executable, script, "--dry-run", "--out", str(tmp_path)]
+    subprocess.run(asked, check=True, capture_output=True)
+    parts = {path.stem for path in tmp_path.glob("*.json")}
+    assert parts >= {"update", "upload", "profile", "train"}
+    again = subprocess.run(asked, check=True, capture_output=True, text=True)
+    assert "is there already" in again.stdout
