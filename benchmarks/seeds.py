@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, nargs="*", default=[None])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; 1 for timings")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
-    own, extra = _split(sys.argv[1:])
+    own, extra = split(sys.argv[1:])
     args = parser.parse_args(own)
     groups = {}
     for num_envs in args.num_envs:
@@ -132,7 +132,7 @@ def interval(values: np.ndarray) -> list[float]:
     return [round(float(end), 1) for end in result.confidence_interval]
 
 
-def _split(words: list[str]) -> tuple[list[str], list[str]]:
+def split(words: list[str]) -> tuple[list[str], list[str]]:
     at = words.index("--") if "--" in words else len(words)
     return words[:at], words[at + 1 :]
 

@@ -8,6 +8,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import iterate
 
 from fastdqn import plain
+from fastdqn.acting.cartpole import FastCartPole
 from fastdqn.acting.lane_state import (
     Plan,
     Unreadable,
@@ -51,7 +52,7 @@ def why_unreadable(envs: VectorEnv) -> str | None:
 def takes_env_state(envs: VectorEnv, state: Any) -> bool:
     """Whether these environments are of the kind that the state was read from."""
     try:
-        return isinstance(state, dict) and state.get("kind") == _kind(envs)
+        return isinstance(state, dict) and state.get("kind") == _kind(_bare(envs))
     except Unreadable:
         return False
 
@@ -62,6 +63,7 @@ def write_env_state(envs: VectorEnv, state: Any) -> None:
     Raises ValueError naming the field that they cannot take, before anything is changed; only a
     set_state() of anyone's that raises may have changed its own environment, and those before it.
     """
+    envs = _bare(envs)
     try:
         kind = _kind(envs)
     except Unreadable as why:
@@ -90,6 +92,11 @@ _KEYS = {
 }
 
 
+def _bare(envs: VectorEnv) -> VectorEnv:
+    """Environments behind our own step, which keeps nothing."""
+    return envs.env if isinstance(envs, FastCartPole) else envs
+
+
 def _kind(envs: VectorEnv) -> str:
     """own, cartpole or sync; raises Unreadable where it is none, or a lane is not known."""
     if isinstance(envs, AsyncVectorEnv) or hasattr(type(envs), "recv"):
@@ -110,7 +117,7 @@ def _kind(envs: VectorEnv) -> str:
 
 def _read_bounded(envs: VectorEnv) -> State:
     """The state; raises Unreadable where it would not fit beside all else of a run."""
-    state = _read(envs)
+    state = _read(_bare(envs))
     if (size := plain.text_bytes(state)) > _MAX_TEXT_BYTES:
         raise Unreadable(
             f"the state has some {size:,} bytes of text, {_MAX_TEXT_BYTES:,} at most: give long "

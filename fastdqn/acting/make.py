@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
+from fastdqn.acting.cartpole import FastCartPole
 from fastdqn.acting.failures import SentError, misfit, one_line
 from fastdqn.acting.names import find_spec, find_wrapper, nearest
 
@@ -111,7 +113,8 @@ class EnvRecipe:
                 "a native vector environment takes no wrapper: --vectorization sync or async"
             )
         with _named_errors(str(self)):
-            return gymnasium.make_vec(str(self.env), num_envs, "vector_entry_point", **self.kwargs)
+            envs = gymnasium.make_vec(str(self.env), num_envs, "vector_entry_point", **self.kwargs)
+        return FastCartPole(envs) if type(envs) is CartPoleVectorEnv else envs
 
     def _lane_maker(self, outermost: Factory | None, **more) -> Callable[[], gymnasium.Env]:
         """A function that makes one lane; names are looked up now, where they can be reported."""

@@ -72,12 +72,16 @@ class RunRecorder:
     def episodes(self, progress, step) -> None:
         """Note the episodes that ended in step; progress counts them already. Raises WriteError."""
         first = progress.episodes - len(step.ended_lanes) + 1
-        ended = zip(step.ended_lanes, step.returns, step.lengths, strict=True)
+        returns, lengths = step.returns.tolist(), step.lengths.tolist()
+        ended = zip(step.ended_lanes.tolist(), returns, lengths, strict=True)
+        lines = [
+            f"{first + i},{progress.steps},{lane},{total:.9g},{length}\n"
+            for i, (lane, total, length) in enumerate(ended)
+        ]
         with writing(self.folder / "episodes.csv"):
-            for i, (lane, total, length) in enumerate(ended):
-                self._episodes.write(f"{first + i},{progress.steps},{lane},{total:.9g},{length}\n")
-        self._returns.extend(step.returns.tolist())
-        self._lengths.extend(step.lengths.tolist())
+            self._episodes.write("".join(lines))
+        self._returns.extend(returns)
+        self._lengths.extend(lengths)
 
     def report(
         self, progress, epsilon: float, report, totals: dict[str, float], final: bool = False

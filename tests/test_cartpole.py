@@ -1,0 +1,86 @@
+"""FastCartPole: bit for bit the environment that it stands in for."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from fastdqn.acting.cartpole import FastCartPole
+from fastdqn.acting.env_state import read_env_state, takes_env_state, write_env_state
+from fastdqn.acting.make import EnvRecipe
+
+
+def _pair(num_envs: int, **kwargs):
+    theirs = gymnasium.make_vec("CartPole-v1", num_envs, "vector_entry_point", **kwargs)
+    ours = EnvRecipe("CartPole-v1", kwargs=kwargs).make(num_envs)
+    assert type(ours) is FastCartPole
+    return theirs, ours
+
+
+def _actions(rng, obs, turn):
+    """Random ones, and at every third turn those that keep the pole up, for long episodes."""
+    if turn % 3:
+        return rng.integers(0, 2, len(obs))
+    return (obs[:, 2] + 0.3 * obs[:, 3] > 0).astype(np.int64)
+
+
+def _assert_equal_steps(theirs, ours, turns: int, obs) -> None:
+    rng = np.random.default_rng(1)
+    for turn in range(turns):
+        actions = _actions(rng, obs, turn)
+        expected, got = theirs.step(actions)[:4], ours.step(actions)[:4]
+        for left, right in zip(expected, got, strict=True):
+            assert left.dtype == right.dtype
+            assert left.tobytes() == right.tobytes(), turn
+        obs = expected[0]
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 7, 64])
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"max_episode_steps": 13}, {"sutton_barto_reward": True}], ids=str
+)
+def test_every_step_is_gymnasiums_own(num_envs, kwargs):
+    theirs, ours = _pair(num_envs, **kwargs)
+    obs, _ = theirs.reset(seed=5)
+    assert ours.reset(seed=5)[0].tobytes() == obs.tobytes()
+    _assert_equal_steps(theirs, ours, 1500, obs)
+
+
+def test_bounds_of_a_reset_hold_for_later_episodes():
+    theirs, ours = _pair(8)
+    bounds = {"low": -0.2, "high": 0.1}
+    obs, _ = theirs.reset(seed=1, options=dict(bounds))
+    ours.reset(seed=1, options=dict(bounds))
+    _assert_equal_steps(theirs, ours, 300, obs)
+
+
+def test_state_moves_between_both():
+    theirs, ours = _pair(5)
+    obs, _ = ours.reset(seed=3)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        obs = ours.step(rng.integers(0, 2, 5))[0].copy()
+    state = read_env_state(ours)
+    assert takes_env_state(theirs, state)
+    theirs.reset(seed=9)
+    write_env_state(theirs, state)
+    _assert_equal_steps(theirs, ours, 200, obs)
+
+
+@pytest.mark.parametrize(
+    ("actions", "line"),
+    [
+        ([0, 2, 1], "lane 1: action 2 is neither 0 nor 1"),
+        ([0, 1, -1], "lane 2: action -1 is neither 0 nor 1"),
+        ([0, 1], r"actions have shape \(2,\): one a lane expected"),
+    ],
+)
+def test_actions_that_are_none_are_refused(actions, line):
+    ours = EnvRecipe("CartPole-v1").make(3)
+    ours.reset(seed=1)
+    with pytest.raises(ValueError, match=line):
+        ours.step(np.array(actions))
+
+
+def test_a_step_needs_a_reset_first():
+    with pytest.raises(ValueError, match=r"reset\(\) comes before step\(\)"):
+        EnvRecipe("CartPole-v1").make(2).step(np.zeros(2, np.int64))
