@@ -149,6 +149,16 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path, overrides):
     assert first != other
 
 
+@pytest.mark.parametrize("overrides", [{}, {"prioritized": True, "n_steps": 3}])
+def test_environments_that_step_while_it_learns_change_no_bit(tmp_path, overrides):
+    def weights(vectorization):
+        config = small(tmp_path / vectorization, vectorization=vectorization, **overrides)
+        run = fastdqn.train(config.replace(num_envs=2, total_timesteps=300))
+        return (run.folder / "policy.safetensors").read_bytes()
+
+    assert weights("sync") == weights("async")
+
+
 def test_evaluating_changes_nothing_that_is_learned(tmp_path):
     def weights(name, frequency):
         run = fastdqn.train(small(tmp_path), eval_frequency=frequency, run_dir=str(tmp_path / name))

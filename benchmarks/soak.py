@@ -1,0 +1,123 @@
+"""A long run watched from outside: does it slow down, and does it keep what it takes?
+
+    python benchmarks/soak.py --minutes 30
+    python benchmarks/soak.py --minutes 30 --preset cartpole -- --num-envs 256
+
+Every few seconds: steps from metrics.jsonl; processor time, resident memory, threads and open
+descriptors from /proc (Linux). After a minute of warm-up, the first sixth is set against the last.
+Steps are set against processor time too, which other programs on the machine change little.
+Words after -- go to `fastdqn train`.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness import count, fail
+from seeds import split
+
+from fastdqn.measure.machine import describe_machine
+from fastdqn.record.files import write_whole
+
+WARM_UP_SECONDS = 60.0
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", default="cartpole")
+    parser.add_argument("--minutes", type=count, default=30)
+    parser.add_argument("--every", type=count, default=10, help="seconds between looks")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    own, extra = split(sys.argv[1:])
+    args = parser.parse_args(own)
+    with tempfile.TemporaryDirectory() as folder:
+        looks = watch(args, Path(folder, "run"), extra)
+    kept = [look for look in looks if look["seconds"] >= WARM_UP_SECONDS]
+    if len(kept) < 6:
+        fail(f"the run ended after {looks[-1]['seconds'] if looks else 0:.0f} s: too soon")
+    report = summary(kept)
+    for name, value in report.items():
+        print(f"{name:>28}  {value}")
+    if args.out:
+        command = " ".join(["python benchmarks/soak.py", *sys.argv[1:]])
+        record = {"command": command, "machine": describe_machine("cpu", None), **report}
+        write_whole(args.out, json.dumps({**record, "looks": looks}, indent=1) + "\n")
+
+
+def watch(args: argparse.Namespace, run: Path, extra: list[str]) -> list[dict[str, float]]:
+    """Look at a run for so many minutes, then ask it to end. The metrics are read as they grow."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastdqn", "train", args.preset, "--run-dir", str(run), "--quiet",
+         "--total-timesteps", str(10**12), "--stop-at-return", "None", "--log-frequency", "50000",
+         "--exploration-fraction", "1e-7", *extra],
+    )  # fmt: skip
+    looks, began = [], time.monotonic()
+    try:
+        while time.monotonic() - began < 60 * args.minutes and process.poll() is None:
+            time.sleep(args.every)
+            looks += look(process.pid, run, time.monotonic() - began)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    return looks
+
+
+def look(pid: int, run: Path, seconds: float) -> list[dict[str, float]]:
+    """One row, or none where the run is not that far, or over."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        status = dict(
+            line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        )
+        rows = (run / "metrics.jsonl").read_text().splitlines()
+        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+    except FileNotFoundError:
+        return []
+    if not rows:
+        return []
+    return [{
+        "seconds": round(seconds, 1), "steps": json.loads(rows[-1])["step"],
+        "processor_seconds": (int(fields[11]) + int(fields[12])) / TICKS,
+        "resident_mib": int(status["VmRSS"].split()[0]) / 1024,
+        "threads": int(status["Threads"]), "descriptors": descriptors,
+    }]  # fmt: skip
+
+
+def summary(looks: list[dict[str, float]]) -> dict[str, Any]:
+    """The first sixth of the looks against the last."""
+    sixth = max(2, len(looks) // 6)
+    first, last = looks[:sixth], looks[-sixth:]
+
+    def both(figure: Callable[[list[dict[str, float]]], float]) -> list[float]:
+        return [round(figure(first), 2), round(figure(last), 2)]
+
+    return {
+        "steps": looks[-1]["steps"],
+        "minutes": round(looks[-1]["seconds"] / 60, 1),
+        "steps_per_second": both(lambda part: rate(part, "seconds")),
+        "steps_per_processor_second": both(lambda part: rate(part, "processor_seconds")),
+        **{
+            name: both(lambda part, name=name: statistics.median(each[name] for each in part))
+            for name in ("resident_mib", "threads", "descriptors")
+        },
+    }
+
+
+def rate(looks: list[dict[str, float]], per: str) -> float:
+    return (looks[-1]["steps"] - looks[0]["steps"]) / (looks[-1][per] - looks[0][per])
+
+
+if __name__ == "__main__":
+    main()
