@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces, wrappers
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
-from fastdqn.acting import EnvStream, declared_stack
+from fastdqn.acting import EnvRecipe, EnvStream, declared_stack
 
 
 class Pixels(gymnasium.Env):
@@ -81,10 +81,10 @@ def test_arcade_environments_declare_how_they_were_made():
 
 
 def test_envpools_environments_declare_how_they_were_made():
-    envpool = pytest.importorskip("envpool")
+    pytest.importorskip("envpool")
 
     def declared(env_id, **kwargs) -> int:
-        return declared_stack(envpool.make(env_id, env_type="gymnasium", num_envs=1, **kwargs))
+        return declared_stack(EnvRecipe(env_id, "envpool", kwargs).make(1))
 
     assert declared("Pong-v5", stack_num=2) == 2
     assert declared("CartPole-v1") == 1
