@@ -17,6 +17,7 @@ from fastdqn.acting import (
     Factory,
     Step,
     answers_for,
+    declared_stack,
     limit_of,
     read_spaces,
 )
@@ -93,7 +94,8 @@ def train(
     if isinstance(envs, VectorEnv):
         lines = _given_problems(config, envs, eval_envs)
         try:
-            facts = read_spaces(envs.single_observation_space, envs.single_action_space)
+            spaces = envs.single_observation_space, envs.single_action_space
+            facts = read_spaces(*spaces)._replace(stack=declared_stack(envs))
         except ValueError as error:
             raise ConfigError([*config.problems(), *lines, str(error)]) from None
     factory = None if isinstance(envs, VectorEnv) else envs

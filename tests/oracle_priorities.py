@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from oracles import Outcome, make_replay
 
-from fastdqn.replay import Batch, PrioritizedSampler, Replay
+from fastdqn.replay import Batch, PrioritizedSampler, Replay, RowStore
 from fastdqn.replay.ring import OPEN
 
 LEAST_PRIORITY = 1e-6
@@ -75,8 +75,9 @@ def make_prioritized(
     seed=0,
     exponent=0.6,
     beta: Callable[[int], float] = lambda steps: 1.0,
+    store: type = RowStore,
 ) -> tuple[Replay, PrioritizedSampler]:
-    plain = make_replay(num_lanes, rows, n_steps, gamma, stack, obs_shape)
+    plain = make_replay(num_lanes, rows, n_steps, gamma, stack, obs_shape, store=store)
     sampler = PrioritizedSampler(num_lanes * rows, exponent, beta, seed)
     return Replay(plain.ring, plain.store, sampler, n_steps=n_steps, gamma=gamma), sampler
 

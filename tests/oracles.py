@@ -67,10 +67,14 @@ class Episode:
 
 
 class LaneModel:
-    """One lane: all its episodes since the beginning; rows are their observations in order."""
+    """One lane: all its episodes since the beginning; rows are their observations in order.
 
-    def __init__(self):
+    lead  dead rows that each episode begins with
+    """
+
+    def __init__(self, lead: int = 0):
         self.episodes: list[Episode] = []
+        self.lead = lead
 
     @property
     def is_open(self) -> bool:
@@ -78,7 +82,7 @@ class LaneModel:
 
     @property
     def added(self) -> int:
-        return sum(len(episode.obs) for episode in self.episodes)
+        return sum(self.lead + len(episode.obs) for episode in self.episodes)
 
     def start(self, obs) -> None:
         self.close()
@@ -97,6 +101,7 @@ class LaneModel:
         oldest = max(0, self.added - rows)
         found, row = {}, 0
         for episode in self.episodes:
+            row += self.lead
             for t in range(len(episode.obs)):
                 if row - (stack - 1) >= oldest and episode.has_window(t, n_steps):
                     found[row] = episode.window(t, n_steps, gamma)
@@ -108,7 +113,7 @@ class ReplayModel:
     """What a Replay of the same sizes should hold after the same calls."""
 
     def __init__(self, num_lanes: int, rows: int, n_steps: int, gamma: float, stack: int = 1):
-        self.lanes = [LaneModel() for _ in range(num_lanes)]
+        self.lanes = [LaneModel(stack - 1) for _ in range(num_lanes)]
         self.rows, self.n_steps, self.gamma, self.stack = rows, n_steps, gamma, stack
 
     def __len__(self) -> int:
@@ -134,15 +139,39 @@ def make_replay(
     obs_shape: tuple[int, ...] = (),
     obs_dtype: Any = np.float32,
     seed=0,
+    store: type = RowStore,
 ) -> Replay:
     """A replay put together as build.py does it."""
     return Replay(
         Ring(num_lanes, rows, stack),
-        RowStore(num_lanes, rows, obs_shape, obs_dtype),
+        store(num_lanes, rows, obs_shape, obs_dtype),
         UniformSampler(seed),
         n_steps=n_steps,
         gamma=gamma,
     )
+
+
+class Stacks:
+    """Observations [K, 2] of each lane, as an environment stacks them; no two frames are alike."""
+
+    def __init__(self, num_lanes: int, stack: int):
+        self.last, self.frames = np.zeros((num_lanes, stack, 2), np.float32), 0
+
+    def _frame(self, lane: int) -> tuple[int, int]:
+        self.frames += 1
+        return lane, self.frames
+
+    def begin(self, lanes) -> np.ndarray:
+        """First observations [S, K, 2]: what came before them is as unknown as they are."""
+        for lane in lanes:
+            self.last[lane] = [self._frame(lane) for _ in self.last[lane]]
+        return self.last[lanes].copy()
+
+    def step(self, lanes) -> np.ndarray:
+        """The observations [M, K, 2] that follow, a frame later."""
+        for lane in lanes:
+            self.last[lane] = [*self.last[lane][1:], self._frame(lane)]
+        return self.last[lanes].copy()
 
 
 def valid_rows(replay: Replay) -> np.ndarray:

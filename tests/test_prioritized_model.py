@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 from oracle_priorities import PriorityModel, make_prioritized
-from oracles import ReplayModel, assert_rows_equal
-from test_replay_model import EXAMPLES, SEEDS, ReplayMachine
+from oracles import ReplayModel, Stacks, assert_rows_equal
+from test_replay_model import EXAMPLES, SEEDS, STORES, ReplayMachine
 
 from fastdqn.replay import PrioritizedSampler, rows_per_lane
 
@@ -22,23 +22,25 @@ class PrioritizedMachine(ReplayMachine):
     @initialize(
         num_lanes=st.integers(1, 4),
         n_steps=st.integers(1, 5),
-        stack=st.integers(1, 3),
+        stack=st.integers(1, 4),
+        store=STORES,
         buffer_size=st.integers(1, 23),
         exponent=st.sampled_from([0.0, 0.5, 1.0]),
         beta=st.sampled_from([0.0, 0.4, 1.0]),
         seed=SEEDS,
     )
-    def build(self, num_lanes, n_steps, stack, buffer_size, exponent, beta, seed):
+    def build(self, num_lanes, n_steps, stack, store, buffer_size, exponent, beta, seed):
         rows = max(rows_per_lane(buffer_size, num_lanes, n_steps, stack), n_steps + stack)
         self.replay, self.sampler = make_prioritized(
-            num_lanes, rows, n_steps, 0.5, stack, (2,), seed, exponent, lambda steps: beta
-        )
+            num_lanes, rows, n_steps, 0.5, stack, (stack, 2), seed, exponent,
+            lambda steps: beta, store,
+        )  # fmt: skip
         # Looks at its lanes only now and then: many rows may have come and gone between.
         self.late = PrioritizedSampler(num_lanes * rows, exponent, lambda steps: beta)
         self.model = ReplayModel(num_lanes, rows, n_steps, 0.5, stack)
         self.priorities, self.beta = PriorityModel(exponent), beta
         self.batch = self.replay.new_batch(8)
-        self.seen, self.ids = 0, np.arange(-3, 3)
+        self.obs, self.ids = Stacks(num_lanes, stack), np.arange(-3, 3)
 
     @rule(seed=SEEDS)
     def update_rows_that_are_there_or_were(self, seed):
@@ -63,7 +65,7 @@ class PrioritizedMachine(ReplayMachine):
         self.late.follow(replay.ring, replay.n_steps, np.arange(replay.ring.num_lanes))
         np.testing.assert_array_equal(self.late.tree.leaves > 0, self.sampler.tree.leaves > 0)
 
-    @precondition(lambda self: self.seen > 0)
+    @precondition(lambda self: self.obs.frames > 0)
     @rule()
     def an_update_of_rows_gone_or_not_yet_there_changes_nothing(self):
         before = self.sampler.state()

@@ -16,16 +16,18 @@ from hypothesis.stateful import (
 from oracles import (
     Outcome,
     ReplayModel,
+    Stacks,
     assert_rows_equal,
     make_replay,
     read_rows,
     valid_rows,
 )
 
-from fastdqn.replay import rows_per_lane
+from fastdqn.replay import FrameStore, RowStore, rows_per_lane
 
 EXAMPLES = int(os.environ.get("FASTDQN_TEST_EXAMPLES", "40"))
 SEEDS = st.integers(0, 2**32 - 1)
+STORES = st.sampled_from([RowStore, FrameStore])
 ENDS = st.sampled_from([(False, False)] * 3 + [(True, False), (False, True), (True, True)])
 
 
@@ -35,23 +37,20 @@ class ReplayMachine(RuleBasedStateMachine):
     @initialize(
         num_lanes=st.integers(1, 4),
         n_steps=st.integers(1, 5),
-        stack=st.integers(1, 2),
+        stack=st.integers(1, 4),
+        store=STORES,
         buffer_size=st.integers(1, 23),
         gamma=st.sampled_from([0.0, 0.5, 0.99, 1.0]),
         seed=SEEDS,
     )
-    def build(self, num_lanes, n_steps, stack, buffer_size, gamma, seed):
+    def build(self, num_lanes, n_steps, stack, store, buffer_size, gamma, seed):
         rows = max(rows_per_lane(buffer_size, num_lanes, n_steps, stack), n_steps + stack)
-        self.replay = make_replay(num_lanes, rows, n_steps, gamma, stack, (2,), seed=seed)
+        self.replay = make_replay(
+            num_lanes, rows, n_steps, gamma, stack, (stack, 2), seed=seed, store=store
+        )
         self.model = ReplayModel(num_lanes, rows, n_steps, gamma, stack)
         self.batch = self.replay.new_batch(8)
-        self.seen = 0
-
-    def observe(self, lanes) -> np.ndarray:
-        """Observations that no other row has."""
-        obs = np.array([(lane, self.seen + i) for i, lane in enumerate(lanes)], np.float32)
-        self.seen += len(lanes)
-        return obs.reshape(-1, 2)
+        self.obs = Stacks(num_lanes, stack)
 
     def some(self, rng, lanes) -> list[int]:
         return [int(lane) for lane in rng.permutation(lanes) if rng.random() < 0.7]
@@ -62,7 +61,7 @@ class ReplayMachine(RuleBasedStateMachine):
     def step(self, rng, lanes, ends) -> None:
         if not lanes:
             return
-        obs = self.observe(lanes)
+        obs = self.obs.step(lanes)
         actions, rewards = rng.integers(0, 9, len(lanes)), rng.normal(size=len(lanes))
         terminated, truncated = np.array(ends).T
         self.replay.add(lanes, actions, rewards, obs, terminated, truncated)
@@ -70,7 +69,7 @@ class ReplayMachine(RuleBasedStateMachine):
             self.model.lanes[lane].add(Outcome(int(actions[i]), rewards[i], *ends[i]), obs[i])
 
     def begin(self, lanes) -> None:
-        obs = self.observe(lanes)
+        obs = self.obs.begin(lanes)
         self.replay.start(lanes, obs)
         for lane, first in zip(lanes, obs, strict=True):
             self.model.lanes[lane].start(first)
@@ -118,7 +117,7 @@ class ReplayMachine(RuleBasedStateMachine):
         lanes = list(range(len(self.model.lanes)))
         zeros = np.zeros(len(lanes))
         with pytest.raises(ValueError, match="has no open episode"):
-            self.replay.add(lanes, zeros, zeros, self.observe(lanes))
+            self.replay.add(lanes, zeros, zeros, self.obs.last)
 
     @invariant()
     def every_valid_row_and_no_other_says_what_happened(self):

@@ -9,6 +9,7 @@ from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
 from fastdqn.acting.names import UnknownEnvError, find_spec, lies_inside, nearest, registered
 from fastdqn.acting.observations import ObsReader
 from fastdqn.acting.spaces import EnvFacts, read_spaces
+from fastdqn.acting.stacking import declared_stack
 from fastdqn.acting.statistics import ObsStatistics, ReturnStatistics
 from fastdqn.acting.step import Step
 from fastdqn.acting.stream import EnvStream
@@ -28,6 +29,7 @@ __all__ = [
     "UnknownEnvError",
     "answers_for",
     "catalogue",
+    "declared_stack",
     "find_spec",
     "lies_inside",
     "limit_of",

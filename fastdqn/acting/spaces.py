@@ -17,6 +17,7 @@ class EnvFacts(NamedTuple):
     action_start  what the environment adds to that count
     has_masks     whether a reset gave info["action_mask"]; spaces alone do not tell
     max_episode_steps  its own time limit, where one is known
+    stack  frames K on the first axis of an observation, newest last; 1: not stacked
     """
 
     obs_shape: tuple[int, ...]
@@ -26,6 +27,7 @@ class EnvFacts(NamedTuple):
     action_start: int
     has_masks: bool = False
     max_episode_steps: int | None = None
+    stack: int = 1
 
 
 def read_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> EnvFacts:

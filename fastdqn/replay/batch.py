@@ -78,18 +78,31 @@ class StepLike(Protocol):
 
 
 class ObsStore(Protocol):
-    """Where observations live. A slot is lane * T + row % T."""
+    """Where observations live. A slot is lane * T + row % T.
+
+    stack  K: an observation lies in its own slot and the K - 1 before it in its lane
+    """
 
     obs_shape: tuple[int, ...]
     obs_dtype: np.dtype
+    stack: int
 
     @property
     def nbytes(self) -> int: ...
     @property
     def num_slots(self) -> int: ...
 
+    @property
+    def by_row(self) -> "ObsStore":
+        """The store of what each row keeps by itself: what is saved of it, and written back."""
+        ...
+
+    def begin(self, slots: np.ndarray, obs: np.ndarray) -> None:
+        """Keep obs [S, *], the first of their episodes, in slots [S] int64 and those before."""
+        ...
+
     def write(self, slots: np.ndarray, obs: np.ndarray) -> None:
-        """Keep obs [M, *] in slots [M] int64."""
+        """Keep obs [M, *], each following the one of the slot before, in slots [M] int64."""
         ...
 
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:

@@ -51,6 +51,11 @@ class Replay:
             )
         if not 0.0 <= gamma <= 1.0:
             raise ValueError(f"gamma is {gamma}: it must be in [0, 1]")
+        if store.stack > ring.stack:
+            raise ValueError(
+                f"the store stacks {store.stack} frames, the ring {ring.stack}: make both with "
+                "the same stack"
+            )
         for slots in (each.num_slots for each in (store, masks) if each is not None):
             if slots != ring.num_lanes * ring.rows:
                 raise ValueError(
@@ -98,9 +103,9 @@ class Replay:
         """
         obs, mask = self._checked(lanes, obs, mask)
         slots = self.ring.add_starts(lanes)
-        self.store.write(slots, obs)
+        self.store.begin(slots, obs)
         if self.masks is not None:
-            self.masks.write(slots, mask)
+            self.masks.begin(slots, mask)
         self.sampler.follow(self.ring, self.n_steps, lanes)
 
     def add(
@@ -111,7 +116,8 @@ class Replay:
         action [M] int, from 0; reward [M]; next_obs [M, *] the true last observation where an
         episode ended; terminated, truncated [M] bool, all False if left out; next_mask [M, A]
         bool, needed where there is a store of masks
-        Raises ValueError where a lane has no open episode or does not exist.
+        Raises ValueError where a lane has no open episode or does not exist, or where a store of
+        frames finds next_obs to be no stack.
         """
         next_obs, next_mask = self._checked(lanes, next_obs, next_mask)
         never = np.zeros(len(lanes), np.bool_)
@@ -244,7 +250,8 @@ class Replay:
         return {name: getattr(self.ring, name) for name in ("action", "reward", "status")}
 
     def _stores(self) -> dict[str, ObsStore]:
-        return {"obs": self.store} | ({} if self.masks is None else {"mask": self.masks})
+        """By column of a segment: what one row keeps, a frame where observations are stacks."""
+        return {"obs": self.store.by_row} | ({} if self.masks is None else {"mask": self.masks})
 
     def _checked(self, lanes, obs, mask) -> tuple[np.ndarray, np.ndarray]:
         """Before the ring moves on: a refused call leaves no row without its observation."""

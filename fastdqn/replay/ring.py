@@ -24,7 +24,8 @@ class Ring:
     """Lane-major columns [N, T] with one monotone row counter per lane; slot = row % T.
 
     num_lanes  N; rows  T, at least 2 (a row and the row after it)
-    stack      K: a row is valid only while its K - 1 earlier rows are still there
+    stack      K: an episode begins with K - 1 dead rows, for what came before its first
+               observation; a row is valid only while its K - 1 earlier rows are still there
     Raises ValueError where a size is too small.
     """
 
@@ -84,13 +85,14 @@ class Ring:
         return slots
 
     def add_starts(self, lanes) -> np.ndarray:
-        """Open a row for the first observation of an episode; a lane still open is closed first.
+        """Open a row for the first observation of an episode, behind stack - 1 dead ones; a lane
+        still open is closed first.
 
         lanes [S] int64; returns [S] int64, the slots where the first observations belong
         """
         lanes = self._checked(lanes)
         slots = np.empty(len(lanes), np.int64)
-        _add_starts(lanes, *self._columns(), slots)
+        _add_starts(lanes, self.stack, *self._columns(), slots)
         return slots
 
     def close(self, lanes) -> None:
@@ -136,7 +138,7 @@ class Ring:
         """Compile every kernel (or load it from the cache) before anyone looks at a clock."""
         ids, f32, flags = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.bool_)
         _add_outcomes(ids, ids, f32, flags, flags, *self._columns(), ids)
-        _add_starts(ids, *self._columns(), ids)
+        _add_starts(ids, self.stack, *self._columns(), ids)
         _close(ids, *self._columns())
         _first_outside(ids, self.num_lanes)
         _slots_of(ids, ids, self.rows, ids)
@@ -249,9 +251,11 @@ def _close(lanes, added, action, reward, status):
 
 
 @kernel
-def _add_starts(lanes, added, action, reward, status, slots):
+def _add_starts(lanes, stack, added, action, reward, status, slots):
     for i in range(len(lanes)):
         _close_lane(lanes[i], added, status)
+        for _ in range(stack - 1):
+            _open_row(lanes[i], DEAD, added, action, reward, status)
         slots[i] = _open_row(lanes[i], OPEN, added, action, reward, status)
 
 

@@ -9,8 +9,11 @@ class RowStore:
     """Preallocated observations for num_lanes * rows slots.
 
     obs_shape, obs_dtype  of one observation, as it is given and handed back
+    words  [slots, W] the memory itself, in unsigned integers of the dtype word
     Raises ValueError where an observation has no elements.
     """
+
+    stack = 1
 
     def __init__(self, num_lanes: int, rows: int, obs_shape: tuple[int, ...], obs_dtype):
         self.obs_shape, self.obs_dtype = tuple(obs_shape), np.dtype(obs_dtype)
@@ -19,19 +22,27 @@ class RowStore:
             raise ValueError(f"observations of shape {self.obs_shape} are empty: nothing to store")
         # Words of 8 bytes where they fit: a copy loop over them runs at memory speed, one over
         # bytes at a sixth of it.
-        self._word = np.dtype(f"u{next(size for size in (8, 4, 2, 1) if nbytes % size == 0)}")
-        self._data = np.zeros((num_lanes * rows, nbytes // self._word.itemsize), self._word)
+        self.word = np.dtype(f"u{next(size for size in (8, 4, 2, 1) if nbytes % size == 0)}")
+        self.words = np.zeros((num_lanes * rows, nbytes // self.word.itemsize), self.word)
         empty = np.empty(0, np.int64)
-        _scatter(self._data, empty, self._data[:0])
-        _gather(self._data, empty, self._data[:0])
+        _scatter(self.words, empty, self.words[:0])
+        _gather(self.words, empty, self.words[:0])
 
     @property
     def nbytes(self) -> int:
-        return self._data.nbytes
+        return self.words.nbytes
 
     @property
     def num_slots(self) -> int:
-        return len(self._data)
+        return len(self.words)
+
+    @property
+    def by_row(self) -> "RowStore":
+        return self
+
+    def begin(self, slots: np.ndarray, obs: np.ndarray) -> None:
+        """An episode's first observations are as whole as any."""
+        self.write(slots, obs)
 
     def write(self, slots: np.ndarray, obs: np.ndarray) -> None:
         """Keep obs [M, *] in slots [M] int64. Raises ValueError where the shape is another."""
@@ -40,14 +51,15 @@ class RowStore:
                 f"observations have shape {obs.shape}: {(len(slots), *self.obs_shape)} expected"
             )
         obs = np.ascontiguousarray(obs, self.obs_dtype)
-        _scatter(self._data, slots, self._words(obs))
+        _scatter(self.words, slots, self.words_of(obs))
 
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
         """Copy the observations in slots [B] int64 into out [B, *], C-contiguous."""
-        _gather(self._data, slots, self._words(out))
+        _gather(self.words, slots, self.words_of(out))
 
-    def _words(self, array: np.ndarray) -> np.ndarray:
-        return array.reshape(len(array), -1).view(self._word) if len(array) else self._data[:0]
+    def words_of(self, array: np.ndarray) -> np.ndarray:
+        """A C-contiguous array [M, *] of the store's dtype as words [M, whatever it takes]."""
+        return array.reshape(len(array), -1).view(self.word) if len(array) else self.words[:0]
 
 
 @kernel
