@@ -38,6 +38,7 @@ from fastdqn.schedules import Budget, EpisodicEpsilon, LadderEpsilon, Linear
 from fastdqn.seeds import CONFIRM, EVAL, TRAIN, env_seed
 from fastdqn.session import Evaluations, Session
 from fastdqn.timing import Laps, process_age
+from fastdqn.torsos import settle
 
 # Lanes of an evaluation at most: beyond it a round's cost grows with its lanes. Ours, untuned.
 EVAL_LANES = 128
@@ -118,6 +119,7 @@ def _resolve(
     config: Config, facts: EnvFacts, torso: nn.Module | None, limit: int | None, how: str
 ) -> tuple[Config, str]:
     """The options with every None and auto decided, and the line that says what learns, and why."""
+    config = settle(config, facts)
     weights = network_weights(config, facts)
     if torso is not None:
         weights = sum(parameter.numel() for parameter in torso.parameters())

@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import shutil
+from typing import Any
 
 import torch
 
@@ -24,6 +25,8 @@ from fastdqn.memory import available_bytes
 from fastdqn.presets import PRESETS
 from fastdqn.record.folder import folder_problem
 from fastdqn.replay import PrioritizedSampler, Ring, rows_per_lane
+from fastdqn.torsos import CONVOLUTIONS, needs, settle
+from fastdqn.torsos import problem as torso_problem
 from fastdqn.values import embedding_weights, numbers_a_sample, outputs_per_action
 
 
@@ -57,7 +60,10 @@ def check(
         if not (lines or mistaken):
             raise
         return lines
-    return lines or _memory_problems(config, facts)
+    settled = settle(config, facts)
+    if line := torso_problem(settled.torso, facts.obs_shape):
+        return [*lines, line]
+    return lines or settled.problems() or _memory_problems(config, facts)
 
 
 def check_resume(
@@ -146,7 +152,7 @@ def _folder_problem(config: Config) -> str | None:
 
 def _memory_problems(config: Config, facts: EnvFacts) -> list[str]:
     """Refuse what is larger than memory before a byte of it is allocated."""
-    room = available_bytes()
+    room, config = available_bytes(), settle(config, facts)
     if room is None:
         return []
     network = network_bytes(config, facts)
@@ -182,9 +188,12 @@ def checkpoint_bytes(config: Config, facts: EnvFacts) -> int:
 
 
 def network_weights(config: Config, facts: EnvFacts) -> int:
-    """Weights of the MLP and its head, counted without making them."""
+    """Weights of torso and head, counted without making them."""
+    settled = settle(config, facts)
+    if settled.torso in CONVOLUTIONS:
+        return _convolution_weights(settled, facts)
     outputs = (facts.num_actions + config.dueling) * (outputs_per_action(config) or 1)
-    sizes = (math.prod(facts.obs_shape), *config.hidden_sizes, outputs)
+    sizes = (math.prod(facts.obs_shape), *settled.hidden_sizes, outputs)
     layers = [(fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes)]
     deviations = sum(layers[1:] or layers) if config.noisy else 0
     # Noisy layers behind the first belong to the head, which the embedding stands before.
@@ -192,15 +201,44 @@ def network_weights(config: Config, facts: EnvFacts) -> int:
     return sum(layers) + deviations + embedding_weights(config, embedded)
 
 
+def _convolution_weights(config: Any, facts: EnvFacts) -> int:
+    """As network_weights(): hidden layers belong to the head, and to each of its streams."""
+    torso = needs(config.torso, facts.obs_shape)
+    streams = (1, facts.num_actions) if config.dueling else (facts.num_actions,)
+    total = torso.weights + embedding_weights(config, torso.features)
+    for of_actions in streams:
+        outputs = of_actions * (outputs_per_action(config) or 1)
+        sizes = (torso.features, *config.hidden_sizes, outputs)
+        layers = sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes))
+        total += layers * (2 if config.noisy else 1)
+    return total
+
+
+def _kept_by_mlp(config: Any, facts: EnvFacts) -> int:
+    """About how many numbers an update keeps for each sample; config has its hidden_sizes."""
+    units = sum(config.hidden_sizes) + math.prod(facts.obs_shape) + 4 * facts.num_actions
+    inner = (math.prod(facts.obs_shape), *config.hidden_sizes)
+    # Fractions multiply all that stands behind the torso: noisy layers do.
+    features = sum(inner) if config.noisy else inner[-1]
+    return units + numbers_a_sample(config, facts.num_actions, features)
+
+
+def _kept_by_convolutions(config: Any, facts: EnvFacts) -> int:
+    """As _kept_by_mlp()."""
+    torso = needs(config.torso, facts.obs_shape)
+    behind = (1 + config.dueling) * sum(config.hidden_sizes)
+    fractions = numbers_a_sample(config, facts.num_actions, torso.features + behind)
+    return torso.numbers + torso.features + behind + 4 * facts.num_actions + fractions
+
+
 def network_bytes(config: Config, facts: EnvFacts) -> int:
     """Memory of the learner: weights, gradient, target, Adam's two moments, and, while it is
     prepared, a copy of all but the target; the dueling head's constant matrix, twice; and what
     a batch leaves for the backward pass: each layer's output and its gradient."""
+    settled = settle(config, facts)
     combine = 2 * facts.num_actions * (facts.num_actions + 1) if config.dueling else 0
-    units = sum(config.hidden_sizes) + math.prod(facts.obs_shape) + 4 * facts.num_actions
-    inner = (math.prod(facts.obs_shape), *config.hidden_sizes)
-    # Fractions multiply all that stands behind the torso: noisy layers do.
-    units += numbers_a_sample(config, facts.num_actions, sum(inner) if config.noisy else inner[-1])
+    kept = _kept_by_convolutions if settled.torso in CONVOLUTIONS else _kept_by_mlp
+    units = kept(settled, facts)
     return 4 * (9 * network_weights(config, facts) + combine + 3 * config.batch_size * units)
 
 

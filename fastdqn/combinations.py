@@ -140,7 +140,10 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
 
 def beyond_fused(c: Any) -> list[str]:
     """The options that are not covered by the fused learner, as they are set."""
-    covered = {"value": ("scalar",), "capture": ("eager",), "device": ("auto", "cpu")}
+    covered = {
+        "value": ("scalar",), "capture": ("eager",), "device": ("auto", "cpu"),
+        "torso": ("auto", "mlp"),
+    }  # fmt: skip
     chosen = [
         f"{name} {getattr(c, name)}" for name in covered if getattr(c, name) not in covered[name]
     ]

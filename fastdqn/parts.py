@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastdqn import values
+from fastdqn import torsos, values
 from fastdqn.acting import EnvFacts, ObsStatistics, ReturnStatistics
 from fastdqn.config import Config
 from fastdqn.engine.local import Follower
@@ -34,6 +34,7 @@ from fastdqn.learning.networks import (
     PlainHead,
     QNetwork,
     Statistics,
+    StreamsHead,
     count_features,
 )
 from fastdqn.learning.noisy import NoisyLayers, noise_size
@@ -175,6 +176,7 @@ def _make_normalizer(
 
 def describe_network(config: Config, facts: EnvFacts, torso: nn.Module | None = None) -> dict:
     """All that makes a network again, as plain values: it travels with the weights."""
+    config = torsos.settle(config, facts)
     return {
         "obs_shape": list(facts.obs_shape),
         "obs_dtype": str(facts.obs_dtype),
@@ -185,28 +187,35 @@ def describe_network(config: Config, facts: EnvFacts, torso: nn.Module | None = 
         "noisy": config.noisy,
         "noisy_sigma": config.noisy_sigma,
         **{name: getattr(config, name) for name in values.OPTIONS},
-        "torso": "mlp" if torso is None else "custom",
+        "torso": config.torso if torso is None else "custom",
         "normalize_observation": config.normalize_observation,
         "normalize_reward": config.normalize_reward,
     }
 
 
 def make_network(description: dict, torso: nn.Module | None = None) -> QNetwork:
-    """Build the network of a description. Raises ValueError where its torso is missing."""
+    """Build the network of a description. Raises ValueError where its torso is missing, or takes no
+    such observation."""
     shape, sizes = tuple(description["obs_shape"]), tuple(description["hidden_sizes"])
-    # Noise is for the layers behind the first: what an observation is, is no matter of exploring.
-    shared = sizes[:1] if description["noisy"] else sizes
-    if torso is None:
-        if description["torso"] != "mlp":
-            raise ValueError(
-                "these weights belong to a torso of your own: fastdqn.load_policy(run, torso=...)"
-            )
-        torso, sizes = MLP(math.prod(shape), shared), sizes[len(shared) :]
-    else:
+    dueling = DuelingHead
+    if torso is not None:
         sizes = ()
         torso = copy.deepcopy(torso)  # its parameters become views of the flat tensor
+    elif description["torso"] == "mlp":
+        # Noise is for the layers behind the first: what an observation is, is no matter of
+        # exploring.
+        shared = sizes[:1] if description["noisy"] else sizes
+        torso, sizes = MLP(math.prod(shape), shared), sizes[len(shared) :]
+    elif description["torso"] in torsos.CONVOLUTIONS:
+        if line := torsos.problem(description["torso"], shape):
+            raise ValueError(line)
+        torso, dueling = torsos.CONVOLUTIONS[description["torso"]].make(shape), StreamsHead
+    else:
+        raise ValueError(
+            "these weights belong to a torso of your own: fastdqn.load_policy(run, torso=...)"
+        )
     features, options = count_features(torso, shape), types.SimpleNamespace(**description)
-    head = (DuelingHead if options.dueling else PlainHead)(
+    head = (dueling if options.dueling else PlainHead)(
         features,
         Outputs(options.num_actions, values.outputs_per_action(options)),
         NoisyLayers(options.noisy_sigma) if options.noisy else Affine,
@@ -228,13 +237,15 @@ def load_policy(path: Path, torso: nn.Module | None = None) -> tuple[Policy, dic
     not fit.
     """
     arrays, description = load_weights(path)
-    if torso is None and description["torso"] == "mlp":
+    if torso is None and description["torso"] != "custom":
         # A few bytes may describe a network of any size: what the file holds must match first.
         try:
             with torch.device("meta"):
                 imagined = make_network(description)
         except (RuntimeError, TypeError):  # sizes beyond what torch can count
             raise WeightsError(f"{path} describes a network beyond any memory") from None
+        except ValueError as error:  # no picture that convolutions take
+            raise WeightsError(f"{path}: {error}") from None
         assign_weights(path, imagined, arrays)
     network = make_network(description, torso).eval().requires_grad_(False)
     assign_weights(path, network, arrays)

@@ -98,6 +98,32 @@ PRESETS: dict[str, Config] = {
         stop_at_return=-13.0,
     ),
 }
+# Young and Tian 2019 (arXiv 1903.03176), appendix, and their dqn.py: all six actions, sticky ones
+# of 0.1, epsilon from 1 to 0.1 over 100,000 frames, of which they play 5 million. Ours: Adam in
+# place of centred RMSProp, sixteen environments, and a cap of evaluation episodes, since the games
+# have none.
+for _game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"):
+    _name = "minatar-" + _game.replace("Invaders", "-Invaders").lower()
+    PRESETS[_name] = Config(
+        preset=_name,
+        env_id=f"MinAtar/{_game}-v0",
+        total_timesteps=1_000_000,
+        learning_rate=2.5e-4,
+        buffer_size=100_000,
+        learning_starts=5_000,
+        batch_size=32,
+        train_frequency=Fraction(1),
+        target_network_frequency=1_000,
+        max_grad_norm=None,
+        loss="huber",
+        double=False,
+        dueling=False,
+        exploration_final_eps=0.1,
+        exploration_fraction=0.1,
+        eval_frequency=100_000,
+        eval_episodes=30,
+        eval_max_steps=5_000,
+    )
 # Hessel et al. 2018 (arXiv 1710.02298), table 1, where a setting does not hang on the task. Ours,
 # for many environments: a stride of updates and a learning rate as in cartpole, one noise a lane
 # and step where theirs has one environment.

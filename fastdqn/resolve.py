@@ -12,6 +12,7 @@ from fastdqn.kernels import COMPILES
 from fastdqn.record.folder import default_run_dir
 from fastdqn.spare import HAS_SPARE
 from fastdqn.timing import usable_cores
+from fastdqn.torsos import settle
 
 # Weights in a network that a GPU updates faster than a CPU core. Ours, untuned.
 _LARGE_NETWORK = 1_000_000
@@ -95,5 +96,6 @@ def preview(config: Config) -> tuple[Config, EnvFacts]:
     """The resolved config of a run, and what its environment is, without starting it."""
     how = recipe(config)
     facts = look(how)
+    config = settle(config, facts)
     weights = network_weights(config, facts)
     return resolve(config, weights, facts.max_episode_steps, how.resolve()), facts

@@ -39,22 +39,26 @@ ROOMS: dict[str, set[str]] = {
     "memory": set(),
     "schedules": {"numpy"},
     "timing": set(),
-    "checks": {"torch", "acting", "record", "replay", "config", "memory", "presets", "values"},
+    "checks": {
+        "torch", "acting", "record", "replay", "config", "memory", "presets", "torsos",
+        "values",
+    },
     "resolve": {
         "torch", "acting", "checks", "combinations", "config", "kernels", "record", "spare",
-        "timing",
+        "timing", "torsos",
     },
     "seeds": {"rng"},
     "build": {
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record", "checks",
         "combinations", "config", "parts", "plain", "resolve", "schedules", "seeds", "session",
-        "timing",
+        "timing", "torsos",
     },
     "parts": {
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
-        "schedules", "seeds", "values",
+        "schedules", "seeds", "torsos", "values",
     },
     "values": {"torch", "learning"},
+    "torsos": {"torch", "numpy", "learning"},
     "session": {
         "acting", "engine", "learning", "record", "config", "seeds", "signals", "timing",
     },

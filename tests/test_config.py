@@ -83,7 +83,8 @@ def test_none_is_refused_where_it_means_nothing(name):
         ("max_grad_norm", (1e-9, 1e9), (0, -1)),
         ("train_frequency", (Fraction(1, 3), "1/3", 4, 0.5), (0, -1, "1e-9", "1e400", "1/0", "a")),
         ("stop_at_return", (-1e9, 0, 475), ()),
-        ("hidden_sizes", ((), (1,), [64, 64]), ((0,), (64, -1), (1 << 30,), (64, True), (0.5,), 3)),
+        ("torso", ("auto", "mlp", "nature", "minatar"), ("cnn", None)),
+        ("hidden_sizes", (None, (), (1,), [64, 64]), ((0,), (64, -1), (1 << 30,), (64, True), (0.5,), 3)),
         ("loss", ("mse", "huber"), ("l1", 3, ["mse"])),
         ("vectorization", ("auto", "native", "sync", "async"), ("threads", None)),
         ("double", (True, False), (0, 1, "yes", None)),
@@ -197,7 +198,7 @@ def test_json_writes_a_whole_train_frequency_as_a_number_and_any_other_as_a_text
         ('{"seed": 1.5}', "seed is 1.5"),
         ('{"gamma": NaN}', "gamma is nan"),
         ('{"total_timesteps": 1e400}', "total_timesteps is inf"),
-        ('{"hidden_sizes": null}', "hidden_sizes is None"),
+        ('{"wrapper": null}', "wrapper is None"),
         ('{"batch_size": 9, "buffer_size": 8, "num_envs": 1}', "must fit into the replay"),
     ],
 )

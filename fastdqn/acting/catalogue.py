@@ -11,6 +11,7 @@ from fastdqn.acting.backends import close_quietly
 from fastdqn.acting.make import EnvRecipe
 from fastdqn.acting.names import find_module, registered, registered_by
 from fastdqn.acting.observations import short
+from fastdqn.acting.packages import register_for
 from fastdqn.acting.spaces import read_spaces
 
 
@@ -33,6 +34,7 @@ def catalogue(pattern: str = "") -> Iterator[Entry]:
     module, _, wanted = pattern.rpartition(":")
     if module:
         find_module(module, f"pattern {pattern!r}")
+    register_for(wanted)
     wanted = wanted.lower()
     glob = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
     for env_id in sorted(registered_by(module) if module else registered()):

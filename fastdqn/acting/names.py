@@ -12,6 +12,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from fastdqn.acting.failures import one_line
+from fastdqn.acting.packages import register_for
 
 
 class UnknownEnvError(ValueError):
@@ -23,6 +24,7 @@ def find_spec(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
     if module:
         find_module(module, f"env_id {env_id!r}")
+    register_for(env_id)
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:

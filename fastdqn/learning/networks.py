@@ -110,6 +110,30 @@ class DuelingHead(nn.Module):
         return self.shape(self.streams(features, draw.noise)) @ self.combine
 
 
+class StreamsHead(nn.Module):
+    """Q = V + A - mean(A), each stream with hidden layers of its own: behind convolutions.
+
+    Shapes are those of PlainHead. Wang et al. 2016 (arXiv 1511.06581), equation 9, figure 1; with
+    noisy layers Hessel et al. 2018 (arXiv 1710.02298).
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        outputs: Outputs,
+        layer: LayerConstructor = Affine,
+        hidden_sizes: tuple[int, ...] = (),
+    ):
+        super().__init__()
+        one = Outputs(1, outputs.per_action)
+        self.value = PlainHead(num_features, one, layer, hidden_sizes)
+        self.advantage = PlainHead(num_features, outputs, layer, hidden_sizes)
+
+    def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
+        advantage = self.advantage(features, draw)
+        return self.value(features, draw) + (advantage - advantage.mean(-1, keepdim=True))
+
+
 def _hidden_layers(
     num_features: int, hidden_sizes: tuple[int, ...], layer: LayerConstructor
 ) -> tuple[nn.ModuleList, int]:
@@ -163,11 +187,13 @@ class QNetwork(nn.Module):
         self._normalizes = hasattr(statistics, "obs_mean")
 
     def forward(self, obs: Tensor, draw: Draw = MEANS) -> Tensor:
+        stored = obs
         obs = obs.to(torch.float32)
         if self._normalizes and self.statistics is not None:
             obs = self.statistics(obs)
         elif self.obs_scale != 1.0:
-            obs = obs * self.obs_scale
+            # In place where it is a copy already: pages of fresh memory cost more than the product.
+            obs = obs * self.obs_scale if obs is stored else obs.mul_(self.obs_scale)
         return self.head(self.torso(obs), draw)
 
 

@@ -1,0 +1,105 @@
+"""Torsos: which one an observation gets, and what it takes, from options and shapes alone."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import nn
+
+from fastdqn.learning.convolutions import (
+    MINATAR,
+    NATURE,
+    Counted,
+    MinAtarCNN,
+    NatureCNN,
+    count_layers,
+)
+
+# The square pictures of Atari's preprocessing, and MinAtar's.
+_ATARI_SIDE, _MINATAR_SIDE = 84, 10
+
+
+class Kind(NamedTuple):
+    """A torso of convolutions.
+
+    make    of obs_shape;  layers  of obs_shape, as they are counted
+    takes   in words;  hidden_sizes  behind it, where none are asked for
+    """
+
+    make: Callable[[tuple[int, ...]], nn.Module]
+    layers: Callable[[tuple[int, ...]], list[Counted]]
+    takes: str
+    hidden_sizes: tuple[int, ...]
+
+
+CONVOLUTIONS = {
+    "nature": Kind(
+        NatureCNN,
+        lambda shape: count_layers(NATURE, shape[1], shape[2], shape[0]),
+        "[K, H, W], channels first",
+        (512,),
+    ),
+    "minatar": Kind(
+        MinAtarCNN,
+        lambda shape: count_layers(MINATAR, *shape),
+        "[H, W, C], channels last",
+        (128,),
+    ),
+}
+_MLP_SIZES = (120, 84)
+
+
+def settle(options: Any, facts: Any) -> Any:
+    """options (a Config) with the torso and hidden_sizes that facts (an environment's) give."""
+    torso = options.torso
+    if torso == "auto":
+        torso = choose(tuple(facts.obs_shape), facts.obs_dtype)
+    sizes = options.hidden_sizes
+    if sizes is None:
+        sizes = CONVOLUTIONS[torso].hidden_sizes if torso in CONVOLUTIONS else _MLP_SIZES
+    return options.replace(torso=torso, hidden_sizes=sizes)
+
+
+def choose(obs_shape: tuple[int, ...], obs_dtype: np.dtype) -> str:
+    """nature for bytes [K, 84, 84], minatar for bytes or truths [10, 10, C], else mlp."""
+    is_picture = len(obs_shape) == 3 and np.dtype(obs_dtype).name in ("uint8", "bool")
+    if is_picture and obs_shape[1:] == (_ATARI_SIDE,) * 2 and obs_dtype != np.bool_:
+        return "nature"
+    if is_picture and obs_shape[:2] == (_MINATAR_SIDE,) * 2:
+        return "minatar"
+    return "mlp"
+
+
+def problem(torso: str, obs_shape: tuple[int, ...]) -> str | None:
+    """A line where a torso does not take observations of that shape."""
+    if torso not in CONVOLUTIONS:
+        return None
+    why = f"torso is {torso}, which takes observations {CONVOLUTIONS[torso].takes}"
+    if len(obs_shape) != 3:
+        return f"{why}; these are {list(obs_shape)}: use --torso mlp or auto"
+    try:
+        CONVOLUTIONS[torso].layers(obs_shape)
+    except ValueError as error:
+        return f"{why}; these are {list(obs_shape)}, {error}: use --torso mlp or auto"
+    return None
+
+
+class Needs(NamedTuple):
+    """weights  of the torso; features  F that it gives; numbers  that it keeps for a sample"""
+
+    weights: int
+    features: int
+    numbers: int
+
+
+def needs(torso: str, obs_shape: tuple[int, ...]) -> Needs:
+    """Of a torso of convolutions, counted without making it."""
+    layers = CONVOLUTIONS[torso].layers(obs_shape)
+    return Needs(
+        sum((layer.fan_in + 1) * layer.fan_out for layer in layers),
+        layers[-1].positions * layers[-1].fan_out,
+        # Patches may be written out, and the observation is brought into another order.
+        2 * math.prod(obs_shape)
+        + sum(layer.positions * (layer.fan_in + layer.fan_out) for layer in layers),
+    )
