@@ -30,6 +30,7 @@ from fastdqn.replay import Batch
 from fastdqn.resolve import EVAL_MAX_STEPS
 from fastdqn.seeds import AUDIT, env_seed
 from fastdqn.session import run_session
+from fastdqn.streams import EVAL_LANES
 from fastdqn.timing import usable_cores
 
 
@@ -252,7 +253,7 @@ def evaluate_recipe(
         envs = SyncVectorEnv([lambda: recipe.make_one(render_mode=render_mode)])
     else:
         # A process for each lane is dear.
-        most = 2 * usable_cores() if recipe.vectorization == "async" else build.EVAL_LANES
+        most = 2 * usable_cores() if recipe.vectorization == "async" else EVAL_LANES
         envs = recipe.make(min(episodes, most), seed=env_seed(seed, AUDIT))
     stream = EnvStream(envs)
     try:

@@ -48,8 +48,9 @@ ROOMS: dict[str, set[str]] = {
     "build": {
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record", "checks",
         "combinations", "config", "parts", "plain", "resolve", "schedules", "seeds", "session",
-        "timing",
+        "streams", "timing",
     },
+    "streams": {"gymnasium", "acting", "checks", "config", "seeds"},
     "parts": {
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
         "schedules", "seeds", "values",
@@ -60,7 +61,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "api": {
         "torch", "numpy", "gymnasium", "acting", "engine", "record", "replay", "build", "checks",
-        "config", "parts", "plain", "presets", "resolve", "seeds", "session", "timing",
+        "config", "parts", "plain", "presets", "resolve", "seeds", "session", "streams", "timing",
     },
     "resuming": {
         "torch", "gymnasium", "acting", "api", "build", "checks", "config", "engine", "plain",
