@@ -14,6 +14,7 @@ from torch import nn
 
 from fastdqn import parts
 from fastdqn.acting import EnvFacts, EnvStream, Factory
+from fastdqn.atari import frames_a_step
 from fastdqn.checks import network_weights
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
@@ -234,6 +235,7 @@ def _make_recorder(
         lambda path: save_weights(path, online.named_tensors(), description),
         budget.fraction,
         hooks.on_evaluation,
+        frames_a_step(config.atari_protocol, config.env_kwargs),
     )
 
 

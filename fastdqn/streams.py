@@ -42,6 +42,7 @@ def make_streams(
         # A process for each lane is dear: evaluation takes no more than training has.
         most = config.num_envs if config.vectorization == "async" else EVAL_LANES
         lanes = min(config.eval_episodes, most)
-        evaluated = EnvStream(how.make(lanes, seed=env_seed(config.seed, EVAL)))
+        made_to_score = how.for_scores().make(lanes, seed=env_seed(config.seed, EVAL))
+        evaluated = EnvStream(made_to_score)
         owned.callback(evaluated.close)
     return stream, evaluated, how.max_episode_steps() or limit_of(made), how.resolve()
