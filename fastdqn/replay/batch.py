@@ -46,6 +46,16 @@ def new_batch(
     return Batch(obs[0], action, reward, discount, obs[1], weight, index, *masks)
 
 
+def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
+    """Both as one array [2 B, *], where the second lies right behind the first."""
+    whole = first.base
+    if whole is None or whole is not second.base or whole.shape != (2, *first.shape):
+        return None
+    if whole[0].ctypes.data != first.ctypes.data or whole[1].ctypes.data != second.ctypes.data:
+        return None
+    return whole.reshape(-1, *first.shape[1:])
+
+
 class StepLike(Protocol):
     """What really happened in one call: M transitions first, then S episode starts.
 

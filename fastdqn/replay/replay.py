@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fastdqn.plain import RowLayout, Rows, State, StateError, take_array, take_number, take_state
-from fastdqn.replay.batch import Batch, ObsStore, StepLike, new_batch
+from fastdqn.replay.batch import Batch, ObsStore, StepLike, joined, new_batch
 from fastdqn.replay.ring import Ring
 from fastdqn.replay.sampler import Sampler
 
@@ -70,6 +70,7 @@ class Replay:
         self.n_steps, self.gamma = n_steps, float(gamma)  # an int would compile another kernel
         self._batch: Batch | None = None  # the last one that was looked at
         self._slots = np.empty((2, 0), np.int64)
+        self._both: np.ndarray | None = None  # its obs and next_obs, where they lie side by side
         # Compiles, before anyone looks at a clock, and shows the sampler a ring that has rows.
         ids, f32 = np.empty(0, np.int64), np.empty(0, np.float32)
         self.sampler.follow(ring, n_steps, np.arange(ring.num_lanes))
@@ -158,8 +159,11 @@ class Replay:
         slots, next_slots = self._slots
         self.sampler.draw(self.ring, self.n_steps, batch.index, batch.weight, steps)
         self.ring.windows(batch.index, self.n_steps, self.gamma, batch, slots, next_slots)
-        self.store.gather(slots, batch.obs)
-        self.store.gather(next_slots, batch.next_obs)
+        if self._both is not None:  # as new_batch() lays them out: one call for both
+            self.store.gather(self._slots.reshape(-1), self._both)
+        else:
+            self.store.gather(slots, batch.obs)
+            self.store.gather(next_slots, batch.next_obs)
         if self.masks is not None:
             self.masks.gather(slots, batch.mask)
             self.masks.gather(next_slots, batch.next_mask)
@@ -288,4 +292,5 @@ class Replay:
                     f"{like.shape} expected, see new_batch()"
                 )
         self._slots = np.empty((2, size), np.int64)
+        self._both = joined(batch.obs, batch.next_obs)
         self._batch = batch
