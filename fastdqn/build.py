@@ -122,7 +122,7 @@ def _resolve(
     weights = network_weights(config, facts)
     if torso is not None:
         weights = sum(parameter.numel() for parameter in torso.parameters())
-    resolved = resolve(config, weights, limit, how, torso is not None)
+    resolved = resolve(config, weights, limit, how, torso is not None, facts.stack)
     asked = config.replace(device=resolved.device)
     learner, reason = choose_learner(asked, weights, torso is not None)
     return resolved, f"learner {learner}: {reason}"

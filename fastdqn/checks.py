@@ -62,7 +62,8 @@ def check(
         return lines
     settled = settle(config, facts)
     if line := torso_problem(settled.torso, facts.obs_shape):
-        return [*lines, line]
+        lines = [*lines, line]
+    lines = [*lines, *_store_problems(config, facts)]
     return lines or settled.problems() or _memory_problems(config, facts)
 
 
@@ -81,7 +82,8 @@ def check_resume(
         )
     if envs is None:
         try:
-            lines += _memory_problems(config, look(recipe(config)))
+            facts = look(recipe(config))
+            lines += _store_problems(config, facts) or _memory_problems(config, facts)
         except UnknownEnvError as error:
             lines.append(f"{error}; environments that were handed in must be handed in again")
         except ValueError as error:
@@ -154,6 +156,29 @@ def _folder_problem(config: Config) -> str | None:
     return None if config.run_dir is None else folder_problem(config.run_dir)
 
 
+def keeps_frames(config: Config, stack: int) -> bool:
+    """Whether a row of the replay keeps the newest of stacked frames alone."""
+    return config.store == "frames" or (config.store == "auto" and stack > 1)
+
+
+def _store_problems(config: Config, facts: EnvFacts) -> list[str]:
+    if not keeps_frames(config, facts.stack):
+        return []
+    if facts.stack == 1:
+        return [
+            "store is frames, and nothing declares that observations are stacked frames, as "
+            "FrameStackObservation around a lane, ale-py and EnvPool do: use --store rows"
+        ]
+    # Those of a beginning, the end before it, and a valid one: else there are moments with none.
+    least = (facts.stack + 1) * config.num_envs
+    if not 2 * config.num_envs <= config.buffer_size < least:
+        return []
+    return [
+        f"buffer_size is {config.buffer_size}: {config.num_envs} environments that stack "
+        f"{facts.stack} frames need at least {least}, {facts.stack + 1} rows each"
+    ]
+
+
 def _memory_problems(config: Config, facts: EnvFacts) -> list[str]:
     """Refuse what is larger than memory before a byte of it is allocated."""
     room, config = available_bytes(), settle(config, facts)
@@ -171,24 +196,25 @@ def _memory_problems(config: Config, facts: EnvFacts) -> list[str]:
         return []
     row = _row_bytes(config, facts) + _saved_bytes(config, facts)
     batch = network + 2 * _obs_bytes(facts) * config.batch_size
-    fits = ((room - batch) // (row * config.num_envs) - config.n_steps) * config.num_envs
+    around = rows_per_lane(0, config.num_envs, config.n_steps, _stack(config, facts))
+    fits = ((room - batch) // (row * config.num_envs) - around) * config.num_envs
     return [
         f"buffer_size is {config.buffer_size}: the run needs {needed / 2**30:,.1f} GiB and "
-        f"{room / 2**30:.1f} GiB are available; the largest that fits is about {max(0, fits)}"
+        f"{room / 2**30:.1f} GiB are available; the largest --buffer-size that fits is about {max(0, fits)}"
     ]
 
 
 def replay_bytes(config: Config, facts: EnvFacts) -> int:
     """Host memory that the replay of a run takes: its rows, and one batch."""
-    rows = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps) * config.num_envs
-    return rows * _row_bytes(config, facts) + 2 * _obs_bytes(facts) * config.batch_size
+    return (
+        _rows(config, facts) * _row_bytes(config, facts) + 2 * _obs_bytes(facts) * config.batch_size
+    )
 
 
 def checkpoint_bytes(config: Config, facts: EnvFacts) -> int:
     """Host memory that a checkpoint takes while it is written: a copy of the rows that have come
     since the last one, at most all of them."""
-    rows = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps) * config.num_envs
-    return rows * _saved_bytes(config, facts)
+    return _rows(config, facts) * _saved_bytes(config, facts)
 
 
 def network_weights(config: Config, facts: EnvFacts) -> int:
@@ -255,7 +281,17 @@ def _saved_bytes(config: Config, facts: EnvFacts) -> int:
     return _row_bytes(config, facts) + 8 if config.checkpoint_replay else 0
 
 
+def _stack(config: Config, facts: EnvFacts) -> int:
+    """Rows that an observation lies in."""
+    return facts.stack if keeps_frames(config, facts.stack) else 1
+
+
+def _rows(config: Config, facts: EnvFacts) -> int:
+    each = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps, _stack(config, facts))
+    return each * config.num_envs
+
+
 def _row_bytes(config: Config, facts: EnvFacts) -> int:
     mask = facts.num_actions if facts.has_masks else 0
     priority = PrioritizedSampler.BYTES_PER_ROW if config.prioritized else 0
-    return _obs_bytes(facts) + Ring.BYTES_PER_ROW + mask + priority
+    return _obs_bytes(facts) // _stack(config, facts) + Ring.BYTES_PER_ROW + mask + priority

@@ -37,6 +37,7 @@ def plan(config: Config) -> str:
             "",
             f"observations {facts.obs_shape} {facts.obs_dtype}, {facts.num_actions} actions",
             f"the replay takes {checks.replay_bytes(resolved, facts) / 2**20:,.1f} MiB"
+            + (f", each of {facts.stack} frames once" if resolved.store == "frames" else "")
             + (f", writing it to a checkpoint {copy / 2**20:,.1f} MiB more" if copy else ""),
             replay_ratio(resolved),
             *remarks(resolved),

@@ -48,6 +48,9 @@ class Config:
     """Of Adam: added to the root of its second moment."""
     buffer_size: int = 100_000
     """Rows of replay, summed over environments."""
+    store: Literal["auto", "rows", "frames"] = "auto"
+    """What a row keeps: the observation, or of stacked frames the newest, so that each is kept
+    once; auto: frames where the environment declares that it stacks them."""
     learning_starts: int = 1_000
     """Steps before the first update."""
     batch_size: int = 128

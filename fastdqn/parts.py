@@ -43,6 +43,7 @@ from fastdqn.learning.target import HardCopy, PolyakAverage
 from fastdqn.learning.value import Value
 from fastdqn.record.weights import WeightsError, assign_weights, load_weights
 from fastdqn.replay import (
+    FrameStore,
     PrioritizedSampler,
     Replay,
     Ring,
@@ -57,12 +58,13 @@ from fastdqn.seeds import DRAWS, EXPLORE, NOISE, SAMPLE, WEIGHTS
 
 
 def make_replay(config: Config, facts: EnvFacts) -> Replay:
-    """An empty replay of config's size."""
+    """An empty replay of config's size; config must be resolved."""
     n = config.num_envs
-    rows = rows_per_lane(config.buffer_size, n, config.n_steps)
+    make_store, stack = {"rows": (RowStore, 1), "frames": (FrameStore, facts.stack)}[config.store]
+    rows = rows_per_lane(config.buffer_size, n, config.n_steps, stack)
     return Replay(
-        Ring(n, rows),
-        RowStore(n, rows, facts.obs_shape, facts.obs_dtype),
+        Ring(n, rows, stack),
+        make_store(n, rows, facts.obs_shape, facts.obs_dtype),
         make_sampler(config, n * rows),
         masks=RowStore(n, rows, (facts.num_actions,), np.bool_) if facts.has_masks else None,
         n_steps=config.n_steps,

@@ -8,7 +8,7 @@ from fastdqn.acting import EnvFacts, look
 from fastdqn.atari import is_atari
 from fastdqn.atari import resolved as atari_name
 from fastdqn.atari import settings as atari_settings
-from fastdqn.checks import network_weights, recipe
+from fastdqn.checks import keeps_frames, network_weights, recipe
 from fastdqn.combinations import beyond_fused, epsilons
 from fastdqn.config import Config
 from fastdqn.kernels import COMPILES
@@ -28,7 +28,12 @@ EVAL_MAX_STEPS = 27_000
 
 
 def resolve(
-    config: Config, weights: int, limit: int | None, vectorization: str, own_torso: bool = False
+    config: Config,
+    weights: int,
+    limit: int | None,
+    vectorization: str,
+    own_torso: bool = False,
+    stack: int = 1,
 ) -> Config:
     """Give every None and auto its value: a fixed function of config, network and machine.
 
@@ -36,6 +41,7 @@ def resolve(
     limit  steps of the environment's own time limit, if it has one
     vectorization  as EnvRecipe resolves it; of environments that were handed in, what is known
     own_torso  whether the torso is the user's
+    stack  frames that the environment declares in an observation
     """
     large = weights >= _LARGE_NETWORK
     device = config.device
@@ -55,6 +61,7 @@ def resolve(
         exploration_initial_eps=initial,
         exploration_final_eps=final,
         vectorization=vectorization,
+        store="frames" if keeps_frames(config, stack) else "rows",
         device=device,
         learner=learner,
         threads=_threads(config.replace(device=device, learner=learner), large, vectorization),
@@ -107,4 +114,5 @@ def preview(config: Config) -> tuple[Config, EnvFacts]:
     facts = look(how)
     config = settle(config, facts)
     weights = network_weights(config, facts)
-    return resolve(config, weights, facts.max_episode_steps, how.resolve()), facts
+    limit, lanes = facts.max_episode_steps, how.resolve()
+    return resolve(config, weights, limit, lanes, stack=facts.stack), facts

@@ -151,6 +151,11 @@ def _introduce(session: Session) -> None:
             "the environment has no time limit: episodes of an evaluation are cut at "
             f"{config.eval_max_steps:,} steps (--eval-max-steps)"
         )
+    kept = "each frame once" if config.store == "frames" else "whole observations"
+    recorder.say(
+        f"the replay keeps {kept}: {run.replay.nbytes / 2**20:,.1f} MiB for "
+        f"{config.buffer_size:,} rows"
+    )
     if run.checkpoints is not None:
         held = run.replay.nbytes if config.checkpoint_replay else 0
         times = [

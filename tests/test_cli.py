@@ -220,7 +220,7 @@ def test_a_replay_larger_than_memory_is_refused_before_it_is_allocated(tmp_path,
     monkeypatch.setattr(build, "build", mock.Mock(side_effect=AssertionError("built anyway")))
     (line,) = refused("train cartpole --buffer-size 1000000000")
     assert "buffer_size is 1000000000: the run needs " in line
-    assert "0.5 GiB are available; the largest that fits is about " in line
+    assert "0.5 GiB are available; the largest --buffer-size that fits is about " in line
 
 
 @pytest.mark.parametrize("more", [(), ("--no-checkpoint-replay",)])

@@ -1,6 +1,7 @@
 """The replay alone: rows added and batches sampled per second, beside a plain copy of memory."""
 
 import itertools
+import math
 import time
 
 import numpy as np
@@ -18,6 +19,8 @@ from fastdqn.replay import Replay
 _MOST_APPENDS = 50_000
 # Bytes of a copy that no cache holds.
 _COPY_BYTES = 1 << 27
+# Batches of stacked frames are large: they are measured at DQN's size and at a GPU's. Ours.
+_STACKED_BATCHES = (32, 256)
 
 
 def measure_replay(
@@ -26,16 +29,24 @@ def measure_replay(
     """Adds/s and samples/s of a replay of config's size, per call and per row, and bytes/s.
 
     config  resolved; both samplers are measured, its own first
+
+    Of stacked frames a full replay, at other batch sizes too, and beside a copy of as many bytes.
     """
-    figures = []
+    figures, sizes = [], [config.batch_size]
+    if facts.stack > 1:
+        sizes = list(dict.fromkeys((*sizes, *_STACKED_BATCHES)))
     for prioritized in (config.prioritized, not config.prioritized):
         as_drawn = config.replace(
             prioritized=prioritized, total_timesteps=config.total_timesteps or 1
         )
         replay = parts.make_replay(as_drawn, facts)
-        fill_replay(replay, facts, min(replay.ring.rows, _MOST_APPENDS))
+        most = replay.ring.rows if facts.stack > 1 else _MOST_APPENDS
+        fill_replay(replay, facts, min(replay.ring.rows, most))
         figures += measure_adding(replay, lanes_of_a_call(config), facts, effort, clock)
-        figures += measure_sampling(replay, config.batch_size, effort, clock)
+        for size in sizes:
+            figures += measure_sampling(replay, size, effort, clock)
+    if facts.stack > 1:
+        figures += [measure_copy_of_batch(facts, size, effort, clock) for size in sizes]
     return [*figures, measure_copy(effort, clock)]
 
 
@@ -80,6 +91,20 @@ def measure_sampling(
 
 def _sampler(replay: Replay) -> str:
     return "prioritized" if replay.wants_priorities else "uniform"
+
+
+def measure_copy_of_batch(
+    facts: EnvFacts, batch_size: int, effort: Effort, clock: Clock = time.perf_counter
+) -> Figure:
+    """Bytes/s of one thread copying the bytes of a batch in one piece, from beyond the caches."""
+    nbytes = 2 * batch_size * math.prod(facts.obs_shape) * facts.obs_dtype.itemsize
+    source, out = np.ones(max(nbytes, _COPY_BYTES), np.uint8), np.empty(nbytes, np.uint8)
+    pieces = itertools.cycle(
+        source[at : at + nbytes] for at in range(0, len(source) - nbytes + 1, nbytes)
+    )
+    rate = repeat(lambda: np.copyto(out, next(pieces)), effort, clock)
+    of = {"batch_size": batch_size}
+    return Figure("replay", "memcpy_bytes_per_second", rate.scaled(nbytes), of)
 
 
 def measure_copy(effort: Effort, clock: Clock = time.perf_counter) -> Figure:

@@ -61,10 +61,17 @@ def deliveries(num_lanes: int, of_a_call: int, facts: EnvFacts) -> list[Syntheti
     one alone would sit in the cache."""
     rng = np.random.default_rng(0)
     calls = max(16, -(-num_lanes // of_a_call))
-    return [
+    steps = [
         random_step(rng, (i * of_a_call + np.arange(of_a_call)) % num_lanes, facts)
         for i in range(calls)
     ]
+    if facts.stack > 1:
+        # The frames of a lane are all alike: so each of its stacks continues any other.
+        rng = np.random.default_rng(1)
+        frames = random_obs(rng, num_lanes, facts.obs_shape[1:], facts.obs_dtype)
+        for step in steps:
+            step.next_obs[:] = frames[step.lanes, None]
+    return steps
 
 
 def fill_replay(replay: Replay, facts: EnvFacts, rows_per_lane: int) -> None:

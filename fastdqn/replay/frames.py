@@ -87,8 +87,7 @@ def _begin(frames, rows, stack, slots, words):
     for i in range(len(slots)):
         for plane in range(stack):
             slot = _slot_before(slots[i], stack - 1 - plane, rows)
-            for w in range(size):
-                frames[slot, w] = words[i, plane * size + w]
+            _copy(words[i, plane * size : (plane + 1) * size], frames[slot])
 
 
 @kernel
@@ -96,16 +95,18 @@ def _append(frames, rows, stack, slots, words, looked_at):
     """Write the newest planes; returns whether those before it, at one position, are in place."""
     size = frames.shape[1]
     for i in range(len(slots)):
-        for w in range(size):
-            frames[slots[i], w] = words[i, (stack - 1) * size + w]
+        _copy(words[i, (stack - 1) * size :], frames[slots[i]])
     if looked_at >= len(slots):
         return True
-    differing = np.uint64(0)
     for plane in range(stack - 1):
-        slot = _slot_before(slots[looked_at], stack - 1 - plane, rows)
+        kept = frames[_slot_before(slots[looked_at], stack - 1 - plane, rows)]
+        given = words[looked_at, plane * size : (plane + 1) * size]
+        differing = np.uint64(0)  # all words are looked at: a loop that ends early is slower
         for w in range(size):
-            differing |= np.uint64(frames[slot, w] ^ words[looked_at, plane * size + w])
-    return differing == 0
+            differing |= np.uint64(kept[w] ^ given[w])
+        if differing != 0:
+            return False
+    return True
 
 
 @kernel

@@ -1,0 +1,52 @@
+"""A replay of stacked frames: memory that it takes when it is full, beside what was computed.
+
+python benchmarks/bench_frames.py --rows 1000000
+"""
+
+import resource
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from harness import count, main_of, parser
+
+from fastdqn import parts
+from fastdqn.acting import EnvFacts
+from fastdqn.checks import replay_bytes
+from fastdqn.config import Config
+from fastdqn.measure.synthetic import fill_replay
+
+
+def main() -> None:
+    asked = parser(__doc__)
+    asked.add_argument("--rows", type=count, default=10**6)
+    asked.add_argument("--num-envs", type=count, default=16)
+    asked.add_argument("--obs-shape", type=count, nargs="+", default=[4, 84, 84])
+    args = asked.parse_args()
+    facts = EnvFacts(tuple(args.obs_shape), np.dtype(np.uint8), 1 / 255, 6, 0)
+    facts = facts._replace(stack=facts.obs_shape[0])
+    config = Config(
+        num_envs=args.num_envs, buffer_size=args.rows, batch_size=32, train_frequency=Fraction(4),
+        store="frames",
+    )  # fmt: skip
+    print(f"computed, with a batch: {replay_bytes(config, facts) / 1e9:.3f} GB")
+    before = resident_bytes()
+    replay = parts.make_replay(config, facts)
+    began = time.perf_counter()
+    fill_replay(replay, facts, replay.ring.rows)
+    took, taken = time.perf_counter() - began, resident_bytes() - before
+    print(f"resident, {len(replay):,} rows filled in {took:.1f} s: {taken / 1e9:.3f} GB")
+    print(f"resident at most: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.3f} GB")
+
+
+def resident_bytes() -> int:
+    """Of this process now, as Linux tells it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status tells no VmRSS: this needs Linux")
+
+
+if __name__ == "__main__":
+    main_of(main)
