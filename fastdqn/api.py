@@ -155,8 +155,8 @@ def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None
         lines.append(f"num_envs is {config.num_envs}, but the given envs are {envs.num_envs}")
     if config.wrapper or config.env_kwargs or config.atari_protocol in PROTOCOLS:
         lines.append(
-            "wrapper, env_kwargs and atari_protocol are for environments that are made here: hand in a function "
-            "that makes one, or wrap the given envs yourself"
+            "wrapper, env_kwargs and atari_protocol are for environments that are made here: hand "
+            "in a function that makes one, or wrap the given envs yourself"
         )
     if eval_envs is not None and eval_envs.unwrapped is envs.unwrapped:
         lines.append("eval_envs are the envs: evaluating would reset the training's episodes")

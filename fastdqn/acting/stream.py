@@ -213,7 +213,9 @@ class EnvStream:
         if count and self._next_step:
             require_next_step(lanes, ended, both, arrival.info)
         elif count:
-            last_obs, last_mask = self._restart(np.flatnonzero(ended), arrival.info)
+            over = np.flatnonzero(self._finished)  # of a lost life ale-py's final_obs tells nothing
+            if len(over):
+                last_obs, last_mask = self._restart(over, arrival.info)
         step = self._deliver(last_obs, last_mask)
         if self._lives is not None and not self._next_step and len(step.ended_lanes):
             step = self._with_last_starts(step, last_obs)
@@ -306,10 +308,7 @@ class EnvStream:
         marks = (nobody, flags, flags, True, self._unseen, self._ended, flags, flags, flags)
         tell_apart(*marks)
         if self._lives is not None:
-            frames = np.empty(0, np.int32)
-            self._lives.tell(
-                {"frame_number": frames, "episode_frame_number": frames}, *marks, flags
-            )
+            self._lives.prepare(*marks, flags)
         lanes, self.lanes = self.lanes, nobody
         self._sort()
         hand_out(nobody, nobody, 1, 0, self._action, np.empty(0, self._action_dtype))
