@@ -1,4 +1,4 @@
-"""The command line: train, eval, presets, envs. Mistakes are one line each and exit with 2."""
+"""The command line: what each word does. Mistakes are one line each and exit with 2."""
 
 import dataclasses
 import io
@@ -24,6 +24,7 @@ _USAGE = """usage: fastdqn COMMAND ...
   fastdqn train PRESET|ENV_ID [options]   train an agent; --help lists the options
   fastdqn resume RUN [options]            go on with a run from its last checkpoint
   fastdqn eval RUN [options]              evaluate a run's best weights, greedily
+  fastdqn video RUN [options]             film greedy episodes, the values of actions beside
   fastdqn bench PART [PRESET|ENV_ID]      measure env, act, replay, learner, train or all
   fastdqn profile [PRESET|ENV_ID] --out DIR   what an update costs, against what is possible
   fastdqn presets                         list the presets and what they set
@@ -111,9 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append("")  # my_package:MyEnv-v0 may lie here; what is installed goes first
     commands = {
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
-        "presets": _presets, "envs": _envs,
+        "presets": _presets, "envs": _envs, "video": _video,
     }  # fmt: skip
-    if not args or args[0] in ("-h", "--help"):
+    lists = args[:1] in (["presets"], ["envs"])  # they have no options
+    if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
         print(_USAGE, end="")
         return 0 if args else 2
     if args[0] == "--version":
@@ -206,6 +208,13 @@ def _eval(args: list[str]) -> int:
     return 0
 
 
+def _video(args: list[str]) -> int:
+    run, rest = _subject(args, "the folder of a run, or a .safetensors file", "video")
+    from fastdqn import video
+
+    return _told(lambda: print(video.video_run(str(run), rest)))
+
+
 def _bench(args: list[str]) -> int:
     parts = ("env", "act", "replay", "learner", "train", "all")
     part, rest = _subject(args, f"a part ({', '.join(parts)})", "bench")
@@ -268,9 +277,6 @@ def _printable(line: str) -> str:
 
 
 def _presets(args: list[str]) -> int:
-    if args and args[0] in ("-h", "--help"):
-        print(_USAGE, end="")
-        return 0
     if args:
         raise ConfigError([f"presets takes no arguments, got {args[0]!r}"])
     default = dataclasses.asdict(Config())
@@ -282,9 +288,6 @@ def _presets(args: list[str]) -> int:
 
 
 def _envs(args: list[str]) -> int:
-    if args and args[0] in ("-h", "--help"):
-        print(_USAGE, end="")
-        return 0
     if len(args) > 1 or (args and args[0].startswith("-")):
         raise ConfigError([f"envs takes one pattern, got {' '.join(args)!r}"])
     from fastdqn import commands

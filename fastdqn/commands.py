@@ -15,9 +15,11 @@ from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
+from fastdqn.learning.policy import Policy
 from fastdqn.record.files import WriteError, to_json, write_whole
 from fastdqn.record.folder import read_config
 from fastdqn.resolve import preview
+from fastdqn.scores import human_normalized
 from fastdqn.session import replay_ratio
 
 _WIDTH = 140  # columns, where the output is no terminal
@@ -56,7 +58,44 @@ def evaluate_run(
     """
     asked = Config(eval_episodes=episodes, eval_max_steps=max_steps, seed=seed)
     lines = [*mistakes, *(line.removeprefix("eval_") for line in asked.problems())]
-    lines += _out_problems(out)
+    lines += out_problems(out)
+    policy, recipe, path = load_trained(run, weights, env_id, lines)
+    try:
+        evaluation = evaluate_recipe(
+            policy,
+            recipe,
+            episodes=episodes,
+            max_steps=max_steps,
+            seed=seed,
+            render_mode="human" if render else None,
+        )
+        result = evaluation.summary()
+        human = human_normalized(str(recipe), float(result["mean_return"]))
+        result = {**result, "human_normalized": human}
+        text = to_json(result, indent=2)
+        if out is not None:
+            write_whole(out, text + "\n")
+    except (OSError, ValueError, EnvError, gymnasium.error.Error) as error:
+        raise ConfigError([" ".join(str(error).split())]) from None
+    if json:
+        return text
+    return (
+        f"{recipe}: return {result['mean_return']:.1f} +- {result['std_return']:.1f} over "
+        f"{result['episodes']} greedy episodes (least {result['min_return']:.1f}, "
+        f"{result['cut_episodes']} cut at the step cap)\n"
+        + ("" if human is None else f"human-normalised {human:.2f}\n")
+        + f"weights: {path}"
+    )
+
+
+def load_trained(
+    run: str, weights: str, env_id: str | None, lines: list[str]
+) -> tuple[Policy, EnvRecipe, Path]:
+    """The policy of a run's weights, the environment it was trained on, and the weights' file.
+
+    lines  mistakes that were found already
+    Raises ConfigError with them and what is found here.
+    """
     try:
         path = weights_path(run, weights)
         policy, description = parts.load_policy(path)
@@ -69,28 +108,7 @@ def evaluate_run(
         raise ConfigError([*lines, *str(error).split("\n")]) from None
     if lines:
         raise ConfigError(lines)
-    try:
-        evaluation = evaluate_recipe(
-            policy,
-            recipe,
-            episodes=episodes,
-            max_steps=max_steps,
-            seed=seed,
-            render_mode="human" if render else None,
-        )
-        result = evaluation.summary()
-        text = to_json(result, indent=2)
-        if out is not None:
-            write_whole(out, text + "\n")
-    except (OSError, ValueError, EnvError, gymnasium.error.Error) as error:
-        raise ConfigError([" ".join(str(error).split())]) from None
-    if json:
-        return text
-    return (
-        f"{recipe}: return {result['mean_return']:.1f} +- {result['std_return']:.1f} over "
-        f"{result['episodes']} greedy episodes (least {result['min_return']:.1f}, "
-        f"{result['cut_episodes']} cut at the step cap)\nweights: {path}"
-    )
+    return policy, recipe, path
 
 
 def bench_run(
@@ -103,7 +121,7 @@ def bench_run(
     command   as it was typed, for the header of the figures
     Raises ConfigError where something cannot be used; EnvError where the environment fails.
     """
-    lines = [*mistakes, *_out_problems(out)]
+    lines = [*mistakes, *out_problems(out)]
     if not (0 < seconds <= 3600 and 1 <= repeats <= 1000):
         lines.append(f"seconds is {seconds}, repeats {repeats}: both must be positive, and finite")
     if against is not None and part not in ("train", "all"):
@@ -230,7 +248,7 @@ def list_envs(pattern: str) -> str:
     )
 
 
-def _out_problems(out: Path | None) -> list[str]:
+def out_problems(out: Path | None) -> list[str]:
     if out is None or _may_write(out):
         return []
     return [f"out is {str(out)!r}: name a file, new or not, in a folder that exists"]

@@ -22,6 +22,7 @@ from fastdqn.record.files import WriteError
 from fastdqn.record.recorder import RunRecorder, steps_per_second
 from fastdqn.record.shelf import MOST_REPLAYS
 from fastdqn.record.weights import assign_weights, load_weights
+from fastdqn.scores import human_normalized
 from fastdqn.seeds import FINAL, env_seed
 from fastdqn.signals import stop_on_signals
 from fastdqn.timing import Laps
@@ -240,7 +241,9 @@ def _final_evaluation(session: Session) -> dict[str, Any] | None:
         policy = _saved_policy(session.recorder.folder / "best.safetensors", policy)
     evaluation = session.evaluations(FINAL, 0, policy)
     session.recorder.evaluation(steps, "final", evaluation)
-    return {**evaluation.summary(), "steps_at_eval": steps}
+    summary = evaluation.summary()
+    human = human_normalized(session.config.env_id, float(summary["mean_return"]))
+    return {**summary, "human_normalized": human, "steps_at_eval": steps}
 
 
 def _saved_policy(path: Path, like: Policy) -> Policy:

@@ -23,8 +23,11 @@ ROOMS: dict[str, set[str]] = {
         "torch", "numpy", "atomics", "kernels", "plain", "products", "replay.batch", "rng", "spare",
     },
     "engine": {"numpy", "acting", "learning", "plain", "replay", "schedules", "timing"},
-    "record": {"numpy", "torch", "safetensors", "rich", "tensorboard", "config", "plain"},
     "atari": set(),
+    "record": {
+        "numpy", "torch", "safetensors", "rich", "tensorboard", "imageio", "imageio_ffmpeg", "PIL",
+        "config", "plain",
+    },
     "config": {"rules"},
     "rules": {"combinations"},
     "combinations": {"atari"},
@@ -65,8 +68,8 @@ ROOMS: dict[str, set[str]] = {
     "values": {"torch", "learning"},
     "torsos": {"torch", "numpy", "learning"},
     "session": {
-        "atari",
-        "acting", "engine", "learning", "record", "config", "seeds", "signals", "timing",
+        "acting", "atari", "engine", "learning", "record", "config", "scores", "seeds", "signals",
+        "timing",
     },
     "api": {
         "atari",
@@ -82,12 +85,17 @@ ROOMS: dict[str, set[str]] = {
         "config", "engine", "learning", "parts", "record", "replay", "resolve", "session", "timing",
     },
     "commands": {
-        "gymnasium", "rich", "acting", "api", "checks", "combinations", "config", "measure",
-        "parts", "record", "resolve", "session",
+        "gymnasium", "rich", "acting", "api", "checks", "combinations", "config",
+        "learning.policy", "measure", "parts", "record", "resolve", "scores", "session",
     },
+    "video": {
+        "gymnasium", "acting", "commands", "config", "engine", "learning.policy", "measure",
+        "options", "record", "resolve", "seeds",
+    },
+    "scores": set(),
     "cli": {
         "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "record",
-        "resuming", "session", "fastdqn",
+        "resuming", "session", "video", "fastdqn",
     },
     "__init__": {"acting", "config", "presets", "api", "resuming"},
     "__main__": {"cli"},

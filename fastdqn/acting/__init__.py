@@ -8,6 +8,7 @@ from fastdqn.acting.look import limit_of, look
 from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
 from fastdqn.acting.names import UnknownEnvError, find_spec, lies_inside, nearest, registered
 from fastdqn.acting.observations import ObsReader
+from fastdqn.acting.screen import Screen, open_screen
 from fastdqn.acting.spaces import EnvFacts, read_spaces
 from fastdqn.acting.stacking import declared_stack
 from fastdqn.acting.statistics import ObsStatistics, ReturnStatistics
@@ -25,6 +26,7 @@ __all__ = [
     "ObsReader",
     "ObsStatistics",
     "ReturnStatistics",
+    "Screen",
     "Step",
     "UnknownEnvError",
     "answers_for",
@@ -35,6 +37,7 @@ __all__ = [
     "limit_of",
     "look",
     "nearest",
+    "open_screen",
     "read_env_state",
     "read_spaces",
     "registered",

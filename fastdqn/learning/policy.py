@@ -46,22 +46,34 @@ class Policy:
         obs [N, *] as stored; mask [N, A], nonzero for actions allowed, at least one in each row
         Raises ValueError where obs is no such batch.
         """
+        self._require_batch(obs)
+        return self._best(obs, mask, MEANS)
+
+    def expected(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """What greedy actions are chosen by: expected returns [N, A] f32, -inf where mask [N, A]
+        forbids. Raises ValueError where obs [N, *] is no batch as stored."""
+        self._require_batch(obs)
+        return self._values(obs, mask, MEANS).cpu().numpy()
+
+    def _require_batch(self, obs: np.ndarray) -> None:
         if np.shape(obs)[1:] != self.obs_shape or np.ndim(obs) == 0:
             raise ValueError(
                 f"observations have shape {np.shape(obs)}, {('N', *self.obs_shape)} expected: "
                 "obs[None] makes a batch of one, ObsReader(space) reads other spaces than Box"
             )
-        return self._best(obs, mask, MEANS)
 
     def _best(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> np.ndarray:
         if self._choose is not None:
             return self._choose(obs, mask)
+        return self._values(obs, mask, draw).argmax(1).cpu().numpy()
+
+    def _values(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> torch.Tensor:
         with torch.inference_mode():
             values = self.value.expected(self.network(self._upload(obs), draw))
             if mask is not None:
                 allowed = self._upload(np.asarray(mask, np.bool_))
                 values = values.masked_fill(~allowed, -torch.inf)
-            return values.argmax(1).cpu().numpy()
+            return values
 
     def act(self, obs: np.ndarray, epsilon, mask: np.ndarray | None = None) -> np.ndarray:
         """Actions [N] int64: random in each lane with its own probability and its own draw.

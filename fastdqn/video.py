@@ -1,0 +1,107 @@
+"""Video: `fastdqn video`, a film of greedy episodes with the values of actions beside them."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import gymnasium
+
+from fastdqn import options
+from fastdqn.acting import EnvError, EnvRecipe, Screen, limit_of, open_screen
+from fastdqn.commands import load_trained, out_problems
+from fastdqn.config import Config, ConfigError
+from fastdqn.engine.showing import Moment, show
+from fastdqn.learning.policy import Policy
+from fastdqn.measure.outputs import new_folder, write_together
+from fastdqn.record.drawing import Panel
+from fastdqn.record.film import film_problem, write_film
+from fastdqn.resolve import EVAL_MAX_STEPS
+from fastdqn.seeds import AUDIT, env_seed
+
+# How long the last picture of an episode stays.
+_ENDING_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    episodes: int = 3
+    """Episodes, one after another."""
+    out: Path | None = None
+    """File, .mp4; None: video/NAME.mp4 beside the weights, by their name."""
+    weights: Literal["best", "last"] = "best"
+    """best: by evaluation while training, else the last; or last."""
+    seed: int = 0
+    """Of the first episode, as in eval: where lanes are Python's or ALE's, the same episodes."""
+    max_steps: int | None = None
+    """Cap on an episode; None: the environment's own limit, else 27,000."""
+    env_id: str | None = None
+    """Environment; None: the one in the run's config.json."""
+
+
+def video_run(run: str, args: list[str]) -> str:
+    """Film a run's weights; returns what to print.
+
+    args  the options, as they were typed
+    Raises ConfigError where the run, an option, an extra or the environment cannot be used, or the
+    file cannot be written; what was there before is then as it was.
+    """
+    chosen, lines = options.parse(args, VideoOptions(), "fastdqn video RUN")
+    asked = Config(eval_episodes=chosen.episodes, eval_max_steps=chosen.max_steps, seed=chosen.seed)
+    lines += [line.removeprefix("eval_") for line in asked.problems()]
+    lines += out_problems(chosen.out)
+    if chosen.out is not None and chosen.out.suffix.lower() != ".mp4":
+        lines.append(f"out is {str(chosen.out)!r}: the name of a video ends in .mp4")
+    if problem := film_problem():
+        lines.append(problem)
+    policy, recipe, path = load_trained(run, chosen.weights, chosen.env_id, lines)
+    out = chosen.out or path.parent / "video" / f"{path.stem}.mp4"
+    # Pygame draws into memory: without a display, too.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    try:
+        told = _film(policy, recipe, chosen, out)
+    except (OSError, ValueError, EnvError, gymnasium.error.Error) as error:
+        raise ConfigError([" ".join(str(error).split())]) from None
+    return f"{recipe}: {told}\nweights: {path}\nwritten: {out}"
+
+
+def _film(policy: Policy, recipe: EnvRecipe, chosen: VideoOptions, out: Path) -> str:
+    """Write the film, whole or not at all; returns what there is to see."""
+    screen = open_screen(recipe)
+    try:
+        limit = chosen.max_steps or recipe.max_episode_steps() or limit_of(screen.stream.envs)
+        moments = show(
+            policy.expected, screen, chosen.episodes, limit or EVAL_MAX_STEPS,
+            env_seed(chosen.seed, AUDIT),
+        )  # fmt: skip
+        endings: list[Moment] = []
+        pictures = _pictures(moments, screen, chosen.episodes, endings)
+        with new_folder(out.parent):
+            write_together(
+                out.parent, {out.name: lambda place: write_film(place, pictures, screen.fps)}
+            )
+    finally:
+        screen.close()
+    returns = ", ".join(f"{end.total:.6g} in {end.steps:,} steps" for end in endings)
+    return f"{len(endings)} greedy episodes returned {returns}"
+
+
+def _pictures(
+    moments: Iterator[Moment], screen: Screen, episodes: int, endings: list[Moment]
+) -> Iterator:
+    """Each moment drawn; the last of an episode stays for a while, and is put into endings."""
+    panel = Panel(screen.action_names)
+    for moment in moments:
+        lines = (
+            f"episode {moment.episode + 1} of {episodes}"
+            + (moment.ending and f", {moment.ending}"),
+            f"step {moment.steps:,}   return {moment.total:.6g}",
+        )
+        drawn = panel.draw(moment.picture, moment.values, moment.action, lines)
+        yield drawn
+        if moment.ending:
+            endings.append(moment)
+            for _ in range(math.ceil(screen.fps * _ENDING_SECONDS) - 1):
+                yield drawn
