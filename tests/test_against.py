@@ -115,7 +115,7 @@ def test_what_it_cannot_follow_is_named():
         normalize_observation=True, normalize_reward=True, exploration="ladder",
         vectorization="async", env_batch_size=2, capture="compile",
         target_network_frequency=10, max_grad_norm=None, prioritized=True, value="quantile",
-        noisy=True,
+        noisy=True, torso="minatar",
     )  # fmt: skip
     said = note(other, FACTS._replace(has_masks=True))
     for words in (
@@ -123,6 +123,7 @@ def test_what_it_cannot_follow_is_named():
         "no normalisation of rewards", "no action masks", "in place of the ladder",
         "all environments waited for, not 2", "not compiled", "target every 8 steps",
         "nothing is clipped", "no prioritized replay", "not quantile values", "no noisy layers",
+        "not the minatar convolutions",
     ):  # fmt: skip
         assert words in said
     assert "by steps, not by episodes" in note(config(exploration_decay=0.9), FACTS)
@@ -134,7 +135,7 @@ TOLD = """env_id env_kwargs wrapper num_envs total_timesteps seed learning_rate 
 learning_starts batch_size train_frequency target_network_frequency tau gamma n_steps max_grad_norm
 hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads"""
 NAMED = """double dueling loss normalize_observation normalize_reward exploration exploration_decay
-env_batch_size learner capture vectorization prioritized value munchausen noisy"""
+env_batch_size learner capture vectorization prioritized value munchausen noisy torso"""
 NO_WORK = """priority_exponent importance_exponent num_atoms v_min v_max num_quantiles num_fractions
 num_target_fractions num_policy_fractions munchausen_alpha munchausen_temperature munchausen_floor
 noisy_sigma preset total_episodes ladder_epsilon ladder_alpha eval_frequency eval_episodes

@@ -84,7 +84,11 @@ def test_none_is_refused_where_it_means_nothing(name):
         ("train_frequency", (Fraction(1, 3), "1/3", 4, 0.5), (0, -1, "1e-9", "1e400", "1/0", "a")),
         ("stop_at_return", (-1e9, 0, 475), ()),
         ("torso", ("auto", "mlp", "nature", "minatar"), ("cnn", None)),
-        ("hidden_sizes", (None, (), (1,), [64, 64]), ((0,), (64, -1), (1 << 30,), (64, True), (0.5,), 3)),
+        (
+            "hidden_sizes",
+            (None, (), (1,), [64, 64]),
+            ((0,), (64, -1), (1 << 30,), (64, True), (0.5,), 3),
+        ),
         ("loss", ("mse", "huber"), ("l1", 3, ["mse"])),
         ("vectorization", ("auto", "native", "sync", "async"), ("threads", None)),
         ("double", (True, False), (0, 1, "yes", None)),

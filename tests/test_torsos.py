@@ -118,7 +118,7 @@ def test_features_and_gradients_are_those_of_contiguous_convolutions(make, plain
 
 
 def test_weights_stay_channels_last_views_of_the_flat_tensor_through_updates_and_a_load():
-    update, learner, batch = learner_for("nature")
+    _, learner, batch = learner_for("nature")
     before = learner.online.weights.clone()
     state = learner.state()
     for _ in range(2):

@@ -165,6 +165,7 @@ def note(config: Config, facts: EnvFacts) -> str:
         "no noisy layers": config.noisy,
         "no normalisation of observations": config.normalize_observation,
         "no normalisation of rewards": config.normalize_reward,
+        f"an MLP, not the {config.torso} convolutions": config.torso not in ("auto", "mlp"),
         "no action masks: actions that are not allowed are tried": facts.has_masks,
         "one epsilon for all environments in place of the ladder": config.exploration == "ladder",
         "epsilon falls by steps, not by episodes": config.exploration_decay is not None,
