@@ -52,7 +52,7 @@ def test_a_preset_is_of_the_published_game_and_settings(name):
     assert (facts.num_actions, facts.max_episode_steps) == (6, None)
     lane = EnvRecipe(config.env_id).make_one()
     assert lane.unwrapped.game.sticky_action_prob == 0.1  # pyright: ignore
-    falls = config.exploration_fraction * config.total_timesteps
+    falls = config.exploration_fraction * (config.total_timesteps or 0)
     assert (config.buffer_size, config.batch_size, falls) == (100_000, 32, 100_000)
 
 

@@ -124,6 +124,7 @@ def sb3_options(config: Config) -> dict[str, Any]:
     # Every `calls` calls of all environments, `updates` updates.
     ratio = Fraction(config.train_frequency) / config.num_envs
     total = config.total_timesteps or 100_000
+    assert config.hidden_sizes is not None
     return {
         "learning_rate": config.learning_rate,
         "buffer_size": config.buffer_size,
