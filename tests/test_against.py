@@ -115,9 +115,9 @@ def test_what_it_cannot_follow_is_named():
         normalize_observation=True, normalize_reward=True, exploration="ladder",
         vectorization="async", env_batch_size=2, capture="compile",
         target_network_frequency=10, max_grad_norm=None, prioritized=True, value="quantile",
-        noisy=True, torso="minatar",
+        noisy=True,
     )  # fmt: skip
-    said = note(other, FACTS._replace(has_masks=True))
+    said = note(other.replace(torso="minatar"), FACTS._replace(has_masks=True))
     for words in (
         "no Double", "no Dueling", "Huber loss", "no normalisation of observations",
         "no normalisation of rewards", "no action masks", "in place of the ladder",

@@ -84,4 +84,4 @@ def test_a_run_trains_its_convolutions_and_the_policy_comes_back(tmp_path):
     )  # fmt: skip
     assert session.run.staging.host.obs.dtype == np.bool_
     session.run.learner.online.check_views()
-    assert session.run.learner.updates == 37
+    assert session.run.learner.updates == 38
