@@ -269,7 +269,9 @@ def network_bytes(config: Config, facts: EnvFacts) -> int:
     combine = 2 * facts.num_actions * (facts.num_actions + 1) if config.dueling else 0
     kept = _kept_by_convolutions if settled.torso in CONVOLUTIONS else _kept_by_mlp
     units = kept(settled, facts)
-    return 4 * (9 * network_weights(config, facts) + combine + 3 * config.batch_size * units)
+    # A pass keeps a noisy layer's weights with their noise, and the noise of each.
+    copies = 9 + 2 * config.noisy
+    return 4 * (copies * network_weights(config, facts) + combine + 3 * config.batch_size * units)
 
 
 def _obs_bytes(facts: EnvFacts) -> int:

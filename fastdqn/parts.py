@@ -179,18 +179,18 @@ def _make_normalizer(
 
 def describe_network(config: Config, facts: EnvFacts, torso: nn.Module | None = None) -> dict:
     """All that makes a network again, as plain values: it travels with the weights."""
-    config = torsos.settle(config, facts)
+    settled = torsos.settle(config, facts)
     return {
         "obs_shape": list(facts.obs_shape),
         "obs_dtype": str(facts.obs_dtype),
         "obs_scale": facts.obs_scale,
         "num_actions": facts.num_actions,
-        "hidden_sizes": list(config.hidden_sizes),
+        "hidden_sizes": list(settled.hidden_sizes),
         "dueling": config.dueling,
         "noisy": config.noisy,
         "noisy_sigma": config.noisy_sigma,
         **{name: getattr(config, name) for name in values.OPTIONS},
-        "torso": config.torso if torso is None else "custom",
+        "torso": settled.torso if torso is None else "custom",
         "normalize_observation": config.normalize_observation,
         "normalize_reward": config.normalize_reward,
     }

@@ -100,8 +100,8 @@ PRESETS: dict[str, Config] = {
 }
 # Young and Tian 2019 (arXiv 1903.03176), appendix, and their dqn.py: all six actions, sticky ones
 # of 0.1, epsilon from 1 to 0.1 over 100,000 frames, of which they play 5 million. Ours: Adam in
-# place of centred RMSProp, sixteen environments, and a cap of evaluation episodes, since the games
-# have none.
+# place of centred RMSProp, an update every second frame in place of every one, sixteen
+# environments, and a cap of evaluation episodes, since the games have none.
 for _game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"):
     _name = "minatar-" + _game.replace("Invaders", "-Invaders").lower()
     PRESETS[_name] = Config(
@@ -112,7 +112,7 @@ for _game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"):
         buffer_size=100_000,
         learning_starts=5_000,
         batch_size=32,
-        train_frequency=Fraction(1),
+        train_frequency=Fraction(2),
         target_network_frequency=1_000,
         max_grad_norm=None,
         loss="huber",

@@ -117,12 +117,13 @@ def test_what_it_cannot_follow_is_named():
         target_network_frequency=10, max_grad_norm=None, prioritized=True, value="quantile",
         noisy=True,
     )  # fmt: skip
-    said = note(other, FACTS._replace(has_masks=True))
+    said = note(other.replace(torso="minatar"), FACTS._replace(has_masks=True))
     for words in (
         "no Double", "no Dueling", "Huber loss", "no normalisation of observations",
         "no normalisation of rewards", "no action masks", "in place of the ladder",
         "all environments waited for, not 2", "not compiled", "target every 8 steps",
         "nothing is clipped", "no prioritized replay", "not quantile values", "no noisy layers",
+        "not the minatar convolutions",
     ):  # fmt: skip
         assert words in said
     assert "by steps, not by episodes" in note(config(exploration_decay=0.9), FACTS)
@@ -134,8 +135,9 @@ TOLD = """env_id env_kwargs wrapper num_envs total_timesteps seed learning_rate 
 learning_starts batch_size train_frequency target_network_frequency tau gamma n_steps max_grad_norm
 hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads"""
 NAMED = """double dueling loss normalize_observation normalize_reward exploration exploration_decay
-env_batch_size learner capture vectorization prioritized value munchausen noisy"""
-NO_WORK = """store priority_exponent importance_exponent num_atoms v_min v_max num_quantiles num_fractions
+env_batch_size learner capture vectorization prioritized value munchausen noisy torso"""
+NO_WORK = """store priority_exponent importance_exponent num_atoms v_min v_max num_quantiles
+ num_fractions
 num_target_fractions num_policy_fractions munchausen_alpha munchausen_temperature munchausen_floor
 noisy_sigma preset total_episodes ladder_epsilon ladder_alpha eval_frequency eval_episodes
 eval_max_steps stop_at_return run_dir checkpoint_frequency checkpoint_seconds checkpoint_replay

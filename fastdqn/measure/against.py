@@ -124,6 +124,7 @@ def sb3_options(config: Config) -> dict[str, Any]:
     # Every `calls` calls of all environments, `updates` updates.
     ratio = Fraction(config.train_frequency) / config.num_envs
     total = config.total_timesteps or 100_000
+    assert config.hidden_sizes is not None
     return {
         "learning_rate": config.learning_rate,
         "buffer_size": config.buffer_size,
@@ -165,6 +166,7 @@ def note(config: Config, facts: EnvFacts) -> str:
         "no noisy layers": config.noisy,
         "no normalisation of observations": config.normalize_observation,
         "no normalisation of rewards": config.normalize_reward,
+        f"an MLP, not the {config.torso} convolutions": config.torso not in ("auto", "mlp"),
         "no action masks: actions that are not allowed are tried": facts.has_masks,
         "one epsilon for all environments in place of the ladder": config.exploration == "ladder",
         "epsilon falls by steps, not by episodes": config.exploration_decay is not None,
