@@ -21,7 +21,7 @@ from fastdqn.acting import EnvStream
 from fastdqn.replay import FrameStore, Replay, Ring, RowStore, UniformSampler
 from fastdqn.replay.ring import DEAD, LIVE, OPEN
 
-ARCADE_STEPS = int(os.environ.get("FASTDQN_TEST_ARCADE_STEPS", "600"))
+ARCADE_STEPS = int(os.environ.get("FASTDQN_TEST_ARCADE_STEPS", "300"))
 ENDS = [(False, False), (True, False), (False, True), (True, True)]
 
 
@@ -211,11 +211,11 @@ def test_stacks_of_the_arcade_are_its_own_bytes(game, mode):
     from ale_py.vector_env import AtariVectorEnv
 
     envs = AtariVectorEnv(
-        game, 2, img_height=20, img_width=20, noop_max=5, max_num_frames_per_episode=150,
+        game, 2, img_height=20, img_width=20, noop_max=5, max_num_frames_per_episode=80,
         autoreset_mode=mode, num_threads=1,
     )  # fmt: skip
     stream = EnvStream(envs)
-    sizes = (2, 61, 3, 0.5, 4, (4, 20, 20), np.uint8)
+    sizes = (2, 41, 3, 0.5, 4, (4, 20, 20), np.uint8)
     frames, whole = (make_replay(*sizes, store=store) for store in (FrameStore, RowStore))
     rng, begun, step = np.random.default_rng(0), 0, stream.start(seed=1)
     for turn in range(ARCADE_STEPS // 2):
@@ -228,4 +228,4 @@ def test_stacks_of_the_arcade_are_its_own_bytes(game, mode):
         step = stream.recv()
     stream.close()
     assert begun > 8  # cut episodes
-    assert frames.ring.added.min() > 3 * 61  # around the ring
+    assert frames.ring.added.min() > 3 * 41  # around the ring
