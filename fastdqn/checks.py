@@ -200,15 +200,15 @@ def _memory_problems(config: Config, facts: EnvFacts) -> list[str]:
     fits = ((room - batch) // (row * config.num_envs) - around) * config.num_envs
     return [
         f"buffer_size is {config.buffer_size}: the run needs {needed / 2**30:,.1f} GiB and "
-        f"{room / 2**30:.1f} GiB are available; the largest --buffer-size that fits is about {max(0, fits)}"
+        f"{room / 2**30:.1f} GiB are available; the largest --buffer-size that fits is about "
+        f"{max(0, fits)}"
     ]
 
 
 def replay_bytes(config: Config, facts: EnvFacts) -> int:
     """Host memory that the replay of a run takes: its rows, and one batch."""
-    return (
-        _rows(config, facts) * _row_bytes(config, facts) + 2 * _obs_bytes(facts) * config.batch_size
-    )
+    batch = 2 * _obs_bytes(facts) * config.batch_size
+    return _rows(config, facts) * _row_bytes(config, facts) + batch
 
 
 def checkpoint_bytes(config: Config, facts: EnvFacts) -> int:

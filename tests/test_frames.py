@@ -1,5 +1,7 @@
 """FrameStore: frames kept once give the same stacks, bit for bit, as observations kept whole."""
 
+import os
+
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -19,6 +21,7 @@ from fastdqn.acting import EnvStream
 from fastdqn.replay import FrameStore, Replay, Ring, RowStore, UniformSampler
 from fastdqn.replay.ring import DEAD, LIVE, OPEN
 
+ARCADE_STEPS = int(os.environ.get("FASTDQN_TEST_ARCADE_STEPS", "300"))
 ENDS = [(False, False), (True, False), (False, True), (True, True)]
 
 
@@ -89,7 +92,7 @@ def test_stacks_are_the_environments_own_in_both_autoreset_modes(mode, padding):
     replay.append(stream.start(seed=0))
     taken = np.zeros(2, np.int64)
     for _ in range(200):
-        stream.send(np.array([scripted_action(i, int(taken[i])) for i in stream.lanes]))
+        stream.send(np.array([scripted_action(i, int(taken[i])) for i in range(2)]))
         step = stream.recv()
         taken[step.lanes] += 1
         replay.append(step)
@@ -138,11 +141,8 @@ def test_what_does_not_shift_by_one_is_refused_by_lane_each_in_its_turn():
     replay = make_replay(3, stack=3, obs_shape=(3, 2), store=FrameStore)
     obs = Stacks(3, 3)
     replay.start([0, 1, 2], obs.begin([0, 1, 2]))
-    for _ in range(2):
-        for lane in range(3):
-            stacks = obs.step([0, 1, 2])
-            replay.add([0, 1, 2], [0] * 3, [0.0] * 3, stacks)
-            assert lane == (replay.store._turn - 1) % 3
+    for _ in range(3):
+        replay.add([0, 1, 2], [0] * 3, [0.0] * 3, obs.step([0, 1, 2]))
     stacks = obs.step([0, 1, 2])
     stacks[1] = stacks[1, ::-1]
     replay.add([0, 1, 2], [0] * 3, [0.0] * 3, stacks)  # lane 0 had its turn
@@ -202,3 +202,30 @@ def test_rows_on_their_way_to_a_checkpoint_are_single_frames_and_give_the_same_s
         assert_same_batches(np.random.default_rng(1), first, again)
         step_both((first, again), rng, obs, ENDS)
     assert isinstance(first.store.by_row, RowStore)
+
+
+@pytest.mark.parametrize("game", ["pong", "breakout", "freeway"])
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_stacks_of_the_arcade_are_its_own_bytes(game, mode):
+    pytest.importorskip("ale_py")
+    from ale_py.vector_env import AtariVectorEnv
+
+    envs = AtariVectorEnv(
+        game, 2, img_height=20, img_width=20, noop_max=5, max_num_frames_per_episode=80,
+        autoreset_mode=mode, num_threads=1,
+    )  # fmt: skip
+    stream = EnvStream(envs)
+    sizes = (2, 41, 3, 0.5, 4, (4, 20, 20), np.uint8)
+    frames, whole = (make_replay(*sizes, store=store) for store in (FrameStore, RowStore))
+    rng, begun, step = np.random.default_rng(0), 0, stream.start(seed=1)
+    for turn in range(ARCADE_STEPS // 2):
+        begun += len(step.start_lanes)
+        for replay in (frames, whole):
+            replay.append(step)
+        if turn % 7 == 6:
+            assert_same_batches(rng, frames, whole)
+        stream.send(rng.integers(stream.facts.num_actions, size=2))
+        step = stream.recv()
+    stream.close()
+    assert begun > 8  # cut episodes
+    assert frames.ring.added.min() > 3 * 41  # around the ring

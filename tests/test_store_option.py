@@ -1,0 +1,105 @@
+"""--store: what auto comes to, what it costs, and what is refused before anything is allocated."""
+
+import re
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.wrappers import FrameStackObservation
+from test_cli import ask, container, refused
+from test_loop import small
+
+from fastdqn import Config, build, checks
+from fastdqn.acting import EnvFacts
+from fastdqn.measure import replaying
+from fastdqn.measure.repeat import Effort
+from fastdqn.memory import available_bytes
+from fastdqn.record.console import Silent
+from fastdqn.replay import FrameStore, RowStore
+from fastdqn.resolve import resolve
+
+PIXELS = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0, stack=4)
+WHOLE = PIXELS._replace(stack=1)
+STACKED = "train Acrobot-v1 --wrapper test_store_option:stacked --dry-run"
+
+
+def stacked(env: gymnasium.Env) -> gymnasium.Env:
+    return FrameStackObservation(env, 4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "stack", "resolved", "made", "rows"),
+    [
+        ("auto", 4, "frames", FrameStore, 100 + 1 + 3),
+        ("auto", 1, "rows", RowStore, 100 + 1),
+        ("rows", 4, "rows", RowStore, 100 + 1),
+        ("frames", 4, "frames", FrameStore, 100 + 1 + 3),
+    ],
+)
+def test_auto_keeps_frames_where_a_stack_is_declared(tmp_path, asked, stack, resolved, made, rows):
+    def make_lane() -> gymnasium.Env:
+        env = gymnasium.make("CartPole-v1")
+        return env if stack == 1 else FrameStackObservation(env, stack)
+
+    config = small(tmp_path, buffer_size=400, store=asked)
+    session = build.build(config, lambda _: Silent(), make_lane)
+    session.close()
+    replay = session.run.replay
+    assert (session.config.store, type(replay.store)) == (resolved, made)
+    assert (replay.ring.rows, replay.ring.stack) == (rows, stack if made is FrameStore else 1)
+    with_batch = replay.nbytes + 2 * session.run.staging.host.obs.nbytes
+    facts = session.run.stream.facts
+    assert checks.replay_bytes(session.config, facts) == with_batch - replay.ring.added.nbytes
+
+
+def test_frames_are_refused_where_nothing_declares_them():
+    (line,) = refused("train cartpole --store frames")
+    assert "nothing declares that observations are stacked frames" in line
+    assert line.endswith("use --store rows")
+
+
+def test_a_buffer_that_would_have_moments_without_a_valid_stack_is_refused():
+    (line,) = refused(f"{STACKED} --num-envs 16 --buffer-size 79 --batch-size 8")
+    assert "need at least 80, 5 rows each" in line
+    code, _, _ = ask(*f"{STACKED} --num-envs 16 --buffer-size 80 --batch-size 8".split())
+    assert code == 0
+
+
+def test_a_million_frames_need_seven_gigabytes_and_whole_observations_four_times_that():
+    config = Config(num_envs=8, buffer_size=10**6, batch_size=32)
+    assert 7.0e9 < checks.replay_bytes(config, PIXELS) < 7.1e9
+    assert 28.0e9 < checks.replay_bytes(config.replace(store="rows"), PIXELS) < 28.5e9
+    assert checks.replay_bytes(config, WHOLE) > 28.0e9
+
+
+@pytest.mark.parametrize("more", ["", "--no-checkpoint-replay", "--store rows"])
+def test_the_size_that_is_said_to_fit_does_fit_and_one_that_is_larger_does_not(
+    tmp_path, monkeypatch, more
+):
+    root = container(tmp_path / "root", 1 << 30)
+    monkeypatch.setattr(checks, "available_bytes", lambda: available_bytes(root))
+    words = f"{STACKED} --num-envs 16 --n-steps 3 {more} --buffer-size"
+    (line,) = refused(f"{words} 1000000000")
+    (fits,) = re.findall(r"the largest --buffer-size that fits is about (\d+)", line)
+    assert ask(*words.split(), fits)[0] == 0
+    (line,) = refused(f"{words} {int(1.01 * int(fits))}")
+    assert "0.5 GiB are available" in line
+
+
+def test_a_dry_run_tells_what_the_replay_takes_and_how_it_keeps_it():
+    code, out, _ = ask(*STACKED.split())
+    assert code == 0
+    assert re.search(r"^store +frames$", out, re.MULTILINE)
+    assert re.search(r"the replay takes [\d.,]+ MiB, each of 4 frames once, ", out)
+
+
+def test_stacks_are_measured_from_a_full_replay_beside_a_copy_of_as_many_bytes():
+    facts = PIXELS._replace(obs_shape=(4, 6, 8))
+    config = Config(num_envs=4, buffer_size=400, batch_size=8, learner="torch")
+    config = resolve(config, 100, None, "sync", stack=4)
+    figures = replaying.measure_replay(config, facts, Effort(0.001, 1, 0.0))
+    sampled = [f for f in figures if f.key == "replay_sampled_bytes_per_second"]
+    assert [f.of["batch_size"] for f in sampled] == [8, 32, 256] * 2
+    assert {f.of["rows"] for f in sampled} == {4 * (100 + 1 + 3)}
+    copied = [f.of.get("batch_size") for f in figures if f.key == "memcpy_bytes_per_second"]
+    assert copied == [8, 32, 256, None]
