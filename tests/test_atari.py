@@ -31,7 +31,7 @@ TABLE = {  # dqn2015, machado2018
 }
 
 
-@pytest.mark.parametrize(("column", "protocol"), enumerate(["dqn2015", "machado2018"]))
+@pytest.mark.parametrize(("column", "protocol"), [(0, "dqn2015"), (1, "machado2018")])
 def test_a_protocol_names_every_setting(column, protocol):
     assert atari.settings(protocol, {}) == {name: row[column] for name, row in TABLE.items()}
 
