@@ -23,7 +23,7 @@ def play(
     ale = ale_py.ALEInterface()
     ale.setInt("random_seed", seed)
     ale.setFloat("repeat_action_probability", settings["repeat_action_probability"])
-    ale.loadROM(roms.get_rom_path(rom))
+    ale.loadROM(str(roms.get_rom_path(rom)))
     full = settings["full_action_space"]
     meaning = ale.getLegalActionSet() if full else ale.getMinimalActionSet()
     skip, limit = settings["frameskip"], settings["max_num_frames_per_episode"]

@@ -31,7 +31,7 @@ TABLE = {  # dqn2015, machado2018
 }
 
 
-@pytest.mark.parametrize(("column", "protocol"), enumerate(["dqn2015", "machado2018"]))
+@pytest.mark.parametrize(("column", "protocol"), [(0, "dqn2015"), (1, "machado2018")])
 def test_a_protocol_names_every_setting(column, protocol):
     assert atari.settings(protocol, {}) == {name: row[column] for name, row in TABLE.items()}
 
@@ -110,7 +110,7 @@ def test_a_run_records_every_setting_frames_and_true_scores(tmp_path):
 
     run = fastdqn.train(
         breakout(tmp_path, env_kwargs={"img_height": 20, "img_width": 16, "frameskip": 8}),
-        env_id="ALE/SpaceInvaders-v5", on_step=on_step, on_update=on_update,
+        env_id="ALE/SpaceInvaders-v5", total_timesteps=1_600, on_step=on_step, on_update=on_update,
     )  # fmt: skip
     config = Config.from_json((run.folder / "config.json").read_text())
     own = {"img_height": 20, "img_width": 16, "frameskip": 8}
@@ -157,7 +157,8 @@ def test_environments_that_were_handed_in_have_no_protocol(tmp_path):
 def test_a_preset_of_atari_takes_a_step_and_an_update(tmp_path, name):
     run = fastdqn.train(
         name, num_envs=4, total_timesteps=60, learning_starts=40, buffer_size=200, eval_frequency=0,
-        eval_episodes=1, eval_max_steps=3, hidden_sizes=(8,), tensorboard=False, device="cpu",
+        eval_episodes=1, eval_max_steps=3, stop_at_return=None, hidden_sizes=(8,), device="cpu",
+        tensorboard=False,
         run_dir=str(tmp_path / "run"), env_kwargs={"img_height": 84, "noop_max": 3},
     )  # fmt: skip
     assert run.summary["updates"] >= 1

@@ -15,7 +15,8 @@ def make_atari(
     settings    as atari.settings() gives them
     batch_size  lanes whose answers a call waits for; None: all
     """
-    told = settings | {"reward_clipping": False}  # that is the replay's: the record has true scores
+    # Clipping is the replay's: the record has true scores.
+    told: dict[str, Any] = {**settings, "reward_clipping": False}
     envs: Any = gymnasium.make_vec(
         spec, num_envs, "vector_entry_point", batch_size=batch_size or num_envs, **told
     )

@@ -64,7 +64,8 @@ def _entry(env_id: str) -> Entry:
         except ValueError as error:
             problem = str(error)
         close_quietly(env)
-    return Entry(env_id, *map(short, spaces), "" if problem else recipe.resolve(), problem)
+    observations, actions = short(spaces[0]), short(spaces[1])
+    return Entry(env_id, observations, actions, "" if problem else recipe.resolve(), problem)
 
 
 def _spaces_of_a_lane(env: gymnasium.Env | VectorEnv) -> tuple[gymnasium.Space, gymnasium.Space]:

@@ -49,6 +49,8 @@ def measure_envs(
                 figure = _measure_lanes(how, num_envs, wait_for, effort, clock)
                 excess[num_envs] = max(0.0, clock() - began - effort.total)
                 yield figure
+                if how.atari_settings() is not None:
+                    yield _measure_by_hand(how, num_envs, wait_for, effort, clock)
 
 
 def _measure_lanes(
@@ -62,6 +64,33 @@ def _measure_lanes(
         return measure_stream(stream, effort, clock, **of)
     finally:
         stream.close()
+
+
+def _measure_by_hand(
+    how: EnvRecipe, num_envs: int, wait_for: int, effort: Effort, clock: Clock
+) -> Figure:
+    """Steps/s of ale-py's own send() and recv(), whose arrays nobody looks at: the ceiling of a
+    stream over it."""
+    envs: Any = how.make(num_envs, env_batch_size=wait_for)
+    actions = envs.single_action_space.n
+    drawn = np.random.default_rng(0).integers(actions, size=(_DRAWN, wait_for))
+    envs.reset(seed=0)
+    calls = 0
+
+    def call() -> int:
+        nonlocal calls
+        calls += 1
+        envs.send(drawn[calls % _DRAWN])
+        envs.recv()
+        return wait_for
+
+    of: dict[str, Any] = {"vectorization": "by hand", "num_envs": num_envs}
+    if wait_for < num_envs:
+        of["env_batch_size"] = wait_for
+    try:
+        return Figure("env", "env_steps_per_second", repeat(call, effort, clock), of)
+    finally:
+        envs.close()
 
 
 def _expected(excess: dict[int, float], num_envs: int) -> float:
