@@ -20,6 +20,7 @@ from fastdqn.acting import (
     limit_of,
     read_spaces,
 )
+from fastdqn.atari import PROTOCOLS
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.evaluate import evaluate as run_episodes
@@ -30,6 +31,7 @@ from fastdqn.replay import Batch
 from fastdqn.resolve import EVAL_MAX_STEPS
 from fastdqn.seeds import AUDIT, env_seed
 from fastdqn.session import run_session
+from fastdqn.streams import EVAL_LANES
 from fastdqn.timing import usable_cores
 
 
@@ -149,10 +151,10 @@ def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None
     lines = []
     if config.num_envs != envs.num_envs:
         lines.append(f"num_envs is {config.num_envs}, but the given envs are {envs.num_envs}")
-    if config.wrapper or config.env_kwargs:
+    if config.wrapper or config.env_kwargs or config.atari_protocol in PROTOCOLS:
         lines.append(
-            "wrapper and env_kwargs are for environments that are made here: hand in a function "
-            "that makes one, or wrap the given envs yourself"
+            "wrapper, env_kwargs and atari_protocol are for environments that are made here: hand "
+            "in a function that makes one, or wrap the given envs yourself"
         )
     if eval_envs is not None and eval_envs.unwrapped is envs.unwrapped:
         lines.append("eval_envs are the envs: evaluating would reset the training's episodes")
@@ -252,8 +254,8 @@ def evaluate_recipe(
         envs = SyncVectorEnv([lambda: recipe.make_one(render_mode=render_mode)])
     else:
         # A process for each lane is dear.
-        most = 2 * usable_cores() if recipe.vectorization == "async" else build.EVAL_LANES
-        envs = recipe.make(min(episodes, most), seed=env_seed(seed, AUDIT))
+        most = 2 * usable_cores() if recipe.vectorization == "async" else EVAL_LANES
+        envs = recipe.for_scores().make(min(episodes, most), seed=env_seed(seed, AUDIT))
     stream = EnvStream(envs)
     try:
         limit = max_steps or recipe.max_episode_steps() or limit_of(envs)

@@ -13,8 +13,9 @@ from gymnasium.vector import VectorEnv
 from torch import nn
 
 from fastdqn import parts
-from fastdqn.acting import EnvFacts, EnvStream, Factory, limit_of
-from fastdqn.checks import network_weights, recipe
+from fastdqn.acting import EnvFacts, EnvStream, Factory
+from fastdqn.atari import frames_a_step
+from fastdqn.checks import network_weights
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.checkpoints import Checkpointer, restore
@@ -37,10 +38,8 @@ from fastdqn.resolve import choose_learner, resolve, threads_of_torch
 from fastdqn.schedules import Budget, EpisodicEpsilon, LadderEpsilon, Linear
 from fastdqn.seeds import CONFIRM, EVAL, TRAIN, env_seed
 from fastdqn.session import Evaluations, Session
+from fastdqn.streams import make_streams
 from fastdqn.timing import Laps, process_age
-
-# Lanes of an evaluation at most: beyond it a round's cost grows with its lanes. Ours, untuned.
-EVAL_LANES = 128
 
 
 def build(
@@ -71,7 +70,7 @@ def build(
     with ExitStack() as owned:  # what is made here is closed here if a later part fails
         # Started once: lanes of EnvPool's under way would never be idle again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
-        stream, eval_stream, limit, how = _make_streams(config, envs, eval_envs, seed, owned)
+        stream, eval_stream, limit, how = make_streams(config, envs, eval_envs, seed, owned)
         config, learned_by = _resolve(config, stream.facts, torso, limit, how)
         owned.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(threads_of_torch(config))
@@ -200,40 +199,6 @@ def _take_folder(config: Config, is_there: bool, owned: ExitStack) -> Path:
     return folder
 
 
-def _make_streams(
-    config: Config,
-    envs: VectorEnv | Factory | None,
-    eval_envs: VectorEnv | None,
-    seed: int,
-    owned: ExitStack,
-) -> tuple[EnvStream, EnvStream | None, int | None, str]:
-    """The training stream, the evaluation stream, the environment's time limit, if any, and how
-    lanes are stepped."""
-    evaluated = EnvStream(eval_envs) if eval_envs is not None else None
-    if isinstance(envs, VectorEnv):
-        stream = EnvStream(envs, config.env_batch_size)
-        owned.callback(stream.settle)
-        return stream, evaluated, limit_of(envs), config.vectorization
-    how = recipe(config, envs)
-    try:
-        made = how.make(
-            config.num_envs,
-            seed=seed,
-            env_batch_size=config.env_batch_size,
-        )
-    except ValueError as error:  # one lane could be made, not all of them
-        raise ConfigError([str(error)]) from None
-    stream = EnvStream(made, config.env_batch_size)
-    owned.callback(stream.close)
-    if evaluated is None:
-        # A process for each lane is dear: evaluation takes no more than training has.
-        most = config.num_envs if config.vectorization == "async" else EVAL_LANES
-        lanes = min(config.eval_episodes, most)
-        evaluated = EnvStream(how.make(lanes, seed=env_seed(config.seed, EVAL)))
-        owned.callback(evaluated.close)
-    return stream, evaluated, how.max_episode_steps() or limit_of(made), how.resolve()
-
-
 def _make_epsilon(config: Config):
     if config.exploration == "ladder":
         return LadderEpsilon(config.ladder_epsilon, config.ladder_alpha, config.num_envs)
@@ -270,6 +235,7 @@ def _make_recorder(
         lambda path: save_weights(path, online.named_tensors(), description),
         budget.fraction,
         hooks.on_evaluation,
+        frames_a_step(config.atari_protocol, config.env_kwargs),
     )
 
 

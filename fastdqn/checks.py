@@ -105,7 +105,11 @@ def _unknown_name(name: str) -> str | None:
 def recipe(config: Config, factory: Factory | None = None) -> EnvRecipe:
     """How the lanes of a run are made: of env_id, or by a factory."""
     return EnvRecipe(
-        factory or config.env_id, config.vectorization, config.env_kwargs, config.wrapper
+        factory or config.env_id,
+        config.vectorization,
+        config.env_kwargs,
+        config.wrapper,
+        config.atari_protocol,
     )
 
 

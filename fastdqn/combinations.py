@@ -4,6 +4,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from fastdqn.atari import is_atari
+
 
 def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     """(names of options, whether they contradict each other, the line that says so)."""
@@ -76,9 +78,11 @@ def _lane_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]
     )
     yield (
         "env_batch_size",
-        c.env_batch_size not in (None, c.num_envs) and c.vectorization not in ("async", "envpool"),
+        c.env_batch_size not in (None, c.num_envs)
+        and c.vectorization not in ("async", "envpool")
+        and not (is_atari(c.env_id) and c.vectorization in ("auto", "native")),
         f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} answers for all "
-        f"{c.num_envs} environments together; async and envpool may answer for some first",
+        f"{c.num_envs} environments together; async, envpool and Atari's may answer for some first",
     )
 
 

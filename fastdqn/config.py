@@ -38,10 +38,14 @@ class Config:
     vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
     """How lanes are stepped; auto: the environment's own vector class, else one after another."""
     env_batch_size: int | None = None
-    """Lanes whose answers a call waits for, with async and envpool; None: all of them."""
+    """Lanes whose answers a call waits for, with async, envpool and Atari; None: all of them."""
+    atari_protocol: Literal["auto", "dqn2015", "machado2018", "none"] = "auto"
+    """Settings of Atari, each of which env_kwargs may change; auto: machado2018 for ALE ids."""
 
     learning_rate: float = 5e-4
     """Of Adam."""
+    adam_epsilon: float = 1e-8
+    """Of Adam: added to the root of its second moment."""
     buffer_size: int = 100_000
     """Rows of replay, summed over environments."""
     learning_starts: int = 1_000

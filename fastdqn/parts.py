@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastdqn import values
+from fastdqn import atari, values
 from fastdqn.acting import EnvFacts, ObsStatistics, ReturnStatistics
 from fastdqn.config import Config
 from fastdqn.engine.local import Follower
@@ -66,6 +66,7 @@ def make_replay(config: Config, facts: EnvFacts) -> Replay:
         masks=RowStore(n, rows, (facts.num_actions,), np.bool_) if facts.has_masks else None,
         n_steps=config.n_steps,
         gamma=config.gamma,
+        reward_bound=atari.reward_bound(config.atari_protocol, config.env_kwargs),
     )
 
 
@@ -89,7 +90,7 @@ def make_learner(config: Config, online: FlatParameters) -> Learner:
             online.weights.device,
             derive(config.seed, DRAWS),
         ),
-        optimizer(online.weights, online.gradient, config.learning_rate),
+        optimizer(online.weights, online.gradient, config.learning_rate, config.adam_epsilon),
         HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau),
         config.max_grad_norm,
         capture,
@@ -155,7 +156,7 @@ def make_followers(
     if config.value == "categorical":
         followers["range"] = RangeWatch(
             config.num_envs, config.gamma, config.v_min, config.v_max,
-            lambda: replay.reward_scale, warn,
+            lambda: replay.reward_scale, warn, replay.reward_bound,
         )  # fmt: skip
     return followers
 

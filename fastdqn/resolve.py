@@ -5,6 +5,9 @@ import importlib.util
 import torch
 
 from fastdqn.acting import EnvFacts, look
+from fastdqn.atari import is_atari
+from fastdqn.atari import resolved as atari_name
+from fastdqn.atari import settings as atari_settings
 from fastdqn.checks import network_weights, recipe
 from fastdqn.combinations import beyond_fused, epsilons
 from fastdqn.config import Config
@@ -41,7 +44,13 @@ def resolve(
     learner = choose_learner(config.replace(device=device), weights, own_torso)[0]
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     initial, final = epsilons(config)
+    protocol, settings = "none", config.env_kwargs
+    if is_atari(config.env_id) and vectorization == "native":
+        protocol = atari_name(config.atari_protocol)
+        settings = atari_settings(protocol, config.env_kwargs)
     return config.replace(
+        atari_protocol=protocol,
+        env_kwargs=settings,
         exploration_initial_eps=initial,
         exploration_final_eps=final,
         vectorization=vectorization,

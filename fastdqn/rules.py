@@ -63,6 +63,7 @@ _LIMITS = {
     "total_episodes": _COUNT,
     "seed": Limit(0, (1 << 63) - 1),
     "learning_rate": _POSITIVE,
+    "adam_epsilon": _POSITIVE,
     "buffer_size": _COUNT,
     "learning_starts": Limit(0, 1 << 40),
     "batch_size": Limit(1, 1 << 24),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastdqn import atari
 from fastdqn.acting import EnvError, EnvStream, NonFiniteError
 from fastdqn.config import Config
 from fastdqn.engine import local
@@ -139,6 +140,8 @@ def _introduce(session: Session) -> None:
         f"run folder: {recorder.folder}\n{config.num_envs} environments ({config.vectorization}), "
         f"learner on {config.device} ({way}, threads: {config.threads}); " + replay_ratio(config)
     )
+    if config.atari_protocol in atari.PROTOCOLS:
+        recorder.say(atari.describe(config.atari_protocol, config.env_kwargs))
     if run.stream.num_ready < run.stream.num_lanes:
         recorder.say(
             f"{run.stream.num_ready} of {run.stream.num_lanes} lanes are waited for: they answer "
@@ -164,6 +167,12 @@ def _introduce(session: Session) -> None:
         )
     for note in session.notes:
         recorder.say(note)
+
+
+def _frames(config: Config, steps: int) -> dict[str, int]:
+    """Emulator frames of Atari, beside the steps; of other environments nothing is said."""
+    each = atari.frames_a_step(config.atari_protocol, config.env_kwargs)
+    return {} if each is None else {"total_frames": steps * each}
 
 
 def _record_failure(session: Session, error: BaseException, wall: float) -> None:
@@ -202,6 +211,7 @@ def _summary(session: Session, reason: str, wall: float, final: dict | None) -> 
         "preset": config.preset,
         "seed": config.seed,
         "total_steps": run.progress.steps,
+        **_frames(config, run.progress.steps),
         "episodes": run.progress.episodes,
         "updates": run.progress.updates,
         "startup_seconds": dict(session.startup.totals),

@@ -17,7 +17,7 @@ CLOCKS = {"time", "datetime", "timeit"}
 # Room (a folder, or a module beside them) -> what it may import besides the standard library.
 # A name of ours with a dot allows that module alone.
 ROOMS: dict[str, set[str]] = {
-    "acting": {"gymnasium", "envpool", "numpy", "kernels", "plain", "rng"},
+    "acting": {"atari", "gymnasium", "envpool", "numpy", "kernels", "plain", "rng"},
     "replay": {"numpy", "kernels", "plain", "rng"},
     "learning": {
         "torch", "numpy", "atomics", "kernels", "plain", "products", "replay.batch", "rng", "spare",
@@ -27,9 +27,10 @@ ROOMS: dict[str, set[str]] = {
         "numpy", "torch", "safetensors", "rich", "tensorboard", "imageio", "imageio_ffmpeg", "PIL",
         "config", "plain",
     },
+    "atari": set(),
     "config": {"rules"},
     "rules": {"combinations"},
-    "combinations": set(),
+    "combinations": {"atari"},
     "presets": {"config"},
     "options": {"tyro", "config", "rules"},
     "rng": {"numpy", "kernels"},
@@ -44,26 +45,32 @@ ROOMS: dict[str, set[str]] = {
     "timing": set(),
     "checks": {"torch", "acting", "record", "replay", "config", "memory", "presets", "values"},
     "resolve": {
+        "atari",
         "torch", "acting", "checks", "combinations", "config", "kernels", "record", "spare",
         "timing",
     },
     "seeds": {"rng"},
     "build": {
+        "atari",
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record", "checks",
         "combinations", "config", "parts", "plain", "resolve", "schedules", "seeds", "session",
-        "timing",
+        "streams", "timing",
     },
+    "streams": {"gymnasium", "acting", "checks", "config", "seeds"},
     "parts": {
+        "atari",
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
         "schedules", "seeds", "values",
     },
     "values": {"torch", "learning"},
     "session": {
+        "atari",
         "acting", "engine", "learning", "record", "config", "scores", "seeds", "signals", "timing",
     },
     "api": {
+        "atari",
         "torch", "numpy", "gymnasium", "acting", "engine", "record", "replay", "build", "checks",
-        "config", "parts", "plain", "presets", "resolve", "seeds", "session", "timing",
+        "config", "parts", "plain", "presets", "resolve", "seeds", "session", "streams", "timing",
     },
     "resuming": {
         "torch", "gymnasium", "acting", "api", "build", "checks", "config", "engine", "plain",

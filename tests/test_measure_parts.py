@@ -76,9 +76,9 @@ def test_turns_of_the_loop_are_counted_whatever_a_turn_brings(clock, slow_parts)
 
 
 def test_a_sweep_tries_the_own_batch_and_every_back_end_that_can():
-    assert waits("async", 8) == [8, 4]
-    assert waits("async", 8, 3) == [8, 4, 3]
-    assert waits("sync", 8, 3) == [8]
+    assert waits(EnvRecipe("CartPole-v1", "async"), 8) == [8, 4]
+    assert waits(EnvRecipe("CartPole-v1", "async"), 8, 3) == [8, 4, 3]
+    assert waits(EnvRecipe("CartPole-v1", "sync"), 8, 3) == [8]
     assert available(EnvRecipe("CartPole-v1", "sync"))[0] == "sync"
     assert "native" in available(EnvRecipe("CartPole-v1", "sync"))
     assert "native" not in available(EnvRecipe("Acrobot-v1"))

@@ -16,8 +16,9 @@ from fastdqn.engine.range import RangeWatch
 def delivery(rewards, ended=(), starts=()) -> Step:
     """Rewards of lanes 0, 1, ...; RangeWatch looks at nothing else."""
     lanes, flags, none = np.arange(len(rewards)), np.zeros(len(rewards), np.bool_), np.zeros(0)
+    over = np.isin(lanes, ended)
     return Step(
-        lanes=lanes, action=lanes, reward=np.array(rewards, np.float32), terminated=flags,
+        lanes=lanes, action=lanes, reward=np.array(rewards, np.float32), terminated=over,
         truncated=flags, next_obs=none, start_lanes=np.array(starts, np.int64), start_obs=none,
         ended_lanes=np.array(ended, np.int64), returns=none, lengths=none,
     )  # fmt: skip

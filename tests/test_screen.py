@@ -154,9 +154,8 @@ def reduced(picture: np.ndarray) -> np.ndarray:
 
 def test_atari_shows_the_whole_screen_of_the_very_game_that_the_policy_sees():
     pytest.importorskip("ale_py")
-    kwargs = {"reward_clipping": False, "noop_max": 30}
-    recipe = EnvRecipe("ale_py:ALE/Breakout-v5", kwargs=kwargs)
-    screen, alone = open_screen(recipe), EnvStream(recipe.make(1))
+    recipe = EnvRecipe("ALE/Breakout-v5", atari_protocol="dqn2015")
+    screen, alone = open_screen(recipe), EnvStream(recipe.for_scores().make(1))
     assert (screen.fps, screen.action_names) == (15, ["NOOP", "FIRE", "RIGHT", "LEFT"])
     rng = np.random.default_rng(0)
     for seed in (3, 4):

@@ -7,9 +7,12 @@ import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import gymnasium
+from gymnasium.vector import VectorEnv
+
 from fastdqn.acting.backends import close_quietly
 from fastdqn.acting.make import EnvRecipe
-from fastdqn.acting.names import find_module, registered, registered_by
+from fastdqn.acting.names import find_module, register_atari, registered, registered_by
 from fastdqn.acting.observations import short
 from fastdqn.acting.spaces import read_spaces
 
@@ -34,6 +37,8 @@ def catalogue(pattern: str = "") -> Iterator[Entry]:
     if module:
         find_module(module, f"pattern {pattern!r}")
     wanted = wanted.lower()
+    if wanted.startswith("ale/"):  # a package that is not imported unless it is asked for
+        register_atari(f"pattern {pattern!r}")
     glob = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
     for env_id in sorted(registered_by(module) if module else registered()):
         if fnmatch.fnmatchcase(env_id.lower(), glob):
@@ -46,14 +51,21 @@ def _entry(env_id: str) -> Entry:
     with warnings.catch_warnings(), quiet:
         warnings.simplefilter("ignore")
         try:
-            env = recipe.make_one()
+            settings = recipe.atari_settings()
+            env = recipe.make_one() if settings is None else recipe.make(1)
         except ValueError as error:
             return Entry(env_id, "", "", "", str(error))
+        spaces = _spaces_of_a_lane(env)
         problem = ""
         try:
-            read_spaces(env.observation_space, env.action_space)
+            read_spaces(*spaces)
         except ValueError as error:
             problem = str(error)
-        spaces = short(env.observation_space), short(env.action_space)
         close_quietly(env)
-    return Entry(env_id, *spaces, "" if problem else recipe.resolve(), problem)
+    return Entry(env_id, *map(short, spaces), "" if problem else recipe.resolve(), problem)
+
+
+def _spaces_of_a_lane(env: gymnasium.Env | VectorEnv) -> tuple[gymnasium.Space, gymnasium.Space]:
+    if isinstance(env, VectorEnv):
+        return env.single_observation_space, env.single_action_space
+    return env.observation_space, env.action_space

@@ -1,5 +1,7 @@
 """look(): what one environment turns out to be, before anything large is made for it."""
 
+from dataclasses import replace
+
 from gymnasium.vector import VectorEnv
 
 from fastdqn.acting.backends import close_quietly
@@ -14,12 +16,9 @@ def look(recipe: EnvRecipe) -> EnvFacts:
     Raises ValueError, one line, where it cannot be made or trained on; EnvError where its reset
     fails.
     """
-    in_process = EnvRecipe(
-        recipe.env,
-        "sync" if recipe.vectorization == "async" else recipe.vectorization,
-        recipe.kwargs,
-        recipe.wrappers,
-    )
+    in_process = recipe
+    if recipe.vectorization == "async":
+        in_process = replace(recipe, vectorization="sync")
     envs = in_process.make(1)
     try:
         stream = EnvStream(envs)

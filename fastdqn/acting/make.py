@@ -6,13 +6,15 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
+from fastdqn import atari
+from fastdqn.acting.atari_lanes import make_atari
 from fastdqn.acting.failures import SentError, misfit, one_line
 from fastdqn.acting.names import find_spec, find_wrapper, nearest
 
@@ -30,12 +32,14 @@ class EnvRecipe:
     vectorization  auto, native (a vector class that the id registers), sync, async or envpool
     kwargs         of the environment's constructor
     wrappers       names, see find_wrapper(); put around each lane, the first innermost
+    atari_protocol  auto, or a name in atari.PROTOCOLS, of ale-py's own vector environments
     """
 
     env: str | Factory
     vectorization: str = "auto"
     kwargs: dict[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
+    atari_protocol: str = "auto"
 
     def __str__(self) -> str:
         return self.env if isinstance(self.env, str) else getattr(self.env, "__name__", "factory")
@@ -57,7 +61,8 @@ class EnvRecipe:
     ) -> VectorEnv:
         """Make num_envs lanes.
 
-        seed, env_batch_size  of EnvPool, which takes them here; other lanes are seeded by reset()
+        seed, env_batch_size  of EnvPool, and the latter of ale-py, which take them here; other
+            lanes are seeded by reset()
         autoreset_mode  of sync and async; the others have their own
         Raises ValueError, one line, where the id, a dependency or the mode is not there.
         """
@@ -65,7 +70,7 @@ class EnvRecipe:
         if mode == "envpool":
             return _make_envpool(self, num_envs, env_batch_size or num_envs, seed)
         if mode == "native":
-            return self._make_native(num_envs)
+            return self._make_native(num_envs, env_batch_size)
         lane = self._lane_maker(_CheckedLane if mode == "async" else None)
         # The stream copies what it keeps, so the environments need not copy it once more.
         options: Any = {"autoreset_mode": autoreset_mode, "copy": False}
@@ -80,8 +85,35 @@ class EnvRecipe:
                     "a lane's process ended while its environment was made, see above"
                 ) from None
 
+    def atari_settings(self) -> dict[str, Any] | None:
+        """Every setting of Atari's lanes; None where ale-py does not step them.
+
+        Raises ValueError where there is none and a protocol is asked for, or a setting is not to
+        be had.
+        """
+        is_atari = isinstance(self.env, str) and atari.is_atari(self.env)
+        if is_atari and self.resolve() == "native" and self._has_native():
+            return atari.settings(self.atari_protocol, self.kwargs)
+        if self.atari_protocol in atari.PROTOCOLS:
+            raise ValueError(
+                f"atari_protocol is {self.atari_protocol}, and ale-py's vector environment does "
+                f"not step {self}: that takes an id such as ALE/Pong-v5, --vectorization auto or "
+                "native, and no wrapper"
+            )
+        return None
+
+    def for_scores(self) -> "EnvRecipe":
+        """The same lanes with episodes that end where games do: lives are the learner's matter."""
+        if self.atari_settings() is None:
+            return self
+        return replace(self, kwargs={**self.kwargs, "life_loss_info": False})
+
     def make_one(self, **kwargs) -> gymnasium.Env:
         """Make a single lane, with more arguments for its constructor; raises as make() does."""
+        if self.atari_settings() is not None:
+            raise ValueError(
+                f"{self}: ale-py's vector environment opens no window: leave out the render mode"
+            )
         lane = self._lane_maker(None, **kwargs)
         with _named_errors(str(self)):
             return lane()
@@ -92,6 +124,8 @@ class EnvRecipe:
             return None
         if self.vectorization == "envpool":
             return _envpool_limit(self)
+        if (settings := self.atari_settings()) is not None:
+            return atari.steps_of_game(settings)
         limit = self.kwargs.get("max_episode_steps", find_spec(self.env).max_episode_steps)
         return limit if limit is not None and limit > 0 else None  # -1: no limit
 
@@ -101,7 +135,7 @@ class EnvRecipe:
         spec = find_spec(self.env)
         return spec.vector_entry_point is not None and not spec.additional_wrappers
 
-    def _make_native(self, num_envs: int) -> VectorEnv:
+    def _make_native(self, num_envs: int, env_batch_size: int | None) -> VectorEnv:
         if not self._has_native():
             raise ValueError(
                 f"{self} registers no vector environment of its own: --vectorization sync or async"
@@ -110,7 +144,10 @@ class EnvRecipe:
             raise ValueError(
                 "a native vector environment takes no wrapper: --vectorization sync or async"
             )
+        settings = self.atari_settings()
         with _named_errors(str(self)):
+            if settings is not None:
+                return make_atari(find_spec(str(self.env)), settings, num_envs, env_batch_size)
             return gymnasium.make_vec(str(self.env), num_envs, "vector_entry_point", **self.kwargs)
 
     def _lane_maker(self, outermost: Factory | None, **more) -> Callable[[], gymnasium.Env]:

@@ -35,27 +35,31 @@ def hand_out(lanes, action, num_actions, start, kept, sent) -> bool:
 
 
 def tell_apart(
-    lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh
+    lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh, begins
 ) -> tuple[int, int]:
-    """Say which positions [R] ended an episode, and which hold a first observation.
+    """Say which positions [R] ended an episode, which hold a first observation, which begin one.
 
     next_step  whether the answer after an end is the next start; unseen, ended_before [N] are
                brought up to date
     returns    how many ended, and the first position that did both, or -1
     """
-    return _tell_apart(lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh)
+    return _tell_apart(
+        lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh, begins
+    )
 
 
 def sort(
-    lanes, reward, terminated, truncated, fresh, ended, next_step, action, returns, lengths, steps,
+    lanes, reward, terminated, truncated, fresh, begins, over, action, returns, lengths, steps,
     told: Sorted,
 ) -> tuple[int, int, int, int]:  # fmt: skip
     """Fill the arrays of a Sorted, and count steps, returns and lengths [N] on.
 
+    fresh, begins, over [R] bool  no transition, but a first observation; a start; an end to tell
+
     returns  (transitions M, starts S, ends E, position of a reward that is not finite, or -1)
     """
     return _sort(
-        lanes, reward, terminated, truncated, fresh, ended, next_step, action, returns, lengths,
+        lanes, reward, terminated, truncated, fresh, begins, over, action, returns, lengths,
         steps, told.lanes, told.action, told.reward, told.terminated, told.truncated, told.at,
         told.start_lanes, told.start_at, told.ended_lanes, told.returns, told.lengths,
     )  # fmt: skip
@@ -86,12 +90,15 @@ def _hand_out(lanes, action, num_actions, start, kept, sent):
 
 
 @kernel
-def _tell_apart(lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh):
+def _tell_apart(
+    lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh, begins
+):
     count, both = 0, -1
     for i in range(len(lanes)):
         lane = lanes[i]
         ended[i] = terminated[i] or truncated[i]
         fresh[i] = unseen[lane] or (next_step and ended_before[lane])
+        begins[i] = fresh[i] or (ended[i] and not next_step)
         unseen[lane], ended_before[lane] = False, ended[i]
         count += ended[i]
         if ended[i] and fresh[i] and both < 0:
@@ -101,11 +108,11 @@ def _tell_apart(lanes, terminated, truncated, next_step, unseen, ended_before, e
 
 @kernel
 def _sort(
-    lanes, reward, terminated, truncated, fresh, ended, next_step, action, returns, lengths, steps,
+    lanes, reward, terminated, truncated, fresh, begins, over, action, returns, lengths, steps,
     out_lanes, out_action, out_reward, out_terminated, out_truncated, out_at,
     start_lanes, start_at, ended_lanes, out_returns, out_lengths,
 ):  # fmt: skip
-    made, begun, over, bad = 0, 0, 0, -1
+    made, begun, finished, bad = 0, 0, 0, -1
     for i in range(len(lanes)):
         lane = lanes[i]
         if not fresh[i]:
@@ -118,12 +125,12 @@ def _sort(
             lengths[lane] += 1
             if bad < 0 and not np.isfinite(reward[i]):
                 bad = i
-        if fresh[i] or (ended[i] and not next_step):
+        if begins[i]:
             start_lanes[begun], start_at[begun] = lane, i
             begun += 1
-        if ended[i]:
-            ended_lanes[over] = lane
-            out_returns[over], out_lengths[over] = returns[lane], lengths[lane]
+        if over[i]:
+            ended_lanes[finished] = lane
+            out_returns[finished], out_lengths[finished] = returns[lane], lengths[lane]
             returns[lane], lengths[lane] = 0.0, 0
-            over += 1
-    return made, begun, over, bad
+            finished += 1
+    return made, begun, finished, bad

@@ -48,7 +48,7 @@ class ReturnStatistics:
         if len(step.lanes):
             self._returns[step.lanes] = self._returns[step.lanes] * self._gamma + step.reward
             self._running.update(self._returns[step.lanes])
-            self._returns[step.ended_lanes] = 0.0
+            self._returns[step.lanes[step.terminated | step.truncated]] = 0.0
         self._returns[step.start_lanes] = 0.0  # an episode that was open there has no end
 
     @property

@@ -10,8 +10,9 @@ class Step(NamedTuple):
 
     lanes [M] int64 · action [M] int64, from 0 · reward [M] float32
     terminated, truncated [M] bool · next_obs [M, *] the true last observation at an end
-    start_lanes [S] int64 · start_obs [S, *]
-    ended_lanes [E] int64 · returns [E] float64, undiscounted · lengths [E] int64, steps
+    start_lanes [S] int64 · start_obs [S, *]; a start where an episode is open closes that first
+    ended_lanes [E] int64 · returns [E] float64, undiscounted · lengths [E] int64, steps: of whole
+    games, where a lost life is terminated too, told with the reset that follows
     next_mask [M, A], start_mask [S, A] bool: the actions allowed at next_obs and start_obs,
     all of them where an episode ended without saying; None where there are no masks
     The arrays belong to the stream and are overwritten by the next delivery.

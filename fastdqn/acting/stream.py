@@ -22,6 +22,7 @@ from fastdqn.acting.failures import (
     explain,
     name_place,
 )
+from fastdqn.acting.lives import LifeLosses, may_lose_lives
 from fastdqn.acting.masks import MaskReader
 from fastdqn.acting.observations import ObsReader, batch_of_one
 from fastdqn.acting.sorting import Sorted, first_nonfinite, hand_out, sort, tell_apart
@@ -57,8 +58,13 @@ class EnvStream:
         self.obs = np.zeros((ready, *self.facts.obs_shape), self.facts.obs_dtype)
         self._masks: MaskReader | None = None
         self._reward = np.zeros(ready, np.float32)
-        # Of each lane that answered: how it ended, whether it did, whether it began.
+        # Of each lane that answered: how it ended, whether it did, whether this is its first
+        # answer, whether an episode begins, whether one is over: lost lives end none.
         self._terminated, self._truncated, self._over, self._fresh = np.zeros((4, ready), np.bool_)
+        self._begins, self._finished = np.zeros((2, ready), np.bool_)
+        self._lives = LifeLosses(n) if may_lose_lives(envs) else None
+        if self._lives is None:
+            self._finished = self._over
         self._action_dtype = envs.single_action_space.dtype
         self._next_step = self.autoreset_mode == AutoresetMode.NEXT_STEP
         self._sorted = Sorted(ready)
@@ -186,10 +192,14 @@ class EnvStream:
                 f"reward, terminated or truncated are not one number a lane: {error}"
             ) from error
         ended, fresh = self._over, self._fresh
-        count, both = tell_apart(
+        marks = (
             lanes, self._terminated, self._truncated, self._next_step, self._unseen, self._ended,
-            ended, fresh,
+            ended, fresh, self._begins,
         )  # fmt: skip
+        if self._lives is None:
+            count, both = tell_apart(*marks)
+        else:
+            count, both = self._lives.tell(arrival.info, *marks, self._finished)
         self._read(arrival.obs)
         if self._masks is not None:
             # Under SAME_STEP a lane that ended has restarted, and must act like any other.
@@ -201,8 +211,12 @@ class EnvStream:
         if count and self._next_step:
             require_next_step(lanes, ended, both, arrival.info)
         elif count:
-            last_obs, last_mask = self._restart(np.flatnonzero(ended), arrival.info)
+            over = np.flatnonzero(self._finished)  # of a lost life ale-py's final_obs tells nothing
+            if len(over):
+                last_obs, last_mask = self._restart(over, arrival.info)
         step = self._deliver(last_obs, last_mask)
+        if self._lives is not None and not self._next_step and len(step.ended_lanes):
+            step = self._with_last_starts(step, last_obs)
         self._waits = True
         return step
 
@@ -269,17 +283,30 @@ class EnvStream:
             None if self.mask is None else self.mask[starts],
         )  # fmt: skip
 
+    def _with_last_starts(self, step: Step, last_obs: np.ndarray) -> Step:
+        """In NEXT_STEP a game's last life is a start until the reset tells: here it is one too, so
+        that both modes leave equal lanes."""
+        at = np.flatnonzero(self._finished & self._terminated)
+        return step._replace(
+            start_lanes=np.concatenate((self.lanes[at], step.start_lanes)),
+            start_obs=np.concatenate((last_obs[at], step.start_obs)),
+        )
+
     def _sort(self) -> tuple[int, int, int, int]:
         return sort(
-            self.lanes, self._reward, self._terminated, self._truncated, self._fresh, self._over,
-            self._next_step, self._action, self._returns, self._lengths, self._steps, self._sorted,
+            self.lanes, self._reward, self._terminated, self._truncated, self._fresh,
+            self._begins, self._finished, self._action, self._returns, self._lengths,
+            self._steps, self._sorted,
         )  # fmt: skip
 
     def _compile(self) -> None:
         """Every kernel, before anyone looks at a clock."""
         nobody, none, flags = np.empty(0, np.int64), self._reward[:0], self._over[:0]
         first_nonfinite(none)
-        tell_apart(nobody, flags, flags, True, self._unseen, self._ended, flags, flags)
+        marks = (nobody, flags, flags, True, self._unseen, self._ended, flags, flags, flags)
+        tell_apart(*marks)
+        if self._lives is not None:
+            self._lives.prepare(*marks, flags)
         lanes, self.lanes = self.lanes, nobody
         self._sort()
         hand_out(nobody, nobody, 1, 0, self._action, np.empty(0, self._action_dtype))

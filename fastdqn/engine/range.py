@@ -19,6 +19,7 @@ class RangeWatch:
     v_min, v_max      ends of the range, in the scale that the learner sees
     scale  gives the factor from true rewards to those the learner sees
     say    takes the line, at most once in a run
+    reward_bound  the learner sees rewards clipped to it
     """
 
     def __init__(
@@ -29,19 +30,21 @@ class RangeWatch:
         v_max: float,
         scale: Callable[[], float],
         say: Callable[[str], None],
+        reward_bound: float = np.inf,
     ):
         self._gamma, self._range, self._scale, self._say = gamma, (v_min, v_max), scale, say
+        self._bound = reward_bound
         self._returns, self._discounts = np.zeros(num_lanes), np.ones(num_lanes)
         self._running = np.zeros(num_lanes)
         self._lowest, self._highest, self._episodes, self._has_said = 0.0, 0.0, 0, False
 
     def follow(self, step: Step) -> None:
-        lanes = step.lanes
+        lanes, reward = step.lanes, np.clip(step.reward, -self._bound, self._bound)
         if len(lanes):
-            self._returns[lanes] += self._discounts[lanes] * step.reward
+            self._returns[lanes] += self._discounts[lanes] * reward
             self._discounts[lanes] *= self._gamma
-            self._running[lanes] = self._gamma * self._running[lanes] + step.reward
-        ended = step.ended_lanes
+            self._running[lanes] = self._gamma * self._running[lanes] + reward
+        ended = lanes[step.terminated | step.truncated]
         if len(ended):
             # R where it ends alone: within an episode it may count what no state looks forward to.
             self._take(np.concatenate((self._returns[ended], self._running[ended])))

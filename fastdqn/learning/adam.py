@@ -15,14 +15,16 @@ class Adam(ABC):
 
     weights, gradient  [P] float32, of the learner; the first is updated in place
     learning_rate      a device scalar that a captured update reads afresh at each call
+    epsilon            added to the root of the second moment; the authors' default
     """
 
     # The authors' defaults, as in torch.optim.Adam.
     betas = (0.9, 0.999)
-    epsilon = 1e-8
 
-    def __init__(self, weights: Tensor, gradient: Tensor, learning_rate: float):
-        self.weights, self.gradient = weights, gradient
+    def __init__(
+        self, weights: Tensor, gradient: Tensor, learning_rate: float, epsilon: float = 1e-8
+    ):
+        self.weights, self.gradient, self.epsilon = weights, gradient, epsilon
         self.learning_rate = torch.tensor(learning_rate, device=weights.device)
         self.exp_avg = torch.zeros_like(weights)
         self.exp_avg_sq = torch.zeros_like(weights)

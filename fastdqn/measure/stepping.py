@@ -3,6 +3,7 @@
 import importlib.util
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,13 @@ def measure_envs(
     Raises ValueError or EnvError where the environment itself cannot be made or stepped.
     """
     for vectorization in available(recipe):
-        how = EnvRecipe(recipe.env, vectorization, recipe.kwargs, recipe.wrappers)
+        how = replace(recipe, vectorization=vectorization)
         excess: dict[int, float] = {}  # seconds beyond those asked for, by count
         for num_envs in lanes:
             if num_envs > most_lanes(vectorization) or _expected(excess, num_envs) > _MOST_SECONDS:
                 continue
             own = own_wait if num_envs == lanes[0] else None
-            for wait_for in waits(vectorization, num_envs, own):
+            for wait_for in waits(how, num_envs, own):
                 began = clock()
                 figure = _measure_lanes(how, num_envs, wait_for, effort, clock)
                 excess[num_envs] = max(0.0, clock() - began - effort.total)
@@ -74,9 +75,10 @@ def most_lanes(vectorization: str) -> float:
     return _MOST_PROCESSES_PER_CORE * usable_cores() if vectorization == "async" else math.inf
 
 
-def waits(vectorization: str, num_envs: int, own: int | None = None) -> list[int]:
+def waits(how: EnvRecipe, num_envs: int, own: int | None = None) -> list[int]:
     """Lanes to wait for: all, and half of them, and one's own, where the back end can."""
-    if vectorization not in ("async", "envpool") or num_envs == 1:
+    can = how.vectorization in ("async", "envpool") or how.atari_settings() is not None
+    if not can or num_envs == 1:
         return [num_envs]
     return list(dict.fromkeys((num_envs, num_envs // 2, own or num_envs)))
 
@@ -103,12 +105,14 @@ def measure_stream(stream: EnvStream, effort: Effort, clock: Clock, **of) -> Fig
 def available(recipe: EnvRecipe) -> list[str]:
     """The back ends that can step an environment here, its own choice first."""
     own = recipe.resolve()
+    if recipe.atari_settings() is not None:  # lanes of Gymnasium's own show whole screens
+        return [own]
     names = [name for name in ("sync", "async") if name != own]
     for name in ("native", "envpool"):
         if name == own or (name == "envpool" and not importlib.util.find_spec("envpool")):
             continue
         try:
-            EnvRecipe(recipe.env, name, recipe.kwargs, recipe.wrappers).make(1).close()
+            replace(recipe, vectorization=name).make(1).close()
             names.append(name)
         except ValueError:  # there is no such class, or not with these arguments
             pass

@@ -35,6 +35,7 @@ class RunRecorder:
     save    writes the weights as they are now to a path
     spent   share of the budget, in [0, 1], from (steps, episodes)
     on_evaluation  a call of the user's own: (steps, kind, evaluation)
+    frames_a_step  emulator frames of a step, where there are such
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class RunRecorder:
         save: Callable[[Path], None],
         spent: Callable[[int, int], float],
         on_evaluation: Callable[[int, str, Any], Any] | None = None,
+        frames_a_step: int | None = None,
     ):
         self.folder, self._display, self._save, self._spent = folder, display, save, spent
-        self._on_evaluation = on_evaluation
+        self._on_evaluation, self._frames_a_step = on_evaluation, frames_a_step
         with contextlib.ExitStack() as opened:  # closed here if a later one fails
             for each in (display, *sinks):
                 opened.callback(each.close)
@@ -227,6 +229,8 @@ class RunRecorder:
             "charts/SPS": _rate(progress.steps, elapsed),
             "train/n_updates": progress.updates,
         }
+        if self._frames_a_step is not None:
+            row["time/total_frames"] = progress.steps * self._frames_a_step
         if steps:
             row["time/fps"] = _rate(steps, sum(since.values()))
             row["time/env_steps_per_second"] = _rate(steps, since.get("env", 0.0))

@@ -17,6 +17,7 @@ class Replay:
     masks    store of the actions allowed at each row, [A] bool; None where there are no masks
     n_steps  rewards summed in a window, at least 1, shorter where an episode ends
     gamma    discount per environment step, in [0, 1]; used here and nowhere else
+    reward_bound  each reward is clipped to it, up and down, before any are summed
 
     >>> import numpy as np
     >>> from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
@@ -41,6 +42,7 @@ class Replay:
         masks: ObsStore | None = None,
         n_steps: int = 1,
         gamma: float = 0.99,
+        reward_bound: float = np.inf,
     ):
         if n_steps < 1:
             raise ValueError(f"n_steps is {n_steps}: it must be at least 1")
@@ -59,6 +61,7 @@ class Replay:
                 )
         self.ring, self.store, self.sampler, self.masks = ring, store, sampler, masks
         self.reward_scale = 1.0  # applied to the rewards of a batch; the rows keep true ones
+        self.reward_bound = reward_bound
         self.n_steps, self.gamma = n_steps, float(gamma)  # an int would compile another kernel
         self._batch: Batch | None = None  # the last one that was looked at
         self._slots = np.empty((2, 0), np.int64)
@@ -115,6 +118,8 @@ class Replay:
         """
         next_obs, next_mask = self._checked(lanes, next_obs, next_mask)
         never = np.zeros(len(lanes), np.bool_)
+        if self.reward_bound < np.inf:  # 2 us; the caller's own are the record's, and stay
+            reward = np.clip(reward, -self.reward_bound, self.reward_bound)
         slots = self.ring.add_outcomes(
             lanes, action, reward,
             never if terminated is None else terminated,

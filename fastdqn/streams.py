@@ -1,0 +1,48 @@
+"""Streams: the environments of a run, those it learns from and those it is evaluated on."""
+
+from contextlib import ExitStack
+
+from gymnasium.vector import VectorEnv
+
+from fastdqn.acting import EnvStream, Factory, limit_of
+from fastdqn.checks import recipe
+from fastdqn.config import Config, ConfigError
+from fastdqn.seeds import EVAL, env_seed
+
+# Lanes of an evaluation at most: beyond it a round's cost grows with its lanes. Ours, untuned.
+EVAL_LANES = 128
+
+
+def make_streams(
+    config: Config,
+    envs: VectorEnv | Factory | None,
+    eval_envs: VectorEnv | None,
+    seed: int,
+    owned: ExitStack,
+) -> tuple[EnvStream, EnvStream | None, int | None, str]:
+    """The training stream, the evaluation stream, the environment's time limit, if any, and how
+    lanes are stepped."""
+    evaluated = EnvStream(eval_envs) if eval_envs is not None else None
+    if isinstance(envs, VectorEnv):
+        stream = EnvStream(envs, config.env_batch_size)
+        owned.callback(stream.settle)
+        return stream, evaluated, limit_of(envs), config.vectorization
+    how = recipe(config, envs)
+    try:
+        made = how.make(
+            config.num_envs,
+            seed=seed,
+            env_batch_size=config.env_batch_size,
+        )
+    except ValueError as error:  # one lane could be made, not all of them
+        raise ConfigError([str(error)]) from None
+    stream = EnvStream(made, config.env_batch_size)
+    owned.callback(stream.close)
+    if evaluated is None:
+        # A process for each lane is dear: evaluation takes no more than training has.
+        most = config.num_envs if config.vectorization == "async" else EVAL_LANES
+        lanes = min(config.eval_episodes, most)
+        made_to_score = how.for_scores().make(lanes, seed=env_seed(config.seed, EVAL))
+        evaluated = EnvStream(made_to_score)
+        owned.callback(evaluated.close)
+    return stream, evaluated, how.max_episode_steps() or limit_of(made), how.resolve()
