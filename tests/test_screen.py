@@ -1,5 +1,7 @@
 """Screens: a lane's pictures, the names of its actions, and the moments of its episodes."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -32,7 +34,7 @@ class Walk(gymnasium.Env):
     def obs(self):
         return np.array([self.place], np.float32)
 
-    def render(self):
+    def render(self) -> Any:
         if self.drawn is not None:
             return self.drawn() if callable(self.drawn) else self.drawn
         strip = np.zeros((4, 11, 3), np.uint8)
@@ -157,6 +159,7 @@ def test_atari_shows_the_whole_screen_of_the_very_game_that_the_policy_sees():
     recipe = EnvRecipe("ALE/Breakout-v5", atari_protocol="dqn2015")
     screen, alone = open_screen(recipe), EnvStream(recipe.for_scores().make(1))
     assert (screen.fps, screen.action_names) == (15, ["NOOP", "FIRE", "RIGHT", "LEFT"])
+    assert not getattr(screen.stream.envs.unwrapped, "life_loss_info", None)  # games are shown whole
     rng = np.random.default_rng(0)
     for seed in (3, 4):
         screen.start(seed)

@@ -19,7 +19,7 @@ imageio = pytest.importorskip("imageio.v2")
 
 @pytest.fixture(autouse=True, scope="module")
 def walk():
-    gymnasium.register("Walk-v0", Walk, max_episode_steps=20)
+    gymnasium.register("Walk-v0", lambda **given: Walk(**given), max_episode_steps=20)
     yield
     del gymnasium.registry["Walk-v0"]
 
