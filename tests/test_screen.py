@@ -159,7 +159,7 @@ def test_atari_shows_the_whole_screen_of_the_very_game_that_the_policy_sees():
     recipe = EnvRecipe("ALE/Breakout-v5", atari_protocol="dqn2015")
     screen, alone = open_screen(recipe), EnvStream(recipe.for_scores().make(1))
     assert (screen.fps, screen.action_names) == (15, ["NOOP", "FIRE", "RIGHT", "LEFT"])
-    assert not getattr(screen.stream.envs.unwrapped, "life_loss_info", None)  # games are shown whole
+    assert not getattr(screen.stream.envs.unwrapped, "life_loss_info", 0)  # whole games
     rng = np.random.default_rng(0)
     for seed in (3, 4):
         screen.start(seed)
