@@ -84,8 +84,8 @@ def _film(policy: Policy, recipe: EnvRecipe, chosen: VideoOptions, out: Path) ->
             )
     finally:
         screen.close()
-    returns = ", ".join(f"{end.total:.6g} in {end.steps:,} steps" for end in endings)
-    return f"{len(endings)} greedy episodes returned {returns}"
+    told = ", ".join(f"{end.total:.6g} in {end.steps:,} steps" for end in endings)
+    return f"greedy episodes returned {told}"
 
 
 def _pictures(

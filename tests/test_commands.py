@@ -141,5 +141,6 @@ def test_the_commands_of_the_readme_are_understood(command, run, my_package, cap
     dry = ["--dry-run"] if words[0] == "train" and "--help" not in words else []
     if words[0] == "bench":
         dry = ["--seconds", "0.002", "--repeats", "1"]
-    short = ["--episodes", "2"] if words[0] == "eval" else []
+    short = ["--episodes", "2"] if words[0] in ("eval", "video") else []
+    short += ["--max-steps", "20"] if words[0] == "video" else []
     assert ask(capsys, *words, *dry, *short)[0] == 0

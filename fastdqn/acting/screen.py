@@ -13,7 +13,6 @@ from gymnasium.vector import SyncVectorEnv
 
 from fastdqn.acting.failures import one_line
 from fastdqn.acting.make import EnvRecipe
-from fastdqn.acting.names import find_spec
 from fastdqn.acting.step import Step
 from fastdqn.acting.stream import EnvStream
 
@@ -49,7 +48,8 @@ def open_screen(recipe: EnvRecipe) -> Screen:
 
     Raises ValueError, one line, where it cannot be made or draws no pictures.
     """
-    return _AtariScreen(recipe) if _is_atari(recipe) else _LaneScreen(recipe)
+    settings = recipe.atari_settings()
+    return _LaneScreen(recipe) if settings is None else _AtariScreen(recipe, settings)
 
 
 class _LaneScreen:
@@ -96,14 +96,15 @@ class _AtariScreen:
     """ale-py's own vector environment, as trained on, and a second one of the same seed that sees
     the same game whole and in colour: what the policy sees is not touched."""
 
-    def __init__(self, recipe: EnvRecipe):
+    def __init__(self, recipe: EnvRecipe, settings: dict[str, Any]):
+        recipe = recipe.for_scores()
         whole = dataclasses.replace(recipe, kwargs={**recipe.kwargs, **_WHOLE_SCREEN})
         with _quiet():
             self._played: Any = recipe.make(1)
             self._shown: Any = whole.make(1)
         self._picture = np.zeros((210, 160, 3), np.uint8)
         self.stream = EnvStream(self._played)
-        self.fps = _ATARI_FPS / _frameskip(recipe)
+        self.fps = _ATARI_FPS / settings["frameskip"]
         self.action_names = [action.name for action in self._played.unwrapped.ale.get_action_set()]
 
     def start(self, seed: int) -> Step:
@@ -123,17 +124,6 @@ class _AtariScreen:
     def close(self) -> None:
         self._shown.close()
         self.stream.close()
-
-
-def _is_atari(recipe: EnvRecipe) -> bool:
-    """Whether lanes are ale-py's vector environment, which draws no pictures itself."""
-    if recipe.resolve() != "native":
-        return False
-    return str(find_spec(str(recipe.env)).vector_entry_point).startswith("ale_py")
-
-
-def _frameskip(recipe: EnvRecipe) -> int:
-    return {**find_spec(str(recipe.env)).kwargs, **recipe.kwargs}.get("frameskip", 4)
 
 
 def _names_of(lane: gymnasium.Env, num_actions: int) -> list[str]:

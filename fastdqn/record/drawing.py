@@ -68,7 +68,8 @@ class Panel:
         if chosen:
             pen.polygon([(left, middle - 5), (left + 7, middle), (left, middle + 5)], fill=colour)
         pen.text((left + 14, middle), self._names[which], ink, self._font, anchor="lm")
-        text = f"{value:.4g}" if allowed else "not allowed"
+        digits = f"{value:.4f}" if abs(value) < 1 else f"{value:.5g}"
+        text = digits if allowed else "not allowed"
         pen.text((right, middle), text, ink, self._font, anchor="rm")
         if allowed:
             start, end = left + 14 + self._label_width + 10, right - _VALUE_WIDTH
