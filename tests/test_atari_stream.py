@@ -115,7 +115,7 @@ def test_both_autoreset_modes_leave_equal_rows():
         ring, store = Ring(2, 900), RowStore(2, 900, (4, 20, 16), np.uint8)
         live(stream, actions, Replay(ring, store, UniformSampler(1), reward_bound=1.0))
         stream.close()
-        kept.append((ring.added, ring.action, ring.reward, ring.status, store._data))
+        kept.append((ring.added, ring.action, ring.reward, ring.status, store.words))
     rows = min(each[0].min() for each in kept) - 3  # one mode is a start ahead at the end
     for one, other in zip(*(each[1:4] for each in kept), strict=True):
         assert np.array_equal(one[:, :rows], other[:, :rows])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def scripted(scripts, mode=NEXT_STEP, make_vec: Callable = SyncVectorEnv, **kwar
     return make_vec(makers, autoreset_mode=mode, copy=False)
 
 
-def replay_for(stream: EnvStream, **sizes) -> Replay:
+def replay_for(stream: EnvStream, **sizes: Any) -> Replay:
     sizes = {"rows": 64} | sizes
     facts = stream.facts
     return make_replay(
