@@ -26,7 +26,7 @@ from fastdqn.config import Config, ConfigError
 from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.evaluate import evaluate as run_episodes
 from fastdqn.engine.local import Hooks, Progress
-from fastdqn.presets import PRESETS
+from fastdqn.presets import PRESETS, defaults_of
 from fastdqn.record.console import make_display
 from fastdqn.replay import Batch
 from fastdqn.resolve import EVAL_MAX_STEPS
@@ -184,11 +184,11 @@ def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None
 
 
 def preset(name: str) -> Config:
-    """The settings of a preset, or the defaults for an environment id.
+    """The settings of a preset, or those that an environment id starts from.
 
     Whether there is such an environment is looked at by train().
     """
-    return PRESETS.get(name) or Config(env_id=name)
+    return PRESETS.get(name) or defaults_of(name)
 
 
 def load_policy(

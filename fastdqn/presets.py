@@ -206,3 +206,16 @@ PRESETS["atari-rainbow"] = PRESETS["atari-dqn"].replace(
 # for many environments: a stride of updates and a learning rate as in cartpole, one noise a lane
 # and step where theirs has one environment.
 PRESETS["cartpole-rainbow"] = PRESETS["cartpole"].replace(preset="cartpole-rainbow", **_RAINBOW)
+
+
+def defaults_of(env_id: str) -> Config:
+    """What an environment id starts from: for games of pixels the settings of a preset beside it,
+    under the protocol that the id stands for; else Config's own."""
+    package = env_id.rpartition(":")[2].partition("/")[0]
+    if package == "ALE":
+        return PRESETS["atari-breakout"].replace(
+            preset="atari", env_id=env_id, atari_protocol="auto"
+        )
+    if package == "MinAtar":
+        return PRESETS["minatar-breakout"].replace(preset="minatar", env_id=env_id)
+    return Config(env_id=env_id)
