@@ -126,6 +126,8 @@ def test_what_it_cannot_follow_is_named():
         "not the minatar convolutions",
     ):  # fmt: skip
         assert words in said
+    once = note(config(replay=False, target_network=False), FACTS)
+    assert "transitions replayed, a target network" in once
     assert "by steps, not by episodes" in note(config(exploration_decay=0.9), FACTS)
     assert "not by one kernel" in note(config(learner="fused"), FACTS)
 
@@ -135,7 +137,8 @@ TOLD = """env_id env_kwargs wrapper num_envs total_timesteps seed learning_rate 
 learning_starts batch_size train_frequency target_network_frequency tau gamma n_steps max_grad_norm
 hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads"""
 NAMED = """double dueling loss normalize_observation normalize_reward exploration exploration_decay
-env_batch_size learner capture vectorization prioritized value munchausen noisy torso"""
+env_batch_size learner capture vectorization prioritized value munchausen noisy torso replay
+target_network"""
 NO_WORK = """priority_exponent importance_exponent num_atoms v_min v_max num_quantiles
  num_fractions
 num_target_fractions num_policy_fractions munchausen_alpha munchausen_temperature munchausen_floor
