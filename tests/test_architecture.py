@@ -81,7 +81,7 @@ ROOMS: dict[str, set[str]] = {
         "record", "replay", "session",
     },
     "measure": {
-        "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "build", "checks",
+        "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "atari", "build", "checks",
         "config", "engine", "learning", "parts", "record", "replay", "resolve", "session", "timing",
     },
     "commands": {
