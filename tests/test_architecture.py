@@ -81,8 +81,9 @@ ROOMS: dict[str, set[str]] = {
         "record", "replay", "session",
     },
     "measure": {
-        "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "build", "checks",
-        "config", "engine", "learning", "parts", "record", "replay", "resolve", "session", "timing",
+        "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "atari", "build",
+        "checks", "config", "engine", "learning", "parts", "record", "replay", "resolve", "session",
+        "timing",
     },
     "commands": {
         "gymnasium", "rich", "acting", "api", "checks", "combinations", "config",
