@@ -22,16 +22,22 @@ from typing import Any
 
 from harness import count, fail
 from study_figures import summary, table
-from study_rows import TABLE, TASKS, VERSION, Job, jobs, settings
+from study_rows import CLASSIC, TABLE, TASKS, VERSION, Job, jobs, settings
 
 from fastdqn.measure.machine import describe_machine
 from fastdqn.record.files import WriteError, write_whole
 
 HEADER = "study.json"
 WORKER = Path(__file__).parent / "study_run.py"
-# CPU seconds of one run, for the estimate until the folder has measured ones: {task: {row: s}}.
-SECONDS: dict[str, dict[str, float]] = {}
-_UNKNOWN = 30.0
+# CPU seconds of a whole run's loop, for the estimate until the folder has measured ones: those of
+# 6,000 (CartPole-v1), 3,000 (Acrobot-v1) and 2,000 (classic, of 60,000) steps, scaled; rows that
+# are not named take about as long as DQN. On a busy AMD EPYC (Zen 4).
+SECONDS = {
+    "CartPole-v1": {"DQN": 2.0, "+ C51, noise: Rainbow": 42.0, CLASSIC: 31.0},
+    "Acrobot-v1": {"DQN": 28.0, "+ C51, noise: Rainbow": 276.0},
+}
+# Of a process, and of evaluations: Acrobot's are long as long as it fails.
+_AROUND = {"CartPole-v1": 11.0, "Acrobot-v1": 25.0}
 
 
 def main() -> None:
@@ -51,7 +57,7 @@ def main() -> None:
     take_folder(args.folder, args.share, args.dry_run)
     known = read(args.folder, asked)
     missing = [job for job in asked if job not in known]
-    print(plan(asked, known, args.jobs))
+    print(plan(asked, known, args.jobs, args.share))
     if not has_table:
         print(f"left out: {TABLE}, which this fastdqn has no command for")
     if args.dry_run:
@@ -110,13 +116,14 @@ def read(folder: Path, asked: Iterable[Job]) -> dict[Job, dict[str, Any]]:
     return found
 
 
-def plan(asked: list[Job], known: dict[Job, dict], at_a_time: int) -> str:
+def plan(asked: list[Job], known: dict[Job, dict], at_a_time: int, share: float) -> str:
     """A line for each row of each task, and how long the missing runs will take."""
     lines, total = [f"{'task':12}  {'row':24}  runs  there  CPU seconds a run"], 0.0
     for task, row in dict.fromkeys((job.task, job.row) for job in asked):
         of_row = [job for job in asked if (job.task, job.row) == (task, row)]
         there = [known[job]["cpu_seconds"] for job in of_row if job in known]
-        each = sum(there) / len(there) if there else SECONDS.get(task, {}).get(row, _UNKNOWN)
+        guess = _AROUND[task] + share * SECONDS[task].get(row, SECONDS[task]["DQN"])
+        each = sum(there) / len(there) if there else guess
         total += each * (len(of_row) - len(there))
         lines.append(f"{task:12}  {row:24}  {len(of_row):4}  {len(there):5}  {each:17.1f}")
     minutes = total / 60 / at_a_time
