@@ -169,11 +169,12 @@ def _make_normalizer(
 ) -> Normalizer:
     """What hands statistics on to network and replay."""
     networks = (learner.online.module, learner.target.module)
+    returns = ReturnStatistics(config.num_envs, config.gamma, replay.reward_bound)
     return Normalizer(
         [part for network in networks for part in network.modules() if type(part) is Statistics],
         replay,
         ObsStatistics(facts.obs_shape) if config.normalize_observation else None,
-        ReturnStatistics(config.num_envs, config.gamma) if config.normalize_reward else None,
+        returns if config.normalize_reward else None,
     )
 
 

@@ -9,8 +9,9 @@ from resume_parts import asked_by_the_test, stopping_at  # noqa: F401  # by its 
 from test_loop import small
 
 import fastdqn
-from fastdqn import Config, ConfigError, atari
-from fastdqn.acting import EnvRecipe, find_spec, look
+from fastdqn import Config, ConfigError, atari, build
+from fastdqn.acting import EnvRecipe, Step, find_spec, look
+from fastdqn.record.console import Silent
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 
 ale_py = pytest.importorskip("ale_py")
@@ -97,6 +98,20 @@ def breakout(tmp_path, **overrides) -> Config:
         tmp_path, env_id="ALE/Breakout-v5", atari_protocol="dqn2015", total_timesteps=600,
         eval_max_steps=40, env_kwargs={"img_height": 20, "img_width": 16}, device="cpu",
     ).replace(**overrides)  # fmt: skip
+
+
+def test_rewards_are_normalised_by_what_is_left_of_them_once_clipped(tmp_path):
+    session = build.build(breakout(tmp_path, normalize_reward=True), lambda _: Silent())
+    session.close()
+    replay, follower = session.run.replay, session.run.followers["normalizer"]
+    lanes, none = np.arange(2), np.zeros(0, np.int64)
+    obs, never = np.zeros((2, *replay.store.obs_shape), np.uint8), np.zeros(2, np.bool_)
+    for reward in ([200.0, -7.0], [0.5, 400.0]) * 10:
+        follower.follow(
+            Step(lanes, lanes, np.array(reward, np.float32), never, never, obs,
+                 none, obs[:0], none, np.zeros(0), none)
+        )  # fmt: skip
+    assert replay.reward_scale > 0.1
 
 
 def test_a_run_records_every_setting_frames_and_true_scores(tmp_path):
