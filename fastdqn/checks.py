@@ -169,13 +169,15 @@ def _store_problems(config: Config, facts: EnvFacts) -> list[str]:
             "store is frames, and nothing declares that observations are stacked frames, as "
             "FrameStackObservation around a lane, ale-py and EnvPool do: use --store rows"
         ]
-    # Those of a beginning, the end before it, and a valid one: else there are moments with none.
-    least = (facts.stack + 1) * config.num_envs
+    # Those of two beginnings, as a game's last life and the reset are, the end before them, and a
+    # valid one behind its own stack: else there are moments with none.
+    each = 2 * facts.stack + 1
+    least = each * config.num_envs
     if not 2 * config.num_envs <= config.buffer_size < least:
         return []
     return [
         f"buffer_size is {config.buffer_size}: {config.num_envs} environments that stack "
-        f"{facts.stack} frames need at least {least}, {facts.stack + 1} rows each"
+        f"{facts.stack} frames need at least {least}, {each} rows each"
     ]
 
 

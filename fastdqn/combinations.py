@@ -80,7 +80,7 @@ def _lane_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]
         "env_batch_size",
         c.env_batch_size not in (None, c.num_envs)
         and c.vectorization not in ("async", "envpool")
-        and not (is_atari(c.env_id) and c.vectorization in ("auto", "native")),
+        and not (is_atari(c.env_id) and c.vectorization in ("auto", "native") and not c.wrapper),
         f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} answers for all "
         f"{c.num_envs} environments together; async, envpool and Atari's may answer for some first",
     )

@@ -15,7 +15,7 @@ from fastdqn.measure import replaying
 from fastdqn.measure.repeat import Effort
 from fastdqn.memory import available_bytes
 from fastdqn.record.console import Silent
-from fastdqn.replay import FrameStore, RowStore
+from fastdqn.replay import FrameStore, Ring, RowStore, rows_per_lane
 from fastdqn.resolve import resolve
 
 PIXELS = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0, stack=4)
@@ -59,10 +59,27 @@ def test_frames_are_refused_where_nothing_declares_them():
 
 
 def test_a_buffer_that_would_have_moments_without_a_valid_stack_is_refused():
-    (line,) = refused(f"{STACKED} --num-envs 16 --buffer-size 79 --batch-size 8")
-    assert "need at least 80, 5 rows each" in line
-    code, _, _ = ask(*f"{STACKED} --num-envs 16 --buffer-size 80 --batch-size 8".split())
+    (line,) = refused(f"{STACKED} --num-envs 16 --buffer-size 143 --batch-size 8")
+    assert "need at least 144, 9 rows each" in line
+    code, _, _ = ask(*f"{STACKED} --num-envs 16 --buffer-size 144 --batch-size 8".split())
     assert code == 0
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_the_least_buffer_has_a_valid_stack_behind_a_last_life_and_a_reset(n_steps):
+    config = Config(num_envs=1, batch_size=1, n_steps=n_steps, hidden_sizes=(8,))
+    least = next(
+        size for size in range(2, 99) if not checks.check(config.replace(buffer_size=size), PIXELS)
+    )
+    ring = Ring(1, rows_per_lane(least, 1, n_steps, PIXELS.stack), PIXELS.stack)
+    ring.add_starts([0])
+    for step in range(50):
+        ring.add_outcomes([0], [0], [0.0], [step == 49], [False])
+    ring.add_starts([0, 0])
+    for _ in range(n_steps + 1):
+        newest = np.arange(ring.added[0] - ring.rows, ring.added[0])
+        assert ring.is_valid(newest, n_steps).any()
+        ring.add_outcomes([0], [0], [0.0], [False], [False])
 
 
 def test_a_million_frames_need_seven_gigabytes_and_whole_observations_four_times_that():
