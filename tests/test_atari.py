@@ -3,6 +3,7 @@
 import json
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
 from resume_parts import asked_by_the_test, stopping_at  # noqa: F401  # by its name alone
@@ -57,6 +58,7 @@ def test_lanes_are_what_the_protocol_says(protocol, actions):
     ("recipe", "line"),
     [
         ({"env": "ALE/Breakot-v5"}, "did you mean ALE/Breakout-v5"),
+        ({"env": "ale/breakout-v5"}, "did you mean ALE/Breakout-v5"),
         ({"vectorization": "sync", "atari_protocol": "dqn2015"}, "does not step ALE/Pong-v5"),
         ({"env": "CartPole-v1", "atari_protocol": "dqn2015"}, "does not step CartPole-v1"),
         ({"atari_protocol": "none"}, "need one of dqn2015, machado2018"),
@@ -71,8 +73,16 @@ def test_what_cannot_be_had_is_one_line(recipe, line):
     assert "\n" not in str(raised.value)
 
 
+def test_a_wrapped_game_answers_for_no_part_of_its_lanes():
+    config = Config(env_id="ALE/Pong-v5", num_envs=4, env_batch_size=2)
+    assert config.problems() == []
+    (line,) = config.replace(wrapper=("FlattenObservation",)).problems()
+    assert "answers for all 4 environments together" in line
+
+
 def test_without_the_package_the_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
+    monkeypatch.setattr(gymnasium, "registry", {})
     with pytest.raises(ValueError, match=r"pip install 'fastdqn\[atari\]'"):
         find_spec("ALE/Pong-v5")
 

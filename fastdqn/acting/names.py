@@ -13,7 +13,6 @@ from gymnasium.envs.registration import EnvSpec
 
 from fastdqn.acting.failures import one_line
 from fastdqn.acting.packages import register_for
-from fastdqn.atari import is_atari
 
 
 class UnknownEnvError(ValueError):
@@ -25,9 +24,7 @@ def find_spec(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
     if module:
         find_module(module, f"env_id {env_id!r}")
-    register_for(env_id)
-    if is_atari(name):
-        register_atari(env_id)
+    register_for(name, env_id)
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
@@ -38,17 +35,6 @@ def find_spec(env_id: str) -> EnvSpec:
             hint = f"{module} registers {', '.join(known) or 'none'}" if module else str(error)
         hint = " ".join(hint.split())
         raise UnknownEnvError(f"no environment is registered as {env_id!r}: {hint}") from None
-
-
-def register_atari(what: str) -> None:
-    """Let ale-py make its ids known, for what needs them. Raises ValueError where it is missing."""
-    try:
-        ale_py = importlib.import_module("ale_py")
-    except ImportError:
-        raise ValueError(
-            f"{what} needs a package that is missing: pip install 'fastdqn[atari]'"
-        ) from None
-    gymnasium.register_envs(ale_py)
 
 
 def find_wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
