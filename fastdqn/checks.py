@@ -171,13 +171,12 @@ def _store_problems(config: Config, facts: EnvFacts) -> list[str]:
         ]
     # Those of two beginnings, as a game's last life and the reset are, the end before them, and a
     # valid one behind its own stack: else there are moments with none.
-    each = 2 * facts.stack + 1
-    least = each * config.num_envs
+    least = (2 * facts.stack + 1) * config.num_envs
     if not 2 * config.num_envs <= config.buffer_size < least:
         return []
     return [
         f"buffer_size is {config.buffer_size}: {config.num_envs} environments that stack "
-        f"{facts.stack} frames need at least {least}, {each} rows each"
+        f"{facts.stack} frames need at least {least}, {2 * facts.stack + 1} rows each"
     ]
 
 

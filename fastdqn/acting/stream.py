@@ -23,8 +23,7 @@ from fastdqn.acting.lives import LifeLosses, may_lose_lives
 from fastdqn.acting.masks import MaskReader
 from fastdqn.acting.observations import ObsReader, batch_of_one
 from fastdqn.acting.sorting import Marks, Sorted, hand_out, sort, tell_apart
-from fastdqn.acting.spaces import read_spaces
-from fastdqn.acting.stacking import declared_stack
+from fastdqn.acting.spaces import read_facts
 from fastdqn.acting.step import Step, lane_of
 from fastdqn.acting.stream_state import checked
 from fastdqn.plain import State
@@ -44,8 +43,7 @@ class EnvStream:
 
     def __init__(self, envs: VectorEnv, env_batch_size: int | None = None):
         self.envs = envs
-        spaces = envs.single_observation_space, envs.single_action_space
-        self.facts = read_spaces(*spaces)._replace(stack=declared_stack(envs))
+        self.facts = read_facts(envs)
         self.autoreset_mode = read_mode(envs)
         self._reader = ObsReader(envs.single_observation_space)
         self._backend = connect(envs, env_batch_size)
