@@ -37,8 +37,9 @@ def catalogue(pattern: str = "") -> Iterator[Entry]:
     module, _, wanted = pattern.rpartition(":")
     if module:
         find_module(module, f"pattern {pattern!r}")
-    register_for(wanted)
     wanted = wanted.lower()
+    if wanted.startswith("minatar"):
+        register_for("MinAtar/")
     if wanted.startswith("ale/"):  # a package that is not imported unless it is asked for
         register_atari(f"pattern {pattern!r}")
     glob = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
