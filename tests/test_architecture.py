@@ -69,7 +69,7 @@ ROOMS: dict[str, set[str]] = {
     "torsos": {"torch", "numpy", "learning"},
     "session": {
         "acting", "atari", "engine", "learning", "record", "config", "scores", "seeds", "signals",
-        "timing",
+        "replay", "timing",
     },
     "api": {
         "atari",

@@ -1,5 +1,6 @@
 """--store: what auto comes to, what it costs, and what is refused before anything is allocated."""
 
+import json
 import re
 
 import gymnasium
@@ -120,3 +121,23 @@ def test_stacks_are_measured_from_a_full_replay_beside_a_copy_of_as_many_bytes()
     assert {f.of["rows"] for f in sampled} == {4 * (100 + 1 + 3)}
     copied = [f.of.get("batch_size") for f in figures if f.key == "memcpy_bytes_per_second"]
     assert copied == [8, 32, 256, None]
+
+
+def backwards(env: gymnasium.Env) -> gymnasium.Env:
+    """Oldest last, so that no observation repeats what the one before it should have left."""
+    return gymnasium.wrappers.TransformObservation(
+        stacked(env), lambda obs: np.asarray(obs)[::-1].copy(), stacked(env).observation_space
+    )
+
+
+def test_a_stack_that_is_none_ends_the_run_in_one_line(tmp_path):
+    command = (
+        "train Acrobot-v1 --wrapper test_store_option:backwards --total-timesteps 200 --batch-size "
+        f"8 --learning-starts 50 --buffer-size 100 --eval-frequency 0 --run-dir {tmp_path / 'run'}"
+    )
+    code, _, lines = ask(*command.split())
+    assert code == 1
+    (line,) = lines
+    assert line.endswith("frames cannot be kept once: --store rows")
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["exit_reason"].startswith("failed")
