@@ -125,8 +125,8 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
     yield (
         "value loss",
         c.loss == "huber" and c.value != "scalar",
-        f"loss is huber, which is of scalar values: {c.value} ones have a loss of their own; "
-        "leave it at mse",
+        f"loss is huber, which is of scalar values, and {c.value} ones have a loss of their own: "
+        "use --loss mse",
     )
     yield (
         "prioritized total_timesteps",
