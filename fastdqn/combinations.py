@@ -173,6 +173,15 @@ def remarks(c: Any) -> list[str]:
     epsilon = c.ladder_epsilon if c.exploration == "ladder" else epsilons(c)[0]
     if c.noisy and epsilon > 0:
         lines.append(f"noise explores, and epsilon {epsilon:g} on top of it")
+    initial, final = epsilons(c)
+    falls = c.exploration == "schedule" and c.exploration_decay is None and initial > final
+    fallen = round(c.exploration_fraction * (c.total_timesteps or 0))
+    if falls and fallen <= c.learning_starts:
+        lines.append(
+            f"epsilon has fallen to {final:g} by step {fallen:,}, before learning starts at "
+            f"{c.learning_starts:,}: --exploration-fraction {c.exploration_fraction:g} is a share "
+            f"of {c.total_timesteps:,} steps"
+        )
     return lines
 
 
