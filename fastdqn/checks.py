@@ -80,7 +80,12 @@ def check_resume(
             f"total_timesteps is {total_timesteps}, and {steps} steps are made already: it is the "
             "new total, not what is added"
         )
-    if envs is None:
+    if envs is None and config.vectorization == "auto":  # nothing resolved it: a VectorEnv
+        lines.append(
+            f"the run's environments were handed in, and {config.env_id!r} need not make the same: "
+            "hand them in again, fastdqn.resume(run, envs)"
+        )
+    elif envs is None:
         try:
             facts = look(recipe(config))
             lines += _store_problems(config, facts) or _memory_problems(config, facts)

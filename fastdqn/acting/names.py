@@ -29,12 +29,18 @@ def find_spec(env_id: str) -> EnvSpec:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
         known = registered() if not module else registered_by(module)
-        if near := nearest(name, known):
+        if near := _atari_of(name) or nearest(name, known):
             hint = f"did you mean {near}?"
         else:
             hint = f"{module} registers {', '.join(known) or 'none'}" if module else str(error)
         hint = " ".join(hint.split())
         raise UnknownEnvError(f"no environment is registered as {env_id!r}: {hint}") from None
+
+
+def _atari_of(name: str) -> str:
+    """What an id of Gym's old Atari names is now; '' if it is none of them."""
+    old = re.fullmatch(r"(\w+?)(?:NoFrameskip|Deterministic)-v\d", name)
+    return f"ALE/{old[1]}-v5, or without a protocol ale_py:{name}" if old else ""
 
 
 def find_wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
