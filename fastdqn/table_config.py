@@ -33,9 +33,9 @@ class TableConfig:
     precision: Literal["float32", "float64"] = "float32"
     """Of the numbers of the table."""
 
-    num_envs: int = 16
+    num_envs: int = 64
     """Environments that step together."""
-    total_timesteps: int | None = 500_000
+    total_timesteps: int | None = 200_000
     """Steps after which the run ends; None: the episodes alone decide."""
     total_episodes: int | None = None
     """Episodes after which the run ends, if the steps do not end it first."""
@@ -44,10 +44,11 @@ class TableConfig:
     vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
     """How lanes are stepped; auto: the environment's own vector class, else one after another."""
 
-    learning_rate: float = 0.1
-    """Share of an error that is corrected."""
+    learning_rate: float = 0.2
+    """Share of an error that is corrected, at first."""
     final_learning_rate: float | None = None
-    """Share at the end of total_timesteps, to which it falls in a straight line; None: constant."""
+    """Share in the end, to which it falls in a straight line over total_timesteps; None: a tenth
+    of it, or the same where episodes alone end the run."""
     gamma: float = 0.99
     """Discount per step."""
 

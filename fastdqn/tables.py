@@ -93,9 +93,10 @@ def describe_table(config: TableConfig, plan: Plan) -> list[str]:
     """The size of the table, and the bounds of its cells."""
     states, actions = plan.found.cells.num_states, plan.facts.num_actions
     size = states * actions * _itemsize(config)
+    told = f"{size / 2**20:,.1f} MiB" if size >= 1 << 20 else f"{size:,} bytes"
     return [
-        f"table: {power(plan.found.cells.bins)} states, {actions} actions, {config.precision}: "
-        f"{size / 2**20:,.1f} MiB, and twice as much again while it is written",
+        f"table: {power(plan.found.cells.bins)} states x {actions} actions in {config.precision}: "
+        f"{told}, and twice as much again while it is written",
         *tell_bounds(plan.found),
     ]
 
@@ -172,6 +173,10 @@ def resolved(config: TableConfig, plan: Plan, shared: Any) -> TableConfig:
     cells = {name: values[plan.found.binned] for name, values in cells.items()}
     names = [each.name for each in dataclasses.fields(config)]
     values = {n: getattr(shared, n) for n in names if hasattr(shared, n) and n != "learning_rate"}
+    values["final_learning_rate"] = config.final_learning_rate
+    if config.final_learning_rate is None:
+        falls = config.total_timesteps is not None
+        values["final_learning_rate"] = config.learning_rate / (10 if falls else 1)
     if len(cells["bins"]):
         for name in ("bins", "low", "high"):
             values[name] = tuple(cells[name].tolist())
@@ -179,8 +184,9 @@ def resolved(config: TableConfig, plan: Plan, shared: Any) -> TableConfig:
 
 
 def _make_rate(config: TableConfig) -> Linear:
-    first, last = float(config.learning_rate), config.final_learning_rate
-    return Linear(first, first if last is None else float(last), config.total_timesteps or 0)
+    assert config.final_learning_rate is not None
+    first, last = float(config.learning_rate), float(config.final_learning_rate)
+    return Linear(first, last, config.total_timesteps or 0)
 
 
 def _itemsize(config: TableConfig) -> int:

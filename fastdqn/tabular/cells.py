@@ -9,12 +9,9 @@ from gymnasium import spaces
 
 from fastdqn.acting import ObsReader
 
-# Bounds that a space leaves open, by id: (low, high) of each number. Ours, untuned: the episode
-# ends at the first and third of CartPole; beyond the others the end cells take what comes.
-OURS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    name: ((-2.4, -3.0, -0.2095, -3.5), (2.4, 3.0, 0.2095, 3.5))
-    for name in ("CartPole-v0", "CartPole-v1")
-}
+# What bounds numbers that a space leaves open, by id: from minus this to this. Ours, untuned: the
+# velocities of CartPole, in m/s and rad/s, which good policies keep far inside of it.
+OURS = {"CartPole-v0": 4.0, "CartPole-v1": 4.0}
 # A bound of this size is none: some spaces write the largest float for it.
 _UNBOUNDED = 1e30
 # Numbers whose bounds are told one by one.
@@ -45,12 +42,12 @@ class Cut(NamedTuple):
     """How a space is cut.
 
     binned [V] bool: which digits are numbers that --bins decides
-    source  where the bounds of those are from: the space, as asked, or ours
+    source [V] object: where bounds are from, in words: the space's, as asked, or ours
     """
 
     cells: Cells
     binned: np.ndarray
-    source: str
+    source: np.ndarray
 
 
 def cut(
@@ -73,22 +70,23 @@ def cut(
         np.concatenate([part[i] for part in parts]) for i in range(6)
     )
     binned = of_bins == 0
-    source = "the space's"
-    if low is None and high is None and env_id in OURS:
-        (low, high), source = OURS[env_id], "ours"
-    elif low is not None or high is not None:
-        source = "as asked"
+    source = np.full(len(column), "the space's", object)
     count, lines = int(binned.sum()), []
-    for name, asked, bounds in (("low", low, lows), ("high", high, highs)):
+    for name, asked, bounds, sign in (("low", low, lows, -1.0), ("high", high, highs, 1.0)):
         open_ended = binned & ~(np.abs(bounds) < _UNBOUNDED)
+        if asked is None and env_id in OURS:
+            bounds[open_ended], source[open_ended] = sign * OURS[env_id], "ours"
+            continue
         lines += _fill(name, asked, bounds, open_ended, binned, column)
+        if asked is not None:
+            source[open_ended if len(asked) == 1 else binned] = "as asked"
     if len(bins) not in (1, count):
         lines.append(f"bins are {len(bins)} numbers: give {_each(count)}")
     if not lines and not (lows < highs).all():
         at = int(np.flatnonzero(~(lows < highs))[0])
         lines.append(
-            f"low is {lows[at]:g}, high {highs[at]:g} for number {column[at]} of an observation: low "
-            "must be below high"
+            f"low is {lows[at]:g}, high {highs[at]:g} for number {column[at]} of an observation: "
+            "low must be below high"
         )
     if lines:
         raise ValueError("\n".join(lines))
@@ -114,7 +112,7 @@ def _fill(
         return [f"{name} are {len(asked)} numbers: give {_each(count)}"]
     elif open_ended.any():
         at = np.flatnonzero(open_ended)
-        which = ", ".join(map(str, column[at][:_MOST_TOLD])) + (", ..." if len(at) > _MOST_TOLD else "")
+        which = ", ".join([*map(str, column[at][:_MOST_TOLD]), *["..."] * (len(at) > _MOST_TOLD)])
         return [
             f"observation numbers {which} (from 0) have no bound: give --{name}, one number for "
             f"all of them, or one for each of the {count}"
@@ -167,13 +165,14 @@ def tell_bounds(found: Cut) -> list[str]:
     """A line for each number that is cut, of the first few; what is outside is said once."""
     cells, at = found.cells, np.flatnonzero(found.binned)
     lines = [
-        f"  number {cells.column[i]}: {cells.bins[i]} bins from {cells.low[i]:g} to {cells.high[i]:g}"
+        f"  number {cells.column[i]}: {cells.bins[i]} bins from {cells.low[i]:g} to "
+        f"{cells.high[i]:g}, {found.source[i]}"
         for i in at[:_MOST_TOLD]
     ]
     if len(at) > _MOST_TOLD:
         lines.append(f"  ... and {len(at) - _MOST_TOLD:,} more")
     if lines:
-        lines.insert(0, f"bounds: {found.source}; what lies outside is in the first or last bin")
+        lines.insert(0, "bounds, beyond which all is in the first or the last bin:")
     return lines
 
 
@@ -187,12 +186,11 @@ def too_large(found: Cut, space: spaces.Space, env_id: str, row_bytes: int, room
     fixed = math.prod(bins[~binned].tolist())
     most = max(0, room // row_bytes)
     fits = 0 if fixed > most else int((most / fixed) ** (1 / count) + 1e-9) if count else 0
-    networks = f"this is why there are networks: fastdqn train {env_id}"
-    if fits >= 2:
-        remedy = f"at most --bins {fits} fit; {networks}"
-    else:
-        remedy = networks
-    return f"{_shape(space, bins[binned])}: {power(bins)} states, and memory holds {most:,}; {remedy}"
+    remedy = f"at most --bins {fits} fit; " if fits >= 2 else ""
+    return (
+        f"{_shape(space, bins[binned])}: {power(bins)} states, and memory has room for {most:,}; "
+        f"{remedy}this is why there are networks: fastdqn train {env_id}"
+    )
 
 
 def _shape(space: spaces.Space, bins: np.ndarray) -> str:

@@ -59,7 +59,7 @@ def choose(table, state, mask, action):
     for i in range(len(state)):
         best = -1
         for a in range(table.shape[1]):
-            if len(mask) == 0 or mask[i, a]:
-                if best < 0 or table[state[i], a] > table[state[i], best]:
-                    best = a
+            allowed = len(mask) == 0 or mask[i, a]
+            if allowed and (best < 0 or table[state[i], a] > table[state[i], best]):
+                best = a
         action[i] = max(best, 0)
