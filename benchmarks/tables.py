@@ -51,7 +51,8 @@ def main() -> None:
 
 
 def run_seed(words: list[str], seed: int) -> dict:
-    """One run: the final evaluation, seconds of its loop, and the exact return where there is one."""
+    """One run: its final evaluation, the seconds of its loop, and where it can be had the exact
+    return."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         subprocess.run(

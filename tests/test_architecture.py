@@ -33,8 +33,8 @@ ROOMS: dict[str, set[str]] = {
         "timing",
     },
     "learning": {
-        "torch", "numpy", "atomics", "explore", "kernels", "plain", "products", "replay.batch", "rng",
-        "spare",
+        "torch", "numpy", "atomics", "explore", "kernels", "plain", "products", "replay.batch",
+        "rng", "spare",
     },
     "engine": {"numpy", "acting", "learning", "plain", "replay", "schedules", "timing"},
     "atari": set(),
