@@ -45,15 +45,11 @@ def check(
     """
     if lines := config.type_problems():
         return lines  # values of other types than promised can be asked nothing more
-    around = (
-        _device_problem(config), _tensorboard_problem(config), _folder_problem(config),
-        _compiler_problem(config),
-    )  # fmt: skip
-    lines = [*config.problems(), *(line for line in around if line)]
+    lines = [*config.problems(), *problems_around(config)]
     try:
         facts = facts or look(recipe(config, factory))
     except UnknownEnvError as error:
-        return [*lines, _unknown_name(config.env_id) or str(error)]
+        return [*lines, unknown_subject(config.env_id) or str(error)]
     except ValueError as error:
         return [*lines, str(error)]
     except EnvError:
@@ -65,6 +61,15 @@ def check(
         lines = [*lines, line]
     lines = [*lines, *_store_problems(config, facts)]
     return lines or settled.problems() or _memory_problems(config, facts)
+
+
+def problems_around(config: Config) -> list[str]:
+    """What of the machine and its files keeps a run from starting, one line each."""
+    around = (
+        _device_problem(config), _tensorboard_problem(config), _folder_problem(config),
+        _compiler_problem(config),
+    )  # fmt: skip
+    return [line for line in around if line]
 
 
 def check_resume(
@@ -107,7 +112,7 @@ def stray_modules(config: Config, folder: str) -> list[str]:
     ]
 
 
-def _unknown_name(name: str) -> str | None:
+def unknown_subject(name: str) -> str | None:
     """The line for a name that may have been meant for a preset's."""
     near = " or ".join(filter(None, (nearest(name, PRESETS), nearest(name, registered()))))
     if ":" in name or not near:

@@ -22,6 +22,7 @@ from fastdqn.timing import process_age
 _USAGE = """usage: fastdqn COMMAND ...
 
   fastdqn train PRESET|ENV_ID [options]   train an agent; --help lists the options
+  fastdqn tabular ENV_ID [options]        train a Q-table, where its states can be counted
   fastdqn resume RUN [options]            go on with a run from its last checkpoint
   fastdqn eval RUN [options]              evaluate a run's best weights, greedily
   fastdqn video RUN [options]             film greedy episodes, the values of actions beside
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append("")  # my_package:MyEnv-v0 may lie here; what is installed goes first
     commands = {
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
-        "presets": _presets, "envs": _envs, "video": _video,
+        "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,
     }  # fmt: skip
     lists = args[:1] in (["presets"], ["envs"])  # they have no options
     if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
@@ -206,6 +207,17 @@ def _eval(args: list[str]) -> int:
 
     print(commands.evaluate_run(str(run), mistakes, **dataclasses.asdict(chosen)))
     return 0
+
+
+def _tabular(args: list[str]) -> int:
+    name, rest = _subject(args, "an environment id", "tabular")
+    from fastdqn.session import RUN_FAILURES
+    from fastdqn.table_command import tabular
+
+    try:
+        return tabular(name, rest)
+    except RUN_FAILURES as error:
+        return _failed(error)
 
 
 def _video(args: list[str]) -> int:

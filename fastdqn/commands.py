@@ -18,9 +18,12 @@ from fastdqn.config import Config, ConfigError
 from fastdqn.learning.policy import Policy
 from fastdqn.record.files import WriteError, to_json, write_whole
 from fastdqn.record.folder import read_config
+from fastdqn.record.tables import is_table
 from fastdqn.resolve import preview
 from fastdqn.scores import human_normalized
 from fastdqn.session import replay_ratio
+from fastdqn.table_files import read_table_config
+from fastdqn.tabular.table import TablePolicy
 
 _WIDTH = 140  # columns, where the output is no terminal
 
@@ -90,7 +93,7 @@ def evaluate_run(
 
 def load_trained(
     run: str, weights: str, env_id: str | None, lines: list[str]
-) -> tuple[Policy, EnvRecipe, Path]:
+) -> tuple[Policy | TablePolicy, EnvRecipe, Path]:
     """The policy of a run's weights, the environment it was trained on, and the weights' file.
 
     lines  mistakes that were found already
@@ -270,7 +273,10 @@ def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
     path = weights.parent / "config.json"
     if not path.exists():
         raise ValueError(f"{path} does not exist: name the environment with --env-id")
-    config = read_config(path.parent)
+    if is_table(weights):
+        config = read_table_config(path.parent).shared()
+    else:
+        config = read_config(path.parent)
     if lines := checks.stray_modules(config, str(path.parent)):
         raise ConfigError(lines)
     return checks.recipe(config)

@@ -4,7 +4,7 @@ from fastdqn.acting.backends import answers_for
 from fastdqn.acting.catalogue import catalogue
 from fastdqn.acting.env_state import read_env_state, why_unreadable, write_env_state
 from fastdqn.acting.failures import EnvError, NonFiniteError
-from fastdqn.acting.look import limit_of, look
+from fastdqn.acting.look import limit_of, look, look_closer
 from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
 from fastdqn.acting.names import UnknownEnvError, find_spec, lies_inside, nearest, registered
 from fastdqn.acting.observations import ObsReader
@@ -36,6 +36,7 @@ __all__ = [
     "lies_inside",
     "limit_of",
     "look",
+    "look_closer",
     "nearest",
     "open_screen",
     "read_env_state",
