@@ -20,11 +20,12 @@ from fastdqn.acting import (
     nearest,
     registered,
 )
+from fastdqn.combinations import sized
 from fastdqn.config import Config
 from fastdqn.memory import available_bytes
 from fastdqn.presets import PRESETS
 from fastdqn.record.folder import folder_problem
-from fastdqn.replay import PrioritizedSampler, Ring, rows_per_lane
+from fastdqn.replay import NewestSampler, PrioritizedSampler, Ring, rows_per_lane
 from fastdqn.torsos import CONVOLUTIONS, needs, settle
 from fastdqn.torsos import problem as torso_problem
 from fastdqn.values import embedding_weights, numbers_a_sample, outputs_per_action
@@ -192,7 +193,7 @@ def _store_problems(config: Config, facts: EnvFacts) -> list[str]:
 
 def _memory_problems(config: Config, facts: EnvFacts) -> list[str]:
     """Refuse what is larger than memory before a byte of it is allocated."""
-    room, config = available_bytes(), settle(config, facts)
+    room, config = available_bytes(), sized(settle(config, facts), _stack(config, facts))
     if room is None:
         return []
     network = network_bytes(config, facts)
@@ -281,7 +282,7 @@ def network_bytes(config: Config, facts: EnvFacts) -> int:
     kept = _kept_by_convolutions if settled.torso in CONVOLUTIONS else _kept_by_mlp
     units = kept(settled, facts)
     # A pass keeps a noisy layer's weights with their noise, and the noise of each.
-    copies = 9 + 2 * config.noisy
+    copies = 8 + config.target_network + 2 * config.noisy
     return 4 * (copies * network_weights(config, facts) + combine + 3 * config.batch_size * units)
 
 
@@ -306,5 +307,6 @@ def _rows(config: Config, facts: EnvFacts) -> int:
 
 def _row_bytes(config: Config, facts: EnvFacts) -> int:
     mask = facts.num_actions if facts.has_masks else 0
-    priority = PrioritizedSampler.BYTES_PER_ROW if config.prioritized else 0
-    return _obs_bytes(facts) // _stack(config, facts) + Ring.BYTES_PER_ROW + mask + priority
+    sampler = PrioritizedSampler.BYTES_PER_ROW if config.prioritized else 0
+    sampler += 0 if config.replay else NewestSampler.BYTES_PER_ROW
+    return _obs_bytes(facts) // _stack(config, facts) + Ring.BYTES_PER_ROW + mask + sampler

@@ -35,13 +35,13 @@ def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
     )
     yield (
         "batch_size buffer_size",
-        c.batch_size > c.buffer_size,
+        c.replay and c.batch_size > c.buffer_size,
         f"batch_size is {c.batch_size}, buffer_size only {c.buffer_size}: a batch must fit into "
         "the replay",
     )
     yield (
         "buffer_size num_envs",
-        c.buffer_size < 2 * c.num_envs,
+        c.replay and c.buffer_size < 2 * c.num_envs,
         f"buffer_size is {c.buffer_size}: {c.num_envs} environments need at least "
         f"{2 * c.num_envs}, two rows each",
     )
@@ -59,6 +59,13 @@ def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
         c.learning_starts < windows,
         f"learning_starts is {c.learning_starts}: {c.num_envs} environments need {windows} steps "
         f"before every {c.n_steps}-step window can be complete",
+    )
+    first = windows + c.train_frequency - 1
+    yield (
+        "learning_starts num_envs n_steps train_frequency",
+        not c.replay and c.learning_starts >= windows and c.learning_starts < first,
+        f"learning_starts is {c.learning_starts}: without replay {first} steps are needed before "
+        f"{c.train_frequency} windows of {c.n_steps} can have been completed for the first update",
     )
     yield (
         "stop_at_return eval_frequency",
@@ -135,6 +142,18 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
         "prioritized out",
     )
     yield (
+        "replay prioritized",
+        not c.replay and c.prioritized,
+        "prioritized draws transitions again by their error, and without replay none comes again: "
+        "leave one of --no-replay and --prioritized out",
+    )
+    yield (
+        "replay train_frequency",
+        not c.replay and c.train_frequency.denominator != 1,
+        f"train_frequency is {c.train_frequency}: without replay an update learns from the "
+        "transitions of the steps between two, so it must be a whole number, at least 1",
+    )
+    yield (
         "learner",
         c.learner == "fused" and bool(beyond_fused(c)),
         f"learner is fused, which does not cover {' or '.join(beyond_fused(c))}: leave it at auto, "
@@ -170,6 +189,16 @@ def remarks(c: Any) -> list[str]:
     lines = []
     if c.munchausen and c.double:
         lines.append("munchausen bootstraps from its own soft policy: it replaces double")
+    if not c.replay:
+        lines.append(
+            f"without replay an update learns from the newest {c.train_frequency} transitions, "
+            "each once, in order: batch_size is train_frequency, and buffer_size what that takes"
+        )
+    if not c.target_network:
+        lines.append(
+            "without a target network the online one evaluates: target_network_frequency and tau "
+            "have no effect" + (", nor has double" if c.double and not c.munchausen else "")
+        )
     epsilon = c.ladder_epsilon if c.exploration == "ladder" else epsilons(c)[0]
     if c.noisy and epsilon > 0:
         lines.append(f"noise explores, and epsilon {epsilon:g} on top of it")
@@ -183,6 +212,20 @@ def remarks(c: Any) -> list[str]:
             f"of {c.total_timesteps:,} steps"
         )
     return lines
+
+
+def sized(c: Any, stack: int) -> Any:
+    """c with the batch_size and buffer_size that it takes to learn from each row once, if so.
+
+    stack  rows that an observation lies in
+    A batch is what comes between two updates. Kept are the turns of all lanes in which what waits
+    came, each with an outcome of a lane and two beginnings: a life lost, and the game with it.
+    """
+    if c.replay:
+        return c
+    batch = int(c.train_frequency)
+    turns = -(-(batch + c.num_envs * c.n_steps) // (c.env_batch_size or c.num_envs)) + 2
+    return c.replace(batch_size=batch, buffer_size=c.num_envs * turns * (2 * stack + 1))
 
 
 def epsilons(c: Any) -> tuple[float, float]:

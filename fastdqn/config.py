@@ -53,10 +53,14 @@ class Config:
     once; auto: frames where the environment declares that it stacks them."""
     learning_starts: int = 1_000
     """Steps before the first update."""
+    replay: bool = True
+    """Learn from stored transitions again and again; without: from the newest, once, in order."""
     batch_size: int = 128
     """Transitions in an update."""
     train_frequency: Fraction = Fraction(4)
     """Steps per update, whatever num_envs; may be a fraction: 1/2 makes two updates a step."""
+    target_network: bool = True
+    """A copy of the network, kept back, evaluates; without: the online network itself does."""
     target_network_frequency: int = 2_000
     """Steps between target updates."""
     tau: float = 1.0

@@ -7,7 +7,7 @@ import torch
 from fastdqn import atari
 from fastdqn.acting import EnvFacts, look
 from fastdqn.checks import keeps_frames, network_weights, recipe
-from fastdqn.combinations import beyond_fused, epsilons
+from fastdqn.combinations import beyond_fused, epsilons, sized
 from fastdqn.config import Config
 from fastdqn.kernels import COMPILES
 from fastdqn.record.folder import default_run_dir
@@ -41,6 +41,8 @@ def resolve(
     own_torso  whether the torso is the user's
     stack  frames that the environment declares in an observation
     """
+    frames = keeps_frames(config, stack)
+    config = sized(config, stack if frames else 1)
     large = weights >= _LARGE_NETWORK
     device = config.device
     if device == "auto":
@@ -59,7 +61,7 @@ def resolve(
         exploration_initial_eps=initial,
         exploration_final_eps=final,
         vectorization=vectorization,
-        store="frames" if keeps_frames(config, stack) else "rows",
+        store="frames" if frames else "rows",
         device=device,
         learner=learner,
         threads=_threads(config.replace(device=device, learner=learner), large, vectorization),
@@ -83,10 +85,11 @@ def _threads(config: Config, large: bool, vectorization: str) -> int:
         return config.threads or every
     if config.threads is not None:
         return min(config.threads, 2 if HAS_SPARE else 1)
-    # Environments in processes or threads take the other core, and a target that follows at each
-    # update is copied from core to core each time.
+    # Environments in processes or threads take the other core, and a target that changes with each
+    # update goes from core to core each time.
     free = usable_cores() > 1 and HAS_SPARE and vectorization in ("native", "sync")
-    pays = config.batch_size >= _LARGE_BATCH and config.tau == 1.0
+    rests = config.target_network and config.tau == 1.0
+    pays = config.batch_size >= _LARGE_BATCH and rests
     return 2 if free and pays else 1
 
 

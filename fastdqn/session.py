@@ -209,6 +209,8 @@ def _record_reason(session: Session, error: BaseException, wall: float, what: st
 
 def replay_ratio(config: Config) -> str:
     """How often each transition is learned from, in words."""
+    if not config.replay:
+        return "nothing is replayed: each transition is learned from once"
     ratio = config.batch_size / config.train_frequency
     return f"each transition is replayed {float(ratio):.3g} times"
 

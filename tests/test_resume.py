@@ -34,6 +34,7 @@ VARIANTS = {
     "rainbow": {"prioritized": True, "noisy": True, "n_steps": 3, "value": "categorical"},
     "implicit": {"value": "implicit-quantile", "munchausen": True, "noisy": True},
     "quantile": {"value": "quantile", "prioritized": True},
+    "ablated": {"replay": False, "target_network": False, "n_steps": 3},
     "episodes": {"total_timesteps": None, "total_episodes": 40, "exploration_decay": 0.9},
 }
 

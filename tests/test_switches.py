@@ -29,6 +29,8 @@ SWITCHES = {
     "huber": {"loss": "huber"},
     "ladder": {"exploration": "ladder"},
     "decay": {"exploration_decay": 0.9},
+    "no-replay": {"replay": False},
+    "no-target-network": {"target_network": False},
 }  # fmt: skip
 # What does not go together, with what the one line must say. Every other pair trains.
 REFUSED = {
@@ -36,6 +38,7 @@ REFUSED = {
     ("categorical", "huber"): "categorical ones have a loss of their own",
     ("quantile", "huber"): "quantile ones have a loss of their own",
     ("implicit-quantile", "huber"): "implicit-quantile ones have a loss of their own",
+    ("prioritized", "no-replay"): "leave one of --no-replay and --prioritized out",
     ("ladder", "decay"): "exploration ladder is constant, and exploration_decay is set",
 }
 # Settings of one option: they cannot even be asked for together.

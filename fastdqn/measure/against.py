@@ -164,6 +164,8 @@ def note(config: Config, facts: EnvFacts) -> str:
         "the norm of the gradient computed, though nothing is clipped": (
             config.max_grad_norm is None
         ),
+        "transitions replayed": not config.replay,
+        "a target network": not config.target_network,
         "no prioritized replay": config.prioritized,
         f"one number an action, not {config.value} values": config.value != "scalar",
         "no Munchausen": config.munchausen,
