@@ -219,7 +219,10 @@ def describe(trained: Trained) -> str:
             f"final evaluation: return {final['mean_return']:.1f} +- {final['std_return']:.1f} "
             f"over {final['episodes']} greedy episodes"
         )
-    return "\n".join([*lines, f"fastdqn eval {shlex.quote(str(trained.folder))}"])
+    stopped = summary["exit_reason"].endswith("interrupted")
+    words = ["resume", "eval"] if stopped else ["eval"]
+    folder = shlex.quote(str(trained.folder))
+    return "\n".join([*lines, *(f"fastdqn {word} {folder}" for word in words)])
 
 
 def list_envs(pattern: str) -> str:
