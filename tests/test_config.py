@@ -177,6 +177,14 @@ def test_json_gives_back_the_same_config(config):
     assert Config.from_json(config.to_json()) == config
 
 
+def test_a_file_from_before_an_option_means_what_runs_did_then():
+    values = json.loads(Config().to_json())
+    for name in ("store", "torso", "atari_protocol"):
+        del values[name]
+    config = Config.from_json(json.dumps(values))
+    assert (config.store, config.torso, config.atari_protocol) == ("rows", "mlp", "none")
+
+
 @given(st.fractions(min_value=Fraction(1, 1000), max_value=1000).filter(bool))
 def test_json_keeps_fractions_exact(per):
     again = Config.from_json(Config(train_frequency=per).to_json())
