@@ -135,6 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {_printable(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if argv is None:  # the program is ending: asked again, it would tell a traceback on its way
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
         return 130
     except BrokenPipeError:  # whoever read the output has gone; Python would complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
