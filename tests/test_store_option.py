@@ -133,7 +133,7 @@ def backwards(env: gymnasium.Env) -> gymnasium.Env:
 def test_a_stack_that_is_none_ends_the_run_in_one_line(tmp_path):
     command = (
         "train Acrobot-v1 --wrapper test_store_option:backwards --total-timesteps 200 --batch-size "
-        f"8 --learning-starts 50 --buffer-size 100 --eval-frequency 0 --run-dir {tmp_path / 'run'}"
+        f"8 --learning-starts 50 --buffer-size 200 --eval-frequency 0 --run-dir {tmp_path / 'run'}"
     )
     code, _, lines = ask(*command.split())
     assert code == 1
