@@ -20,11 +20,12 @@ from fastdqn.acting import (
     nearest,
     registered,
 )
+from fastdqn.combinations import sized
 from fastdqn.config import Config
 from fastdqn.memory import available_bytes
 from fastdqn.presets import PRESETS
 from fastdqn.record.folder import folder_problem
-from fastdqn.replay import PrioritizedSampler, Ring, rows_per_lane
+from fastdqn.replay import NewestSampler, PrioritizedSampler, Ring, rows_per_lane
 from fastdqn.torsos import CONVOLUTIONS, needs, settle
 from fastdqn.torsos import problem as torso_problem
 from fastdqn.values import embedding_weights, numbers_a_sample, outputs_per_action
@@ -82,7 +83,12 @@ def check_resume(
             f"total_timesteps is {total_timesteps}, and {steps} steps are made already: it is the "
             "new total, not what is added"
         )
-    if envs is None:
+    if envs is None and config.vectorization == "auto":  # nothing resolved it: a VectorEnv
+        lines.append(
+            f"the run's environments were handed in, and {config.env_id!r} need not make the same: "
+            "hand them in again, fastdqn.resume(run, envs)"
+        )
+    elif envs is None:
         try:
             facts = look(recipe(config))
             lines += _store_problems(config, facts) or _memory_problems(config, facts)
@@ -171,19 +177,20 @@ def _store_problems(config: Config, facts: EnvFacts) -> list[str]:
             "store is frames, and nothing declares that observations are stacked frames, as "
             "FrameStackObservation around a lane, ale-py and EnvPool do: use --store rows"
         ]
-    # Those of a beginning, the end before it, and a valid one: else there are moments with none.
-    least = (facts.stack + 1) * config.num_envs
+    # Those of two beginnings, as a game's last life and the reset are, the end before them, and a
+    # valid one behind its own stack: else there are moments with none.
+    least = (2 * facts.stack + 1) * config.num_envs
     if not 2 * config.num_envs <= config.buffer_size < least:
         return []
     return [
         f"buffer_size is {config.buffer_size}: {config.num_envs} environments that stack "
-        f"{facts.stack} frames need at least {least}, {facts.stack + 1} rows each"
+        f"{facts.stack} frames need at least {least}, {2 * facts.stack + 1} rows each"
     ]
 
 
 def _memory_problems(config: Config, facts: EnvFacts) -> list[str]:
     """Refuse what is larger than memory before a byte of it is allocated."""
-    room, config = available_bytes(), settle(config, facts)
+    room, config = available_bytes(), sized(settle(config, facts), _stack(config, facts))
     if room is None:
         return []
     network = network_bytes(config, facts)
@@ -272,7 +279,7 @@ def network_bytes(config: Config, facts: EnvFacts) -> int:
     kept = _kept_by_convolutions if settled.torso in CONVOLUTIONS else _kept_by_mlp
     units = kept(settled, facts)
     # A pass keeps a noisy layer's weights with their noise, and the noise of each.
-    copies = 9 + 2 * config.noisy
+    copies = 8 + config.target_network + 2 * config.noisy
     return 4 * (copies * network_weights(config, facts) + combine + 3 * config.batch_size * units)
 
 
@@ -297,5 +304,6 @@ def _rows(config: Config, facts: EnvFacts) -> int:
 
 def _row_bytes(config: Config, facts: EnvFacts) -> int:
     mask = facts.num_actions if facts.has_masks else 0
-    priority = PrioritizedSampler.BYTES_PER_ROW if config.prioritized else 0
-    return _obs_bytes(facts) // _stack(config, facts) + Ring.BYTES_PER_ROW + mask + priority
+    sampler = PrioritizedSampler.BYTES_PER_ROW if config.prioritized else 0
+    sampler += 0 if config.replay else NewestSampler.BYTES_PER_ROW
+    return _obs_bytes(facts) // _stack(config, facts) + Ring.BYTES_PER_ROW + mask + sampler

@@ -35,13 +35,13 @@ def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
     )
     yield (
         "batch_size buffer_size",
-        c.batch_size > c.buffer_size,
+        c.replay and c.batch_size > c.buffer_size,
         f"batch_size is {c.batch_size}, buffer_size only {c.buffer_size}: a batch must fit into "
         "the replay",
     )
     yield (
         "buffer_size num_envs",
-        c.buffer_size < 2 * c.num_envs,
+        c.replay and c.buffer_size < 2 * c.num_envs,
         f"buffer_size is {c.buffer_size}: {c.num_envs} environments need at least "
         f"{2 * c.num_envs}, two rows each",
     )
@@ -59,6 +59,13 @@ def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
         c.learning_starts < windows,
         f"learning_starts is {c.learning_starts}: {c.num_envs} environments need {windows} steps "
         f"before every {c.n_steps}-step window can be complete",
+    )
+    first = windows + c.train_frequency - 1
+    yield (
+        "learning_starts num_envs n_steps train_frequency",
+        not c.replay and c.learning_starts >= windows and c.learning_starts < first,
+        f"learning_starts is {c.learning_starts}: without replay {first} steps are needed before "
+        f"{c.train_frequency} windows of {c.n_steps} can have been completed for the first update",
     )
     yield (
         "stop_at_return eval_frequency",
@@ -80,7 +87,7 @@ def _lane_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]
         "env_batch_size",
         c.env_batch_size not in (None, c.num_envs)
         and c.vectorization not in ("async", "envpool")
-        and not (is_atari(c.env_id) and c.vectorization in ("auto", "native")),
+        and not (is_atari(c.env_id) and c.vectorization in ("auto", "native") and not c.wrapper),
         f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} answers for all "
         f"{c.num_envs} environments together; async, envpool and Atari's may answer for some first",
     )
@@ -125,14 +132,26 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
     yield (
         "value loss",
         c.loss == "huber" and c.value != "scalar",
-        f"loss is huber, which is of scalar values: {c.value} ones have a loss of their own; "
-        "leave it at mse",
+        f"loss is huber, which is of scalar values, and {c.value} ones have a loss of their own: "
+        "use --loss mse",
     )
     yield (
         "prioritized total_timesteps",
         c.prioritized and c.total_timesteps is None,
         "importance_exponent rises over total_timesteps, which is None: set it, or leave "
         "prioritized out",
+    )
+    yield (
+        "replay prioritized",
+        not c.replay and c.prioritized,
+        "prioritized draws transitions again by their error, and without replay none comes again: "
+        "leave one of --no-replay and --prioritized out",
+    )
+    yield (
+        "replay train_frequency",
+        not c.replay and c.train_frequency.denominator != 1,
+        f"train_frequency is {c.train_frequency}: without replay an update learns from the "
+        "transitions of the steps between two, so it must be a whole number, at least 1",
     )
     yield (
         "learner",
@@ -170,10 +189,43 @@ def remarks(c: Any) -> list[str]:
     lines = []
     if c.munchausen and c.double:
         lines.append("munchausen bootstraps from its own soft policy: it replaces double")
+    if not c.replay:
+        lines.append(
+            f"without replay an update learns from the newest {c.train_frequency} transitions, "
+            "each once, in order: batch_size is train_frequency, and buffer_size what that takes"
+        )
+    if not c.target_network:
+        lines.append(
+            "without a target network the online one evaluates: target_network_frequency and tau "
+            "have no effect" + (", nor has double" if c.double and not c.munchausen else "")
+        )
     epsilon = c.ladder_epsilon if c.exploration == "ladder" else epsilons(c)[0]
     if c.noisy and epsilon > 0:
         lines.append(f"noise explores, and epsilon {epsilon:g} on top of it")
+    initial, final = epsilons(c)
+    falls = c.exploration == "schedule" and c.exploration_decay is None and initial > final
+    fallen = round(c.exploration_fraction * (c.total_timesteps or 0))
+    if falls and fallen <= c.learning_starts:
+        lines.append(
+            f"epsilon has fallen to {final:g} by step {fallen:,}, before learning starts at "
+            f"{c.learning_starts:,}: --exploration-fraction {c.exploration_fraction:g} is a share "
+            f"of {c.total_timesteps:,} steps"
+        )
     return lines
+
+
+def sized(c: Any, stack: int) -> Any:
+    """c with the batch_size and buffer_size that it takes to learn from each row once, if so.
+
+    stack  rows that an observation lies in
+    A batch is what comes between two updates. Kept are the turns of all lanes in which what waits
+    came, each with an outcome of a lane and two beginnings: a life lost, and the game with it.
+    """
+    if c.replay:
+        return c
+    batch = int(c.train_frequency)
+    turns = -(-(batch + c.num_envs * c.n_steps) // (c.env_batch_size or c.num_envs)) + 2
+    return c.replace(batch_size=batch, buffer_size=c.num_envs * turns * (2 * stack + 1))
 
 
 def epsilons(c: Any) -> tuple[float, float]:

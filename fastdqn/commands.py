@@ -231,8 +231,8 @@ def list_envs(pattern: str) -> str:
     if not entries:
         raise ConfigError(
             [
-                f"no registered environment matches {pattern!r}: try a part of its name, or "
-                "my_package: to import what registers it"
+                f"no registered environment matches {pattern!r}: try a part of its name, ALE/ or "
+                "MinAtar/ before it for their games, or my_package: to import what registers it"
             ]
         )
     rows = [

@@ -40,12 +40,13 @@ from fastdqn.learning.networks import (
 )
 from fastdqn.learning.noisy import NoisyLayers, noise_size
 from fastdqn.learning.policy import Policy
-from fastdqn.learning.target import HardCopy, PolyakAverage
+from fastdqn.learning.target import HardCopy, NoTarget, PolyakAverage, TargetFollower
 from fastdqn.learning.value import Value
 from fastdqn.record.tables import is_table
 from fastdqn.record.weights import WeightsError, assign_weights, load_weights
 from fastdqn.replay import (
     FrameStore,
+    NewestSampler,
     PrioritizedSampler,
     Replay,
     Ring,
@@ -79,8 +80,6 @@ def make_replay(config: Config, facts: EnvFacts) -> Replay:
 
 def make_learner(config: Config, online: FlatParameters) -> Learner:
     """The learner over a flattened network; config must be resolved."""
-    # Both frequencies count steps; the target counts updates, so only their ratio reaches it.
-    every = config.target_network_frequency / config.train_frequency
     optimizer, capture = {
         "eager": (FusedAdam, eager),
         "compile": (PlainAdam, compiled),
@@ -98,11 +97,20 @@ def make_learner(config: Config, online: FlatParameters) -> Learner:
             derive(config.seed, DRAWS),
         ),
         optimizer(online.weights, online.gradient, config.learning_rate, config.adam_epsilon),
-        HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau),
+        make_target_follower(config),
         config.max_grad_norm,
         capture,
         {"fused": partial(FusedStep, threads=config.threads or 1), "torch": None}[config.learner],
     )
+
+
+def make_target_follower(config: Config) -> TargetFollower:
+    """What evaluates the next state, and how it follows the online network."""
+    if not config.target_network:
+        return NoTarget()
+    # Both frequencies count steps; the target counts updates, so only their ratio reaches it.
+    every = config.target_network_frequency / config.train_frequency
+    return HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau)
 
 
 def make_backup(config: Config) -> Backup:
@@ -111,11 +119,14 @@ def make_backup(config: Config) -> Backup:
         return MunchausenBackup(
             config.munchausen_alpha, config.munchausen_temperature, config.munchausen_floor
         )
-    return DoubleBackup() if config.double else MaxBackup()
+    # Where one network does both there is nothing to part: it need not be asked twice.
+    return DoubleBackup() if config.double and config.target_network else MaxBackup()
 
 
 def make_sampler(config: Config, num_slots: int) -> Sampler:
     """What chooses the rows of a batch."""
+    if not config.replay:
+        return NewestSampler(num_slots)
     seed = derive(config.seed, SAMPLE)
     if not config.prioritized:
         return UniformSampler(seed)
@@ -173,11 +184,12 @@ def _make_normalizer(
 ) -> Normalizer:
     """What hands statistics on to network and replay."""
     networks = (learner.online.module, learner.target.module)
+    returns = ReturnStatistics(config.num_envs, config.gamma, replay.reward_bound)
     return Normalizer(
         [part for network in networks for part in network.modules() if type(part) is Statistics],
         replay,
         ObsStatistics(facts.obs_shape) if config.normalize_observation else None,
-        ReturnStatistics(config.num_envs, config.gamma) if config.normalize_reward else None,
+        returns if config.normalize_reward else None,
     )
 
 

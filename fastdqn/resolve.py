@@ -4,12 +4,10 @@ import importlib.util
 
 import torch
 
+from fastdqn import atari
 from fastdqn.acting import EnvFacts, look
-from fastdqn.atari import is_atari
-from fastdqn.atari import resolved as atari_name
-from fastdqn.atari import settings as atari_settings
 from fastdqn.checks import keeps_frames, network_weights, recipe
-from fastdqn.combinations import beyond_fused, epsilons
+from fastdqn.combinations import beyond_fused, epsilons, sized
 from fastdqn.config import Config
 from fastdqn.kernels import COMPILES
 from fastdqn.record.folder import default_run_dir
@@ -43,6 +41,8 @@ def resolve(
     own_torso  whether the torso is the user's
     stack  frames that the environment declares in an observation
     """
+    frames = keeps_frames(config, stack)
+    config = sized(config, stack if frames else 1)
     large = weights >= _LARGE_NETWORK
     device = config.device
     if device == "auto":
@@ -52,16 +52,16 @@ def resolve(
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     initial, final = epsilons(config)
     protocol, settings = "none", config.env_kwargs
-    if is_atari(config.env_id) and vectorization == "native":
-        protocol = atari_name(config.atari_protocol)
-        settings = atari_settings(protocol, config.env_kwargs)
+    if atari.is_atari(config.env_id) and vectorization == "native":
+        protocol = atari.resolved(config.atari_protocol)
+        settings = atari.settings(protocol, config.env_kwargs)
     return config.replace(
         atari_protocol=protocol,
         env_kwargs=settings,
         exploration_initial_eps=initial,
         exploration_final_eps=final,
         vectorization=vectorization,
-        store="frames" if keeps_frames(config, stack) else "rows",
+        store="frames" if frames else "rows",
         device=device,
         learner=learner,
         threads=_threads(config.replace(device=device, learner=learner), large, vectorization),
@@ -85,10 +85,11 @@ def _threads(config: Config, large: bool, vectorization: str) -> int:
         return config.threads or every
     if config.threads is not None:
         return min(config.threads, 2 if HAS_SPARE else 1)
-    # Environments in processes or threads take the other core, and a target that follows at each
-    # update is copied from core to core each time.
+    # Environments in processes or threads take the other core, and a target that changes with each
+    # update goes from core to core each time.
     free = usable_cores() > 1 and HAS_SPARE and vectorization in ("native", "sync")
-    pays = config.batch_size >= _LARGE_BATCH and config.tau == 1.0
+    rests = config.target_network and config.tau == 1.0
+    pays = config.batch_size >= _LARGE_BATCH and rests
     return 2 if free and pays else 1
 
 

@@ -22,13 +22,14 @@ from fastdqn.record.files import WriteError
 from fastdqn.record.recorder import RunRecorder, steps_per_second
 from fastdqn.record.shelf import MOST_REPLAYS
 from fastdqn.record.weights import assign_weights, load_weights
+from fastdqn.replay import UnstackedError
 from fastdqn.scores import human_normalized
 from fastdqn.seeds import FINAL, env_seed
 from fastdqn.signals import stop_on_signals
 from fastdqn.timing import Laps
 
 # What ends a run with one line and exit code 1, not a traceback.
-RUN_FAILURES = (NonFiniteError, EnvError, local.DivergedError, WriteError)
+RUN_FAILURES = (NonFiniteError, EnvError, UnstackedError, local.DivergedError, WriteError)
 
 
 class Evaluations:
@@ -208,6 +209,8 @@ def _record_reason(session: Session, error: BaseException, wall: float, what: st
 
 def replay_ratio(config: Config) -> str:
     """How often each transition is learned from, in words."""
+    if not config.replay:
+        return "nothing is replayed: each transition is learned from once"
     ratio = config.batch_size / config.train_frequency
     return f"each transition is replayed {float(ratio):.3g} times"
 

@@ -117,15 +117,18 @@ def test_what_it_cannot_follow_is_named():
         target_network_frequency=10, max_grad_norm=None, prioritized=True, value="quantile",
         noisy=True,
     )  # fmt: skip
-    said = note(other.replace(torso="minatar"), FACTS._replace(has_masks=True))
+    other = other.replace(torso="minatar", atari_protocol="dqn2015")
+    said = note(other, FACTS._replace(has_masks=True))
     for words in (
         "no Double", "no Dueling", "Huber loss", "no normalisation of observations",
         "no normalisation of rewards", "no action masks", "in place of the ladder",
         "all environments waited for, not 2", "not compiled", "target every 8 steps",
         "nothing is clipped", "no prioritized replay", "not quantile values", "no noisy layers",
-        "not the minatar convolutions",
+        "not the minatar convolutions", "no protocol dqn2015",
     ):  # fmt: skip
         assert words in said
+    once = note(config(replay=False, target_network=False), FACTS)
+    assert "transitions replayed, a target network" in once
     assert "by steps, not by episodes" in note(config(exploration_decay=0.9), FACTS)
     assert "not by one kernel" in note(config(learner="fused"), FACTS)
 
@@ -133,12 +136,14 @@ def test_what_it_cannot_follow_is_named():
 # What becomes of each option: it is told, it is named where it cannot be, or it changes no work.
 TOLD = """env_id env_kwargs wrapper num_envs total_timesteps seed learning_rate buffer_size
 learning_starts batch_size train_frequency target_network_frequency tau gamma n_steps max_grad_norm
-hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads"""
+hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads
+adam_epsilon"""
 NAMED = """double dueling loss normalize_observation normalize_reward exploration exploration_decay
-env_batch_size learner capture vectorization prioritized value munchausen noisy torso"""
+env_batch_size learner capture vectorization prioritized value munchausen noisy torso
+atari_protocol replay target_network"""
 NO_WORK = """priority_exponent importance_exponent num_atoms v_min v_max num_quantiles
- num_fractions
-num_target_fractions num_policy_fractions munchausen_alpha munchausen_temperature munchausen_floor
+num_fractions num_target_fractions num_policy_fractions munchausen_alpha munchausen_temperature
+munchausen_floor
 noisy_sigma preset total_episodes ladder_epsilon ladder_alpha eval_frequency eval_episodes
 eval_max_steps stop_at_return run_dir checkpoint_frequency checkpoint_seconds checkpoint_replay
 log_frequency tensorboard store"""

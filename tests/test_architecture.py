@@ -58,8 +58,8 @@ ROOMS: dict[str, set[str]] = {
     "schedules": {"numpy"},
     "timing": set(),
     "checks": {
-        "torch", "acting", "record", "replay", "config", "memory", "presets", "torsos",
-        "values",
+        "torch", "acting", "combinations", "record", "replay", "config", "memory", "presets",
+        "torsos", "values",
     },
     "resolve": {
         "atari",
@@ -83,7 +83,7 @@ ROOMS: dict[str, set[str]] = {
     "torsos": {"torch", "numpy", "learning"},
     "session": {
         "acting", "atari", "engine", "learning", "record", "config", "scores", "seeds", "signals",
-        "timing",
+        "replay", "timing",
     },
     "api": {
         "atari",
@@ -95,8 +95,9 @@ ROOMS: dict[str, set[str]] = {
         "record", "replay", "session", "table_files",
     },
     "measure": {
-        "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "build", "checks",
-        "config", "engine", "learning", "parts", "record", "replay", "resolve", "session", "timing",
+        "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "atari", "build",
+        "checks", "config", "engine", "learning", "parts", "record", "replay", "resolve", "session",
+        "timing",
     },
     "commands": {
         "gymnasium", "rich", "acting", "api", "checks", "combinations", "config",
@@ -265,7 +266,7 @@ TECHNIQUES = {
     "double", "dueling", "noisy", "noisy_sigma", "prioritized", "priority_exponent",
     "importance_exponent", "munchausen", "munchausen_alpha", "munchausen_temperature",
     "munchausen_floor", "value", "num_atoms", "v_min", "v_max", "num_quantiles", "num_fractions",
-    "num_target_fractions", "num_policy_fractions", "loss",
+    "num_target_fractions", "num_policy_fractions", "loss", "replay", "target_network",
 }  # fmt: skip
 # What turns options into objects, or counts, checks and prints them; below it they are objects.
 READERS = ("build", "parts", "values", "checks", "combinations", "resolve", "session", "commands")
@@ -325,7 +326,7 @@ def _words(tree: ast.AST) -> Iterator[str]:
 def _is_technique(word: str) -> bool:
     kinds = {"categorical", "quantile", "implicit-quantile", "scalar", "type"}
     named = word.endswith(("Value", "Backup", "Sampler", "Head", "Linear"))
-    return named or word in kinds or word in TECHNIQUES - {"value", "loss"}
+    return named or word in kinds or word in TECHNIQUES - {"value", "loss", "replay"}
 
 
 def test_options_of_the_techniques_are_read_where_options_become_objects():

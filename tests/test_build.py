@@ -27,11 +27,11 @@ from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import DuelingHead, PlainHead
 from fastdqn.learning.noisy import NoisyLinear
 from fastdqn.learning.quantile import QuantileValue
-from fastdqn.learning.target import HardCopy, PolyakAverage
+from fastdqn.learning.target import HardCopy, NoTarget, PolyakAverage
 from fastdqn.learning.value import ScalarValue, huber, squared_error
 from fastdqn.record.console import Silent
 from fastdqn.record.weights import load_weights
-from fastdqn.replay import PrioritizedSampler, UniformSampler
+from fastdqn.replay import NewestSampler, PrioritizedSampler, UniformSampler
 from fastdqn.replay import ring as ring_module
 from fastdqn.replay import rows as rows_module
 from fastdqn.replay import uniform as uniform_module
@@ -82,6 +82,9 @@ def test_a_torso_of_ones_own_is_learned_by_torch_and_the_start_says_so(tmp_path)
         ("num_envs", 3, lambda s: s.run.stream.num_lanes, 3),
         ("prioritized", False, lambda s: type(s.run.replay.sampler), UniformSampler),
         ("prioritized", True, lambda s: type(s.run.replay.sampler), PrioritizedSampler),
+        ("replay", False, lambda s: type(s.run.replay.sampler), NewestSampler),
+        ("replay", False, lambda s: len(s.run.staging.host.index), 4),
+        ("target_network", False, lambda s: type(s.run.learner.target_follower), NoTarget),
         ("value", "scalar", lambda s: type(s.run.learner.value), ScalarValue),
         ("value", "categorical", lambda s: type(s.run.learner.value), CategoricalValue),
         ("value", "categorical", lambda s: [*s.run.followers], ["range"]),

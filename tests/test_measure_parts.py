@@ -166,6 +166,7 @@ def test_a_budget_of_turns_begins_after_burn_in_and_counts_them(clock):
     run = SimpleNamespace(progress=SimpleNamespace(updates=0))
     run.stream = SimpleNamespace(num_lanes=1)
     run.replay = SimpleNamespace(n_steps=1)
+    run.staging = SimpleNamespace(host=SimpleNamespace(index=[0]))
     run.cadence = SimpleNamespace(learning_starts=0)
     told: list[str] = []
     budget = TurnsBudget(run, 2, lambda: told.append("begin"), lambda: told.append("end"), clock)  # pyright: ignore[reportArgumentType]

@@ -34,6 +34,7 @@ VARIANTS = {
     "rainbow": {"prioritized": True, "noisy": True, "n_steps": 3, "value": "categorical"},
     "implicit": {"value": "implicit-quantile", "munchausen": True, "noisy": True},
     "quantile": {"value": "quantile", "prioritized": True},
+    "ablated": {"replay": False, "target_network": False, "n_steps": 3},
     "episodes": {"total_timesteps": None, "total_episodes": 40, "exploration_decay": 0.9},
 }
 
@@ -61,6 +62,14 @@ def test_every_autoreset_mode_goes_on_exactly(tmp_path, mode):
     part = fastdqn.train(config, envs(), run_dir=str(tmp_path / "part"), on_step=stopping_at(400))
     fastdqn.resume(part.folder, envs(), on_step=nothing)
     assert_same_run(whole.folder, part.folder)
+
+
+def test_environments_that_were_handed_in_are_not_made_by_their_name(tmp_path):
+    envs = gymnasium.make_vec("CartPole-v1", 4, vectorization_mode="sync")
+    part = fastdqn.train(small(tmp_path), envs, on_step=stopping_at(30))
+    with pytest.raises(fastdqn.ConfigError, match="hand them in again"):
+        fastdqn.resume(part.folder, on_step=stopping_at(60))
+    assert fastdqn.resume(part.folder, envs, on_step=nothing).summary["total_steps"] > 60
 
 
 def test_a_run_may_be_stopped_and_resumed_again_and_again(tmp_path):

@@ -29,6 +29,8 @@ SWITCHES = {
     "huber": {"loss": "huber"},
     "ladder": {"exploration": "ladder"},
     "decay": {"exploration_decay": 0.9},
+    "no-replay": {"replay": False},
+    "no-target-network": {"target_network": False},
 }  # fmt: skip
 # What does not go together, with what the one line must say. Every other pair trains.
 REFUSED = {
@@ -36,6 +38,7 @@ REFUSED = {
     ("categorical", "huber"): "categorical ones have a loss of their own",
     ("quantile", "huber"): "quantile ones have a loss of their own",
     ("implicit-quantile", "huber"): "implicit-quantile ones have a loss of their own",
+    ("prioritized", "no-replay"): "leave one of --no-replay and --prioritized out",
     ("ladder", "decay"): "exploration ladder is constant, and exploration_decay is set",
 }
 # Settings of one option: they cannot even be asked for together.
@@ -120,6 +123,14 @@ def test_what_replaces_or_adds_is_remarked():
     assert remarks(Config(noisy=True, exploration="ladder")) == [
         "noise explores, and epsilon 0.4 on top of it"
     ]
+
+
+def test_a_run_whose_epsilon_falls_before_it_learns_is_told_so():
+    short = Config(total_timesteps=20_000, learning_starts=2_000, exploration_fraction=0.1)
+    assert "fallen to 0.05 by step 2,000, before learning starts at 2,000" in remarks(short)[0]
+    assert remarks(short.replace(learning_starts=1_999)) == []
+    assert remarks(short.replace(exploration_decay=0.9)) == []
+    assert remarks(short.replace(noisy=True)) == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
 from fastdqn.acting.names import UnknownEnvError, find_spec, lies_inside, nearest, registered
 from fastdqn.acting.observations import ObsReader
 from fastdqn.acting.screen import Screen, open_screen
-from fastdqn.acting.spaces import EnvFacts, read_spaces
+from fastdqn.acting.spaces import EnvFacts, read_facts, read_spaces
 from fastdqn.acting.stacking import declared_stack
 from fastdqn.acting.statistics import ObsStatistics, ReturnStatistics
 from fastdqn.acting.step import Step
@@ -40,6 +40,7 @@ __all__ = [
     "nearest",
     "open_screen",
     "read_env_state",
+    "read_facts",
     "read_spaces",
     "registered",
     "why_unreadable",

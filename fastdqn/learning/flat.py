@@ -42,6 +42,12 @@ class FlatParameters:
         twin.module.eval().requires_grad_(False)
         return twin
 
+    def frozen_alias(self) -> "FlatParameters":
+        """Itself once more, in eval mode and without gradients: what evaluates without a target."""
+        alias = copy.copy(self)
+        alias.module = self.eval_alias()
+        return alias
+
     def eval_alias(self) -> nn.Module:
         """A second module in eval mode over the same memory: what acts with these weights."""
         alias = copy.deepcopy(self.module)

@@ -32,11 +32,11 @@ class Report(NamedTuple):
 class Learner:
     """Owns the weights and everything that changes them.
 
-    online      flattened network in train mode; its target is made here, equal at first
+    online      flattened network in train mode
     value       what an output means; backup  which actions the target looks at
     draws       the random inputs of each update, fresh for every one
     optimizer   over online's flat tensors; max_grad_norm  global-norm clip, None: no clip
-    target_follower  hard copy or Polyak, by the count of updates
+    target_follower  makes the target, equal at first; hard copy or Polyak, by the count of updates
     capture     runs the pieces of an update, see capture.py
     make_step   gives what stands in for the pieces: it takes the step on a batch, leaves loss_sum
                 and taken behind, and returns the priorities; None: autograd
@@ -56,7 +56,7 @@ class Learner:
         capture: Capture = eager,
         make_step: Callable[["Learner"], Callable[[Batch], Tensor]] | None = None,
     ):
-        self.online, self.target = online, online.frozen_twin()
+        self.online, self.target = online, target_follower.target_of(online)
         self.value, self.backup, self.draws, self.optimizer = value, backup, draws, optimizer
         self.max_grad_norm, self.target_follower = max_grad_norm, target_follower
         self.updates = 0
@@ -129,9 +129,11 @@ class Learner:
         self.online.check_views()
 
     def _tensors(self) -> dict[str, Tensor]:
+        target = {"target_weights": self.target.weights, "target_buffers": self.target.buffers}
+        if self.target.weights is self.online.weights:
+            target = {}  # no copy of its own
         return {
-            "weights": self.online.weights, "buffers": self.online.buffers,
-            "target_weights": self.target.weights, "target_buffers": self.target.buffers,
+            "weights": self.online.weights, "buffers": self.online.buffers, **target,
             "loss_total": self.loss_sum, "taken": self.taken,
             **{f"optimizer_{name}": each for name, each in self.optimizer.tensors().items()},
         }  # fmt: skip

@@ -7,9 +7,23 @@ from fastdqn.learning.flat import FlatParameters
 
 
 class TargetFollower(Protocol):
+    def target_of(self, online: FlatParameters) -> FlatParameters:
+        """The network that evaluates: made once, frozen, equal to online at first."""
+        ...
+
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
         """Bring the target along after update number `updates`, counted from 1."""
         ...
+
+
+class NoTarget:
+    """The online network evaluates itself, as in Q-learning with no copy kept back."""
+
+    def target_of(self, online: FlatParameters) -> FlatParameters:
+        return online.frozen_alias()
+
+    def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
+        return False
 
 
 class HardCopy:
@@ -17,6 +31,9 @@ class HardCopy:
 
     def __init__(self, every: Fraction):
         self.every = _positive(every)
+
+    def target_of(self, online: FlatParameters) -> FlatParameters:
+        return online.frozen_twin()
 
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
         due = _is_due(updates, self.every)
@@ -35,6 +52,9 @@ class PolyakAverage:
         if not 0.0 < tau <= 1.0:
             raise ValueError(f"tau is {tau}: it must be in (0, 1]")
         self.every, self.tau = _positive(every), tau
+
+    def target_of(self, online: FlatParameters) -> FlatParameters:
+        return online.frozen_twin()
 
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
         due = _is_due(updates, self.every)

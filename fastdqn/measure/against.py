@@ -10,6 +10,7 @@ from typing import Any
 from gymnasium import spaces
 
 from fastdqn.acting import EnvFacts
+from fastdqn.atari import PROTOCOLS
 from fastdqn.checks import recipe
 from fastdqn.config import Config
 from fastdqn.measure.budgets import MOST_RANDOM_SECONDS
@@ -140,7 +141,10 @@ def sb3_options(config: Config) -> dict[str, Any]:
         "exploration_initial_eps": config.exploration_initial_eps,
         "exploration_final_eps": config.exploration_final_eps,
         "max_grad_norm": config.max_grad_norm or 1e9,
-        "policy_kwargs": {"net_arch": list(config.hidden_sizes)},
+        "policy_kwargs": {
+            "net_arch": list(config.hidden_sizes),
+            "optimizer_kwargs": {"eps": config.adam_epsilon},
+        },
         "device": config.device,
         "seed": config.seed,
     }
@@ -160,6 +164,8 @@ def note(config: Config, facts: EnvFacts) -> str:
         "the norm of the gradient computed, though nothing is clipped": (
             config.max_grad_norm is None
         ),
+        "transitions replayed": not config.replay,
+        "a target network": not config.target_network,
         "no prioritized replay": config.prioritized,
         f"one number an action, not {config.value} values": config.value != "scalar",
         "no Munchausen": config.munchausen,
@@ -167,6 +173,7 @@ def note(config: Config, facts: EnvFacts) -> str:
         "no normalisation of observations": config.normalize_observation,
         "no normalisation of rewards": config.normalize_reward,
         f"an MLP, not the {config.torso} convolutions": config.torso not in ("auto", "mlp"),
+        f"no protocol {config.atari_protocol}": config.atari_protocol in PROTOCOLS,
         "no action masks: actions that are not allowed are tried": facts.has_masks,
         "one epsilon for all environments in place of the ladder": config.exploration == "ladder",
         "epsilon falls by steps, not by episodes": config.exploration_decay is not None,

@@ -23,7 +23,8 @@ class _Start:
         run = self._run
         if run.progress.updates:
             return True
-        windows = run.stream.num_lanes * (run.replay.n_steps + 1)  # one of them is complete then
+        # A window of each lane is complete then, and a batch of them.
+        windows = run.stream.num_lanes * (run.replay.n_steps + 1) + len(run.staging.host.index)
         late = now - self._began >= MOST_RANDOM_SECONDS and steps >= windows
         if late and run.cadence.learning_starts > steps:
             run.cadence = replace(run.cadence, learning_starts=steps)

@@ -36,8 +36,8 @@ def measure_replay(
     if facts.stack > 1:
         sizes = list(dict.fromkeys((*sizes, *_STACKED_BATCHES)))
     for prioritized in (config.prioritized, not config.prioritized):
-        as_drawn = config.replace(
-            prioritized=prioritized, total_timesteps=config.total_timesteps or 1
+        as_drawn = config.replace(  # without replay nothing could be drawn again and again
+            replay=True, prioritized=prioritized, total_timesteps=config.total_timesteps or 1
         )
         replay = parts.make_replay(as_drawn, facts)
         most = replay.ring.rows if facts.stack > 1 else _MOST_APPENDS

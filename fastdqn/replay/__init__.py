@@ -2,7 +2,8 @@
 
 from fastdqn.plain import Rows
 from fastdqn.replay.batch import Batch, ObsStore, new_batch
-from fastdqn.replay.frames import FrameStore
+from fastdqn.replay.frames import FrameStore, UnstackedError
+from fastdqn.replay.newest import NewestSampler
 from fastdqn.replay.prioritized import PrioritizedSampler
 from fastdqn.replay.replay import Replay
 from fastdqn.replay.ring import Ring, rows_per_lane
@@ -13,6 +14,7 @@ from fastdqn.replay.uniform import UniformSampler
 __all__ = [
     "Batch",
     "FrameStore",
+    "NewestSampler",
     "ObsStore",
     "PrioritizedSampler",
     "Replay",
@@ -21,6 +23,7 @@ __all__ = [
     "Rows",
     "Sampler",
     "UniformSampler",
+    "UnstackedError",
     "new_batch",
     "rows_per_lane",
 ]

@@ -1,0 +1,156 @@
+"""From the Q-table to Rainbow: every row on two tasks, many seeds each, with intervals.
+
+    python benchmarks/study.py study --jobs 2          # all runs, then the figures
+    python benchmarks/study.py study --dry-run         # what is there, what is missing, how long
+    python benchmarks/plot.py                          # pictures of the figures
+
+Each run is a process of its own and leaves one line of JSON in the folder. A study that was cut
+short goes on where it was: what is there is not run again. Figures go to --out, over what is there.
+CartPole-v1 has ten seeds of each row, Acrobot-v1 five; see study_rows.py for the settings. Needs
+scipy (in the dev extra).
+"""
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from harness import count, fail
+from study_figures import summary, table
+from study_rows import TABLE, VERSION, Job, jobs, settings
+
+from fastdqn.measure.machine import describe_machine
+from fastdqn.record.files import WriteError, write_whole
+
+HEADER = "study.json"
+WORKER = Path(__file__).parent / "study_run.py"
+# CPU seconds of one run, for the estimate until the folder has measured ones: {task: {row: s}}.
+SECONDS: dict[str, dict[str, float]] = {}
+_UNKNOWN = 30.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="of the runs' results; made where it is not")
+    parser.add_argument("--jobs", type=count, default=1, help="runs at a time")
+    parser.add_argument("--seeds", type=count, help="of each row, at most")
+    parser.add_argument("--share", type=_share, default=1.0, help="of the steps, for a trial")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--dry-run", action="store_true", help="tell what would be run, and stop")
+    args = parser.parse_args()
+    has_table = importlib.util.find_spec("fastdqn.tabular") is not None
+    asked = jobs(args.seeds, has_table)
+    take_folder(args.folder, args.share, args.dry_run)
+    known = read(args.folder, asked)
+    missing = [job for job in asked if job not in known]
+    print(plan(asked, known, args.jobs))
+    if not has_table:
+        print(f"left out: {TABLE}, which this fastdqn has no command for")
+    if args.dry_run:
+        return
+    failed = run_all(missing, args)
+    known = read(args.folder, asked)
+    figures = summary(list(known.values()))
+    print(table(figures))
+    if args.out:
+        command = " ".join(["python benchmarks/study.py", *sys.argv[1:]])
+        machine = describe_machine("cpu", 1)
+        record = {"command": command, "machine": machine, **settings(args.share), **figures}
+        write_whole(args.out, json.dumps(record, indent=1) + "\n")
+    if failed:
+        fail(f"{len(failed)} runs failed, of {', '.join(sorted({job.row for job in failed}))}")
+
+
+def take_folder(folder: Path, share: float, only_look: bool) -> None:
+    """Make the folder of a study, or see that its results belong to this one."""
+    header, ours = folder / HEADER, json.loads(json.dumps(settings(share)))
+    if not header.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            fail(f"{folder} holds something else than a study: name a new folder, or an empty one")
+        if not only_look:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_whole(header, json.dumps(ours) + "\n")
+            except (OSError, WriteError) as error:
+                fail(f"{folder}: {error}")
+        return
+    try:
+        theirs = json.loads(header.read_text())
+        version = theirs["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        fail(f"{header} is not a study's: name another folder; it is left as it is")
+    if version != VERSION:
+        fail(
+            f"{folder} is a study of version {version}, this is {VERSION}: name another folder, or "
+            "go on with the version that made it; it is left as it is"
+        )
+    if theirs != ours:
+        differs = [name for name in ours if theirs.get(name) != ours[name]]
+        fail(f"{folder} is a study of other {' and '.join(differs)}: name another folder")
+
+
+def read(folder: Path, asked: Iterable[Job]) -> dict[Job, dict[str, Any]]:
+    """The results that are there; a file that is no result counts as none, and is replaced."""
+    found = {}
+    for job in asked:
+        try:
+            result = json.loads((folder / job.file).read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(result, dict) and all(result.get(k) == v for k, v in job._asdict().items()):
+            found[job] = result
+    return found
+
+
+def plan(asked: list[Job], known: dict[Job, dict], at_a_time: int) -> str:
+    """A line for each row of each task, and how long the missing runs will take."""
+    lines, total = [f"{'task':12}  {'row':24}  runs  there  CPU seconds a run"], 0.0
+    for task, row in dict.fromkeys((job.task, job.row) for job in asked):
+        of_row = [job for job in asked if (job.task, job.row) == (task, row)]
+        there = [known[job]["cpu_seconds"] for job in of_row if job in known]
+        each = sum(there) / len(there) if there else SECONDS.get(task, {}).get(row, _UNKNOWN)
+        total += each * (len(of_row) - len(there))
+        lines.append(f"{task:12}  {row:24}  {len(of_row):4}  {len(there):5}  {each:17.1f}")
+    minutes = total / 60 / at_a_time
+    return "\n".join([*lines, f"missing: about {minutes:.0f} minutes with {at_a_time} at a time"])
+
+
+def run_all(missing: list[Job], args: argparse.Namespace) -> list[Job]:
+    """Run what is missing, so many at a time; returns those that failed."""
+    with ThreadPoolExecutor(args.jobs) as pool:
+        try:
+            codes = list(pool.map(lambda job: _run(job, args), missing))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            fail("interrupted: what is there stays; the same command goes on")
+    if 130 in codes:
+        fail("interrupted: what is there stays; the same command goes on")
+    return [job for job, code in zip(missing, codes, strict=True) if code]
+
+
+def _run(job: Job, args: argparse.Namespace) -> int:
+    words = [str(args.folder), job.task, job.row, str(job.seed), "--share", str(args.share)]
+    code = subprocess.run([sys.executable, str(WORKER), *words]).returncode
+    print(f"{job.task}  {job.row}  seed {job.seed}" + (f": failed, {code}" if code else ""))
+    return code
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: it must be a number above 0, at most 1")
+    return share
+
+
+if __name__ == "__main__":
+    main()
