@@ -66,11 +66,8 @@ def check(
 
 def problems_around(config: Config) -> list[str]:
     """What of the machine and its files keeps a run from starting, one line each."""
-    around = (
-        _device_problem(config), _tensorboard_problem(config), _folder_problem(config),
-        _compiler_problem(config),
-    )  # fmt: skip
-    return [line for line in around if line]
+    finders = (_device_problem, _tensorboard_problem, _folder_problem, _compiler_problem)
+    return [line for find in finders if (line := find(config))]
 
 
 def check_resume(

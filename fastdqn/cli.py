@@ -214,13 +214,9 @@ def _eval(args: list[str]) -> int:
 
 def _tabular(args: list[str]) -> int:
     name, rest = _subject(args, "an environment id", "tabular")
-    from fastdqn.session import RUN_FAILURES
     from fastdqn.table_command import tabular
 
-    try:
-        return tabular(name, rest)
-    except RUN_FAILURES as error:
-        return _failed(error)
+    return _told(lambda: tabular(name, rest))
 
 
 def _video(args: list[str]) -> int:
@@ -257,15 +253,14 @@ def _profile(args: list[str]) -> int:
     return _told(lambda: commands.profile_run(chosen.config, mistakes, **values))
 
 
-def _told(command: Callable[[], None]) -> int:
+def _told(command: Callable[[], int | None]) -> int:
     """Run a command that uses an environment; its failures are one line and exit code 1."""
     from fastdqn.session import RUN_FAILURES
 
     try:
-        command()
+        return command() or 0
     except RUN_FAILURES as error:
         return _failed(error)
-    return 0
 
 
 def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list[str]]:

@@ -13,7 +13,7 @@ from fastdqn import checks
 from fastdqn.acting import EnvError, EnvFacts, UnknownEnvError, look_closer
 from fastdqn.api import Trained
 from fastdqn.build import make_epsilon, make_evaluations, make_judge
-from fastdqn.config import ConfigError
+from fastdqn.config import Config, ConfigError
 from fastdqn.engine.local import Run
 from fastdqn.memory import available_bytes
 from fastdqn.record.console import make_display
@@ -128,20 +128,11 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
         shared = resolve(shared, 0, limit, how)
         config = resolved(config, plan, shared)
         start = stream.start(seed)
-        folder = create_folder(shared, "cpu", config.to_json())
-        try:
-            owned.enter_context(RunLock(folder))
-        except LockedError as error:
-            raise ConfigError([str(error)]) from None
+        folder = _take_folder(config, shared, owned)
         display = make_display(f"fastdqn  {config.env_id}  {config.preset}", quiet)
         for line in describe_table(config, plan):
             display.say(line)
-        discretizer = Discretizer(plan.found.cells, plan.facts.obs_shape)
-        table = np.zeros((plan.found.cells.num_states, plan.facts.num_actions), config.precision)
-        policy: Any = TablePolicy(table, discretizer, derive(config.seed, EXPLORE))
-        learner: Any = QLearner(table, float(config.gamma), _make_rate(config))
-        # Stands for replay and staging: the loop asks them for no more than it does.
-        newest: Any = Newest(discretizer, stream.num_lanes, plan.facts.num_actions)
+        policy, learner, newest = _make_parts(config, plan, stream.num_lanes)
         startup.lap("build")
         newest.append(start)
         learner.update(newest.device)
@@ -167,7 +158,27 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
         )  # fmt: skip
 
 
-def resolved(config: TableConfig, plan: Plan, shared: Any) -> TableConfig:
+def _take_folder(config: TableConfig, shared: Config, owned: ExitStack) -> Path:
+    """The run's folder, made and locked."""
+    folder = create_folder(shared, "cpu", config.to_json())
+    try:
+        owned.enter_context(RunLock(folder))
+    except LockedError as error:
+        raise ConfigError([str(error)]) from None
+    return folder
+
+
+def _make_parts(config: TableConfig, plan: Plan, num_lanes: int) -> tuple[Any, Any, Any]:
+    """Policy, learner, and what stands for replay and staging: the loop asks the network's parts
+    for no more than these can do."""
+    discretizer = Discretizer(plan.found.cells, plan.facts.obs_shape)
+    table = np.zeros((plan.found.cells.num_states, plan.facts.num_actions), config.precision)
+    policy = TablePolicy(table, discretizer, derive(config.seed, EXPLORE))
+    learner = QLearner(table, float(config.gamma), _make_rate(config))
+    return policy, learner, Newest(discretizer, num_lanes, plan.facts.num_actions)
+
+
+def resolved(config: TableConfig, plan: Plan, shared: Config) -> TableConfig:
     """The options with every None decided: of bins and bounds the numbers that are cut."""
     cells = plan.found.cells._asdict()
     cells = {name: values[plan.found.binned] for name, values in cells.items()}

@@ -15,6 +15,7 @@ from fastdqn.tabular.discretizer import Discretizer
 from fastdqn.tabular.q_learning import Newest, QLearner, Transitions, learn
 from fastdqn.tabular.table import TablePolicy
 
+TRUTHS = spaces.Box(0, 1, (2,), np.bool_)  # pyright: ignore[reportCallIssue, reportArgumentType]
 VELOCITY = spaces.Box(np.array([-1, -np.inf], np.float32), np.array([1, np.inf], np.float32))
 
 
@@ -43,7 +44,7 @@ def test_digits_count_from_the_first_number_to_the_last():
         (spaces.Discrete(1), np.array([0, 0]), ([0, 0], 1)),
         (spaces.MultiDiscrete([2, 3]), np.array([[1, 0], [1, 2]]), ([3, 5], 6)),
         (spaces.MultiBinary(3), np.array([[0, 0, 1], [1, 1, 0]]), ([1, 6], 8)),
-        (spaces.Box(0, 1, (2,), np.bool_), np.array([[True, False], [True, True]]), ([2, 3], 4)),
+        (TRUTHS, np.array([[True, False], [True, True]]), ([2, 3], 4)),
         (spaces.Box(-1, 2, (1,), np.int8), np.array([[-1], [2]]), ([0, 3], 4)),
         (spaces.Box(0, 255, (1,), np.uint8), np.array([[0], [255]]), ([0, 19], 20)),
         (
@@ -65,8 +66,8 @@ def test_digits_count_from_the_first_number_to_the_last():
 )
 def test_every_space_that_flattens_has_states(space, values, expected):
     has_open_bounds = isinstance(space, spaces.Dict) and "x" in space.spaces
-    bounds = {"low": (-1.0,), "high": (1.0,)} if has_open_bounds else {}
-    assert states(space, values, **bounds) == expected
+    low, high = ((-1.0,), (1.0,)) if has_open_bounds else (None, None)
+    assert states(space, values, low=low, high=high) == expected
 
 
 def test_bounds_that_a_space_leaves_open_are_asked_for_or_ours():
@@ -149,8 +150,9 @@ def test_a_transition_moves_one_number_as_computed_by_hand(terminated, moved):
     table = np.array([[0.0, 1.0], [4.0, 3.0]])
     learner = QLearner(table, 0.5, lambda updates: 0.1)
     one = np.ones(1, np.int64)
-    batch = (0 * one, one, np.float32([2]), np.array([terminated]), one, np.ones((0, 2), np.bool_))
-    learner.update(Transitions(*batch))
+    reward, no_mask = np.array([2], np.float32), np.ones((0, 2), np.bool_)
+    ended = np.array([terminated])
+    learner.update(Transitions(0 * one, one, reward, ended, one, no_mask))
     np.testing.assert_allclose(table, [[0.0, moved], [4.0, 3.0]])
     report = learner.report()
     assert (report.updates, report.q_value) == (1, 1.0)

@@ -91,13 +91,16 @@ class Screen(gymnasium.Env):
     observation_space = spaces.Box(0, 255, (210, 160, 3), np.uint8)
     action_space = spaces.Discrete(6)
 
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         return np.zeros((210, 160, 3), np.uint8), {}
 
 
 def test_what_explodes_is_refused_and_sent_to_the_networks(capsys):
-    gymnasium.register("TabularScreen-v0", Screen)
+    gymnasium.register("TabularScreen-v0", lambda **kwargs: Screen(**kwargs))
     try:
         (line,) = lines_of(capsys, "tabular", "TabularScreen-v0", "--bins", "128")
     finally:
