@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import count, fail
+from harness import count, fail, main_of, writable
 from seeds import interval, split
 
 from fastdqn.measure.machine import describe_machine
@@ -36,10 +36,14 @@ def main() -> None:
     parser.add_argument("--points", type=count, default=10, help="evaluations on the way")
     parser.add_argument("--jobs", type=count, default=1, help="runs at a time")
     parser.add_argument("--setting", action="append", required=True, help="NAME: OPTIONS")
-    parser.add_argument("--out", type=Path, help="JSON file for the curves")
+    parser.add_argument("--out", type=writable, help="JSON file for the curves")
     own, extra = split(sys.argv[1:])
     args = parser.parse_args(own)
     settings = dict(map(_setting, args.setting))
+    if len(settings) < len(args.setting):
+        fail("two of --setting have the same name")
+    if args.points > args.steps:
+        fail(f"--points {args.points}: {args.steps} steps have no more evaluations than that")
     every = args.steps // args.points
     options = [
         "--total-timesteps", str(args.steps), "--eval-frequency", str(every),
@@ -86,11 +90,14 @@ def _curve(preset: str, seed: int, options: list[str], every: int) -> dict[int, 
     """
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
-        subprocess.run(
+        ended = subprocess.run(
             [sys.executable, "-m", "fastdqn", "train", preset, "--seed", str(seed), "--quiet",
              "--run-dir", str(run), *options],
-            check=True,
+            stderr=subprocess.PIPE, text=True, errors="replace",
         )  # fmt: skip
+        if ended.returncode:
+            told = ended.stderr.strip().split("\n")[-1].removeprefix("error: ")
+            raise ValueError(f"seed {seed}, exit code {ended.returncode}: {told}")
         rows = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
     found = [row for row in rows if row["kind"] == "eval"]
     return {row["step"] // every * every: row["mean_return"] for row in found}
@@ -130,4 +137,4 @@ def _agreement(first: str, second: str, report: dict[str, Any]) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    main()
+    main_of(main)

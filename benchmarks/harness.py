@@ -23,7 +23,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--out", type=_writable, help="JSON file for the figures")
+    made.add_argument("--out", type=writable, help="JSON file for the figures")
     made.add_argument("--seconds", type=_seconds, default=0.5, help="of one repeat")
     made.add_argument("--repeats", type=count, default=5)
     return made
@@ -81,7 +81,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _writable(text: str) -> Path:
+def writable(text: str) -> Path:
+    """A type of option: a file that may be written, asked before an hour is spent."""
     path = Path(text)
     usual = path.is_file() and not path.is_symlink()  # a rename must not replace a device
     if not usual and (path.exists() or path.is_symlink() or not path.absolute().parent.is_dir()):

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import count, fail
+from harness import count, fail, writable
 from seeds import split
 
 from fastdqn.measure.machine import describe_machine
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--preset", default="cartpole")
     parser.add_argument("--minutes", type=count, default=30)
     parser.add_argument("--every", type=count, default=10, help="seconds between looks")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--out", type=writable, help="JSON file for the figures")
     own, extra = split(sys.argv[1:])
     args = parser.parse_args(own)
     with tempfile.TemporaryDirectory() as folder:
@@ -81,11 +81,12 @@ def look(pid: int, run: Path, seconds: float) -> list[dict[str, float]]:
         status = dict(
             line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
         )
-        rows = (run / "metrics.jsonl").read_text().splitlines()
+        # The last line may be under way.
+        rows = (run / "metrics.jsonl").read_text().rpartition("\n")[0].splitlines()
         descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-    except FileNotFoundError:
+    except OSError:  # it may end between two of them
         return []
-    if not rows:
+    if not rows or "VmRSS" not in status:  # of a process that has ended nothing resides
         return []
     return [{
         "seconds": round(seconds, 1), "steps": json.loads(rows[-1])["step"],

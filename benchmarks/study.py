@@ -11,7 +11,7 @@ scipy (in the dev extra).
 """
 
 import argparse
-import importlib.util
+import contextlib
 import json
 import subprocess
 import sys
@@ -22,12 +22,13 @@ from typing import Any
 
 from harness import count, fail
 from study_figures import summary, table
-from study_rows import CLASSIC, TABLE, TASKS, VERSION, Job, jobs, settings
+from study_rows import CLASSIC, TASKS, VERSION, Job, jobs, settings
 
 from fastdqn.measure.machine import describe_machine
 from fastdqn.record.files import WriteError, write_whole
 
 HEADER = "study.json"
+_INTERRUPTED = 130
 WORKER = Path(__file__).parent / "study_run.py"
 # CPU seconds of a whole run's loop, for the estimate until the folder has measured ones: those of
 # 6,000 (CartPole-v1), 3,000 (Acrobot-v1) and 2,000 (classic, of 60,000) steps, scaled; rows that
@@ -52,14 +53,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--dry-run", action="store_true", help="tell what would be run, and stop")
     args = parser.parse_args()
-    has_table = importlib.util.find_spec("fastdqn.tabular") is not None
-    asked = [job for job in jobs(args.seeds, has_table) if job.task in args.tasks]
+    asked = [job for job in jobs(args.seeds) if job.task in args.tasks]
     take_folder(args.folder, args.share, args.dry_run)
     known = read(args.folder, asked)
     missing = [job for job in asked if job not in known]
     print(plan(asked, known, args.jobs, args.share))
-    if not has_table:
-        print(f"left out: {TABLE}, which this fastdqn has no command for")
     if args.dry_run:
         return
     failed = run_all(missing, args)
@@ -88,10 +86,11 @@ def take_folder(folder: Path, share: float, only_look: bool) -> None:
             except (OSError, WriteError) as error:
                 fail(f"{folder}: {error}")
         return
-    try:
+    theirs, version = {}, None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         theirs = json.loads(header.read_text())
         version = theirs["version"]
-    except (OSError, ValueError, KeyError, TypeError):
+    if version is None:
         fail(f"{header} is not a study's: name another folder; it is left as it is")
     if version != VERSION:
         fail(
@@ -133,12 +132,12 @@ def plan(asked: list[Job], known: dict[Job, dict], at_a_time: int, share: float)
 def run_all(missing: list[Job], args: argparse.Namespace) -> list[Job]:
     """Run what is missing, so many at a time; returns those that failed."""
     with ThreadPoolExecutor(args.jobs) as pool:
+        codes = [_INTERRUPTED]
         try:
             codes = list(pool.map(lambda job: _run(job, args), missing))
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
-            fail("interrupted: what is there stays; the same command goes on")
-    if 130 in codes:
+    if _INTERRUPTED in codes:
         fail("interrupted: what is there stays; the same command goes on")
     return [job for job, code in zip(missing, codes, strict=True) if code]
 

@@ -69,17 +69,16 @@ class Job(NamedTuple):
         return "__".join("".join(filter(str.isalnum, word)) for word in words) + ".json"
 
 
-def jobs(seeds: int | None, with_table: bool) -> list[Job]:
+def jobs(seeds: int | None) -> list[Job]:
     """All runs, seed by seed, so that a study that is cut short has every row.
 
     seeds  of each row, at most
     """
-    rows = [*([TABLE] if with_table else []), *ROWS]
     return [
         Job(name, row, seed)
         for seed in range(1, max(task.seeds for task in TASKS.values()) + 1)
         for name, task in TASKS.items()
-        for row in [*rows, *([CLASSIC] if name == "CartPole-v1" else [])]
+        for row in [TABLE, *ROWS, *([CLASSIC] if name == "CartPole-v1" else [])]
         if seed <= min(task.seeds, seeds or task.seeds)
     ]
 

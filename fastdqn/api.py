@@ -17,9 +17,8 @@ from fastdqn.acting import (
     Factory,
     Step,
     answers_for,
-    declared_stack,
     limit_of,
-    read_spaces,
+    read_facts,
 )
 from fastdqn.atari import PROTOCOLS
 from fastdqn.config import Config, ConfigError
@@ -96,8 +95,7 @@ def train(
     if isinstance(envs, VectorEnv):
         lines = _given_problems(config, envs, eval_envs)
         try:
-            spaces = envs.single_observation_space, envs.single_action_space
-            facts = read_spaces(*spaces)._replace(stack=declared_stack(envs))
+            facts = read_facts(envs)
         except ValueError as error:
             raise ConfigError([*config.problems(), *lines, str(error)]) from None
     factory = None if isinstance(envs, VectorEnv) else envs

@@ -50,6 +50,18 @@ _TAKEN = {
     "game": "the id names the game",
     "continuous": "DQN needs Discrete actions",
 }
+# Least and most of a setting: of some others C++ plays games of no frame, or takes all memory, and
+# says nothing. Ours.
+_LIMITS: dict[str, tuple[float, float]] = {
+    "frameskip": (1, 1_000),
+    "stack_num": (1, 1_000),
+    "img_height": (1, 1_000),
+    "img_width": (1, 1_000),
+    "max_num_frames_per_episode": (1, (1 << 31) - 1),
+    "noop_max": (0, 1_000_000),
+    "repeat_action_probability": (0.0, 1.0),
+    "num_threads": (0, 1_000),
+}
 
 
 def is_atari(env_id: str) -> bool:
@@ -70,7 +82,23 @@ def settings(protocol: str, own: dict[str, Any]) -> dict[str, Any]:
         )
     for taken in own.keys() & _TAKEN.keys():
         raise ValueError(f"env_kwargs cannot set {taken} here: {_TAKEN[taken]}")
+    for setting, value in own.items():
+        if line := _beyond(setting, value):
+            raise ValueError(f"{setting} in env_kwargs is {str(value)[:60]!r}: it must be {line}")
     return {**PROTOCOLS[name], **own}
+
+
+def _beyond(name: str, value: Any) -> str | None:
+    """What a setting must be, where it is not: its type is that of the protocols."""
+    if isinstance(PROTOCOLS[DEFAULT].get(name), bool):
+        return None if isinstance(value, bool) else "True or False"
+    if name not in _LIMITS:
+        return None
+    low, high = _LIMITS[name]
+    kinds, kind = (int, "a whole number") if isinstance(low, int) else (int | float, "a number")
+    if isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high:
+        return None
+    return f"{kind} from {low:,} to {high:,}"
 
 
 def resolved(protocol: str) -> str:

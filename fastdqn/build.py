@@ -93,11 +93,11 @@ def build(
         )
         recorder = _make_recorder(config, folder, make_display, online, description, hooks, budget)
         owned.callback(recorder.close)
-        evaluations = _make_evaluations(config, policy, eval_stream)
-        judge = _make_judge(config, evaluations, recorder)
+        evaluations = make_evaluations(config, policy, eval_stream)
+        judge = make_judge(config, evaluations, recorder)
         run = Run(
-            stream, policy, replay, staging, learner, _make_epsilon(config), budget,
-            _make_cadence(config), recorder, judge, start,
+            stream, policy, replay, staging, learner, make_epsilon(config), budget,
+            make_cadence(config), recorder, judge, start,
             parts.make_followers(config, learner, replay, facts, recorder.warn), hooks,
             laps=Laps(clock),
         )  # fmt: skip
@@ -201,7 +201,7 @@ def _take_folder(config: Config, is_there: bool, owned: ExitStack) -> Path:
     return folder
 
 
-def _make_epsilon(config: Config):
+def make_epsilon(config: Config):
     if config.exploration == "ladder":
         return LadderEpsilon(config.ladder_epsilon, config.ladder_alpha, config.num_envs)
     first, last = config.exploration_initial_eps, config.exploration_final_eps
@@ -213,7 +213,7 @@ def _make_epsilon(config: Config):
     return Linear(first, last, round(config.exploration_fraction * (config.total_timesteps or 0)))
 
 
-def _make_cadence(config: Config) -> Cadence:
+def make_cadence(config: Config) -> Cadence:
     assert config.log_frequency is not None
     return Cadence(
         config.learning_starts, config.train_frequency, config.eval_frequency, config.log_frequency
@@ -241,7 +241,7 @@ def _make_recorder(
     )
 
 
-def _make_evaluations(
+def make_evaluations(
     config: Config, policy: Policy, stream: EnvStream | None
 ) -> Evaluations | None:
     if stream is None:
@@ -250,7 +250,7 @@ def _make_evaluations(
     return Evaluations(policy, stream, config.eval_episodes, config.eval_max_steps, config.seed)
 
 
-def _make_judge(
+def make_judge(
     config: Config, evaluations: Evaluations | None, recorder: RunRecorder
 ) -> Judge | None:
     if evaluations is None or config.eval_frequency == 0:

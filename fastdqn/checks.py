@@ -46,15 +46,11 @@ def check(
     """
     if lines := config.type_problems():
         return lines  # values of other types than promised can be asked nothing more
-    around = (
-        _device_problem(config), _tensorboard_problem(config), _folder_problem(config),
-        _compiler_problem(config),
-    )  # fmt: skip
-    lines = [*config.problems(), *(line for line in around if line)]
+    lines = [*config.problems(), *problems_around(config)]
     try:
         facts = facts or look(recipe(config, factory))
     except UnknownEnvError as error:
-        return [*lines, _unknown_name(config.env_id) or str(error)]
+        return [*lines, unknown_subject(config.env_id) or str(error)]
     except ValueError as error:
         return [*lines, str(error)]
     except EnvError:
@@ -66,6 +62,12 @@ def check(
         lines = [*lines, line]
     lines = [*lines, *_store_problems(config, facts)]
     return lines or settled.problems() or _memory_problems(config, facts)
+
+
+def problems_around(config: Config) -> list[str]:
+    """What of the machine and its files keeps a run from starting, one line each."""
+    finders = (_device_problem, _tensorboard_problem, _folder_problem, _compiler_problem)
+    return [line for find in finders if (line := find(config))]
 
 
 def check_resume(
@@ -81,7 +83,12 @@ def check_resume(
             f"total_timesteps is {total_timesteps}, and {steps} steps are made already: it is the "
             "new total, not what is added"
         )
-    if envs is None:
+    if envs is None and config.vectorization == "auto":  # nothing resolved it: a VectorEnv
+        lines.append(
+            f"the run's environments were handed in, and {config.env_id!r} need not make the same: "
+            "hand them in again, fastdqn.resume(run, envs)"
+        )
+    elif envs is None:
         try:
             facts = look(recipe(config))
             lines += _store_problems(config, facts) or _memory_problems(config, facts)
@@ -103,7 +110,7 @@ def stray_modules(config: Config, folder: str) -> list[str]:
     ]
 
 
-def _unknown_name(name: str) -> str | None:
+def unknown_subject(name: str) -> str | None:
     """The line for a name that may have been meant for a preset's."""
     near = " or ".join(filter(None, (nearest(name, PRESETS), nearest(name, registered()))))
     if ":" in name or not near:
@@ -170,13 +177,14 @@ def _store_problems(config: Config, facts: EnvFacts) -> list[str]:
             "store is frames, and nothing declares that observations are stacked frames, as "
             "FrameStackObservation around a lane, ale-py and EnvPool do: use --store rows"
         ]
-    # Those of a beginning, the end before it, and a valid one: else there are moments with none.
-    least = (facts.stack + 1) * config.num_envs
+    # Those of two beginnings, as a game's last life and the reset are, the end before them, and a
+    # valid one behind its own stack: else there are moments with none.
+    least = (2 * facts.stack + 1) * config.num_envs
     if not 2 * config.num_envs <= config.buffer_size < least:
         return []
     return [
         f"buffer_size is {config.buffer_size}: {config.num_envs} environments that stack "
-        f"{facts.stack} frames need at least {least}, {facts.stack + 1} rows each"
+        f"{facts.stack} frames need at least {least}, {2 * facts.stack + 1} rows each"
     ]
 
 

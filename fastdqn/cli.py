@@ -22,6 +22,7 @@ from fastdqn.timing import process_age
 _USAGE = """usage: fastdqn COMMAND ...
 
   fastdqn train PRESET|ENV_ID [options]   train an agent; --help lists the options
+  fastdqn tabular ENV_ID [options]        train a Q-table, where its states can be counted
   fastdqn resume RUN [options]            go on with a run from its last checkpoint
   fastdqn eval RUN [options]              evaluate a run's best weights, greedily
   fastdqn video RUN [options]             film greedy episodes, the values of actions beside
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append("")  # my_package:MyEnv-v0 may lie here; what is installed goes first
     commands = {
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
-        "presets": _presets, "envs": _envs, "video": _video,
+        "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,
     }  # fmt: skip
     lists = args[:1] in (["presets"], ["envs"])  # they have no options
     if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
@@ -134,6 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {_printable(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if argv is None:  # the program is ending: asked again, it would tell a traceback on its way
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
         return 130
     except BrokenPipeError:  # whoever read the output has gone; Python would complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -208,6 +212,13 @@ def _eval(args: list[str]) -> int:
     return 0
 
 
+def _tabular(args: list[str]) -> int:
+    name, rest = _subject(args, "an environment id", "tabular")
+    from fastdqn.table_command import tabular
+
+    return _told(lambda: tabular(name, rest))
+
+
 def _video(args: list[str]) -> int:
     run, rest = _subject(args, "the folder of a run, or a .safetensors file", "video")
     from fastdqn import video
@@ -242,15 +253,14 @@ def _profile(args: list[str]) -> int:
     return _told(lambda: commands.profile_run(chosen.config, mistakes, **values))
 
 
-def _told(command: Callable[[], None]) -> int:
+def _told(command: Callable[[], int | None]) -> int:
     """Run a command that uses an environment; its failures are one line and exit code 1."""
     from fastdqn.session import RUN_FAILURES
 
     try:
-        command()
+        return command() or 0
     except RUN_FAILURES as error:
         return _failed(error)
-    return 0
 
 
 def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list[str]]:

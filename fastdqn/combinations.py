@@ -87,7 +87,7 @@ def _lane_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]
         "env_batch_size",
         c.env_batch_size not in (None, c.num_envs)
         and c.vectorization not in ("async", "envpool")
-        and not (is_atari(c.env_id) and c.vectorization in ("auto", "native")),
+        and not (is_atari(c.env_id) and c.vectorization in ("auto", "native") and not c.wrapper),
         f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} answers for all "
         f"{c.num_envs} environments together; async, envpool and Atari's may answer for some first",
     )
@@ -132,8 +132,8 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
     yield (
         "value loss",
         c.loss == "huber" and c.value != "scalar",
-        f"loss is huber, which is of scalar values: {c.value} ones have a loss of their own; "
-        "leave it at mse",
+        f"loss is huber, which is of scalar values, and {c.value} ones have a loss of their own: "
+        "use --loss mse",
     )
     yield (
         "prioritized total_timesteps",
@@ -202,6 +202,15 @@ def remarks(c: Any) -> list[str]:
     epsilon = c.ladder_epsilon if c.exploration == "ladder" else epsilons(c)[0]
     if c.noisy and epsilon > 0:
         lines.append(f"noise explores, and epsilon {epsilon:g} on top of it")
+    initial, final = epsilons(c)
+    falls = c.exploration == "schedule" and c.exploration_decay is None and initial > final
+    fallen = round(c.exploration_fraction * (c.total_timesteps or 0))
+    if falls and fallen <= c.learning_starts:
+        lines.append(
+            f"epsilon has fallen to {final:g} by step {fallen:,}, before learning starts at "
+            f"{c.learning_starts:,}: --exploration-fraction {c.exploration_fraction:g} is a share "
+            f"of {c.total_timesteps:,} steps"
+        )
     return lines
 
 

@@ -18,9 +18,12 @@ from fastdqn.config import Config, ConfigError
 from fastdqn.learning.policy import Policy
 from fastdqn.record.files import WriteError, to_json, write_whole
 from fastdqn.record.folder import read_config
+from fastdqn.record.tables import is_table
 from fastdqn.resolve import preview
 from fastdqn.scores import human_normalized
 from fastdqn.session import replay_ratio
+from fastdqn.table_files import read_table_config
+from fastdqn.tabular.table import TablePolicy
 
 _WIDTH = 140  # columns, where the output is no terminal
 
@@ -90,7 +93,7 @@ def evaluate_run(
 
 def load_trained(
     run: str, weights: str, env_id: str | None, lines: list[str]
-) -> tuple[Policy, EnvRecipe, Path]:
+) -> tuple[Policy | TablePolicy, EnvRecipe, Path]:
     """The policy of a run's weights, the environment it was trained on, and the weights' file.
 
     lines  mistakes that were found already
@@ -216,7 +219,10 @@ def describe(trained: Trained) -> str:
             f"final evaluation: return {final['mean_return']:.1f} +- {final['std_return']:.1f} "
             f"over {final['episodes']} greedy episodes"
         )
-    return "\n".join([*lines, f"fastdqn eval {shlex.quote(str(trained.folder))}"])
+    stopped = summary["exit_reason"].endswith("interrupted")
+    words = ["resume", "eval"] if stopped else ["eval"]
+    folder = shlex.quote(str(trained.folder))
+    return "\n".join([*lines, *(f"fastdqn {word} {folder}" for word in words)])
 
 
 def list_envs(pattern: str) -> str:
@@ -228,8 +234,8 @@ def list_envs(pattern: str) -> str:
     if not entries:
         raise ConfigError(
             [
-                f"no registered environment matches {pattern!r}: try a part of its name, or "
-                "my_package: to import what registers it"
+                f"no registered environment matches {pattern!r}: try a part of its name, ALE/ or "
+                "MinAtar/ before it for their games, or my_package: to import what registers it"
             ]
         )
     rows = [
@@ -270,7 +276,10 @@ def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
     path = weights.parent / "config.json"
     if not path.exists():
         raise ValueError(f"{path} does not exist: name the environment with --env-id")
-    config = read_config(path.parent)
+    if is_table(weights):
+        config = read_table_config(path.parent).shared()
+    else:
+        config = read_config(path.parent)
     if lines := checks.stray_modules(config, str(path.parent)):
         raise ConfigError(lines)
     return checks.recipe(config)

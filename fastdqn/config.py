@@ -203,14 +203,15 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """Read what to_json() wrote. Raises ConfigError where it is not that."""
+        """Read what to_json() wrote, at any time: a run goes on as it was. Raises ConfigError where
+        it is not that."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError([f"config.json is not JSON: {error}"]) from None
         if not isinstance(values, dict):
             raise ConfigError(["config.json holds no object of options"])
-        config = cls().replace(**values)
+        config = cls().replace(**(_BEFORE | values))
         if lines := config.problems():
             raise ConfigError(lines)
         return config
@@ -225,6 +226,8 @@ class ConfigError(ValueError):
 
 
 _HINTS = get_type_hints(Config)
+# What was done before there were options for it, where that is not their default.
+_BEFORE = {"store": "rows", "torso": "mlp", "atari_protocol": "none"}
 # Fraction('1e999999999') would write out all its digits: exponents stop where those of floats do.
 _HUGE_EXPONENT = re.compile(r"[eE][+-]?[\d_]{4}")
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
-from fastdqn.config import Config, as_fraction, unknown_name
+from fastdqn.config import as_fraction, unknown_name
 from fastdqn.rules import spell
 
 
@@ -66,7 +66,7 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
     lines: list[str] = []
     hints = get_type_hints(type(default))
     if "config" in hints:
-        hints |= get_type_hints(Config)
+        hints |= get_type_hints(type(getattr(default, "config", None)))
     for group in _groups(args):
         changed = _try(group, default, prog)
         if changed is None:

@@ -6,6 +6,7 @@ import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from fastdqn.learning.noisy import NoisyLayers, noise_size
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.target import HardCopy, NoTarget, PolyakAverage, TargetFollower
 from fastdqn.learning.value import Value
+from fastdqn.record.tables import is_table
 from fastdqn.record.weights import WeightsError, assign_weights, load_weights
 from fastdqn.replay import (
     FrameStore,
@@ -56,6 +58,8 @@ from fastdqn.replay import (
 from fastdqn.rng import derive
 from fastdqn.schedules import Linear
 from fastdqn.seeds import DRAWS, EXPLORE, NOISE, SAMPLE, WEIGHTS
+from fastdqn.table_files import load_table_policy
+from fastdqn.tabular.table import TablePolicy
 
 
 def make_replay(config: Config, facts: EnvFacts) -> Replay:
@@ -180,11 +184,12 @@ def _make_normalizer(
 ) -> Normalizer:
     """What hands statistics on to network and replay."""
     networks = (learner.online.module, learner.target.module)
+    returns = ReturnStatistics(config.num_envs, config.gamma, replay.reward_bound)
     return Normalizer(
         [part for network in networks for part in network.modules() if type(part) is Statistics],
         replay,
         ObsStatistics(facts.obs_shape) if config.normalize_observation else None,
-        ReturnStatistics(config.num_envs, config.gamma) if config.normalize_reward else None,
+        returns if config.normalize_reward else None,
     )
 
 
@@ -244,12 +249,16 @@ def make_network(description: dict, torso: nn.Module | None = None) -> QNetwork:
     )
 
 
-def load_policy(path: Path, torso: nn.Module | None = None) -> tuple[Policy, dict]:
-    """A greedy CPU policy from a weights file, and the description of its network.
+def load_policy(
+    path: Path, torso: nn.Module | None = None
+) -> tuple[Policy | TablePolicy, dict[str, Any]]:
+    """A greedy CPU policy from a weights file, and the description of its network or table.
 
     Raises WeightsError, one line, where the file cannot be used; ValueError where the torso does
     not fit.
     """
+    if is_table(path):
+        return load_table_policy(path)
     arrays, description = load_weights(path)
     if torso is None and description["torso"] != "custom":
         # A few bytes may describe a network of any size: what the file holds must match first.

@@ -4,10 +4,8 @@ import importlib.util
 
 import torch
 
+from fastdqn import atari
 from fastdqn.acting import EnvFacts, look
-from fastdqn.atari import is_atari
-from fastdqn.atari import resolved as atari_name
-from fastdqn.atari import settings as atari_settings
 from fastdqn.checks import keeps_frames, network_weights, recipe
 from fastdqn.combinations import beyond_fused, epsilons, sized
 from fastdqn.config import Config
@@ -54,9 +52,9 @@ def resolve(
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     initial, final = epsilons(config)
     protocol, settings = "none", config.env_kwargs
-    if is_atari(config.env_id) and vectorization == "native":
-        protocol = atari_name(config.atari_protocol)
-        settings = atari_settings(protocol, config.env_kwargs)
+    if atari.is_atari(config.env_id) and vectorization == "native":
+        protocol = atari.resolved(config.atari_protocol)
+        settings = atari.settings(protocol, config.env_kwargs)
     return config.replace(
         atari_protocol=protocol,
         env_kwargs=settings,

@@ -24,6 +24,7 @@ from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
 from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.replay import Batch
 from fastdqn.session import run_session
+from fastdqn.table_files import is_table_run
 
 
 def resume(
@@ -56,6 +57,8 @@ def resume(
     folder = Path(run)
     if not folder.is_dir():
         raise ConfigError([f"{folder} is no folder: name the folder of a run"])
+    if is_table_run(folder):
+        raise ConfigError([f"{folder} is a table's run, which has no checkpoints to go on from"])
     with _locked(folder):  # before a look at what another process may be changing
         found = load_checkpoint(folder, checkpoint)
         return _go_on(

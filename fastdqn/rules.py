@@ -28,6 +28,12 @@ def limit_problems(values: dict[str, Any]) -> list[str]:
     return lines
 
 
+def beyond(values: dict[str, Any], limits: "dict[str, Limit]") -> list[str]:
+    """A line for every value beyond limits that are its record's own."""
+    lines = [_beyond(name, values[name], limit) for name, limit in limits.items()]
+    return [line for line in lines if line]
+
+
 @dataclass(frozen=True)
 class Limit:
     """An interval of finite numbers: low <= x <= high, or low < x where open."""
@@ -155,7 +161,8 @@ def spell(hint) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(get_args(hint))
     if get_origin(hint) is tuple:
-        return "whole numbers" if get_args(hint)[0] is int else "names such as my_package:MyWrapper"
+        words = {int: "whole numbers", float: "numbers"}
+        return words.get(get_args(hint)[0], "names such as my_package:MyWrapper")
     if get_origin(hint) is dict:
         return "names with plain values, such as size=8 slippery=False"
     names = {

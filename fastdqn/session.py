@@ -22,13 +22,14 @@ from fastdqn.record.files import WriteError
 from fastdqn.record.recorder import RunRecorder, steps_per_second
 from fastdqn.record.shelf import MOST_REPLAYS
 from fastdqn.record.weights import assign_weights, load_weights
+from fastdqn.replay import UnstackedError
 from fastdqn.scores import human_normalized
 from fastdqn.seeds import FINAL, env_seed
 from fastdqn.signals import stop_on_signals
 from fastdqn.timing import Laps
 
 # What ends a run with one line and exit code 1, not a traceback.
-RUN_FAILURES = (NonFiniteError, EnvError, local.DivergedError, WriteError)
+RUN_FAILURES = (NonFiniteError, EnvError, UnstackedError, local.DivergedError, WriteError)
 
 
 class Evaluations:
@@ -58,6 +59,8 @@ class Session:
     """A run with what surrounds it.
 
     has_limit  whether its environment ends every episode by itself; notes  lines to say first
+    introduce  says what is about to run
+    saved_policy  makes the policy of a file that the run's recorder saved
     """
 
     config: Config
@@ -69,6 +72,8 @@ class Session:
     owned: ExitStack
     has_limit: bool = True
     notes: list[str] = field(default_factory=list)
+    introduce: Callable[["Session"], None] = lambda session: _introduce(session)
+    saved_policy: Callable[[Path, Any], Any] = lambda path, like: _saved_policy(path, like)
 
     def close(self) -> None:
         """Close the files, and the environments that were made for this run."""
@@ -91,7 +96,7 @@ def run_session(session: Session) -> dict[str, Any]:
 
 def _run_to_its_end(session: Session) -> dict[str, Any]:
     recorder, run = session.recorder, session.run
-    _introduce(session)
+    session.introduce(session)
     before, began = sum(run.laps.totals.values()), time.perf_counter()
 
     def wall() -> float:
@@ -240,7 +245,7 @@ def _final_evaluation(session: Session) -> dict[str, Any] | None:
     steps = session.run.progress.steps if judge is None else judge.best_steps
     policy = session.run.policy
     if judge is not None:
-        policy = _saved_policy(session.recorder.folder / "best.safetensors", policy)
+        policy = session.saved_policy(session.recorder.folder / "best.safetensors", policy)
     evaluation = session.evaluations(FINAL, 0, policy)
     session.recorder.evaluation(steps, "final", evaluation)
     summary = evaluation.summary()

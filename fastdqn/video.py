@@ -20,6 +20,7 @@ from fastdqn.record.drawing import Panel
 from fastdqn.record.film import film_problem, write_film
 from fastdqn.resolve import EVAL_MAX_STEPS
 from fastdqn.seeds import AUDIT, env_seed
+from fastdqn.tabular.table import TablePolicy
 
 # How long the last picture of an episode stays.
 _ENDING_SECONDS = 1.0
@@ -67,7 +68,7 @@ def video_run(run: str, args: list[str]) -> str:
     return f"{recipe}: {told}\nweights: {path}\nwritten: {out}"
 
 
-def _film(policy: Policy, recipe: EnvRecipe, chosen: VideoOptions, out: Path) -> str:
+def _film(policy: Policy | TablePolicy, recipe: EnvRecipe, chosen: VideoOptions, out: Path) -> str:
     """Write the film, whole or not at all; returns what there is to see."""
     screen = open_screen(recipe)
     try:

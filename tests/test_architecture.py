@@ -19,8 +19,22 @@ CLOCKS = {"time", "datetime", "timeit"}
 ROOMS: dict[str, set[str]] = {
     "acting": {"atari", "gymnasium", "envpool", "numpy", "kernels", "plain", "rng"},
     "replay": {"numpy", "kernels", "plain", "rng"},
+    "tabular": {"numpy", "gymnasium", "acting", "explore", "kernels", "rng"},
+    "explore": {"kernels", "rng"},
+    "table_config": {"config", "rules"},
+    "table_files": {"config", "record", "table_config", "tabular"},
+    "tables": {
+        "numpy", "acting", "api", "build", "checks", "config", "engine", "memory", "record",
+        "resolve", "schedules", "seeds", "session", "streams", "table_config", "table_files",
+        "tabular", "timing",
+    },
+    "table_command": {
+        "tyro", "commands", "config", "options", "presets", "resolve", "table_config", "tables",
+        "timing",
+    },
     "learning": {
-        "torch", "numpy", "atomics", "kernels", "plain", "products", "replay.batch", "rng", "spare",
+        "torch", "numpy", "atomics", "explore", "kernels", "plain", "products", "replay.batch",
+        "rng", "spare",
     },
     "engine": {"numpy", "acting", "learning", "plain", "replay", "schedules", "timing"},
     "atari": set(),
@@ -63,13 +77,13 @@ ROOMS: dict[str, set[str]] = {
     "parts": {
         "atari",
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
-        "schedules", "seeds", "torsos", "values",
+        "schedules", "seeds", "table_files", "tabular.table", "torsos", "values",
     },
     "values": {"torch", "learning"},
     "torsos": {"torch", "numpy", "learning"},
     "session": {
         "acting", "atari", "engine", "learning", "record", "config", "scores", "seeds", "signals",
-        "timing",
+        "replay", "timing",
     },
     "api": {
         "atari",
@@ -78,7 +92,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "resuming": {
         "torch", "gymnasium", "acting", "api", "build", "checks", "config", "engine", "plain",
-        "record", "replay", "session",
+        "record", "replay", "session", "table_files",
     },
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "atari", "build",
@@ -88,15 +102,16 @@ ROOMS: dict[str, set[str]] = {
     "commands": {
         "gymnasium", "rich", "acting", "api", "checks", "combinations", "config",
         "learning.policy", "measure", "parts", "record", "resolve", "scores", "session",
+        "table_files", "tabular.table",
     },
     "video": {
         "gymnasium", "acting", "commands", "config", "engine", "learning.policy", "measure",
-        "options", "record", "resolve", "seeds",
+        "options", "record", "resolve", "seeds", "tabular.table",
     },
     "scores": set(),
     "cli": {
         "tyro", "options", "config", "presets", "timing", "api", "checks", "commands", "record",
-        "resuming", "session", "video", "fastdqn",
+        "resuming", "session", "table_command", "video", "fastdqn",
     },
     "__init__": {"acting", "config", "presets", "api", "resuming"},
     "__main__": {"cli"},
@@ -109,6 +124,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "learning": CLOCKS | {"random", "pickle", "os", "io", "pathlib", "shutil", "tempfile"},
     "engine": CLOCKS | {"random", "pickle", "os", "io", "pathlib", "shutil", "tempfile"},
     "record": {"random", "pickle"},
+    "tabular": CLOCKS | {"random", "pickle", "os", "io", "pathlib", "shutil", "tempfile"},
     "schedules": CLOCKS | {"random", "os"},
     "config": CLOCKS | {"random", "os"},
 }
@@ -346,6 +362,7 @@ def _reads(name: str, source: str) -> list[str]:
         ("fastdqn", ("torch", "gymnasium", "numba")),
         ("fastdqn.replay", ("torch", "gymnasium")),
         ("fastdqn.acting", ("torch",)),
+        ("fastdqn.tabular.q_learning", ("torch",)),
         ("fastdqn.cli", ("torch", "gymnasium", "numba")),
     ],
 )

@@ -3,14 +3,16 @@
 import json
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
 from resume_parts import asked_by_the_test, stopping_at  # noqa: F401  # by its name alone
 from test_loop import small
 
 import fastdqn
-from fastdqn import Config, ConfigError, atari
-from fastdqn.acting import EnvRecipe, find_spec, look
+from fastdqn import Config, ConfigError, atari, build
+from fastdqn.acting import EnvRecipe, Step, find_spec, look
+from fastdqn.record.console import Silent
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 
 ale_py = pytest.importorskip("ale_py")
@@ -56,11 +58,21 @@ def test_lanes_are_what_the_protocol_says(protocol, actions):
     ("recipe", "line"),
     [
         ({"env": "ALE/Breakot-v5"}, "did you mean ALE/Breakout-v5"),
+        ({"env": "ale/breakout-v5"}, "did you mean ALE/Breakout-v5"),
         ({"vectorization": "sync", "atari_protocol": "dqn2015"}, "does not step ALE/Pong-v5"),
         ({"env": "CartPole-v1", "atari_protocol": "dqn2015"}, "does not step CartPole-v1"),
         ({"atari_protocol": "none"}, "need one of dqn2015, machado2018"),
         ({"kwargs": {"episodic_life": True}}, "life_loss_info=True ends only the value"),
         ({"kwargs": {"batch_size": 2}}, "give --env-batch-size"),
+        ({"kwargs": {"img_height": 1_000_000}}, "img_height in env_kwargs is '1000000'"),
+        ({"kwargs": {"img_width": "a"}}, "a whole number from 1 to 1,000"),
+        ({"kwargs": {"stack_num": 0}}, "stack_num in env_kwargs is '0'"),
+        ({"kwargs": {"frameskip": True}}, "frameskip in env_kwargs is 'True'"),
+        ({"kwargs": {"noop_max": -1}}, "a whole number from 0 to 1,000,000"),
+        ({"kwargs": {"max_num_frames_per_episode": 0}}, "a whole number from 1 to 2,147,483,647"),
+        ({"kwargs": {"repeat_action_probability": 2}}, "a number from 0.0 to 1.0"),
+        ({"kwargs": {"reward_clipping": "no"}}, "reward_clipping .* must be True or False"),
+        ({"kwargs": {"full_action_space": None}}, "full_action_space .* must be True or False"),
         ({"kwargs": {"frame_skip": 2}}, "unexpected keyword argument 'frame_skip'"),
     ],
 )
@@ -70,8 +82,16 @@ def test_what_cannot_be_had_is_one_line(recipe, line):
     assert "\n" not in str(raised.value)
 
 
+def test_a_wrapped_game_answers_for_no_part_of_its_lanes():
+    config = Config(env_id="ALE/Pong-v5", num_envs=4, env_batch_size=2)
+    assert config.problems() == []
+    (line,) = config.replace(wrapper=("FlattenObservation",)).problems()
+    assert "answers for all 4 environments together" in line
+
+
 def test_without_the_package_the_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
+    monkeypatch.setattr(gymnasium, "registry", {})
     with pytest.raises(ValueError, match=r"pip install 'fastdqn\[atari\]'"):
         find_spec("ALE/Pong-v5")
 
@@ -97,6 +117,20 @@ def breakout(tmp_path, **overrides) -> Config:
         tmp_path, env_id="ALE/Breakout-v5", atari_protocol="dqn2015", total_timesteps=600,
         eval_max_steps=40, env_kwargs={"img_height": 20, "img_width": 16}, device="cpu",
     ).replace(**overrides)  # fmt: skip
+
+
+def test_rewards_are_normalised_by_what_is_left_of_them_once_clipped(tmp_path):
+    session = build.build(breakout(tmp_path, normalize_reward=True), lambda _: Silent())
+    session.close()
+    replay, follower = session.run.replay, session.run.followers["normalizer"]
+    lanes, none = np.arange(2), np.zeros(0, np.int64)
+    obs, never = np.zeros((2, *replay.store.obs_shape), np.uint8), np.zeros(2, np.bool_)
+    for reward in ([200.0, -7.0], [0.5, 400.0]) * 10:
+        follower.follow(
+            Step(lanes, lanes, np.array(reward, np.float32), never, never, obs,
+                 none, obs[:0], none, np.zeros(0), none)
+        )  # fmt: skip
+    assert replay.reward_scale > 0.1
 
 
 def test_a_run_records_every_setting_frames_and_true_scores(tmp_path):

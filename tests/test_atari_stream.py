@@ -8,6 +8,7 @@ from gymnasium.vector import VectorEnv
 
 from fastdqn import atari
 from fastdqn.acting import EnvStream
+from fastdqn.acting.lives import may_lose_lives
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 
 pytest.importorskip("ale_py")
@@ -139,6 +140,15 @@ def test_a_life_lost_with_none_left_while_the_game_goes_on_is_no_end():
     edges = np.cumsum([0, *(length for _, _, length in games)])
     totals = [rewards[a:b].sum() for a, b in itertools.pairwise(edges)]
     assert [score for _, score, _ in games] == totals
+
+
+def test_a_class_of_ones_own_on_ale_pys_may_lose_lives_too():
+    class Own(AtariVectorEnv):
+        pass
+
+    envs = Own("pong", num_envs=1, life_loss_info=True)
+    assert may_lose_lives(envs)
+    envs.close()
 
 
 def test_an_action_out_of_range_is_refused_and_hangs_no_lane():

@@ -84,3 +84,20 @@ def test_actions_that_are_none_are_refused(actions, line):
 def test_a_step_needs_a_reset_first():
     with pytest.raises(ValueError, match=r"reset\(\) comes before step\(\)"):
         EnvRecipe("CartPole-v1").make(2).step(np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize("limit", ["x", None, True, 0, -1, float("nan")], ids=str)
+def test_a_limit_that_is_no_number_of_steps_is_one_line(limit):
+    with pytest.raises(ValueError, match="CartPole-v1 cannot be made: ") as raised:
+        EnvRecipe("CartPole-v1", kwargs={"max_episode_steps": limit}).make(2)
+    assert "\n" not in str(raised.value)
+
+
+def test_any_number_is_a_limit_for_the_same_kernel():
+    for limit in (2.5, 10**30):
+        ours = EnvRecipe("CartPole-v1", kwargs={"max_episode_steps": limit}).make(2)
+        ours.reset(seed=1)
+        ours.step(np.zeros(2, np.int64))
+        ours.step(np.zeros(2, np.int64))
+        truncated = ours.step(np.zeros(2, np.int64))[3]
+        assert truncated.all() == (limit == 2.5)

@@ -401,7 +401,9 @@ def test_an_interrupt_is_130_whether_it_was_caught_or_not():
     with no_training(run):
         assert ask("train", "cartpole")[0] == 130
     with no_training(lambda _: {**SUMMARY, "exit_reason": "interrupted"}):
-        assert ask("train", "cartpole")[0] == 130
+        code, said, _ = ask("train", "cartpole")
+    assert code == 130
+    assert "\nfastdqn resume " in said  # as what to type next
 
 
 def test_an_environment_that_exits_the_process_is_no_success():

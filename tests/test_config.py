@@ -177,6 +177,15 @@ def test_json_gives_back_the_same_config(config):
     assert Config.from_json(config.to_json()) == config
 
 
+def test_options_that_a_run_was_made_before_are_what_was_done_then():
+    values = json.loads(Config(env_id="Acrobot-v1", hidden_sizes=(120, 84)).to_json())
+    for later in ("store", "torso", "atari_protocol", "adam_epsilon"):
+        del values[later]
+    config = Config.from_json(json.dumps(values))
+    assert (config.store, config.torso, config.atari_protocol) == ("rows", "mlp", "none")
+    assert config.adam_epsilon == 1e-8
+
+
 @given(st.fractions(min_value=Fraction(1, 1000), max_value=1000).filter(bool))
 def test_json_keeps_fractions_exact(per):
     again = Config.from_json(Config(train_frequency=per).to_json())

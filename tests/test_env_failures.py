@@ -289,7 +289,7 @@ class Hanging(Fragile):
 
 @pytest.mark.parametrize("wait_for", [None, 2])
 def test_a_lane_that_hangs_keeps_nobody_from_closing(monkeypatch, wait_for):
-    monkeypatch.setattr("fastdqn.acting.backends._PATIENCE", 0.2)
+    monkeypatch.setattr("fastdqn.acting.workers._PATIENCE", 0.2)
     envs = AsyncVectorEnv([lambda lane=lane: Hanging(lane) for lane in range(3)])
     stream = EnvStream(envs, wait_for)
     stream.start(seed=0)

@@ -73,6 +73,13 @@ def test_an_id_like_no_other_is_refused_in_one_line():
     assert "did you mean" not in text
 
 
+@pytest.mark.parametrize("old", ["PongNoFrameskip-v4", "PongDeterministic-v0"])
+def test_an_old_name_of_an_atari_game_is_answered_with_the_one_of_today(old, monkeypatch):
+    monkeypatch.delitem(gymnasium.registry, old, raising=False)  # where ale-py was imported
+    text = refusal(EnvRecipe(old).make, 1)
+    assert text.endswith(f"did you mean ALE/Pong-v5, or without a protocol ale_py:{old}?")
+
+
 def test_nearest_ignores_case_and_may_find_nothing():
     assert nearest("mountaincar-v0", ["MountainCar-v0", "Acrobot-v1"]) == "MountainCar-v0"
     assert nearest("xyz", ["MountainCar-v0"]) == ""

@@ -65,7 +65,7 @@ def test_it_registers_once_quietly_and_finds_near_names():
     assert logging.root.manager.disable == 0
     with pytest.raises(ValueError, match="did you mean MinAtar/Breakout-v"):
         names.find_spec("MinAtar/Brakout-v1")
-    entries = {entry.env_id: entry for entry in catalogue("MinAtar/Aster*")}
+    entries = {entry.env_id: entry for entry in catalogue("minatar/aster*")}
     assert sorted(entries) == ["MinAtar/Asterix-v0", "MinAtar/Asterix-v1"]
     assert entries["MinAtar/Asterix-v1"].vectorization == "sync"
     assert not entries["MinAtar/Asterix-v1"].problem

@@ -64,6 +64,14 @@ def test_every_autoreset_mode_goes_on_exactly(tmp_path, mode):
     assert_same_run(whole.folder, part.folder)
 
 
+def test_environments_that_were_handed_in_are_not_made_by_their_name(tmp_path):
+    envs = gymnasium.make_vec("CartPole-v1", 4, vectorization_mode="sync")
+    part = fastdqn.train(small(tmp_path), envs, on_step=stopping_at(30))
+    with pytest.raises(fastdqn.ConfigError, match="hand them in again"):
+        fastdqn.resume(part.folder, on_step=stopping_at(60))
+    assert fastdqn.resume(part.folder, envs, on_step=nothing).summary["total_steps"] > 60
+
+
 def test_a_run_may_be_stopped_and_resumed_again_and_again(tmp_path):
     config = small(tmp_path, total_timesteps=1_000, eval_frequency=300, checkpoint_frequency=100)
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)

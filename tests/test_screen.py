@@ -91,12 +91,19 @@ def test_the_pace_is_the_environments_and_actions_without_names_are_numbers():
     assert (screen.fps, screen.action_names) == (12, ["0", "1", "2"])
 
 
+@pytest.mark.parametrize("told", [0, -3, "fast", None, 1e9, float("nan")])
+def test_a_pace_that_is_none_is_thirty(told, monkeypatch):
+    monkeypatch.setitem(Walk.metadata, "render_fps", told)
+    assert open_screen(EnvRecipe(Walk)).fps == 30
+
+
 @pytest.mark.parametrize(
     ("drawn", "shape", "brightest"),
     [
         (np.full((2, 3), 7, np.uint8), (2, 3, 3), 7),
         (np.full((2, 3, 3), 0.5), (2, 3, 3), 127),
         (np.full((2, 3, 3), 300, np.int64), (2, 3, 3), 255),
+        (np.full((2, 3, 3), np.nan), (2, 3, 3), 0),
     ],
 )
 def test_other_pictures_than_of_bytes_are_taken(drawn, shape, brightest):
@@ -113,6 +120,7 @@ def missing_package():
     [
         (missing_package, "cannot be drawn: .*pygame is not installed, run `pip install x`"),
         (lambda: 1 / 0, "cannot be drawn: ZeroDivisionError: division by zero"),
+        (lambda: exec("raise SystemExit(3)"), "cannot be drawn: SystemExit: 3"),
         (lambda: "no picture", r"render\(\) gave str of shape \(\), a picture \[H, W, 3\]"),
         (lambda: np.zeros((0, 5, 3)), r"shape \(0, 5, 3\)"),
     ],

@@ -1,5 +1,6 @@
 """--store: what auto comes to, what it costs, and what is refused before anything is allocated."""
 
+import json
 import re
 
 import gymnasium
@@ -15,7 +16,7 @@ from fastdqn.measure import replaying
 from fastdqn.measure.repeat import Effort
 from fastdqn.memory import available_bytes
 from fastdqn.record.console import Silent
-from fastdqn.replay import FrameStore, RowStore
+from fastdqn.replay import FrameStore, Ring, RowStore, rows_per_lane
 from fastdqn.resolve import resolve
 
 PIXELS = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0, stack=4)
@@ -59,10 +60,27 @@ def test_frames_are_refused_where_nothing_declares_them():
 
 
 def test_a_buffer_that_would_have_moments_without_a_valid_stack_is_refused():
-    (line,) = refused(f"{STACKED} --num-envs 16 --buffer-size 79 --batch-size 8")
-    assert "need at least 80, 5 rows each" in line
-    code, _, _ = ask(*f"{STACKED} --num-envs 16 --buffer-size 80 --batch-size 8".split())
+    (line,) = refused(f"{STACKED} --num-envs 16 --buffer-size 143 --batch-size 8")
+    assert "need at least 144, 9 rows each" in line
+    code, _, _ = ask(*f"{STACKED} --num-envs 16 --buffer-size 144 --batch-size 8".split())
     assert code == 0
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_the_least_buffer_has_a_valid_stack_behind_a_last_life_and_a_reset(n_steps):
+    config = Config(num_envs=1, batch_size=1, n_steps=n_steps, hidden_sizes=(8,))
+    least = next(
+        size for size in range(2, 99) if not checks.check(config.replace(buffer_size=size), PIXELS)
+    )
+    ring = Ring(1, rows_per_lane(least, 1, n_steps, PIXELS.stack), PIXELS.stack)
+    ring.add_starts([0])
+    for step in range(50):
+        ring.add_outcomes([0], [0], [0.0], [step == 49], [False])
+    ring.add_starts([0, 0])
+    for _ in range(n_steps + 1):
+        newest = np.arange(ring.added[0] - ring.rows, ring.added[0])
+        assert ring.is_valid(newest, n_steps).any()
+        ring.add_outcomes([0], [0], [0.0], [False], [False])
 
 
 def test_a_million_frames_need_seven_gigabytes_and_whole_observations_four_times_that():
@@ -103,3 +121,23 @@ def test_stacks_are_measured_from_a_full_replay_beside_a_copy_of_as_many_bytes()
     assert {f.of["rows"] for f in sampled} == {4 * (100 + 1 + 3)}
     copied = [f.of.get("batch_size") for f in figures if f.key == "memcpy_bytes_per_second"]
     assert copied == [8, 32, 256, None]
+
+
+def backwards(env: gymnasium.Env) -> gymnasium.Env:
+    """Oldest last, so that no observation repeats what the one before it should have left."""
+    return gymnasium.wrappers.TransformObservation(
+        stacked(env), lambda obs: np.asarray(obs)[::-1].copy(), stacked(env).observation_space
+    )
+
+
+def test_a_stack_that_is_none_ends_the_run_in_one_line(tmp_path):
+    command = (
+        "train Acrobot-v1 --wrapper test_store_option:backwards --total-timesteps 200 --batch-size "
+        f"8 --learning-starts 50 --buffer-size 200 --eval-frequency 0 --run-dir {tmp_path / 'run'}"
+    )
+    code, _, lines = ask(*command.split())
+    assert code == 1
+    (line,) = lines
+    assert line.endswith("frames cannot be kept once: --store rows")
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["exit_reason"].startswith("failed")

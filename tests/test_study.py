@@ -61,7 +61,7 @@ def refused(study, monkeypatch, capsys, *words) -> str:
 
 def test_every_row_is_a_config_without_problems(modules):
     rows = modules("study_rows")
-    asked = rows.jobs(None, True)
+    asked = rows.jobs(None)
     assert len({job.file for job in asked}) == len(asked) == 11 * 10 + 10 * 5
     for share in (1.0, 0.01):
         for job in asked:
@@ -165,7 +165,7 @@ def test_tasks_are_resampled_each_alone(modules):
 
 def test_figures_by_hand(modules):
     rows, figures = modules("study_rows"), modules("study_figures")
-    jobs = rows.jobs(2, False)
+    jobs = rows.jobs(2)
     runs = [result(job, 500.0 if job.task == "CartPole-v1" else -100.0) for job in jobs]
     diverged = next(run for run in runs if (run["task"], run["row"]) == ("CartPole-v1", "D3QN"))
     diverged |= {"diverged": "the loss is nan", "last_return": None}
@@ -174,7 +174,7 @@ def test_figures_by_hand(modules):
     assert (d3qn["diverged"], d3qn["last"]["returns"]) == (1, [22.0, 500.0])
     assert [point["step"] for point in d3qn["curve"]] == [10, 20]
     scales = [(500 - 22) / (475 - 22), 1.0]  # of both tasks, by random play and threshold
-    assert found["both"]["DQN"]["iqm"] == pytest.approx(np.mean(scales), abs=1e-3)
+    assert found["both"]["DQN"]["iqm"] == pytest.approx(float(np.mean(scales)), abs=1e-3)
     (point, _) = found["overestimation"]["Acrobot-v1"]["Double DQN"]
     assert (point["predicted"]["iqm"], point["over"]["iqm"]) == (12.0, 2.0)
     assert found["classic"]["within_200_to_400_of_195"] == 2
@@ -185,7 +185,7 @@ def test_figures_by_hand(modules):
 def test_every_picture_can_be_drawn(modules):
     pytest.importorskip("matplotlib").use("agg")
     rows, figures = modules("study_rows"), modules("study_figures")
-    record = figures.summary([result(job) for job in rows.jobs(2, True)])
+    record = figures.summary([result(job) for job in rows.jobs(2)])
     pictures = modules("study_pictures")
     names = {"study-curves", "study-scores", "study-overestimation", "study-classic"}
     assert pictures.draw_all(record).keys() == names

@@ -125,6 +125,14 @@ def test_what_replaces_or_adds_is_remarked():
     ]
 
 
+def test_a_run_whose_epsilon_falls_before_it_learns_is_told_so():
+    short = Config(total_timesteps=20_000, learning_starts=2_000, exploration_fraction=0.1)
+    assert "fallen to 0.05 by step 2,000, before learning starts at 2,000" in remarks(short)[0]
+    assert remarks(short.replace(learning_starts=1_999)) == []
+    assert remarks(short.replace(exploration_decay=0.9)) == []
+    assert remarks(short.replace(noisy=True)) == []
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

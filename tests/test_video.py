@@ -124,7 +124,7 @@ def test_a_film_that_fails_leaves_nothing_half_written(run, tmp_path, failure, c
 
 def test_pictures_of_different_sizes_are_refused(tmp_path):
     sizes = [np.zeros((n, 16, 3), np.uint8) for n in (16, 32)]
-    with pytest.raises(ValueError, match="same size"):
+    with pytest.raises(ValueError, match="picture 1 is 16 x 32, those before it 16 x 16"):
         write_film(tmp_path / "a.mp4", sizes, 10)
 
 

@@ -4,12 +4,12 @@ from fastdqn.acting.backends import answers_for
 from fastdqn.acting.catalogue import catalogue
 from fastdqn.acting.env_state import read_env_state, why_unreadable, write_env_state
 from fastdqn.acting.failures import EnvError, NonFiniteError
-from fastdqn.acting.look import limit_of, look
+from fastdqn.acting.look import limit_of, look, look_closer
 from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
 from fastdqn.acting.names import UnknownEnvError, find_spec, lies_inside, nearest, registered
 from fastdqn.acting.observations import ObsReader
 from fastdqn.acting.screen import Screen, open_screen
-from fastdqn.acting.spaces import EnvFacts, read_spaces
+from fastdqn.acting.spaces import EnvFacts, read_facts, read_spaces
 from fastdqn.acting.stacking import declared_stack
 from fastdqn.acting.statistics import ObsStatistics, ReturnStatistics
 from fastdqn.acting.step import Step
@@ -36,9 +36,11 @@ __all__ = [
     "lies_inside",
     "limit_of",
     "look",
+    "look_closer",
     "nearest",
     "open_screen",
     "read_env_state",
+    "read_facts",
     "read_spaces",
     "registered",
     "why_unreadable",

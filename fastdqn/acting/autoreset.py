@@ -46,3 +46,17 @@ def require_no_restart(lane: int, info: dict) -> None:
             f"lane {lane}: an episode's end was reset in the same call, although the environment "
             "declares AutoresetMode.DISABLED; let its metadata['autoreset_mode'] say what it does"
         )
+
+
+def require_unmoved(before: np.ndarray, after: np.ndarray, reset: np.ndarray) -> None:
+    """Raises EnvError where a reset of lanes reset [S] changed another's observation [N, *]."""
+    # What is equal to nothing is equal to itself here: it is told as what it is later.
+    changed = (after != before) & ((after == after) | (before == before))
+    moved = changed.reshape(len(after), -1).any(1)
+    moved[reset] = False
+    if moved.any():
+        raise EnvError(
+            f"lane {np.flatnonzero(moved)[0]}: a reset of other lanes changed it, although "
+            "the environment declares AutoresetMode.DISABLED: it must obey "
+            "options['reset_mask']"
+        )

@@ -13,16 +13,19 @@ class FastCartPole(VectorWrapper):
     Sine and cosine are NumPy's: a compiled one differs in the last bit, and a trajectory would
     soon be another. The rest is the environment's own arithmetic in its own order.
     What step() returns is overwritten by the next one.
+    Raises ValueError where the time limit is no number of steps: each would be an episode.
     """
 
     def __init__(self, envs: CartPoleVectorEnv):
         super().__init__(envs)
-        n = envs.num_envs
+        n, limit = envs.num_envs, envs.max_episode_steps
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
+            raise ValueError(f"max_episode_steps is {limit!r}: it must be a number, at least 1")
         self._bare = envs
         self._constants = (
             envs.gravity, envs.masspole, envs.total_mass, envs.length, envs.polemass_length,
             envs.force_mag, envs.tau, envs.x_threshold, envs.theta_threshold_radians,
-            envs.max_episode_steps, envs._sutton_barto_reward,
+            float(limit), bool(envs._sutton_barto_reward),  # of one type, for one kernel
         )  # fmt: skip
         self._cos, self._sin = np.zeros((2, n))
         self._obs = np.zeros((n, 4), np.float32)

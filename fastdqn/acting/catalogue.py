@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 
 from fastdqn.acting.backends import close_quietly
 from fastdqn.acting.make import EnvRecipe
-from fastdqn.acting.names import find_module, register_atari, registered, registered_by
+from fastdqn.acting.names import find_module, registered, registered_by
 from fastdqn.acting.observations import short
 from fastdqn.acting.packages import register_for
 from fastdqn.acting.spaces import read_spaces
@@ -37,10 +37,8 @@ def catalogue(pattern: str = "") -> Iterator[Entry]:
     module, _, wanted = pattern.rpartition(":")
     if module:
         find_module(module, f"pattern {pattern!r}")
-    register_for(wanted)
+    register_for(wanted, f"pattern {pattern!r}")
     wanted = wanted.lower()
-    if wanted.startswith("ale/"):  # a package that is not imported unless it is asked for
-        register_atari(f"pattern {pattern!r}")
     glob = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
     for env_id in sorted(registered_by(module) if module else registered()):
         if fnmatch.fnmatchcase(env_id.lower(), glob):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import space_utils
 
 from fastdqn.acting.observations import leaves, short
@@ -43,11 +43,21 @@ class LaneFailure(Exception):
         self.lane, self.line, self.trace = lane, line, trace
 
 
-def explain(envs: VectorEnv, error: BaseException) -> LaneFailure:
-    """Say which lane an exception out of envs came from (-1: nobody knows), and what it was."""
-    if isinstance(error, LaneFailure):
-        return error
-    return _failing_lane(envs.unwrapped, error)
+def explain(
+    envs: VectorEnv, error: BaseException, what: str, steps: np.ndarray, seed: int | None,
+    action: np.ndarray,
+) -> EnvError:  # fmt: skip
+    """An exception out of envs, told with what led to it.
+
+    what  reset or step; steps, action [N] so far, of each lane; seed  of the first, if any
+    """
+    inner = envs.unwrapped
+    failure = error if isinstance(error, LaneFailure) else _failing_lane(inner, error)
+    own_seeds = isinstance(inner, SyncVectorEnv | AsyncVectorEnv)
+    place = _name_place(failure.lane, what, steps, seed, own_seeds, action)
+    told = EnvError(f"{place}: {failure.line}")
+    told.trace = failure.trace
+    return told
 
 
 def _own_trace(error: BaseException) -> str:
@@ -123,7 +133,7 @@ def _misfits(envs: SyncVectorEnv) -> Iterator[LaneFailure]:
             yield LaneFailure(lane, line)
 
 
-def name_place(
+def _name_place(
     lane: int, what: str, steps: np.ndarray, seed: int | None, own_seeds: bool, action: np.ndarray
 ) -> str:
     """Who failed, and what led to it: lane, step, seed, last action.

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from fastdqn.acting.packages import is_from
+from fastdqn.acting.sorting import Marks
 from fastdqn.kernels import kernel
 
 
@@ -15,8 +17,7 @@ def may_lose_lives(envs: VectorEnv) -> bool:
     it is not known, and LifeLosses is right about either.
     """
     inner = envs.unwrapped
-    is_ale = type(inner).__module__ == "ale_py.vector_env"
-    return is_ale and getattr(inner, "life_loss_info", True)
+    return is_from(inner, "ale_py", "AtariVectorEnv") and getattr(inner, "life_loss_info", True)
 
 
 class LifeLosses:
@@ -30,25 +31,20 @@ class LifeLosses:
     def __init__(self, num_lanes: int):
         self._before = np.zeros(num_lanes, np.int64)
 
-    def tell(
-        self, info: dict[str, Any], lanes, terminated, truncated, next_step, unseen, waits,
-        ended, fresh, begins, over,
-    ) -> tuple[int, int]:  # fmt: skip
-        """As tell_apart(), where an end need not be a game's.
+    def tell_apart(
+        self, info: dict[str, Any], lanes, marks: Marks, next_step: bool, unseen, waits
+    ) -> tuple[int, int]:
+        """As sorting.tell_apart(), where an end need not be a game's.
 
+        marks  begins: after an end that may be a life's, with the same observation again;
+               over: a game is; after a reset in NEXT_STEP, the one before
         waits [N] bool  whether a lane's last answer was terminated; kept up to date
-        begins [R] bool  a start: after an end that may be a life's, the same observation again
-        over [R] bool    a game is over; after a reset in NEXT_STEP, the one before
         """
         return _tell(
-            info["frame_number"], info["episode_frame_number"], lanes, terminated, truncated,
-            next_step, unseen, waits, self._before, ended, fresh, begins, over,
+            info["frame_number"], info["episode_frame_number"], lanes,
+            marks.terminated, marks.truncated, next_step, unseen, waits, self._before,
+            marks.ended, marks.fresh, marks.begins, marks.over,
         )  # fmt: skip
-
-    def prepare(self, *marks) -> None:
-        """Compile, before anyone looks at a clock; marks are of no lane."""
-        none = np.empty(0, np.int32)
-        self.tell({"frame_number": none, "episode_frame_number": none}, *marks)
 
 
 @kernel

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from gymnasium.spaces import Space
 from gymnasium.vector import VectorEnv
 
 from fastdqn.acting.backends import close_quietly
@@ -11,7 +12,12 @@ from fastdqn.acting.stream import EnvStream
 
 
 def look(recipe: EnvRecipe) -> EnvFacts:
-    """Make one lane, reset it, and close it again.
+    """What one lane of a recipe is, as look_closer() finds it."""
+    return look_closer(recipe)[0]
+
+
+def look_closer(recipe: EnvRecipe) -> tuple[EnvFacts, Space]:
+    """Make one lane, reset it, and close it again: its facts, and the space of an observation.
 
     Raises ValueError, one line, where it cannot be made or trained on; EnvError where its reset
     fails.
@@ -23,10 +29,11 @@ def look(recipe: EnvRecipe) -> EnvFacts:
     try:
         stream = EnvStream(envs)
         stream.start(seed=0)
-        return stream.facts._replace(
+        facts = stream.facts._replace(
             has_masks=stream.mask is not None,
             max_episode_steps=in_process.max_episode_steps() or limit_of(envs),
         )
+        return facts, envs.single_observation_space
     finally:
         close_quietly(envs)
 

@@ -151,7 +151,7 @@ class EnvRecipe:
             if settings is not None:
                 return make_atari(find_spec(str(self.env)), settings, num_envs, env_batch_size)
             envs = gymnasium.make_vec(str(self.env), num_envs, "vector_entry_point", **self.kwargs)
-        return FastCartPole(envs) if type(envs) is CartPoleVectorEnv else envs
+            return FastCartPole(envs) if type(envs) is CartPoleVectorEnv else envs
 
     def _lane_maker(self, outermost: Factory | None, **more) -> Callable[[], gymnasium.Env]:
         """A function that makes one lane; names are looked up now, where they can be reported."""

@@ -13,7 +13,6 @@ from gymnasium.envs.registration import EnvSpec
 
 from fastdqn.acting.failures import one_line
 from fastdqn.acting.packages import register_for
-from fastdqn.atari import is_atari
 
 
 class UnknownEnvError(ValueError):
@@ -25,14 +24,12 @@ def find_spec(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
     if module:
         find_module(module, f"env_id {env_id!r}")
-    register_for(env_id)
-    if is_atari(name):
-        register_atari(env_id)
+    register_for(name, env_id)
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
         known = registered() if not module else registered_by(module)
-        if near := nearest(name, known):
+        if near := _atari_of(name) or nearest(name, known):
             hint = f"did you mean {near}?"
         else:
             hint = f"{module} registers {', '.join(known) or 'none'}" if module else str(error)
@@ -40,15 +37,10 @@ def find_spec(env_id: str) -> EnvSpec:
         raise UnknownEnvError(f"no environment is registered as {env_id!r}: {hint}") from None
 
 
-def register_atari(what: str) -> None:
-    """Let ale-py make its ids known, for what needs them. Raises ValueError where it is missing."""
-    try:
-        ale_py = importlib.import_module("ale_py")
-    except ImportError:
-        raise ValueError(
-            f"{what} needs a package that is missing: pip install 'fastdqn[atari]'"
-        ) from None
-    gymnasium.register_envs(ale_py)
+def _atari_of(name: str) -> str:
+    """What an id of Gym's old Atari names is now; '' if it is none of them."""
+    old = re.fullmatch(r"(\w+?)(?:NoFrameskip|Deterministic)-v\d", name)
+    return f"ALE/{old[1]}-v5, or without a protocol ale_py:{name}" if old else ""
 
 
 def find_wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:

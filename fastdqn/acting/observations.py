@@ -67,6 +67,19 @@ class ObsReader:
         self.read(obs, out)
         return out
 
+    def layout(self) -> list[tuple[spaces.Space, int, int, float]]:
+        """Each part of the space: its own space, first column, columns, and the factor that its
+        numbers were brought to the row by."""
+        return [
+            (
+                part.space,
+                part.columns.start,
+                part.columns.stop - part.columns.start,
+                part.scale / self.scale,
+            )
+            for part in self._parts
+        ]
+
     def one(self, obs: Any) -> np.ndarray:
         """Read what a single environment observes into a batch of one [1, *shape]."""
         return self(batch_of_one(obs))

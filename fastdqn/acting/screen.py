@@ -68,7 +68,7 @@ class _LaneScreen:
                 "needs rgb_array"
             )
         self.stream = EnvStream(SyncVectorEnv([lambda: self._lane]))
-        self.fps = float(self._lane.metadata.get("render_fps") or 30)
+        self.fps = _pace(self._lane.metadata.get("render_fps"))
         self.action_names = _names_of(self._lane, self.stream.facts.num_actions)
 
     def start(self, seed: int) -> Step:
@@ -84,7 +84,7 @@ class _LaneScreen:
                 drawn: Any = self._lane.render()
         except gymnasium.error.DependencyNotInstalled as error:
             raise ValueError(f"{self._name} cannot be drawn: {one_line(error)}") from None
-        except Exception as error:  # an environment of anyone's
+        except (Exception, SystemExit) as error:  # an environment of anyone's
             raise ValueError(f"{self._name} cannot be drawn: {one_line(error)}") from error
         return _as_bytes(drawn, self._name)
 
@@ -139,6 +139,11 @@ def _names_of(lane: gymnasium.Env, num_actions: int) -> list[str]:
     return names if len(names) == num_actions else [str(i) for i in range(num_actions)]
 
 
+def _pace(told: Any) -> float:
+    """Pictures a second; 30 where anyone's metadata tell no such number."""
+    return float(told) if isinstance(told, Real) and 0 < float(told) <= 1_000 else 30.0
+
+
 def _as_bytes(drawn: Any, name: str) -> np.ndarray:
     """A picture of anyone's as uint8 [H, W, 3]: grey ones and shares of 1 are taken, too."""
     picture = np.asarray(drawn)
@@ -150,7 +155,7 @@ def _as_bytes(drawn: Any, name: str) -> np.ndarray:
             f"{picture.shape}, a picture [H, W, 3] expected"
         )
     if picture.dtype.kind == "f":
-        picture = picture * 255.0
+        picture = np.nan_to_num(picture * 255.0)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 

@@ -3,9 +3,26 @@
 In NumPy each of some thirty small operations costs a microsecond whatever the number of lanes.
 """
 
+from typing import Any
+
 import numpy as np
 
 from fastdqn.kernels import kernel
+
+
+class Marks:
+    """Of each of R lanes that answered, all [R] bool.
+
+    terminated, truncated  as it says
+    ended   whether it said either
+    fresh   whether this is a first observation, and no transition
+    begins  whether an episode begins here
+    over    whether an episode is over here, to be told: lost lives end none
+    """
+
+    def __init__(self, ready: int):
+        self.terminated, self.truncated = np.zeros((2, ready), np.bool_)
+        self.ended, self.fresh, self.begins, self.over = np.zeros((4, ready), np.bool_)
 
 
 class Sorted:
@@ -35,47 +52,33 @@ def hand_out(lanes, action, num_actions, start, kept, sent) -> bool:
 
 
 def tell_apart(
-    lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh, begins
+    _info: dict[str, Any], lanes, marks: Marks, next_step: bool, unseen, ended_before
 ) -> tuple[int, int]:
-    """Say which positions [R] ended an episode, which hold a first observation, which begin one.
+    """Say of lanes [R] what ended, is fresh, begins or is over, by what terminated and truncated.
 
-    next_step  whether the answer after an end is the next start; unseen, ended_before [N] are
+    next_step  whether the answer after an end is the next start; unseen, ended_before [N] bool are
                brought up to date
-    returns    how many ended, and the first position that did both, or -1
+    returns    how many ended, and the first position that is fresh too, or -1
     """
     return _tell_apart(
-        lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh, begins
-    )
+        lanes, marks.terminated, marks.truncated, next_step, unseen, ended_before,
+        marks.ended, marks.fresh, marks.begins, marks.over,
+    )  # fmt: skip
 
 
 def sort(
-    lanes, reward, terminated, truncated, fresh, begins, over, action, returns, lengths, steps,
-    told: Sorted,
-) -> tuple[int, int, int, int]:  # fmt: skip
+    lanes, reward, marks: Marks, action, returns, lengths, steps, told: Sorted
+) -> tuple[int, int, int, int]:
     """Fill the arrays of a Sorted, and count steps, returns and lengths [N] on.
-
-    fresh, begins, over [R] bool  no transition, but a first observation; a start; an end to tell
 
     returns  (transitions M, starts S, ends E, position of a reward that is not finite, or -1)
     """
     return _sort(
-        lanes, reward, terminated, truncated, fresh, begins, over, action, returns, lengths,
+        lanes, reward, marks.terminated, marks.truncated, marks.fresh, marks.begins, marks.over,
+        action, returns, lengths,
         steps, told.lanes, told.action, told.reward, told.terminated, told.truncated, told.at,
         told.start_lanes, told.start_at, told.ended_lanes, told.returns, told.lengths,
     )  # fmt: skip
-
-
-def first_nonfinite(flat) -> int:
-    """Index of the first NaN or infinity in flat [L] float32, or -1."""
-    return _first_nonfinite(flat)
-
-
-@kernel
-def _first_nonfinite(flat):
-    for i in range(len(flat)):
-        if not np.isfinite(flat[i]):
-            return i
-    return -1
 
 
 @kernel
@@ -91,12 +94,12 @@ def _hand_out(lanes, action, num_actions, start, kept, sent):
 
 @kernel
 def _tell_apart(
-    lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh, begins
+    lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh, begins, over
 ):
     count, both = 0, -1
     for i in range(len(lanes)):
         lane = lanes[i]
-        ended[i] = terminated[i] or truncated[i]
+        ended[i] = over[i] = terminated[i] or truncated[i]
         fresh[i] = unseen[lane] or (next_step and ended_before[lane])
         begins[i] = fresh[i] or (ended[i] and not next_step)
         unseen[lane], ended_before[lane] = False, ended[i]

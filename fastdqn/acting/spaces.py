@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 
 from fastdqn.acting.observations import ObsReader, short
+from fastdqn.acting.stacking import declared_stack
 
 
 class EnvFacts(NamedTuple):
@@ -28,6 +30,12 @@ class EnvFacts(NamedTuple):
     has_masks: bool = False
     max_episode_steps: int | None = None
     stack: int = 1
+
+
+def read_facts(envs: VectorEnv) -> EnvFacts:
+    """What a vector environment says of each lane. Raises as read_spaces() does."""
+    facts = read_spaces(envs.single_observation_space, envs.single_action_space)
+    return facts._replace(stack=declared_stack(envs))
 
 
 def read_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> EnvFacts:

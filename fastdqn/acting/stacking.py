@@ -8,6 +8,8 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
+from fastdqn.acting.packages import is_from
+
 
 def declared_stack(envs: VectorEnv) -> int:
     """K where an observation is a Box of K frames on its first axis, newest last, and it is said
@@ -27,11 +29,9 @@ def _said(envs: Any) -> int:
         return said.pop() if len(said) == 1 else 1
     if isinstance(envs, AsyncVectorEnv):
         return _of_process(envs)
-    # Classes of optional packages are known by where they are from, so that none is imported.
-    bases = [(base.__module__.partition(".")[0], base.__name__) for base in type(envs).__mro__]
-    if ("ale_py", "AtariVectorEnv") in bases:
+    if is_from(envs, "ale_py", "AtariVectorEnv"):
         return envs.single_observation_space.shape[0]
-    if ("envpool", "EnvPoolMixin") in bases:
+    if is_from(envs, "envpool", "EnvPoolMixin"):
         return int(envs.config.get("stack_num", 1))
     return 1
 

@@ -38,15 +38,19 @@ class ObsStatistics:
 
 class ReturnStatistics:
     """Deviation of the discounted return so far, over all lanes and steps: what Gymnasium's
-    NormalizeReward divides rewards by."""
+    NormalizeReward divides rewards by.
 
-    def __init__(self, num_lanes: int, gamma: float):
+    reward_bound  each reward is clipped to it first, as in the replay
+    """
+
+    def __init__(self, num_lanes: int, gamma: float, reward_bound: float = np.inf):
         self._running = RunningMeanStd(shape=())
-        self._returns, self._gamma = np.zeros(num_lanes), gamma
+        self._returns, self._gamma, self._bound = np.zeros(num_lanes), gamma, reward_bound
 
     def follow(self, step: Step) -> None:
         if len(step.lanes):
-            self._returns[step.lanes] = self._returns[step.lanes] * self._gamma + step.reward
+            reward = np.clip(step.reward, -self._bound, self._bound)
+            self._returns[step.lanes] = self._returns[step.lanes] * self._gamma + reward
             self._running.update(self._returns[step.lanes])
             self._returns[step.lanes[step.terminated | step.truncated]] = 0.0
         self._returns[step.start_lanes] = 0.0  # an episode that was open there has no end

@@ -5,29 +5,25 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
+from fastdqn.acting.arrival import Arrival
 from fastdqn.acting.autoreset import (
     read_mode,
     require_final_obs,
     require_next_step,
     require_no_restart,
+    require_unmoved,
 )
-from fastdqn.acting.backends import Arrival, connect
+from fastdqn.acting.backends import connect
 from fastdqn.acting.env_state import read_env_state, takes_env_state, write_env_state
-from fastdqn.acting.failures import (
-    EnvError,
-    LaneFailure,
-    NonFiniteError,
-    explain,
-    name_place,
-)
+from fastdqn.acting.failures import EnvError, LaneFailure, explain
+from fastdqn.acting.finite import first_nonfinite, require_finite
 from fastdqn.acting.lives import LifeLosses, may_lose_lives
 from fastdqn.acting.masks import MaskReader
 from fastdqn.acting.observations import ObsReader, batch_of_one
-from fastdqn.acting.sorting import Sorted, first_nonfinite, hand_out, sort, tell_apart
-from fastdqn.acting.spaces import read_spaces
-from fastdqn.acting.stacking import declared_stack
+from fastdqn.acting.sorting import Marks, Sorted, hand_out, sort, tell_apart
+from fastdqn.acting.spaces import read_facts
 from fastdqn.acting.step import Step, lane_of
 from fastdqn.acting.stream_state import checked
 from fastdqn.plain import State
@@ -47,8 +43,7 @@ class EnvStream:
 
     def __init__(self, envs: VectorEnv, env_batch_size: int | None = None):
         self.envs = envs
-        spaces = envs.single_observation_space, envs.single_action_space
-        self.facts = read_spaces(*spaces)._replace(stack=declared_stack(envs))
+        self.facts = read_facts(envs)
         self.autoreset_mode = read_mode(envs)
         self._reader = ObsReader(envs.single_observation_space)
         self._backend = connect(envs, env_batch_size)
@@ -60,13 +55,9 @@ class EnvStream:
         self.obs = np.zeros((ready, *self.facts.obs_shape), self.facts.obs_dtype)
         self._masks: MaskReader | None = None
         self._reward = np.zeros(ready, np.float32)
-        # Of each lane that answered: how it ended, whether it did, whether this is its first
-        # answer, whether an episode begins, whether one is over: lost lives end none.
-        self._terminated, self._truncated, self._over, self._fresh = np.zeros((4, ready), np.bool_)
-        self._begins, self._finished = np.zeros((2, ready), np.bool_)
-        self._lives = LifeLosses(n) if may_lose_lives(envs) else None
-        if self._lives is None:
-            self._finished = self._over
+        self._marks = Marks(ready)
+        self._loses_lives = may_lose_lives(envs)
+        self._tell_apart = LifeLosses(n).tell_apart if self._loses_lives else tell_apart
         self._action_dtype = envs.single_action_space.dtype
         self._next_step = self.autoreset_mode == AutoresetMode.NEXT_STEP
         self._sorted = Sorted(ready)
@@ -76,6 +67,7 @@ class EnvStream:
         self._returns = np.zeros(n, np.float64)
         self._lengths = np.zeros(n, np.int64)
         self._steps = np.zeros(n, np.int64)  # since start(), for messages
+        self._counted = self._action, self._returns, self._lengths, self._steps
         self._seed: int | None = None
         self._waits = False  # whether lanes wait for actions: started, and nothing is under way
         self._compile()
@@ -184,40 +176,35 @@ class EnvStream:
 
     def _tell(self, arrival: Arrival) -> Step:
         """Copy what arrived, since environments may reuse their arrays, and sort it."""
-        lanes = self.lanes = arrival.lanes
+        lanes, marks = arrival.lanes, self._marks
+        self.lanes = lanes
         try:
             np.copyto(self._reward, arrival.reward, casting="unsafe")
-            np.copyto(self._terminated, arrival.terminated)
-            np.copyto(self._truncated, arrival.truncated)
+            np.copyto(marks.terminated, arrival.terminated)
+            np.copyto(marks.truncated, arrival.truncated)
         except (ValueError, TypeError) as error:
             raise EnvError(
                 f"reward, terminated or truncated are not one number a lane: {error}"
             ) from error
-        ended, fresh = self._over, self._fresh
-        marks = (
-            lanes, self._terminated, self._truncated, self._next_step, self._unseen, self._ended,
-            ended, fresh, self._begins,
-        )  # fmt: skip
-        if self._lives is None:
-            count, both = tell_apart(*marks)
-        else:
-            count, both = self._lives.tell(arrival.info, *marks, self._finished)
+        count, both = self._tell_apart(
+            arrival.info, lanes, marks, self._next_step, self._unseen, self._ended
+        )
         self._read(arrival.obs)
         if self._masks is not None:
             # Under SAME_STEP a lane that ended has restarted, and must act like any other.
-            over = ended & (self.autoreset_mode != AutoresetMode.SAME_STEP)
+            over = marks.ended & (self.autoreset_mode != AutoresetMode.SAME_STEP)
             self._masks.read(arrival.info, lanes, over)
         elif "action_mask" in arrival.info:
             raise EnvError("info['action_mask'] is given by step() and not by reset(): give both")
         last_obs, last_mask = self.obs, self.mask
         if count and self._next_step:
-            require_next_step(lanes, ended, both, arrival.info)
+            require_next_step(lanes, marks.ended, both, arrival.info)
         elif count:
-            over = np.flatnonzero(self._finished)  # of a lost life ale-py's final_obs tells nothing
+            over = np.flatnonzero(marks.over)  # of a lost life ale-py's final_obs tells nothing
             if len(over):
                 last_obs, last_mask = self._restart(over, arrival.info)
         step = self._deliver(last_obs, last_mask)
-        if self._lives is not None and not self._next_step and len(step.ended_lanes):
+        if self._loses_lives and not self._next_step and len(step.ended_lanes):
             step = self._with_last_starts(step, last_obs)
         self._waits = True
         return step
@@ -244,16 +231,7 @@ class EnvStream:
         before = self.obs.copy()
         arrival = self._ask("reset", lambda: self._backend.restart(ended))
         self._read(arrival.obs)
-        # What is equal to nothing is equal to itself here: it is told as what it is later.
-        changed = (self.obs != before) & ((self.obs == self.obs) | (before == before))
-        moved = changed.reshape(self.num_lanes, -1).any(1)
-        moved[ended] = False
-        if moved.any():
-            raise EnvError(
-                f"lane {np.flatnonzero(moved)[0]}: a reset of other lanes changed it, although "
-                "the environment declares AutoresetMode.DISABLED: it must obey "
-                "options['reset_mask']"
-            )
+        require_unmoved(before, self.obs, ended)
         if self._masks is not None:
             self._masks.read_some(arrival.info, self.lanes, ended)
 
@@ -267,16 +245,16 @@ class EnvStream:
     def _deliver(self, last_obs: np.ndarray, last_mask: np.ndarray | None) -> Step:
         """last_obs [R, *], last_mask [R, A]: those at the end, where an episode ended."""
         told = self._sorted
-        made, begun, over, bad = self._sort()
+        made, begun, over, bad = sort(self.lanes, self._reward, self._marks, *self._counted, told)
         every, starts = made == self.num_ready, told.start_at[:begun]
         here = slice(None) if every else told.at[:made]
         lanes, next_obs = told.lanes[:made], last_obs[here]
         if bad >= 0:
-            self._raise_nonfinite("reward", self._reward[bad : bad + 1], self.lanes[bad:])
+            require_finite("reward", self._reward[bad : bad + 1], self.lanes[bad:], self._steps)
         if self.obs.dtype == np.float32:
-            self._look("observation", self.obs, self.lanes)
+            require_finite("observation", self.obs, self.lanes, self._steps)
             if last_obs is not self.obs:
-                self._look("last observation", next_obs, lanes)
+                require_finite("last observation", next_obs, lanes, self._steps)
         return Step(
             lanes, told.action[:made], told.reward[:made], told.terminated[:made],
             told.truncated[:made], next_obs, told.start_lanes[:begun], self.obs[starts],
@@ -288,31 +266,21 @@ class EnvStream:
     def _with_last_starts(self, step: Step, last_obs: np.ndarray) -> Step:
         """In NEXT_STEP a game's last life is a start until the reset tells: here it is one too, so
         that both modes leave equal lanes."""
-        at = np.flatnonzero(self._finished & self._terminated)
+        at = np.flatnonzero(self._marks.over & self._marks.terminated)
         return step._replace(
             start_lanes=np.concatenate((self.lanes[at], step.start_lanes)),
             start_obs=np.concatenate((last_obs[at], step.start_obs)),
         )
 
-    def _sort(self) -> tuple[int, int, int, int]:
-        return sort(
-            self.lanes, self._reward, self._terminated, self._truncated, self._fresh,
-            self._begins, self._finished, self._action, self._returns, self._lengths,
-            self._steps, self._sorted,
-        )  # fmt: skip
-
     def _compile(self) -> None:
         """Every kernel, before anyone looks at a clock."""
-        nobody, none, flags = np.empty(0, np.int64), self._reward[:0], self._over[:0]
+        nobody, none, marks = np.empty(0, np.int64), self._reward[:0], Marks(0)
         first_nonfinite(none)
-        marks = (nobody, flags, flags, True, self._unseen, self._ended, flags, flags, flags)
-        tell_apart(*marks)
-        if self._lives is not None:
-            self._lives.prepare(*marks, flags)
-        lanes, self.lanes = self.lanes, nobody
-        self._sort()
+        frames = np.empty(0, np.int32)
+        info: dict[str, Any] = {"frame_number": frames, "episode_frame_number": frames}
+        self._tell_apart(info, nobody, marks, True, self._unseen, self._ended)
+        sort(nobody, none, marks, *self._counted, self._sorted)
         hand_out(nobody, nobody, 1, 0, self._action, np.empty(0, self._action_dtype))
-        self.lanes = lanes
 
     def _read(self, obs: Any, out: np.ndarray | None = None) -> None:
         try:
@@ -320,28 +288,10 @@ class EnvStream:
         except (ValueError, TypeError, LookupError) as error:
             raise EnvError(str(error)) from error
 
-    def _look(self, what: str, values: np.ndarray, lanes: np.ndarray) -> None:
-        flat = values.reshape(-1)
-        bad = first_nonfinite(flat)
-        if bad >= 0:
-            self._raise_nonfinite(what, flat[bad:], lanes[bad // (flat.size // len(lanes)) :])
-
-    def _raise_nonfinite(self, what: str, values: np.ndarray, lanes: np.ndarray) -> None:
-        """Of the first of values and lanes."""
-        step = self._steps[lanes[0]]
-        raise NonFiniteError(f"lane {lanes[0]}, step {step}: {what} is {values[0]}")
-
     def _ask(self, what: str, question: Callable[[], Any]) -> Any:
         """Let the environments answer; what they raise is told with what led to it."""
         try:
             return question()
         except (Exception, SystemExit) as error:
-            failure = explain(self.envs, error)
-            own_seeds = isinstance(self.envs.unwrapped, SyncVectorEnv | AsyncVectorEnv)
-            place = name_place(
-                failure.lane, what, self._steps, self._seed, own_seeds,
-                self._action + self.facts.action_start,
-            )  # fmt: skip
-            told = EnvError(f"{place}: {failure.line}")
-            told.trace = failure.trace
-            raise told from error
+            action = self._action + self.facts.action_start
+            raise explain(self.envs, error, what, self._steps, self._seed, action) from error

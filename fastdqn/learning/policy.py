@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastdqn.kernels import kernel
+from fastdqn.explore import explore, explore_allowed
 from fastdqn.learning.draws import MEANS, Draw, LaneNoise, NoNoise
 from fastdqn.learning.value import Value
 from fastdqn.plain import State, take_generator, take_state
-from fastdqn.rng import below, seed_state, uniform
+from fastdqn.rng import seed_state
 
 
 class Policy:
@@ -37,8 +37,8 @@ class Policy:
         self._noise, self._choose = noise or NoNoise(), choose
         self.obs_shape, self.num_actions = obs_shape, num_actions
         self.rng = seed_state(seed)
-        _explore(self.rng, np.empty(0), num_actions, np.empty(0, np.int64))
-        _explore_allowed(self.rng, np.empty(0), np.empty((0, 1), np.bool_), np.empty(0, np.int64))
+        explore(self.rng, np.empty(0), num_actions, np.empty(0, np.int64))
+        explore_allowed(self.rng, np.empty(0), np.empty((0, 1), np.bool_), np.empty(0, np.int64))
 
     def __call__(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Greedy actions [N] int64, counted from 0.
@@ -83,9 +83,9 @@ class Policy:
         action = self._best(obs, mask, self._noise(len(obs)))
         per_lane = np.full(len(action), epsilon, np.float64)
         if mask is None:
-            _explore(self.rng, per_lane, self.num_actions, action)
+            explore(self.rng, per_lane, self.num_actions, action)
         else:
-            _explore_allowed(self.rng, per_lane, mask, action)
+            explore_allowed(self.rng, per_lane, mask, action)
         return action
 
     def state(self) -> State:
@@ -98,28 +98,3 @@ class Policy:
     def _upload(self, array: np.ndarray) -> torch.Tensor:
         # torch takes neither read-only arrays nor negative strides.
         return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self.device)
-
-
-@kernel
-def _explore(state, epsilon, num_actions, action):
-    """Replace action [N] where a lane's draw says so; two draws a lane, used or not."""
-    for i in range(len(action)):
-        explores = uniform(state) < epsilon[i]
-        random_action = below(state, num_actions)
-        if explores:
-            action[i] = random_action
-
-
-@kernel
-def _explore_allowed(state, epsilon, mask, action):
-    """As _explore, among the actions that mask [N, A] allows in the lane, all equally likely."""
-    for i in range(len(action)):
-        explores = uniform(state) < epsilon[i]
-        nth = below(state, max(mask[i].sum(), 1))
-        if explores:
-            for allowed in range(mask.shape[1]):
-                if mask[i, allowed]:
-                    if nth == 0:
-                        action[i] = allowed
-                        break
-                    nth -= 1

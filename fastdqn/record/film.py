@@ -34,10 +34,16 @@ def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
         path, format="FFMPEG", mode="I", fps=fps, codec="libx264", pixelformat="yuv420p",  # pyright: ignore[reportArgumentType]
         quality=_QUALITY, macro_block_size=2, ffmpeg_log_level="quiet", output_params=_ENCODER,
     )  # fmt: skip
-    count = 0
+    count, size = 0, None
     try:
         with writer:
             for picture in pictures:
+                size = size or picture.shape
+                if picture.shape != size:
+                    raise ValueError(
+                        f"picture {count} is {picture.shape[1]} x {picture.shape[0]}, those before "
+                        f"it {size[1]} x {size[0]}: all of a film must be of one size"
+                    )
                 writer.append_data(picture)
                 count += 1
         written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))

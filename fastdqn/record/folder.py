@@ -5,12 +5,16 @@ import platform
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 from fastdqn.config import Config, ConfigError
 from fastdqn.record.files import WriteError, read_text, to_json, write_whole
+
+Options = TypeVar("Options")
 
 
 def default_run_dir(config: Config) -> str:
@@ -47,9 +51,10 @@ def _unwritable(run_dir: str, folder: Path) -> str | None:
     return None if writable else f"run_dir {run_dir}: {folder} is not writable"
 
 
-def create_folder(config: Config, device_name: str) -> Path:
+def create_folder(config: Config, device_name: str, options: str | None = None) -> Path:
     """Make the folder and write what is known before the run: config, command, system.
 
+    options  what config.json holds, if it is not config
     Raises ConfigError where the folder cannot be had.
     """
     assert config.run_dir is not None
@@ -65,7 +70,7 @@ def create_folder(config: Config, device_name: str) -> Path:
     except OSError as error:
         raise ConfigError([f"run_dir {config.run_dir}: {error.strerror}"]) from None
     try:
-        write_whole(folder / "config.json", config.to_json())
+        write_whole(folder / "config.json", options or config.to_json())
         write_whole(folder / "command.txt", shlex.join(sys.argv) + "\n")
         write_whole(folder / "system.json", to_json(_system(device_name), indent=2) + "\n")
     except WriteError as error:
@@ -77,9 +82,14 @@ def create_folder(config: Config, device_name: str) -> Path:
 
 def read_config(folder: Path) -> Config:
     """The options that a run was made with. Raises ConfigError, whose lines name the file."""
+    return read_options(folder, Config.from_json)
+
+
+def read_options(folder: Path, parse: Callable[[str], Options]) -> Options:
+    """As read_config(), of a record of options that parse makes of text."""
     path = folder / "config.json"
     try:
-        return Config.from_json(read_text(path))
+        return parse(read_text(path))
     except ConfigError as error:
         lines = [f"{path}: {line.removeprefix('config.json ')}" for line in error.lines]
         raise ConfigError(lines) from None

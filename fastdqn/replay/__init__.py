@@ -2,7 +2,7 @@
 
 from fastdqn.plain import Rows
 from fastdqn.replay.batch import Batch, ObsStore, new_batch
-from fastdqn.replay.frames import FrameStore
+from fastdqn.replay.frames import FrameStore, UnstackedError
 from fastdqn.replay.newest import NewestSampler
 from fastdqn.replay.prioritized import PrioritizedSampler
 from fastdqn.replay.replay import Replay
@@ -23,6 +23,7 @@ __all__ = [
     "Rows",
     "Sampler",
     "UniformSampler",
+    "UnstackedError",
     "new_batch",
     "rows_per_lane",
 ]

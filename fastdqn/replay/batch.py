@@ -49,7 +49,9 @@ def new_batch(
 def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
     """Both as one array [2 B, *], where the second lies right behind the first."""
     whole = first.base
-    if whole is None or whole is not second.base or whole.shape != (2, *first.shape):
+    if not isinstance(whole, np.ndarray) or whole is not second.base:
+        return None
+    if whole.shape != (2, *first.shape):
         return None
     if whole[0].ctypes.data != first.ctypes.data or whole[1].ctypes.data != second.ctypes.data:
         return None

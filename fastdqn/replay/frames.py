@@ -6,8 +6,14 @@ from fastdqn.kernels import kernel
 from fastdqn.replay.rows import RowStore
 
 
+class UnstackedError(ValueError):
+    """An observation is not the stack of frames that it was declared to be."""
+
+
 class FrameStore:
-    """Preallocated frames for num_lanes * rows slots; the ring needs the same stack.
+    """Preallocated frames for num_lanes * rows slots; the ring needs the same stack: with
+    rows = rows_per_lane(buffer_size, N, n_steps, K), Ring(N, rows, K) beside
+    FrameStore(N, rows, (K, 84, 84), np.uint8).
 
     obs_shape  (K, *frame): K frames on the first axis, newest last
     obs_dtype  of a frame
@@ -50,13 +56,13 @@ class FrameStore:
         """Keep the newest frame of each of obs [M, K, *] in slots [M] int64.
 
         The other frames of one of them, each in its turn, are compared with what is kept.
-        Raises ValueError naming the lane where they are not those of the observation before.
+        Raises UnstackedError naming the lane where they are not those of the observation before.
         """
         words = self._given(slots, obs)
         looked_at = self._turn % max(1, len(slots))
         self._turn += 1
         if not _append(self.by_row.words, self._rows, self.stack, slots, words, looked_at):
-            raise ValueError(
+            raise UnstackedError(
                 f"lane {slots[looked_at] // self._rows}: an observation does not repeat the newest "
                 f"{self.stack - 1} of the {self.stack} frames of the one before it, newest last "
                 "on its first axis, so frames cannot be kept once: --store rows"
