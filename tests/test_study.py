@@ -197,7 +197,7 @@ def test_a_prediction_is_held_against_what_came_of_it(modules):
 
     class Left:
         def expected(self, obs):
-            return np.tile(np.float32([7.0, 3.0]), (len(obs), 1))
+            return np.array([[7.0, 3.0]] * len(obs), np.float32)
 
         def __call__(self, obs):
             return np.zeros(len(obs), np.int64)
