@@ -10,7 +10,7 @@ from pathlib import Path
 import gymnasium
 from rich.console import Console, RenderableType
 
-from fastdqn import checks, parts
+from fastdqn import checks, parts, sizes
 from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.combinations import remarks
@@ -35,13 +35,13 @@ def plan(config: Config) -> str:
     resolved, facts = preview(config)
     values = json.loads(resolved.to_json())
     width = max(map(len, values))
-    copy = checks.checkpoint_bytes(resolved, facts)
+    copy = sizes.checkpoint_bytes(resolved, facts)
     return "\n".join(
         [
             *(f"{name:{width}}  {values[name]}" for name in values),
             "",
             f"observations {facts.obs_shape} {facts.obs_dtype}, {facts.num_actions} actions",
-            f"the replay takes {checks.replay_bytes(resolved, facts) / 2**20:,.1f} MiB"
+            f"the replay takes {sizes.replay_bytes(resolved, facts) / 2**20:,.1f} MiB"
             + (f", each of {facts.stack} frames once" if resolved.store == "frames" else "")
             + (f", writing it to a checkpoint {copy / 2**20:,.1f} MiB more" if copy else ""),
             replay_ratio(resolved),
