@@ -13,9 +13,9 @@ from harness import count, main_of, parser
 
 from fastdqn import parts
 from fastdqn.acting import EnvFacts
-from fastdqn.checks import replay_bytes
 from fastdqn.config import Config
 from fastdqn.measure.synthetic import fill_replay
+from fastdqn.sizes import replay_bytes
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Pictures of results: the peers' speeds, and what a transition costs as things grow.
+"""Pictures of results: the peers' speeds, what a transition costs as things grow, the study.
 
     python benchmarks/plot.py
 
-Reads benchmarks/results/peers.json and train.json where they are there, and writes peers.png and
-costs.png beside them. Needs matplotlib (extra report).
+Reads benchmarks/results/peers.json, train.json and study.json where they are there, and writes
+peers.png, costs.png and study-*.png beside them. Needs matplotlib (extra report).
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("agg")
+import study_pictures
 from matplotlib import pyplot as plt
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,6 +39,12 @@ def main() -> None:
             figure.savefig(target, dpi=110)
             plt.close(figure)
             print(target)
+    study = folder / "study.json"
+    if study.exists():
+        for name, figure in study_pictures.draw_all(json.loads(study.read_text())).items():
+            figure.savefig(folder / f"{name}.png", dpi=110)
+            plt.close(figure)
+            print(folder / f"{name}.png")
 
 
 def draw_peers(record: dict[str, Any]):

@@ -22,7 +22,7 @@ from typing import Any
 
 from harness import count, fail
 from study_figures import summary, table
-from study_rows import TABLE, VERSION, Job, jobs, settings
+from study_rows import TABLE, TASKS, VERSION, Job, jobs, settings
 
 from fastdqn.measure.machine import describe_machine
 from fastdqn.record.files import WriteError, write_whole
@@ -41,12 +41,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of the runs' results; made where it is not")
     parser.add_argument("--jobs", type=count, default=1, help="runs at a time")
     parser.add_argument("--seeds", type=count, help="of each row, at most")
+    parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
     parser.add_argument("--share", type=_share, default=1.0, help="of the steps, for a trial")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--dry-run", action="store_true", help="tell what would be run, and stop")
     args = parser.parse_args()
     has_table = importlib.util.find_spec("fastdqn.tabular") is not None
-    asked = jobs(args.seeds, has_table)
+    asked = [job for job in jobs(args.seeds, has_table) if job.task in args.tasks]
     take_folder(args.folder, args.share, args.dry_run)
     known = read(args.folder, asked)
     missing = [job for job in asked if job not in known]
@@ -138,7 +139,8 @@ def run_all(missing: list[Job], args: argparse.Namespace) -> list[Job]:
 def _run(job: Job, args: argparse.Namespace) -> int:
     words = [str(args.folder), job.task, job.row, str(job.seed), "--share", str(args.share)]
     code = subprocess.run([sys.executable, str(WORKER), *words]).returncode
-    print(f"{job.task}  {job.row}  seed {job.seed}" + (f": failed, {code}" if code else ""))
+    told = f": failed, {code}" if code else ""
+    print(f"{job.task}  {job.row}  seed {job.seed}{told}", flush=True)
     return code
 
 

@@ -15,7 +15,6 @@ from torch import nn
 from fastdqn import parts
 from fastdqn.acting import EnvFacts, EnvStream, Factory
 from fastdqn.atari import frames_a_step
-from fastdqn.checks import network_weights
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.checkpoints import Checkpointer, restore
@@ -38,6 +37,7 @@ from fastdqn.resolve import choose_learner, resolve, threads_of_torch
 from fastdqn.schedules import Budget, EpisodicEpsilon, LadderEpsilon, Linear
 from fastdqn.seeds import CONFIRM, EVAL, TRAIN, env_seed
 from fastdqn.session import Evaluations, Session
+from fastdqn.sizes import network_weights
 from fastdqn.streams import make_streams
 from fastdqn.timing import Laps, process_age
 from fastdqn.torsos import settle

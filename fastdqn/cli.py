@@ -8,16 +8,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
-import tyro
 
 from fastdqn import options
 from fastdqn.config import Config, ConfigError, unknown_name
 from fastdqn.presets import PRESETS
 from fastdqn.timing import process_age
+from fastdqn.words import BenchOptions, EvalOptions, ProfileOptions, ResumeOptions, TrainOptions
 
 _USAGE = """usage: fastdqn COMMAND ...
 
@@ -35,70 +31,6 @@ _USAGE = """usage: fastdqn COMMAND ...
 
 # Characters of a message, where paths take 4,096 at most. Ours, untuned.
 _MOST = 6_000
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    config: tyro.conf.OmitArgPrefixes[Config]
-    dry_run: bool = False
-    """Print the resolved options, the memory they need and the replay ratio, and stop."""
-    quiet: bool = False
-    """Print nothing but errors."""
-
-
-@dataclass(frozen=True)
-class ResumeOptions:
-    total_timesteps: int | None = None
-    """New total of steps; None: the one that the run had. Schedules keep their horizon. The next
-    checkpoint remembers it: give it again to a run that was killed before that."""
-    checkpoint: str | None = None
-    """Name of a checkpoint; None: the latest."""
-    quiet: bool = False
-    """Print nothing but errors."""
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    episodes: int = 100
-    """Episodes, run in parallel."""
-    weights: Literal["best", "last"] = "best"
-    """best: by evaluation while training, else the last; or last."""
-    seed: int = 0
-    """Of the first episode; never one that training used."""
-    max_steps: int | None = None
-    """Cap on an episode; None: the environment's own limit, else 27,000."""
-    env_id: str | None = None
-    """Environment; None: the one in the run's config.json."""
-    render: bool = False
-    """Show the episodes in a window, one after another."""
-    json: bool = False
-    """Print the result as JSON alone."""
-    out: Path | None = None
-    """Also write the JSON to this file."""
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    config: tyro.conf.OmitArgPrefixes[Config]
-    out: Path | None = None
-    """File for the figures: one JSON object a line."""
-    against: Literal["sb3"] | None = None
-    """Train by turns with another library (extra peers): sb3 is Stable-Baselines3."""
-    seconds: float = 0.15
-    """Of one repeat; a whole loop takes four times as long."""
-    repeats: int = 5
-    """Of each figure; median, least and most are told."""
-
-
-@dataclass(frozen=True)
-class ProfileOptions:
-    config: tyro.conf.OmitArgPrefixes[Config]
-    out: Path | None = None
-    """Folder for trace.json (Perfetto, chrome://tracing) and profile.json."""
-    what: Literal["learn", "act", "train"] = "learn"
-    """learn: updates; act: policy calls; train: turns of the whole loop."""
-    updates: int = 50
-    """Calls that are recorded, after burn-in."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {_printable(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if argv is None:  # the program is ending: asked again, it would tell a traceback on its way
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
         return 130
     except BrokenPipeError:  # whoever read the output has gone; Python would complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

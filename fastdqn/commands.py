@@ -10,7 +10,7 @@ from pathlib import Path
 import gymnasium
 from rich.console import Console, RenderableType
 
-from fastdqn import checks, parts
+from fastdqn import checks, parts, sizes
 from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.combinations import remarks
@@ -35,13 +35,13 @@ def plan(config: Config) -> str:
     resolved, facts = preview(config)
     values = json.loads(resolved.to_json())
     width = max(map(len, values))
-    copy = checks.checkpoint_bytes(resolved, facts)
+    copy = sizes.checkpoint_bytes(resolved, facts)
     return "\n".join(
         [
             *(f"{name:{width}}  {values[name]}" for name in values),
             "",
             f"observations {facts.obs_shape} {facts.obs_dtype}, {facts.num_actions} actions",
-            f"the replay takes {checks.replay_bytes(resolved, facts) / 2**20:,.1f} MiB"
+            f"the replay takes {sizes.replay_bytes(resolved, facts) / 2**20:,.1f} MiB"
             + (f", each of {facts.stack} frames once" if resolved.store == "frames" else "")
             + (f", writing it to a checkpoint {copy / 2**20:,.1f} MiB more" if copy else ""),
             replay_ratio(resolved),
@@ -219,7 +219,10 @@ def describe(trained: Trained) -> str:
             f"final evaluation: return {final['mean_return']:.1f} +- {final['std_return']:.1f} "
             f"over {final['episodes']} greedy episodes"
         )
-    return "\n".join([*lines, f"fastdqn eval {shlex.quote(str(trained.folder))}"])
+    stopped = summary["exit_reason"].endswith("interrupted")
+    words = ["resume", "eval"] if stopped else ["eval"]
+    folder = shlex.quote(str(trained.folder))
+    return "\n".join([*lines, *(f"fastdqn {word} {folder}" for word in words)])
 
 
 def list_envs(pattern: str) -> str:

@@ -6,11 +6,12 @@ import torch
 
 from fastdqn import atari
 from fastdqn.acting import EnvFacts, look
-from fastdqn.checks import keeps_frames, network_weights, recipe
+from fastdqn.checks import recipe
 from fastdqn.combinations import beyond_fused, epsilons, sized
 from fastdqn.config import Config
 from fastdqn.kernels import COMPILES
 from fastdqn.record.folder import default_run_dir
+from fastdqn.sizes import keeps_frames, network_weights
 from fastdqn.spare import HAS_SPARE
 from fastdqn.timing import usable_cores
 from fastdqn.torsos import settle

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdqn
-from fastdqn import api, build, checks
+from fastdqn import api, build, sizes
 from fastdqn.cli import main
 from fastdqn.config import Config
 from fastdqn.memory import available_bytes
@@ -216,7 +216,7 @@ def container(root: Path, limit: int) -> Path:
 
 def test_a_replay_larger_than_memory_is_refused_before_it_is_allocated(tmp_path, monkeypatch):
     root = container(tmp_path / "root", 1 << 30)
-    monkeypatch.setattr(checks, "available_bytes", lambda: available_bytes(root))
+    monkeypatch.setattr(sizes, "available_bytes", lambda: available_bytes(root))
     monkeypatch.setattr(build, "build", mock.Mock(side_effect=AssertionError("built anyway")))
     (line,) = refused("train cartpole --buffer-size 1000000000")
     assert "buffer_size is 1000000000: the run needs " in line
@@ -226,7 +226,7 @@ def test_a_replay_larger_than_memory_is_refused_before_it_is_allocated(tmp_path,
 @pytest.mark.parametrize("more", [(), ("--no-checkpoint-replay",)])
 def test_the_size_that_is_said_to_fit_does_fit_and_wastes_little(tmp_path, monkeypatch, more):
     root = container(tmp_path / "root", 1 << 30)
-    monkeypatch.setattr(checks, "available_bytes", lambda: available_bytes(root))
+    monkeypatch.setattr(sizes, "available_bytes", lambda: available_bytes(root))
     too_much = " ".join(
         ("train cartpole --num-envs 64 --n-steps 3 --dry-run", *more, "--buffer-size")
     )
@@ -401,7 +401,9 @@ def test_an_interrupt_is_130_whether_it_was_caught_or_not():
     with no_training(run):
         assert ask("train", "cartpole")[0] == 130
     with no_training(lambda _: {**SUMMARY, "exit_reason": "interrupted"}):
-        assert ask("train", "cartpole")[0] == 130
+        code, said, _ = ask("train", "cartpole")
+    assert code == 130
+    assert "\nfastdqn resume " in said  # as what to type next
 
 
 def test_an_environment_that_exits_the_process_is_no_success():

@@ -13,7 +13,6 @@ from test_loop import run_loop, small
 from torch import nn
 
 from fastdqn import Config
-from fastdqn.checks import network_bytes
 from fastdqn.combinations import beyond_fused, remarks
 from fastdqn.learning import fused_second
 from fastdqn.learning.backup import MaxBackup
@@ -24,6 +23,7 @@ from fastdqn.learning.networks import PlainHead
 from fastdqn.learning.staging import Staging
 from fastdqn.learning.target import NoTarget
 from fastdqn.replay import Batch
+from fastdqn.sizes import network_bytes
 
 CPU = torch.device("cpu")
 

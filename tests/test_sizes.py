@@ -8,9 +8,9 @@ import torch
 
 from fastdqn import Config, parts
 from fastdqn.acting import EnvFacts
-from fastdqn.checks import network_bytes, network_weights
 from fastdqn.learning.staging import Staging
 from fastdqn.replay.batch import new_batch
+from fastdqn.sizes import network_bytes, network_weights
 
 FACTS = EnvFacts((3, 2), np.dtype(np.float32), 1.0, 4, 0)
 KINDS = list(

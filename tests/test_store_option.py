@@ -10,7 +10,7 @@ from gymnasium.wrappers import FrameStackObservation
 from test_cli import ask, container, refused
 from test_loop import small
 
-from fastdqn import Config, build, checks
+from fastdqn import Config, build, checks, sizes
 from fastdqn.acting import EnvFacts
 from fastdqn.measure import replaying
 from fastdqn.measure.repeat import Effort
@@ -50,7 +50,7 @@ def test_auto_keeps_frames_where_a_stack_is_declared(tmp_path, asked, stack, res
     assert (replay.ring.rows, replay.ring.stack) == (rows, stack if made is FrameStore else 1)
     with_batch = replay.nbytes + 2 * session.run.staging.host.obs.nbytes
     facts = session.run.stream.facts
-    assert checks.replay_bytes(session.config, facts) == with_batch - replay.ring.added.nbytes
+    assert sizes.replay_bytes(session.config, facts) == with_batch - replay.ring.added.nbytes
 
 
 def test_frames_are_refused_where_nothing_declares_them():
@@ -85,9 +85,9 @@ def test_the_least_buffer_has_a_valid_stack_behind_a_last_life_and_a_reset(n_ste
 
 def test_a_million_frames_need_seven_gigabytes_and_whole_observations_four_times_that():
     config = Config(num_envs=8, buffer_size=10**6, batch_size=32)
-    assert 7.0e9 < checks.replay_bytes(config, PIXELS) < 7.1e9
-    assert 28.0e9 < checks.replay_bytes(config.replace(store="rows"), PIXELS) < 28.5e9
-    assert checks.replay_bytes(config, WHOLE) > 28.0e9
+    assert 7.0e9 < sizes.replay_bytes(config, PIXELS) < 7.1e9
+    assert 28.0e9 < sizes.replay_bytes(config.replace(store="rows"), PIXELS) < 28.5e9
+    assert sizes.replay_bytes(config, WHOLE) > 28.0e9
 
 
 @pytest.mark.parametrize("more", ["", "--no-checkpoint-replay", "--store rows"])
@@ -95,7 +95,7 @@ def test_the_size_that_is_said_to_fit_does_fit_and_one_that_is_larger_does_not(
     tmp_path, monkeypatch, more
 ):
     root = container(tmp_path / "root", 1 << 30)
-    monkeypatch.setattr(checks, "available_bytes", lambda: available_bytes(root))
+    monkeypatch.setattr(sizes, "available_bytes", lambda: available_bytes(root))
     words = f"{STACKED} --num-envs 16 --n-steps 3 {more} --buffer-size"
     (line,) = refused(f"{words} 1000000000")
     (fits,) = re.findall(r"the largest --buffer-size that fits is about (\d+)", line)
@@ -133,7 +133,7 @@ def backwards(env: gymnasium.Env) -> gymnasium.Env:
 def test_a_stack_that_is_none_ends_the_run_in_one_line(tmp_path):
     command = (
         "train Acrobot-v1 --wrapper test_store_option:backwards --total-timesteps 200 --batch-size "
-        f"8 --learning-starts 50 --buffer-size 100 --eval-frequency 0 --run-dir {tmp_path / 'run'}"
+        f"8 --learning-starts 50 --buffer-size 200 --eval-frequency 0 --run-dir {tmp_path / 'run'}"
     )
     code, _, lines = ask(*command.split())
     assert code == 1

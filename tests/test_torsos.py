@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from fastdqn import Config, parts
 from fastdqn.acting import EnvFacts
-from fastdqn.checks import check, network_bytes, network_weights
+from fastdqn.checks import check
 from fastdqn.learning.convolutions import MinAtarCNN, NatureCNN
 from fastdqn.learning.networks import Outputs, StreamsHead
 from fastdqn.learning.staging import Staging
@@ -24,6 +24,7 @@ from fastdqn.measure.learning import learner_on
 from fastdqn.measure.synthetic import fill_batch
 from fastdqn.record.weights import WeightsError, save_weights
 from fastdqn.replay.batch import new_batch
+from fastdqn.sizes import network_bytes, network_weights
 from fastdqn.torsos import choose, problem, settle
 
 ATARI = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0)

@@ -5,7 +5,6 @@ import dataclasses
 import io
 import warnings
 from collections.abc import Iterator
-from numbers import Real
 from typing import Any, Protocol
 
 import gymnasium
@@ -142,7 +141,8 @@ def _names_of(lane: gymnasium.Env, num_actions: int) -> list[str]:
 
 def _pace(told: Any) -> float:
     """Pictures a second; 30 where anyone's metadata tell no such number."""
-    return float(told) if isinstance(told, Real) and 0 < told <= 1_000 else 30.0
+    is_pace = isinstance(told, int | float | np.number) and 0 < float(told) <= 1_000
+    return float(told) if is_pace else 30.0
 
 
 def _as_bytes(drawn: Any, name: str) -> np.ndarray:

@@ -11,7 +11,9 @@ class UnstackedError(ValueError):
 
 
 class FrameStore:
-    """Preallocated frames for num_lanes * rows slots; the ring needs the same stack.
+    """Preallocated frames for num_lanes * rows slots; the ring needs the same stack: with
+    rows = rows_per_lane(buffer_size, N, n_steps, K), Ring(N, rows, K) beside
+    FrameStore(N, rows, (K, 84, 84), np.uint8).
 
     obs_shape  (K, *frame): K frames on the first axis, newest last
     obs_dtype  of a frame
