@@ -47,22 +47,22 @@ class TableConfig:
     learning_rate: float = 0.2
     """Share of an error that is corrected, at first."""
     final_learning_rate: float | None = None
-    """Share in the end, to which it falls in a straight line over total_timesteps; None: a tenth
-    of it, or the same where episodes alone end the run."""
+    """Share in the end, to which it falls in a straight line over total_timesteps; None: a
+    hundredth of it, or the same where episodes alone end the run."""
     gamma: float = 0.99
     """Discount per step."""
 
     exploration_initial_eps: float = 1.0
     """Chance of a random action at first."""
-    exploration_final_eps: float = 0.05
+    exploration_final_eps: float = 0.1
     """Chance of a random action in the end."""
     exploration_fraction: float = 0.5
     """Share of total_timesteps over which it falls, in a straight line."""
     exploration_decay: float | None = None
     """Multiply it by this for each finished episode instead."""
 
-    eval_frequency: int = 50_000
-    """Steps between greedy evaluations; 0: none."""
+    eval_frequency: int = 0
+    """Steps between greedy evaluations, of which the best table is kept; 0: none, the last is."""
     eval_episodes: int = 100
     """Episodes of an evaluation, in parallel."""
     eval_max_steps: int | None = None

@@ -30,7 +30,7 @@ from fastdqn.table_config import TableConfig
 from fastdqn.table_files import load_table_policy, save_table_policy
 from fastdqn.tabular.cells import Cut, cut, power, tell_bounds, too_large
 from fastdqn.tabular.discretizer import Discretizer
-from fastdqn.tabular.q_learning import Newest, QLearner
+from fastdqn.tabular.q_learning import LastDelivery, QLearner
 from fastdqn.tabular.table import TablePolicy
 from fastdqn.timing import Laps
 
@@ -132,10 +132,10 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
         display = make_display(f"fastdqn  {config.env_id}  {config.preset}", quiet)
         for line in describe_table(config, plan):
             display.say(line)
-        policy, learner, newest = _make_parts(config, plan, stream.num_lanes)
+        policy, learner, delivery = _make_parts(config, plan, stream.num_lanes)
         startup.lap("build")
-        newest.append(start)
-        learner.update(newest.device)
+        delivery.append(start)
+        learner.update(delivery.device)
         policy(stream.obs, stream.mask)
         startup.lap("kernels")
         budget = Budget(config.total_timesteps, config.total_episodes)
@@ -148,7 +148,7 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
         judge = make_judge(shared, evaluations, recorder)
         cadence: Any = EveryDelivery(config.eval_frequency, shared.log_frequency or 1)
         run = Run(
-            stream, policy, newest, newest, learner, make_epsilon(shared), budget, cadence,
+            stream, policy, delivery, delivery, learner, make_epsilon(shared), budget, cadence,
             recorder, judge, start,
         )  # fmt: skip
         startup.lap("build")
@@ -175,7 +175,7 @@ def _make_parts(config: TableConfig, plan: Plan, num_lanes: int) -> tuple[Any, A
     table = np.zeros((plan.found.cells.num_states, plan.facts.num_actions), config.precision)
     policy = TablePolicy(table, discretizer, derive(config.seed, EXPLORE))
     learner = QLearner(table, float(config.gamma), _make_rate(config))
-    return policy, learner, Newest(discretizer, num_lanes, plan.facts.num_actions)
+    return policy, learner, LastDelivery(discretizer, num_lanes, plan.facts.num_actions)
 
 
 def resolved(config: TableConfig, plan: Plan, shared: Config) -> TableConfig:
@@ -187,7 +187,7 @@ def resolved(config: TableConfig, plan: Plan, shared: Config) -> TableConfig:
     values["final_learning_rate"] = config.final_learning_rate
     if config.final_learning_rate is None:
         falls = config.total_timesteps is not None
-        values["final_learning_rate"] = config.learning_rate / (10 if falls else 1)
+        values["final_learning_rate"] = config.learning_rate / (100 if falls else 1)
     if len(cells["bins"]):
         for name in ("bins", "low", "high"):
             values[name] = tuple(cells[name].tolist())

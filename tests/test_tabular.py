@@ -12,7 +12,7 @@ from oracles_tables import q_learning, state_of
 from fastdqn.acting import EnvStream, ObsReader
 from fastdqn.tabular.cells import Cells, cut, power, too_large
 from fastdqn.tabular.discretizer import Discretizer
-from fastdqn.tabular.q_learning import Newest, QLearner, Transitions, learn
+from fastdqn.tabular.q_learning import LastDelivery, QLearner, Transitions, learn
 from fastdqn.tabular.table import TablePolicy
 
 TRUTHS = spaces.Box(0, 1, (2,), np.bool_)  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -202,15 +202,15 @@ def test_each_transition_is_handed_out_once_in_every_autoreset_mode(mode):
     discretizer = Discretizer(cells, (3,))
     lanes = [lambda i=i: ScriptedEnv(i, scripts[i]) for i in range(3)]
     stream = EnvStream(SyncVectorEnv(lanes, autoreset_mode=mode))
-    newest, taken = Newest(discretizer, 3, stream.facts.num_actions), np.zeros(3, np.int64)
+    delivery, taken = LastDelivery(discretizer, 3, stream.facts.num_actions), np.zeros(3, np.int64)
     told = [[] for _ in range(3)]
-    newest.append(stream.start(0))
+    delivery.append(stream.start(0))
     for _ in range(40):
         stream.send(np.array([scripted_action(i, int(taken[i])) for i in range(3)]))
         step = stream.recv()
-        newest.append(step)
+        delivery.append(step)
         taken[step.lanes] += 1
-        rows = zip(*(column.tolist() for column in newest.device[:5]), strict=True)
+        rows = zip(*(column.tolist() for column in delivery.device[:5]), strict=True)
         for lane, row in zip(step.lanes.tolist(), rows, strict=True):
             told[lane].append(row)
     for lane in range(3):

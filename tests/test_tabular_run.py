@@ -45,7 +45,7 @@ def test_a_run_leaves_the_record_that_all_runs_leave(run):
     assert summary["updates"] == summary["total_steps"] >= 4000
     assert summary["eval"]["episodes"] == 8
     config = json.loads((run / "config.json").read_text())
-    assert (config["learning_rate"], config["final_learning_rate"]) == (0.2, 0.02)
+    assert (config["learning_rate"], config["final_learning_rate"]) == (0.2, 0.002)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert sum("train/loss" in row for row in rows) > 1
     kinds = [json.loads(line)["kind"] for line in (run / "eval.jsonl").read_text().splitlines()]

@@ -33,8 +33,8 @@ class Report(NamedTuple):
     updates: int
 
 
-class Newest:
-    """The transitions of the newest delivery, in place of a replay: each is handed out once.
+class LastDelivery:
+    """The transitions of the last delivery, in place of a replay: each is handed out once.
 
     It remembers the state of each of N lanes, so that a transition needs no observation but its
     last one.
