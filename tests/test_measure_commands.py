@@ -79,7 +79,9 @@ def test_profile_writes_a_trace_for_perfetto_and_what_it_says(tmp_path, capsys):
 def test_a_fused_update_is_one_launch_and_its_arithmetic_is_counted_all_the_same(tmp_path):
     assert main(["profile", "cartpole", "--updates", "3", "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "profile.json").read_text())
-    assert (result["learner"], result["launches_per_call"]) == ("fused", 1.0)
+    assert result["learner"] == "fused"
+    # How many updates came before is the clock's: a target copy may be among these three.
+    assert result["launches_per_call"] in (1.0, pytest.approx(4 / 3))
     assert result["flops_per_call"] > 2e6
     assert result["busy_share"] > 0.1
 
