@@ -5,7 +5,8 @@
     python benchmarks/gpu_suite.py --dry-run --out /tmp/gpu                # the CPU, tiny sizes
 
 A part that has its file in --out already is left out, so a suite that was cut goes on where it
-was. Each file has the machine in it.
+was. Each file has the machine in it. The part pong needs the extra atari; it trains for some
+minutes at a time and goes on from its checkpoint each time it is asked, until it is solved.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from harness import console, fail, main_of
 
+import fastdqn
 from fastdqn.config import Config
 from fastdqn.measure.figures import Figure, table
 from fastdqn.measure.learning import measure_learner, measure_upload
@@ -32,6 +34,12 @@ from fastdqn.resolve import preview
 BATCH_SIZES = (32, 128, 512, 2048)
 # Layers wide enough that a GPU has something to do.
 _WIDE = (1024, 1024)
+# Of one stretch of Pong; its last evaluation comes on top.
+_PONG_SECONDS = 300.0
+_TINY_PONG = {
+    "total_timesteps": 80, "learning_starts": 40, "buffer_size": 400, "num_envs": 4,
+    "eval_frequency": 0, "stop_at_return": None, "eval_episodes": 1, "eval_max_steps": 4,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -50,7 +58,7 @@ def main() -> None:
         fail(f"--out {args.out}: {error.strerror}")
     for name in [args.part] if args.part else PARTS:
         file = args.out / f"{name}.json"
-        if file.exists() and json.loads(file.read_text())["dry_run"] == args.dry_run:
+        if file.exists() and _is_over(json.loads(file.read_text()), args.dry_run):
             console.print(f"{name}: {file} is there already")
             continue
         began = time.perf_counter()
@@ -61,6 +69,10 @@ def main() -> None:
         record = {"part": name, "dry_run": args.dry_run, "seconds": seconds, "machine": machine}
         write_whole(file, to_json({**record, "rows": rows}, indent=1) + "\n")
         console.print(f"{name}: {seconds:.0f} s, {file}")
+
+
+def _is_over(record: dict[str, Any], dry_run: bool) -> bool:
+    return record["dry_run"] == dry_run and record["rows"][-1:] != [_GOES_ON]
 
 
 def _config(dry_run: bool) -> Config:
@@ -112,11 +124,33 @@ def _train(config: Config, effort: Effort, out: Path) -> list[dict[str, Any]]:
     return rows
 
 
+_GOES_ON = {"exit_reason": "stopped by on_step"}
+
+
+def _pong(config: Config, effort: Effort, out: Path) -> list[dict[str, Any]]:
+    """Pong from pixels until two evaluations reach 18: its evaluations so far, and why it ended."""
+    folder, dry = out / "pong-run", config.device == "cpu"
+    until = time.monotonic() + _PONG_SECONDS
+
+    def goes_on(progress, step) -> bool:
+        return time.monotonic() < until
+
+    if folder.is_dir():
+        run = fastdqn.resume(folder, on_step=goes_on)
+    else:
+        options = PRESETS["atari-pong"].replace(device=config.device, run_dir=str(folder))
+        run = fastdqn.train(options.replace(**_TINY_PONG) if dry else options, on_step=goes_on)
+    evaluations = (folder / "eval.jsonl").read_text().splitlines()
+    console.print(f"pong: {run.summary['total_steps']:,} steps, {run.summary['exit_reason']}")
+    return [*map(json.loads, evaluations), {"exit_reason": run.summary["exit_reason"]}]
+
+
 PARTS: dict[str, Callable[[Config, Effort, Path], list[dict[str, Any]]]] = {
     "update": _update,
     "upload": _upload,
     "profile": _profile,
     "train": _train,
+    "pong": _pong,
 }
 
 

@@ -167,6 +167,6 @@ def test_every_part_of_the_gpu_suite_walks_through_on_the_cpu(tmp_path):
     asked = [sys.executable, script, "--dry-run", "--out", str(tmp_path)]
     subprocess.run(asked, check=True, capture_output=True)
     parts = {path.stem for path in tmp_path.glob("*.json")}
-    assert parts >= {"update", "upload", "profile", "train"}
+    assert parts >= {"update", "upload", "profile", "train", "pong"}
     again = subprocess.run(asked, check=True, capture_output=True, text=True)
     assert "is there already" in again.stdout
