@@ -29,7 +29,7 @@ from fastdqn.timing import usable_cores
 MILLISECONDS = 5.0
 PONG = Config(
     env_id="ALE/Pong-v5", preset="overlap", buffer_size=20_000, learning_starts=1_000,
-    hidden_sizes=(16,), learner="torch", threads=1, dueling=False,
+    torso="mlp", hidden_sizes=(16,), batch_size=32, threads=1, dueling=False,
 )  # fmt: skip
 
 
@@ -119,7 +119,8 @@ def _alone(envs: VectorEnv, effort: Effort) -> float:
 def _atari(effort: Effort) -> dict[str, Any]:
     """Milliseconds are of one step of one lane; core_ms are of processor time."""
     lanes, cores = 16, usable_cores()
-    config = PONG.replace(num_envs=lanes, train_frequency=lanes)
+    # Half of the lanes are waited for: the others play on while actions are chosen.
+    config = PONG.replace(num_envs=lanes, env_batch_size=lanes // 2, train_frequency=lanes)
     trained = measure_training(config, effort)
     stream = EnvStream(EnvRecipe(config.env_id).make(lanes))
     env = _core_ms(lambda: _random_turn(stream), effort)
