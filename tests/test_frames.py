@@ -204,7 +204,7 @@ def test_rows_on_their_way_to_a_checkpoint_are_single_frames_and_give_the_same_s
 
 @pytest.mark.parametrize("game", ["pong", "breakout", "space_invaders"])
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
-@pytest.mark.parametrize("steps", [600, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [600, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_stacks_of_the_arcade_are_its_own_bytes(game, mode, steps):
     pytest.importorskip("ale_py")
     from ale_py.vector_env import AtariVectorEnv
