@@ -11,7 +11,7 @@ from numba.core import config
 # outer function alone, and would go on serving an inner one that has changed since.
 SHARED = (
     "rng.py", "explore.py", "products.py", "atomics.py", "learning/fused.py", "replay/ring.py",
-    "replay/sum_tree.py",
+    "replay/sum_tree.py", "acting/finite.py",
 )  # fmt: skip
 
 COMPILES = not config.DISABLE_JIT  # pyright: ignore[reportAttributeAccessIssue]
