@@ -86,11 +86,7 @@ def train(
     config = preset(config) if isinstance(config, str) else config
     facts, lines = None, []
     if isinstance(envs, VectorEnv):
-        overrides.setdefault("num_envs", envs.num_envs)
-        if isinstance(envs, AsyncVectorEnv):
-            overrides.setdefault("vectorization", "async")
-        elif overrides.get("env_batch_size", config.env_batch_size) == answers_for(envs):
-            overrides["env_batch_size"] = None  # it is how they were made
+        overrides = _as_made(envs, config, overrides)
     config = config.replace(**overrides)
     if isinstance(envs, VectorEnv):
         lines = _given_problems(config, envs, eval_envs)
@@ -111,6 +107,16 @@ def train(
     session.startup.totals["imports"] = imports_seconds
     with contextlib.closing(session):
         return Trained(session.recorder.folder, run_session(session))
+
+
+def _as_made(envs: VectorEnv, config: Config, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The overrides, with what ready environments say of themselves where nobody else does."""
+    said: dict[str, Any] = {"num_envs": envs.num_envs}
+    if isinstance(envs, AsyncVectorEnv):
+        said["vectorization"] = "async"
+    elif overrides.get("env_batch_size", config.env_batch_size) == answers_for(envs):
+        overrides = overrides | {"env_batch_size": None}  # it is how they were made
+    return said | overrides
 
 
 def _not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> list[str]:

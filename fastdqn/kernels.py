@@ -10,7 +10,7 @@ from numba.core import config
 # Files whose kernels are compiled into those of others. Numba's cache looks at the file of the
 # outer function alone, and would go on serving an inner one that has changed since.
 SHARED = (
-    "rng.py", "explore.py", "products.py", "atomics.py", "learning/fused.py", "replay/ring.py",
+    "rng.py", "products.py", "atomics.py", "learning/fused.py", "replay/ring.py",
     "replay/sum_tree.py", "acting/finite.py",
 )  # fmt: skip
 

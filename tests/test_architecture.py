@@ -20,7 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "acting": {"atari", "gymnasium", "envpool", "numpy", "kernels", "plain", "rng"},
     "replay": {"numpy", "kernels", "plain", "rng"},
     "tabular": {"numpy", "gymnasium", "acting", "explore", "kernels", "rng"},
-    "explore": {"kernels", "rng"},
+    "explore": {"kernels", "numpy", "rng"},
     "table_config": {"config", "rules"},
     "table_files": {"config", "record", "table_config", "tabular"},
     "tables": {

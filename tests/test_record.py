@@ -1,32 +1,25 @@
-"""What a run leaves behind: whole files, weights that load no code, metrics, and the console."""
+"""What a run leaves behind: whole files, metrics, and its folder."""
 
 import csv
 import importlib.util
-import io
 import json
 import os
-import pickle
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
-from rich.console import Console
-from torch import nn
 
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.local import Progress
 from fastdqn.learning.learner import Report
-from fastdqn.record.console import LivePanel, PlainLines, Silent, make_display
+from fastdqn.record.console import Silent
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.record.folder import create_folder, default_run_dir
 from fastdqn.record.metrics import TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder, steps_per_second
-from fastdqn.record.weights import WeightsError, assign_weights, load_weights, save_weights
 
 
 def refuse(*args, **kwargs):
@@ -72,136 +65,6 @@ def test_the_content_is_synced_before_the_rename_and_the_folder_after_it(tmp_pat
 def test_json_has_null_where_a_number_is_not_finite():
     value = {"a": [1.0, float("nan")], "b": {"c": float("inf")}, "d": (-float("inf"), None)}
     assert json.loads(to_json(value)) == {"a": [1.0, None], "b": {"c": None}, "d": [None, None]}
-
-
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-
-
-NETWORK = {
-    "obs_shape": [2], "obs_dtype": "float32", "obs_scale": 1.0, "num_actions": 2,
-    "hidden_sizes": [3], "dueling": False, "torso": "mlp",
-}  # fmt: skip
-
-
-def save(path: Path, **changes) -> Path:
-    """The weights of network() in a file, with some tensors changed; None leaves one out."""
-    tensors = {**network().state_dict(), **{k.replace("_", "."): v for k, v in changes.items()}}
-    save_weights(path, {k: v for k, v in tensors.items() if v is not None}, NETWORK)
-    return path
-
-
-def test_weights_come_back_as_they_were(tmp_path):
-    arrays, description = load_weights(save(tmp_path / "w.safetensors"))
-    assert description.items() >= NETWORK.items()
-    # A file of before these came is read as written without them.
-    assert (description["value"], description["noisy"]) == ("scalar", False)
-    assert description["normalize_observation"] is description["normalize_reward"] is False
-    other = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    assign_weights(tmp_path / "w.safetensors", other, arrays)
-    for name, tensor in network().state_dict().items():
-        assert torch.equal(other.state_dict()[name], tensor)
-
-
-def test_equal_weights_are_equal_bytes_whatever_the_order_and_strides(tmp_path):
-    tensors = network().state_dict()
-    save_weights(tmp_path / "a", tensors, NETWORK)
-    strided = {name: tensor.t().contiguous().t() for name, tensor in reversed(tensors.items())}
-    save_weights(tmp_path / "b", strided, dict(reversed(NETWORK.items())))
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def _file(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-
-
-def _described(path: Path, description: str, dtype=torch.float32) -> None:
-    safetensors.torch.save_file({"a": torch.ones(2, dtype=dtype)}, path, {"fastdqn": description})
-
-
-GOOD = json.dumps({"format": 1, "network": {}})
-MALFORMED = {
-    "missing": (lambda path: None, "does not exist"),
-    "a folder": (lambda path: path.mkdir(), "is not a regular file"),
-    "empty": (lambda path: _file(path, b""), "no safetensors file"),
-    "zeros": (lambda path: _file(path, bytes(4096)), "no safetensors file"),
-    "garbage": (lambda path: _file(path, bytes(range(256)) * 9), "no safetensors file"),
-    "half a header": (
-        lambda path: _file(path, save(path).read_bytes()[:40]),
-        "no safetensors file",
-    ),
-    "truncated": (lambda path: _file(path, save(path).read_bytes()[:-1]), "no safetensors file"),
-    "too long": (lambda path: _file(path, save(path).read_bytes() + b"x"), "no safetensors file"),
-    "a huge header": (
-        lambda path: _file(path, (1 << 62).to_bytes(8, "little")),
-        "no safetensors file",
-    ),
-    "a pickle": (lambda path: _file(path, pickle.dumps({"a": 1})), "no safetensors file"),
-    "a torch file": (lambda path: torch.save(network().state_dict(), path), "no safetensors file"),
-    "of another maker": (
-        lambda path: safetensors.torch.save_file({"a": torch.ones(2)}, path),
-        "not of fastdqn",
-    ),
-    "without JSON": (lambda path: _described(path, "{"), "not of fastdqn"),
-    "nested": (lambda path: _described(path, "[" * 100_000), "not of fastdqn"),
-    "without a network": (lambda path: _described(path, '{"format": 1}'), "not of fastdqn"),
-    "a list": (lambda path: _described(path, "[]"), "not of fastdqn"),
-    "an odd network": (lambda path: _described(path, '{"format": 1, "network": 3}'), "network"),
-    "newer": (lambda path: _described(path, '{"format": 2, "network": {}}'), "format 2"),
-    "bfloat16": (lambda path: _described(path, GOOD, torch.bfloat16), "no safetensors file"),
-}
-
-
-@pytest.mark.parametrize("kind", MALFORMED)
-def test_a_malformed_weights_file_is_one_typed_error_that_names_it(kind, tmp_path):
-    make, says = MALFORMED[kind]
-    path = tmp_path / "policy.safetensors"
-    make(path)
-    with pytest.raises(WeightsError, match=says) as caught:
-        load_weights(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"0_weight": None}, "lacks 0.weight"),
-        ({"4_bias": torch.ones(2)}, "has 4.bias, which the network lacks"),
-        ({"2_bias": torch.ones(3)}, r"2.bias has shape \[3\], the network's is \[2\]"),
-        ({"2_bias": torch.ones(2, 1)}, r"2.bias has shape \[2, 1\], the network's is \[2\]"),
-        ({"2_bias": torch.ones(2, dtype=torch.float64)}, "2.bias is float64"),
-        ({"2_bias": torch.ones(2, dtype=torch.complex64)}, "2.bias is complex64"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused_by_name_and_nothing_is_changed(
-    tmp_path, changes, says
-):
-    path = save(tmp_path / "w.safetensors", **changes)
-    module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    before = [tensor.clone() for tensor in module.state_dict().values()]
-    with pytest.raises(WeightsError, match=says) as caught:
-        assign_weights(path, module, load_weights(path)[0])
-    assert str(path) in str(caught.value)
-    assert all(map(torch.equal, before, module.state_dict().values()))
-
-
-class Bomb:
-    def __reduce__(self):
-        return (os.abort, ())
-
-
-def test_loading_unpickles_nothing(tmp_path, monkeypatch):
-    bomb = tmp_path / "bomb.safetensors"
-    bomb.write_bytes(pickle.dumps(Bomb()))
-    good = save(tmp_path / "w.safetensors")
-    for name in ("load", "loads", "Unpickler"):
-        monkeypatch.setattr(pickle, name, refuse)
-    monkeypatch.setattr(torch, "load", refuse)
-    assign_weights(good, network(), load_weights(good)[0])
-    with pytest.raises(WeightsError):
-        load_weights(bomb)
 
 
 class Shown(Silent):
@@ -366,89 +229,6 @@ def test_tensorboard_finds_the_events(tmp_path):
     }
     assert values["rollout/ep_rew_mean"] == (7, 2.5)
     assert values.keys() == {"rollout/ep_rew_mean", "time/fps"}
-
-
-STATUS = {
-    "steps": 12345, "episodes": 67, "updates": 890, "return": 123.4, "eval_return": None,
-    "loss": 0.0321, "epsilon": 0.456, "fps": 7890.0, "env_rate": 43210.0, "learner_rate": 654.0,
-    "fraction": 0.4, "seconds_left": 3723.0, "shares": {"learn": 0.75, "env": 0.25, "save": 0.001},
-}  # fmt: skip
-
-
-def screen(terminal: bool) -> tuple[Console, io.StringIO]:
-    file = io.StringIO()
-    console = Console(
-        file=file, force_terminal=terminal, width=120, color_system=None, soft_wrap=True
-    )
-    return console, file
-
-
-def test_the_panel_shows_return_rates_shares_and_time_left():
-    console, file = screen(terminal=True)
-    panel = LivePanel(console, "fastdqn CartPole-v1")
-    panel.show(STATUS)
-    panel.say("weights [saved]")
-    panel.close()
-    parts = (
-        "fastdqn CartPole-v1", "123.4", "epsilon", "0.456", "12,345", "67 episodes", "loss 0.0321",
-        "7,890 steps/s", "43,210 steps/s alone", "654 updates/s alone", "1:02:03", "learn", " 75%",
-        " 25%", "weights [saved]",
-    )  # fmt: skip
-    assert [part for part in parts if part not in file.getvalue()] == []
-    assert "save" not in file.getvalue().replace("[saved]", "")  # too small a share to draw
-
-
-def test_the_panel_draws_a_run_that_knows_nothing_yet():
-    console, file = screen(terminal=True)
-    panel = LivePanel(console, "fastdqn")
-    unknown = dict.fromkeys(("return", "eval_return", "loss", "seconds_left"))
-    panel.show({**STATUS, **unknown, "shares": {}, "fraction": 0.0})
-    panel.close()
-    assert "return" in file.getvalue()
-
-
-def test_the_panel_is_redrawn_only_so_often_but_always_in_the_end(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("fastdqn.record.console.time.monotonic", lambda: now[0])
-    console, file = screen(terminal=True)
-    panel = LivePanel(console, "fastdqn")
-    panel.show(STATUS)
-    now[0] += 0.05
-    panel.show({**STATUS, "steps": 22222})
-    panel.show({**STATUS, "steps": 33333}, final=True)
-    panel.close()
-    assert "22,222" not in file.getvalue()
-    assert "33,333" in file.getvalue()
-
-
-def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("fastdqn.record.console.time.monotonic", lambda: now[0])
-    console, file = screen(terminal=False)
-    lines = PlainLines(console)
-    for seconds in (0.0, 1.5, 1.0, 0.1):
-        now[0] += seconds
-        lines.show(STATUS)
-    lines.show({**STATUS, "return": None}, final=True)
-    lines.say("run folder: runs/[x]")
-    lines.close()
-    text = file.getvalue().splitlines()
-    assert len(text) == 4
-    assert text[0] == (
-        "step    12,345  return 123.4  epsilon 0.456  7,890 steps/s  env 43,210/s  learner 654/s"
-    )
-    assert "return -" in text[2]
-    assert text[3] == "run folder: runs/[x]"
-
-
-def test_what_is_not_a_terminal_gets_lines_and_who_wants_quiet_gets_nothing(capsys):
-    make_display("title", quiet=False).say("a line")
-    assert capsys.readouterr().out == "a line\n"
-    display = make_display("title", quiet=True)
-    display.show(STATUS)
-    display.say("anything")
-    display.close()
-    assert capsys.readouterr() == ("", "")
 
 
 def test_a_run_folder_begins_with_config_command_and_system(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastdqn.explore import explore, explore_allowed
+from fastdqn.explore import explore, prepare
 from fastdqn.learning.draws import MEANS, Draw, LaneNoise, NoNoise
 from fastdqn.learning.value import Value
 from fastdqn.plain import State, take_generator, take_state
@@ -37,8 +37,7 @@ class Policy:
         self._noise, self._choose = noise or NoNoise(), choose
         self.obs_shape, self.num_actions = obs_shape, num_actions
         self.rng = seed_state(seed)
-        explore(self.rng, np.empty(0), num_actions, np.empty(0, np.int64))
-        explore_allowed(self.rng, np.empty(0), np.empty((0, 1), np.bool_), np.empty(0, np.int64))
+        prepare(self.rng)
 
     def __call__(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Greedy actions [N] int64, counted from 0.
@@ -81,11 +80,7 @@ class Policy:
         obs [N, *]; epsilon in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed
         """
         action = self._best(obs, mask, self._noise(len(obs)))
-        per_lane = np.full(len(action), epsilon, np.float64)
-        if mask is None:
-            explore(self.rng, per_lane, self.num_actions, action)
-        else:
-            explore_allowed(self.rng, per_lane, mask, action)
+        explore(self.rng, epsilon, self.num_actions, mask, action)
         return action
 
     def state(self) -> State:

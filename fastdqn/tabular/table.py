@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastdqn.explore import explore, explore_allowed
+from fastdqn.explore import explore, prepare
 from fastdqn.kernels import kernel
 from fastdqn.rng import seed_state
 from fastdqn.tabular.discretizer import Discretizer
@@ -19,8 +19,7 @@ class TablePolicy:
         self.obs_shape, self.num_actions = discretizer.obs_shape, table.shape[1]
         self.rng = seed_state(seed)
         self._all = np.ones((0, self.num_actions), np.bool_)
-        explore(self.rng, np.empty(0), 1, np.empty(0, np.int64))  # compiled before the clock runs
-        explore_allowed(self.rng, np.empty(0), self._all, np.empty(0, np.int64))
+        prepare(self.rng)
 
     def __call__(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Greedy actions [N] int64, counted from 0; of equal values the first.
@@ -45,11 +44,7 @@ class TablePolicy:
         obs [N, *]; epsilon in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed
         """
         action = self(obs, mask)
-        per_lane = np.full(len(action), epsilon, np.float64)
-        if mask is None:
-            explore(self.rng, per_lane, self.num_actions, action)
-        else:
-            explore_allowed(self.rng, per_lane, mask, action)
+        explore(self.rng, epsilon, self.num_actions, mask, action)
         return action
 
 

@@ -1,0 +1,89 @@
+"""The console: a panel, plain lines, or nothing."""
+
+import io
+
+from rich.console import Console
+
+from fastdqn.record.console import LivePanel, PlainLines, make_display
+
+STATUS = {
+    "steps": 12345, "episodes": 67, "updates": 890, "return": 123.4, "eval_return": None,
+    "loss": 0.0321, "epsilon": 0.456, "fps": 7890.0, "env_rate": 43210.0, "learner_rate": 654.0,
+    "fraction": 0.4, "seconds_left": 3723.0, "shares": {"learn": 0.75, "env": 0.25, "save": 0.001},
+}  # fmt: skip
+
+
+def screen(terminal: bool) -> tuple[Console, io.StringIO]:
+    file = io.StringIO()
+    console = Console(
+        file=file, force_terminal=terminal, width=120, color_system=None, soft_wrap=True
+    )
+    return console, file
+
+
+def test_the_panel_shows_return_rates_shares_and_time_left():
+    console, file = screen(terminal=True)
+    panel = LivePanel(console, "fastdqn CartPole-v1")
+    panel.show(STATUS)
+    panel.say("weights [saved]")
+    panel.close()
+    parts = (
+        "fastdqn CartPole-v1", "123.4", "epsilon", "0.456", "12,345", "67 episodes", "loss 0.0321",
+        "7,890 steps/s", "43,210 steps/s alone", "654 updates/s alone", "1:02:03", "learn", " 75%",
+        " 25%", "weights [saved]",
+    )  # fmt: skip
+    assert [part for part in parts if part not in file.getvalue()] == []
+    assert "save" not in file.getvalue().replace("[saved]", "")  # too small a share to draw
+
+
+def test_the_panel_draws_a_run_that_knows_nothing_yet():
+    console, file = screen(terminal=True)
+    panel = LivePanel(console, "fastdqn")
+    unknown = dict.fromkeys(("return", "eval_return", "loss", "seconds_left"))
+    panel.show({**STATUS, **unknown, "shares": {}, "fraction": 0.0})
+    panel.close()
+    assert "return" in file.getvalue()
+
+
+def test_the_panel_is_redrawn_only_so_often_but_always_in_the_end(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("fastdqn.record.console.time.monotonic", lambda: now[0])
+    console, file = screen(terminal=True)
+    panel = LivePanel(console, "fastdqn")
+    panel.show(STATUS)
+    now[0] += 0.05
+    panel.show({**STATUS, "steps": 22222})
+    panel.show({**STATUS, "steps": 33333}, final=True)
+    panel.close()
+    assert "22,222" not in file.getvalue()
+    assert "33,333" in file.getvalue()
+
+
+def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("fastdqn.record.console.time.monotonic", lambda: now[0])
+    console, file = screen(terminal=False)
+    lines = PlainLines(console)
+    for seconds in (0.0, 1.5, 1.0, 0.1):
+        now[0] += seconds
+        lines.show(STATUS)
+    lines.show({**STATUS, "return": None}, final=True)
+    lines.say("run folder: runs/[x]")
+    lines.close()
+    text = file.getvalue().splitlines()
+    assert len(text) == 4
+    assert text[0] == (
+        "step    12,345  return 123.4  epsilon 0.456  7,890 steps/s  env 43,210/s  learner 654/s"
+    )
+    assert "return -" in text[2]
+    assert text[3] == "run folder: runs/[x]"
+
+
+def test_what_is_not_a_terminal_gets_lines_and_who_wants_quiet_gets_nothing(capsys):
+    make_display("title", quiet=False).say("a line")
+    assert capsys.readouterr().out == "a line\n"
+    display = make_display("title", quiet=True)
+    display.show(STATUS)
+    display.say("anything")
+    display.close()
+    assert capsys.readouterr() == ("", "")
