@@ -232,3 +232,10 @@ def test_given_environments_stay_open_and_a_given_torso_stays_as_it_was(tmp_path
     with pytest.raises(ValueError, match="torso"):
         fastdqn.load_policy(run.folder)
     assert run.summary["eval"] is None
+
+
+def test_given_environments_say_themselves_how_many_they_are(tmp_path):
+    envs = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 3)
+    run = fastdqn.train(small(tmp_path, num_envs=4, total_timesteps=90), envs)
+    envs.close()
+    assert json.loads((run.folder / "config.json").read_text())["num_envs"] == 3
