@@ -22,6 +22,7 @@ _USAGE = """usage: fastdqn COMMAND ...
   fastdqn resume RUN [options]            go on with a run from its last checkpoint
   fastdqn eval RUN [options]              evaluate a run's best weights, greedily
   fastdqn video RUN [options]             film greedy episodes, the values of actions beside
+  fastdqn sweep PRESET|ENV_ID [options]   search for settings that learn faster
   fastdqn bench PART [PRESET|ENV_ID]      measure env, act, replay, learner, train or all
   fastdqn profile [PRESET|ENV_ID] --out DIR   what an update costs, against what is possible
   fastdqn presets                         list the presets and what they set
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
         "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,
+        "sweep": _sweep,
     }  # fmt: skip
     lists = args[:1] in (["presets"], ["envs"])  # they have no options
     if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
@@ -149,6 +151,13 @@ def _tabular(args: list[str]) -> int:
     from fastdqn.table_command import tabular
 
     return _told(lambda: tabular(name, rest))
+
+
+def _sweep(args: list[str]) -> int:
+    name, rest = _subject(args, f"a preset ({', '.join(PRESETS)}) or an environment id", "sweep")
+    from fastdqn.sweep import sweep
+
+    return _told(lambda: sweep(name, rest))
 
 
 def _video(args: list[str]) -> int:

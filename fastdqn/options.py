@@ -67,13 +67,23 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
     hints = get_type_hints(type(default))
     if "config" in hints:
         hints |= get_type_hints(type(getattr(default, "config", None)))
-    for group in _groups(args):
+    for group in groups(args):
         changed = _try(group, default, prog)
         if changed is None:
             lines.append(_mistake(group, hints))
         else:
             default = changed
     return default, lines or ["unexpected '--': options follow the name directly"]
+
+
+def groups(args: Sequence[str]) -> list[list[str]]:
+    """Each option with the words behind it; words before the first option are a group too."""
+    groups: list[list[str]] = []
+    for word in args:
+        if word.startswith("--") or not groups:
+            groups.append([])
+        groups[-1].append(word)
+    return groups
 
 
 def _try(args: Sequence[str], default: Options, prog: str) -> Options | None:
@@ -84,16 +94,6 @@ def _try(args: Sequence[str], default: Options, prog: str) -> Options | None:
             )
         except SystemExit:
             return None
-
-
-def _groups(args: Sequence[str]) -> list[list[str]]:
-    """Each option with the words behind it; words before the first option are a group too."""
-    groups: list[list[str]] = []
-    for word in args:
-        if word.startswith("--") or not groups:
-            groups.append([])
-        groups[-1].append(word)
-    return groups
 
 
 def _mistake(group: list[str], hints: dict[str, Any]) -> str:

@@ -107,9 +107,12 @@ ROOMS: dict[str, set[str]] = {
         "options", "record", "resolve", "seeds", "tabular.table",
     },
     "scores": set(),
+    "sweep": {
+        "optuna", "tyro", "acting", "api", "checks", "config", "engine", "options", "resolve",
+    },
     "cli": {
         "options", "config", "presets", "timing", "api", "checks", "commands", "record",
-        "resuming", "session", "table_command", "video", "words", "fastdqn",
+        "resuming", "session", "sweep", "table_command", "video", "words", "fastdqn",
     },
     "words": {"tyro", "config"},
     "__init__": {"acting", "config", "presets", "api", "resuming"},
