@@ -56,3 +56,36 @@ def test_a_run_that_ends_between_two_looks_is_not_looked_at(script, monkeypatch,
     monkeypatch.setattr(soak.os, "listdir", lambda path: ["0"])
     looks = soak.look(1, tmp_path, 1.0)
     assert looks == [] if missing else looks[0]["steps"] == 5
+
+
+def test_a_runs_curve_is_the_mean_of_the_episodes_that_ended_in_each_stretch(
+    script, monkeypatch, tmp_path
+):
+    run, out = tmp_path / "run", tmp_path / "curve.json"
+    run.mkdir()
+    summary = {"total_steps": 250, "wall_seconds": 9.0, "exit_reason": "budget spent"}
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "system.json").write_text('{"processor": "a", "cores": 2, "python": "3"}')
+    (run / "eval.jsonl").write_text('{"step": 200, "kind": "eval", "mean_return": 5.0}\n')
+    (run / "command.txt").write_text("/home/me/fastdqn train x --run-dir /home/me/run --seed 1\n")
+    rows = ["episode,steps,lane,return,length", "1,99,0,1.0,9", "2,100,1,2.0,9", "3,199,0,4.0,9"]
+    (run / "episodes.csv").write_text("\n".join(rows) + "\n")
+    words = ["run_curves.py", str(run), "--every", "100", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", words)
+    script("run_curves").main()
+    (found,) = json.loads(out.read_text())
+    assert found["command"] == "fastdqn train x --seed 1"
+    assert found["machine"] == {"processor": "a", "cores": 2}
+    assert found["training"] == [
+        {"steps": 100, "episodes": 1, "mean_return": 1.0},
+        {"steps": 200, "episodes": 2, "mean_return": 3.0},
+    ]
+    assert found["evaluations"] == [{"step": 200, "kind": "eval", "mean_return": 5.0}]
+
+
+def test_the_folder_of_no_run_is_one_line(script, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["run_curves.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        script("run_curves").main()
+    assert ended.value.code == 2
+    assert f"error: {tmp_path} is not the folder of a run" in capsys.readouterr().err
