@@ -111,11 +111,13 @@ class Config:
     """How much priorities count: 0 draws uniformly."""
     importance_exponent: float = 0.4
     """How much of that bias weights undo at first; it rises to 1 over total_timesteps."""
-    torso: Literal["auto", "mlp", "nature", "minatar"] = "auto"
-    """What looks at an observation first: an MLP, or the convolutions of Nature 2015 or MinAtar;
-    auto: nature for bytes [K, 84, 84], minatar for [10, 10, C], else mlp."""
+    torso: Literal["auto", "mlp", "nature", "data-efficient", "minatar"] = "auto"
+    """What looks at an observation first: an MLP, or the convolutions of Nature 2015, of Rainbow's
+    data-efficient variant (a sixth of the work), or of MinAtar; auto: nature for bytes [K, 84, 84],
+    minatar for [10, 10, C], else mlp."""
     hidden_sizes: tuple[int, ...] | None = None
-    """Units of each hidden layer; None: 512 behind nature, 128 behind minatar, else 120 84."""
+    """Units of each hidden layer; None: 512 behind nature, 256 behind data-efficient, 128 behind
+    minatar, else 120 84."""
     normalize_observation: bool = False
     """Bring each number of an observation to mean 0 and deviation 1, by what was seen so far."""
     normalize_reward: bool = False

@@ -8,11 +8,13 @@ import numpy as np
 from torch import nn
 
 from fastdqn.learning.convolutions import (
+    DATA_EFFICIENT,
     MINATAR,
     NATURE,
     Counted,
+    Layer,
     MinAtarCNN,
-    NatureCNN,
+    PictureCNN,
     count_layers,
 )
 
@@ -33,13 +35,19 @@ class Kind(NamedTuple):
     hidden_sizes: tuple[int, ...]
 
 
-CONVOLUTIONS = {
-    "nature": Kind(
-        NatureCNN,
-        lambda shape: count_layers(NATURE, shape[1], shape[2], shape[0]),
+def _pictures(layers: tuple[Layer, ...], units: int) -> Kind:
+    """Of pictures of bytes, channels first, as Atari's are."""
+    return Kind(
+        lambda shape: PictureCNN(shape, layers),
+        lambda shape: count_layers(layers, shape[1], shape[2], shape[0]),
         "[K, H, W], channels first",
-        (512,),
-    ),
+        (units,),
+    )
+
+
+CONVOLUTIONS = {
+    "nature": _pictures(NATURE, 512),
+    "data-efficient": _pictures(DATA_EFFICIENT, 256),
     "minatar": Kind(
         MinAtarCNN,
         lambda shape: count_layers(MINATAR, *shape),

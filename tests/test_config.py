@@ -83,7 +83,7 @@ def test_none_is_refused_where_it_means_nothing(name):
         ("max_grad_norm", (1e-9, 1e9), (0, -1)),
         ("train_frequency", (Fraction(1, 3), "1/3", 4, 0.5), (0, -1, "1e-9", "1e400", "1/0", "a")),
         ("stop_at_return", (-1e9, 0, 475), ()),
-        ("torso", ("auto", "mlp", "nature", "minatar"), ("cnn", None)),
+        ("torso", ("auto", "mlp", "nature", "data-efficient", "minatar"), ("cnn", None)),
         (
             "hidden_sizes",
             (None, (), (1,), [64, 64]),

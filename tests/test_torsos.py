@@ -17,7 +17,7 @@ from torch.nn import functional
 from fastdqn import Config, parts
 from fastdqn.acting import EnvFacts
 from fastdqn.checks import check
-from fastdqn.learning.convolutions import MinAtarCNN, NatureCNN
+from fastdqn.learning.convolutions import DATA_EFFICIENT, NATURE, MinAtarCNN, PictureCNN
 from fastdqn.learning.networks import Outputs, StreamsHead
 from fastdqn.learning.staging import Staging
 from fastdqn.measure.learning import learner_on
@@ -29,8 +29,16 @@ from fastdqn.torsos import choose, problem, settle
 
 ATARI = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0)
 MINATAR = EnvFacts((10, 10, 4), np.dtype(np.bool_), 1.0, 6, 0)
-FACTS = {"nature": ATARI, "minatar": MINATAR}
+FACTS = {"nature": ATARI, "data-efficient": ATARI, "minatar": MINATAR}
 CPU = torch.device("cpu")
+
+
+def nature(obs_shape) -> PictureCNN:
+    return PictureCNN(obs_shape, NATURE)
+
+
+def data_efficient(obs_shape) -> PictureCNN:
+    return PictureCNN(obs_shape, DATA_EFFICIENT)
 
 
 def settled(facts=MINATAR, **options) -> Config:
@@ -64,14 +72,17 @@ def test_networks_are_of_the_published_size(facts, dueling, weights):
 
 
 def test_features_are_of_the_published_shape():
-    assert NatureCNN((4, 84, 84))(torch.zeros(2, 4, 84, 84)).shape == (2, 64 * 7 * 7)
+    obs = torch.zeros(2, 4, 84, 84)
+    assert nature((4, 84, 84))(obs).shape == (2, 64 * 7 * 7)
+    assert data_efficient((4, 84, 84))(obs).shape == (2, 64 * 3 * 3)
     assert MinAtarCNN((10, 10, 7))(torch.zeros(2, 10, 10, 7)).shape == (2, 16 * 8 * 8)
 
 
 @pytest.mark.parametrize(
     ("make", "fans"),
     [
-        (lambda: NatureCNN((4, 84, 84)), [256, 512, 576]),
+        (lambda: nature((4, 84, 84)), [256, 512, 576]),
+        (lambda: data_efficient((4, 84, 84)), [100, 800]),
         (lambda: MinAtarCNN((10, 10, 4)), [36]),
     ],
 )
@@ -86,8 +97,9 @@ def test_weights_start_uniform_within_the_root_of_their_inputs(make, fans):
 # -- the same as plain torch
 
 
-def plain_nature(torso, obs):
-    for layer, stride in zip(torso.layers, (4, 2, 1), strict=True):
+def plain_pictures(torso, obs):
+    strides = (4, 2, 1) if len(torso.layers) == 3 else (5, 5)
+    for layer, stride in zip(torso.layers, strides, strict=True):
         weight = layer.weight.permute(0, 3, 1, 2).contiguous()
         obs = functional.relu(functional.conv2d(obs, weight, layer.bias, stride))
     return obs.permute(0, 2, 3, 1).flatten(1)
@@ -102,8 +114,9 @@ def plain_minatar(torso, obs):
 @pytest.mark.parametrize(
     ("make", "plain", "shape"),
     [
-        (NatureCNN, plain_nature, (4, 84, 84)),
-        (NatureCNN, plain_nature, (1, 47, 60)),
+        (nature, plain_pictures, (4, 84, 84)),
+        (nature, plain_pictures, (1, 47, 60)),
+        (data_efficient, plain_pictures, (4, 84, 84)),
         (MinAtarCNN, plain_minatar, (10, 10, 4)),
         (MinAtarCNN, plain_minatar, (5, 9, 2)),
     ],
@@ -134,7 +147,7 @@ def test_weights_stay_channels_last_views_of_the_flat_tensor_through_updates_and
 
 def learner_for(torso, **options):
     facts = FACTS[torso]
-    config = settled(facts, **options)
+    config = settled(facts, **{"torso": torso} | options)
     online, _ = parts.make_online(config, facts)
     learner = parts.make_learner(config, online)
     return learner.update, learner, batch_for(facts)
@@ -245,10 +258,10 @@ def test_the_fused_learner_refuses_convolutions_by_name():
 # -- weights files
 
 
-@pytest.mark.parametrize("torso", ["nature", "minatar"])
+@pytest.mark.parametrize("torso", FACTS)
 @pytest.mark.parametrize("noisy", [False, True])
 def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, torso, noisy):
-    config, facts = settled(FACTS[torso], noisy=noisy, dueling=True), FACTS[torso]
+    config, facts = settled(FACTS[torso], torso=torso, noisy=noisy, dueling=True), FACTS[torso]
     online, description = parts.make_online(config, facts)
     save_weights(tmp_path / "policy.safetensors", online.named_tensors(), description)
     loaded, read = parts.load_policy(tmp_path / "policy.safetensors")
@@ -286,14 +299,16 @@ def test_a_description_that_lies_is_refused_in_a_line(tmp_path, changes, says):
     ("torso", "value", "dueling", "noisy"),
     list(
         itertools.product(
-            ["nature", "minatar"], ["scalar", "categorical", "implicit-quantile"],
+            FACTS, ["scalar", "categorical", "implicit-quantile"],
             [False, True], [False, True],
         )
     ),
 )  # fmt: skip
 def test_weights_are_counted_right_and_memory_is_not_underestimated(torso, value, dueling, noisy):
     facts = FACTS[torso]
-    config = settled(facts, value=value, dueling=dueling, noisy=noisy, hidden_sizes=(16,))
+    config = settled(
+        facts, torso=torso, value=value, dueling=dueling, noisy=noisy, hidden_sizes=(16,)
+    )
     online, _ = parts.make_online(config, facts)
     real = sum(parameter.numel() for parameter in online.module.parameters())
     assert network_weights(config, facts) == real

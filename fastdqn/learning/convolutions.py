@@ -22,6 +22,9 @@ class Layer(NamedTuple):
 
 # Mnih et al. 2015 (Nature 518), Methods, "Model architecture".
 NATURE = (Layer(32, 8, 4), Layer(64, 4, 2), Layer(64, 3, 1))
+# van Hasselt et al. 2019 (arXiv 1906.05243), appendix: with 256 units behind them a sixth of the
+# products of Nature's network, and an eighth of its weights.
+DATA_EFFICIENT = (Layer(32, 5, 5), Layer(64, 5, 5))
 # Young and Tian 2019 (arXiv 1903.03176), section 3.
 MINATAR = (Layer(16, 3, 1),)
 
@@ -72,19 +75,19 @@ class Convolution(nn.Module):
         return functional.conv2d(x, self.weight.permute(0, 3, 1, 2), self.bias, self._stride)
 
 
-class NatureCNN(nn.Module):
+class PictureCNN(nn.Module):
     """obs [B, K, H, W], channels first, to features [B, F] in the order H', W', channels.
 
+    layers  NATURE or DATA_EFFICIENT; the fully connected layer behind them is the head's
     The order of features is a permutation of the published one, under weights drawn alike.
-    Mnih et al. 2015 (Nature 518); its layer of 512 units is the head's.
     """
 
-    def __init__(self, obs_shape: tuple[int, ...]):
+    def __init__(self, obs_shape: tuple[int, ...], layers: tuple[Layer, ...]):
         super().__init__()
         channels, height, width = obs_shape
-        count_layers(NATURE, height, width, channels)
-        inputs = (channels, *(layer.channels for layer in NATURE))
-        self.layers = nn.ModuleList(map(Convolution, inputs, NATURE))
+        count_layers(layers, height, width, channels)
+        inputs = (channels, *(layer.channels for layer in layers))
+        self.layers = nn.ModuleList(map(Convolution, inputs, layers))
 
     def forward(self, obs: Tensor) -> Tensor:
         x = obs

@@ -55,7 +55,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "num_quantiles": _is_small,
     "num_target_fractions": _is_small,
     "num_policy_fractions": _is_small,
-    "torso": lambda value: value in ("mlp", "nature", "minatar", "custom"),
+    "torso": lambda value: value in ("mlp", "nature", "data-efficient", "minatar", "custom"),
     "normalize_observation": lambda value: type(value) is bool,
     "normalize_reward": lambda value: type(value) is bool,
 }
