@@ -72,7 +72,11 @@ class Convolution(nn.Module):
         self._stride = layer.stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.conv2d(x, self.weight.permute(0, 3, 1, 2), self.bias, self._stride)
+        weight = self.weight.permute(0, 3, 1, 2)
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            # Channels last is twice as fast through the gradient, channels first without one.
+            weight = weight.contiguous()
+        return functional.conv2d(x, weight, self.bias, self._stride)
 
 
 class PictureCNN(nn.Module):
