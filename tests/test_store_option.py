@@ -6,8 +6,8 @@ import re
 import gymnasium
 import numpy as np
 import pytest
+from cli_parts import ask, container, refused
 from gymnasium.wrappers import FrameStackObservation
-from test_cli import ask, container, refused
 from test_loop import small
 
 from fastdqn import Config, build, checks, sizes
