@@ -99,8 +99,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "atari", "build",
-        "checks", "config", "engine", "learning", "parts", "record", "replay", "resolve", "session",
-        "timing",
+        "checks", "config", "devices", "engine", "learning", "parts", "record", "replay", "resolve",
+        "session", "timing",
     },
     "commands": {
         "gymnasium", "rich", "acting", "api", "checks", "combinations", "config",

@@ -40,7 +40,7 @@ class AutogradSteps:
     def __init__(self, learner: Learned, capture: Capture):
         self._learner = learner
         # Autograd's tape is what a compiler cannot see through: it gets the two sides of it.
-        self._loss, self._descend = capture.piece(self.loss), capture.piece(self._descend)
+        self._loss, self._descend = capture.piece(self.loss), capture.piece(self._clip_and_step)
 
     def __call__(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         """Priorities of all samples, values of the last batch at the actions taken: [K B], [B]."""
@@ -72,7 +72,7 @@ class AutogradSteps:
         learner.loss_sum += mean_loss.detach()
         return mean_loss, priority.detach(), taken.detach()
 
-    def _descend(self) -> None:
+    def _clip_and_step(self) -> None:
         if self._learner.max_grad_norm is not None:
             clip_by_norm(self._learner.online.gradient, self._learner.max_grad_norm)
         self._learner.optimizer.step()

@@ -32,14 +32,14 @@ class Capture(Protocol):
            it changes
     """
 
-    def piece(self, function: Call) -> Call: ...
+    def piece(self, function: Callable[..., Any]) -> Callable[..., Any]: ...
     def whole(self, call: Call, keep: Keep, name: str) -> Whole: ...
 
 
 class _Eager:
     """Every call as it is written."""
 
-    def piece(self, function: Call) -> Call:
+    def piece(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
     def whole(self, call: Call, keep: Keep, name: str) -> Whole:
@@ -50,7 +50,7 @@ class _Compiled(_Eager):
     """Pieces are compiled at their first call, for the shapes given then; on the CPU that needs a
     C++ compiler."""
 
-    def piece(self, function: Call) -> Call:
+    def piece(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return torch.compile(function, dynamic=False)
 
 

@@ -73,7 +73,9 @@ class DeviceChoice:
 class _Lanes:
     """What a pass for some lanes reads and writes, on the device and on the host, in its place."""
 
-    def __init__(self, queues: Queues, obs: np.ndarray, mask: np.ndarray | None, noise):
+    def __init__(
+        self, queues: Queues, obs: np.ndarray, mask: np.ndarray | None, noise: Tensor | None
+    ):
         self._queues, self._mark = queues, queues.mark()
         arrays = [np.zeros(np.shape(obs), obs.dtype)]
         arrays += [] if mask is None else [np.zeros(np.shape(mask), np.bool_)]
@@ -85,10 +87,11 @@ class _Lanes:
         self._chosen = queues.host_bytes(8 * len(obs)).view(torch.int64)
 
     def fill(self, obs: np.ndarray, mask: np.ndarray | None, noise: Tensor | None) -> None:
-        for (host, on_device), given in zip(self._pairs, (obs, mask), strict=False):
-            np.copyto(host.numpy(), given, casting="unsafe")
+        given = [obs] if mask is None else [obs, mask]
+        for (host, on_device), array in zip(self._pairs, given, strict=True):
+            np.copyto(host.numpy(), array, casting="unsafe")
             on_device.copy_(host, non_blocking=True)  # bring() waits for what comes behind it
-        if self.seen.noise is not None:
+        if self.seen.noise is not None and noise is not None:
             self.seen.noise.copy_(noise)
 
     def bring(self, chosen: Tensor) -> np.ndarray:
@@ -101,7 +104,5 @@ class _Lanes:
 def _pair(queues: Queues, array: np.ndarray) -> tuple[Tensor, Tensor]:
     """Memory of an array's shape and type on the host, and on the device."""
     like = torch.from_numpy(array)
-    return tuple(
-        block.view(like.dtype).view(like.shape)
-        for block in (queues.host_bytes(like.nbytes), queues.device_bytes(like.nbytes))
-    )
+    host, there = queues.host_bytes(like.nbytes), queues.device_bytes(like.nbytes)
+    return host.view(like.dtype).view(like.shape), there.view(like.dtype).view(like.shape)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,6 +65,7 @@ class Learner:
         self.loss_sum = torch.zeros((), device=online.weights.device)  # since the last report
         self.taken = torch.zeros(1, device=online.weights.device)  # [B] at the last update
         self._reported = 0
+        self._step: Any
         if make_step is None:
             self._step = AutogradSteps(self, capture)
             whole = capture.whole(self._step, self._unchanged, "the update")

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -10,7 +11,8 @@ import torch
 def tf32_products(allowed: bool) -> Iterator[None]:
     """Within, products and convolutions of float32 may round their factors to TF32's 10 bits, or
     none may: it holds for the whole process."""
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    products: Any = torch.backends.cuda.matmul
+    convolutions: Any = torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     products.allow_tf32 = convolutions.allow_tf32 = allowed
     try:
