@@ -203,9 +203,13 @@ def test_a_replayed_update_has_the_bits_of_an_eager_one(options, together):
     assert replayed.report() == reference.report()
 
 
-@pytest.mark.parametrize("capture", [eager, graphs()], ids=["eager", "graph"])
-def test_in_two_hundred_updates_nothing_changes_its_place(capture):
-    learner = learner_of(capture, noisy=True, value="implicit-quantile", updates_per_launch=2)
+@pytest.mark.parametrize(
+    ("capture", "options"),
+    [(eager, {"noisy": True, "value": "implicit-quantile"}), (graphs(), {"noisy": True})],
+    ids=["eager", "graph"],
+)
+def test_in_two_hundred_updates_nothing_changes_its_place(capture, options):
+    learner = learner_of(capture, updates_per_launch=2, **options)
     static = batches_of(2)
     learner.prepare(*static)
 
@@ -316,15 +320,19 @@ def test_a_captured_actor_follows_every_update_and_every_load(noisy, masked):
 
 
 def test_each_number_of_lanes_is_captured_once_and_too_many_are_left_to_others():
-    learner, recorder = learner_of(), TracedRecorder()
+    learner, recorder, said = learner_of(), TracedRecorder(), []
     network = learner.online.eval_alias()
-    choose = DeviceChoice(network, learner.value, CPU, Graphs(recorder, [].append))
+    choose = DeviceChoice(network, learner.value, CPU, Graphs(recorder, said.append))
     obs = random_obs(np.random.default_rng(0), 20, (5,), np.float32)
     whole = choose(obs, None, MEANS)
     assert whole is not None
     for lanes in (1, 2, 3, 2, 1):
         np.testing.assert_array_equal(choose(obs[:lanes], None, MEANS), whole[:lanes])
     assert recorder.recorded == 4
+    assert said == [
+        f"acting is captured again, for 1 x [{lanes}, 5] in place of what it knew"
+        for lanes in (1, 2, 3)
+    ]
     answers = [choose(obs[:lanes], None, MEANS) for lanes in range(4, 12)]
     assert [each is None for each in answers] == [False] * 4 + [True] * 4
 

@@ -175,8 +175,8 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        with torch.cuda.device(self._device):
-            here = torch.cuda.current_stream()
+        here = torch.cuda.current_stream(self._device)
+        with torch.cuda.device(self._device), torch.cuda.stream(here):  # whatever a failure leaves
             # Autograd's accumulation belongs to the stream that first used it: the capture's.
             self._stream.wait_stream(here)
             with torch.cuda.stream(self._stream):

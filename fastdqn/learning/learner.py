@@ -97,6 +97,8 @@ class Learner:
     def together(self, most: int) -> int:
         """Updates of the next call: the largest power of two, at most `most`, that the target
         is not copied within. So few different calls are to be captured."""
+        if most == 1:
+            return 1
         count = self.target_follower.together(self.updates, most)
         return 1 << (count.bit_length() - 1)
 
