@@ -1,26 +1,35 @@
 """What is worth measuring on a GPU, in parts of at most 8 minutes, with no network.
 
     python benchmarks/gpu_suite.py --out benchmarks/results/gpu            # every part
-    python benchmarks/gpu_suite.py --part update --out benchmarks/results/gpu
+    python benchmarks/gpu_suite.py --part update-nature --out benchmarks/results/gpu
     python benchmarks/gpu_suite.py --dry-run --out /tmp/gpu                # the CPU, tiny sizes
 
-A part that has its file in --out already is left out, so a suite that was cut goes on where it
-was. Each file has the machine in it. The part pong needs the extra atari; it trains for some
-minutes at a time and goes on from its checkpoint each time it is asked, until it is solved.
+A part that is complete in --out is left out, and one that was cut goes on where it was: so the
+whole is asked for again until nothing is left. Each file has the machine in it. The parts atari and
+pong need the extra atari; pong trains for some minutes at a time, until it is solved. On the CPU
+nothing is compiled or captured.
 """
 
 import argparse
+import importlib.util
 import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from harness import console, fail, main_of
+from impala import Impala
+from torch import nn
 
 import fastdqn
+from fastdqn.acting import EnvFacts
 from fastdqn.config import Config
+from fastdqn.devices import arithmetic
 from fastdqn.measure.figures import Figure, table
 from fastdqn.measure.learning import measure_learner, measure_upload
 from fastdqn.measure.machine import describe_machine
@@ -29,17 +38,45 @@ from fastdqn.measure.repeat import Effort
 from fastdqn.measure.training import measure_training
 from fastdqn.presets import PRESETS
 from fastdqn.record.files import to_json, write_whole
-from fastdqn.resolve import preview
+from fastdqn.resolve import preview, resolve
+from fastdqn.sizes import network_weights
+from fastdqn.torsos import settle
 
 BATCH_SIZES = (32, 128, 512, 2048)
+# What an update is run by: capture, precision, updates in a launch.
+WAYS = (
+    ("eager", "tf32", 1), ("graph", "tf32", 1), ("graph", "tf32", 8), ("graph", "bf16", 8),
+    ("graph", "float32", 8), ("compile", "tf32", 1),
+)  # fmt: skip
 # Layers wide enough that a GPU has something to do.
 _WIDE = (1024, 1024)
-# Of one stretch of Pong; its last evaluation comes on top.
-_PONG_SECONDS = 300.0
-_TINY_PONG = {
+_ATARI = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0)
+# After which no other figure of a part is begun; one that compiles takes up to a minute.
+_PART_SECONDS = 400.0
+# Of one stretch of Pong, and of Atari's rate; a last evaluation comes on top.
+_STRETCH_SECONDS = 300.0
+_TINY = {
     "total_timesteps": 80, "learning_starts": 40, "buffer_size": 400, "num_envs": 4,
     "eval_frequency": 0, "stop_at_return": None, "eval_episodes": 1, "eval_max_steps": 4,
 }  # fmt: skip
+_ROOT = Path(__file__).resolve().parents[1]
+Rows = list[dict[str, Any]]
+
+
+class Asked(NamedTuple):
+    """What a part gets: whether it is a dry run, the folder, and the rows it has already."""
+
+    dry: bool
+    out: Path
+    had: Rows
+
+    @property
+    def device(self) -> str:
+        return "cpu" if self.dry else "cuda"
+
+    @property
+    def effort(self) -> Effort:
+        return Effort(0.01, 2, 0.01) if self.dry else Effort(0.5, 5, 1.0)
 
 
 def main() -> None:
@@ -57,80 +94,157 @@ def main() -> None:
     except OSError as error:
         fail(f"--out {args.out}: {error.strerror}")
     for name in [args.part] if args.part else PARTS:
-        file = args.out / f"{name}.json"
-        if file.exists() and _is_over(json.loads(file.read_text()), args.dry_run):
-            console.print(f"{name}: {file} is there already")
-            continue
-        began = time.perf_counter()
-        rows = PARTS[name](_config(args.dry_run), _effort(args.dry_run), args.out)
+        _run_part(name, args.dry_run, args.out)
+
+
+def _run_part(name: str, dry: bool, out: Path) -> None:
+    """Measure what a part lacks; its file is whole after each figure."""
+    file = out / f"{name}.json"
+    record = json.loads(file.read_text()) if file.exists() else {}
+    if record.get("dry_run") != dry:
+        record = {}
+    if record.get("complete"):
+        console.print(f"{name}: {file} is there already")
+        return
+    began, spent = time.perf_counter(), record.get("seconds", 0.0)
+    machine = describe_machine("cpu" if dry else "cuda", 1)
+    for rows, complete in PARTS[name](Asked(dry, out, record.get("rows", []))):
         seconds = time.perf_counter() - began
-        config, _ = preview(_config(args.dry_run))
-        machine = describe_machine(config.device, config.threads)
-        record = {"part": name, "dry_run": args.dry_run, "seconds": seconds, "machine": machine}
-        write_whole(file, to_json({**record, "rows": rows}, indent=1) + "\n")
-        console.print(f"{name}: {seconds:.0f} s, {file}")
+        told = {"part": name, "dry_run": dry, "complete": complete, "seconds": spent + seconds}
+        write_whole(file, to_json({**told, "machine": machine, "rows": rows}, indent=1) + "\n")
+        if not complete and seconds > _PART_SECONDS:
+            break
+    console.print(f"{name}: {time.perf_counter() - began:.0f} s, {file}")
+    if not complete:
+        console.print(f"{name} goes on when it is asked for again")
 
 
-def _is_over(record: dict[str, Any], dry_run: bool) -> bool:
-    return record["dry_run"] == dry_run and record["rows"][-1:] != [_GOES_ON]
+def _parity(asked: Asked) -> Iterator[tuple[Rows, bool]]:
+    """The tests that need a GPU; on the CPU they are only found."""
+    words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/test_gpu.py"]
+    words += ["--collect-only"] if asked.dry else []
+    run = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True)
+    lines = run.stdout.strip().splitlines()
+    console.print(f"parity: {lines[-1] if lines else run.stderr}")
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    row = {"exit_code": run.returncode, "summary": lines[-1:], "failed": failed}
+    yield [row], run.returncode == 0
 
 
-def _config(dry_run: bool) -> Config:
+def _update(
+    make: Callable[[Asked], tuple[Config, EnvFacts, nn.Module | None]],
+) -> Callable[[Asked], Iterator[tuple[Rows, bool]]]:
+    """Updates/s and samples/s of a network, wall time and device events, way by way."""
+
+    def part(asked: Asked) -> Iterator[tuple[Rows, bool]]:
+        config, facts, torso = make(asked)
+        ways = (("eager", "float32", 1),) if asked.dry else WAYS
+        cells = [
+            {"batch_size": size, "capture": capture, "precision": precision, "launch": launch}
+            for capture, precision, launch in ways
+            for size in (BATCH_SIZES[:1] if asked.dry else BATCH_SIZES)
+        ]
+        rows = list(asked.had)
+        left = [cell for cell in cells if not any(row["cell"] == cell for row in rows)]
+        for i, cell in enumerate(left):
+            asked_for = config.replace(
+                batch_size=cell["batch_size"], capture=cell["capture"],
+                precision=cell["precision"], updates_per_launch=cell["launch"],
+            )  # fmt: skip
+            resolved = resolve(
+                settle(asked_for, facts), network_weights(asked_for, facts), None, "sync",
+                torso is not None,
+            )  # fmt: skip
+            with arithmetic(resolved):
+                figures = list(measure_learner(resolved, facts, (), asked.effort, torso=torso))
+            rows += [row | {"cell": cell} for row in _shown("update", figures)]
+            yield rows, i == len(left) - 1
+        if not left:
+            yield rows, True
+
+    return part
+
+
+def _mlp(asked: Asked) -> tuple[Config, EnvFacts, None]:
     """Workload C with wide layers, or with its own on the CPU."""
-    config = PRESETS["cartpole-cleanrl"].replace(num_envs=64)
-    if dry_run:
-        return config.replace(device="cpu", batch_size=32)
-    return config.replace(device="cuda", hidden_sizes=_WIDE)
+    config = _workload(asked)
+    return config, preview(config)[1], None
 
 
-def _effort(dry_run: bool) -> Effort:
-    return Effort(0.01, 2, 0.01) if dry_run else Effort(0.5, 5, 1.0)
+def _workload(asked: Asked) -> Config:
+    config = PRESETS["cartpole-cleanrl"].replace(num_envs=64, device=asked.device, learner="torch")
+    return config if asked.dry else config.replace(hidden_sizes=_WIDE)
 
 
-def _update(config: Config, effort: Effort, out: Path) -> list[dict[str, Any]]:
-    """Eager and compiled updates over batch sizes, wall time and device events."""
-    dry = config.device == "cpu"
-    figures: list[Figure] = []
-    for capture in ("eager",) if dry else ("eager", "compile"):
-        resolved, facts = preview(config.replace(capture=capture))
-        figures += measure_learner(resolved, facts, BATCH_SIZES[:2] if dry else BATCH_SIZES, effort)
-    return _shown("update", figures)
+def _nature(asked: Asked) -> tuple[Config, EnvFacts, None]:
+    """Nature's convolutions, Double and Dueling."""
+    return Config(device=asked.device, learner="torch", threads=1), _ATARI, None
 
 
-def _upload(config: Config, effort: Effort, out: Path) -> list[dict[str, Any]]:
-    """Bytes/s of a batch to the device, by size; nothing is uploaded on the CPU."""
+def _impala(asked: Asked) -> tuple[Config, EnvFacts, nn.Module]:
+    """IMPALA's residual torso with twice its channels."""
+    return Config(device=asked.device, learner="torch", threads=1), _ATARI, Impala(width=2)
+
+
+def _upload(asked: Asked) -> Iterator[tuple[Rows, bool]]:
+    """Bytes/s of a batch of pictures to the device, by size; nothing is uploaded on the CPU."""
     figures = []
     for size in BATCH_SIZES:
-        resolved, facts = preview(config.replace(batch_size=size))
-        figures += filter(None, [measure_upload(resolved, facts, effort)])
-    return _shown("upload", figures)
+        config = Config(device=asked.device, learner="torch", batch_size=size)
+        figures += filter(None, [measure_upload(config, _ATARI, asked.effort)])
+    yield _shown("upload", figures), True
 
 
-def _profile(config: Config, effort: Effort, out: Path) -> list[dict[str, Any]]:
-    """Launches, gaps, achieved shares and verdict of an update."""
-    folder = out / "profile"
-    folder.mkdir(exist_ok=True)
-    return [profile_calls("learn", config, 5 if config.device == "cpu" else 50, folder, effort)]
+def _profile(asked: Asked) -> Iterator[tuple[Rows, bool]]:
+    """Launches, gaps, achieved shares and verdict of an update, and of a turn of the loop."""
+    folder, rows = asked.out / "profile", []
+    for what in ("learn", "train"):
+        (folder / what).mkdir(parents=True, exist_ok=True)
+        calls = 5 if asked.dry else 50
+        rows += [profile_calls(what, _workload(asked), calls, folder / what, asked.effort)]
+    yield rows, True
 
 
-def _train(config: Config, effort: Effort, out: Path) -> list[dict[str, Any]]:
+def _train(asked: Asked) -> Iterator[tuple[Rows, bool]]:
     """End to end, by both clocks."""
-    rows = []
-    for synchronised in (False, True):
-        trained = measure_training(preview(config)[0], effort, synchronised)
-        rows += [
-            row | {"phase_seconds": trained.phases} for row in _shown("train", [trained.figure])
-        ]
+    yield _trained(_workload(asked), asked.effort, (False, True)), True
+
+
+def _atari(asked: Asked) -> Iterator[tuple[Rows, bool]]:
+    """Pong's loop, an update every four steps, for five minutes: rate, and each phase's share."""
+    config = PRESETS["atari-pong"].replace(device=asked.device, prioritized=False)
+    if asked.dry:
+        config = config.replace(**_TINY, threads=1, total_timesteps=100_000)
+    else:
+        # Twice as many games as are waited for: none holds the others up.
+        config = config.replace(num_envs=128, env_batch_size=64, train_frequency=4)
+    if importlib.util.find_spec("ale_py") is None:
+        yield [{"skipped": "ale-py is not installed: pip install 'fastdqn[atari]'"}], asked.dry
+        return
+    repeats = 5
+    held = Effort(0.05, 1, 0.01) if asked.dry else Effort(_STRETCH_SECONDS / repeats, repeats, 5.0)
+    yield _trained(config, held, (False,)), True
+
+
+def _trained(config: Config, effort: Effort, clocks: tuple[bool, ...]) -> Rows:
+    rows, resolved = [], preview(config)[0]
+    with arithmetic(resolved):
+        for synchronised in clocks:
+            trained = measure_training(resolved, effort, synchronised)
+            total = sum(trained.phases.values())
+            shares = {name: spent / total for name, spent in trained.phases.items()}
+            extra = {"phase_shares": shares, "phase_seconds": trained.phases}
+            rows += [row | extra for row in _shown("train", [trained.figure])]
     return rows
 
 
-_GOES_ON = {"exit_reason": "stopped by on_step"}
-
-
-def _pong(config: Config, effort: Effort, out: Path) -> list[dict[str, Any]]:
+def _pong(asked: Asked) -> Iterator[tuple[Rows, bool]]:
     """Pong from pixels until two evaluations reach 18: its evaluations so far, and why it ended."""
-    folder, dry = out / "pong-run", config.device == "cpu"
-    until = time.monotonic() + _PONG_SECONDS
+    if importlib.util.find_spec("ale_py") is None:
+        yield [{"skipped": "ale-py is not installed: pip install 'fastdqn[atari]'"}], asked.dry
+        return
+    folder = asked.out / "pong-run"
+    until = time.monotonic() + _STRETCH_SECONDS
 
     def goes_on(progress, step) -> bool:
         return time.monotonic() < until
@@ -138,23 +252,29 @@ def _pong(config: Config, effort: Effort, out: Path) -> list[dict[str, Any]]:
     if folder.is_dir():
         run = fastdqn.resume(folder, on_step=goes_on)
     else:
-        options = PRESETS["atari-pong"].replace(device=config.device, run_dir=str(folder))
-        run = fastdqn.train(options.replace(**_TINY_PONG) if dry else options, on_step=goes_on)
+        options = PRESETS["atari-pong"].replace(device=asked.device, run_dir=str(folder))
+        run = fastdqn.train(options.replace(**_TINY) if asked.dry else options, on_step=goes_on)
     evaluations = (folder / "eval.jsonl").read_text().splitlines()
-    console.print(f"pong: {run.summary['total_steps']:,} steps, {run.summary['exit_reason']}")
-    return [*map(json.loads, evaluations), {"exit_reason": run.summary["exit_reason"]}]
+    reason = run.summary["exit_reason"]
+    console.print(f"pong: {run.summary['total_steps']:,} steps, {reason}")
+    rows = [*map(json.loads, evaluations), {"exit_reason": reason}]
+    yield rows, reason != "stopped by on_step"
 
 
-PARTS: dict[str, Callable[[Config, Effort, Path], list[dict[str, Any]]]] = {
-    "update": _update,
+PARTS: dict[str, Callable[[Asked], Iterator[tuple[Rows, bool]]]] = {
+    "parity": _parity,
+    "update-mlp": _update(_mlp),
+    "update-nature": _update(_nature),
+    "update-impala": _update(_impala),
     "upload": _upload,
     "profile": _profile,
     "train": _train,
+    "atari": _atari,
     "pong": _pong,
 }
 
 
-def _shown(title: str, figures: list[Figure]) -> list[dict[str, Any]]:
+def _shown(title: str, figures: list[Figure]) -> Rows:
     console.print(table(title, figures))
     return [figure.row() for figure in figures]
 

@@ -12,7 +12,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import nn
 
-from fastdqn import parts
+from fastdqn import devices, parts
 from fastdqn.acting import EnvFacts, EnvStream, Factory
 from fastdqn.atari import frames_a_step
 from fastdqn.combinations import remarks
@@ -22,8 +22,9 @@ from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Cadence, Hooks, Run
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.policy import Policy
-from fastdqn.learning.staging import Staging
+from fastdqn.learning.probe import host_read
 from fastdqn.plain import StateError
+from fastdqn.ready import Notices, get_ready
 from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.console import Display
 from fastdqn.record.files import WriteError, write_whole
@@ -72,20 +73,20 @@ def build(
         # Started once: lanes of EnvPool's under way would never be idle again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
         stream, eval_stream, limit, how = make_streams(config, envs, eval_envs, seed, owned)
-        config, learned_by = _resolve(config, stream.facts, torso, limit, how)
+        asked = config
+        config, notes = _resolve(config, stream.facts, torso, limit, how)
         owned.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(threads_of_torch(config))
+        owned.enter_context(devices.arithmetic(config))
         online, description = parts.make_online(config, stream.facts, torso)
-        learner = parts.make_learner(config, online)
         # The first reset tells whether there are masks, which the replay keeps.
         start = stream.start(seed)
         startup.lap("build")
         facts = stream.facts._replace(has_masks=stream.mask is not None)
         replay = parts.make_replay(config, facts)
-        staging = Staging(replay.new_batch(config.batch_size), online.weights.device)
-        policy = parts.make_policy(config, online, learner.value, facts)
-        learner.prepare(staging.device)
-        policy(stream.obs, stream.mask)
+        batch = replay.new_batch(config.batch_size)
+        notices = Notices()
+        config, ready = get_ready(config, asked.capture, online, batch, stream, facts, notices)
         startup.lap("kernels")
         folder = _take_folder(config, resumed is not None, owned)
         budget = Budget(
@@ -93,15 +94,16 @@ def build(
         )
         recorder = _make_recorder(config, folder, make_display, online, description, hooks, budget)
         owned.callback(recorder.close)
-        evaluations = make_evaluations(config, policy, eval_stream)
+        evaluations = make_evaluations(config, ready.policy, eval_stream)
         judge = make_judge(config, evaluations, recorder)
         run = Run(
-            stream, policy, replay, staging, learner, make_epsilon(config), budget,
-            make_cadence(config), recorder, judge, start,
-            parts.make_followers(config, learner, replay, facts, recorder.warn), hooks,
-            laps=Laps(clock),
+            stream, ready.policy, replay, ready.staging, ready.learner, make_epsilon(config),
+            budget, make_cadence(config), recorder, judge, start,
+            parts.make_followers(config, ready.learner, replay, facts, recorder.warn), hooks,
+            returns=ready.returns if replay.wants_priorities else None, laps=Laps(clock),
         )  # fmt: skip
-        notes = [learned_by, *remarks(config)]
+        notes = [*notes, *notices.lines, *remarks(config)]
+        notices.show = recorder.say
         if resumed is not None:
             notes += _resume(run, config, resumed, total_timesteps)
         run.checkpoints = _make_checkpoints(config, recorder, run, resumed, owned)
@@ -116,16 +118,27 @@ def build(
 
 def _resolve(
     config: Config, facts: EnvFacts, torso: nn.Module | None, limit: int | None, how: str
-) -> tuple[Config, str]:
-    """The options with every None and auto decided, and the line that says what learns, and why."""
+) -> tuple[Config, list[str]]:
+    """The options with every None and auto decided, and lines that say what learns, and why.
+
+    Raises ConfigError where a torso cannot be captured, and capture is graph.
+    """
     config = settle(config, facts)
-    weights = network_weights(config, facts)
+    weights, read = network_weights(config, facts), None
+    device, why = devices.choose_device(config, weights)
     if torso is not None:
         weights = sum(parameter.numel() for parameter in torso.parameters())
-    resolved = resolve(config, weights, limit, how, torso is not None, facts.stack)
-    asked = config.replace(device=resolved.device)
-    learner, reason = choose_learner(asked, weights, torso is not None)
-    return resolved, f"learner {learner}: {reason}"
+        device, why = devices.choose_device(config, weights)
+        read = host_read(torso, facts.obs_shape) if device != "cpu" else None
+    if read is not None and config.capture == "graph":
+        raise ConfigError([f"capture is graph, and the torso reads the host: {read}; use auto"])
+    resolved = resolve(config, weights, limit, how, torso is not None, facts.stack, read)
+    learner, reason = choose_learner(config.replace(device=device), weights, torso is not None)
+    notes = [f"learner {learner}: {reason}", *filter(None, [why])]
+    if device != "cpu":
+        capture, reason = devices.choose_capture(config.replace(device=device), read)
+        notes.append(f"capture {capture}: {reason}")
+    return resolved, notes
 
 
 def _resume(

@@ -17,12 +17,17 @@ from fastdqn.acting import (
     nearest,
     registered,
 )
+from fastdqn.combinations import wants_cuda
 from fastdqn.config import Config
+from fastdqn.devices import choose_device
 from fastdqn.presets import PRESETS
 from fastdqn.record.folder import folder_problem
-from fastdqn.sizes import keeps_frames, memory_problems
+from fastdqn.sizes import device_problems, keeps_frames, memory_problems, network_weights
 from fastdqn.torsos import problem as torso_problem
 from fastdqn.torsos import settle
+
+# Never plan with the last of a device's memory: libraries take some of it. Ours, untuned.
+_DEVICE_SPARE_BYTES = 1 << 30
 
 
 def check(
@@ -55,12 +60,19 @@ def check(
     if line := torso_problem(settled.torso, facts.obs_shape):
         lines = [*lines, line]
     lines = [*lines, *_store_problems(config, facts)]
-    return lines or settled.problems() or memory_problems(config, facts)
+    lines = lines or settled.problems() or memory_problems(config, facts)
+    return lines or _device_memory_problems(config, facts)
 
 
 def problems_around(config: Config) -> list[str]:
     """What of the machine and its files keeps a run from starting, one line each."""
-    finders = (_device_problem, _tensorboard_problem, _folder_problem, _compiler_problem)
+    finders = (
+        _device_problem,
+        _cuda_problem,
+        _tensorboard_problem,
+        _folder_problem,
+        _compiler_problem,
+    )
     return [line for find in finders if (line := find(config))]
 
 
@@ -85,7 +97,11 @@ def check_resume(
     elif envs is None:
         try:
             facts = look(recipe(config))
-            lines += _store_problems(config, facts) or memory_problems(config, facts)
+            lines += (
+                _store_problems(config, facts)
+                or memory_problems(config, facts)
+                or _device_memory_problems(config, facts)
+            )
         except UnknownEnvError as error:
             lines.append(f"{error}; environments that were handed in must be handed in again")
         except ValueError as error:
@@ -139,6 +155,24 @@ def _device_problem(config: Config) -> str | None:
     if (device.index or 0) < count:
         return None
     return f"device is {name!r}: this machine has {count} CUDA devices; use --device cpu or auto"
+
+
+def _cuda_problem(config: Config) -> str | None:
+    if config.device != "auto" or not wants_cuda(config) or torch.cuda.is_available():
+        return None
+    asked = "capture is graph" if config.capture == "graph" else f"precision is {config.precision}"
+    return f"{asked}, which is for CUDA devices, and this machine has none: use auto"
+
+
+def _device_memory_problems(config: Config, facts: EnvFacts) -> list[str]:
+    """What does not fit into the memory of the device that a run would take."""
+    name = config.device
+    if name == "auto":
+        name = choose_device(config, network_weights(config, facts))[0]
+    if name == "cpu":
+        return []
+    room = torch.cuda.mem_get_info(torch.device(name))[0] - _DEVICE_SPARE_BYTES
+    return device_problems(config.replace(device=name), facts, max(0, room))
 
 
 def _tensorboard_problem(config: Config) -> str | None:

@@ -13,6 +13,7 @@ def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     yield from _lane_conflicts(c)
     yield from _exploration_conflicts(c)
     yield from _technique_conflicts(c)
+    yield from _device_conflicts(c)
 
 
 def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
@@ -161,11 +162,39 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
     )
 
 
+def _device_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """What a CPU does not do, and what is launched at once."""
+    yield (
+        "device capture",
+        c.device == "cpu" and c.capture == "graph",
+        "capture is graph, which only CUDA devices have, and device is cpu: use --capture auto",
+    )
+    yield (
+        "device precision",
+        c.device == "cpu" and c.precision in ("tf32", "bf16"),
+        f"precision is {c.precision}, which is for CUDA devices, and device is cpu, which would be "
+        "slower with it: use --precision auto",
+    )
+    launch = c.updates_per_launch or 1
+    yield (
+        "updates_per_launch",
+        launch & (launch - 1) != 0,
+        f"updates_per_launch is {launch}: it must be a power of two, so that few graphs are needed "
+        f"for what is left over; use {1 << (launch.bit_length() - 1)} or "
+        f"{1 << launch.bit_length()}",
+    )
+
+
+def wants_cuda(c: Any) -> bool:
+    """Whether an option asks for what only a CUDA device has."""
+    return c.capture == "graph" or c.precision in ("tf32", "bf16")
+
+
 def beyond_fused(c: Any) -> list[str]:
     """The options that are not covered by the fused learner, as they are set."""
     covered = {
-        "value": ("scalar",), "capture": ("eager",), "device": ("auto", "cpu"),
-        "torso": ("auto", "mlp"),
+        "value": ("scalar",), "capture": ("auto", "eager"), "device": ("auto", "cpu"),
+        "torso": ("auto", "mlp"), "precision": ("auto", "float32"),
     }  # fmt: skip
     chosen = [
         f"{name} {getattr(c, name)}" for name in covered if getattr(c, name) not in covered[name]

@@ -154,8 +154,18 @@ class Config:
     most 2; None: 2 where a core is free and the batch large. Its bits depend on this number."""
     learner: Literal["auto", "fused", "torch"] = "auto"
     """What updates: one kernel for small MLPs on the CPU, or torch; auto: fused where it can."""
-    capture: Literal["eager", "compile"] = "eager"
-    """How an update runs: as written, or compiled by torch (takes a minute at the start)."""
+    capture: Literal["auto", "eager", "compile", "graph"] = "auto"
+    """How updates and acting run: as written, compiled by torch (takes a minute at the start), or
+    launched at once as a CUDA graph; auto: graph on CUDA, eager on the CPU."""
+    precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
+    """Of products on CUDA: float32, factors rounded to TF32, or bfloat16 in the torso; auto: tf32
+    there. The CPU has float32 alone."""
+    updates_per_launch: int | None = None
+    """Updates that a CUDA graph makes at once, a power of two; None: as many as a turn of all lanes
+    earns, at most 8, but 1 with --prioritized, whose priorities would come back late by as many."""
+    priority_lag: int | None = None
+    """Launches by which priorities come back late: 0, or 1, so that nothing waits for a device;
+    None: 1 on CUDA, 0 on the CPU."""
     run_dir: str | None = None
     """Folder of the run, new or empty; None: runs/ENV__PRESET__SEED__TIME."""
     checkpoint_frequency: int | None = None
@@ -229,7 +239,10 @@ class ConfigError(ValueError):
 
 _HINTS = get_type_hints(Config)
 # What was done before there were options for it, where that is not their default.
-_BEFORE = {"store": "rows", "torso": "mlp", "atari_protocol": "none"}
+_BEFORE = {
+    "store": "rows", "torso": "mlp", "atari_protocol": "none", "precision": "float32",
+    "updates_per_launch": 1, "priority_lag": 0,
+}  # fmt: skip
 # Fraction('1e999999999') would write out all its digits: exponents stop where those of floats do.
 _HUGE_EXPONENT = re.compile(r"[eE][+-]?[\d_]{4}")
 

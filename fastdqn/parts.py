@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastdqn import atari, torsos, values
+from fastdqn import atari, devices, torsos, values
 from fastdqn.acting import EnvFacts, ObsStatistics, ReturnStatistics
 from fastdqn.config import Config
 from fastdqn.engine.local import Follower
@@ -20,7 +20,8 @@ from fastdqn.engine.normalize import Normalizer
 from fastdqn.engine.range import RangeWatch
 from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.backup import Backup, DoubleBackup, MaxBackup
-from fastdqn.learning.capture import compiled, eager
+from fastdqn.learning.capture import Capture
+from fastdqn.learning.device_choice import DeviceChoice
 from fastdqn.learning.draws import Draws, LaneNoise, NoNoise
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.fused_choice import FusedChoice
@@ -78,12 +79,9 @@ def make_replay(config: Config, facts: EnvFacts) -> Replay:
     )
 
 
-def make_learner(config: Config, online: FlatParameters) -> Learner:
+def make_learner(config: Config, online: FlatParameters, capture: Capture | None = None) -> Learner:
     """The learner over a flattened network; config must be resolved."""
-    optimizer, capture = {
-        "eager": (FusedAdam, eager),
-        "compile": (PlainAdam, compiled),
-    }[config.capture]
+    optimizer = {"eager": FusedAdam, "compile": PlainAdam, "graph": FusedAdam}[config.capture]
     backup = make_backup(config)
     return Learner(
         online,
@@ -95,11 +93,12 @@ def make_learner(config: Config, online: FlatParameters) -> Learner:
             values.fractions_of_passes(config, backup),
             online.weights.device,
             derive(config.seed, DRAWS),
+            config.updates_per_launch or 1,
         ),
         optimizer(online.weights, online.gradient, config.learning_rate, config.adam_epsilon),
         make_target_follower(config),
         config.max_grad_norm,
-        capture,
+        capture or devices.make_capture(config),
         {"fused": partial(FusedStep, threads=config.threads or 1), "torch": None}[config.learner],
     )
 
@@ -146,17 +145,29 @@ def make_online(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(config.seed, WEIGHTS))
         network = make_network(description, torso)
+    devices.place(config, network, description["torso"])
     return FlatParameters(network, torch.device(config.device)), description
 
 
-def make_policy(config: Config, online: FlatParameters, value: Value, facts: EnvFacts) -> Policy:
+def make_policy(
+    config: Config,
+    online: FlatParameters,
+    value: Value,
+    facts: EnvFacts,
+    capture: Capture | None = None,
+) -> Policy:
     """What acts with the online network's weights."""
     device, size = online.weights.device, noise_size(online.module)
+    network, choose = online.eval_alias(), None
+    if config.learner == "fused":
+        choose = FusedChoice(online)
+    elif config.capture != "eager":
+        choose = DeviceChoice(network, value, device, capture or devices.make_capture(config))
     return Policy(
-        online.eval_alias(), value, device, facts.obs_shape, facts.num_actions,
+        network, value, device, facts.obs_shape, facts.num_actions,
         seed=derive(config.seed, EXPLORE),
         noise=LaneNoise(size, device, derive(config.seed, NOISE)) if size else NoNoise(),
-        choose={"fused": FusedChoice, "torch": lambda _: None}[config.learner](online),
+        choose=choose,
     )  # fmt: skip
 
 

@@ -2,13 +2,12 @@
 
 import importlib.util
 
-import torch
-
 from fastdqn import atari
 from fastdqn.acting import EnvFacts, look
 from fastdqn.checks import recipe
 from fastdqn.combinations import beyond_fused, epsilons, sized
 from fastdqn.config import Config
+from fastdqn.devices import LARGE_NETWORK, choose_capture, choose_device, launched
 from fastdqn.kernels import COMPILES
 from fastdqn.record.folder import default_run_dir
 from fastdqn.sizes import keeps_frames, network_weights
@@ -16,8 +15,6 @@ from fastdqn.spare import HAS_SPARE
 from fastdqn.timing import usable_cores
 from fastdqn.torsos import settle
 
-# Weights in a network that a GPU updates faster than a CPU core. Ours, untuned.
-_LARGE_NETWORK = 1_000_000
 # Samples in a batch from which on half of it is worth another core: measured, see
 # benchmarks/NOTES.md.
 _LARGE_BATCH = 128
@@ -33,6 +30,7 @@ def resolve(
     vectorization: str,
     own_torso: bool = False,
     stack: int = 1,
+    host_read: str | None = None,
 ) -> Config:
     """Give every None and auto its value: a fixed function of config, network and machine.
 
@@ -41,14 +39,12 @@ def resolve(
     vectorization  as EnvRecipe resolves it; of environments that were handed in, what is known
     own_torso  whether the torso is the user's
     stack  frames that the environment declares in an observation
+    host_read  the operation by which that torso reads the host, if it does
     """
     frames = keeps_frames(config, stack)
     config = sized(config, stack if frames else 1)
-    large = weights >= _LARGE_NETWORK
-    device = config.device
-    if device == "auto":
-        gains = large and torch.cuda.is_available() and config.learner != "fused"
-        device = "cuda" if gains else "cpu"
+    large = weights >= LARGE_NETWORK
+    device = choose_device(config, weights)[0]
     learner = choose_learner(config.replace(device=device), weights, own_torso)[0]
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     initial, final = epsilons(config)
@@ -56,14 +52,14 @@ def resolve(
     if atari.is_atari(config.env_id) and vectorization == "native":
         protocol = atari.resolved(config.atari_protocol)
         settings = atari.settings(protocol, config.env_kwargs)
-    return config.replace(
+    capture = choose_capture(config.replace(device=device), host_read)[0]
+    return launched(config, device, capture).replace(
         atari_protocol=protocol,
         env_kwargs=settings,
         exploration_initial_eps=initial,
         exploration_final_eps=final,
         vectorization=vectorization,
         store="frames" if frames else "rows",
-        device=device,
         learner=learner,
         threads=_threads(config.replace(device=device, learner=learner), large, vectorization),
         tensorboard=tensorboard if config.tensorboard is None else config.tensorboard,
@@ -101,7 +97,7 @@ def choose_learner(config: Config, weights: int, own_torso: bool = False) -> tup
     reasons = [f"it does not cover {each}" for each in beyond_fused(config)]
     if own_torso:
         reasons.append("the torso is no MLP of ours")
-    if weights >= _LARGE_NETWORK:
+    if weights >= LARGE_NETWORK:
         reasons.append(f"the network is large, {weights:,} weights")
     if not COMPILES:
         reasons.append("Numba is switched off")

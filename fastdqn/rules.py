@@ -105,6 +105,8 @@ _LIMITS = {
     "eval_max_steps": _COUNT,
     "stop_at_return": Limit(-math.inf),
     "threads": Limit(1, 256),
+    "updates_per_launch": Limit(1, 64),
+    "priority_lag": Limit(0, 1),
     "log_frequency": _COUNT,
     "checkpoint_frequency": _COUNT,
     "checkpoint_seconds": Limit(0, open=True),

@@ -141,10 +141,14 @@ def _introduce(session: Session) -> None:
     """Say what is about to run, and what is particular about it."""
     recorder, run, config = session.recorder, session.run, session.config
     way = "fused" if config.learner == "fused" else config.capture
+    if config.device != "cpu":
+        way += f", {config.precision}, {config.updates_per_launch} updates a launch"
     recorder.say(
         f"run folder: {recorder.folder}\n{config.num_envs} environments ({config.vectorization}), "
         f"learner on {config.device} ({way}, threads: {config.threads}); " + replay_ratio(config)
     )
+    for phase, meaning in residual_phases(config).items():
+        recorder.say(f"phase {phase} is {meaning}")
     if config.atari_protocol in atari.PROTOCOLS:
         recorder.say(atari.describe(config.atari_protocol, config.env_kwargs))
     if run.stream.num_ready < run.stream.num_lanes:
@@ -177,6 +181,18 @@ def _introduce(session: Session) -> None:
         )
     for note in session.notes:
         recorder.say(note)
+
+
+def residual_phases(config: Config) -> dict[str, str]:
+    """Phases that are billed only what is left to wait for, by name, and what that is."""
+    phases = {}
+    in_threads = config.vectorization in ("async", "envpool")
+    if in_threads or config.atari_protocol in atari.PROTOCOLS:
+        phases["env"] = "residual wait: environments step while the learner works"
+    if config.device != "cpu":
+        phases["learn"] = "the launching of updates: the device works while the host goes on"
+        phases["act"] = "acting, and residual wait for the updates before it"
+    return phases
 
 
 def _frames(config: Config, steps: int) -> dict[str, int]:
@@ -230,6 +246,7 @@ def _summary(session: Session, reason: str, wall: float, final: dict | None) -> 
         "wall_seconds": wall,
         "steps_per_second": steps_per_second(run.progress.steps, phases),
         "phase_seconds": phases,
+        "residual_phases": residual_phases(config),
         "eval": final,
         "solved": judge.solved._asdict() if judge is not None and judge.solved else None,
         "exit_reason": reason,

@@ -39,14 +39,52 @@ def memory_problems(config: Config, facts: EnvFacts) -> list[str]:
     ]
 
 
+def device_problems(config: Config, facts: EnvFacts, room: int) -> list[str]:
+    """Refuse what is larger than a device's free memory, room [bytes], before it is allocated."""
+    config = sized(settle(config, facts), _stack(config, facts))
+    needed = device_bytes(config, facts)
+    if needed <= room:
+        return []
+    said = (
+        f"batch_size is {config.batch_size}: network, optimizer and batches need "
+        f"{needed / 2**30:,.2f} GiB of {config.device}'s memory and {room / 2**30:,.2f} GiB are "
+        "available; "
+    )
+    if device_bytes(config.replace(batch_size=1), facts) > room:
+        return [said + "not even a batch of 1 fits: fewer hidden_sizes, or --device cpu"]
+    fits, beyond = 1, config.batch_size
+    while beyond - fits > 1:
+        middle = (fits + beyond) // 2
+        if device_bytes(config.replace(batch_size=middle), facts) <= room:
+            fits = middle
+        else:
+            beyond = middle
+    return [said + f"the largest --batch-size that fits is about {fits}"]
+
+
+def device_bytes(config: Config, facts: EnvFacts) -> int:
+    """Memory of a device that a run takes: the learner's, and the batches on their way to it."""
+    # A captured update keeps its scratch memory, and a moving target is kept while it is prepared.
+    kept = 4 * network_weights(config, facts) * (config.target_network and config.tau < 1.0)
+    return network_bytes(config, facts) + kept + _staged_bytes(config, facts)
+
+
+def _staged_bytes(config: Config, facts: EnvFacts) -> int:
+    """Of the batches that take turns between replay and learner, on either side."""
+    # Eight bytes each of action and index, four each of reward, discount and weight; masks.
+    sample = 2 * _obs_bytes(facts) + 28 + 2 * facts.num_actions * facts.has_masks
+    slots = 2 if config.device.startswith("cuda") else 1 + (config.priority_lag or 0)
+    return slots * (config.updates_per_launch or 1) * config.batch_size * sample
+
+
 def keeps_frames(config: Config, stack: int) -> bool:
     """Whether a row of the replay keeps the newest of stacked frames alone."""
     return config.store == "frames" or (config.store == "auto" and stack > 1)
 
 
 def replay_bytes(config: Config, facts: EnvFacts) -> int:
-    """Host memory that the replay of a run takes: its rows, and one batch."""
-    batch = 2 * _obs_bytes(facts) * config.batch_size
+    """Host memory that the replay of a run takes: its rows, and the batches drawn from them."""
+    batch = _staged_bytes(config, facts)
     return _rows(config, facts) * _row_bytes(config, facts) + batch
 
 

@@ -57,25 +57,30 @@ ROOMS: dict[str, set[str]] = {
     "memory": set(),
     "schedules": {"numpy"},
     "timing": set(),
+    "devices": {"torch", "combinations", "config", "learning", "replay"},
+    "ready": {"acting", "config", "devices", "learning", "parts", "replay"},
     "sizes": {"acting", "combinations", "config", "memory", "replay", "torsos", "values"},
-    "checks": {"torch", "acting", "config", "presets", "record", "sizes", "torsos"},
+    "checks": {
+        "torch", "acting", "combinations", "config", "devices", "presets", "record", "sizes",
+        "torsos",
+    },
     "resolve": {
         "atari",
-        "torch", "acting", "checks", "combinations", "config", "kernels", "record", "sizes",
+        "acting", "checks", "combinations", "config", "devices", "kernels", "record", "sizes",
         "spare", "timing", "torsos",
     },
     "seeds": {"rng"},
     "build": {
         "atari",
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record",
-        "combinations", "config", "parts", "plain", "resolve", "schedules", "seeds", "session",
-        "sizes", "streams", "timing", "torsos",
+        "combinations", "config", "devices", "parts", "plain", "ready", "resolve", "schedules",
+        "seeds", "session", "sizes", "streams", "timing", "torsos",
     },
     "streams": {"gymnasium", "acting", "checks", "config", "seeds"},
     "parts": {
         "atari",
-        "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
-        "schedules", "seeds", "table_files", "tabular.table", "torsos", "values",
+        "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "devices",
+        "rng", "schedules", "seeds", "table_files", "tabular.table", "torsos", "values",
     },
     "values": {"torch", "learning"},
     "torsos": {"torch", "numpy", "learning"},
@@ -94,8 +99,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "atari", "build",
-        "checks", "config", "engine", "learning", "parts", "record", "replay", "resolve", "session",
-        "timing",
+        "checks", "config", "devices", "engine", "learning", "parts", "record", "replay", "resolve",
+        "session", "timing",
     },
     "commands": {
         "gymnasium", "rich", "acting", "api", "checks", "combinations", "config",
@@ -136,6 +141,7 @@ FORBIDDEN: dict[str, set[str]] = {
 CROSSING = {
     "learning/staging.py", "learning/policy.py", "learning/fused.py", "learning/fused_step.py",
     "learning/fused_choice.py", "learning/fused_pair.py", "learning/fused_second.py",
+    "learning/returns.py", "learning/device_choice.py",
 }  # fmt: skip
 # Methods of learning/ that say they wait for the device; nothing else may read it back.
 WAITING = {"loss_total", "report", "state"}
@@ -273,6 +279,7 @@ TECHNIQUES = {
 # What turns options into objects, or counts, checks and prints them; below it they are objects.
 READERS = (
     "build", "parts", "values", "checks", "combinations", "resolve", "session", "sizes", "commands",
+    "devices",
 )  # fmt: skip
 # Names that options go by.
 OPTIONS = {"config", "resolved", "options", "o", "c"}

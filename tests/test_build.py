@@ -1,7 +1,6 @@
 """Each option reaches the object it is meant for, and nothing compiles once the clock runs."""
 
 import json
-import types
 
 import gymnasium
 import numpy as np
@@ -11,14 +10,16 @@ from numba.core.dispatcher import Dispatcher
 from test_loop import small
 
 import fastdqn
-from fastdqn import Config, build, parts
+from fastdqn import Config, build, devices
 from fastdqn import session as session_module
 from fastdqn.acting import stream as stream_module
 from fastdqn.engine import local
 from fastdqn.engine.evaluate import evaluate
 from fastdqn.learning import policy as policy_module
 from fastdqn.learning.adam import FusedAdam, PlainAdam
+from fastdqn.learning.autograd import AutogradSteps
 from fastdqn.learning.backup import DoubleBackup, MaxBackup
+from fastdqn.learning.capture import eager
 from fastdqn.learning.categorical import CategoricalValue
 from fastdqn.learning.draws import LaneNoise
 from fastdqn.learning.fused_step import FusedStep
@@ -66,7 +67,7 @@ def test_a_torso_of_ones_own_is_learned_by_torch_and_the_start_says_so(tmp_path)
         ("loss", "mse", lambda s: s.run.learner.value.element_loss, squared_error),
         ("loss", "huber", lambda s: s.run.learner.value.element_loss, huber),
         ("learner", "auto", lambda s: type(s.run.learner._step), FusedStep),
-        ("learner", "torch", lambda s: type(s.run.learner._step), types.MethodType),
+        ("learner", "torch", lambda s: type(s.run.learner._step), AutogradSteps),
         ("tau", 1.0, lambda s: type(s.run.learner.target_follower), HardCopy),
         ("tau", 0.5, lambda s: type(s.run.learner.target_follower), PolyakAverage),
         ("tau", 0.5, lambda s: s.run.learner.target_follower.tau, 0.5),
@@ -126,7 +127,7 @@ def test_an_option_reaches_its_object(tmp_path, option, value, read, expected):
 
 
 def test_compile_takes_the_optimizer_that_a_compiler_can_see_through(tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "compiled", lambda function: function)
+    monkeypatch.setattr(devices, "compiled", eager)
     assert type(built(tmp_path, capture="compile").run.learner.optimizer) is PlainAdam
 
 

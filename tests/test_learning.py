@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from fastdqn.learning.adam import FusedAdam, PlainAdam
+from fastdqn.learning.autograd import clip_by_norm
 from fastdqn.learning.backup import Bootstrap, DoubleBackup, MaxBackup, Queries
 from fastdqn.learning.capture import compiled, eager
 from fastdqn.learning.draws import MEANS, Draws
 from fastdqn.learning.flat import FlatParameters
-from fastdqn.learning.learner import Learner, clip_by_norm
+from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import (
     MLP,
     DuelingHead,

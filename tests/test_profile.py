@@ -145,25 +145,46 @@ def test_a_profile_of_a_gpu_measures_the_ceilings_last(fake_gpu, monkeypatch, tm
         fake_gpu.peak = 1 << 40
         return Ceilings(1e12, 1e12)
 
-    def run(calls, begin, end) -> None:
+    def run(calls, begin, end) -> int:
         begin()
         fake_gpu.peak = 140
         end()
+        return calls + 1  # as many as are launched at once
 
-    timeline = Timeline(10, 9e-4, 2e-3, 64, [])
+    timelines = [Timeline(10, launches, 9e-4, 2e-3, 64, []) for launches in (12, 0.25)]
+    copies = [
+        {"cat": "gpu_memcpy", "name": f"Memcpy {way} (Pinned -> Device)", "args": {"bytes": size}}
+        for way, size in (("HtoD", 30), ("HtoD", 10), ("DtoH", 8), ("DtoD", 99))
+    ]
+    trace = json.dumps({"traceEvents": [*copies, {"cat": "kernel", "name": "HtoD"}]})
     monkeypatch.setattr(profile, "measure_ceilings", ceilings)
-    monkeypatch.setattr(profile, "read_timeline", lambda *_: timeline)
+    monkeypatch.setattr(profile, "read_timeline", lambda *_: timelines.pop())
     monkeypatch.setattr(profile, "describe_machine", lambda *_: {"device": "H100"})
-    monkeypatch.setattr(profile, "write_trace", lambda _, path: path.write_text("{}"))
+    monkeypatch.setattr(profile, "write_trace", lambda _, path: path.write_text(trace))
     rate = Rate(1e3, 1e3, 1e3, 1)
-    subject = profile.Subject(lambda _: rate, run, torch.device("cuda"), Work(1, 1))
+    subject = profile.Subject(lambda _: rate, run, torch.device("cuda"), Work(1, 1), run)
     config = Config(threads=1)
     result = profile._profile("learn", config, subject, 1, tmp_path, Effort())
     assert result["peak_bytes"] == 140
     assert result["busy_share"] == pytest.approx(0.9)
     assert result["verdict"] == "latency-bound"
-    said = list(profile.profile_tables(result))[1]
-    assert "busy 90 %, gaps 100.0 us, 64B allocated" in str(said)
+    written = json.loads((tmp_path / "profile.json").read_text())
+    assert (written["calls"], result["flops_per_second"]) == (2, pytest.approx(1e3))
+    assert (written["bytes_to_device_per_call"], written["bytes_to_host_per_call"]) == (20, 4)
+    said = list(map(str, profile.profile_tables(result)))
+    assert "busy 90 %, gaps 100.0 us, 64B allocated" in said[1]
+    launches = "the host launches 0.25 times, not captured 12; 20B to the device, 4B back"
+    assert said[2] == launches
+
+
+def test_a_graph_is_one_launch_of_the_host_whatever_it_holds(on_gpu):
+    assert on_gpu.host_launches == 0
+    learn = event("learn", 0, 100)
+    events = [learn, event("cudaGraphLaunch", parent=learn), event("cudaMemcpyAsync", parent=learn)]
+    events += [event("cudaEventRecord", parent=learn), event("cudaStreamWaitEvent", parent=learn)]
+    events += [event("gemm", start, start + 1, gpu=True) for start in range(20)]
+    timeline = read_timeline(recorded(events, []), "learn", 1, is_gpu=True)  # pyright: ignore[reportArgumentType]
+    assert (timeline.launches, timeline.host_launches) == (20, 2)
 
 
 def test_torch_prints_nothing_while_it_profiles_and_others_may(capfd):

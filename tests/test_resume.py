@@ -34,9 +34,12 @@ VARIANTS = {
     "rainbow": {"prioritized": True, "noisy": True, "n_steps": 3, "value": "categorical"},
     "implicit": {"value": "implicit-quantile", "munchausen": True, "noisy": True},
     "quantile": {"value": "quantile", "prioritized": True},
+    "late": {
+        "prioritized": True, "priority_lag": 1, "updates_per_launch": 2, "train_frequency": 1,
+    },
     "ablated": {"replay": False, "target_network": False, "n_steps": 3},
     "episodes": {"total_timesteps": None, "total_episodes": 40, "exploration_decay": 0.9},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -17,6 +17,8 @@ from torch.nn import functional
 from fastdqn import Config, parts
 from fastdqn.acting import EnvFacts
 from fastdqn.checks import check
+from fastdqn.learning.autograd import AutogradSteps
+from fastdqn.learning.capture import eager
 from fastdqn.learning.convolutions import DATA_EFFICIENT, NATURE, MinAtarCNN, PictureCNN
 from fastdqn.learning.networks import Outputs, StreamsHead
 from fastdqn.learning.staging import Staging
@@ -321,8 +323,8 @@ def test_weights_are_counted_right_and_memory_is_not_underestimated(torso, value
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        graph = learner._loss(batch_for(facts))
-    assert len(graph) == 2
+        graph = AutogradSteps(learner, eager).loss(batch_for(facts), learner.draws.passes)
+    assert len(graph) == 3
     assert network_bytes(config, facts) >= 9 * 4 * real + sum(held.values())
 
 

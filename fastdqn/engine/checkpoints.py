@@ -67,6 +67,7 @@ def components(run: Run) -> dict[str, Stateful]:
         "stream": run.stream,
         "policy": run.policy,
         "learner": run.learner,
+        "returns": run.returns if run.returns is not None and run.returns.lag else None,
         **run.followers,
         "judge": run.judge,
         "recorder": run.recorder,

@@ -4,15 +4,17 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from fastdqn.acting import EnvStream, Step
-from fastdqn.engine.evaluate import Evaluation, Stopped
+from fastdqn.engine.evaluate import Stopped
+from fastdqn.engine.hooks import Hooks
 from fastdqn.engine.judge import Judge
 from fastdqn.learning.learner import Learner, Report
 from fastdqn.learning.policy import Policy
+from fastdqn.learning.returns import Returns
 from fastdqn.learning.staging import Staging
 from fastdqn.plain import State, StateError, take, take_count, take_truth, word
 from fastdqn.replay import Batch, Replay
@@ -100,19 +102,6 @@ class Cadence:
         return ticks(max(before, start), max(now, start), self.train_frequency)
 
 
-class Hooks(NamedTuple):
-    """Calls of the user's own; what they take is lent, and overwritten afterwards.
-
-    on_step        (progress, Step) after each delivery; returning False ends the run
-    on_update      (progress, device Batch, priorities [B] as a tensor) after each update
-    on_evaluation  (steps, kind, Evaluation) after each evaluation: eval, confirm or final
-    """
-
-    on_step: Callable[[Progress, Step], Any] | None = None
-    on_update: Callable[[Progress, Batch, Any], Any] | None = None
-    on_evaluation: Callable[[int, str, Evaluation], Any] | None = None
-
-
 _NO_HOOKS = Hooks()
 INTERRUPTED, SOLVED, SPENT = "interrupted", "solved", "budget spent"
 
@@ -134,6 +123,7 @@ class Run:
     start: Step | None  # the stream's first delivery; None where it goes on from a checkpoint
     followers: dict[str, Follower] = field(default_factory=dict)  # by name, for checkpoints
     hooks: Hooks = _NO_HOOKS
+    returns: Returns | None = None  # of priorities, where the replay wants any
     progress: Progress = field(default_factory=Progress)
     laps: Laps = field(default_factory=Laps)
     checkpoints: LoopCheckpointer | None = None
@@ -233,21 +223,36 @@ def _store(run: Run, step: Step) -> None:
 
 
 def _learn(run: Run, updates: int) -> None:
-    lap, staging, replay = run.laps.lap, run.staging, run.replay
-    for _ in range(updates):
-        replay.sample(staging.host, run.progress.steps)
+    """Make updates, as many at once as the staging holds; the target is copied between calls."""
+    lap, staging, replay, learner = run.laps.lap, run.staging, run.replay, run.learner
+    while updates:
+        count = learner.together(min(updates, staging.together))
+        for host in staging.hosts(count):
+            replay.sample(host, run.progress.steps)
         lap("sample")
-        staging.upload()
+        batches = staging.upload(count)
         lap("upload")
-        priority = run.learner.update(staging.device)
+        priority = learner.update(*batches)
         lap("learn")
-        if replay.wants_priorities:
-            replay.update_priorities(staging.host.index, staging.download(priority))
+        if run.returns is not None:
+            run.returns.send(priority)
+            for index, arrived in run.returns.arrived():
+                replay.update_priorities(index, arrived)
             lap("prioritize")
-        run.progress.updates = run.learner.updates
         if run.hooks.on_update is not None:
-            run.hooks.on_update(run.progress, staging.device, priority)
+            _tell_updates(run, batches, priority)
             lap("hooks")
+        updates -= count
+        run.progress.updates = learner.updates
+
+
+def _tell_updates(run: Run, batches: tuple[Batch, ...], priority: Any) -> None:
+    """Call the hook once for each update of a call, all of which are made by then."""
+    assert run.hooks.on_update is not None
+    size = len(batches[0].action)
+    for i, batch in enumerate(batches):
+        run.progress.updates += 1
+        run.hooks.on_update(run.progress, batch, priority[i * size : (i + 1) * size])
 
 
 def _judge(run: Run) -> str:

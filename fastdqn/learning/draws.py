@@ -41,8 +41,10 @@ class Draws:
 
     noise_size  D: numbers that the noisy layers take, one vector for the whole batch
     batch_size  B; num_fractions  how many a sample, for each pass in Passes' order
+    together  K updates whose numbers are drawn at once
 
-    passes  views of the buffers that refresh() fills
+    sets    of each of the K updates, its passes: views of the buffers that refresh() fills
+    passes  those of the first
     """
 
     def __init__(
@@ -52,33 +54,49 @@ class Draws:
         num_fractions: tuple[int, int, int, int],
         device: torch.device,
         seed: int,
+        together: int = 1,
     ):
         self._generator = torch.Generator(device).manual_seed(seed)
-        self._noise = torch.zeros(4, 1, noise_size, device=device)
-        self._fractions = torch.zeros(batch_size * sum(num_fractions), device=device)
-        split = self._fractions.split([batch_size * count for count in num_fractions])
-        self.passes = Passes(
-            *(
-                Draw(
-                    self._noise[i] if noise_size else None,
-                    split[i].view(batch_size, count) if count else None,
-                )
-                for i, count in enumerate(num_fractions)
-            )
+        self._is_asked = noise_size > 0 or any(num_fractions)
+        self._noise = torch.zeros(together, 4, 1, noise_size, device=device)
+        self._fractions = torch.zeros(together, batch_size * sum(num_fractions), device=device)
+        self.sets = tuple(
+            _passes(noise, fractions, batch_size, num_fractions)
+            for noise, fractions in zip(self._noise, self._fractions, strict=True)
         )
+        self.passes = self.sets[0]
 
-    def refresh(self) -> None:
-        """Draw the numbers of the next update."""
-        if self._noise.numel():
-            fill_noise(self._noise, self._generator)
-        if self._fractions.numel():
-            self._fractions.uniform_(generator=self._generator)
+    def refresh(self, updates: int = 1) -> None:
+        """Draw the numbers of the next updates, the same ones whether at once or one by one."""
+        if not self._is_asked:
+            return
+        for noise, fractions in zip(self._noise[:updates], self._fractions, strict=False):
+            if noise.numel():
+                fill_noise(noise, self._generator)
+            if fractions.numel():
+                fractions.uniform_(generator=self._generator)
 
     def state(self) -> State:
         return {"generator": generator_state(self._generator)}
 
     def load_state(self, state: State) -> None:
         load_generator(state, "generator", self._generator)
+
+
+def _passes(
+    noise: Tensor, fractions: Tensor, batch_size: int, counts: tuple[int, int, int, int]
+) -> Passes:
+    """noise [4, 1, D] and fractions [B * M in all] as each pass takes them."""
+    split = fractions.split([batch_size * count for count in counts])
+    return Passes(
+        *(
+            Draw(
+                noise[i] if noise.numel() else None,
+                split[i].view(batch_size, count) if count else None,
+            )
+            for i, count in enumerate(counts)
+        )
+    )
 
 
 class NoNoise:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from fastdqn.learning import fused
+from fastdqn.learning.draws import MEANS, Draw
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.fused_step import NO_MASK, activations, dense_layers, layer_table
 from fastdqn.learning.networks import DuelingHead
@@ -25,7 +26,7 @@ class FusedChoice:
         self._features = int(self._layers[0, fused.IN])
         self(np.empty((0, self._features), np.float32), None)  # compiled
 
-    def __call__(self, obs: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    def __call__(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw = MEANS) -> np.ndarray:
         """Best actions [N] int64 for obs [N, *] as stored; mask [N, A], nonzero where allowed."""
         chosen = np.empty(len(obs), np.int64)
         numbers = np.ascontiguousarray(obs, np.float32).reshape(len(obs), self._features)

@@ -1,14 +1,16 @@
 """Learner: one gradient step on one batch, and the target network that follows it."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastdqn.learning.adam import Adam
-from fastdqn.learning.backup import Backup, Queries
-from fastdqn.learning.capture import Capture, eager
+from fastdqn.learning.autograd import AutogradSteps
+from fastdqn.learning.backup import Backup
+from fastdqn.learning.capture import Capture, eager, keeping
 from fastdqn.learning.draws import Draws
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.staging import from_host, to_host
@@ -34,11 +36,11 @@ class Learner:
 
     online      flattened network in train mode
     value       what an output means; backup  which actions the target looks at
-    draws       the random inputs of each update, fresh for every one
+    draws       the random inputs of each update, fresh for every one, of as many as come together
     optimizer   over online's flat tensors; max_grad_norm  global-norm clip, None: no clip
     target_follower  makes the target, equal at first; hard copy or Polyak, by the count of updates
-    capture     runs the pieces of an update, see capture.py
-    make_step   gives what stands in for the pieces: it takes the step on a batch, leaves loss_sum
+    capture     runs the pieces of an update, or updates that come together, see capture.py
+    make_step   gives what stands in for autograd: it takes the step on a batch, leaves loss_sum
                 and taken behind, and returns the priorities; None: autograd
 
     update() never waits for the device: nothing in it is read back to the host.
@@ -63,34 +65,42 @@ class Learner:
         self.loss_sum = torch.zeros((), device=online.weights.device)  # since the last report
         self.taken = torch.zeros(1, device=online.weights.device)  # [B] at the last update
         self._reported = 0
-        # Autograd's tape is what a compiler cannot see through: it gets the two sides of it.
-        self._loss = capture(self._loss)
-        self._descend = capture(self._descend)
-        self._step = self._step_by_autograd if make_step is None else make_step(self)
+        self._step: Any
+        if make_step is None:
+            self._step = AutogradSteps(self, capture)
+            whole = capture.whole(self._step, self._unchanged, "the update")
+        else:
+            self._step = make_step(self)
+            whole = eager.whole(self._by_another, self._unchanged, "the update")
+        self._run, self._prepare = whole
         online.check_views()
 
-    def prepare(self, batch: Batch) -> None:
-        """Run one update and take it back: compiles, allocates and warms up before the clock."""
-        changed = (
-            self.online.weights, self.online.gradient, self.online.buffers,
-            self.loss_sum, *self.optimizer.tensors().values(),
-        )  # fmt: skip
-        kept = [(tensor, tensor.clone()) for tensor in changed]
-        self._step(batch)
-        for tensor, before in kept:
-            tensor.copy_(before)
+    def prepare(self, *batches: Batch) -> None:
+        """Run an update of each batch and take all of them back: compiles, records, allocates and
+        warms up before the clock."""
+        with self._unchanged():
+            _, self.taken = self._prepare(batches)
         self.online.check_views()
 
-    def update(self, batch: Batch) -> Tensor:
-        """Take one gradient step on a device batch; returns the priorities [B] of its samples.
+    def update(self, *batches: Batch) -> Tensor:
+        """Take one gradient step on each device batch; returns the priorities of their samples,
+        batch by batch, which the next update may overwrite.
 
-        The next update may overwrite them.
+        Of several at most together() belong to one call.
         """
-        self.draws.refresh()
-        priority = self._step(batch)
-        self.updates += 1
+        self.draws.refresh(len(batches))
+        priority, self.taken = self._run(batches)
+        self.updates += len(batches)
         self.target_follower.follow(self.updates, self.online, self.target)
         return priority
+
+    def together(self, most: int) -> int:
+        """Updates of the next call: the largest power of two, at most `most`, that the target
+        is not copied within. So few different calls are to be captured."""
+        if most == 1:
+            return 1
+        count = self.target_follower.together(self.updates, most)
+        return 1 << (count.bit_length() - 1)
 
     def loss_total(self) -> float:
         """Sum of losses since the last report: not finite if one was not. Waits for the device."""
@@ -122,8 +132,9 @@ class Learner:
         """Go on from a state. Raises StateError."""
         self.updates, self._reported = take_count(state, "updates"), take_count(state, "reported")
         self.draws.load_state(take_state(state, "draws"))
-        taken = take(state, "taken")
-        self.taken = torch.zeros(getattr(taken, "shape", ()), device=self.taken.device)
+        shape = getattr(take(state, "taken"), "shape", ())
+        if tuple(self.taken.shape) != shape:
+            self.taken = torch.zeros(shape, device=self.taken.device)
         for name, tensor in self._tensors().items():
             from_host(state, name, tensor)
         self.online.check_views()
@@ -138,51 +149,22 @@ class Learner:
             **{f"optimizer_{name}": each for name, each in self.optimizer.tensors().items()},
         }  # fmt: skip
 
-    def _step_by_autograd(self, batch: Batch) -> Tensor:
-        mean_loss, priority = self._loss(batch)
-        self.online.gradient.zero_()
-        mean_loss.backward()
-        self._descend()
-        return priority
+    def _unchanged(self) -> AbstractContextManager[None]:
+        """Within, updates may be made on trial: afterwards nothing has learned from them."""
+        return keeping(self._changed)
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean weighted loss, with its graph, and priorities [B]."""
-        draw = self.draws.passes.online_obs
-        output = self.online.module(batch.obs, draw)
-        with torch.no_grad():
-            target = self._target(batch)
-        loss, priority, taken = self.value.loss(output, batch.action, target, draw)
-        mean_loss = torch.dot(loss, batch.weight) * (1.0 / len(loss))
-        self.loss_sum += mean_loss.detach()
-        self.taken = taken.detach()
-        return mean_loss, priority.detach()
+    def _changed(self) -> list[Tensor]:
+        moved = [self.target.weights, self.target.buffers] if self.target_follower.within else []
+        return [
+            self.online.weights, self.online.gradient, self.online.buffers, *moved,
+            self.loss_sum, *self.optimizer.tensors().values(),
+        ]  # fmt: skip
 
-    def _descend(self) -> None:
-        if self.max_grad_norm is not None:
-            clip_by_norm(self.online.gradient, self.max_grad_norm)
-        self.optimizer.step()
-
-    def _target(self, batch: Batch) -> Tensor:
-        value, online, target = self.value, self.online.module, self.target.module
-        draws = self.draws.passes
-        next_output = target(batch.next_obs, draws.target_next)
-        bootstrap = self.backup(
-            Queries(
-                target_next=lambda: value.expected(next_output),
-                online_next=lambda: value.expected(online(batch.next_obs, draws.online_next)),
-                target_obs=lambda: value.expected(target(batch.obs, draws.target_obs)),
-                action=batch.action,
-                next_mask=batch.next_mask,
-                mask=batch.mask,
-            )
-        )
-        return value.target(next_output, bootstrap, batch.reward, batch.discount)
-
-
-def clip_by_norm(gradient: Tensor, max_norm: float) -> None:
-    """Scale gradient [P] in place so that its Euclidean norm is at most max_norm.
-
-    Pascanu et al. 2013 (arXiv 1211.5063), Algorithm 1; 1e-6 as in torch.nn.utils.
-    """
-    norm = torch.linalg.vector_norm(gradient)
-    gradient.mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    def _by_another(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+        """As AutogradSteps, by what stands in for it: a step overwrites the priorities of the one
+        before."""
+        if len(batches) == 1:
+            priority = self._step(batches[0])
+            self.target_follower.step(self.online, self.target)
+            return priority, self.taken
+        return torch.cat([self._by_another([each])[0].clone() for each in batches]), self.taken

@@ -185,16 +185,28 @@ class QNetwork(nn.Module):
         self.torso, self.head, self.obs_scale = torso, head, obs_scale
         self.statistics = statistics
         self._normalizes = hasattr(statistics, "obs_mean")
+        self._torso_dtype: torch.dtype | None = None
+        self._layout = torch.preserve_format
+
+    def compute_in(self, torso_dtype: torch.dtype | None, layout: torch.memory_format) -> None:
+        """Let the torso's products be of another type than float32, None: of that, and lay
+        observations out in another way. The head's numbers are values, and stay float32."""
+        self._torso_dtype, self._layout = torso_dtype, layout
 
     def forward(self, obs: Tensor, draw: Draw = MEANS) -> Tensor:
         stored = obs
-        obs = obs.to(torch.float32)
+        obs = obs.to(torch.float32, memory_format=self._layout)
         if self._normalizes and self.statistics is not None:
             obs = self.statistics(obs)
         elif self.obs_scale != 1.0:
             # In place where it is a copy already: pages of fresh memory cost more than the product.
             obs = obs * self.obs_scale if obs is stored else obs.mul_(self.obs_scale)
-        return self.head(self.torso(obs), draw)
+        if self._torso_dtype is None:
+            return self.head(self.torso(obs), draw)
+        # No cache of cast weights: it would outlive the pass, and an update changes them.
+        with torch.autocast(obs.device.type, self._torso_dtype, cache_enabled=False):
+            features = self.torso(obs)
+        return self.head(features.to(torch.float32), draw)
 
 
 def count_features(torso: nn.Module, obs_shape: tuple[int, ...]) -> int:

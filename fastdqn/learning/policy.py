@@ -18,7 +18,8 @@ class Policy:
 
     network  in eval mode; shares memory with the learner's weights, so it is never stale
     value    what the network's output means
-    choose   stands in for the network where it acts without noise: (obs, mask) to best actions
+    choose   stands in for the network where it chooses: (obs, mask, Draw) to best actions, or to
+             None where it does not
     noise    gives the random inputs of act(), which explores by them; greedy actions have none
     """
 
@@ -31,7 +32,7 @@ class Policy:
         num_actions: int,
         seed: int = 0,
         noise: LaneNoise | NoNoise | None = None,
-        choose: Callable[[np.ndarray, np.ndarray | None], np.ndarray] | None = None,
+        choose: Callable[[np.ndarray, np.ndarray | None, Draw], np.ndarray | None] | None = None,
     ):
         self.network, self.value, self.device = network, value, device
         self._noise, self._choose = noise or NoNoise(), choose
@@ -48,6 +49,13 @@ class Policy:
         self._require_batch(obs)
         return self._best(obs, mask, MEANS)
 
+    def prepare(self, obs: np.ndarray, mask: np.ndarray | None = None) -> None:
+        """Make a first call of each kind, as __call__() and act() do, and leave no trace of it."""
+        self(obs, mask)
+        before = self.state()
+        self._best(obs, mask, self._noise(len(obs)))
+        self.load_state(before)
+
     def expected(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """What greedy actions are chosen by: expected returns [N, A] f32, -inf where mask [N, A]
         forbids. Raises ValueError where obs [N, *] is no batch as stored."""
@@ -63,7 +71,9 @@ class Policy:
 
     def _best(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> np.ndarray:
         if self._choose is not None:
-            return self._choose(obs, mask)
+            chosen = self._choose(obs, mask, draw)
+            if chosen is not None:
+                return chosen
         return self._values(obs, mask, draw).argmax(1).cpu().numpy()
 
     def _values(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> torch.Tensor:

@@ -1,13 +1,16 @@
-"""Staging: the batch that the replay fills and the batch that the learner reads.
+"""Staging: the batches that the replay fills and the batches that the learner reads.
 
 On the CPU they are the same memory. For a device the host side is pinned and upload() copies.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
+from fastdqn.learning.queues import Queues, queues_of
 from fastdqn.plain import State, StateError, take_array
-from fastdqn.replay.batch import Batch
+from fastdqn.replay.batch import Batch, new_like
 
 
 def assign(tensor: torch.Tensor, values: np.ndarray) -> None:
@@ -41,45 +44,150 @@ def load_generator(state: State, name: str, generator: torch.Generator) -> None:
 
 
 class Staging:
-    """host  Batch of NumPy arrays; device  Batch of tensors with the same values after upload().
+    """host    Batch of NumPy arrays to fill; hosts(K) for updates that come together
+    device  Batch of tensors with the values of the last upload; upload() gives those of K
 
-    batch   as Replay.new_batch() made it; its memory is used on the CPU, replaced by pinned
-            memory for a device
+    batch     as Replay.new_batch() made it; on the CPU its memory is what the learner reads
+    together  K updates whose batches go up at once, as one copy
+    slots     that take turns: on a device two at least, so that one is filled, and copied, while
+              the learner reads the other. hosts() waits until the last copy out of its slot is
+              over, and a copy until the learner has read what was there.
+    queues    of the device; None: its own
     """
 
-    def __init__(self, batch: Batch, device: torch.device):
-        tensors = [None if array is None else torch.from_numpy(array) for array in batch]
-        self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._uploaded = None
-        if device.type == "cpu":
-            self._host, self.device = batch, Batch(*tensors)
-            return
-        pinned = [None if t is None else t.pin_memory() for t in tensors]
-        self._host = Batch(*(None if t is None else t.numpy() for t in pinned))
-        self.device = Batch(*(None if t is None else t.to(device) for t in pinned))
-        self._copies = [
-            (to, source)
-            for to, source in zip(self.device, pinned, strict=True)
-            if source is not None
-        ]
-        self._uploaded = torch.cuda.Event()
+    def __init__(
+        self,
+        batch: Batch,
+        device: torch.device,
+        together: int = 1,
+        slots: int = 1,
+        queues: Queues | None = None,
+    ):
+        self.together = together
+        self.queues = queues or queues_of(device)
+        if device.type == "cpu" and queues is None:
+            self._slots = [
+                _shared(batch if i == 0 else new_like(batch), together) for i in range(slots)
+            ]
+        else:
+            self._slots = [_Slot(batch, together, self.queues) for _ in range(max(2, slots))]
+        self._turn = self._uploaded = 0
 
     @property
     def host(self) -> Batch:
-        """The arrays to fill; waits until the upload of their last contents is over."""
-        if self._uploaded is not None:
-            self._uploaded.synchronize()
-        return self._host
+        """The arrays to fill for one update; waits until their last upload is over."""
+        return self.hosts(1)[0]
 
-    def upload(self) -> None:
-        """Set the copy to the device going; nothing to do where the memory is shared."""
-        for to, source in self._copies:
-            to.copy_(source, non_blocking=True)
-        if self._uploaded is not None:
-            # The current device may be another one than the batch's.
-            self._uploaded.record(torch.cuda.current_stream(self.device.obs.device))
+    @property
+    def device(self) -> Batch:
+        return self._slots[self._uploaded].devices[0]
+
+    @property
+    def all_devices(self) -> list[tuple[Batch, ...]]:
+        """The batches [K] of each slot: what upload() gives is the beginning of one of them."""
+        return [slot.devices for slot in self._slots]
+
+    def hosts(self, count: int) -> tuple[Batch, ...]:
+        """The arrays to fill for so many updates; waits until their last upload is over."""
+        slot = self._slots[self._turn]
+        if slot.pinned is not None:
+            self.queues.wait(slot.copied)
+        return slot.hosts[:count]
+
+    def last_hosts(self, count: int) -> tuple[Batch, ...]:
+        """What the last upload read; it stays until the other slots have had their turn."""
+        return self._slots[self._uploaded].hosts[:count]
+
+    def upload(self, count: int = 1) -> tuple[Batch, ...]:
+        """Set the copy of so many batches going, and give them as they are on the device."""
+        slot = self._slots[self._turn]
+        if slot.pinned is not None and slot.block is not None:
+            # All that reads the slot before was asked for by now, and nothing that reads this one.
+            self.queues.put(self._slots[self._turn - 1].read)
+            end = count * slot.bytes_each
+            self.queues.upload(slot.block[:end], slot.pinned[:end], slot.read, slot.copied)
+        self._uploaded, self._turn = self._turn, (self._turn + 1) % len(self._slots)
+        return slot.devices[:count]
 
     @staticmethod
     def download(tensor: torch.Tensor) -> np.ndarray:
         """Bring a device tensor to the host; this waits for the device."""
         return tensor.cpu().numpy()
+
+
+class _Slot:
+    """hosts, devices [K] batches over one block of bytes each, so that one copy brings all of them.
+
+    copied  reached when the last copy is over; read  when the learner has read what it brought
+    """
+
+    def __init__(self, batch: Batch, together: int, queues: Queues):
+        self.bytes_each = _laid_out(batch)[1]
+        self.pinned: torch.Tensor | None = queues.host_bytes(together * self.bytes_each)
+        self.block: torch.Tensor | None = queues.device_bytes(together * self.bytes_each)
+        host = self.pinned.numpy()
+        starts = range(0, together * self.bytes_each, self.bytes_each)
+        self.hosts = tuple(_views(batch, host[i : i + self.bytes_each]) for i in starts)
+        self.devices = tuple(_views_of(batch, self.block[i : i + self.bytes_each]) for i in starts)
+        self.copied, self.read = queues.mark(), queues.mark()
+
+
+class _SharedSlot(NamedTuple):
+    """On the CPU the learner reads what was filled."""
+
+    hosts: tuple[Batch, ...]
+    devices: tuple[Batch, ...]
+    pinned: None = None
+    block: None = None
+    bytes_each: int = 0
+    copied: None = None
+    read: None = None
+
+
+def _shared(batch: Batch, together: int) -> _SharedSlot:
+    hosts = (batch, *(new_like(batch) for _ in range(together - 1)))
+    return _SharedSlot(hosts, tuple(map(_as_tensors, hosts)))
+
+
+def _as_tensors(batch: Batch) -> Batch:
+    return Batch(*(None if array is None else torch.from_numpy(array) for array in batch))
+
+
+def _laid_out(batch: Batch) -> tuple[dict[str, int], int]:
+    """Where each array of a batch begins in its block, and the length of that: bytes.
+
+    next_obs lies right behind obs, where one gather fills both; the others on lines of 64 bytes.
+    """
+    arrays = batch._asdict()
+    starts, end = {}, 0
+    for name in ("obs", "next_obs", *(n for n in arrays if n not in ("obs", "next_obs"))):
+        if arrays[name] is not None:
+            starts[name] = end if name == "next_obs" else -(-end // 64) * 64
+            end = starts[name] + arrays[name].nbytes
+    return starts, -(-end // 64) * 64
+
+
+def _views(batch: Batch, block: np.ndarray) -> Batch:
+    """The arrays of a batch in a block [bytes] uint8 of the host's."""
+    starts, _ = _laid_out(batch)
+    given = batch._asdict()
+    return Batch(
+        **{
+            name: block[at : at + given[name].nbytes]
+            .view(given[name].dtype)
+            .reshape(given[name].shape)
+            for name, at in starts.items()
+        }
+    )
+
+
+def _views_of(batch: Batch, block: torch.Tensor) -> Batch:
+    """The same in a block of a device's."""
+    starts, _ = _laid_out(batch)
+    like = _as_tensors(batch)._asdict()
+    return Batch(
+        **{
+            name: block[at : at + like[name].nbytes].view(like[name].dtype).view(like[name].shape)
+            for name, at in starts.items()
+        }
+    )

@@ -7,27 +7,53 @@ from fastdqn.learning.flat import FlatParameters
 
 
 class TargetFollower(Protocol):
+    """within  whether the target moves with every update: step() is a part of it then, and is
+    recorded with it; else follow() moves it between updates
+    """
+
+    within: bool
+
     def target_of(self, online: FlatParameters) -> FlatParameters:
         """The network that evaluates: made once, frozen, equal to online at first."""
         ...
 
+    def step(self, online: FlatParameters, target: FlatParameters) -> None:
+        """What belongs to every update, and reads no count of them."""
+        ...
+
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
-        """Bring the target along after update number `updates`, counted from 1."""
+        """Bring the target along after update number `updates`, counted from 1, where step() does
+        not."""
+        ...
+
+    def together(self, updates: int, most: int) -> int:
+        """Updates, at most `most`, that follow update number `updates` with nothing for follow()
+        to do before the last of them."""
         ...
 
 
 class NoTarget:
     """The online network evaluates itself, as in Q-learning with no copy kept back."""
 
+    within = False
+
     def target_of(self, online: FlatParameters) -> FlatParameters:
         return online.frozen_alias()
+
+    def step(self, online: FlatParameters, target: FlatParameters) -> None:
+        """There is nothing to move."""
 
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
         return False
 
+    def together(self, updates: int, most: int) -> int:
+        return most
+
 
 class HardCopy:
     """Copies every `every` updates; a fraction is exact: 5/2 copies after 3, 5, 8, 10 updates."""
+
+    within = False
 
     def __init__(self, every: Fraction):
         self.every = _positive(every)
@@ -35,11 +61,17 @@ class HardCopy:
     def target_of(self, online: FlatParameters) -> FlatParameters:
         return online.frozen_twin()
 
+    def step(self, online: FlatParameters, target: FlatParameters) -> None:
+        """A copy belongs between updates."""
+
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
         due = _is_due(updates, self.every)
         if due:
             target.copy_from(online)
         return due
+
+    def together(self, updates: int, most: int) -> int:
+        return _until_due(updates, self.every, most)
 
 
 class PolyakAverage:
@@ -52,22 +84,40 @@ class PolyakAverage:
         if not 0.0 < tau <= 1.0:
             raise ValueError(f"tau is {tau}: it must be in (0, 1]")
         self.every, self.tau = _positive(every), tau
+        self.within = every <= 1
 
     def target_of(self, online: FlatParameters) -> FlatParameters:
         return online.frozen_twin()
 
+    def step(self, online: FlatParameters, target: FlatParameters) -> None:
+        if self.within:
+            self._move(online, target)
+
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
-        due = _is_due(updates, self.every)
+        due = not self.within and _is_due(updates, self.every)
         if due:
-            target.weights.lerp_(online.weights, self.tau)
-            target.buffers.copy_(online.buffers)
+            self._move(online, target)
         return due
+
+    def together(self, updates: int, most: int) -> int:
+        return most if self.within else _until_due(updates, self.every, most)
+
+    def _move(self, online: FlatParameters, target: FlatParameters) -> None:
+        target.weights.lerp_(online.weights, self.tau)
+        target.buffers.copy_(online.buffers)
 
 
 def _is_due(updates: int, every: Fraction) -> bool:
     # Whole numbers: a division of Fractions costs as much as a small update's arithmetic does.
     per, unit = every.numerator, every.denominator
     return updates * unit // per != (updates - 1) * unit // per
+
+
+def _until_due(updates: int, every: Fraction, most: int) -> int:
+    per, unit = every.numerator, every.denominator
+    # The next one is due after update number ceil(every * (copies so far + 1)).
+    following = -(-(updates * unit // per + 1) * per // unit)
+    return max(1, min(most, following - updates))
 
 
 def _positive(every: Fraction) -> Fraction:

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from fastdqn.acting import EnvFacts
 from fastdqn.checks import recipe
 from fastdqn.config import Config
+from fastdqn.devices import arithmetic
 from fastdqn.measure.acting import lanes_of_a_call, measure_acting
 from fastdqn.measure.against import measure_by_turns, note, sb3_peer
 from fastdqn.measure.figures import Figure, phase_table, table
@@ -25,6 +26,7 @@ from fastdqn.measure.training import Trained, measure_training
 from fastdqn.measure.verdict import sentence
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.resolve import preview, threads_of_torch
+from fastdqn.session import residual_phases
 
 Show = Callable[[RenderableType], None]
 PARTS = ("env", "act", "replay", "learner", "train", "all")
@@ -52,6 +54,7 @@ def bench(
     """
     config, facts = preview(config)
     with torch_threads(threads_of_torch(config)), ExitStack() as ended:
+        ended.enter_context(arithmetic(config))
         run_peer = None
         if against is not None:  # first: if it cannot be had, nothing is measured in vain
             run_peer = ended.enter_context(sb3_peer(config, longer(effort), clock))
@@ -127,7 +130,8 @@ def _switches(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> 
 
 def _learner(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> Iterator[Figure]:
     for learner, capture in dict.fromkeys((("torch", "eager"), (config.learner, config.capture))):
-        as_told = config.replace(learner=learner, capture=capture)
+        together = config.updates_per_launch if capture == config.capture else 1
+        as_told = config.replace(learner=learner, capture=capture, updates_per_launch=together)
         yield from measure_learner(as_told, facts, BATCH_SIZES, effort, clock)
     upload = measure_upload(config, facts, effort, clock)
     if upload is not None:
@@ -154,7 +158,10 @@ def _train(
         plain = plain or trained
         name = "synchronised" if synchronised else "plain"
         show(table(f"train, {name} clock", [trained.figure]))
-        show(phase_table(f"phases by the {name} clock", trained.phases, trained.steps))
+        # The device's phases are whole by that clock; environments step meanwhile by either.
+        residual = [p for p in residual_phases(config) if p == "env" or not synchronised]
+        title = f"phases by the {name} clock"
+        show(phase_table(title, trained.phases, trained.steps, residual))
         show(_around(trained))
         rows.append(
             trained.figure.row()

@@ -1,6 +1,6 @@
 """Figures: what was measured, as rows of JSON and as a table."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 from rich.table import Table
@@ -50,14 +50,20 @@ def table(title: str, figures: Sequence[Figure]) -> Table:
     return drawn
 
 
-def phase_table(title: str, phases: dict[str, float], steps: int) -> Table:
-    """Where the time of a loop went: shares that add up to all of it."""
+def phase_table(
+    title: str, phases: dict[str, float], steps: int, residual: Container[str] = ()
+) -> Table:
+    """Where the time of a loop went: shares that add up to all of it.
+
+    residual  phases that are billed only what is left to wait for: they are labelled so
+    """
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for heading in ("phase", "share", "us per step"):
         drawn.add_column(heading, justify="left" if heading == "phase" else "right")
     total = sum(phases.values())
     for name, seconds in sorted(phases.items(), key=lambda item: -item[1]):
-        drawn.add_row(name, f"{100 * seconds / total:.1f} %", f"{1e6 * seconds / steps:.2f}")
+        label = f"{name} (residual)" if name in residual else name
+        drawn.add_row(label, f"{100 * seconds / total:.1f} %", f"{1e6 * seconds / steps:.2f}")
     drawn.add_row("all", "100.0 %", f"{1e6 * total / steps:.2f}")
     return drawn
 

@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
+from torch import nn
 
 from fastdqn import parts
 from fastdqn.acting import EnvFacts
 from fastdqn.config import Config
+from fastdqn.devices import make_staging
 from fastdqn.learning.staging import Staging
 from fastdqn.measure.figures import Figure
 from fastdqn.measure.repeat import Clock, Effort, Rate, repeat
@@ -15,7 +17,7 @@ from fastdqn.measure.synthetic import fill_batch
 from fastdqn.replay import new_batch
 
 BATCH_SIZES = (32, 128, 512, 2048)
-# Updates between two device events.
+# Launches between two device events.
 _BETWEEN_EVENTS = 50
 
 
@@ -25,17 +27,21 @@ def measure_learner(
     batch_sizes: Iterable[int],
     effort: Effort,
     clock: Clock = time.perf_counter,
+    torso: nn.Module | None = None,
 ) -> Iterator[Figure]:
     """Updates/s and samples/s with config's network and learner, one batch size after another.
 
     config  resolved. Its batch_size comes first. On a GPU, by events in the device's stream too.
+    torso   of one's own, in place of config's
     """
     for size in dict.fromkeys((config.batch_size, *batch_sizes)):
-        update, device, prepared = learner_on(config.replace(batch_size=size), facts, clock)
+        update, device, prepared = learner_on(config.replace(batch_size=size), facts, clock, torso)
         of = {
             "batch_size": size, "learner": config.learner, "capture": config.capture,
             "device": config.device,
         }  # fmt: skip
+        if device.type == "cuda":
+            of |= {"precision": config.precision, "updates_per_launch": config.updates_per_launch}
         if config.capture != "eager":
             of["prepare_seconds"] = round(prepared, 3)
         rate = repeat(update, effort, clock, waiter(device))
@@ -47,29 +53,34 @@ def measure_learner(
 
 
 def learner_on(
-    config: Config, facts: EnvFacts, clock: Clock = time.perf_counter
-) -> tuple[Callable[[], None], torch.device, float]:
-    """A learner and one random batch: (the update, its device, seconds until it was prepared)."""
+    config: Config,
+    facts: EnvFacts,
+    clock: Clock = time.perf_counter,
+    torso: nn.Module | None = None,
+) -> tuple[Callable[[], int], torch.device, float]:
+    """A learner and random batches: (a launch of it, which says how many updates it made, its
+    device, seconds until it was prepared)."""
     began = clock()
-    online, _ = parts.make_online(config, facts)
+    online, _ = parts.make_online(config, facts, torso)
     learner = parts.make_learner(config, online)
-    staging = staged(config, facts, online.weights.device)
-    learner.prepare(staging.device)
+    batches = staged(config, facts, online.weights.device).all_devices[0]
+    learner.prepare(*batches)
 
-    def update() -> None:
-        learner.update(staging.device)
+    def update() -> int:
+        learner.update(*batches)
+        return len(batches)
 
     return update, online.weights.device, clock() - began
 
 
 def staged(config: Config, facts: EnvFacts, device: torch.device) -> Staging:
-    """A random batch of config's size, on the device."""
+    """Random batches of config's size, on the device: as many as are learned from at once."""
     masked = facts.num_actions if facts.has_masks else None
-    staging = Staging(
-        new_batch(config.batch_size, facts.obs_shape, facts.obs_dtype, masked), device
-    )
-    fill_batch(staging.host, facts)
-    staging.upload()
+    batch = new_batch(config.batch_size, facts.obs_shape, facts.obs_dtype, masked)
+    staging, _ = make_staging(config, batch, device)
+    for host in staging.hosts(staging.together):
+        fill_batch(host, facts)
+    staging.upload(staging.together)
     return staging
 
 
@@ -82,7 +93,11 @@ def measure_upload(
         return None
     staging = staged(config, facts, device)
     moved = sum(tensor.nbytes for tensor in staging.device if tensor is not None)
-    rate = repeat(staging.upload, effort, clock, waiter(device)).scaled(moved)
+
+    def upload() -> None:
+        staging.upload()
+
+    rate = repeat(upload, effort, clock, waiter(device)).scaled(moved)
     return Figure("upload", "upload_bytes_per_second", rate, {"batch_size": config.batch_size})
 
 
@@ -93,7 +108,7 @@ def waiter(device: torch.device) -> Callable[[], None]:
     return lambda: torch.cuda.synchronize(device)
 
 
-def by_device_events(update: Callable[[], None], device: torch.device, effort: Effort) -> Rate:
+def by_device_events(update: Callable[[], int], device: torch.device, effort: Effort) -> Rate:
     """Updates per second between two events in the device's stream, as the device's own clock has
     it: gaps in which it waited for launches count, waiting for the host at the end does not."""
     rates = []
@@ -101,9 +116,8 @@ def by_device_events(update: Callable[[], None], device: torch.device, effort: E
     for _ in range(effort.repeats):
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         first.record(stream)
-        for _ in range(_BETWEEN_EVENTS):
-            update()
+        made = sum(update() for _ in range(_BETWEEN_EVENTS))
         last.record(stream)
         last.synchronize()
-        rates.append(1e3 * _BETWEEN_EVENTS / first.elapsed_time(last))
+        rates.append(1e3 * made / first.elapsed_time(last))
     return Rate.over(rates, _BETWEEN_EVENTS * effort.repeats)

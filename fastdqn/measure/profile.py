@@ -12,6 +12,7 @@ from rich.table import Table
 from fastdqn import parts
 from fastdqn.acting import EnvFacts
 from fastdqn.config import Config
+from fastdqn.devices import arithmetic
 from fastdqn.measure.acting import lanes_of_a_call
 from fastdqn.measure.ceilings import Work, count_flops, count_update, measure_ceilings, shares
 from fastdqn.measure.ceilings import verdict as verdict_of
@@ -19,10 +20,10 @@ from fastdqn.measure.figures import short
 from fastdqn.measure.learning import staged, waiter
 from fastdqn.measure.machine import describe_machine, torch_threads
 from fastdqn.measure.outputs import write_together
-from fastdqn.measure.recording import Call, record, write_trace
+from fastdqn.measure.recording import Call, Recorded, record, write_trace
 from fastdqn.measure.repeat import Effort, Rate, repeat
 from fastdqn.measure.synthetic import random_mask, random_obs
-from fastdqn.measure.timeline import FUSED, Timeline, read_timeline
+from fastdqn.measure.timeline import FUSED, Timeline, copied_bytes, read_timeline
 from fastdqn.measure.training import measure_training, run_turns
 from fastdqn.record.files import to_json
 from fastdqn.resolve import preview
@@ -35,14 +36,17 @@ class Subject(NamedTuple):
     """What is profiled.
 
     rate    calls per second, measured without a profiler, whose bookkeeping would count as theirs
-    run     makes so many calls, after burn-in, between the begin() and end() it is given
+    run     makes so many calls, after burn-in, between the begin() and end() it is given, and says
+            how many it made: as many as are launched at once, or a multiple
     device  where; work  of one call, None where nobody can say
+    eager   as run, of the same calls as they are written; None where they are run so anyway
     """
 
     rate: Callable[[Effort], Rate]
-    run: Callable[[int, Call, Call], None]
+    run: Callable[[int, Call, Call], int]
     device: torch.device
     work: Work | None
+    eager: Callable[[int, Call, Call], int] | None = None
 
 
 def profile_calls(
@@ -57,30 +61,41 @@ def profile_calls(
     Raises WriteError where they cannot be written.
     """
     config, facts = preview(config)
-    with torch_threads(config.threads), _SUBJECTS[what](config, facts) as subject:
+    with (
+        torch_threads(config.threads),
+        arithmetic(config),
+        _SUBJECTS[what](config, facts) as subject,
+    ):
         return _profile(what, config, subject, calls, folder, effort)
 
 
 def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort) -> dict:
     is_gpu = subject.device.type == "cuda"
     rate = subject.rate(effort)
-    recorded = record(what, subject.device, lambda begin, end: subject.run(calls, begin, end))
-    timeline = read_timeline(recorded.profile, what, calls, is_gpu)
+    recorded, calls, timeline = _recorded(what, subject.device, subject.run, calls)
+    uncaptured = timeline
+    if subject.eager is not None:
+        uncaptured = _recorded(what, subject.device, subject.eager, calls)[2]
     ceilings = measure_ceilings(subject.device, effort)
     seconds = 1.0 / rate.median
     busy, gaps = busy_share(timeline, seconds, is_gpu)
     result = {
         "what": what, "env_id": config.env_id, "preset": config.preset,
         "num_envs": config.num_envs, "batch_size": config.batch_size,
-        "learner": config.learner, "capture": config.capture, "calls": calls,
+        "learner": config.learner, "capture": config.capture, "precision": config.precision,
+        "updates_per_launch": config.updates_per_launch, "calls": calls,
         "seconds_per_call": seconds, "seconds_per_call_min": 1.0 / rate.most,
         "seconds_per_call_max": 1.0 / rate.least,
         "launches_per_call": timeline.launches,
+        "host_launches_per_call": timeline.host_launches,
+        "host_launches_per_call_eager": uncaptured.host_launches,
         "busy_share": busy, "gap_seconds_per_call": gaps,
         "allocated_bytes_per_call": timeline.allocated, "peak_bytes": recorded.peak_bytes,
         "ceiling_flops_per_second": ceilings.flops_per_second,
         "ceiling_bytes_per_second": ceilings.bytes_per_second,
+        "bytes_to_device_per_call": 0.0, "bytes_to_host_per_call": 0.0,
         "flops_per_call": None, "least_bytes_per_call": None,
+        "flops_per_second": None, "bytes_per_second": None,
         "achieved_share_of_flops": None, "achieved_share_of_bytes": None,
         "verdict": verdict_of(subject.work, seconds, ceilings, busy, is_gpu),
         "operators": timeline.operators,
@@ -91,15 +106,34 @@ def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort
         result |= {
             "flops_per_call": subject.work.flops,
             "least_bytes_per_call": subject.work.least_bytes,
+            "flops_per_second": subject.work.flops / seconds,
+            "bytes_per_second": subject.work.least_bytes / seconds,
             "achieved_share_of_flops": arithmetic, "achieved_share_of_bytes": moving,
         }  # fmt: skip
-    text = to_json(result, indent=1) + "\n"
+
+    def write_figures(path: Path) -> None:
+        if is_gpu:  # torch tells the bytes of copies in the trace alone, which is there by now
+            result.update(copied_bytes(path.with_name("trace.json"), calls))
+        path.write_text(to_json(result, indent=1) + "\n")
+
     writers = {
         "trace.json": lambda path: write_trace(recorded.profile, path),
-        "profile.json": lambda path: path.write_text(text),
+        "profile.json": write_figures,
     }
     write_together(folder, writers)
     return result
+
+
+def _recorded(what: str, device: torch.device, run, calls: int) -> tuple[Recorded, int, Timeline]:
+    """A recording of at least so many calls, how many they were, and what it says of one."""
+    made = calls
+
+    def counted(begin: Call, end: Call) -> None:
+        nonlocal made
+        made = run(calls, begin, end)
+
+    recorded = record(what, device, counted)
+    return recorded, made, read_timeline(recorded.profile, what, made, device.type == "cuda")
 
 
 def busy_share(timeline: Timeline, seconds: float, is_gpu: bool) -> tuple[float, float]:
@@ -119,21 +153,29 @@ def _learn(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     learner = parts.make_learner(config, online)
     staging = staged(config, facts, device)
     # Counted on another: a compiler leaves alone for good what it first sees under a counter.
-    as_torch = config.replace(learner="torch", capture="eager")
+    as_torch = config.replace(learner="torch", capture="eager", updates_per_launch=1)
     eager = parts.make_learner(as_torch, parts.make_online(config, facts)[0])
     work = count_update(eager, staging)
+    batches = staging.all_devices[0]
     with _visible_kernels(config.capture):
-        learner.prepare(staging.device)
+        learner.prepare(*batches)
 
-        def update() -> None:
-            learner.update(staging.device)
+        def update() -> int:
+            learner.update(*batches)
+            return len(batches)
 
-        def seen() -> None:  # by a profiler of torch, which is told of torch's operators alone
+        def seen() -> int:  # by a profiler of torch, which is told of torch's operators alone
             with torch.profiler.record_function(FUSED):
-                update()
+                return update()
 
+        def as_written() -> int:
+            eager.update(staging.device)
+            return 1
+
+        subject = _repeated(update, device, work)
         recorded = seen if config.learner == "fused" else update
-        yield _repeated(update, device, work)._replace(run=_runner(recorded))
+        other = _runner(as_written, device) if config.capture == "graph" else None
+        yield subject._replace(run=_runner(recorded, device), eager=other)
 
 
 def _visible_kernels(capture: str) -> contextlib.AbstractContextManager[Any]:
@@ -154,22 +196,33 @@ def _act(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     mask = random_mask(rng, lanes, facts.num_actions) if facts.has_masks else None
     flops = count_flops(lambda: policy.act(obs, 0.05, mask))
     work = Work(flops, online.weights.nbytes + obs.nbytes)
-    yield _repeated(lambda: _drop(policy.act(obs, 0.05, mask)), online.weights.device, work)
+
+    def act() -> int:
+        policy.act(obs, 0.05, mask)
+        return 1
+
+    yield _repeated(act, online.weights.device, work)
 
 
-def _repeated(call: Call, device: torch.device, work: Work | None) -> Subject:
+def _repeated(call: Callable[[], int], device: torch.device, work: Work | None) -> Subject:
     def rate(effort: Effort) -> Rate:
         return repeat(call, effort, finish=waiter(device))
 
-    return Subject(rate, _runner(call), device, work)
+    return Subject(rate, _runner(call, device), device, work)
 
 
-def _runner(call: Call) -> Callable[[int, Call, Call], None]:
-    def run(calls: int, begin: Call, end: Call) -> None:
+def _runner(call: Callable[[], int], device: torch.device) -> Callable[[int, Call, Call], int]:
+    # Each call is a range of its own for NVIDIA's tools.
+    each = torch.cuda.nvtx.range if device.type == "cuda" else contextlib.nullcontext
+
+    def run(calls: int, begin: Call, end: Call) -> int:
+        made = 0
         begin()
-        for _ in range(calls):
-            call()
+        while made < calls:
+            with each("call"):
+                made += call()
         end()
+        return made
 
     return run
 
@@ -179,17 +232,14 @@ def _train(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     def rate(effort: Effort) -> Rate:
         return measure_training(config, effort).turns
 
-    def run(calls: int, begin: Call, end: Call) -> None:
+    def run(calls: int, begin: Call, end: Call) -> int:
         run_turns(config, calls, begin, end)
+        return calls
 
     yield Subject(rate, run, torch.device(config.device), None)
 
 
 _SUBJECTS = {"learn": _learn, "act": _act, "train": _train}
-
-
-def _drop(_: object) -> None:
-    """A call's result is no count."""
 
 
 def profile_tables(result: dict[str, Any]) -> Iterator[Table | str]:
@@ -212,6 +262,13 @@ def profile_tables(result: dict[str, Any]) -> Iterator[Table | str]:
         f"{short(result['allocated_bytes_per_call'])}B allocated"
     )
     yield said
+    if result["machine"]["device"] != "cpu":
+        yield (
+            f"the host launches {result['host_launches_per_call']:g} times, not captured "
+            f"{result['host_launches_per_call_eager']:g}; "
+            f"{short(result['bytes_to_device_per_call'])}B to the device, "
+            f"{short(result['bytes_to_host_per_call'])}B back"
+        )
     if result["flops_per_call"] is not None:
         yield (
             f"{short(result['flops_per_call'])}FLOP, "

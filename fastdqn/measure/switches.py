@@ -12,7 +12,8 @@ from fastdqn.resolve import choose_learner
 
 _PLAIN: dict[str, Any] = {
     "double": True, "dueling": True, "value": "scalar", "noisy": False, "munchausen": False,
-    "loss": "mse", "capture": "eager",  # compiling ten updates takes ten minutes
+    "loss": "mse", "updates_per_launch": 1,
+    "capture": "eager",  # compiling ten updates takes ten minutes
 }  # fmt: skip
 SWITCHES: dict[str, dict[str, Any]] = {
     "D3QN": {},

@@ -1,6 +1,8 @@
 """Timeline: what a recorded profile says of one call: operators, launches, busy time, gaps."""
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch._C._autograd import DeviceType
@@ -10,13 +12,16 @@ from torch.profiler import profile
 class Timeline(NamedTuple):
     """Per call, while it was recorded.
 
-    launches  kernels on a GPU; on a CPU operators that compute, and call no other that does
+    launches  kernels and copies on a GPU; on a CPU operators that compute, and call no other that
+              does
+    host_launches  calls of the host that set them going: a graph needs one for all of its kernels
     busy_seconds  in which the device, or any operator, was at work; seconds  in all
     allocated  bytes, of the device's memory
     operators  rows, dearest first; on a GPU its kernels and copies
     """
 
     launches: float
+    host_launches: float
     busy_seconds: float
     seconds: float
     allocated: float
@@ -44,6 +49,7 @@ def read_timeline(recorded: profile, what: str, calls: int, is_gpu: bool) -> Tim
     rows = recorded.key_averages()
     return Timeline(
         launches / calls,
+        (sum(map(_launches, events)) if is_gpu else launches) / calls,
         _covered((event.time_range.start, event.time_range.end) for event in work) * 1e-6 / calls,
         max(end - start, 1e-9) * 1e-6 / calls,
         sum(max(0, _allocated(row, is_gpu)) for row in rows) / calls,
@@ -56,11 +62,38 @@ def _is_on_gpu(event: Any) -> bool:
     return event.device_type == DeviceType.CUDA and not event.is_user_annotation
 
 
+def _launches(event: Any) -> bool:
+    """Whether it is a call of CUDA's that sets something going on the device."""
+    return event.device_type == DeviceType.CPU and event.name.startswith(_LAUNCHES)
+
+
+def copied_bytes(trace: Path, calls: int) -> dict[str, float]:
+    """Bytes that came to the device and back, per call, as an exported trace tells them.
+
+    Raises OSError where it cannot be read.
+    """
+    totals = {"HtoD": 0, "DtoH": 0}
+    for event in json.loads(trace.read_text())["traceEvents"]:
+        if event.get("cat") == "gpu_memcpy":
+            for way in totals:
+                if way in event["name"]:
+                    totals[way] += event["args"]["bytes"]
+    return {
+        "bytes_to_device_per_call": totals["HtoD"] / calls,
+        "bytes_to_host_per_call": totals["DtoH"] / calls,
+    }
+
+
 def _is_outermost(event: Any, what: str) -> bool:
     parent = event.cpu_parent
     return event.device_type == DeviceType.CPU and (parent is None or parent.name == what)
 
 
+# As CUPTI names them, of the runtime's interface and the driver's.
+_LAUNCHES = (
+    "cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchCooperative", "cudaGraphLaunch",
+    "cuGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync",
+)  # fmt: skip
 # Operators of torch that only describe or reserve memory: nothing is computed.
 _NO_WORK = frozenset(
     {

@@ -46,16 +46,35 @@ def new_batch(
     return Batch(obs[0], action, reward, discount, obs[1], weight, index, *masks)
 
 
+def new_like(batch: Batch) -> Batch:
+    """Arrays of the same shapes and types, in memory of their own."""
+    masked = None if batch.mask is None else batch.mask.shape[1]
+    return new_batch(len(batch.index), batch.obs.shape[1:], batch.obs.dtype, masked)
+
+
 def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
     """Both as one array [2 B, *], where the second lies right behind the first."""
-    whole = first.base
-    if not isinstance(whole, np.ndarray) or whole is not second.base:
+    if first.base is None or first.base is not second.base or first.shape != second.shape:
         return None
-    if whole.shape != (2, *first.shape):
+    if not (first.flags.c_contiguous and second.flags.c_contiguous):
         return None
-    if whole[0].ctypes.data != first.ctypes.data or whole[1].ctypes.data != second.ctypes.data:
+    if second.ctypes.data != first.ctypes.data + first.nbytes or first.dtype != second.dtype:
         return None
-    return whole.reshape(-1, *first.shape[1:])
+    # Both lie in the memory of one array, which this one holds: nothing beyond it is reached.
+    return np.lib.stride_tricks.as_strided(first, (2 * len(first), *first.shape[1:]))
+
+
+def require_alike(batch: Batch, laid_out: Batch) -> None:
+    """Raises ValueError where an array of batch is not laid out as that of the other."""
+    for name, like in laid_out._asdict().items():
+        given = getattr(batch, name)
+        if like is not None and (
+            given.shape != like.shape or given.dtype != like.dtype or not given.flags.c_contiguous
+        ):
+            raise ValueError(
+                f"{name} of the batch is {given.dtype} {given.shape}: contiguous {like.dtype} "
+                f"{like.shape} expected, see new_batch()"
+            )
 
 
 class StepLike(Protocol):

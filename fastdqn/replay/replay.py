@@ -5,9 +5,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from fastdqn.plain import RowLayout, Rows, State, StateError, take_array, take_number, take_state
-from fastdqn.replay.batch import Batch, ObsStore, StepLike, joined, new_batch
+from fastdqn.replay.batch import Batch, ObsStore, StepLike, joined, new_batch, require_alike
 from fastdqn.replay.ring import Ring
 from fastdqn.replay.sampler import Sampler
+
+# A batch that was looked at; slots [2, B] of its rows; obs and next_obs as one array, or None.
+_Accepted = tuple[Batch, np.ndarray, np.ndarray | None]
+# That are remembered: those that take turns on their way to a device.
+_MOST_BATCHES = 128
 
 
 class Replay:
@@ -70,6 +75,7 @@ class Replay:
         self.n_steps, self.gamma = n_steps, float(gamma)  # an int would compile another kernel
         self._batch: Batch | None = None  # the last one that was looked at
         self._slots = np.empty((2, 0), np.int64)
+        self._accepted: dict[int, _Accepted] = {}
         self._both: np.ndarray | None = None  # its obs and next_obs, where they lie side by side
         # Compiles, before anyone looks at a clock, and shows the sampler a ring that has rows.
         ids, f32 = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -155,7 +161,8 @@ class Replay:
         in another way.
         """
         if batch is not self._batch:
-            self._accept(batch)
+            known = self._accepted.get(id(batch))
+            self._batch, self._slots, self._both = known or self._accept(batch)
         slots, next_slots = self._slots
         self.sampler.draw(self.ring, self.n_steps, batch.index, batch.weight, steps)
         self.ring.windows(batch.index, self.n_steps, self.gamma, batch, slots, next_slots)
@@ -277,20 +284,12 @@ class Replay:
             raise ValueError(f"observations have shape {obs.shape}: {expected} expected")
         return obs, mask
 
-    def _accept(self, batch: Batch) -> None:
+    def _accept(self, batch: Batch) -> _Accepted:
         """Kernels write where they are told: what they are told is looked at once a batch."""
         size = len(batch.index)
-        for name, like in self.new_batch(size)._asdict().items():
-            given = getattr(batch, name)
-            if like is not None and (
-                given.shape != like.shape
-                or given.dtype != like.dtype
-                or not given.flags.c_contiguous
-            ):
-                raise ValueError(
-                    f"{name} of the batch is {given.dtype} {given.shape}: contiguous {like.dtype} "
-                    f"{like.shape} expected, see new_batch()"
-                )
-        self._slots = np.empty((2, size), np.int64)
-        self._both = joined(batch.obs, batch.next_obs)
-        self._batch = batch
+        require_alike(batch, self.new_batch(size))
+        accepted = (batch, np.empty((2, size), np.int64), joined(batch.obs, batch.next_obs))
+        if len(self._accepted) >= _MOST_BATCHES:  # someone brings a new one each time
+            self._accepted.clear()
+        self._accepted[id(batch)] = accepted  # it is held: no other gets its id
+        return accepted

@@ -40,13 +40,12 @@ class LastDelivery:
     last one.
     """
 
-    wants_priorities = False
+    together = 1
 
     def __init__(self, discretizer: Discretizer, num_lanes: int, num_actions: int):
         self._discretizer = discretizer
         self._state = np.zeros(num_lanes, np.int64)
         self._no_mask = np.ones((0, num_actions), np.bool_)
-        self.host = None
         self.append(_NOTHING)
 
     def append(self, step: Step) -> None:
@@ -63,11 +62,13 @@ class LastDelivery:
     def _numbered(self, obs: np.ndarray) -> np.ndarray:
         return self._discretizer(obs) if len(obs) else _NOBODY
 
-    def sample(self, batch: None, steps: int) -> None:
+    def hosts(self, count: int) -> tuple[()]:
         """Nothing is drawn: device holds all there is."""
+        return ()
 
-    def upload(self) -> None:
+    def upload(self, count: int) -> tuple[Transitions]:
         """A table needs no device."""
+        return (self.device,)
 
 
 class QLearner:
@@ -92,6 +93,10 @@ class QLearner:
         rate = self._rate(self.updates)
         learn(self.table, *batch, self._gamma, rate, self._sums)
         self.updates += len(batch.state)
+
+    def together(self, most: int) -> int:
+        """Deliveries that are learned from at once."""
+        return 1
 
     def loss_total(self) -> float:
         return float(self._sums[0])

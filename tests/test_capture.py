@@ -1,0 +1,407 @@
+"""The update as a graph must find it: traced, without numbers, in place; and recordings of it."""
+
+# torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+
+import shutil
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from graph_parts import TracedRecorder
+from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from fastdqn import Config, devices, parts
+from fastdqn.acting import EnvFacts
+from fastdqn.learning.capture import Graphs, compiled, eager
+from fastdqn.learning.device_choice import DeviceChoice
+from fastdqn.learning.draws import MEANS, LaneNoise
+from fastdqn.learning.learner import Learner
+from fastdqn.learning.noisy import noise_size
+from fastdqn.learning.probe import host_read
+from fastdqn.measure.synthetic import random_mask, random_obs
+from fastdqn.replay.batch import Batch
+
+CPU = torch.device("cpu")
+FACTS = EnvFacts((5,), np.dtype(np.float32), 1.0, 3, 0)
+PICTURES = EnvFacts((4, 36, 36), np.dtype(np.uint8), 1 / 255, 3, 0)
+VALUES = {
+    "scalar": {},
+    "huber": {"loss": "huber"},
+    "categorical": {"value": "categorical", "num_atoms": 7},
+    "quantile": {"value": "quantile", "num_quantiles": 5},
+    "implicit": {
+        "value": "implicit-quantile", "num_fractions": 3, "num_target_fractions": 4,
+        "num_policy_fractions": 5,
+    },
+}  # fmt: skip
+OTHERS = {
+    "plain": {"dueling": False, "double": False},
+    "dueling": {},
+    "noisy": {"noisy": True},
+    "polyak": {"tau": 0.1, "target_network_frequency": 4},
+    "no-target": {"target_network": False},
+    "munchausen": {"munchausen": True},
+}
+EVERY = [
+    {**value, **other}
+    for name, value in VALUES.items()
+    for kind, other in OTHERS.items()
+    if (name, kind) != ("categorical", "munchausen")
+]
+
+
+def config_of(**options) -> Config:
+    asked = {
+        "device": "cpu", "learner": "torch", "capture": "eager", "batch_size": 6,
+        "hidden_sizes": (9, 8), "target_network_frequency": 40, "torso": "mlp",
+        "learning_rate": 0.01,
+    }  # fmt: skip
+    return Config().replace(**(asked | options))
+
+
+def learner_of(capture=eager, facts=FACTS, torso=None, **options) -> Learner:
+    config = config_of(**options)
+    online, _ = parts.make_online(config, facts, torso)
+    return parts.make_learner(config, online, capture)
+
+
+def batches_of(count: int, seed: int = 0, facts=FACTS, size: int = 6) -> list[Batch]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        obs, next_obs = random_obs(rng, 2 * size, facts.obs_shape, facts.obs_dtype).reshape(
+            2, size, *facts.obs_shape
+        )
+        arrays = Batch(
+            obs, rng.integers(facts.num_actions, size=size), rng.normal(size=size),
+            np.full(size, 0.9), next_obs, rng.random(size), np.arange(size),
+        )  # fmt: skip
+        made.append(Batch(*map(torch.from_numpy, map(_single, arrays[:7]))))
+    return made
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def graphs(said=None) -> Graphs:
+    return Graphs(TracedRecorder(), [].append if said is None else said.append)
+
+
+@pytest.mark.parametrize("options", EVERY, ids=str)
+def test_every_update_runs_with_tensors_that_have_no_numbers(options):
+    learner = learner_of(**options)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        priority, taken = learner._step(batches_of(1))
+    assert (priority.shape, taken.shape) == ((6,), (6,))
+
+
+@pytest.mark.parametrize("torso", ["nature", "minatar"])
+def test_updates_of_convolutions_run_with_tensors_that_have_no_numbers(torso):
+    facts = PICTURES if torso == "nature" else PICTURES._replace(obs_shape=(10, 10, 4))
+    learner = learner_of_torso(torso, facts)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        priority, _ = learner._step(batches_of(1, facts=facts))
+    assert priority.shape == (6,)
+
+
+def learner_of_torso(torso: str, facts: EnvFacts) -> Learner:
+    config = config_of(hidden_sizes=(8,)).replace(torso=torso)
+    return parts.make_learner(config, parts.make_online(config, facts)[0], eager)
+
+
+class Reads(nn.Module):
+    """A torso that looks at a number, or lets one decide a shape."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.layer, self.how = nn.Linear(5, 4), how
+
+    def forward(self, obs):
+        x = self.layer(obs)
+        if self.how == "item":
+            return x * obs.sum().item()
+        if self.how == "branch":
+            return x if obs.sum() > -1e9 else -x
+        if self.how == "numpy":
+            return x + float(obs.detach().numpy().sum())
+        x[obs[:, :4].detach().abs() < -1.0].sum()
+        return x
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "named"),
+    [
+        ("item", DataDependentOutputException, "aten._local_scalar_dense.default"),
+        ("branch", DataDependentOutputException, "aten._local_scalar_dense.default"),
+        ("shape", DynamicOutputShapeException, "aten.nonzero.default"),
+        ("numpy", RuntimeError, "RuntimeError: "),
+    ],
+)
+def test_a_host_read_or_a_shape_that_numbers_decide_fails_and_is_named(how, error, named):
+    learner = learner_of(torso=Reads(how))
+    with pytest.raises(error), FakeTensorMode(allow_non_fake_inputs=True):
+        learner._step(batches_of(1))
+    assert (host_read(Reads(how), (5,)) or "").startswith(named)
+
+
+def test_a_host_read_cannot_be_traced():
+    learner = learner_of(torso=Reads("item"))
+    with pytest.raises(RuntimeError, match="get value out of a tracing tensor"):
+        make_fx(lambda: learner._step(batches_of(1)))()
+
+
+def test_a_torso_that_reads_nothing_is_not_named():
+    assert host_read(nn.Sequential(nn.Linear(5, 4), nn.ReLU()), (5,)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "together"),
+    [
+        *((value | {"noisy": True}, 1) for value in VALUES.values()),
+        *((other, 1) for other in OTHERS.values()),
+        (OTHERS["polyak"] | {"noisy": True}, 2),
+        (VALUES["implicit"], 2),
+    ],
+    ids=str,
+)
+def test_a_replayed_update_has_the_bits_of_an_eager_one(options, together):
+    """Through copies of the target, a load, and a change of the learning rate."""
+    options = options | {"updates_per_launch": together}
+    reference, replayed = learner_of(**options), learner_of(graphs(), **options)
+    static = batches_of(together)
+    count = together
+    while count:
+        replayed.prepare(*static[:count])
+        count //= 2
+    for call in range(8):
+        fresh = batches_of(together, call + 1)
+        count = replayed.together(together)
+        assert reference.together(together) == count
+        for to, source in zip(static[:count], fresh, strict=False):
+            for mine, given in zip(to, source, strict=True):
+                if mine is not None:
+                    mine.copy_(given)
+        expected = reference.update(*fresh[:count])
+        assert torch.equal(replayed.update(*static[:count]), expected)
+        if call == 3:
+            replayed.load_state(reference.state())
+        if call == 5:
+            for learner in (reference, replayed):
+                learner.optimizer.learning_rate.fill_(1e-3)
+                learner.online.weights.mul_(0.5)
+    assert torch.equal(replayed.online.weights, reference.online.weights)
+    assert torch.equal(replayed.target.weights, reference.target.weights)
+    assert replayed.report() == reference.report()
+
+
+@pytest.mark.parametrize(
+    ("capture", "options"),
+    [(eager, {"noisy": True, "value": "implicit-quantile"}), (graphs(), {"noisy": True})],
+    ids=["eager", "graph"],
+)
+def test_in_two_hundred_updates_nothing_changes_its_place(capture, options):
+    learner = learner_of(capture, updates_per_launch=2, **options)
+    static = batches_of(2)
+    learner.prepare(*static)
+
+    def places():
+        network = [*learner.online.module.parameters(), *learner.target.module.parameters()]
+        tensors = {
+            "network": network, "gradients": [p.grad for p in network if p.requires_grad],
+            "optimizer": learner.optimizer.tensors().values(), "loss": [learner.loss_sum],
+            "inputs": [t for batch in static for t in batch if t is not None],
+            "draws": [t for each in learner.draws.sets for d in each for t in d if t is not None],
+        }  # fmt: skip
+        return {name: [each.data_ptr() for each in some] for name, some in tensors.items()}
+
+    before = places()
+    for _ in range(100):
+        learner.update(*static)
+    assert learner.updates == 200
+    assert places() == before
+    learner.online.check_views()
+
+
+def memory_of(call) -> list[int]:
+    """Bytes that torch took and gave back, in order, while a call was made."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as seen:
+        call()
+    results = seen.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]
+    return [event.nbytes() for event in results if event.name() == "[memory]"]
+
+
+def test_a_step_keeps_nothing_that_it_allocates_and_the_fused_one_allocates_nothing():
+    static = batches_of(1)
+    for learner, allocates in ((learner_of(), True), (learner_of(learner="fused"), False)):
+        learner.prepare(*static)
+        learner.update(*static)
+        taken = memory_of(lambda learner=learner: [learner.update(*static) for _ in range(5)])
+        assert bool(taken) == allocates
+        assert abs(sum(taken)) <= 4 * 4 * 6  # the results of the last: priorities and values
+
+
+def test_inputs_in_another_place_are_copied_and_another_shape_is_recorded_again_and_said():
+    said, recorder = [], TracedRecorder()
+    replayed, reference = learner_of(Graphs(recorder, said.append)), learner_of()
+    replayed.prepare(*batches_of(1))
+    for seed in range(5):  # each in memory of its own
+        batch = batches_of(1, seed)
+        assert torch.equal(replayed.update(*batch), reference.update(*batch))
+    assert (recorder.recorded, said) == (1, [])
+    for seed in range(2):
+        batch = batches_of(1, seed, size=4)
+        assert torch.equal(replayed.update(*batch), reference.update(*batch))
+    assert recorder.recorded == 2
+    assert said == ["the update is captured again, for 1 x [4, 5] in place of what it knew"]
+    assert torch.equal(replayed.online.weights, reference.online.weights)
+
+
+@pytest.mark.parametrize("options", [{}, {"noisy": True}, {"value": "implicit-quantile"}], ids=str)
+def test_updates_that_come_together_are_those_made_one_by_one(options):
+    one = learner_of(**options, target_network_frequency=28)  # a copy after 7, 14, ... updates
+    several = learner_of(**options, target_network_frequency=28, updates_per_launch=8)
+    batches, counts, priorities = batches_of(40), [], []
+    while several.updates < 40:
+        count = several.together(min(8, 40 - several.updates))
+        priorities += [several.update(*batches[several.updates : several.updates + count])]
+        counts.append(count)
+    alone = [one.update(batch) for batch in batches]
+    assert counts[:6] == [4, 2, 1, 4, 2, 1]
+    assert torch.equal(torch.cat(priorities), torch.cat(alone))
+    assert torch.equal(one.online.weights, several.online.weights)
+    assert torch.equal(one.target.weights, several.target.weights)
+
+
+@pytest.mark.parametrize("every", [Fraction(1), Fraction(7, 2), Fraction(5), Fraction(1, 3)])
+def test_a_call_ends_with_the_update_after_which_the_target_is_copied(every):
+    learner = learner_of(train_frequency=Fraction(1))
+    learner.target_follower.every = every
+    due = [n for n in range(1, 60) if n // every != (n - 1) // every]
+    for updates in range(50):
+        following = next(n for n in due if n > updates)
+        assert learner.target_follower.together(updates, 64) == following - updates
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_captured_actor_follows_every_update_and_every_load(noisy, masked):
+    learner, recorder = learner_of(noisy=noisy), TracedRecorder()
+    network = learner.online.eval_alias()
+    choose = DeviceChoice(network, learner.value, CPU, Graphs(recorder, [].append))
+    noise = LaneNoise(noise_size(network), CPU, seed=0)
+    rng = np.random.default_rng(0)
+    changed, before = 0, None
+    for call in range(12):
+        obs = random_obs(rng, 32, (5,), np.float32)
+        mask = random_mask(rng, 32, 3) if masked else None
+        draw = noise(32) if noisy else MEANS
+        values = learner.value.expected(network(torch.from_numpy(obs), draw))
+        if mask is not None:
+            values = values.masked_fill(~torch.from_numpy(mask), -torch.inf)
+        chosen = choose(obs, mask, draw)
+        np.testing.assert_array_equal(chosen, values.argmax(1))
+        changed += before is not None and (before != chosen).any()
+        before = chosen
+        learner.update(*batches_of(1, call))
+        if call == 6:
+            learner.online.weights.neg_()
+    assert changed
+    assert recorder.recorded == 1
+
+
+def test_each_number_of_lanes_is_captured_once_and_too_many_are_left_to_others():
+    learner, recorder, said = learner_of(), TracedRecorder(), []
+    network = learner.online.eval_alias()
+    choose = DeviceChoice(network, learner.value, CPU, Graphs(recorder, said.append))
+    obs = random_obs(np.random.default_rng(0), 20, (5,), np.float32)
+    whole = choose(obs, None, MEANS)
+    assert whole is not None
+    for lanes in (1, 2, 3, 2, 1):
+        np.testing.assert_array_equal(choose(obs[:lanes], None, MEANS), whole[:lanes])
+    assert recorder.recorded == 4
+    assert said == [
+        f"acting is captured again, for 1 x [{lanes}, 5] in place of what it knew"
+        for lanes in (1, 2, 3)
+    ]
+    answers = [choose(obs[:lanes], None, MEANS) for lanes in range(4, 12)]
+    assert [each is None for each in answers] == [False] * 4 + [True] * 4
+
+
+@pytest.mark.slow  # each compiles for half a minute
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("dueling", [False, True], ids=["plain", "dueling"])
+def test_a_compiled_update_and_actor_agree_with_eager_ones(value, dueling):
+    options = VALUES[value] | {"dueling": dueling}
+    reference, fast = learner_of(**options), learner_of(compiled, capture="compile", **options)
+    network = fast.online.eval_alias()
+    choose = DeviceChoice(network, fast.value, CPU, compiled)
+    obs = random_obs(np.random.default_rng(0), 32, (5,), np.float32)
+    for update in range(20):
+        batch = batches_of(1, update)
+        torch.testing.assert_close(
+            fast.update(*batch), reference.update(*batch), rtol=1e-3, atol=1e-4
+        )
+        if update == 10:
+            for learner in (reference, fast):
+                learner.optimizer.learning_rate.fill_(1e-3)
+                learner.online.weights.mul_(0.9)
+        values = fast.value.expected(network(torch.from_numpy(obs)))
+        chosen = torch.from_numpy(choose(obs, None, MEANS))[:, None]
+        torch.testing.assert_close(values.gather(1, chosen)[:, 0], values.amax(1))
+    torch.testing.assert_close(fast.online.weights, reference.online.weights, rtol=1e-3, atol=1e-4)
+
+
+def test_the_tracing_recorder_is_as_blind_as_a_graph():
+    """What these tests stand on: a number of Python's is what it was when it was recorded."""
+    box, x = [2.0], torch.ones(3)
+    replay, result = TracedRecorder()(lambda: x * box[0])
+    box[0] = 5.0
+    x.fill_(10.0)
+    replay()
+    assert result.tolist() == [20.0] * 3
+
+
+def test_bfloat16_is_of_the_torso_alone():
+    config = config_of(hidden_sizes=(64, 64))
+    online, _ = parts.make_online(config, FACTS)
+    batch = batches_of(1)[0]
+    exact = online.module(batch.obs)
+    seen = []
+    online.module.torso.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
+    online.module.compute_in(torch.bfloat16, torch.preserve_format)
+    rounded = online.module(batch.obs)
+    assert seen == [torch.bfloat16]
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
+
+
+def test_pictures_are_laid_out_channels_last_where_asked():
+    config = config_of(hidden_sizes=(8,)).replace(torso="nature")
+    online, _ = parts.make_online(config, PICTURES)
+    obs = batches_of(1, facts=PICTURES)[0].obs
+    before, seen = online.module(obs), []
+    online.module.torso.register_forward_pre_hook(lambda _m, given: seen.append(given[0]))
+    online.module.compute_in(None, torch.channels_last)
+    torch.testing.assert_close(online.module(obs), before)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_tf32_is_allowed_within_and_as_before_afterwards():
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    for precision, allowed in (("tf32", True), ("float32", False), ("bf16", True)):
+        with devices.arithmetic(Config(device="cuda", precision=precision)):
+            assert (matmul.allow_tf32, cudnn.allow_tf32) == (allowed, allowed)
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == before
