@@ -71,7 +71,8 @@ ROOMS: dict[str, set[str]] = {
         "combinations", "config", "parts", "plain", "resolve", "schedules", "seeds", "session",
         "sizes", "streams", "timing", "torsos",
     },
-    "streams": {"gymnasium", "acting", "checks", "config", "seeds"},
+    "streams": {"gymnasium", "acting", "checks", "config", "seeds", "watchdog"},
+    "watchdog": {"acting"},
     "parts": {
         "atari",
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "rng",
@@ -81,7 +82,7 @@ ROOMS: dict[str, set[str]] = {
     "torsos": {"torch", "numpy", "learning"},
     "session": {
         "acting", "atari", "engine", "learning", "record", "config", "scores", "seeds", "signals",
-        "replay", "timing",
+        "replay", "timing", "watchdog",
     },
     "api": {
         "atari",
