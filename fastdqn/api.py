@@ -24,7 +24,8 @@ from fastdqn.atari import PROTOCOLS
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.evaluate import evaluate as run_episodes
-from fastdqn.engine.local import Hooks, Progress
+from fastdqn.engine.local import Hooks
+from fastdqn.engine.progress import Progress
 from fastdqn.presets import PRESETS, defaults_of
 from fastdqn.record.console import make_display
 from fastdqn.replay import Batch
@@ -164,6 +165,11 @@ def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None
         )
     if eval_envs is not None and eval_envs.unwrapped is envs.unwrapped:
         lines.append("eval_envs are the envs: evaluating would reset the training's episodes")
+    if config.restart_lanes:
+        lines.append(
+            f"restart_lanes is {config.restart_lanes}: hand in a function that makes one "
+            "environment; lanes of given envs are not ours to restart"
+        )
     if config.env_batch_size is not None:
         try:
             EnvStream(envs, config.env_batch_size)

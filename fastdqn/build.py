@@ -27,6 +27,7 @@ from fastdqn.plain import StateError
 from fastdqn.ready import Notices, get_ready
 from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.console import Display
+from fastdqn.record.disk_errors import DiskErrors, EndRun, GoOn
 from fastdqn.record.files import WriteError, write_whole
 from fastdqn.record.folder import create_folder
 from fastdqn.record.load_checkpoint import Checkpoint
@@ -72,7 +73,8 @@ def build(
     with ExitStack() as owned:  # what is made here is closed here if a later part fails
         # Started once: lanes of EnvPool's under way would never be idle again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
-        stream, eval_stream, limit, how = make_streams(config, envs, eval_envs, seed, owned)
+        streams = make_streams(config, envs, eval_envs, seed, owned)
+        stream, eval_stream, limit, how, watchdog = streams
         asked = config
         config, notes = _resolve(config, stream.facts, torso, limit, how)
         owned.callback(torch.set_num_threads, torch.get_num_threads())
@@ -112,7 +114,7 @@ def build(
         startup.lap("build")
         return Session(
             config, run, recorder, judge, evaluations, startup, owned.pop_all(),
-            limit is not None, notes,
+            limit is not None, notes, watchdog=watchdog,
         )  # fmt: skip
 
 
@@ -190,7 +192,7 @@ def _make_checkpoints(
 
     return Checkpointer(
         sink, config.checkpoint_frequency, config.checkpoint_seconds, config.checkpoint_replay,
-        best, run.replay.ring.added.copy(), time.monotonic,
+        best, run.replay.ring.added.copy(), time.monotonic, recorder.disk,
     )  # fmt: skip
 
 
@@ -251,7 +253,13 @@ def _make_recorder(
         budget.fraction,
         hooks.on_evaluation,
         frames_a_step(config.atari_protocol, config.env_kwargs),
+        disk_errors(config),
     )
+
+
+def disk_errors(config: Config) -> Callable[[Callable[[str], None]], DiskErrors]:
+    """What becomes of a run whose files cannot be written, still without a way to tell it."""
+    return {"stop": EndRun, "continue": GoOn}[config.on_disk_error]
 
 
 def make_evaluations(

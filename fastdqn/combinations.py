@@ -92,6 +92,12 @@ def _lane_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]
         f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} answers for all "
         f"{c.num_envs} environments together; async, envpool and Atari's may answer for some first",
     )
+    yield (
+        "restart_lanes vectorization",
+        c.restart_lanes > 0 and c.vectorization != "async",
+        f"restart_lanes is {c.restart_lanes}, which takes lanes with processes of their own: "
+        "--vectorization async",
+    )
 
 
 def _exploration_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:

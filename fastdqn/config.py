@@ -41,6 +41,11 @@ class Config:
     """Lanes whose answers a call waits for, with async, envpool and Atari; None: all of them."""
     atari_protocol: Literal["auto", "dqn2015", "machado2018", "none"] = "auto"
     """Settings of Atari, each of which env_kwargs may change; auto: machado2018 for ALE ids."""
+    max_step_seconds: float | None = 300.0
+    """Seconds after which a reset or step that has not come back has failed; None: never."""
+    restart_lanes: int = 0
+    """Lanes of async that are restarted when they fail, in all, their episodes ending as
+    truncated; one more ends the run."""
 
     learning_rate: float = 5e-4
     """Of Adam."""
@@ -174,6 +179,9 @@ class Config:
     """Seconds between checkpoints; None: by steps alone. One is written at the end in any case."""
     checkpoint_replay: bool = True
     """Keep the replay in checkpoints: without it a resumed run begins with an empty one."""
+    on_disk_error: Literal["stop", "continue"] = "stop"
+    """Where a file cannot be written: end the run, or go on and try again later; what cannot be
+    written at the end is an error in any case."""
     log_frequency: int | None = None
     """Steps between rows of metrics; None: a two-hundredth of the budget."""
     tensorboard: bool | None = None

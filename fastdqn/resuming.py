@@ -15,7 +15,8 @@ from fastdqn.acting import Factory, Step
 from fastdqn.api import Trained
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.evaluate import Evaluation
-from fastdqn.engine.local import Hooks, Progress
+from fastdqn.engine.local import Hooks
+from fastdqn.engine.progress import Progress
 from fastdqn.plain import StateError
 from fastdqn.record.console import make_display
 from fastdqn.record.folder import read_config

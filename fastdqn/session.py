@@ -19,7 +19,8 @@ from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Run
 from fastdqn.learning.policy import Policy
 from fastdqn.record.files import WriteError
-from fastdqn.record.recorder import RunRecorder, steps_per_second
+from fastdqn.record.recorder import RunRecorder
+from fastdqn.record.rows import steps_per_second
 from fastdqn.record.shelf import MOST_REPLAYS
 from fastdqn.record.weights import assign_weights, load_weights
 from fastdqn.replay import UnstackedError
@@ -27,6 +28,7 @@ from fastdqn.scores import human_normalized
 from fastdqn.seeds import FINAL, env_seed
 from fastdqn.signals import stop_on_signals
 from fastdqn.timing import Laps
+from fastdqn.watchdog import Watchdog
 
 # What ends a run with one line and exit code 1, not a traceback.
 RUN_FAILURES = (NonFiniteError, EnvError, UnstackedError, local.DivergedError, WriteError)
@@ -74,6 +76,7 @@ class Session:
     notes: list[str] = field(default_factory=list)
     introduce: Callable[["Session"], None] = lambda session: _introduce(session)
     saved_policy: Callable[[Path, Any], Any] = lambda path, like: _saved_policy(path, like)
+    watchdog: Watchdog | None = None
 
     def close(self) -> None:
         """Close the files, and the environments that were made for this run."""
@@ -102,6 +105,8 @@ def _run_to_its_end(session: Session) -> dict[str, Any]:
     def wall() -> float:
         return before + time.perf_counter() - began
 
+    if session.watchdog is not None:
+        session.watchdog.record = lambda error: _record_reason(session, error, wall(), "failed")
     try:
         reason = local.train(run)
         if run.checkpoints is not None:
@@ -115,6 +120,11 @@ def _run_to_its_end(session: Session) -> dict[str, Any]:
         _record_failure(session, error, wall())
         raise
     recorder.save_last()
+    try:
+        recorder.settle()
+    except WriteError as error:
+        _record_reason(session, error, wall(), "failed")
+        raise
     run.laps.lap("save")
     loop_seconds = wall()
     summary = _summary(session, reason, loop_seconds, None)
@@ -242,6 +252,7 @@ def _summary(session: Session, reason: str, wall: float, final: dict | None) -> 
         **_frames(config, run.progress.steps),
         "episodes": run.progress.episodes,
         "updates": run.progress.updates,
+        "restarted_lanes": run.progress.restarted_lanes,
         "startup_seconds": dict(session.startup.totals),
         "wall_seconds": wall,
         "steps_per_second": steps_per_second(run.progress.steps, phases),

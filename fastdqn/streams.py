@@ -8,6 +8,7 @@ from fastdqn.acting import EnvStream, Factory, limit_of
 from fastdqn.checks import recipe
 from fastdqn.config import Config, ConfigError
 from fastdqn.seeds import EVAL, env_seed
+from fastdqn.watchdog import Watchdog
 
 # Lanes of an evaluation at most: beyond it a round's cost grows with its lanes. Ours, untuned.
 EVAL_LANES = 128
@@ -19,9 +20,27 @@ def make_streams(
     eval_envs: VectorEnv | None,
     seed: int,
     owned: ExitStack,
+) -> tuple[EnvStream, EnvStream | None, int | None, str, Watchdog | None]:
+    """The training stream, the evaluation stream, the environment's time limit, if any, how lanes
+    are stepped, and what watches over both streams, if anything does."""
+    watchdog = None
+    if config.max_step_seconds is not None:
+        # First, and so the last to go: closing is a call as well.
+        watchdog = owned.enter_context(Watchdog(config.max_step_seconds))
+    stream, evaluated, limit, how = _make_streams(config, envs, eval_envs, seed, owned)
+    for each in (stream, evaluated):
+        if watchdog is not None and each is not None:
+            watchdog.watch(each.asking)
+    return stream, evaluated, limit, how, watchdog
+
+
+def _make_streams(
+    config: Config,
+    envs: VectorEnv | Factory | None,
+    eval_envs: VectorEnv | None,
+    seed: int,
+    owned: ExitStack,
 ) -> tuple[EnvStream, EnvStream | None, int | None, str]:
-    """The training stream, the evaluation stream, the environment's time limit, if any, and how
-    lanes are stepped."""
     evaluated = EnvStream(eval_envs) if eval_envs is not None else None
     if isinstance(envs, VectorEnv):
         stream = EnvStream(envs, config.env_batch_size)
@@ -36,7 +55,7 @@ def make_streams(
         )
     except ValueError as error:  # one lane could be made, not all of them
         raise ConfigError([str(error)]) from None
-    stream = EnvStream(made, config.env_batch_size)
+    stream = EnvStream(made, config.env_batch_size, config.restart_lanes)
     owned.callback(stream.close)
     if evaluated is None:
         # A process for each lane is dear: evaluation takes no more than training has.

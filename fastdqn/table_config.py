@@ -43,6 +43,10 @@ class TableConfig:
     """Of environments and exploration."""
     vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
     """How lanes are stepped; auto: the environment's own vector class, else one after another."""
+    max_step_seconds: float | None = 300.0
+    """Seconds after which a reset or step that has not come back has failed; None: never."""
+    restart_lanes: int = 0
+    """Lanes of async that are restarted when they fail, in all; one more ends the run."""
 
     learning_rate: float = 0.2
     """Share of an error that is corrected, at first."""
@@ -72,6 +76,9 @@ class TableConfig:
 
     run_dir: str | None = None
     """Folder of the run, new or empty; None: runs/ENV__PRESET__SEED__TIME."""
+    on_disk_error: Literal["stop", "continue"] = "stop"
+    """Where a file cannot be written: end the run, or go on and try again later; what cannot be
+    written at the end is an error in any case."""
     log_frequency: int | None = None
     """Steps between rows of metrics; None: a two-hundredth of the budget."""
     tensorboard: bool | None = None

@@ -12,7 +12,7 @@ import numpy as np
 from fastdqn import checks
 from fastdqn.acting import EnvError, EnvFacts, UnknownEnvError, look_closer
 from fastdqn.api import Trained
-from fastdqn.build import make_epsilon, make_evaluations, make_judge
+from fastdqn.build import disk_errors, make_epsilon, make_evaluations, make_judge
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.local import Run
 from fastdqn.memory import available_bytes
@@ -124,7 +124,7 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
     startup = Laps()
     with ExitStack() as owned:
         shared, seed = config.shared(), env_seed(config.seed, TRAIN)
-        stream, eval_stream, limit, how = make_streams(shared, None, None, seed, owned)
+        stream, eval_stream, limit, how, watchdog = make_streams(shared, None, None, seed, owned)
         shared = resolve(shared, 0, limit, how)
         config = resolved(config, plan, shared)
         start = stream.start(seed)
@@ -141,8 +141,9 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
         budget = Budget(config.total_timesteps, config.total_episodes)
         sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
         recorder = RunRecorder(
-            folder, display, sinks, lambda path: save_table_policy(path, policy), budget.fraction
-        )
+            folder, display, sinks, lambda path: save_table_policy(path, policy), budget.fraction,
+            disk_errors=disk_errors(shared),
+        )  # fmt: skip
         owned.callback(recorder.close)
         evaluations = make_evaluations(shared, policy, eval_stream)
         judge = make_judge(shared, evaluations, recorder)
@@ -155,6 +156,7 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
         return Session(
             shared, run, recorder, judge, evaluations, startup, owned.pop_all(),
             limit is not None, introduce=_introduce, saved_policy=_saved_policy,
+            watchdog=watchdog,
         )  # fmt: skip
 
 

@@ -76,7 +76,8 @@ ROOMS: dict[str, set[str]] = {
         "combinations", "config", "devices", "parts", "plain", "ready", "resolve", "schedules",
         "seeds", "session", "sizes", "streams", "timing", "torsos",
     },
-    "streams": {"gymnasium", "acting", "checks", "config", "seeds"},
+    "streams": {"gymnasium", "acting", "checks", "config", "seeds", "watchdog"},
+    "watchdog": {"acting"},
     "parts": {
         "atari",
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "devices",
@@ -86,7 +87,7 @@ ROOMS: dict[str, set[str]] = {
     "torsos": {"torch", "numpy", "learning"},
     "session": {
         "acting", "atari", "engine", "learning", "record", "config", "scores", "seeds", "signals",
-        "replay", "timing",
+        "replay", "timing", "watchdog",
     },
     "api": {
         "atari",

@@ -18,6 +18,7 @@ from fastdqn.engine.checkpoints import Checkpointer
 from fastdqn.engine.local import DivergedError
 from fastdqn.record import publish
 from fastdqn.record.checkpoint import CheckpointWriter
+from fastdqn.record.disk_errors import EndRun
 from fastdqn.record.files import WriteError
 from fastdqn.record.load_checkpoint import checkpoint_names, load_checkpoint
 
@@ -43,7 +44,8 @@ class Sink:
 
 def checkpointer(sink: Any, every_steps=None, every_seconds=None, clock=lambda: 0.0):
     none = np.zeros(1, np.int64)
-    return Checkpointer(sink, every_steps, every_seconds, True, lambda: None, none, clock)
+    disk = EndRun(lambda line: None)
+    return Checkpointer(sink, every_steps, every_seconds, True, lambda: None, none, clock, disk)
 
 
 def test_one_is_due_by_steps_and_stays_owed_while_another_is_being_written():

@@ -19,7 +19,8 @@ from fastdqn.record.console import Silent
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.record.folder import create_folder, default_run_dir
 from fastdqn.record.metrics import TensorBoardEvents
-from fastdqn.record.recorder import RunRecorder, steps_per_second
+from fastdqn.record.recorder import RunRecorder
+from fastdqn.record.rows import steps_per_second
 
 
 def refuse(*args, **kwargs):
@@ -78,6 +79,8 @@ class Shown(Silent):
 
 
 class Sink:
+    name = "sink"
+
     def __init__(self):
         self.rows, self.closed = [], False
 

@@ -1,9 +1,10 @@
 """Environments: making them, stepping them, telling transitions from starts."""
 
+from fastdqn.acting.asking import Asking
 from fastdqn.acting.backends import answers_for
 from fastdqn.acting.catalogue import catalogue
 from fastdqn.acting.env_state import read_env_state, why_unreadable, write_env_state
-from fastdqn.acting.failures import EnvError, NonFiniteError
+from fastdqn.acting.failures import EnvError, HungError, NonFiniteError
 from fastdqn.acting.look import limit_of, look, look_closer
 from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
 from fastdqn.acting.names import UnknownEnvError, find_spec, lies_inside, nearest, registered
@@ -17,11 +18,13 @@ from fastdqn.acting.stream import EnvStream
 
 __all__ = [
     "VECTORIZATIONS",
+    "Asking",
     "EnvError",
     "EnvFacts",
     "EnvRecipe",
     "EnvStream",
     "Factory",
+    "HungError",
     "NonFiniteError",
     "ObsReader",
     "ObsStatistics",

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fastdqn.acting.failures import LaneFailure
+
 
 class Arrival(NamedTuple):
     """What R lanes answered: each field has R entries, in the order of lanes.
@@ -22,9 +24,13 @@ class Arrival(NamedTuple):
 
 
 class Backend(Protocol):
-    """num_ready  R: the lanes of each arrival, and so of each send."""
+    """num_ready  R: the lanes of each arrival, and so of each send.
+
+    lost  failures of lanes that were replaced: each begins an episode in the next arrival
+    """
 
     num_ready: int
+    lost: list[LaneFailure]
 
     def reset(self, seed: int | None) -> Arrival:
         """Reset every lane, and wait for the first R."""
@@ -38,6 +44,15 @@ class Backend(Protocol):
 
     def restart(self, lanes: np.ndarray) -> Arrival:
         """Reset these lanes alone (AutoresetMode.DISABLED); all N lanes are in the arrival."""
+        ...
+
+    def unanswered(self) -> dict[int, int] | None:
+        """Lanes that have not answered yet, each with the number of its question; None where calls
+        are all there is. Called from another thread."""
+        ...
+
+    def give_up(self, lane: int, question: int, why: str) -> None:
+        """Make the wait for a lane fail, if it is still for that question. Called likewise."""
         ...
 
     def settle(self) -> None:

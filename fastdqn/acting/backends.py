@@ -9,17 +9,24 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 from fastdqn.acting.arrival import Arrival, Backend
+from fastdqn.acting.failures import LaneFailure
 from fastdqn.acting.workers import Workers
 
 
-def connect(envs: VectorEnv, env_batch_size: int | None = None) -> Backend:
+def connect(envs: VectorEnv, env_batch_size: int | None = None, restarts: int = 0) -> Backend:
     """The back end for a vector environment.
 
     env_batch_size  lanes to wait for; None: all, or what envs were made with
-    Raises ValueError where envs cannot answer for some lanes first.
+    restarts  lanes in processes of their own that may be replaced when they fail, in all
+    Raises ValueError where envs cannot answer for some lanes first, or restart them.
     """
     if isinstance(envs, AsyncVectorEnv):
-        return Workers(envs, env_batch_size or envs.num_envs)
+        return Workers(envs, env_batch_size or envs.num_envs, restarts)
+    if restarts:
+        raise ValueError(
+            f"restart_lanes is {restarts}, but these environments have no processes of their own: "
+            "--vectorization async"
+        )
     backend = Native(envs) if hasattr(type(envs), "recv") else Calls(envs)
     if env_batch_size not in (None, backend.num_ready):
         raise ValueError(
@@ -40,10 +47,24 @@ def answers_for(envs: VectorEnv) -> int:
     return connect(envs).num_ready
 
 
-class Calls:
+class _InProcess:
+    """What back ends have in common whose lanes are in this process: none can be replaced."""
+
+    def __init__(self):
+        self.lost: list[LaneFailure] = []
+
+    def unanswered(self) -> None:
+        return None
+
+    def give_up(self, lane: int, question: int, why: str) -> None:
+        raise NotImplementedError("only the thread that waits can end a call")
+
+
+class Calls(_InProcess):
     """Any VectorEnv by its reset() and step(): all lanes answer together."""
 
     def __init__(self, envs: VectorEnv):
+        super().__init__()
         self._envs = envs
         self.num_ready = envs.num_envs
         self._lanes = np.arange(envs.num_envs)
@@ -75,10 +96,11 @@ class Calls:
 _UNDER_WAY: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
-class Native:
+class Native(_InProcess):
     """Environments in threads of C++, with send() and recv() of their own: EnvPool and ale-py."""
 
     def __init__(self, envs: Any):
+        super().__init__()
         self._envs = envs
         config = getattr(envs, "config", {})
         self.num_ready = int(getattr(envs, "batch_size", config.get("batch_size", envs.num_envs)))

@@ -4,6 +4,7 @@ import os
 import signal
 import traceback
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,8 @@ from gymnasium.vector.utils import space_utils
 
 from fastdqn.acting.observations import leaves, short
 
-_CALLERS = tuple(
-    os.path.dirname(file) + os.sep for file in (__file__, SyncVectorEnv.step.__code__.co_filename)
-)
+_HOME = SyncVectorEnv.step.__code__.co_filename
+_CALLERS = tuple(os.path.dirname(file) + os.sep for file in (__file__, _HOME))
 
 
 class NonFiniteError(ValueError):
@@ -36,11 +36,19 @@ class SentError(Exception):
 
 
 class LaneFailure(Exception):
-    """What one lane's process raised, or how it ended: the lane, a line, its traceback."""
+    """What one lane's process raised, or how it ended: the lane, a line, its traceback.
+
+    seed  that it was last reset with, where it is known
+    """
 
     def __init__(self, lane: int, line: str, trace: str = ""):
         super().__init__(line)
         self.lane, self.line, self.trace = lane, line, trace
+        self.seed: int | None = None
+
+
+class HungError(Exception):
+    """Raised inside an environment that does not answer, to end its call: one line, why."""
 
 
 def explain(
@@ -54,6 +62,8 @@ def explain(
     inner = envs.unwrapped
     failure = error if isinstance(error, LaneFailure) else _failing_lane(inner, error)
     own_seeds = isinstance(inner, SyncVectorEnv | AsyncVectorEnv)
+    if failure.seed is not None:
+        seed, own_seeds = failure.seed, False
     place = _name_place(failure.lane, what, steps, seed, own_seeds, action)
     told = EnvError(f"{place}: {failure.line}")
     told.trace = failure.trace
@@ -83,7 +93,7 @@ def how_it_ended(exit_code: int | None) -> str:
 
 def one_line(error: BaseException) -> str:
     """An exception's type and message without line breaks."""
-    if isinstance(error, SentError):
+    if isinstance(error, SentError | HungError):
         return str(error)
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -117,13 +127,27 @@ def _failing_lane(envs: VectorEnv, error: BaseException) -> LaneFailure:
         return unknown
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     files = [frame.f_code.co_filename for frame in frames]
-    home = SyncVectorEnv.step.__code__.co_filename
-    if home not in files:
-        return unknown
-    if space_utils.__file__ in files:  # after the loop: observations are put side by side
+    if space_utils.__file__ in files and _HOME in files:  # observations are put side by side
         return next(_misfits(envs), unknown)
-    lane = frames[files.index(home)].f_locals.get("i", -1)
-    return LaneFailure(lane, unknown.args[0], unknown.trace)
+    return LaneFailure(_lane_of_loop(frames), unknown.args[0], unknown.trace)
+
+
+def explain_hang(
+    envs: VectorEnv, frames: list[FrameType], line: str, what: str, steps: np.ndarray,
+    seed: int | None, action: np.ndarray,
+) -> EnvError:  # fmt: skip
+    """A call that does not come back, by the frames it is in, outermost first; see explain()."""
+    inner = envs.unwrapped
+    lane = _lane_of_loop(frames) if isinstance(inner, SyncVectorEnv) else -1
+    failure = LaneFailure(lane, line)
+    failure.trace = "".join(traceback.format_stack(frames[-1])) if frames else ""
+    return explain(envs, failure, what, steps, seed, action)
+
+
+def _lane_of_loop(frames: list[FrameType]) -> int:
+    """The lane that SyncVectorEnv's loop is at, if these frames are within it; else -1."""
+    own = (frame for frame in frames if frame.f_code.co_filename == _HOME)
+    return next((frame.f_locals.get("i", -1) for frame in own), -1)
 
 
 def _misfits(envs: SyncVectorEnv) -> Iterator[LaneFailure]:

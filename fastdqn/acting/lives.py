@@ -7,6 +7,7 @@ from gymnasium.vector import VectorEnv
 
 from fastdqn.acting.packages import is_from
 from fastdqn.acting.sorting import Marks
+from fastdqn.acting.step import Step
 from fastdqn.kernels import kernel
 
 
@@ -45,6 +46,19 @@ class LifeLosses:
             marks.terminated, marks.truncated, next_step, unseen, waits, self._before,
             marks.ended, marks.fresh, marks.begins, marks.over,
         )  # fmt: skip
+
+
+def with_last_starts(step: Step, lanes: np.ndarray, marks: Marks, last_obs: np.ndarray) -> Step:
+    """A delivery of SAME_STEP with what NEXT_STEP tells of a game's last life: it is a start until
+    the reset tells, so that both modes leave equal lanes.
+
+    lanes [R] that answered; last_obs [R, *] before the reset
+    """
+    at = np.flatnonzero(marks.over & marks.terminated)
+    return step._replace(
+        start_lanes=np.concatenate((lanes[at], step.start_lanes)),
+        start_obs=np.concatenate((last_obs[at], step.start_obs)),
+    )
 
 
 @kernel

@@ -1,13 +1,13 @@
 """EnvStream: what really happened in a vector environment, told alike for every autoreset mode."""
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from fastdqn.acting.arrival import Arrival
+from fastdqn.acting.asking import Asking
 from fastdqn.acting.autoreset import (
     read_mode,
     require_final_obs,
@@ -17,9 +17,9 @@ from fastdqn.acting.autoreset import (
 )
 from fastdqn.acting.backends import connect
 from fastdqn.acting.env_state import read_env_state, takes_env_state, write_env_state
-from fastdqn.acting.failures import EnvError, LaneFailure, explain
+from fastdqn.acting.failures import EnvError, LaneFailure
 from fastdqn.acting.finite import first_nonfinite, require_finite
-from fastdqn.acting.lives import LifeLosses, may_lose_lives
+from fastdqn.acting.lives import LifeLosses, may_lose_lives, with_last_starts
 from fastdqn.acting.masks import MaskReader
 from fastdqn.acting.observations import ObsReader, batch_of_one
 from fastdqn.acting.sorting import Marks, Sorted, hand_out, sort, tell_apart
@@ -35,21 +35,25 @@ class EnvStream:
     envs  any VectorEnv; its autoreset mode is read from the instance and checked by behaviour
     env_batch_size  R, the lanes whose answers recv() waits for; None: all N, or what envs were
           made with. With R < N the lanes answer in an order of their own.
+    restarts  lanes in processes of their own that may be replaced when they fail, in all: each
+          then begins an episode, and asking.lost holds a line on it
     lanes [R] int64   the lanes that wait for an action now
     obs   [R, *]      what to act on; a lane whose next call is a reset ignores its action
     mask  [R, A] bool the actions allowed there, as info["action_mask"] says; None without masks
     Raises ValueError where the spaces cannot be trained on.
     """
 
-    def __init__(self, envs: VectorEnv, env_batch_size: int | None = None):
+    def __init__(self, envs: VectorEnv, env_batch_size: int | None = None, restarts: int = 0):
         self.envs = envs
         self.facts = read_facts(envs)
         self.autoreset_mode = read_mode(envs)
         self._reader = ObsReader(envs.single_observation_space)
-        self._backend = connect(envs, env_batch_size)
+        self._backend = connect(envs, env_batch_size, restarts)
         n, ready = envs.num_envs, self._backend.num_ready
-        if ready < n and self.autoreset_mode == AutoresetMode.DISABLED:
-            raise ValueError("lanes that answer first need an autoreset mode, not DISABLED")
+        if (ready < n or restarts) and self.autoreset_mode == AutoresetMode.DISABLED:
+            raise ValueError(
+                "lanes that answer first, or are restarted, need an autoreset mode, not DISABLED"
+            )
         self.num_lanes, self.num_ready = n, ready
         self.lanes = np.arange(ready)
         self.obs = np.zeros((ready, *self.facts.obs_shape), self.facts.obs_dtype)
@@ -68,7 +72,10 @@ class EnvStream:
         self._lengths = np.zeros(n, np.int64)
         self._steps = np.zeros(n, np.int64)  # since start(), for messages
         self._counted = self._action, self._returns, self._lengths, self._steps
-        self._seed: int | None = None
+        self.asking = Asking(
+            envs, self._backend, self._steps, self._action, self.facts.action_start,
+            (self._returns, self._lengths, self._steps), self._unseen,
+        )  # fmt: skip
         self._waits = False  # whether lanes wait for actions: started, and nothing is under way
         self._compile()
 
@@ -81,12 +88,12 @@ class EnvStream:
 
         Raises EnvError naming lane and seed where an environment raises.
         """
-        self._seed, self._waits = seed, False
+        self.asking.seed, self._waits = seed, False
         for values in (self._ended, self._returns, self._lengths, self._steps):
             values.fill(0)
         self._unseen.fill(True)
         self._masks = None
-        arrival = self._ask("reset", lambda: self._backend.reset(seed))
+        arrival = self.asking("reset", lambda: self._backend.reset(seed))
         if "action_mask" in arrival.info:
             self._masks = MaskReader(self.num_ready, self.facts.num_actions)
         return self._tell(arrival)
@@ -103,7 +110,7 @@ class EnvStream:
                 f"{action}"
             )
         self._waits = False
-        self._ask("step", lambda: self._backend.send(self.lanes, sent))
+        self.asking("step", lambda: self._backend.send(self.lanes, sent))
 
     def recv(self) -> Step:
         """Wait for what send() set going.
@@ -112,7 +119,7 @@ class EnvStream:
         behaves in another way than the autoreset mode that it declares, naming the lane, its seed
         and its last action.
         """
-        return self._tell(self._ask("step", self._backend.recv))
+        return self._tell(self.asking("step", self._backend.recv))
 
     def state(self) -> State:
         """All that the next send() and recv() depend on, as copies of plain values; "envs" is None
@@ -125,7 +132,7 @@ class EnvStream:
         kept: State = {name: values.copy() for name, values in self._kept().items()}
         return kept | {
             "mask": None if self.mask is None else self.mask.copy(),
-            "seed": None if self._seed is None else int(self._seed),
+            "seed": None if self.asking.seed is None else int(self.asking.seed),
             "autoreset_mode": self.autoreset_mode.value,
             "envs": read_env_state(self.envs),
         }
@@ -153,7 +160,7 @@ class EnvStream:
         if new["mask"] is not None:
             self._masks = MaskReader(*new["mask"].shape)
             self._masks.mask[:] = new["mask"]
-        self._seed, self._waits = new["seed"], True
+        self.asking.seed, self._waits = new["seed"], True
         return True
 
     def _kept(self) -> dict[str, np.ndarray]:
@@ -172,7 +179,7 @@ class EnvStream:
 
     def close(self) -> None:
         """Close the environments, processes under way or dead included."""
-        self._backend.close()
+        self.asking("close", self._backend.close)
 
     def _tell(self, arrival: Arrival) -> Step:
         """Copy what arrived, since environments may reuse their arrays, and sort it."""
@@ -205,7 +212,7 @@ class EnvStream:
                 last_obs, last_mask = self._restart(over, arrival.info)
         step = self._deliver(last_obs, last_mask)
         if self._loses_lives and not self._next_step and len(step.ended_lanes):
-            step = self._with_last_starts(step, last_obs)
+            step = with_last_starts(step, self.lanes, self._marks, last_obs)
         self._waits = True
         return step
 
@@ -229,7 +236,7 @@ class EnvStream:
     def _restart_disabled(self, ended: np.ndarray, info: dict) -> None:
         require_no_restart(int(self.lanes[ended[0]]), info)
         before = self.obs.copy()
-        arrival = self._ask("reset", lambda: self._backend.restart(ended))
+        arrival = self.asking("reset", lambda: self._backend.restart(ended))
         self._read(arrival.obs)
         require_unmoved(before, self.obs, ended)
         if self._masks is not None:
@@ -263,15 +270,6 @@ class EnvStream:
             None if self.mask is None else self.mask[starts],
         )  # fmt: skip
 
-    def _with_last_starts(self, step: Step, last_obs: np.ndarray) -> Step:
-        """In NEXT_STEP a game's last life is a start until the reset tells: here it is one too, so
-        that both modes leave equal lanes."""
-        at = np.flatnonzero(self._marks.over & self._marks.terminated)
-        return step._replace(
-            start_lanes=np.concatenate((self.lanes[at], step.start_lanes)),
-            start_obs=np.concatenate((last_obs[at], step.start_obs)),
-        )
-
     def _compile(self) -> None:
         """Every kernel, before anyone looks at a clock."""
         nobody, none, marks = np.empty(0, np.int64), self._reward[:0], Marks(0)
@@ -287,11 +285,3 @@ class EnvStream:
             self._reader.read(obs, self.obs if out is None else out)
         except (ValueError, TypeError, LookupError) as error:
             raise EnvError(str(error)) from error
-
-    def _ask(self, what: str, question: Callable[[], Any]) -> Any:
-        """Let the environments answer; what they raise is told with what led to it."""
-        try:
-            return question()
-        except (Exception, SystemExit) as error:
-            action = self._action + self.facts.action_start
-            raise explain(self.envs, error, what, self._steps, self._seed, action) from error

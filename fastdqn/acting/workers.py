@@ -12,6 +12,7 @@ from gymnasium.vector import AsyncVectorEnv
 from gymnasium.vector.utils import concatenate, iterate
 
 from fastdqn.acting.arrival import Arrival
+from fastdqn.acting.care import put, replace_process
 from fastdqn.acting.failures import LaneFailure, how_it_ended, one_line
 
 # Seconds that a lane under way may still take when all are closed. Ours, untuned.
@@ -23,22 +24,31 @@ class Workers:
 
     step_wait() waits for all lanes, and tells of a dead one as a bare EOFError. A message here is
     what Gymnasium's own worker takes and gives; observations lie in the shared memory.
+
+    restarts  lanes, in all, whose process may be replaced when it fails
+    lost      failures of those that were, for whoever asks to take away
     """
 
-    def __init__(self, envs: AsyncVectorEnv, num_ready: int):
+    def __init__(self, envs: AsyncVectorEnv, num_ready: int, restarts: int = 0):
         if num_ready < envs.num_envs and not envs.shared_memory:
             raise ValueError("waiting for some lanes first needs AsyncVectorEnv's shared_memory")
         self._envs, self.num_ready = envs, num_ready
+        self._restarts, self._restarted = restarts, 0
+        self.lost: list[LaneFailure] = []
+        self._seeds: list[int | None] = [None] * envs.num_envs
         self._failed = False
         self._errors: dict[int, LaneFailure] = {}
         self._in_flight: set[int] = set()
         self._arrived: deque[int] = deque()  # in flight, and their messages are there
+        # For the thread that looks for lanes that hang:
+        self._asked = [0] * envs.num_envs
+        self._hung: dict[int, str] = {}
 
     def reset(self, seed: int | None) -> Arrival:
         self.settle()
         for lane in range(self._envs.num_envs):
-            lane_seed = None if seed is None else seed + lane
-            self._tell(lane, ("reset", {"seed": lane_seed, "options": None}))
+            self._seeds[lane] = None if seed is None else seed + lane
+            self._tell(lane, ("reset", {"seed": self._seeds[lane], "options": None}))
         return self.recv()
 
     def send(self, lanes: np.ndarray, action: np.ndarray) -> None:
@@ -57,6 +67,24 @@ class Workers:
             messages[lane] = self._message(lane)
         return self._collect(np.arange(self._envs.num_envs), messages)
 
+    def unanswered(self) -> dict[int, int]:
+        """Lanes that have not answered yet, each with the number of its question; called from
+        another thread."""
+        waiting = {}
+        for lane in list(self._in_flight):
+            question = self._asked[lane]
+            with contextlib.suppress(OSError, ValueError):  # it is being replaced just now
+                if not self._envs.parent_pipes[lane].poll(0):
+                    waiting[lane] = question
+        return waiting
+
+    def give_up(self, lane: int, question: int, why: str) -> None:
+        """End the process of a lane that hangs, so that whoever waits for it hears; called from
+        another thread."""
+        if self._asked[lane] == question:
+            self._hung[lane] = why
+            self._envs.processes[lane].kill()  # one that is stopped is deaf to less
+
     def settle(self) -> None:
         for lane in sorted(self._in_flight):
             self._message(lane)
@@ -66,6 +94,7 @@ class Workers:
         """End the processes: politely where all of them live and answer soon, else at once."""
         if self._envs.closed:
             return
+        self._restarts = 0
         with contextlib.suppress(EOFError, OSError, LaneFailure):  # one has just died
             if not self._failed and self._all_answer():
                 self._envs.close()
@@ -106,6 +135,8 @@ class Workers:
         for i, message in enumerate(messages):
             if len(message) == 5:
                 reward[i], terminated[i], truncated[i] = message[1:4]
+            if envs.shared_memory and message[0] is not None:  # of a process that came later
+                put(envs.single_observation_space, envs.observations, int(lanes[i]), message[0])
             info = envs._add_info(info, message[-1], i)
         if not envs.shared_memory:
             envs.observations = _stacked(envs, [message[0] for message in messages])
@@ -115,23 +146,45 @@ class Workers:
         return Arrival(lanes, obs, reward, terminated, truncated, info)
 
     def _tell(self, lane: int, message: tuple) -> None:
+        self._asked[lane] += 1
+        self._in_flight.add(lane)
         try:
             self._envs.parent_pipes[lane].send(message)
         except OSError:
-            raise self._death(lane) from None
-        self._in_flight.add(lane)
+            self._replace(self._death(lane))
 
     def _message(self, lane: int) -> tuple:
-        """What a lane answered. Raises LaneFailure where it raised, or is no more."""
-        try:
-            answer, is_well = self._envs.parent_pipes[lane].recv()
-        except (EOFError, OSError):
-            raise self._death(lane) from None
-        self._in_flight.discard(lane)
-        if is_well:
-            return answer
-        self._failed = True
-        raise self._error_of(lane)
+        """What a lane answered, or the one that took its place. Raises LaneFailure where it raised,
+        or is no more, and may not be replaced."""
+        while True:
+            try:
+                answer, is_well = self._envs.parent_pipes[lane].recv()
+            except (EOFError, OSError):
+                failure = self._death(lane)
+            else:
+                self._in_flight.discard(lane)
+                if is_well:
+                    return answer
+                failure = self._error_of(lane)
+            self._replace(failure)
+
+    def _replace(self, failure: LaneFailure) -> None:
+        """Let another process take a failed lane's place, and reset it; its seed is a new one, or
+        it might fail the same way. Raises the failure where there were too many."""
+        lane, seed = failure.lane, self._seeds[failure.lane]
+        failure.seed = seed
+        if self._restarted >= self._restarts:
+            self._failed = True
+            if self._restarts:
+                failure.line += f"; all {self._restarts} of --restart-lanes were restarted before"
+            raise failure
+        self._restarted += 1
+        replace_process(self._envs, lane, _PATIENCE)
+        self._errors.pop(lane, None)
+        failure.line += f"; restarted, {self._restarted} of {self._restarts}"
+        self.lost.append(failure)
+        self._seeds[lane] = None if seed is None else seed + self._envs.num_envs
+        self._tell(lane, ("reset", {"seed": self._seeds[lane], "options": None}))
 
     def _error_of(self, lane: int) -> LaneFailure:
         """What a lane raised; several may have, and their errors come in an order of their own."""
@@ -144,10 +197,9 @@ class Workers:
         return self._errors[lane]
 
     def _death(self, lane: int) -> LaneFailure:
-        self._failed = True
         process = self._envs.processes[lane]
         process.join(_PATIENCE)  # its pipe is closed: it is ending, or hangs on its way out
-        return LaneFailure(lane, how_it_ended(process.exitcode))
+        return LaneFailure(lane, self._hung.pop(lane, None) or how_it_ended(process.exitcode))
 
 
 def _stacked(envs: AsyncVectorEnv, observations: list) -> Any:

@@ -1,6 +1,7 @@
 """Checkpoints: what a run remembers, and when it is written down."""
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,6 +76,10 @@ def components(run: Run) -> dict[str, Stateful]:
     return {name: part for name, part in parts.items() if part is not None}
 
 
+class DiskErrors(Protocol):
+    def around(self, what: str) -> AbstractContextManager: ...
+
+
 class Checkpointer:
     """Takes the state of a run by steps or by time, and hands it to a sink.
 
@@ -82,6 +87,7 @@ class Checkpointer:
     with_replay  whether rows are written too
     best   gives the path of the best weights so far, None if there are none
     saved  [N] int64, rows of each lane that are in earlier segments
+    disk   what becomes of the run where a checkpoint cannot be written
     clock  seconds; when a checkpoint is taken changes nothing that is learned
     """
 
@@ -94,16 +100,22 @@ class Checkpointer:
         best: Callable[[], Any],
         saved: np.ndarray,
         clock: Callable[[], float],
+        disk: DiskErrors,
     ):
-        self._sink, self._best, self._clock = sink, best, clock
+        self._sink, self._best, self._clock, self._disk = sink, best, clock, disk
         self._every_steps, self._every_seconds = every_steps, every_seconds
         self._with_replay, self._saved = with_replay, saved
+        self._on_disk = saved  # where the last write did not succeed, those before it
         self._owed, self._last = False, clock()
+        self._untold = True  # whether what became of the last write is still to be asked
 
     def due(self, before: int, now: int, steps: int) -> bool:
         """Whether to take one now, of so many steps. One that falls due while another is still
         being written is taken when that is over: the loop never waits for the disk."""
-        self._sink.check()
+        if self._untold and self._sink.ready:
+            self._untold = False
+            with self._disk.around("the checkpoint"):
+                self._take_back()
         if self._every_steps is not None and ticks(before, now, self._every_steps):
             self._owed = True
         if self._every_seconds is not None:
@@ -112,6 +124,11 @@ class Checkpointer:
         return self._owed and self._sink.ready and self._sink.newest_steps != steps
 
     def take(self, run: Run) -> None:
+        """Take one. Raises DivergedError where numbers are not finite."""
+        with self._disk.around("a checkpoint's best weights"):
+            self._hand_over(run)
+
+    def _hand_over(self, run: Run) -> None:
         """Copy what belongs to a checkpoint, and set the writing going.
 
         Raises DivergedError, with the last good checkpoint left there, where numbers are not
@@ -132,9 +149,11 @@ class Checkpointer:
         if self._with_replay:
             rows = rows_to_save(run.replay, self._saved, self._sink)
             oldest = run.replay.oldest()
-            self._saved = rows.last.copy()
-        self._sink.write(run.progress.steps, state, weights, rows, self._best(), oldest)
         self._owed, self._last = False, self._clock()
+        self._sink.write(run.progress.steps, state, weights, rows, self._best(), oldest)
+        self._on_disk, self._untold = self._saved, True
+        if rows is not None:
+            self._saved = rows.last.copy()
 
     def finish(self, run: Run) -> None:
         """Take a last one, and wait until it is written.
@@ -142,10 +161,19 @@ class Checkpointer:
         There is one of a step count: an evaluation that was stopped at the very end is made again
         by each resume, with the same result, until a new total takes the run further.
         """
-        self._sink.close()
+        with self._disk.around("the checkpoint"):
+            self._take_back(self._sink.close)
         if self._sink.newest_steps != run.progress.steps:
-            self.take(run)
-            self._sink.close()
+            self._hand_over(run)
+            self._take_back(self._sink.close)
+
+    def _take_back(self, ask: Callable[[], None] | None = None) -> None:
+        """Ask what became of the last write; its rows are handed over again where it failed."""
+        try:
+            (ask or self._sink.check)()
+        except OSError:
+            self._saved = self._on_disk
+            raise
 
 
 def rows_to_save(replay: Replay, saved: np.ndarray, sink: CheckpointSink) -> Rows:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -12,11 +12,12 @@ from fastdqn.acting import EnvStream, Step
 from fastdqn.engine.evaluate import Stopped
 from fastdqn.engine.hooks import Hooks
 from fastdqn.engine.judge import Judge
+from fastdqn.engine.progress import INTERRUPTED, SOLVED, SPENT, Progress
 from fastdqn.learning.learner import Learner, Report
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.returns import Returns
 from fastdqn.learning.staging import Staging
-from fastdqn.plain import State, StateError, take, take_count, take_truth, word
+from fastdqn.plain import State
 from fastdqn.replay import Batch, Replay
 from fastdqn.schedules import Budget, ticks
 from fastdqn.timing import Laps
@@ -24,38 +25,6 @@ from fastdqn.timing import Laps
 
 class DivergedError(ArithmeticError):
     """The loss became NaN or infinite."""
-
-
-@dataclass
-class Progress:
-    """What has been done so far: environment steps, finished episodes, updates.
-
-    before, now  the steps that count, around the last turn of the loop: what they earned is due
-    owes_evaluation  whether one was due and is not over
-    closed  whether the updates still due at the end are made
-    ended  why the run is over, where only a larger budget takes it further: solved, budget spent
-    """
-
-    steps: int = 0
-    episodes: int = 0
-    updates: int = 0
-    before: int = 0
-    now: int = 0
-    owes_evaluation: bool = False
-    closed: bool = False
-    ended: str = ""
-
-    def state(self) -> State:
-        return asdict(self)
-
-    def load_state(self, state: State) -> None:
-        for name in ("steps", "episodes", "updates", "before", "now"):
-            setattr(self, name, take_count(state, name))
-        if not self.before <= self.now <= self.steps:  # updates would be due that nobody earned
-            raise StateError(f"now is {self.now}: from before, {self.before}, to steps")
-        self.owes_evaluation = take_truth(state, "owes_evaluation")
-        self.closed = take_truth(state, "closed")
-        self.ended = word(take(state, "ended"), ("", SOLVED, SPENT), "ended")
 
 
 class LoopCheckpointer(Protocol):
@@ -83,6 +52,7 @@ class LoopRecorder(Protocol):
         final: bool,
     ) -> None: ...
     def save_best(self) -> None: ...
+    def warn(self, line: str) -> None: ...
     def state(self) -> State: ...
     def load_state(self, state: State) -> None: ...
 
@@ -103,7 +73,6 @@ class Cadence:
 
 
 _NO_HOOKS = Hooks()
-INTERRUPTED, SOLVED, SPENT = "interrupted", "solved", "budget spent"
 
 
 @dataclass
@@ -140,6 +109,7 @@ def train(run: Run) -> str:
     """
     progress = run.progress
     run.laps.resume(run.laps.totals)
+    _tell_lost(run)  # in the first reset
     if run.start is not None:
         _store(run, run.start)
     if progress.ended == SPENT and not run.budget.spent(progress.steps, progress.episodes):
@@ -182,6 +152,7 @@ def _turn(run: Run) -> str:
     lap("env")
     _learn(run, run.cadence.updates_due(progress.before, progress.now))
     step = stream.recv()
+    _tell_lost(run)
     lap("env")
     _store(run, step)
     progress.steps += len(step.lanes)
@@ -213,6 +184,15 @@ def _after_turn(run: Run, before: int, now: int) -> str:
         run.checkpoints.take(run)
         run.laps.lap("save")
     return reason
+
+
+def _tell_lost(run: Run) -> None:
+    """Count and tell the lanes that were restarted: to the replay each is a start."""
+    lost = run.stream.asking.lost
+    for error in lost:
+        run.recorder.warn(f"{error}; its episode ends as truncated")
+    run.progress.restarted_lanes += len(lost)
+    lost.clear()
 
 
 def _store(run: Run, step: Step) -> None:

@@ -5,7 +5,6 @@ import errno
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +12,24 @@ from fastdqn.record.durable import replace_file
 
 
 class WriteError(OSError):
-    """A file of the run could not be written; the message names it and the room left."""
+    """A file of the run could not be written; the message names it and the room left.
+
+    content  what a whole file was to hold, where that is known
+    """
+
+    content: bytes | None = None
+
+
+def refused(path: Path, error: OSError, needed: int | None = None) -> WriteError:
+    """The error of one line for a file that the system has refused to write.
+
+    needed  bytes that were to be written, where there were some
+    """
+    room = ""
+    if needed is not None:
+        with contextlib.suppress(OSError):
+            room = f"; {shutil.disk_usage(path.parent).free:,} bytes free, {needed:,} needed"
+    return WriteError(f"cannot write {path}: {error.strerror or error}{room}")
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -26,10 +42,9 @@ def write_whole(path: Path, content: bytes | str) -> None:
     try:
         replace_file(path, data)
     except OSError as error:
-        room = ""
-        with contextlib.suppress(OSError):
-            room = f"; {shutil.disk_usage(path.parent).free:,} bytes free, {len(data):,} needed"
-        raise WriteError(f"cannot write {path}: {error.strerror}{room}") from error
+        told = refused(path, error, len(data))
+        told.content = data
+        raise told from error
 
 
 def open_regular(path: Path, mode: str) -> IO[str]:
@@ -38,25 +53,6 @@ def open_regular(path: Path, mode: str) -> IO[str]:
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "is not a regular file", str(path))
     return open(path, mode, encoding="utf-8")
-
-
-def open_append(path: Path) -> IO[str]:
-    """Open a file to write at its end. Raises WriteError."""
-    try:
-        return open_regular(path, "a")
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Around writes into an open file: an OSError becomes a WriteError that names it."""
-    try:
-        yield
-    except WriteError:
-        raise
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_text(path: Path) -> str:

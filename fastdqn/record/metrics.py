@@ -1,15 +1,21 @@
 """Metrics: one row of numbers at a time, to JSON lines and, where wanted, TensorBoard events."""
 
+import io
 import os
 import socket
 import time
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
-from fastdqn.record.files import open_append, to_json, writing
+from fastdqn.record.append import AppendFile
+from fastdqn.record.files import to_json
 
 
 class MetricsSink(Protocol):
+    """name: of what it writes; all methods may raise WriteError."""
+
+    name: str
+
     def write(self, step: int, row: dict[str, float]) -> None: ...
     def go_back(self, step: int) -> None: ...
     def close(self) -> None: ...
@@ -19,20 +25,18 @@ class JsonLines:
     """Appends one JSON object a line; flushed at every row, so a crash loses none."""
 
     def __init__(self, path: Path):
-        self._path, self.file = path, open_append(path)
+        self.name, self.file = path.name, AppendFile(path)
 
     def write(self, step: int, row: dict) -> None:
-        """Raises WriteError."""
-        with writing(self._path):
-            self.file.write(to_json({"step": step, **row}) + "\n")
-            self.file.flush()
+        """Raises WriteError; the row is then written with the next one."""
+        self.file.write(to_json({"step": step, **row}) + "\n")
+        self.file.flush()
 
     def go_back(self, step: int) -> None:
         """Its owner cuts the file, to a size that it knows."""
 
     def close(self) -> None:
-        with writing(self._path):
-            self.file.close()
+        self.file.close()
 
 
 class TensorBoardEvents:
@@ -51,8 +55,8 @@ class TensorBoardEvents:
         self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
         self._log: Any = event_pb2.SessionLog  # pyright: ignore[reportAttributeAccessIssue]
         self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
-        self._framed, self._folder, self._path = RecordWriter, folder, folder
-        self._file: IO[bytes] | None = None
+        self._framed, self._folder, self.name = RecordWriter, folder, "TensorBoard's events"
+        self._file: AppendFile | None = None
 
     def write(self, step: int, row: dict[str, float]) -> None:
         """Raises WriteError."""
@@ -66,20 +70,18 @@ class TensorBoardEvents:
 
     def close(self) -> None:
         if self._file is not None:
-            with writing(self._path):
-                self._file.close()
+            self._file.close()
 
     def _add(self, **content: Any) -> None:
         events = [self._event(wall_time=time.time(), **content)]
         if self._file is None:
             # A name that readers look for, and sort by.
             name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.0"
-            self._path = self._folder / name
-            with writing(self._path):
-                self._file = open(self._path, "ab")  # noqa: SIM115 (open as long as the run)
+            self._file = AppendFile(self._folder / name)
             # What readers expect first.
             events.insert(0, self._event(wall_time=time.time(), file_version="brain.Event:2"))
-        with writing(self._path):
-            for event in events:
-                self._framed(self._file).write(event.SerializeToString())
-            self._file.flush()
+        framed = io.BytesIO()
+        for event in events:
+            self._framed(framed).write(event.SerializeToString())
+        self._file.write(framed.getvalue())
+        self._file.flush()

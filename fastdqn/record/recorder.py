@@ -18,14 +18,15 @@ from fastdqn.plain import (
     take_seconds,
     take_state,
 )
+from fastdqn.record.append import AppendFile
 from fastdqn.record.console import Display
-from fastdqn.record.files import open_append, to_json, write_whole, writing
+from fastdqn.record.disk_errors import DiskErrors, EndRun, Keeper
+from fastdqn.record.files import to_json, write_whole
 from fastdqn.record.metrics import JsonLines, MetricsSink
+from fastdqn.record.rows import metric_row, status
 
 # What "recent" means for episodes: Stable-Baselines3's window.
 _WINDOW = 100
-# Phases that steps_per_second leaves out: how often they come is the user's choice.
-_ASIDE = ("evaluate", "save")
 
 
 class RunRecorder:
@@ -36,6 +37,7 @@ class RunRecorder:
     spent   share of the budget, in [0, 1], from (steps, episodes)
     on_evaluation  a call of the user's own: (steps, kind, evaluation)
     frames_a_step  emulator frames of a step, where there are such
+    disk_errors  makes .disk, what becomes of the run where a file cannot be written
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class RunRecorder:
         spent: Callable[[int, int], float],
         on_evaluation: Callable[[int, str, Any], Any] | None = None,
         frames_a_step: int | None = None,
+        disk_errors: Callable[[Callable[[str], None]], DiskErrors] = EndRun,
     ):
         self.folder, self._display, self._save, self._spent = folder, display, save, spent
         self._on_evaluation, self._frames_a_step = on_evaluation, frames_a_step
@@ -57,10 +60,10 @@ class RunRecorder:
             opened.callback(self._metrics.close)
             self._evals = JsonLines(folder / "eval.jsonl")
             opened.callback(self._evals.close)
-            self._episodes = open_append(folder / "episodes.csv")
+            self._episodes = AppendFile(folder / "episodes.csv")
             opened.pop_all()
         self._sinks = [self._metrics, *sinks]
-        if self._episodes.tell() == 0:
+        if self._episodes.size == 0:
             self._episodes.write("episode,steps,lane,return,length\n")
         self._returns: deque[float] = deque(maxlen=_WINDOW)
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
@@ -69,6 +72,8 @@ class RunRecorder:
         self._last_steps = self._last_updates = 0
         self._eval_return: float | None = None
         self.warnings: list[str] = []
+        self.disk = disk_errors(self.warn)
+        self._keeper = Keeper(self.disk)
         self._sizes: dict[str, int] = {}  # of the files, in the state that was loaded
 
     def episodes(self, progress, step) -> None:
@@ -80,7 +85,7 @@ class RunRecorder:
             f"{first + i},{progress.steps},{lane},{total:.9g},{length}\n"
             for i, (lane, total, length) in enumerate(ended)
         ]
-        with writing(self.folder / "episodes.csv"):
+        with self.disk.around("episodes.csv"):
             self._episodes.write("".join(lines))
         self._returns.extend(returns)
         self._lengths.extend(lengths)
@@ -97,18 +102,24 @@ class RunRecorder:
         self._last, self._last_steps, self._last_updates = (
             dict(totals), progress.steps, progress.updates,
         )  # fmt: skip
-        row = self._row(progress, epsilon, report, since, steps, updates, sum(totals.values()))
-        for sink in self._sinks:
-            sink.write(progress.steps, row)
+        elapsed = sum(totals.values())
+        row = metric_row(
+            progress, epsilon, report, since, steps, updates, elapsed,
+            self._returns, self._lengths, self._frames_a_step,
+        )  # fmt: skip
+        self._write_row(progress.steps, row)
         self._flush_episodes()
+        self._keeper.retry()
         self._shown |= row
-        self._display.show(self._status(progress, self._shown, totals), final)
+        spent = self._spent(progress.steps, progress.episodes)
+        self._display.show(status(progress, self._shown, spent, elapsed, self._eval_return), final)
 
     def evaluation(self, steps: int, kind: str, evaluation) -> None:
         """Note a greedy evaluation: 'eval', 'confirm' or 'final'."""
         summary = evaluation.summary()
         self._eval_return = summary["mean_return"]
-        self._evals.write(steps, {"kind": kind, **summary})
+        with self.disk.around(self._evals.name):
+            self._evals.write(steps, {"kind": kind, **summary})
         row = {
             "eval/mean_reward": summary["mean_return"],
             "eval/mean_ep_length": summary["mean_length"],
@@ -121,16 +132,21 @@ class RunRecorder:
                 + (f", {summary['cut_episodes']} cut" if summary["cut_episodes"] else "")
             )
         if kind == "eval":
-            for sink in self._sinks:
-                sink.write(steps, row)
+            self._write_row(steps, row)
         if self._on_evaluation is not None:
             self._on_evaluation(steps, kind, evaluation)
 
     def save_best(self) -> None:
-        self._save(self.folder / "best.safetensors")
+        self._keeper.save(self.folder / "best.safetensors", self._save)
 
     def save_last(self) -> None:
-        self._save(self.folder / "policy.safetensors")
+        self._keeper.save(self.folder / "policy.safetensors", self._save)
+
+    def settle(self) -> None:
+        """Write what the disk has refused so far, for the last time. Raises WriteError."""
+        self._keeper.settle()
+        for file in self._files().values():
+            file.flush()
 
     def state(self) -> State:
         """Windows, totals and the sizes of the files: see cut_back()."""
@@ -143,7 +159,7 @@ class RunRecorder:
             "last_updates": self._last_updates,
             "eval_return": self._eval_return,
             "warnings": list(self.warnings),
-            "sizes": {name: file.tell() for name, file in self._files().items()},
+            "sizes": {name: file.size for name, file in self._files().items()},
         }
 
     def load_state(self, state: State) -> None:
@@ -171,7 +187,7 @@ class RunRecorder:
         """
         lines = []
         for name, file in self._files().items():
-            size, there = self._sizes[name], file.tell()
+            size, there = self._sizes[name], file.size
             if there < size:
                 size = _whole_lines(self.folder / name)
                 lines.append(
@@ -179,7 +195,6 @@ class RunRecorder:
                     f"{self._sizes[name]:,} at the checkpoint"
                 )
             file.truncate(size)
-            file.seek(size)
         for sink in self._sinks:
             sink.go_back(steps)
         return lines
@@ -189,7 +204,7 @@ class RunRecorder:
         """Those that grow while a run lasts."""
         return [self.folder / name for name in self._files()]
 
-    def _files(self) -> dict[str, Any]:
+    def _files(self) -> dict[str, AppendFile]:
         return {
             "metrics.jsonl": self._metrics.file,
             "eval.jsonl": self._evals.file,
@@ -214,79 +229,20 @@ class RunRecorder:
     def close(self) -> None:
         """Flush and close everything, and only then raise WriteError; safe to call twice."""
         with contextlib.ExitStack() as closed:
-            for sink in (self._evals, *self._sinks):
-                closed.callback(sink.close)
-            closed.enter_context(writing(self.folder / "episodes.csv"))
-            closed.callback(self._episodes.close)
+            for file in (self._evals, *self._sinks, self._episodes):
+                closed.callback(file.close)
             closed.callback(self._display.close)
 
+    def _write_row(self, steps: int, row: dict[str, float]) -> None:
+        for sink in self._sinks:
+            with self.disk.around(sink.name):
+                sink.write(steps, row)
+
     def _flush_episodes(self) -> None:
-        with writing(self.folder / "episodes.csv"):
+        with self.disk.around("episodes.csv"):
             self._episodes.flush()
-
-    def _row(self, progress, epsilon, report, since, steps, updates, elapsed) -> dict[str, float]:
-        row = {
-            "rollout/exploration_rate": epsilon,
-            "rollout/episodes": progress.episodes,
-            "time/total_timesteps": progress.steps,
-            "time/time_elapsed": elapsed,
-            "charts/SPS": _rate(progress.steps, elapsed),
-            "train/n_updates": progress.updates,
-        }
-        if self._frames_a_step is not None:
-            row["time/total_frames"] = progress.steps * self._frames_a_step
-        if steps:
-            row["time/fps"] = _rate(steps, sum(since.values()))
-            row["time/env_steps_per_second"] = _rate(steps, since.get("env", 0.0))
-        if updates:
-            row["time/learner_updates_per_second"] = _rate(updates, since.get("learn", 0.0))
-        if self._returns:
-            mean = float(np.mean(self._returns))
-            row["rollout/ep_rew_mean"] = row["charts/episodic_return"] = mean
-            row["rollout/ep_len_mean"] = row["charts/episodic_length"] = float(
-                np.mean(self._lengths)
-            )
-        if report.updates:
-            row["train/loss"] = row["losses/td_loss"] = report.loss
-            row["losses/q_values"] = report.q_value
-        total = sum(since.values())
-        for name, seconds in since.items():
-            row[f"time/share/{name}"] = seconds / total if total else 0.0
-        return row
-
-    def _status(self, progress, row, totals) -> dict[str, Any]:
-        fraction, elapsed = self._spent(progress.steps, progress.episodes), sum(totals.values())
-        return {
-            "steps": progress.steps,
-            "episodes": progress.episodes,
-            "updates": progress.updates,
-            "return": row.get("rollout/ep_rew_mean"),
-            "eval_return": self._eval_return,
-            "loss": row.get("train/loss"),
-            "epsilon": row["rollout/exploration_rate"],
-            "fps": row.get("time/fps", 0.0),
-            "env_rate": row.get("time/env_steps_per_second", 0.0),
-            "learner_rate": row.get("time/learner_updates_per_second", 0.0),
-            "fraction": fraction,
-            "seconds_left": elapsed / fraction - elapsed if fraction > 0 else None,
-            "shares": {
-                key.rpartition("/")[2]: value
-                for key, value in row.items()
-                if key.startswith("time/share/")
-            },
-        }
 
 
 def _whole_lines(path: Path) -> int:
     """Bytes of a text file up to the end of its last whole line."""
     return path.read_bytes().rfind(b"\n") + 1
-
-
-def steps_per_second(steps: int, phase_seconds: dict[str, float]) -> float:
-    """Steps by the loop's own time: evaluation, saving and reporting left out."""
-    spent = sum(seconds for name, seconds in phase_seconds.items() if name not in _ASIDE)
-    return _rate(steps, spent)
-
-
-def _rate(count: float, seconds: float) -> float:
-    return count / seconds if seconds > 0 else 0.0

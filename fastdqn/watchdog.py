@@ -1,0 +1,119 @@
+"""Watchdog: a thread that ends calls into environments which do not come back."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from fastdqn.acting import Asking, EnvError, HungError
+
+# Seconds that a call has to come back once it was interrupted. Ours, untuned.
+_GRACE = 5.0
+_TICK = 1.0
+
+
+class Watchdog:
+    """Ends what has lasted for limit seconds: a context manager, for the thread that steps.
+
+    A lane with a process of its own is killed, and whoever waits for it hears. A call of this
+    process is interrupted by an exception, by means of SIGALRM, where that is nobody else's; one
+    that is in C++ does not hear it, and the process ends with code 1, told and recorded first. In
+    another thread than the main one nothing can be interrupted: there it is only told.
+
+    record  takes the error that the process ends for; what it raises is not told
+    tick    seconds between two looks. Only looks count, so a process that was stopped for a while
+            finds its environments as patient as before.
+    """
+
+    def __init__(self, limit: float, tick: float = _TICK):
+        self._limit, self._tick = limit, min(tick, limit / 4)
+        self.record: Callable[[EnvError], None] = lambda error: None
+        self._watched: list[Asking] = []
+        self._waited: dict[tuple[int, int], tuple[int, float]] = {}
+        self._verdict: tuple[Asking, int] | None = None
+        self._over = threading.Event()
+        self._steps = threading.get_ident()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._handles = False  # SIGALRM
+
+    def watch(self, asking: Asking) -> None:
+        self._watched = [*self._watched, asking]
+
+    def __enter__(self) -> "Watchdog":
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
+            signal.signal(signal.SIGALRM, self._interrupted)
+            self._handles = True
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._over.set()
+        self._thread.join(_GRACE)
+        if self._handles:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    @property
+    def why(self) -> str:
+        return f"no answer for {self._limit:g} s (--max-step-seconds)"
+
+    def look(self) -> None:
+        """Count what has not been answered since the last look, a tick ago, and end what must."""
+        before, self._waited = self._waited, {}
+        for number, asking in enumerate(self._watched):
+            for lane, question in asking.unanswered().items():
+                known, waited = before.get((number, lane), (question, 0.0))
+                waited = waited + self._tick if known == question else 0.0
+                self._waited[number, lane] = question, waited
+                if self._passes(waited, self._limit):
+                    self._end(asking, lane, question)
+                elif lane < 0 and self._passes(waited, self._limit + _GRACE):
+                    self._leave(asking)
+
+    def _passes(self, waited: float, limit: float) -> bool:
+        """Whether it is with this look that the limit is reached."""
+        return waited - self._tick < limit <= waited
+
+    def _run(self) -> None:
+        while not self._over.wait(self._tick):
+            self.look()
+
+    def _end(self, asking: Asking, lane: int, question: int) -> None:
+        if lane >= 0:
+            asking.give_up(lane, question, self.why)
+        elif self._handles:
+            self._verdict = asking, question
+            signal.pthread_kill(self._steps, signal.SIGALRM)  # it ends a sleep too
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread: leave the call, if it is still the one that was meant."""
+        verdict, self._verdict = self._verdict, None
+        if verdict is not None and verdict[0].unanswered().get(-1) == verdict[1]:
+            raise HungError(self.why)
+
+    def _leave(self, asking: Asking) -> None:
+        """The call is deaf: tell, record and end the process, none of its children left."""
+        error = asking.explain_hang(_frames_of(self._steps), self.why)
+        print(f"{error.trace.rstrip()}\nerror: {error}", file=sys.stderr, flush=True)
+        if self._steps != threading.main_thread().ident:
+            return
+        try:
+            with contextlib.suppress(Exception):
+                self.record(error)
+            for child in multiprocessing.active_children():
+                child.kill()
+        finally:
+            os._exit(1)
+
+
+def _frames_of(thread: int) -> list[FrameType]:
+    """Where a thread is, outermost first."""
+    frames, frame = [], sys._current_frames().get(thread)
+    while frame is not None:
+        frames.insert(0, frame)
+        frame = frame.f_back
+    return frames

@@ -1,0 +1,172 @@
+"""Environments that do not come back: they are ended, and it is said which lane it was."""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from test_loop import small
+
+import fastdqn
+from fastdqn import EnvError, watchdog
+from fastdqn.acting import EnvStream
+from fastdqn.watchdog import Watchdog
+
+
+class Hanging(gymnasium.Env):
+    """Its lane 2, of those that have numbers, hangs in its third step."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, hang, lane=2):
+        self.hang, self.lane, self.t = hang, lane, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        if self.lane == 2 and self.t == 3:
+            self.hang()
+        return np.zeros(2, np.float32), 1.0, False, False, {}
+
+
+def stop_itself():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def spin():
+    while True:
+        pass
+
+
+def fall_asleep():
+    threading.Event().wait()
+
+
+def lanes(hang):
+    return [lambda lane=lane: Hanging(hang, lane) for lane in range(3)]
+
+
+def send_zeros(stream: EnvStream) -> None:
+    stream.send(np.zeros(len(stream.lanes), np.int64))
+
+
+def step_on(stream: EnvStream) -> None:
+    while True:
+        stream.recv()
+        send_zeros(stream)
+
+
+def wait_for_others(stream: EnvStream, hung: int = 2) -> None:
+    for lane, pipe in enumerate(stream.envs.parent_pipes):  # pyright: ignore
+        assert lane == hung or lane not in stream.asking.unanswered() or pipe.poll(30)
+
+
+@pytest.mark.parametrize("wait_for", [None, 3, 2])
+def test_a_process_that_hangs_is_killed_and_named(wait_for):
+    stream = EnvStream(AsyncVectorEnv(lanes(stop_itself)), wait_for)
+    dog = Watchdog(limit=4.0)
+    dog.watch(stream.asking)
+    stream.start(seed=5)
+    while 2 not in stream.lanes or stream._steps[2] < 2:
+        send_zeros(stream)
+        stream.recv()
+    send_zeros(stream)
+    wait_for_others(stream)
+    for _ in range(4):
+        dog.look()  # nobody has been patient for long yet
+    assert 2 in stream.asking.unanswered()
+    dog.look()
+    with pytest.raises(EnvError, match=r"^lane 2, step 3 \(seed 7, last action 0\): no answer for"):
+        step_on(stream)
+    stream.close()
+    assert not multiprocessing.active_children()
+
+
+def test_lanes_that_have_answered_are_waited_for_by_nobody():
+    stream = EnvStream(AsyncVectorEnv(lanes(stop_itself)))
+    dog = Watchdog(limit=4.0)
+    dog.watch(stream.asking)
+    stream.start(seed=5)
+    send_zeros(stream)
+    wait_for_others(stream, hung=-1)
+    for _ in range(9):
+        dog.look()  # the loop is busy elsewhere, with an evaluation or an update
+    assert len(stream.recv().lanes) == 3
+    stream.close()
+
+
+@pytest.mark.parametrize("hang", [spin, fall_asleep])
+def test_a_call_that_hangs_is_left_and_the_record_is_complete(tmp_path, hang):
+    config = small(tmp_path, num_envs=3, max_step_seconds=0.5, learning_starts=6, buffer_size=50)
+    made = iter(range(99))  # the first one only tells its spaces
+    with pytest.raises(EnvError, match=r"^lane 1, step 3 \(.*\): no answer for 0\.5 s") as caught:
+        fastdqn.train(config, lambda: Hanging(hang, next(made)))
+    assert f"in {hang.__name__}" in caught.value.trace
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"] == f"failed: {caught.value}"
+    assert (tmp_path / "run" / "policy.safetensors").exists()
+    assert f"in {hang.__name__}" in (tmp_path / "run" / "traceback.txt").read_text()
+    assert not (tmp_path / "run" / "lock").exists()
+    assert "watchdog" not in {thread.name for thread in threading.enumerate()}
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def be_deaf():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    signal.pause()
+
+
+def train_deaf(config) -> None:
+    watchdog._GRACE = 0.1
+    made = iter(range(99))
+    fastdqn.train(config, lambda: Hanging(be_deaf, next(made)))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_call_that_is_deaf_ends_the_process_with_a_line_and_a_record(tmp_path, capfd):
+    config = small(tmp_path, num_envs=3, max_step_seconds=0.5, threads=1)
+    child = multiprocessing.get_context("fork").Process(target=train_deaf, args=(config,))
+    child.start()
+    child.join()
+    assert child.exitcode == 1
+    said = capfd.readouterr().err
+    last = said.splitlines()[-1]
+    assert last.startswith("error: lane 1, step 3 (seed ")
+    assert last.endswith("no answer for 0.5 s (--max-step-seconds)")
+    assert "in be_deaf" in said
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"] == "failed: " + last.removeprefix("error: ")
+
+
+def test_a_call_that_comes_back_at_the_last_moment_is_left_alone():
+    stream = EnvStream(SyncVectorEnv([lambda: Hanging(spin, 0)]))
+    with Watchdog(limit=1e6) as dog:
+        dog.watch(stream.asking)
+        stream.start(seed=0)
+        dog._verdict = stream.asking, stream.asking._count  # it has come back since
+        signal.raise_signal(signal.SIGALRM)
+        send_zeros(stream)
+        assert len(stream.recv().lanes) == 1
+
+
+def test_someone_elses_alarm_is_not_touched():
+    def own(number, frame):
+        pass
+
+    before = signal.signal(signal.SIGALRM, own)
+    try:
+        with Watchdog(limit=1.0):
+            assert signal.getsignal(signal.SIGALRM) is own
+        assert signal.getsignal(signal.SIGALRM) is own
+    finally:
+        signal.signal(signal.SIGALRM, before)
