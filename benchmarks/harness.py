@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -58,7 +58,7 @@ def save(
         fail(str(error))
 
 
-def fail(line: str) -> None:
+def fail(line: str) -> NoReturn:
     """A user's mistake: one line, exit code 2."""
     print(f"error: {line}", file=sys.stderr)
     raise SystemExit(2)

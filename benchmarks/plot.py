@@ -1,9 +1,10 @@
-"""Pictures of results: the peers' speeds, what a transition costs as things grow, the study.
+"""Pictures of results: peers' speeds, costs of a transition, learning from pixels, the study.
 
     python benchmarks/plot.py
 
-Reads benchmarks/results/peers.json, train.json and study.json where they are there, and writes
-peers.png, costs.png and study-*.png beside them. Needs matplotlib (extra report).
+Reads benchmarks/results/peers.json, train.json, pixels.json and study.json where they are there,
+and writes peers.png, costs.png, pixels.png and study-*.png beside them. Needs matplotlib (extra
+report).
 """
 
 import argparse
@@ -31,7 +32,8 @@ def main() -> None:
     )
     asked.add_argument("--results", type=Path, default=RESULTS)
     folder = asked.parse_args().results
-    for name, draw in (("peers", draw_peers), ("train", draw_costs)):
+    pictures = (("peers", draw_peers), ("train", draw_costs), ("pixels", draw_pixels))
+    for name, draw in pictures:
         source = folder / f"{name}.json"
         if source.exists():
             figure = draw(json.loads(source.read_text()))
@@ -96,6 +98,45 @@ def draw_costs(record: dict[str, Any]):
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].legend(frameon=False)
     return figure
+
+
+def draw_pixels(runs: list[dict[str, Any]]):
+    """Training returns of runs from pixels, a panel a preset; dots are greedy evaluations."""
+    presets = list(dict.fromkeys(preset_of(run) for run in runs))
+    figure, axes = plt.subplots(
+        1, len(presets), figsize=(4.4 * len(presets), 3.2), layout="constrained", squeeze=False
+    )
+    for axis, preset in zip(axes[0], presets, strict=True):
+        for run, colour in zip(
+            [run for run in runs if preset_of(run) == preset], COLOURS.values(), strict=False
+        ):
+            points = run["training"]
+            axis.plot(
+                [point["steps"] / 1e3 for point in points],
+                [point["mean_return"] for point in points], color=colour, label=told_of(run),
+            )  # fmt: skip
+            judged = [row for row in run["evaluations"] if row["kind"] == "eval"]
+            axis.plot(
+                [row["step"] / 1e3 for row in judged], [row["mean_return"] for row in judged],
+                ".", color=colour,
+            )  # fmt: skip
+        axis.set_title(preset, loc="left")
+        axis.set_xlabel("thousand steps")
+        axis.set_ylabel("return")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def preset_of(run: dict[str, Any]) -> str:
+    return run["command"].split()[2]
+
+
+def told_of(run: dict[str, Any]) -> str:
+    """What parts a run from others of its preset."""
+    words = run["command"].split()
+    torso = f"{words[words.index('--torso') + 1]}, " if "--torso" in words else ""
+    return f"{torso}seed {words[words.index('--seed') + 1]}"
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     fastdqn train minatar-breakout --seed 1 --run-dir breakout-1
     python benchmarks/run_curves.py breakout-1 --every 25000 --out curve.json
 
-Training returns are means of the episodes that ended within each stretch of steps; evaluations
-are as the run recorded them.
+Training returns are means of the episodes that ended within each whole stretch of steps;
+evaluations are as the run recorded them.
 """
 
 import argparse
@@ -64,6 +64,7 @@ def curve(run: Path, every: int) -> dict[str, Any]:
         "training": [
             {"steps": end, "episodes": len(totals), "mean_return": sum(totals) / len(totals)}
             for end, totals in sorted(stretches.items())
+            if end <= summary["total_steps"]
         ],
         "evaluations": [json.loads(line) for line in lines],
     }

@@ -68,7 +68,13 @@ def test_a_runs_curve_is_the_mean_of_the_episodes_that_ended_in_each_stretch(
     (run / "system.json").write_text('{"processor": "a", "cores": 2, "python": "3"}')
     (run / "eval.jsonl").write_text('{"step": 200, "kind": "eval", "mean_return": 5.0}\n')
     (run / "command.txt").write_text("/home/me/fastdqn train x --run-dir /home/me/run --seed 1\n")
-    rows = ["episode,steps,lane,return,length", "1,99,0,1.0,9", "2,100,1,2.0,9", "3,199,0,4.0,9"]
+    rows = [
+        "episode,steps,lane,return,length",
+        "1,99,0,1.0,9",
+        "2,100,1,2.0,9",
+        "3,199,0,4.0,9",
+        "4,249,0,9.0,9",
+    ]
     (run / "episodes.csv").write_text("\n".join(rows) + "\n")
     words = ["run_curves.py", str(run), "--every", "100", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", words)
