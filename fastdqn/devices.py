@@ -69,7 +69,7 @@ def launched(config: Config, device: str, capture: str) -> Config:
 def make_capture(config: Config, say: Callable[[str], None] = lambda line: None) -> Capture:
     """How calls of the device are run; say takes a line where one is captured again."""
     if config.capture != "graph":
-        return {"eager": eager, "compile": compiled}[config.capture]
+        return compiled if config.capture == "compile" else eager
     return Graphs(CudaRecorder(torch.device(config.device)), say)
 
 

@@ -81,7 +81,7 @@ def make_replay(config: Config, facts: EnvFacts) -> Replay:
 
 def make_learner(config: Config, online: FlatParameters, capture: Capture | None = None) -> Learner:
     """The learner over a flattened network; config must be resolved."""
-    optimizer = {"eager": FusedAdam, "compile": PlainAdam, "graph": FusedAdam}[config.capture]
+    optimizer = PlainAdam if config.capture == "compile" else FusedAdam
     backup = make_backup(config)
     return Learner(
         online,
@@ -161,7 +161,7 @@ def make_policy(
     network, choose = online.eval_alias(), None
     if config.learner == "fused":
         choose = FusedChoice(online)
-    elif config.capture != "eager":
+    elif config.capture in ("compile", "graph"):
         choose = DeviceChoice(network, value, device, capture or devices.make_capture(config))
     return Policy(
         network, value, device, facts.obs_shape, facts.num_actions,

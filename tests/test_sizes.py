@@ -8,6 +8,8 @@ import torch
 
 from fastdqn import Config, parts
 from fastdqn.acting import EnvFacts
+from fastdqn.learning.autograd import AutogradSteps
+from fastdqn.learning.capture import eager
 from fastdqn.learning.staging import Staging
 from fastdqn.replay.batch import new_batch
 from fastdqn.sizes import network_bytes, network_weights
@@ -40,6 +42,6 @@ def test_weights_are_counted_right_and_memory_is_not_underestimated(value, dueli
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        graph = learner._loss(batch)
-    assert len(graph) == 2
+        graph = AutogradSteps(learner, eager).loss(batch, learner.draws.passes)
+    assert len(graph) == 3
     assert network_bytes(config, FACTS) >= 9 * 4 * real + sum(held.values())
