@@ -68,8 +68,8 @@ ROOMS: dict[str, set[str]] = {
     "build": {
         "atari",
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record",
-        "combinations", "config", "parts", "plain", "resolve", "schedules", "seeds", "session",
-        "sizes", "streams", "timing", "torsos",
+        "combinations", "config", "device_memory", "parts", "plain", "resolve", "schedules",
+        "seeds", "session", "sizes", "streams", "timing", "torsos",
     },
     "streams": {"gymnasium", "acting", "checks", "config", "seeds", "watchdog"},
     "watchdog": {"acting"},
@@ -81,8 +81,8 @@ ROOMS: dict[str, set[str]] = {
     "values": {"torch", "learning"},
     "torsos": {"torch", "numpy", "learning"},
     "session": {
-        "acting", "atari", "engine", "learning", "record", "config", "scores", "seeds", "signals",
-        "replay", "timing", "watchdog",
+        "acting", "atari", "device_memory", "engine", "learning", "record", "config", "scores",
+        "seeds", "signals", "replay", "timing", "watchdog",
     },
     "api": {
         "atari",
@@ -107,10 +107,14 @@ ROOMS: dict[str, set[str]] = {
         "gymnasium", "acting", "commands", "config", "engine", "learning.policy", "measure",
         "options", "record", "resolve", "seeds", "tabular.table",
     },
+    "device_memory": {"torch"},
+    "doctor": {
+        "numba", "numpy", "torch", "config", "memory", "record", "table_files", "timing",
+    },
     "scores": set(),
     "cli": {
         "options", "config", "presets", "timing", "api", "checks", "commands", "record",
-        "resuming", "session", "table_command", "video", "words", "fastdqn",
+        "resuming", "session", "table_command", "video", "words", "fastdqn", "doctor",
     },
     "words": {"tyro", "config"},
     "__init__": {"acting", "config", "presets", "api", "resuming"},
@@ -136,7 +140,7 @@ CROSSING = {
     "learning/fused_choice.py", "learning/fused_pair.py", "learning/fused_second.py",
 }  # fmt: skip
 # Methods of learning/ that say they wait for the device; nothing else may read it back.
-WAITING = {"loss_total", "report", "state"}
+WAITING = {"largest_weight", "loss_total", "report", "state"}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
