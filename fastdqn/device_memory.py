@@ -16,7 +16,7 @@ def memory_errors(device: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        said = " ".join(str(error).split(". ")[:2])
+        said = ". ".join(" ".join(str(error).split()).split(". ")[:2])
         raise OutOfMemoryError(
             f"{device} has no memory left: {said}; a smaller --batch-size or network may help, or "
             "--device cpu"
