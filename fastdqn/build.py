@@ -17,6 +17,7 @@ from fastdqn.acting import EnvFacts, EnvStream, Factory
 from fastdqn.atari import frames_a_step
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
+from fastdqn.device_memory import memory_errors
 from fastdqn.engine.checkpoints import Checkpointer, restore
 from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Cadence, Hooks, Run
@@ -70,7 +71,10 @@ def build(
     EnvError where a first reset fails; StateError where the checkpoint does not fit.
     """
     startup, hooks = Laps(), hooks or Hooks()
-    with ExitStack() as owned:  # what is made here is closed here if a later part fails
+    with (
+        memory_errors(config.device),
+        ExitStack() as owned,
+    ):  # what is made here is closed here if a later part fails
         # Started once: lanes of EnvPool's under way would never be idle again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
         streams = make_streams(config, envs, eval_envs, seed, owned)
@@ -182,7 +186,7 @@ def _make_checkpoints(
 ) -> Checkpointer:
     described = {"config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps}
     folder = recorder.folder
-    sink = CheckpointWriter(folder, described, resumed, recorder.files)
+    sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say)
     owned.callback(_let_go, sink)
     judge = run.judge
 

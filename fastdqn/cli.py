@@ -27,6 +27,7 @@ _USAGE = """usage: fastdqn COMMAND ...
   fastdqn profile [PRESET|ENV_ID] --out DIR   what an update costs, against what is possible
   fastdqn presets                         list the presets and what they set
   fastdqn envs [PATTERN]                  list environments, how auto steps them, why not
+  fastdqn doctor [RUN]                    what this machine has; what is left of a run, and to do
   fastdqn --version
 """
 
@@ -47,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
         "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,
-        "sweep": _sweep,
+        "sweep": _sweep, "doctor": _doctor,
     }  # fmt: skip
-    lists = args[:1] in (["presets"], ["envs"])  # they have no options
+    lists = args[:1] in (["presets"], ["envs"], ["doctor"])  # they have no options
     if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
         print(_USAGE, end="")
         return 0 if args else 2
@@ -236,6 +237,14 @@ def _presets(args: list[str]) -> int:
         changed = [f"{k}={v}" for k, v in values.items() if v != default[k] and k != "preset"]
         print(f"{name}\n  {config.env_id}  " + "  ".join(changed))
     return 0
+
+
+def _doctor(args: list[str]) -> int:
+    if len(args) > 1 or (args and args[0].startswith("-")):
+        raise ConfigError([f"doctor takes one folder of a run, got {' '.join(args)!r}"])
+    from fastdqn.doctor import doctor
+
+    return doctor(args[0] if args else None)
 
 
 def _envs(args: list[str]) -> int:

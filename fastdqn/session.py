@@ -13,6 +13,7 @@ from typing import Any
 from fastdqn import atari
 from fastdqn.acting import EnvError, EnvStream, NonFiniteError
 from fastdqn.config import Config
+from fastdqn.device_memory import OutOfMemoryError, memory_errors
 from fastdqn.engine import local
 from fastdqn.engine.evaluate import Evaluation, Stopped, evaluate
 from fastdqn.engine.judge import Judge
@@ -31,7 +32,9 @@ from fastdqn.timing import Laps
 from fastdqn.watchdog import Watchdog
 
 # What ends a run with one line and exit code 1, not a traceback.
-RUN_FAILURES = (NonFiniteError, EnvError, UnstackedError, local.DivergedError, WriteError)
+RUN_FAILURES = (
+    NonFiniteError, EnvError, UnstackedError, local.DivergedError, WriteError, OutOfMemoryError,
+)  # fmt: skip
 
 
 class Evaluations:
@@ -108,7 +111,8 @@ def _run_to_its_end(session: Session) -> dict[str, Any]:
     if session.watchdog is not None:
         session.watchdog.record = lambda error: _record_reason(session, error, wall(), "failed")
     try:
-        reason = local.train(run)
+        with memory_errors(session.config.device):
+            reason = local.train(run)
         if run.checkpoints is not None:
             run.checkpoints.finish(run)
             run.laps.lap("save")

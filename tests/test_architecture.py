@@ -73,7 +73,8 @@ ROOMS: dict[str, set[str]] = {
     "build": {
         "atari",
         "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record",
-        "combinations", "config", "devices", "parts", "plain", "ready", "resolve", "schedules",
+        "combinations", "config", "device_memory", "devices", "parts", "plain", "ready", "resolve",
+        "schedules",
         "seeds", "session", "sizes", "streams", "timing", "torsos",
     },
     "streams": {"gymnasium", "acting", "checks", "config", "seeds", "watchdog"},
@@ -86,8 +87,8 @@ ROOMS: dict[str, set[str]] = {
     "values": {"torch", "learning"},
     "torsos": {"torch", "numpy", "learning"},
     "session": {
-        "acting", "atari", "engine", "learning", "record", "config", "scores", "seeds", "signals",
-        "replay", "timing", "watchdog",
+        "acting", "atari", "device_memory", "engine", "learning", "record", "config", "scores",
+        "seeds", "signals", "replay", "timing", "watchdog",
     },
     "api": {
         "atari",
@@ -112,13 +113,17 @@ ROOMS: dict[str, set[str]] = {
         "gymnasium", "acting", "commands", "config", "engine", "learning.policy", "measure",
         "options", "record", "resolve", "seeds", "tabular.table",
     },
+    "device_memory": {"torch"},
+    "doctor": {
+        "numba", "numpy", "torch", "config", "memory", "record", "table_files", "timing",
+    },
     "scores": set(),
     "sweep": {
         "optuna", "tyro", "acting", "api", "checks", "config", "engine", "options", "resolve",
     },
     "cli": {
         "options", "config", "presets", "timing", "api", "checks", "commands", "record",
-        "resuming", "session", "sweep", "table_command", "video", "words", "fastdqn",
+        "resuming", "session", "sweep", "table_command", "video", "words", "fastdqn", "doctor",
     },
     "words": {"tyro", "config"},
     "__init__": {"acting", "config", "presets", "api", "resuming"},
@@ -145,7 +150,7 @@ CROSSING = {
     "learning/returns.py", "learning/device_choice.py",
 }  # fmt: skip
 # Methods of learning/ that say they wait for the device; nothing else may read it back.
-WAITING = {"loss_total", "report", "state"}
+WAITING = {"largest_weight", "loss_total", "report", "state"}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

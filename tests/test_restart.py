@@ -40,7 +40,7 @@ class Mortal(gymnasium.Env):
 
     def step(self, action):
         self.made, self.t = self.made + 1, self.t + 1
-        if self.made == 10 and self.who < 0.5:
+        if self.made % 10 == 0 and self.who < 0.5:
             self.fail()
         return self._obs(), 1.0, False, self.t == 7, {}
 

@@ -55,6 +55,18 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, variant, stop_at)
     assert_same_run(whole.folder, part.folder)
 
 
+def test_the_preset_cartpole_rainbow_goes_on_exactly(tmp_path):
+    config = fastdqn.PRESETS["cartpole-rainbow"].replace(
+        total_timesteps=2_400, learning_starts=500, eval_frequency=900, eval_episodes=2,
+        eval_max_steps=50, stop_at_return=None, tensorboard=False,
+    )  # fmt: skip
+    whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
+    part = fastdqn.train(config, run_dir=str(tmp_path / "part"), on_step=stopping_at(1_300))
+    assert part.summary["exit_reason"] == "interrupted"
+    fastdqn.resume(part.folder, on_step=nothing)
+    assert_same_run(whole.folder, part.folder)
+
+
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_every_autoreset_mode_goes_on_exactly(tmp_path, mode):
     def envs():

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastdqn.engine.local import DivergedError, Run, require_finite
+from fastdqn.engine.local import Run, require_finite
 from fastdqn.plain import RowLayout, State, StateError, take, take_seconds, take_state
 from fastdqn.replay import Replay, Rows
 from fastdqn.schedules import ticks
@@ -142,8 +142,6 @@ class Checkpointer:
         state["phase_seconds"] = dict(run.laps.totals)
         learner = state["learner"]
         weights = {name: value for name, value in learner.items() if isinstance(value, np.ndarray)}
-        if not np.isfinite(weights["weights"]).all():  # after a last loss that still was
-            raise DivergedError(f"weights are not finite by update {run.progress.updates}")
         state["learner"] = {name: value for name, value in learner.items() if name not in weights}
         rows = oldest = None
         if self._with_replay:

@@ -24,7 +24,7 @@ from fastdqn.timing import Laps
 
 
 class DivergedError(ArithmeticError):
-    """The loss became NaN or infinite."""
+    """The loss or a weight became NaN or infinite."""
 
 
 class LoopCheckpointer(Protocol):
@@ -271,4 +271,10 @@ def require_finite(run: Run) -> None:
         raise DivergedError(
             f"the loss is {loss} by update {run.progress.updates}, step {run.progress.steps}: "
             "a smaller --learning-rate or --max-grad-norm may help, or --loss huber for scalars"
+        )
+    weight = run.learner.largest_weight()  # after a last loss that still was finite
+    if not math.isfinite(weight):
+        raise DivergedError(
+            f"a weight is {weight} by update {run.progress.updates}, step {run.progress.steps}: "
+            "a smaller --learning-rate or --max-grad-norm may help"
         )

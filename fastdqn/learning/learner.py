@@ -106,6 +106,10 @@ class Learner:
         """Sum of losses since the last report: not finite if one was not. Waits for the device."""
         return self.loss_sum.item()
 
+    def largest_weight(self) -> float:
+        """Of all weights, by magnitude: not finite if one is not. Waits for the device."""
+        return self.online.weights.abs().max().item()
+
     def report(self) -> Report:
         """Means since the last report; this waits for the device, so it is called rarely."""
         count = self.updates - self._reported

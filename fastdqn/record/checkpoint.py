@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from fastdqn.record.publish import Snapshot, take_best
 from fastdqn.record.shelf import Shelf
 from fastdqn.record.tree import encode, own
 
+# Seconds of waiting for the disk after which it is told. Ours, untuned.
+_PATIENCE = 30.0
+
 
 class CheckpointWriter:
     """Writes the checkpoints of one run, one at a time; the run's lock is the caller's.
@@ -27,6 +30,7 @@ class CheckpointWriter:
     config   stored as JSON with every checkpoint: tuples come back as lists
     resumed  the checkpoint the run goes on from: newer ones are abandoned and deleted
     beside   files that grow, and whose sizes states tell: on disk before each checkpoint is
+    tell     takes a line where close() has to wait for long
     Sweeps what a crash left behind. Raises ValueError where config is no JSON, or the run has
     checkpoints and resumed is none of them; WriteError.
     """
@@ -37,8 +41,9 @@ class CheckpointWriter:
         config: dict[str, Any],
         resumed: Checkpoint | None = None,
         beside: Sequence[Path] = (),
+        tell: Callable[[str], None] = lambda line: None,
     ):
-        self._beside = beside
+        self._beside, self._tell = beside, tell
         self._config = json.loads(json.dumps(config, allow_nan=False))
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -112,8 +117,12 @@ class CheckpointWriter:
     def close(self) -> None:
         """Wait for the thread, then check(). It takes as long as the disk does: a sync says
         nothing of how far it is, and a second signal is the way out."""
-        if self._thread is not None:
-            self._thread.join()
+        told = False
+        while self._thread is not None and not self.ready:
+            self._thread.join(_PATIENCE)
+            if not (told or self.ready):
+                self._tell("the disk has not taken the last checkpoint yet: it is waited for")
+                told = True
         self.check()
 
     def _refuse_while_busy(self) -> None:

@@ -175,10 +175,15 @@ def _with_offer(error: CheckpointError, run: Path, name: str | None) -> Checkpoi
 
 
 def _is_whole(run: Path, name: str) -> bool:
+    return problem_of(run, name) is None
+
+
+def problem_of(run: Path, name: str) -> str | None:
+    """What is wrong with a checkpoint, in one line, or None: all of it is read, and hashed."""
     try:
         for segment in _load(run, name).listed:
             for file, of_file in segment.entry.files.items():
                 check_file(run, _place(segment.entry, file), of_file)
-    except CheckpointError:
-        return False
-    return True
+    except CheckpointError as error:
+        return str(error)
+    return None

@@ -130,6 +130,29 @@ class RunLock:
             raise LockedError(f"{self.path}: process {pid} is using this run: wait, or stop it")
 
 
+def holder(run: Path) -> str | None:
+    """Who holds a run's lock, or held it, in words; None where nobody does. Nothing is changed."""
+    try:
+        fd = os.open(run / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{run / 'lock'} cannot be read: {error.strerror}"
+    try:
+        found = _read(fd)
+    except OSError:  # a folder
+        found = None
+    finally:
+        os.close(fd)
+    if found is None:
+        return "left by a process that is gone"
+    if found["host"] != socket.gethostname():
+        return f"held by process {found['pid']} on {found['host']!r}, if it runs"
+    if _is_alive(found["pid"], found["start"]):
+        return f"held by process {found['pid']}, which runs"
+    return f"left by process {found['pid']}, which is gone"
+
+
 def _guard(fd: int) -> bool | None:
     """Have the file to ourselves until it is closed: True; False: another has; None: cannot."""
     if fcntl is None:

@@ -57,7 +57,7 @@ def load_table(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str,
     ) as error:  # fmt: skip
         raise WeightsError(f"{path} holds no table to read here: {error}") from None
     if version != _FORMAT:
-        raise WeightsError(f"{path} has format {version}, this version reads {_FORMAT}")
+        raise WeightsError(f"{path} has format {version!r:.60}, this version reads {_FORMAT}")
     if arrays.keys() != {"table", *_DIGITS}:
         raise WeightsError(f"{path} holds {', '.join(sorted(arrays))}: a table's parts expected")
     table, digits = arrays["table"], {name: arrays[name] for name in _DIGITS}

@@ -97,13 +97,13 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     except (KeyError, ValueError, TypeError, RecursionError):
         raise WeightsError(f"{path} holds weights, but not of fastdqn: no network in it") from None
     if version != _FORMAT:
-        raise WeightsError(f"{path} has format {version}, this version reads {_FORMAT}")
+        raise WeightsError(f"{path} has format {version!r:.60}, this version reads {_FORMAT}")
     if not isinstance(network, dict):
-        raise WeightsError(f"{path} describes its network as {network!r}, not by named values")
+        raise WeightsError(f"{path} describes its network as {network!r:.60}, not by named values")
     network = {**_BEFORE, **network}
     for name, fits in _FIELDS.items():
         if not fits(network.get(name)):
-            raise WeightsError(f"{path}: {name} of its network is {network.get(name)!r}")
+            raise WeightsError(f"{path}: {name} of its network is {network.get(name)!r:.60}")
     if network["value"] == "categorical" and network["v_min"] >= network["v_max"]:
         raise WeightsError(
             f"{path}: v_min of its network is {network['v_min']}, v_max {network['v_max']}"

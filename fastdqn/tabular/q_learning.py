@@ -101,6 +101,10 @@ class QLearner:
     def loss_total(self) -> float:
         return float(self._sums[0])
 
+    def largest_weight(self) -> float:
+        """Not looked for in a table: it changes by errors alone, which loss_total() adds up."""
+        return 0.0
+
     def report(self) -> Report:
         count = self.updates - self._reported
         loss, q_value = self._sums / max(count, 1)

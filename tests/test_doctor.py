@@ -1,0 +1,120 @@
+"""fastdqn doctor: what a machine has, what is left of a run, and what can be done with it."""
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+
+import pytest
+from test_loop import small
+
+import fastdqn
+from fastdqn import cli, doctor
+from fastdqn.record.load_checkpoint import checkpoint_names
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    config = small(tmp_path_factory.mktemp("doctor"), checkpoint_frequency=300, eval_frequency=300)
+    return fastdqn.train(config).folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def examine(run) -> tuple[dict[str, str], bool]:
+    rows, is_well = doctor.examine_run(run)
+    return dict(rows), is_well
+
+
+def test_everything_that_a_run_depends_on_is_told(tmp_path):
+    found = dict(doctor.examine_machine(tmp_path))
+    assert found.keys() >= {
+        "versions", "threads", "BLAS", "Numba", "GPU", "memory", "disk", "extras",
+    }  # fmt: skip
+    for package in ("torch", "gymnasium", "numpy", "numba", "safetensors"):
+        assert f"{package} " in found["versions"]
+    assert str(tmp_path) in found["disk"]
+
+
+def test_a_missing_extra_is_told_with_its_pip_line(monkeypatch, tmp_path):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "envpool" else real(name)
+    )
+    assert "pip install 'fastdqn[envpool]'" in dict(doctor.examine_machine(tmp_path))["extras"]
+
+
+def test_a_whole_run_can_be_resumed(run):
+    found, is_well = examine(run)
+    assert is_well
+    names = checkpoint_names(run)
+    assert len(names) == 2
+    assert [found[f"checkpoint {name}"].startswith("whole, ") for name in names] == [True] * 2
+    assert found[f"checkpoint {names[-1]}"].endswith(", the latest")
+    assert found["options"].endswith("it ended: budget spent")
+    assert found["what can be done"] == f"fastdqn resume {run}"
+
+
+def test_a_damaged_checkpoint_is_told_by_file_and_the_other_is_offered(run, capsys):
+    old, new = checkpoint_names(run)
+    (run / "checkpoints" / new / "weights.safetensors").write_bytes(b"")
+    found, is_well = examine(run)
+    assert not is_well
+    assert f"{new}/weights.safetensors: size: " in found[f"checkpoint {new}"]
+    assert found["what can be done"] == f"fastdqn resume {run} --checkpoint {old}"
+    assert cli.main(["doctor", str(run)]) == 1
+    assert "weights.safetensors: size: " in capsys.readouterr().out
+
+
+def test_without_a_whole_checkpoint_weights_or_the_command_are_left(run):
+    shutil.rmtree(run / "checkpoints")
+    assert examine(run)[0]["what can be done"] == f"fastdqn eval {run}"
+    (run / "best.safetensors").write_bytes(b"x")
+    (run / "policy.safetensors").write_bytes(b"x")
+    found, is_well = examine(run)
+    assert not is_well
+    assert found["what can be done"] == f"train again, as {run / 'command.txt'} says"
+    assert "best.safetensors" in found["best.safetensors"]
+
+
+def test_who_holds_the_lock_is_told(run):
+    said = {"pid": os.getpid(), "start": None, "host": socket.gethostname()}
+    (run / "lock").write_text(json.dumps(said))
+    found, _ = examine(run)
+    assert found["lock"] == f"held by process {os.getpid()}, which runs"
+    assert found["what can be done"].startswith("wait for that process")
+    (run / "lock").write_text(json.dumps(said | {"pid": (1 << 31) - 1}))
+    found, _ = examine(run)
+    assert found["lock"].endswith("which is gone")
+    assert found["what can be done"] == f"fastdqn resume {run}"
+
+
+def test_a_config_that_lies_is_told_and_nothing_of_it_is_imported(run):
+    values = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(values | {"env_id": "evil_module:Evil-v0"}))
+    found, _ = examine(run)
+    assert "evil_module:Evil-v0" in found["options"]
+    (run / "config.json").write_text("{")
+    found, is_well = examine(run)
+    assert not is_well
+    assert found["options"].startswith(str(run / "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [(["/no/such"], "error: /no/such is no folder: name the folder of a run\n"),
+     (["a", "b"], "error: doctor takes one folder of a run, got 'a b'\n")],
+)  # fmt: skip
+def test_mistakes_are_one_line(words, line, capsys):
+    assert cli.main(["doctor", *words]) == 2
+    assert capsys.readouterr().err == line
+
+
+def test_without_a_run_the_machine_is_told(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["doctor"]) == 0
+    assert capsys.readouterr().out.startswith("versions ")

@@ -1,0 +1,78 @@
+"""Threads that fail, and waits that must have an end."""
+
+import ast
+import json
+import threading
+
+import pytest
+from test_architecture import FILES, relative
+from test_loop import small
+
+import fastdqn
+from fastdqn.record.checkpoint import CheckpointWriter
+from fastdqn.record.shelf import Shelf
+
+
+@pytest.mark.parametrize("on_disk_error", ["stop", "continue"])
+def test_a_writer_thread_that_raises_ends_the_run_with_its_error(
+    tmp_path, monkeypatch, on_disk_error
+):
+    def fail(*args):
+        raise ZeroDivisionError("in the thread")
+
+    monkeypatch.setattr(Shelf, "add", fail)
+    config = small(tmp_path, checkpoint_frequency=100, on_disk_error=on_disk_error)
+    with pytest.raises(ZeroDivisionError, match="in the thread"):
+        fastdqn.train(config)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"] == "failed: ZeroDivisionError('in the thread')"
+    assert "in fail" in (tmp_path / "run" / "traceback.txt").read_text()
+    assert (tmp_path / "run" / "policy.safetensors").exists()
+
+
+def test_a_disk_that_takes_its_time_is_told_of_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastdqn.record.checkpoint._PATIENCE", 0.01)
+    told, may_go_on = [], threading.Event()
+
+    def tell(line):
+        told.append(line)
+        may_go_on.set()
+
+    monkeypatch.setattr(Shelf, "add", lambda *args: may_go_on.wait(30))
+    writer = CheckpointWriter(tmp_path, {}, tell=tell)
+    writer.write(1, {}, {})
+    writer.close()
+    assert len(told) == 1
+    assert "disk" in told[0]
+
+
+# Waits without a limit, and what ends them.
+ENDED_BY = {
+    "resuming.py acquire": "RunLock, which gives up after some tries",
+    "record/lock.py acquire": "likewise",
+    "signals.py join": "the byte that was just written to the thread's pipe",
+}
+
+
+def test_no_wait_is_without_an_end():
+    """A thread, a queue or a process is never waited for without a limit."""
+    found = {f"{relative(file)} {each}" for file in FILES for each in waits(file.read_text())}
+    assert found == set(ENDED_BY)
+
+
+def waits(source: str) -> list[str]:
+    return [
+        node.func.attr
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("join", "get", "wait", "acquire", "result")
+        and not node.args
+        and not node.keywords
+    ]
+
+
+def test_a_wait_without_an_end_is_seen():
+    assert waits("thread.join()\nqueue.get()\nqueue.get(timeout=1)\n', '.join(x)") == [
+        "join", "get",
+    ]  # fmt: skip
