@@ -14,7 +14,7 @@ from torch import nn
 
 from fastdqn import parts
 from fastdqn.acting import EnvFacts, EnvStream, Factory
-from fastdqn.atari import frames_a_step
+from fastdqn.atari import PROTOCOLS, frames_a_step
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.checkpoints import Checkpointer, restore
@@ -247,7 +247,12 @@ def make_evaluations(
     if stream is None:
         return None
     assert config.eval_max_steps is not None
-    return Evaluations(policy, stream, config.eval_episodes, config.eval_max_steps, config.seed)
+    # Values of scaled or clipped rewards, of lives, or with a bonus are of another currency.
+    other = config.normalize_reward or config.munchausen or config.atari_protocol in PROTOCOLS
+    return Evaluations(
+        policy, stream, config.eval_episodes, config.eval_max_steps, config.seed,
+        None if other else config.gamma,
+    )  # fmt: skip
 
 
 def make_judge(

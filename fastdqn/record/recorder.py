@@ -113,6 +113,9 @@ class RunRecorder:
             "eval/mean_reward": summary["mean_return"],
             "eval/mean_ep_length": summary["mean_length"],
         }
+        if evaluation.predicted is not None:
+            row["eval/predicted_return"] = summary["mean_predicted"]
+            row["eval/discounted_return"] = summary["mean_discounted"]
         if kind != "final":
             self._display.say(
                 f"step {steps:>9,}  evaluation: return {summary['mean_return']:.1f} over "
