@@ -22,6 +22,8 @@ _USAGE = """usage: fastdqn COMMAND ...
   fastdqn resume RUN [options]            go on with a run from its last checkpoint
   fastdqn eval RUN [options]              evaluate a run's best weights, greedily
   fastdqn video RUN [options]             film greedy episodes, the values of actions beside
+  fastdqn plot RUN... --out FILE.png      curves of runs, means and intervals over their seeds
+  fastdqn report RUN... [options]         a page of HTML: results, curves, times, how to repeat it
   fastdqn sweep PRESET|ENV_ID [options]   search for settings that learn faster
   fastdqn bench PART [PRESET|ENV_ID]      measure env, act, replay, learner, train or all
   fastdqn profile [PRESET|ENV_ID] --out DIR   what an update costs, against what is possible
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
         "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,
-        "sweep": _sweep,
+        "sweep": _sweep, "plot": _plot, "report": _report,
     }  # fmt: skip
     lists = args[:1] in (["presets"], ["envs"])  # they have no options
     if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
@@ -165,6 +167,20 @@ def _video(args: list[str]) -> int:
     from fastdqn import video
 
     return _told(lambda: print(video.video_run(str(run), rest)))
+
+
+def _plot(args: list[str]) -> int:
+    from fastdqn import pages
+
+    print(pages.plot_runs(args))
+    return 0
+
+
+def _report(args: list[str]) -> int:
+    from fastdqn import pages
+
+    print(pages.report_runs(args))
+    return 0
 
 
 def _bench(args: list[str]) -> int:

@@ -106,12 +106,14 @@ ROOMS: dict[str, set[str]] = {
         "gymnasium", "acting", "commands", "config", "engine", "learning.policy", "measure",
         "options", "record", "resolve", "seeds", "tabular.table",
     },
+    "report": {"jinja2", "matplotlib", "numpy", "scipy", "config", "record.files"},
+    "pages": {"config", "measure.outputs", "options", "record.files", "report"},
     "scores": set(),
     "sweep": {
         "optuna", "tyro", "acting", "api", "checks", "config", "engine", "options", "resolve",
     },
     "cli": {
-        "options", "config", "presets", "timing", "api", "checks", "commands", "record",
+        "options", "config", "presets", "timing", "api", "checks", "commands", "pages", "record",
         "resuming", "session", "sweep", "table_command", "video", "words", "fastdqn",
     },
     "words": {"tyro", "config"},
