@@ -32,6 +32,7 @@ from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder
+from fastdqn.record.wandb_run import WandbRun
 from fastdqn.record.weights import save_weights
 from fastdqn.resolve import choose_learner, resolve, threads_of_torch
 from fastdqn.schedules import Budget, EpisodicEpsilon, LadderEpsilon, Linear
@@ -230,6 +231,8 @@ def _make_recorder(
     budget: Budget,
 ) -> RunRecorder:
     sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
+    if config.wandb:
+        sinks.append(WandbRun(folder, json.loads(config.to_json())))
     return RunRecorder(
         folder,
         make_display(config),  # last: a live panel holds the terminal until it is closed

@@ -60,7 +60,13 @@ def check(
 
 def problems_around(config: Config) -> list[str]:
     """What of the machine and its files keeps a run from starting, one line each."""
-    finders = (_device_problem, _tensorboard_problem, _folder_problem, _compiler_problem)
+    finders = (
+        _device_problem,
+        _tensorboard_problem,
+        _wandb_problem,
+        _folder_problem,
+        _compiler_problem,
+    )
     return [line for find in finders if (line := find(config))]
 
 
@@ -139,6 +145,12 @@ def _device_problem(config: Config) -> str | None:
     if (device.index or 0) < count:
         return None
     return f"device is {name!r}: this machine has {count} CUDA devices; use --device cpu or auto"
+
+
+def _wandb_problem(config: Config) -> str | None:
+    if config.wandb and importlib.util.find_spec("wandb") is None:
+        return "wandb is not installed: pip install 'fastdqn[wandb]'"
+    return None
 
 
 def _tensorboard_problem(config: Config) -> str | None:

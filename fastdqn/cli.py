@@ -22,6 +22,7 @@ _USAGE = """usage: fastdqn COMMAND ...
   fastdqn resume RUN [options]            go on with a run from its last checkpoint
   fastdqn eval RUN [options]              evaluate a run's best weights, greedily
   fastdqn video RUN [options]             film greedy episodes, the values of actions beside
+  fastdqn export RUN [options]            the network as ONNX, or as a program of torch
   fastdqn plot RUN... --out FILE.png      curves of runs, means and intervals over their seeds
   fastdqn report RUN... [options]         a page of HTML: results, curves, times, how to repeat it
   fastdqn sweep PRESET|ENV_ID [options]   search for settings that learn faster
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
         "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,
         "sweep": _sweep, "plot": _plot, "report": _report,
+        "export": _export,
     }  # fmt: skip
     lists = args[:1] in (["presets"], ["envs"])  # they have no options
     if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
@@ -180,6 +182,14 @@ def _report(args: list[str]) -> int:
     from fastdqn import pages
 
     print(pages.report_runs(args))
+    return 0
+
+
+def _export(args: list[str]) -> int:
+    run, rest = _subject(args, "the folder of a run, or a .safetensors file", "export")
+    from fastdqn import export
+
+    print(export.export_run(str(run), rest))
     return 0
 
 

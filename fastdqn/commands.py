@@ -221,9 +221,10 @@ def describe(trained: Trained) -> str:
             f"over {final['episodes']} greedy episodes"
         )
     stopped = summary["exit_reason"].endswith("interrupted")
-    words = ["resume", "eval"] if stopped else ["eval"]
+    words = ["resume", "eval", "report"] if stopped else ["report", "video", "eval"]
     folder = shlex.quote(str(trained.folder))
-    return "\n".join([*lines, *(f"fastdqn {word} {folder}" for word in words)])
+    lines.append(f"run folder: {trained.folder}; next:")
+    return "\n".join([*lines, *(f"  fastdqn {word} {folder}" for word in words)])
 
 
 def list_envs(pattern: str) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from fastdqn import options
 from fastdqn.config import Config, ConfigError
-from fastdqn.measure.outputs import new_folder, out_problems, write_together
+from fastdqn.measure.outputs import out_problems, write_together
 from fastdqn.record.files import WriteError, read_text
 from fastdqn.report.groups import group
 from fastdqn.report.runs import read_runs
@@ -123,8 +123,7 @@ def _missing(*packages: str) -> list[str]:
 def _write(out: Path, write) -> str:
     """Write a file, whole or not at all. Raises ConfigError."""
     try:
-        with new_folder(out.absolute().parent):
-            write_together(out.absolute().parent, {out.name: write})
+        write_together(out.absolute().parent, {out.name: write})
     except (WriteError, ValueError) as error:
         raise ConfigError([" ".join(str(error).split())]) from None
     return f"written: {out}"

@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "atari": set(),
     "record": {
         "numpy", "torch", "safetensors", "rich", "tensorboard", "imageio", "imageio_ffmpeg", "PIL",
-        "config", "plain",
+        "config", "plain", "wandb",
     },
     "config": {"rules"},
     "rules": {"combinations"},
@@ -108,12 +108,17 @@ ROOMS: dict[str, set[str]] = {
     },
     "report": {"jinja2", "matplotlib", "numpy", "scipy", "config", "record.files"},
     "pages": {"config", "measure.outputs", "options", "record.files", "report"},
+    "export": {
+        "numpy", "onnx", "torch", "api", "config", "learning.policy", "measure.outputs", "options",
+        "parts", "record.files",
+    },
     "scores": set(),
     "sweep": {
         "optuna", "tyro", "acting", "api", "checks", "config", "engine", "options", "resolve",
     },
     "cli": {
-        "options", "config", "presets", "timing", "api", "checks", "commands", "pages", "record",
+        "options", "config", "presets", "timing", "api", "checks", "commands", "export", "pages",
+        "record",
         "resuming", "session", "sweep", "table_command", "video", "words", "fastdqn",
     },
     "words": {"tyro", "config"},

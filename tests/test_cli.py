@@ -90,6 +90,10 @@ def test_what_a_run_came_to_is_printed_unless_quiet():
         code, out, _ = ask("train", "cartpole")
         assert code == 0
         assert out.startswith("budget spent after 1 steps")
+        assert out.endswith(
+            "run folder: runs/x; next:\n  fastdqn report runs/x\n  fastdqn video runs/x\n"
+            "  fastdqn eval runs/x\n"
+        )
         assert ask("train", "cartpole", "--quiet") == (0, "", [])
 
 
@@ -111,7 +115,7 @@ def test_an_interrupt_is_130_whether_it_was_caught_or_not():
     with no_training(lambda _: {**SUMMARY, "exit_reason": "interrupted"}):
         code, said, _ = ask("train", "cartpole")
     assert code == 130
-    assert "\nfastdqn resume " in said  # as what to type next
+    assert "\n  fastdqn resume " in said  # as what to type next
 
 
 def test_an_environment_that_exits_the_process_is_no_success():

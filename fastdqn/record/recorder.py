@@ -21,6 +21,7 @@ from fastdqn.plain import (
 from fastdqn.record.console import Display
 from fastdqn.record.files import open_append, to_json, write_whole, writing
 from fastdqn.record.metrics import JsonLines, MetricsSink
+from fastdqn.record.remaining import Remaining
 
 # What "recent" means for episodes: Stable-Baselines3's window.
 _WINDOW = 100
@@ -67,6 +68,7 @@ class RunRecorder:
         self._last: dict[str, float] = {}  # phase totals at the last report
         self._shown: dict[str, float] = {}  # the newest value of each metric
         self._last_steps = self._last_updates = 0
+        self._remaining = Remaining()
         self._eval_return: float | None = None
         self.warnings: list[str] = []
         self._sizes: dict[str, int] = {}  # of the files, in the state that was loaded
@@ -271,7 +273,7 @@ class RunRecorder:
             "env_rate": row.get("time/env_steps_per_second", 0.0),
             "learner_rate": row.get("time/learner_updates_per_second", 0.0),
             "fraction": fraction,
-            "seconds_left": elapsed / fraction - elapsed if fraction > 0 else None,
+            "seconds_left": self._remaining(elapsed, fraction),
             "shares": {
                 key.rpartition("/")[2]: value
                 for key, value in row.items()
