@@ -30,6 +30,7 @@ _USAGE = """usage: fastdqn COMMAND ...
   fastdqn profile [PRESET|ENV_ID] --out DIR   what an update costs, against what is possible
   fastdqn presets                         list the presets and what they set
   fastdqn envs [PATTERN]                  list environments, how auto steps them, why not
+  fastdqn completion bash|zsh             a script that completes all of this
   fastdqn --version
 """
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
         "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,
         "sweep": _sweep, "plot": _plot, "report": _report,
-        "export": _export,
+        "export": _export, "completion": lambda args: _completion(args, commands),
     }  # fmt: skip
     lists = args[:1] in (["presets"], ["envs"])  # they have no options
     if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
@@ -190,6 +191,13 @@ def _export(args: list[str]) -> int:
     from fastdqn import export
 
     print(export.export_run(str(run), rest))
+    return 0
+
+
+def _completion(args: list[str], commands: Sequence[str]) -> int:
+    from fastdqn.completion import completion
+
+    print(completion(args, commands))
     return 0
 
 

@@ -114,7 +114,7 @@ def _write_onnx(place: Path, policy: Policy, obs: np.ndarray) -> None:
                 opset_version=_OPSET, dynamo=True, verbose=False,
             )  # fmt: skip
         except Exception as error:  # the exporter raises whatever its parts raise
-            raise ValueError(f"this network cannot be exported: {error}") from None
+            raise ValueError(f"this network cannot be exported: {_brief(error)}") from None
     assert made is not None
     made.save(place, external_data=False)  # one file
     session = ReferenceEvaluator(onnx.load(place))
@@ -129,7 +129,13 @@ def _program(policy: Policy, obs: np.ndarray) -> torch.export.ExportedProgram:
         with torch.no_grad():
             return torch.export.export(module, (torch.from_numpy(obs),), dynamic_shapes=sizes)
     except Exception as error:  # torch raises what it met, of any kind
-        raise ValueError(f"this network cannot be exported: {error}") from None
+        raise ValueError(f"this network cannot be exported: {_brief(error)}") from None
+
+
+def _brief(error: Exception) -> str:
+    """What torch says first; it goes on for pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 def _compare(policy: Policy, obs: np.ndarray, values: Any) -> None:

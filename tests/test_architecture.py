@@ -46,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
     "rules": {"combinations"},
     "combinations": {"atari"},
     "presets": {"config"},
-    "options": {"tyro", "config", "rules"},
+    "options": {"tyro", "config", "help", "rules"},
     "rng": {"numpy", "kernels"},
     "plain": {"numpy"},
     "signals": set(),
@@ -112,13 +112,17 @@ ROOMS: dict[str, set[str]] = {
         "numpy", "onnx", "torch", "api", "config", "learning.policy", "measure.outputs", "options",
         "parts", "record.files",
     },
+    "completion": {
+        "config", "export", "pages", "presets", "sweep", "table_command", "video", "words",
+    },
+    "help": {"tyro"},
     "scores": set(),
     "sweep": {
         "optuna", "tyro", "acting", "api", "checks", "config", "engine", "options", "resolve",
     },
     "cli": {
-        "options", "config", "presets", "timing", "api", "checks", "commands", "export", "pages",
-        "record",
+        "options", "config", "presets", "timing", "api", "checks", "commands", "completion",
+        "export", "pages", "record",
         "resuming", "session", "sweep", "table_command", "video", "words", "fastdqn",
     },
     "words": {"tyro", "config"},

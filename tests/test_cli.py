@@ -45,6 +45,19 @@ def test_train_help_lists_every_option_with_its_sentence(command):
     assert "Discount per step." in out
 
 
+def test_train_help_comes_in_groups_with_the_default_of_each_option():
+    out = ask("train", "--help")[1]
+    titles = re.findall(r"─ ([a-z ]+) options ─", out)
+    assert titles == [
+        "environment", "size", "learning", "techniques", "network", "exploration", "evaluation",
+        "speed", "record",
+    ]  # fmt: skip
+    group = out[out.index("techniques options") : out.index("network options")]
+    assert "--prioritized" in group
+    assert "--gamma" not in group
+    assert out.count("default:") >= len(Config.__dataclass_fields__)
+
+
 def test_help_shows_the_defaults_of_the_preset():
     shown = ask("train", "cartpole", "--help")[1].replace("│", " ")  # lines break anywhere
     assert "(default: 475.0)" in " ".join(shown.split())
