@@ -14,7 +14,7 @@ from torch import nn
 
 from fastdqn import devices, parts
 from fastdqn.acting import EnvFacts, EnvStream, Factory
-from fastdqn.atari import frames_a_step
+from fastdqn.atari import PROTOCOLS, frames_a_step
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
 from fastdqn.device_memory import memory_errors
@@ -35,6 +35,7 @@ from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder
+from fastdqn.record.wandb_run import WandbRun
 from fastdqn.record.weights import save_weights
 from fastdqn.resolve import choose_learner, resolve, threads_of_torch
 from fastdqn.schedules import Budget, EpisodicEpsilon, LadderEpsilon, Linear
@@ -249,6 +250,8 @@ def _make_recorder(
     budget: Budget,
 ) -> RunRecorder:
     sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
+    if config.wandb:
+        sinks.append(WandbRun(folder, json.loads(config.to_json())))
     return RunRecorder(
         folder,
         make_display(config),  # last: a live panel holds the terminal until it is closed
@@ -272,7 +275,12 @@ def make_evaluations(
     if stream is None:
         return None
     assert config.eval_max_steps is not None
-    return Evaluations(policy, stream, config.eval_episodes, config.eval_max_steps, config.seed)
+    # Values of scaled or clipped rewards, of lives, or with a bonus are of another currency.
+    other = config.normalize_reward or config.munchausen or config.atari_protocol in PROTOCOLS
+    return Evaluations(
+        policy, stream, config.eval_episodes, config.eval_max_steps, config.seed,
+        None if other else config.gamma,
+    )  # fmt: skip
 
 
 def make_judge(

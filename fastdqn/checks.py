@@ -70,6 +70,7 @@ def problems_around(config: Config) -> list[str]:
         _device_problem,
         _cuda_problem,
         _tensorboard_problem,
+        _wandb_problem,
         _folder_problem,
         _compiler_problem,
     )
@@ -173,6 +174,12 @@ def _device_memory_problems(config: Config, facts: EnvFacts) -> list[str]:
         return []
     room = torch.cuda.mem_get_info(torch.device(name))[0] - _DEVICE_SPARE_BYTES
     return device_problems(config.replace(device=name), facts, max(0, room))
+
+
+def _wandb_problem(config: Config) -> str | None:
+    if config.wandb and importlib.util.find_spec("wandb") is None:
+        return "wandb is not installed: pip install 'fastdqn[wandb]'"
+    return None
 
 
 def _tensorboard_problem(config: Config) -> str | None:

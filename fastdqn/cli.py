@@ -22,12 +22,16 @@ _USAGE = """usage: fastdqn COMMAND ...
   fastdqn resume RUN [options]            go on with a run from its last checkpoint
   fastdqn eval RUN [options]              evaluate a run's best weights, greedily
   fastdqn video RUN [options]             film greedy episodes, the values of actions beside
+  fastdqn export RUN [options]            the network as ONNX, or as a program of torch
+  fastdqn plot RUN... --out FILE.png      curves of runs, means and intervals over their seeds
+  fastdqn report RUN... [options]         a page of HTML: results, curves, times, how to repeat it
   fastdqn sweep PRESET|ENV_ID [options]   search for settings that learn faster
   fastdqn bench PART [PRESET|ENV_ID]      measure env, act, replay, learner, train or all
   fastdqn profile [PRESET|ENV_ID] --out DIR   what an update costs, against what is possible
   fastdqn presets                         list the presets and what they set
   fastdqn envs [PATTERN]                  list environments, how auto steps them, why not
   fastdqn doctor [RUN]                    what this machine has; what is left of a run, and to do
+  fastdqn completion bash|zsh             a script that completes all of this
   fastdqn --version
 """
 
@@ -48,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
         "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,
-        "sweep": _sweep, "doctor": _doctor,
+        "sweep": _sweep, "doctor": _doctor, "plot": _plot, "report": _report,
+        "export": _export, "completion": lambda args: _completion(args, commands),
     }  # fmt: skip
     lists = args[:1] in (["presets"], ["envs"], ["doctor"])  # they have no options
     if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
@@ -166,6 +171,35 @@ def _video(args: list[str]) -> int:
     from fastdqn import video
 
     return _told(lambda: print(video.video_run(str(run), rest)))
+
+
+def _plot(args: list[str]) -> int:
+    from fastdqn import pages
+
+    print(pages.plot_runs(args))
+    return 0
+
+
+def _report(args: list[str]) -> int:
+    from fastdqn import pages
+
+    print(pages.report_runs(args))
+    return 0
+
+
+def _export(args: list[str]) -> int:
+    run, rest = _subject(args, "the folder of a run, or a .safetensors file", "export")
+    from fastdqn import export
+
+    print(export.export_run(str(run), rest))
+    return 0
+
+
+def _completion(args: list[str], commands: Sequence[str]) -> int:
+    from fastdqn.completion import completion
+
+    print(completion(args, commands))
+    return 0
 
 
 def _bench(args: list[str]) -> int:

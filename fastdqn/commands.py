@@ -16,6 +16,7 @@ from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
 from fastdqn.learning.policy import Policy
+from fastdqn.measure.outputs import may_write, out_problems
 from fastdqn.record.files import WriteError, to_json, write_whole
 from fastdqn.record.folder import read_config
 from fastdqn.record.tables import is_table
@@ -191,7 +192,7 @@ def _folder_problem(path: Path, names: tuple[str, ...]) -> str | None:
     try:
         existing = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
         usual = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-        taken = [name for name in names if path.is_dir() and not _may_write(path / name)]
+        taken = [name for name in names if path.is_dir() and not may_write(path / name)]
     except (OSError, ValueError) as error:
         return f"out is {str(path)!r}: {error}"
     if not usual:
@@ -220,9 +221,10 @@ def describe(trained: Trained) -> str:
             f"over {final['episodes']} greedy episodes"
         )
     stopped = summary["exit_reason"].endswith("interrupted")
-    words = ["resume", "eval"] if stopped else ["eval"]
+    words = ["resume", "eval", "report"] if stopped else ["report", "video", "eval"]
     folder = shlex.quote(str(trained.folder))
-    return "\n".join([*lines, *(f"fastdqn {word} {folder}" for word in words)])
+    lines.append(f"run folder: {trained.folder}; next:")
+    return "\n".join([*lines, *(f"  fastdqn {word} {folder}" for word in words)])
 
 
 def list_envs(pattern: str) -> str:
@@ -252,21 +254,6 @@ def list_envs(pattern: str) -> str:
         f"{name:{id_width}}  {how:{how_width}}  {problem or spaces}"
         for name, how, spaces, problem in rows
     )
-
-
-def out_problems(out: Path | None) -> list[str]:
-    if out is None or _may_write(out):
-        return []
-    return [f"out is {str(out)!r}: name a file, new or not, in a folder that exists"]
-
-
-def _may_write(path: Path) -> bool:
-    """A rename must not turn a device or a link into a file."""
-    try:
-        usual = path.is_file() and not path.is_symlink()
-        return usual or (not os.path.lexists(path) and path.absolute().parent.is_dir())
-    except (OSError, ValueError):
-        return False
 
 
 def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:

@@ -186,6 +186,8 @@ class Config:
     """Steps between rows of metrics; None: a two-hundredth of the budget."""
     tensorboard: bool | None = None
     """Write TensorBoard events; None: where the extra is installed."""
+    wandb: bool = False
+    """Write to Weights & Biases too (extra wandb); WANDB_MODE=offline: into the run folder."""
 
     def __post_init__(self):
         object.__setattr__(self, "train_frequency", as_fraction(self.train_frequency))

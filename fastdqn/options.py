@@ -11,6 +11,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from fastdqn.config import as_fraction, unknown_name
+from fastdqn.help import grouped
 from fastdqn.rules import spell
 
 
@@ -56,8 +57,9 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
     Prints the help and raises HelpShown where args ask for it.
     """
     if "--help" in args or "-h" in args:
+        shown = grouped(default)
         try:
-            tyro.cli(type(default), args=["--help"], default=default, prog=prog, registry=_REGISTRY)
+            tyro.cli(type(shown), args=["--help"], default=shown, prog=prog, registry=_REGISTRY)
         except SystemExit:
             raise HelpShown from None
     parsed = _try(args, default, prog)

@@ -15,7 +15,7 @@ from fastdqn.acting import EnvError, EnvStream, NonFiniteError
 from fastdqn.config import Config
 from fastdqn.device_memory import OutOfMemoryError, memory_errors
 from fastdqn.engine import local
-from fastdqn.engine.evaluate import Evaluation, Stopped, evaluate
+from fastdqn.engine.evaluate import Evaluation, Promises, Stopped, evaluate
 from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Run
 from fastdqn.learning.policy import Policy
@@ -38,20 +38,26 @@ RUN_FAILURES = (
 
 
 class Evaluations:
-    """Runs greedy evaluations on environments of their own, of one policy unless told otherwise."""
+    """Runs greedy evaluations on environments of their own, of one policy unless told otherwise.
 
-    def __init__(self, policy: Policy, stream: EnvStream, episodes: int, max_steps: int, seed: int):
-        self._policy, self._stream = policy, stream
+    gamma  of its values, where they are of the same rewards as the environments'; None elsewhere
+    """
+
+    def __init__(
+        self, policy: Policy, stream: EnvStream, episodes: int, max_steps: int, seed: int,
+        gamma: float | None = None,
+    ):  # fmt: skip
+        self._policy, self._stream, self._gamma = policy, stream, gamma
         self._episodes, self._max_steps, self._seed = episodes, max_steps, seed
         self.stop: Callable[[], bool] = lambda: False
 
     def __call__(self, purpose: int, count: int, policy: Policy | None = None) -> Evaluation:
-        seed = env_seed(self._seed, purpose, count)
+        seed, policy = env_seed(self._seed, purpose, count), policy or self._policy
+        promises = None if self._gamma is None else Promises(policy.expected, self._gamma)
         try:
             return evaluate(
-                policy or self._policy, self._stream, self._episodes, self._max_steps, seed,
-                self.stop,
-            )  # fmt: skip
+                policy, self._stream, self._episodes, self._max_steps, seed, self.stop, promises
+            )
         except (NonFiniteError, EnvError) as error:
             told = type(error)(f"in an evaluation: {error}")
             if isinstance(told, EnvError):

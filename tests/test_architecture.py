@@ -40,13 +40,13 @@ ROOMS: dict[str, set[str]] = {
     "atari": set(),
     "record": {
         "numpy", "torch", "safetensors", "rich", "tensorboard", "imageio", "imageio_ffmpeg", "PIL",
-        "config", "plain",
+        "config", "plain", "wandb",
     },
     "config": {"rules"},
     "rules": {"combinations"},
     "combinations": {"atari"},
     "presets": {"config"},
-    "options": {"tyro", "config", "rules"},
+    "options": {"tyro", "config", "help", "rules"},
     "rng": {"numpy", "kernels"},
     "plain": {"numpy"},
     "signals": set(),
@@ -117,13 +117,24 @@ ROOMS: dict[str, set[str]] = {
     "doctor": {
         "numba", "numpy", "torch", "config", "memory", "record", "table_files", "timing",
     },
+    "report": {"jinja2", "matplotlib", "numpy", "scipy", "config", "record.files"},
+    "pages": {"config", "measure.outputs", "options", "record.files", "report"},
+    "export": {
+        "numpy", "onnx", "torch", "api", "config", "learning.policy", "measure.outputs", "options",
+        "parts", "record.files",
+    },
+    "completion": {
+        "config", "export", "pages", "presets", "sweep", "table_command", "video", "words",
+    },
+    "help": {"tyro"},
     "scores": set(),
     "sweep": {
         "optuna", "tyro", "acting", "api", "checks", "config", "engine", "options", "resolve",
     },
     "cli": {
-        "options", "config", "presets", "timing", "api", "checks", "commands", "record",
-        "resuming", "session", "sweep", "table_command", "video", "words", "fastdqn", "doctor",
+        "options", "config", "presets", "timing", "api", "checks", "commands", "completion",
+        "doctor", "export", "pages", "record", "resuming", "session", "sweep", "table_command",
+        "video", "words", "fastdqn",
     },
     "words": {"tyro", "config"},
     "__init__": {"acting", "config", "presets", "api", "resuming"},

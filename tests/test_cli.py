@@ -45,6 +45,19 @@ def test_train_help_lists_every_option_with_its_sentence(command):
     assert "Discount per step." in out
 
 
+def test_train_help_comes_in_groups_with_the_default_of_each_option():
+    out = ask("train", "--help")[1]
+    titles = re.findall(r"─ ([a-z ]+) options ─", out)
+    assert titles == [
+        "environment", "size", "learning", "techniques", "network", "exploration", "evaluation",
+        "speed", "record",
+    ]  # fmt: skip
+    group = out[out.index("techniques options") : out.index("network options")]
+    assert "--prioritized" in group
+    assert "--gamma" not in group
+    assert out.count("default:") >= len(Config.__dataclass_fields__)
+
+
 def test_help_shows_the_defaults_of_the_preset():
     shown = ask("train", "cartpole", "--help")[1].replace("│", " ")  # lines break anywhere
     assert "(default: 475.0)" in " ".join(shown.split())
@@ -90,6 +103,10 @@ def test_what_a_run_came_to_is_printed_unless_quiet():
         code, out, _ = ask("train", "cartpole")
         assert code == 0
         assert out.startswith("budget spent after 1 steps")
+        assert out.endswith(
+            "run folder: runs/x; next:\n  fastdqn report runs/x\n  fastdqn video runs/x\n"
+            "  fastdqn eval runs/x\n"
+        )
         assert ask("train", "cartpole", "--quiet") == (0, "", [])
 
 
@@ -111,7 +128,7 @@ def test_an_interrupt_is_130_whether_it_was_caught_or_not():
     with no_training(lambda _: {**SUMMARY, "exit_reason": "interrupted"}):
         code, said, _ = ask("train", "cartpole")
     assert code == 130
-    assert "\nfastdqn resume " in said  # as what to type next
+    assert "\n  fastdqn resume " in said  # as what to type next
 
 
 def test_an_environment_that_exits_the_process_is_no_success():

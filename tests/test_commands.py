@@ -51,6 +51,13 @@ def test_a_run_leaves_every_file_that_is_promised(run):
     )
 
 
+def test_evaluations_tell_what_values_promised_and_what_came(run):
+    rows = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
+    assert rows
+    assert all(0 < row["mean_discounted"] < row["mean_return"] for row in rows)
+    assert all(np.isfinite(row["mean_predicted"]) for row in rows)
+
+
 def test_eval_prints_json_alone_and_the_same_to_a_file(run, tmp_path, capsys):
     out = tmp_path / "eval.json"
     code, said, _ = ask(capsys, "eval", run, "--episodes", "3", "--json", "--out", out)
@@ -143,4 +150,6 @@ def test_the_commands_of_the_readme_are_understood(command, run, my_package, cap
         dry = ["--seconds", "0.002", "--repeats", "1"]
     short = ["--episodes", "2"] if words[0] in ("eval", "video") else []
     short += ["--max-steps", "20"] if words[0] == "video" else []
+    if words[0] in ("plot", "report", "export"):
+        pytest.importorskip({"plot": "matplotlib", "report": "jinja2", "export": "onnx"}[words[0]])
     assert ask(capsys, *words, *dry, *short)[0] == 0

@@ -2,9 +2,11 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from fastdqn.record.console import LivePanel, PlainLines, make_display
+from fastdqn.record.remaining import Remaining
 
 STATUS = {
     "steps": 12345, "episodes": 67, "updates": 890, "return": 123.4, "eval_return": None,
@@ -13,10 +15,10 @@ STATUS = {
 }  # fmt: skip
 
 
-def screen(terminal: bool) -> tuple[Console, io.StringIO]:
+def screen(terminal: bool, width: int = 120) -> tuple[Console, io.StringIO]:
     file = io.StringIO()
     console = Console(
-        file=file, force_terminal=terminal, width=120, color_system=None, soft_wrap=True
+        file=file, force_terminal=terminal, width=width, color_system=None, soft_wrap=True
     )
     return console, file
 
@@ -34,6 +36,22 @@ def test_the_panel_shows_return_rates_shares_and_time_left():
     )  # fmt: skip
     assert [part for part in parts if part not in file.getvalue()] == []
     assert "save" not in file.getvalue().replace("[saved]", "")  # too small a share to draw
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_panel_fits_its_terminal_with_every_word_on_a_line(width):
+    console, file = screen(terminal=True, width=width)
+    panel = LivePanel(console, "fastdqn CartPole-v1")
+    large = {"steps": 123_456_789, "episodes": 1_234_567, "updates": 30_864_197, "fps": 1_234_567.0}
+    shares = {"prioritize": 0.5, "evaluate": 0.25, "learn": 0.25}
+    panel.show({**STATUS, **large, "shares": shares})
+    panel.close()
+    lines = [line.rstrip() for line in file.getvalue().replace("\x1b[?25l", "").splitlines()]
+    drawn = [line for line in lines if "│" in line]
+    assert max(map(len, drawn)) <= min(width, 100)
+    assert any("123,456,789  in 1,234,567 episodes" in line for line in drawn)
+    assert any("prioritize" in line and "50%" in line for line in drawn)
+    assert any("43,210 steps/s alone" in line for line in drawn)
 
 
 def test_the_panel_draws_a_run_that_knows_nothing_yet():
@@ -73,10 +91,47 @@ def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch)
     text = file.getvalue().splitlines()
     assert len(text) == 4
     assert text[0] == (
-        "step    12,345  return 123.4  epsilon 0.456  7,890 steps/s  env 43,210/s  learner 654/s"
+        "step    12,345  return 123.4  epsilon 0.456  7,890 steps/s  env 43,210/s  learner 654/s  "
+        "left 1:02:03"
     )
     assert "return -" in text[2]
     assert text[3] == "run folder: runs/[x]"
+
+
+@pytest.mark.parametrize(
+    ("told", "panel"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, True),
+    ],
+)
+def test_a_terminal_has_a_panel_if_it_can_be_redrawn_and_no_colours_if_it_says_so(
+    monkeypatch, told, panel
+):
+    file = io.StringIO()
+    file.isatty = lambda: True
+    monkeypatch.setattr("sys.stdout", file)
+    for name in ("TERM", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    display = make_display("title", quiet=False)
+    display.show(STATUS, final=True)
+    display.close()
+    assert ("╭" in file.getvalue()) is panel
+    assert ("\x1b[3" in file.getvalue()) is (panel and "NO_COLOR" not in told)
+
+
+def test_time_left_goes_by_the_later_half_of_the_time_that_passed():
+    left = Remaining()
+    assert left(0.0, 0.0) is None
+    assert left(1.0, 0.1) == pytest.approx(9.0)
+    # Random play spent a tenth in a second; from there on a hundredth takes one.
+    for second in range(2, 60):
+        told = left(float(second), 0.1 + 0.01 * (second - 1))
+    assert told == pytest.approx(100 - 10 - 58)  # what is left at that pace
+    assert len(left._seen) < 60
 
 
 def test_what_is_not_a_terminal_gets_lines_and_who_wants_quiet_gets_nothing(capsys):

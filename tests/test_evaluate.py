@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdqn.acting import EnvStream
-from fastdqn.engine.evaluate import Evaluation, evaluate
+from fastdqn.engine.evaluate import Evaluation, Promises, evaluate
 from fastdqn.engine.judge import Judge
 from fastdqn.seeds import AUDIT, CONFIRM, EVAL, FINAL, TRAIN, env_seed
 
@@ -115,6 +115,19 @@ def test_the_summary_of_an_evaluation_is_plain_numbers():
         "episodes": 2, "mean_return": 2.0, "std_return": 1.0, "min_return": 1.0, "max_return": 3.0,
         "mean_length": 15.0, "cut_episodes": 1,
     }  # fmt: skip
+
+
+def test_promises_are_of_first_observations_beside_the_discounted_return_that_came():
+    stream = EnvStream(Scripted(2, lambda seed: [3, 1, 2][seed]))
+    promises = Promises(lambda obs: np.hstack([10 * obs, 0 * obs]), 0.5)
+    found = evaluate(zeros, stream, 3, 10, 0, promises=promises)
+    assert found.predicted is not None
+    assert found.discounted is not None
+    assert found.predicted.tolist() == [30.0, 10.0, 20.0]
+    assert found.discounted.tolist() == [1.75, 1.0, 1.5]
+    assert found.returns.tolist() == [3.0, 1.0, 2.0]
+    told = found.summary()
+    assert (told["mean_predicted"], told["mean_discounted"]) == (20.0, 4.25 / 3)
 
 
 class Notes:

@@ -28,7 +28,8 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.layers(obs.reshape(len(obs), -1))
+        # Not len(obs): a program that torch exports would take that many observations alone.
+        return self.layers(obs.reshape(obs.shape[0], -1))
 
 
 class Affine(nn.Module):

@@ -60,3 +60,19 @@ def write_together(folder: Path, writers: Mapping[str, Callable[[Path], object]]
         with contextlib.suppress(OSError):
             room = f"; {shutil.disk_usage(folder).free:,} bytes free"
         raise WriteError(f"cannot write {at}: {error.strerror}{room}") from error
+
+
+def out_problems(out: Path | None) -> list[str]:
+    """A line where a file cannot be written, found before there is anything to write."""
+    if out is None or may_write(out):
+        return []
+    return [f"out is {str(out)!r}: name a file, new or not, in a folder that exists"]
+
+
+def may_write(path: Path) -> bool:
+    """A rename must not turn a device or a link into a file."""
+    try:
+        usual = path.is_file() and not path.is_symlink()
+        return usual or (not os.path.lexists(path) and path.absolute().parent.is_dir())
+    except (OSError, ValueError):
+        return False

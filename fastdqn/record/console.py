@@ -13,11 +13,13 @@ from rich.table import Table
 # Seconds between redraws; only what a person sees depends on it.
 _REDRAW = 0.1
 _PLAIN = 2.0
+# Columns that a panel takes at most, and those below which bars of shares are short.
+_WIDEST, _NARROW = 100, 90
 
 
 class Display(Protocol):
     def show(self, status: dict, final: bool = False) -> None:
-        """Draw the newest status: see RunRecorder.status()."""
+        """Draw the newest status: see rows.status()."""
         ...
 
     def say(self, line: str) -> None:
@@ -32,7 +34,8 @@ def make_display(title: str, quiet: bool) -> Display:
     if quiet:
         return Silent()
     console = Console(highlight=False, soft_wrap=True)
-    return Unfailing(LivePanel(console, title) if console.is_terminal else PlainLines(console))
+    live = console.is_terminal and not console.is_dumb_terminal
+    return Unfailing(LivePanel(console, title) if live else PlainLines(console))
 
 
 class Unfailing:
@@ -78,7 +81,8 @@ class PlainLines:
             self._console.print(
                 f"step {status['steps']:>9,}  return {_number(status['return'])}  "
                 f"epsilon {status['epsilon']:.3f}  {status['fps']:,.0f} steps/s  "
-                f"env {status['env_rate']:,.0f}/s  learner {status['learner_rate']:,.0f}/s",
+                f"env {status['env_rate']:,.0f}/s  learner {status['learner_rate']:,.0f}/s  "
+                f"left {_duration(status['seconds_left'])}",
                 markup=False,
             )
 
@@ -93,7 +97,7 @@ class LivePanel:
     """Return, epsilon, rates and the share of each phase, redrawn in place."""
 
     def __init__(self, console: Console, title: str):
-        self._title, self._last = title, -_REDRAW
+        self._title, self._last, self._console = title, -_REDRAW, console
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._live.start()
 
@@ -123,17 +127,21 @@ class LivePanel:
             ("time left", _duration(status["seconds_left"])),
         ):
             left.add_row(label, text)
+        narrow = self._console.width < _NARROW
         shares = Table.grid(padding=(0, 1))
         for name, share in sorted(status["shares"].items(), key=lambda item: -item[1]):
             if share >= 0.005:
-                shares.add_row(name, ProgressBar(1.0, share, width=20), f"{share:4.0%}")
-        both = Table.grid(padding=(0, 4))
+                shares.add_row(
+                    name, ProgressBar(1.0, share, width=8 if narrow else 20), f"{share:4.0%}"
+                )
+        both = Table.grid(padding=(0, 1 if narrow else 4))
         both.add_row(left, shares)
         bar = ProgressBar(1.0, status["fraction"], width=None)
         whole = Table.grid(expand=True)
         whole.add_row(both)
         whole.add_row(bar)
-        return Panel(whole, title=self._title, title_align="left")
+        width = min(self._console.width, _WIDEST)
+        return Panel(whole, title=self._title, title_align="left", width=width)
 
 
 def _number(value: float | None, digits: int = 1) -> str:

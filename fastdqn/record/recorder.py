@@ -23,6 +23,7 @@ from fastdqn.record.console import Display
 from fastdqn.record.disk_errors import DiskErrors, EndRun, Keeper
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.record.metrics import JsonLines, MetricsSink
+from fastdqn.record.remaining import Remaining
 from fastdqn.record.rows import metric_row, status
 
 # What "recent" means for episodes: Stable-Baselines3's window.
@@ -70,6 +71,7 @@ class RunRecorder:
         self._last: dict[str, float] = {}  # phase totals at the last report
         self._shown: dict[str, float] = {}  # the newest value of each metric
         self._last_steps = self._last_updates = 0
+        self._remaining = Remaining()
         self._eval_return: float | None = None
         self.warnings: list[str] = []
         self.disk = disk_errors(self.warn)
@@ -112,7 +114,8 @@ class RunRecorder:
         self._keeper.retry()
         self._shown |= row
         spent = self._spent(progress.steps, progress.episodes)
-        self._display.show(status(progress, self._shown, spent, elapsed, self._eval_return), final)
+        left = self._remaining(elapsed, spent)
+        self._display.show(status(progress, self._shown, spent, left, self._eval_return), final)
 
     def evaluation(self, steps: int, kind: str, evaluation) -> None:
         """Note a greedy evaluation: 'eval', 'confirm' or 'final'."""
@@ -124,6 +127,9 @@ class RunRecorder:
             "eval/mean_reward": summary["mean_return"],
             "eval/mean_ep_length": summary["mean_length"],
         }
+        if evaluation.predicted is not None:
+            row["eval/predicted_return"] = summary["mean_predicted"]
+            row["eval/discounted_return"] = summary["mean_discounted"]
         if kind != "final":
             self._display.say(
                 f"step {steps:>9,}  evaluation: return {summary['mean_return']:.1f} over "

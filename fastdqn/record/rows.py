@@ -49,11 +49,11 @@ def metric_row(
 
 
 def status(
-    progress, row: dict[str, float], fraction: float, elapsed: float, eval_return: float | None
+    progress, row: dict[str, float], fraction: float, left: float | None, eval_return: float | None
 ) -> dict[str, Any]:
     """What a display shows.
 
-    row  the newest value of each metric; fraction  of the budget; elapsed  seconds of the loop
+    row  the newest value of each metric; fraction  of the budget; left  seconds, where known
     """
     return {
         "steps": progress.steps,
@@ -67,7 +67,7 @@ def status(
         "env_rate": row.get("time/env_steps_per_second", 0.0),
         "learner_rate": row.get("time/learner_updates_per_second", 0.0),
         "fraction": fraction,
-        "seconds_left": elapsed / fraction - elapsed if fraction > 0 else None,
+        "seconds_left": left,
         "shares": {
             key.rpartition("/")[2]: value
             for key, value in row.items()

@@ -1,0 +1,70 @@
+"""Help: the options of a command in groups, by what they are about."""
+
+import ast
+import dataclasses
+import inspect
+from typing import Annotated, Any, get_type_hints
+
+import tyro
+
+# Where a group begins among the fields of Config, and what it is called; each lasts to the next.
+GROUPS = {
+    "env_id": "environment",
+    "num_envs": "size",
+    "learning_rate": "learning",
+    "double": "techniques",
+    "torso": "network",
+    "exploration": "exploration",
+    "eval_frequency": "evaluation",
+    "device": "speed",
+    "run_dir": "record",
+}
+
+
+def grouped(options: Any) -> Any:
+    """Options with a config among them as a record of other records, a group each, with the same
+    names, defaults and sentences; it is for showing alone. Other options are as they are."""
+    if not hasattr(options, "config"):
+        return options
+    config, parts = options.config, {}
+    of_config = _arguments(type(config))
+    group = "settings"
+    for name, argument in of_config.items():
+        group = GROUPS.get(name, group)
+        parts.setdefault(group, []).append((name, argument, getattr(config, name)))
+    made = {name: _record(name, members) for name, members in parts.items()}
+    own = [
+        (name, argument, getattr(options, name))
+        for name, argument in _arguments(type(options)).items()
+        if name != "config"
+    ]
+    nested = [(name, tyro.conf.OmitArgPrefixes[type(each)], each) for name, each in made.items()]
+    return _record("options", [*nested, *own])
+
+
+def _record(name: str, members: list[tuple[str, Any, Any]]) -> Any:
+    """A dataclass of (name, type, value), with these values."""
+    fields = [(each, kind) for each, kind, _ in members]
+    made = dataclasses.make_dataclass(name, fields, namespace={"__doc__": ""})
+    return made(**{each: value for each, _, value in members})
+
+
+def _arguments(record: type) -> dict[str, Any]:
+    """The fields' types, each with the sentence that stands under it in the source."""
+    said = _sentences(record)
+    return {
+        name: Annotated[hint, tyro.conf.arg(help=said.get(name, ""))]
+        for name, hint in get_type_hints(record, include_extras=True).items()
+    }
+
+
+def _sentences(record: type) -> dict[str, str]:
+    body = ast.parse(inspect.getsource(record)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for field, below in zip(body.body, body.body[1:], strict=False):
+        told = below.value if isinstance(below, ast.Expr) else None
+        named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if named and isinstance(told, ast.Constant) and isinstance(told.value, str):
+            found[field.target.id] = " ".join(told.value.split())
+    return found

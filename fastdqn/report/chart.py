@@ -1,0 +1,210 @@
+"""Charts: lines, bands and stacked areas as paths of SVG, with their axes and their numbers."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fastdqn.report.curves import Band, Line, Phases
+
+# Units of the drawing: it is as wide as its place on the page, letters included. Ours.
+WIDTH, HEIGHT = 440, 270
+LEFT, RIGHT, TOP, BOTTOM = 54, 416, 12, 228
+_POINTS = 300  # of a line at most: more would not be seen
+_ROWS = 12  # of a chart's table at most
+
+
+class Series(NamedTuple):
+    """One setting's numbers: a line for each run, and their mean where it has one.
+
+    look  number of its colour; dashed  drawn so, as beside another one of the same colour
+    """
+
+    label: str
+    look: int
+    lines: list[Line]
+    mean: Band | None = None
+    dashed: bool = False
+
+
+class Mark(NamedTuple):
+    """A place on an axis and what stands there."""
+
+    place: float
+    label: str
+
+
+class Stroke(NamedTuple):
+    """path  SVG's; kind  of CSS: line, faint, band, dashed, area; look  its colour"""
+
+    path: str
+    kind: str
+    look: str
+
+
+class Chart(NamedTuple):
+    """What the page draws; heads and rows are its numbers, as text.
+
+    goal  height of a line across, or None
+    legend  colour, kind and words of each entry
+    """
+
+    name: str
+    title: str
+    over: str
+    x_marks: list[Mark]
+    y_marks: list[Mark]
+    strokes: list[Stroke]
+    goal: float | None
+    legend: list[tuple[str, str, str]]
+    heads: list[str]
+    rows: list[list[str]]
+
+
+class Scale(NamedTuple):
+    """Numbers from low to high onto a stretch of the drawing."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        share = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+
+def curves_chart(
+    name: str, title: str, over: str, series: Sequence[Series], goal: float | None = None
+) -> Chart | None:
+    """Lines of runs, means with their intervals; None where there is no point to draw."""
+    series = [each for each in series if any(len(line.x) for line in each.lines)]
+    if not series:
+        return None
+    lines = [line for each in series for line in each.lines if len(line.x)]
+    x = Scale(0.0, max(max(line.x[-1] for line in lines), 1e-9), LEFT, RIGHT)
+    heights = [line.y for line in lines] + ([] if goal is None else [np.array([goal])])
+    y = _span(np.concatenate(heights), BOTTOM, TOP)
+    strokes = [stroke for each in series for stroke in _strokes(each, x, y)]
+    legend = [(f"s{s.look}", "dashed" if s.dashed else "line", s.label) for s in series]
+    return Chart(
+        name, title, over, _marks(x), _marks(y), strokes,
+        None if goal is None else round(float(y(np.array(goal))), 1),
+        legend, [over, *(each.label for each in series)], _table(series),
+    )  # fmt: skip
+
+
+def phases_chart(name: str, title: str, over: str, found: Phases) -> Chart:
+    """Shares of phases, stacked from the largest up."""
+    x, y = Scale(0.0, float(found.edges[-1]), LEFT, RIGHT), Scale(0.0, 1.0, BOTTOM, TOP)
+    names = sorted(found.shares, key=lambda phase: -found.shares[phase].sum())
+    floor = np.zeros(len(found.edges) - 1)
+    strokes = []
+    for phase in names:
+        ceiling = floor + found.shares[phase]
+        strokes.append(Stroke(_steps(x(found.edges), y(floor), y(ceiling)), "area", look(phase)))
+        floor = ceiling
+    picked = np.unique(np.linspace(0, len(floor) - 1, min(_ROWS, len(floor))).astype(int))
+    rows = [
+        [f"{short(found.edges[i])} to {short(found.edges[i + 1])}"]
+        + [f"{found.shares[phase][i]:.0%}" for phase in names]
+        for i in picked
+    ]
+    marks = [Mark(float(y(np.array(share))), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)]
+    legend = [(look(phase), "area", phase) for phase in names]
+    return Chart(
+        name, title, over, _marks(x), marks, strokes, None, legend, [over, *names], rows
+    )  # fmt: skip
+
+
+PHASES = (
+    "learn", "env", "act", "sample", "store", "upload", "prioritize", "evaluate", "save", "report",
+    "hooks",
+)  # fmt: skip
+
+
+def look(phase: str) -> str:
+    """The colour of a phase, the same in every chart."""
+    return f"p{PHASES.index(phase)}" if phase in PHASES else "p9"
+
+
+def short(number: float) -> str:
+    """A number of an axis or a table: 250 k, 0.035."""
+    if not math.isfinite(number):
+        return "-"
+    for limit, letter in ((1e9, " G"), (1e6, " M"), (1e4, " k")):
+        if abs(number) >= limit:
+            return f"{number / (1e3 if letter == ' k' else limit):.4g}{letter}"
+    return f"{number:.4g}"
+
+
+def _span(values: np.ndarray, start: float, end: float) -> Scale:
+    """From the least to the largest of values, with some room; never of size zero."""
+    low, high = float(values.min()), float(values.max())
+    room = 0.04 * (high - low)
+    if room < 1e-12 * max(1.0, abs(high)):  # all alike
+        room = 0.05 * max(1.0, abs(high))
+    return Scale(low - room, high + room, start, end)
+
+
+def _marks(scale: Scale, most: int = 5) -> list[Mark]:
+    """Round numbers within a scale: steps of 1, 2, 2.5 or 5 times a power of ten."""
+    wide = (scale.high - scale.low) / most
+    power = 10.0 ** math.floor(math.log10(wide))
+    step = next(power * times for times in (1, 2, 2.5, 5, 10) if power * times >= wide * 0.999)
+    first, last = math.ceil(scale.low / step - 1e-9), math.floor(scale.high / step + 1e-9)
+    values = np.arange(first, last + 1) * step
+    return [Mark(round(float(scale(value)), 1), short(float(value))) for value in values]
+
+
+def _strokes(series: Series, x: Scale, y: Scale) -> list[Stroke]:
+    colour, mean = f"s{series.look}", series.mean
+    own = "dashed" if series.dashed else "line"
+    kind = own if mean is None else "faint"
+    lines = [_thin(line) for line in series.lines if len(line.x)]
+    found = [Stroke(_path(x(line.x), y(line.y)), kind, colour) for line in lines]
+    if mean is not None:
+        there_and_back = np.concatenate((mean.x, mean.x[::-1]))
+        ends = np.concatenate((mean.low, mean.high[::-1]))
+        found.append(Stroke(_path(x(there_and_back), y(ends)) + "Z", "band", colour))
+        found.append(Stroke(_path(x(mean.x), y(mean.mean)), own, colour))
+    return found
+
+
+def _thin(line: Line) -> Line:
+    """A line of few enough points, both ends among them."""
+    if len(line.x) <= _POINTS:
+        return line
+    kept = np.unique(np.linspace(0, len(line.x) - 1, _POINTS).astype(int))
+    return Line(line.x[kept], line.y[kept])
+
+
+def _path(x: np.ndarray, y: np.ndarray) -> str:
+    points = [f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True)]
+    # A single point is a line of no length, which round ends make a dot.
+    return "M" + " L".join(points if len(points) > 1 else points * 2)
+
+
+def _steps(edges: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    """The area between two step functions."""
+    at = np.repeat(edges, 2)[1:-1]
+    x = np.concatenate((at, at[::-1]))
+    return _path(x, np.concatenate((np.repeat(high, 2), np.repeat(low, 2)[::-1]))) + "Z"
+
+
+def _table(series: Sequence[Series]) -> list[list[str]]:
+    """Numbers of the lines, at some places of the first of them."""
+    first = max((line for line in series[0].lines), key=lambda line: len(line.x))
+    picked = np.unique(np.linspace(0, len(first.x) - 1, min(_ROWS, len(first.x))).astype(int))
+    return [[short(at), *(_told(each, at) for each in series)] for at in first.x[picked]]
+
+
+def _told(series: Series, at: float) -> str:
+    """The mean with its interval, else the one line's number; '-' where there is none."""
+    if (mean := series.mean) is not None and mean.x[0] <= at <= mean.x[-1]:
+        value, low, high = (np.interp(at, mean.x, y) for y in (mean.mean, mean.low, mean.high))
+        return f"{short(value)} [{short(low)}, {short(high)}]"
+    there = [line for line in series.lines if len(line.x) and line.x[0] <= at <= line.x[-1]]
+    values = [float(np.interp(at, line.x, line.y)) for line in there]
+    return ", ".join(map(short, values)) or "-"

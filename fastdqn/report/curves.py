@@ -1,0 +1,138 @@
+"""Curves: numbers of runs over steps, episodes or seconds, with intervals over seeds."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fastdqn.report.runs import Columns, RunRecord
+
+Over = Literal["steps", "episodes", "time"]
+# By what curves are drawn over: its words, and the metric that tells it.
+AXES: dict[str, tuple[str, str]] = {
+    "steps": ("steps", "time/total_timesteps"),
+    "episodes": ("episodes", "rollout/episodes"),
+    "time": ("seconds of the loop", "time/time_elapsed"),
+}
+
+
+class Quantity(NamedTuple):
+    """title  in words; key  of its column; evaluated  whether evaluations tell it"""
+
+    title: str
+    key: str
+    evaluated: bool = False
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "evaluation": Quantity("return of greedy evaluations", "mean_return", evaluated=True),
+    "return": Quantity("return of the last 100 training episodes", "rollout/ep_rew_mean"),
+    "q": Quantity("Q-value of the actions in a batch", "losses/q_values"),
+    "loss": Quantity("loss", "train/loss"),
+    "epsilon": Quantity("epsilon", "rollout/exploration_rate"),
+}
+# Places at which means over runs are taken, and bins of phases. Ours, untuned.
+_PLACES, _BINS, _RESAMPLES = 120, 24, 1_999
+
+
+class Line(NamedTuple):
+    """x, y float64 [P], finite, x ascending."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+class Band(NamedTuple):
+    """Mean over runs, and its 95 % bootstrap interval, where all of them are; float64 [P]."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+class Phases(NamedTuple):
+    """Where time went: edges float64 [P + 1], ascending, and shares [P] in each bin by phase, which
+    add up to 1 (or to 0 where no time was billed)."""
+
+    edges: np.ndarray
+    shares: dict[str, np.ndarray]
+
+
+def line(record: RunRecord, quantity: Quantity, over: Over) -> Line:
+    """The points of a run that has any; no points where it has none."""
+    rows = record.evaluations if quantity.evaluated else record.metrics
+    if quantity.key not in rows:
+        return Line(np.empty(0), np.empty(0))
+    x, y = _place(record, rows["step"], over), rows[quantity.key]
+    there = np.isfinite(x) & np.isfinite(y)
+    return Line(x[there], y[there])
+
+
+def band(lines: list[Line]) -> Band | None:
+    """Of lines with points, where all of them are; None where there are fewer than two, or no
+    place in common."""
+    lines = [each for each in lines if len(each.x)]
+    if len(lines) < 2:
+        return None
+    start, end = max(each.x[0] for each in lines), min(each.x[-1] for each in lines)
+    if start >= end:
+        return None
+    x = np.linspace(start, end, _PLACES)
+    values = np.array([np.interp(x, each.x, each.y) for each in lines])  # [S, P]
+    low, high = interval(values)
+    return Band(x, values.mean(0), low, high)
+
+
+def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % percentile-bootstrap interval of the mean over the first axis [S, *]; the
+    values themselves where there is one. Needs scipy."""
+    if len(values) < 2:
+        return values[0], values[0]
+    from scipy import stats
+
+    found = stats.bootstrap(
+        (values,), np.mean, n_resamples=_RESAMPLES, method="percentile",
+        rng=np.random.default_rng(0), axis=0, vectorized=True,
+    )  # fmt: skip
+    return found.confidence_interval.low, found.confidence_interval.high
+
+
+def phases(records: list[RunRecord], over: Over) -> Phases | None:
+    """Shares of all runs' time together; None where no run tells them."""
+    placed = [(_place(r, r.metrics["step"], over), _billed(r)) for r in records]
+    placed = [(x, billed) for x, billed in placed if np.isfinite(x).all() and x[-1] > 0]
+    if not placed:
+        return None
+    bins = min(_BINS, max(len(x) for x, _ in placed))
+    edges = np.linspace(0.0, max(x[-1] for x, _ in placed), bins + 1)
+    sums: dict[str, np.ndarray] = {}
+    for x, billed in placed:
+        for name, total in billed.items():
+            # A row's time is spread over what passed since the row before.
+            spent = np.diff(np.interp(edges, [0.0, *x], [0.0, *total]))
+            sums[name] = sums.get(name, np.zeros(bins)) + spent
+    total = np.sum(list(sums.values()), axis=0) if sums else np.zeros(1)
+    if not total.any():
+        return None
+    return Phases(edges, {name: s / np.where(total > 0, total, 1.0) for name, s in sums.items()})
+
+
+def _billed(record: RunRecord) -> Columns:
+    """Seconds of each phase up to each row."""
+    elapsed = record.metrics.get("time/time_elapsed", np.zeros(len(record.metrics["step"])))
+    since = np.diff(np.nan_to_num(elapsed), prepend=0.0).clip(0.0)
+    prefix = "time/share/"
+    return {
+        key.removeprefix(prefix): np.cumsum(np.nan_to_num(share).clip(0.0) * since)
+        for key, share in record.metrics.items()
+        if key.startswith(prefix)
+    }
+
+
+def _place(record: RunRecord, steps: np.ndarray, over: Over) -> np.ndarray:
+    """Where steps lie on an axis, between the rows of metrics; NaN where nothing tells."""
+    at = record.metrics.get(AXES[over][1], np.full(len(record.metrics["step"]), np.nan))
+    known = np.isfinite(at)
+    if not known.any():
+        return np.full(len(steps), np.nan)
+    return np.interp(steps, record.metrics["step"][known], at[known])

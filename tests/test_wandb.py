@@ -1,0 +1,87 @@
+"""Weights & Biases: a stand-in for it is told every row, under the same keys as TensorBoard."""
+
+import importlib.util
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+from cli_parts import ask
+
+import fastdqn
+from fastdqn.record.files import WriteError
+
+
+class Recorder:
+    """What wandb.init() gives."""
+
+    def __init__(self):
+        self.rows, self.finished = [], 0
+
+    def log(self, row, step):
+        self.rows.append((step, row))
+
+    def finish(self):
+        self.finished += 1
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """In place of the package: the arguments of init, and the run that it gives."""
+    fake = SimpleNamespace(run=Recorder(), told={}, problem=None, __spec__=object())
+
+    def init(**told):
+        fake.told.update(told)
+        if fake.problem is not None:
+            raise fake.problem
+        return fake.run
+
+    fake.init = init
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: fake if name == "wandb" else find_spec(name)
+    )
+    return fake
+
+
+def train(tmp_path):
+    return fastdqn.train(
+        "CartPole-v1", total_timesteps=300, learning_starts=100, hidden_sizes=(8,), num_envs=2,
+        eval_frequency=150, eval_episodes=2, run_dir=str(tmp_path / "run"), tensorboard=False,
+        wandb=True, checkpoint_seconds=None,
+    )  # fmt: skip
+
+
+def test_it_is_told_every_row_and_the_options_and_is_finished(wandb, tmp_path):
+    run = train(tmp_path)
+    assert wandb.told["dir"] == run.folder
+    assert wandb.told["config"] == json.loads((run.folder / "config.json").read_text())
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [{"step": step, **row} for step, row in wandb.run.rows] == rows
+    steps = [step for step, _ in wandb.run.rows]
+    assert steps == sorted(steps)  # it refuses to go back
+    assert {"rollout/ep_rew_mean", "charts/SPS", "eval/mean_reward"} <= {
+        key for r in rows for key in r
+    }
+    assert wandb.run.finished == 1
+
+
+def test_what_it_refuses_is_one_line_that_says_what_to_do(wandb, tmp_path):
+    wandb.problem = RuntimeError("api_key not configured\n(no-tty)")
+    with pytest.raises(WriteError) as caught:
+        train(tmp_path)
+    assert str(caught.value) == (
+        "Weights & Biases did not begin: api_key not configured (no-tty); WANDB_MODE=offline needs "
+        "no account"
+    )
+
+
+def test_without_the_extra_it_is_refused(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "wandb" else find_spec(name)
+    )
+    code, _, lines = ask("train", "cartpole", "--wandb")
+    assert (code, lines) == (2, ["error: wandb is not installed: pip install 'fastdqn[wandb]'"])
