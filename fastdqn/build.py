@@ -72,10 +72,8 @@ def build(
     EnvError where a first reset fails; StateError where the checkpoint does not fit.
     """
     startup, hooks = Laps(), hooks or Hooks()
-    with (
-        memory_errors(config.device),
-        ExitStack() as owned,
-    ):  # what is made here is closed here if a later part fails
+    # What is made here is closed here if a later part fails.
+    with memory_errors(config.device), ExitStack() as owned:
         # Started once: lanes of EnvPool's under way would never be idle again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
         streams = make_streams(config, envs, eval_envs, seed, owned)
