@@ -107,7 +107,7 @@ def _run_part(name: str, dry: bool, out: Path) -> None:
     if record.get("complete"):
         console.print(f"{name}: {file} is there already")
         return
-    began, spent = time.perf_counter(), record.get("seconds", 0.0)
+    began, spent, complete = time.perf_counter(), record.get("seconds", 0.0), False
     machine = describe_machine("cpu" if dry else "cuda", 1)
     for rows, complete in PARTS[name](Asked(dry, out, record.get("rows", []))):
         seconds = time.perf_counter() - began

@@ -56,8 +56,7 @@ class DeviceChoice:
             same = not self._kinds or any(len(obs) == lanes for lanes, _, _ in self._kinds)
             lanes = self._kinds[kind] = _Lanes(self._queues, obs, mask, draw.noise)
             lanes.fill(obs, mask, draw.noise)
-            if same:
-                # For others, as evaluations have, it is captured again, and that is said.
+            if same:  # others, as evaluations have, are captured when they come, and that is said
                 self._prepare((lanes.seen,))
         lanes.fill(obs, mask, draw.noise)
         return lanes.bring(self._run((lanes.seen,)))
