@@ -224,6 +224,7 @@ def _frames(config: Config, steps: int) -> dict[str, int]:
 def _record_failure(session: Session, error: BaseException, wall: float) -> None:
     """Complete the record as far as it goes; what else fails here must not hide the error."""
     recorder = session.recorder
+    local.tell_lost(session.run)  # in the call that failed, too
     for record in (
         lambda: local.report(session.run, final=True),
         recorder.save_last,  # after the report, which refuses a loss that is not finite

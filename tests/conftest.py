@@ -22,3 +22,17 @@ def template(tmp_path_factory):
 @pytest.fixture
 def run(tmp_path, template):
     return shutil.copytree(template, tmp_path / "run")
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The loop waits for each checkpoint: what fails is no matter of how fast the thread is."""
+    from fastdqn.record.checkpoint import CheckpointWriter
+
+    write = CheckpointWriter.write
+
+    def write_and_wait(self, *args):
+        write(self, *args)
+        self._thread.join()
+
+    monkeypatch.setattr(CheckpointWriter, "write", write_and_wait)

@@ -16,7 +16,6 @@ from test_loop import small
 import fastdqn
 from fastdqn import cli
 from fastdqn.record.append import AppendFile
-from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.disk_errors import GoOn, Keeper
 from fastdqn.record.files import WriteError, write_whole
 from fastdqn.record.load_checkpoint import checkpoint_names, load_checkpoint
@@ -144,18 +143,6 @@ def files_of_at_most(size: int):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """The loop waits for each checkpoint: what fails is no matter of how fast the thread is."""
-    write = CheckpointWriter.write
-
-    def write_and_wait(self, *args):
-        write(self, *args)
-        self._thread.join()
-
-    monkeypatch.setattr(CheckpointWriter, "write", write_and_wait)
 
 
 @pytest.mark.usefixtures("waits")

@@ -17,6 +17,7 @@ from fastdqn.record.weights import load_weights
 from fastdqn.session import run_session
 
 
+@pytest.mark.usefixtures("waits")
 @pytest.mark.parametrize("number", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("looks", [{"eval_frequency": 100}, {"checkpoint_frequency": 100}])
 def test_weights_that_are_not_finite_end_the_run_before_anyone_keeps_them(tmp_path, number, looks):

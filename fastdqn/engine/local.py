@@ -109,7 +109,7 @@ def train(run: Run) -> str:
     """
     progress = run.progress
     run.laps.resume(run.laps.totals)
-    _tell_lost(run)  # in the first reset
+    tell_lost(run)  # in the first reset
     if run.start is not None:
         _store(run, run.start)
     if progress.ended == SPENT and not run.budget.spent(progress.steps, progress.episodes):
@@ -152,7 +152,7 @@ def _turn(run: Run) -> str:
     lap("env")
     _learn(run, run.cadence.updates_due(progress.before, progress.now))
     step = stream.recv()
-    _tell_lost(run)
+    tell_lost(run)
     lap("env")
     _store(run, step)
     progress.steps += len(step.lanes)
@@ -186,7 +186,7 @@ def _after_turn(run: Run, before: int, now: int) -> str:
     return reason
 
 
-def _tell_lost(run: Run) -> None:
+def tell_lost(run: Run) -> None:
     """Count and tell the lanes that were restarted: to the replay each is a start."""
     lost = run.stream.asking.lost
     for error in lost:
