@@ -93,6 +93,7 @@ def test_none_is_refused_where_it_means_nothing(name):
         ("vectorization", ("auto", "native", "sync", "async"), ("threads", None)),
         ("double", (True, False), (0, 1, "yes", None)),
         ("tensorboard", (True, False, None), (0, "yes")),
+        ("wandb", (True, False), (None, 1, "yes")),
         ("run_dir", ("runs/x", None), (3, b"runs")),
     ],
 )

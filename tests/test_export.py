@@ -52,7 +52,7 @@ def test_a_program_of_torch_gives_the_policy_s_values(tmp_path, name):
     np.testing.assert_array_equal(found.argmax(1), policy(obs))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["categorical-noisy", "implicit", "nature"])
 def test_a_file_of_onnx_gives_the_policy_s_values_and_stands_alone(tmp_path, name):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
