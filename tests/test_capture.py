@@ -67,8 +67,8 @@ def config_of(**options) -> Config:
     return Config().replace(**(asked | options))
 
 
-def learner_of(capture=eager, facts=FACTS, torso=None, **options) -> Learner:
-    config = config_of(**options)
+def learner_of(capture=eager, facts=FACTS, torso=None, way="eager", **options) -> Learner:
+    config = config_of(**options, capture=way)
     online, _ = parts.make_online(config, facts, torso)
     return parts.make_learner(config, online, capture)
 
@@ -343,7 +343,7 @@ def test_each_number_of_lanes_is_captured_once_and_too_many_are_left_to_others()
 @pytest.mark.parametrize("dueling", [False, True], ids=["plain", "dueling"])
 def test_a_compiled_update_and_actor_agree_with_eager_ones(value, dueling):
     options = VALUES[value] | {"dueling": dueling}
-    reference, fast = learner_of(**options), learner_of(compiled, capture="compile", **options)
+    reference, fast = learner_of(**options), learner_of(compiled, way="compile", **options)
     network = fast.online.eval_alias()
     choose = DeviceChoice(network, fast.value, CPU, compiled)
     obs = random_obs(np.random.default_rng(0), 32, (5,), np.float32)
