@@ -102,6 +102,8 @@ def test_lanes_that_have_answered_are_waited_for_by_nobody():
     for _ in range(9):
         dog.look()  # the loop is busy elsewhere, with an evaluation or an update
     assert len(stream.recv().lanes) == 3
+    send_zeros(stream)  # which a process that was killed would not hear
+    assert len(stream.recv().lanes) == 3
     stream.close()
 
 
