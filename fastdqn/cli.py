@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sweep": _sweep, "plot": _plot, "report": _report,
         "export": _export, "completion": lambda args: _completion(args, commands),
     }  # fmt: skip
-    lists = args[:1] in (["presets"], ["envs"])  # they have no options
+    lists = args[:1] in (["presets"], ["envs"], ["completion"])  # they have no options
     if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
         print(_USAGE, end="")
         return 0 if args else 2
