@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sweep": _sweep, "doctor": _doctor, "plot": _plot, "report": _report,
         "export": _export, "completion": lambda args: _completion(args, commands),
     }  # fmt: skip
-    lists = args[:1] in (["presets"], ["envs"], ["doctor"])  # they have no options
+    without = ("presets", "envs", "doctor", "completion")  # options
+    lists = args[:1] in [[name] for name in without]
     if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
         print(_USAGE, end="")
         return 0 if args else 2

@@ -96,7 +96,7 @@ def test_a_picture_of_several_settings_and_seeds_is_written(folders, tmp_path, n
 
 
 def test_names_of_anyone_are_text_in_a_picture(tmp_path):
-    folder = write_run(tmp_path / "x", preset="$\\frac{1}$ <script> \u4e2d _", seed=7)
+    folder = write_run(tmp_path / "x", preset="$\\frac{1}$ <script> \u4e2d _\ud800\n", seed=7)
     out = tmp_path / "a.svg"
     words = ["--curves", "evaluation", "--over", "time", "--out", str(out)]
     assert ask("plot", str(folder), *words)[0] == 0
@@ -140,11 +140,15 @@ def spoiled(folder, kind: str):
     if kind == "nested":
         (write_run(folder) / "config.json").write_text("[" * 100_000)
         return "config.json is not JSON: "
+    if kind == "deep":
+        deep = '{"a":' * 200 + "1" + "}" * 200
+        (write_run(folder) / "summary.json").write_text(deep)
+        return "summary.json holds values within values, more than 20 deep"
     folder.mkdir()
     return "is no folder of a run: it has no config.json"
 
 
-@pytest.mark.parametrize("kind", ["begun", "failed", "other", "broken", "nested", "empty"])
+@pytest.mark.parametrize("kind", ["begun", "failed", "other", "broken", "nested", "deep", "empty"])
 @pytest.mark.parametrize("command", ["plot", "report"])
 def test_a_run_that_cannot_be_shown_is_one_line(folders, tmp_path, command, kind):
     says, out = spoiled(tmp_path / "x", kind), tmp_path / ("a.png", "a.html")[command == "report"]

@@ -73,7 +73,9 @@ def pages(folders, tmp_path_factory) -> dict[str, Path]:
         summary={"exit_reason": HOSTILE, "warnings": [HOSTILE]},
     )  # fmt: skip
     config = json.loads((evil / "config.json").read_text())
-    (evil / "config.json").write_text(json.dumps({**config, "env_id": HOSTILE, HOSTILE: HOSTILE}))
+    (evil / "config.json").write_text(
+        json.dumps({**config, "env_id": HOSTILE + "\ud800", HOSTILE: HOSTILE})
+    )
     (evil / "system.json").write_text(
         json.dumps({HOSTILE: HOSTILE, "packages": {HOSTILE: HOSTILE}})
     )

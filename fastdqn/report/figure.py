@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from fastdqn.report.curves import AXES, QUANTITIES, Over, band, line, phases
-from fastdqn.report.groups import Group, goal_of
+from fastdqn.report.groups import Group, goal_of, printable
 
 # Colour-blind safe (Okabe and Ito, without their yellow; two of Paul Tol's behind them).
 COLOURS = (
@@ -126,7 +126,7 @@ def _title(groups: list[Group]) -> str:
     runs = sum(len(group.runs) for group in groups)
     first = groups[0].runs[0]
     if runs == 1:
-        return f"{first.env_id}, {groups[0].label}, seed {first.config.get('seed')}"
+        return printable(f"{first.env_id}, {groups[0].label}, seed {first.config.get('seed')}")
     many = any(len(group.runs) > 1 for group in groups)
     told = ": mean and 95 % bootstrap interval over seeds" if many else ""
-    return f"{first.env_id}, {runs} runs{told}"
+    return printable(f"{first.env_id}, {runs} runs{told}")

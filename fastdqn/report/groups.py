@@ -1,9 +1,10 @@
 """Groups: runs that differ by their seed alone, told apart by what else differs."""
 
 import json
+import math
 from typing import Any, NamedTuple
 
-from fastdqn.report.runs import RunRecord
+from fastdqn.report.runs import RunRecord, number
 
 # What runs of one group may differ in: nothing of it is learned from.
 _FREE = (
@@ -32,6 +33,7 @@ def group(records: list[RunRecord]) -> list[Group]:
     for runs, preset in zip(groups, presets, strict=True):
         told = ", ".join(_told(name, runs[0].config.get(name)) for name in names)
         label = preset if len(set(presets)) == len(groups) or not told else told
+        label = printable(label)
         label = label if len(label) <= _LONGEST else label[: _LONGEST - 3] + "..."
         labels.append(f"{label} ({len(labels) + 1})" if label in labels else label)
     return [Group(*pair) for pair in zip(labels, groups, strict=True)]
@@ -48,9 +50,9 @@ def differences(records: list[RunRecord]) -> list[str]:
 
 def goal_of(groups: list[Group]) -> float | None:
     """The return at which all of the runs would have stopped, if they have one in common."""
-    goals = {str(run.config.get("stop_at_return")) for group in groups for run in group.runs}
-    value = groups[0].runs[0].config.get("stop_at_return")
-    return value if len(goals) == 1 and isinstance(value, int | float) else None
+    goals = {number(run.config.get("stop_at_return")) for group in groups for run in group.runs}
+    goal = goals.pop()
+    return None if goals or math.isnan(goal) else goal
 
 
 def _told(name: str, value: Any) -> str:
@@ -58,6 +60,11 @@ def _told(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return name if value else f"no {name}"
     return f"{name} {spelled(value)}"
+
+
+def printable(text: str) -> str:
+    """Text that any font and file takes, on one line."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def spelled(value: Any) -> str:

@@ -13,6 +13,7 @@ from fastdqn.record.files import read_text
 # Numbers by name: float64 [rows], NaN where a row lacks one.
 Columns = dict[str, np.ndarray]
 _LARGEST = 1e30  # ours: far beyond any return, and far from what overflows when it is added up
+_DEEPEST = 20  # values within values; ours: those of a run's own files are three deep
 # Without these there is no run; the rest is missing where it just began, or was copied in part.
 _NEEDED = ("config.json", "metrics.jsonl")
 
@@ -64,10 +65,7 @@ def number(value: Any) -> float:
     """A value of JSON as a float; NaN where it is no number that could be drawn."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
-    try:
-        return float(value) if abs(value) <= _LARGEST else math.nan
-    except OverflowError:
-        return math.nan
+    return float(value) if abs(value) <= _LARGEST else math.nan
 
 
 def _read_run(folder: Path) -> RunRecord:
@@ -103,7 +101,14 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no object of named values")
+    if not _is_flat(found):
+        raise ValueError(f"{path} holds values within values, more than {_DEEPEST} deep")
     return found
+
+
+def _is_flat(value: Any, left: int = _DEEPEST) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return left > 0 and all(_is_flat(each, left - 1) for each in inner)
 
 
 def _read_rows(path: Path, kind: str | None = None) -> Columns:
