@@ -117,8 +117,8 @@ def _write_onnx(place: Path, policy: Policy, obs: np.ndarray) -> None:
             raise ValueError(f"this network cannot be exported: {_brief(error)}") from None
     assert made is not None
     made.save(place, external_data=False)  # one file
-    session = ReferenceEvaluator(onnx.load(place))
-    _compare(policy, obs, lambda batch: np.asarray(session.run(None, {"obs": batch})[0]))
+    session: Any = ReferenceEvaluator(onnx.load(place))
+    _compare(policy, obs, lambda batch: session.run(None, {"obs": batch})[0])
 
 
 def _program(policy: Policy, obs: np.ndarray) -> torch.export.ExportedProgram:

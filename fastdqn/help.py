@@ -64,7 +64,8 @@ def _sentences(record: type) -> dict[str, str]:
     found = {}
     for field, below in zip(body.body, body.body[1:], strict=False):
         told = below.value if isinstance(below, ast.Expr) else None
-        named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if named and isinstance(told, ast.Constant) and isinstance(told.value, str):
-            found[field.target.id] = " ".join(told.value.split())
+        name = field.target if isinstance(field, ast.AnnAssign) else None
+        sentence = told.value if isinstance(told, ast.Constant) else None
+        if isinstance(name, ast.Name) and isinstance(sentence, str):
+            found[name.id] = " ".join(sentence.split())
     return found

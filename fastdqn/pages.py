@@ -106,6 +106,7 @@ def _groups(runs: list[str], command: str, lines: list[str]):
     """The runs by their settings. Raises ConfigError with lines, and what is wrong with runs."""
     if not runs:
         lines.append(f"{command} needs folders of runs first: fastdqn {command} RUN... [options]")
+    records = []
     try:
         records = read_runs(runs)
     except ConfigError as error:

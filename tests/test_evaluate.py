@@ -118,7 +118,7 @@ def test_the_summary_of_an_evaluation_is_plain_numbers():
 
 
 def test_promises_are_of_first_observations_beside_the_discounted_return_that_came():
-    stream = EnvStream(Scripted(2, lambda seed: [3, 1, 2][seed]))
+    stream = EnvStream(Scripted(2, lambda seed: [3, 1, 2, 9][seed]))
     promises = Promises(lambda obs: np.hstack([10 * obs, 0 * obs]), 0.5)
     found = evaluate(zeros, stream, 3, 10, 0, promises=promises)
     assert found.predicted is not None

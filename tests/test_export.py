@@ -2,13 +2,13 @@
 
 import importlib.util
 import os
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from cli_parts import ask
 
-import fastdqn
 from fastdqn import export, parts
 from fastdqn.record.tables import save_table
 from fastdqn.record.weights import save_weights
@@ -43,8 +43,7 @@ def test_a_program_of_torch_gives_the_policy_s_values(tmp_path, name):
     code, said, err = ask("export", str(path), "--format", "torch", "--out", str(out))
     assert (code, err) == (0, [])
     assert f"written: {out}" in said
-    policy = fastdqn.load_policy(path)
-    described = parts.load_policy(path)[1]
+    policy, described = parts.load_policy(path)
     obs = np.random.default_rng(1).integers(0, 2, (7, *described["obs_shape"]))
     obs = obs.astype(described["obs_dtype"])
     found = torch.export.load(out).module()(torch.from_numpy(obs)).detach().numpy()
@@ -62,11 +61,12 @@ def test_a_file_of_onnx_gives_the_policy_s_values_and_stands_alone(tmp_path, nam
     code, said, err = ask("export", str(path))
     assert (code, err) == (0, [])
     assert sorted(each.name for each in tmp_path.iterdir()) == ["best.onnx", "best.safetensors"]
-    policy, described = fastdqn.load_policy(path), parts.load_policy(path)[1]
+    policy, described = parts.load_policy(path)
     assert described["obs_dtype"] in said
     obs = np.random.default_rng(1).integers(0, 2, (7, *described["obs_shape"]))
     obs = obs.astype(described["obs_dtype"])
-    (found,) = ReferenceEvaluator(onnx.load(tmp_path / "best.onnx")).run(None, {"obs": obs})
+    session: Any = ReferenceEvaluator(onnx.load(tmp_path / "best.onnx"))
+    (found,) = session.run(None, {"obs": obs})
     np.testing.assert_allclose(found, policy.expected(obs), rtol=1e-5, atol=1e-5)
 
 

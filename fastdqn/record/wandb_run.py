@@ -15,7 +15,7 @@ class WandbRun:
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]):
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports] (an extra that few have)
 
         try:
             self._run = wandb.init(dir=folder, name=folder.name, config=config)

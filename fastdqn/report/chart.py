@@ -107,7 +107,7 @@ def phases_chart(name: str, title: str, over: str, found: Phases) -> Chart:
         floor = ceiling
     picked = np.unique(np.linspace(0, len(floor) - 1, min(_ROWS, len(floor))).astype(int))
     rows = [
-        [f"{short(found.edges[i])} to {short(found.edges[i + 1])}"]
+        [f"{short(float(found.edges[i]))} to {short(float(found.edges[i + 1]))}"]
         + [f"{found.shares[phase][i]:.0%}" for phase in names]
         for i in picked
     ]

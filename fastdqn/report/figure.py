@@ -97,7 +97,7 @@ def _draw_curves(axis, groups: list[Group], name: str, over: Over) -> None:
     axis.set_title(quantity.title, loc="left", fontsize="medium")
 
 
-def _look(place: int) -> tuple[str, str]:
+def _look(place: int) -> tuple[str, Any]:
     """Colour and dashes of a group."""
     return COLOURS[place % len(COLOURS)], ("-", "--", ":")[place // len(COLOURS) % 3]
 
