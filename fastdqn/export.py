@@ -1,8 +1,11 @@
 """Export: `fastdqn export`, a run's network as a file that other programs run."""
 
+import contextlib
 import importlib.util
+import io
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -105,16 +108,12 @@ def _write_onnx(place: Path, policy: Policy, obs: np.ndarray) -> None:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of other people's: about versions of their operators
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        try:
-            made = torch.onnx.export(
-                _program(policy, obs), input_names=["obs"], output_names=["q_values"],
-                opset_version=_OPSET, dynamo=True, verbose=False,
-            )  # fmt: skip
-        except Exception as error:  # the exporter raises whatever its parts raise
-            raise ValueError(f"this network cannot be exported: {_brief(error)}") from None
+    program = _program(policy, obs)
+    with _unsaid("this network cannot be exported"):
+        made = torch.onnx.export(
+            program, input_names=["obs"], output_names=["q_values"], opset_version=_OPSET,
+            dynamo=True, verbose=False,
+        )  # fmt: skip
     assert made is not None
     made.save(place, external_data=False)  # one file
     session: Any = ReferenceEvaluator(onnx.load(place))
@@ -125,11 +124,27 @@ def _program(policy: Policy, obs: np.ndarray) -> torch.export.ExportedProgram:
     """The network with any number of observations. Raises ValueError where torch cannot."""
     module = ExpectedReturns(policy).eval()
     sizes = {"obs": {0: torch.export.Dim("N")}}
+    with _unsaid("this network cannot be exported"), torch.no_grad():
+        return torch.export.export(module, (torch.from_numpy(obs),), dynamic_shapes=sizes)
+
+
+@contextlib.contextmanager
+def _unsaid(problem: str) -> Iterator[None]:
+    """Around exporters: what they write and log stays unsaid; what they raise, of any kind, becomes
+    a ValueError of one line, which begins with the problem."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with torch.no_grad():
-            return torch.export.export(module, (torch.from_numpy(obs),), dynamic_shapes=sizes)
-    except Exception as error:  # torch raises what it met, of any kind
-        raise ValueError(f"this network cannot be exported: {_brief(error)}") from None
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            yield
+    except Exception as error:
+        raise ValueError(f"{problem}: {_brief(error)}") from None
+    finally:
+        logging.disable(before)
 
 
 def _brief(error: Exception) -> str:
