@@ -101,7 +101,7 @@ def check_resume(
             lines += (
                 _store_problems(config, facts)
                 or memory_problems(config, facts)
-                or _device_memory_problems(config, facts)
+                or ([] if lines else _device_memory_problems(config, facts))
             )
         except UnknownEnvError as error:
             lines.append(f"{error}; environments that were handed in must be handed in again")

@@ -97,6 +97,14 @@ def test_what_needs_a_device_is_refused_where_there_is_none(monkeypatch, options
     assert line.startswith(says)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:7"])
+def test_a_run_of_a_device_is_resumed_nowhere_else(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = Config(device=device, vectorization="sync")
+    (line,) = checks.check_resume(config, None, None, 0, None)
+    assert line.startswith(f"device is '{device}': this machine has 0 CUDA devices")
+
+
 def test_auto_says_that_it_takes_the_cpu_for_a_network_worth_a_device(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     session = build.build(small(tmp_path, hidden_sizes=(1024, 1024)), lambda _: Silent())
