@@ -246,7 +246,8 @@ def _kept(given: dict[str, list[str]]) -> list[str]:
 
 def _found(study, words: list[str], path: Path) -> str:
     """The best setting, as the command that trains with it."""
-    complete = [trial for trial in study.trials if trial.value is not None]
+    # One that was cut has a value too, of the seeds that it came to.
+    complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     if not complete:
         return f"no setting came to its end: numbers stopped being finite\ntrials: {path}"
     best = max(complete, key=lambda trial: trial.value)
