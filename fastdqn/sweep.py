@@ -229,8 +229,8 @@ def _run(config: Config) -> float:
     """Train; returns the mean return of the best weights, on seeds that decided nothing."""
     with tempfile.TemporaryDirectory(prefix="fastdqn-sweep-") as folder:
         config = config.replace(
-            run_dir=str(Path(folder, "run")), tensorboard=False, checkpoint_seconds=None,
-            checkpoint_frequency=None, checkpoint_replay=False,
+            run_dir=str(Path(folder, "run")), tensorboard=False, wandb=False,
+            checkpoint_seconds=None, checkpoint_frequency=None, checkpoint_replay=False,
         )  # fmt: skip
         summary = api.train(config).summary
     if summary["exit_reason"].endswith("interrupted"):

@@ -67,7 +67,7 @@ def test_memory_that_runs_out_is_one_line_and_code_1(tmp_path, monkeypatch, caps
 
 
 def test_a_device_that_was_not_chosen_yet_is_not_called_auto():
-    expected = pytest.raises(OutOfMemoryError, match="^the device has no memory left: CUDA out of")
+    expected = pytest.raises(OutOfMemoryError, match=r"^the device has no memory left: CUDA out of")
     with expected, memory_errors("auto"):
         raise torch.OutOfMemoryError("CUDA out of memory")
 

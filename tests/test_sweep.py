@@ -104,6 +104,13 @@ def test_a_setting_that_diverges_is_a_bad_one(trained, tmp_path, monkeypatch, ca
     assert "no setting came to its end" in out
 
 
+def test_a_trial_writes_nowhere(trained):
+    sweep._run(Config(wandb=True, tensorboard=True, checkpoint_frequency=5))
+    (config,) = trained
+    told = config.wandb, config.tensorboard, config.checkpoint_frequency, config.checkpoint_seconds
+    assert told == (False, False, None, None)
+
+
 def test_what_was_cut_or_diverged_with_a_later_seed_is_not_the_best(
     trained, tmp_path, monkeypatch, capsys
 ):
