@@ -137,6 +137,19 @@ def test_a_device_is_asked_for_its_memory_before_anything_is_allocated(cuda, mon
     assert asked == [torch.device("cuda")]
 
 
+@pytest.mark.parametrize(("options", "launch"), [({}, 8), ({"capture": "eager"}, 1)])
+def test_the_memory_of_all_updates_of_a_launch_is_asked_for(cuda, monkeypatch, options, launch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 << 30, 0))
+    monkeypatch.setattr(
+        checks, "device_problems", lambda config, *_: asked.append(config.updates_per_launch) or []
+    )
+    config = Config(device="cuda", num_envs=64, train_frequency=4, **options)
+    assert checks.check(config, FACTS) == []
+    assert asked == [launch]
+
+
 @pytest.fixture
 def traced(monkeypatch):
     """Graphs are recorded as traces, on the CPU: all else is as on a device."""
