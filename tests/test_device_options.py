@@ -145,7 +145,7 @@ def test_the_memory_of_all_updates_of_a_launch_is_asked_for(cuda, monkeypatch, o
     monkeypatch.setattr(
         checks, "device_problems", lambda config, *_: asked.append(config.updates_per_launch) or []
     )
-    config = Config(device="cuda", num_envs=64, train_frequency=4, **options)
+    config = Config().replace(device="cuda", num_envs=64, train_frequency=4, **options)
     assert checks.check(config, FACTS) == []
     assert asked == [launch]
 
