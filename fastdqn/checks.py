@@ -19,7 +19,7 @@ from fastdqn.acting import (
 )
 from fastdqn.combinations import wants_cuda
 from fastdqn.config import Config
-from fastdqn.devices import choose_device
+from fastdqn.devices import choose_capture, choose_device, launched
 from fastdqn.presets import PRESETS
 from fastdqn.record.folder import folder_problem
 from fastdqn.sizes import device_problems, keeps_frames, memory_problems, network_weights
@@ -101,7 +101,7 @@ def check_resume(
             lines += (
                 _store_problems(config, facts)
                 or memory_problems(config, facts)
-                or _device_memory_problems(config, facts)
+                or ([] if lines else _device_memory_problems(config, facts))
             )
         except UnknownEnvError as error:
             lines.append(f"{error}; environments that were handed in must be handed in again")
@@ -173,7 +173,8 @@ def _device_memory_problems(config: Config, facts: EnvFacts) -> list[str]:
     if name == "cpu":
         return []
     room = torch.cuda.mem_get_info(torch.device(name))[0] - _DEVICE_SPARE_BYTES
-    return device_problems(config.replace(device=name), facts, max(0, room))
+    capture = choose_capture(config.replace(device=name))[0]
+    return device_problems(launched(config, name, capture), facts, max(0, room))
 
 
 def _wandb_problem(config: Config) -> str | None:

@@ -16,9 +16,10 @@ def memory_errors(device: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
+        where = "the device" if device == "auto" else device
         said = ". ".join(" ".join(str(error).split()).split(". ")[:2])
         raise OutOfMemoryError(
-            f"{device} has no memory left: {said}; a smaller --batch-size or network may help, or "
+            f"{where} has no memory left: {said}; a smaller --batch-size or network may help, or "
             "--device cpu"
         ) from error
     except MemoryError as error:

@@ -8,6 +8,7 @@ import torch
 from fastdqn.combinations import wants_cuda
 from fastdqn.config import Config
 from fastdqn.learning.capture import Capture, CudaRecorder, Graphs, compiled, eager
+from fastdqn.learning.convolutions import PictureCNN
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import QNetwork
 from fastdqn.learning.precision import tf32_products
@@ -96,12 +97,13 @@ def prepare_learner(learner: Learner, staging: Staging) -> None:
             count //= 2
 
 
-def place(config: Config, network: QNetwork, torso: str) -> None:
+def place(config: Config, network: QNetwork) -> None:
     """Let a network compute as its device does best, and as config's precision says."""
     if config.device == "cpu":
         return
+    # Tensor cores take pictures with the channels last.
+    of_pictures = isinstance(network.torso, PictureCNN)
     network.compute_in(
         torch.bfloat16 if config.precision == "bf16" else None,
-        # Tensor cores take pictures with the channels last.
-        torch.channels_last if torso == "nature" else torch.preserve_format,
+        torch.channels_last if of_pictures else torch.preserve_format,
     )

@@ -36,8 +36,8 @@ _SETTINGS = (
 # Extras by a module that each brings.
 _EXTRAS = {
     "atari": "ale_py", "minatar": "minatar", "envpool": "envpool", "box2d": "Box2D",
-    "tensorboard": "tensorboard", "report": "matplotlib", "video": "imageio",
-    "peers": "stable_baselines3",
+    "tensorboard": "tensorboard", "wandb": "wandb", "report": "matplotlib", "video": "imageio",
+    "sweep": "optuna", "export": "onnxscript", "peers": "stable_baselines3",
 }  # fmt: skip
 _WHOLE = "whole"
 

@@ -145,7 +145,7 @@ def make_online(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(config.seed, WEIGHTS))
         network = make_network(description, torso)
-    devices.place(config, network, description["torso"])
+    devices.place(config, network)
     return FlatParameters(network, torch.device(config.device)), description
 
 

@@ -129,8 +129,8 @@ def _run_to_its_end(session: Session) -> dict[str, Any]:
     except BaseException as error:  # hooks and torsos of anyone's may raise anything
         _record_failure(session, error, wall())
         raise
-    recorder.save_last()
     try:
+        recorder.save_last()
         recorder.settle()
     except WriteError as error:
         _record_reason(session, error, wall(), "failed")

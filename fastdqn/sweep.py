@@ -229,8 +229,8 @@ def _run(config: Config) -> float:
     """Train; returns the mean return of the best weights, on seeds that decided nothing."""
     with tempfile.TemporaryDirectory(prefix="fastdqn-sweep-") as folder:
         config = config.replace(
-            run_dir=str(Path(folder, "run")), tensorboard=False, checkpoint_seconds=None,
-            checkpoint_frequency=None, checkpoint_replay=False,
+            run_dir=str(Path(folder, "run")), tensorboard=False, wandb=False,
+            checkpoint_seconds=None, checkpoint_frequency=None, checkpoint_replay=False,
         )  # fmt: skip
         summary = api.train(config).summary
     if summary["exit_reason"].endswith("interrupted"):
@@ -246,7 +246,8 @@ def _kept(given: dict[str, list[str]]) -> list[str]:
 
 def _found(study, words: list[str], path: Path) -> str:
     """The best setting, as the command that trains with it."""
-    complete = [trial for trial in study.trials if trial.value is not None]
+    # One that was cut has a value too, of the seeds that it came to.
+    complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     if not complete:
         return f"no setting came to its end: numbers stopped being finite\ntrials: {path}"
     best = max(complete, key=lambda trial: trial.value)

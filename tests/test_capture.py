@@ -159,8 +159,16 @@ def test_a_host_read_cannot_be_traced():
         make_fx(lambda: learner._step(batches_of(1)))()
 
 
-def test_a_torso_that_reads_nothing_is_not_named():
-    assert host_read(nn.Sequential(nn.Linear(5, 4), nn.ReLU()), (5,)) is None
+def test_a_torso_that_reads_nothing_is_not_named_nor_one_that_does_not_fit():
+    torso = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+    assert host_read(torso, (5,)) is None
+    assert host_read(torso, (6,)) is None
+
+
+def test_more_batches_at_once_than_the_learner_was_made_for_are_refused():
+    learner = learner_of(updates_per_launch=2)
+    with pytest.raises(ValueError, match="3 batches came together, and the learner's draws are fo"):
+        learner.update(*batches_of(3))
 
 
 @pytest.mark.parametrize(
@@ -396,6 +404,22 @@ def test_pictures_are_laid_out_channels_last_where_asked():
     online.module.compute_in(None, torch.channels_last)
     torch.testing.assert_close(online.module(obs), before)
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("torso", "shape", "last"),
+    [
+        ("nature", (4, 36, 36), True),
+        ("data-efficient", (4, 36, 36), True),
+        ("minatar", (10, 10, 4), False),
+        ("mlp", (4, 36, 36), False),
+    ],
+)
+def test_on_a_device_every_torso_of_pictures_has_them_channels_last(torso, shape, last):
+    config = config_of(hidden_sizes=(8,)).replace(torso=torso)
+    network = parts.make_online(config, PICTURES._replace(obs_shape=shape))[0].module
+    devices.place(config.replace(device="cuda", precision="tf32"), network)
+    assert (network._layout == torch.channels_last) == last
 
 
 def test_tf32_is_allowed_within_and_as_before_afterwards():

@@ -97,6 +97,14 @@ def test_what_needs_a_device_is_refused_where_there_is_none(monkeypatch, options
     assert line.startswith(says)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:7"])
+def test_a_run_of_a_device_is_resumed_nowhere_else(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = Config(device=device, vectorization="sync")
+    (line,) = checks.check_resume(config, None, None, 0, None)
+    assert line.startswith(f"device is '{device}': this machine has 0 CUDA devices")
+
+
 def test_auto_says_that_it_takes_the_cpu_for_a_network_worth_a_device(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     session = build.build(small(tmp_path, hidden_sizes=(1024, 1024)), lambda _: Silent())
@@ -127,6 +135,19 @@ def test_a_device_is_asked_for_its_memory_before_anything_is_allocated(cuda, mon
     (line,) = checks.check(config, PICTURES._replace(obs_shape=(4, 84, 84)))
     assert "of cuda's memory and 1.00 GiB are available; the largest --batch-size that" in line
     assert asked == [torch.device("cuda")]
+
+
+@pytest.mark.parametrize(("options", "launch"), [({}, 8), ({"capture": "eager"}, 1)])
+def test_the_memory_of_all_updates_of_a_launch_is_asked_for(cuda, monkeypatch, options, launch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 << 30, 0))
+    monkeypatch.setattr(
+        checks, "device_problems", lambda config, *_: asked.append(config.updates_per_launch) or []
+    )
+    config = Config().replace(device="cuda", num_envs=64, train_frequency=4, **options)
+    assert checks.check(config, FACTS) == []
+    assert asked == [launch]
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from fastdqn.record.append import AppendFile
 from fastdqn.record.disk_errors import GoOn, Keeper
 from fastdqn.record.files import WriteError, write_whole
 from fastdqn.record.load_checkpoint import checkpoint_names, load_checkpoint
+from fastdqn.record.recorder import RunRecorder
 
 
 class Disk:
@@ -270,3 +271,14 @@ def test_a_resumed_run_has_the_rows_that_a_failed_checkpoint_did_not_keep(tmp_pa
         assert (segment.first <= rows).all()  # no gap
         rows = segment.last.tolist()
     assert np.sum(rows) >= 300
+
+
+def test_last_weights_that_cannot_be_written_are_why_a_run_failed(tmp_path, monkeypatch):
+    def refuse(self):
+        raise WriteError("cannot write policy.safetensors: no")
+
+    monkeypatch.setattr(RunRecorder, "save_last", refuse)
+    with pytest.raises(WriteError):
+        fastdqn.train(config(tmp_path))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"] == "failed: cannot write policy.safetensors: no"

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import socket
+import tomllib
+from pathlib import Path
 
 import pytest
 from test_loop import small
@@ -46,6 +48,12 @@ def test_a_missing_extra_is_told_with_its_pip_line(monkeypatch, tmp_path):
         importlib.util, "find_spec", lambda name: None if name == "envpool" else real(name)
     )
     assert "pip install 'fastdqn[envpool]'" in dict(doctor.examine_machine(tmp_path))["extras"]
+
+
+def test_every_extra_is_looked_for():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"].keys()
+    assert doctor._EXTRAS.keys() == extras - {"all", "dev"}
 
 
 def test_a_whole_run_can_be_resumed(run):

@@ -9,6 +9,7 @@ from test_loop import small
 
 import fastdqn
 from fastdqn import build, cli
+from fastdqn.device_memory import OutOfMemoryError, memory_errors
 from fastdqn.engine.local import DivergedError, Hooks
 from fastdqn.learning.learner import Learner
 from fastdqn.record.console import Silent
@@ -64,6 +65,12 @@ def test_memory_that_runs_out_is_one_line_and_code_1(tmp_path, monkeypatch, caps
     assert said.startswith(f"error: {says}")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["exit_reason"] == "failed: " + said.removeprefix("error: ")
+
+
+def test_a_device_that_was_not_chosen_yet_is_not_called_auto():
+    expected = pytest.raises(OutOfMemoryError, match=r"^the device has no memory left: CUDA out of")
+    with expected, memory_errors("auto"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_a_first_run_without_faults_ends_well(tmp_path):

@@ -30,7 +30,8 @@ def records(folders):
 
 
 def test_runs_that_differ_by_seed_and_housekeeping_are_one_group(tmp_path, records):
-    other = read_runs([str(write_run(tmp_path / "x", seed=9, checkpoint_seconds=None))])
+    kept = {"checkpoint_seconds": None, "on_disk_error": "continue", "max_step_seconds": 30.0}
+    other = read_runs([str(write_run(tmp_path / "x", seed=9, **kept))])
     found = group([*records, *other])
     assert [(each.label, len(each.runs)) for each in found] == [("double", 4), ("no double", 1)]
     assert [each.label for each in group(records[:3])] == ["cartpole"]

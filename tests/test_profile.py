@@ -7,8 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from graph_parts import TracedRecorder
+from test_capture import FACTS, config_of
 from torch._C._autograd import DeviceType
 
+from fastdqn import devices
 from fastdqn.cli import main
 from fastdqn.config import Config
 from fastdqn.measure import profile, recording
@@ -277,3 +280,13 @@ def test_a_profile_of_compiled_updates_counts_their_kernels(tmp_path):
     products = [row for row in result["operators"] if row["name"] in ("aten::mm", "aten::addmm")]
     counted = sum(row["calls_per_call"] for row in (*kernels, *products))
     assert result["launches_per_call"] >= counted
+
+
+def test_the_arithmetic_of_captured_acting_is_that_of_one_call(monkeypatch):
+    monkeypatch.setattr(devices, "CudaRecorder", lambda device: TracedRecorder())
+    counted = []
+    for capture in ("eager", "graph"):
+        with profile._act(config_of(capture=capture, num_envs=4), FACTS) as subject:
+            assert subject.work is not None
+            counted.append(subject.work.flops)
+    assert counted[0] == counted[1] > 0

@@ -22,6 +22,7 @@ import fastdqn
 from fastdqn import cli, session
 from fastdqn.acting import EnvStream
 from fastdqn.record.load_checkpoint import load_checkpoint
+from fastdqn.replay import Replay
 from fastdqn.seeds import TRAIN, env_seed
 
 VARIANTS = {
@@ -145,6 +146,23 @@ def test_without_the_replay_learning_begins_again_and_catches_up_nothing(tmp_pat
     assert len(made) == 1_200 // per - first // per
     assert run.summary["updates"] == part.summary["updates"] + len(made)
     assert not list((run.folder / "checkpoints" / "segments").iterdir())
+
+
+def test_without_the_replay_late_priorities_are_given_to_no_rows_of_the_same_number(
+    tmp_path, monkeypatch
+):
+    config = small(tmp_path, total_timesteps=600, checkpoint_replay=False).replace(
+        prioritized=True, priority_lag=1
+    )
+    part = fastdqn.train(config, on_step=stopping_at(300))
+    given = []
+    monkeypatch.setattr(
+        Replay, "update_priorities", lambda self, index, _: given.append(index.tolist())
+    )
+    made = []
+    fastdqn.resume(part.folder, on_update=lambda _, batch, __: made.append(batch.index.tolist()))
+    assert len(made) > 1
+    assert given == made[:-1]
 
 
 def test_a_new_total_goes_on_and_schedules_keep_their_horizon(tmp_path):

@@ -104,6 +104,31 @@ def test_a_setting_that_diverges_is_a_bad_one(trained, tmp_path, monkeypatch, ca
     assert "no setting came to its end" in out
 
 
+def test_a_trial_writes_nowhere(trained):
+    sweep._run(Config(wandb=True, tensorboard=True, checkpoint_frequency=5))
+    (config,) = trained
+    told = config.wandb, config.tensorboard, config.checkpoint_frequency, config.checkpoint_seconds
+    assert told == (False, False, None, None)
+
+
+def test_what_was_cut_or_diverged_with_a_later_seed_is_not_the_best(
+    trained, tmp_path, monkeypatch, capsys
+):
+    whole = sweep.api.train
+
+    def diverges(config):
+        if config.learning_rate > 4e-3 and config.seed > sweep.FIRST_SEED:
+            raise DivergedError("the loss is nan at step 7")
+        return whole(config)
+
+    monkeypatch.setattr(sweep.api, "train", diverges)
+    assert run(tmp_path, "--trials", "12", "--search", "learning_rate") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("(the loss is nan" in line for line in lines)
+    told = next(line for line in lines if line.startswith("  fastdqn train"))
+    assert float(told.split()[-1]) <= 4e-3
+
+
 def test_what_is_found_is_the_command_that_was_run(trained, tmp_path, capsys):
     assert run(tmp_path, "--trials", "8", "--seeds", "1", "--quiet", "--tau", "0.5") == 0
     lines = capsys.readouterr().out.splitlines()

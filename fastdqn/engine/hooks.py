@@ -1,14 +1,12 @@
 """Hooks: what a user may have called while a run trains."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fastdqn.acting import Step
 from fastdqn.engine.evaluate import Evaluation
+from fastdqn.engine.progress import Progress
 from fastdqn.replay import Batch
-
-if TYPE_CHECKING:
-    from fastdqn.engine.local import Progress
 
 
 class Hooks(NamedTuple):
@@ -20,6 +18,6 @@ class Hooks(NamedTuple):
     on_evaluation  (steps, kind, Evaluation) after each evaluation: eval, confirm or final
     """
 
-    on_step: "Callable[[Progress, Step], Any] | None" = None
-    on_update: "Callable[[Progress, Batch, Any], Any] | None" = None
+    on_step: Callable[[Progress, Step], Any] | None = None
+    on_update: Callable[[Progress, Batch, Any], Any] | None = None
     on_evaluation: Callable[[int, str, Evaluation], Any] | None = None

@@ -43,11 +43,17 @@ class AutogradSteps:
         self._loss, self._descend = capture.piece(self.loss), capture.piece(self._clip_and_step)
 
     def __call__(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-        """Priorities of all samples, values of the last batch at the actions taken: [K B], [B]."""
-        steps = [
-            self._step(batch, passes)
-            for batch, passes in zip(batches, self._learner.draws.sets, strict=False)
-        ]
+        """Priorities of all samples, values of the last batch at the actions taken: [K B], [B].
+
+        Raises ValueError where the learner was made for fewer at once.
+        """
+        sets = self._learner.draws.sets
+        if len(batches) > len(sets):
+            raise ValueError(
+                f"{len(batches)} batches came together, and the learner's draws are for "
+                f"{len(sets)}: make them with together={len(batches)}"
+            )
+        steps = [self._step(batch, passes) for batch, passes in zip(batches, sets, strict=False)]
         priorities = [priority for priority, _ in steps]
         return priorities[0] if len(steps) == 1 else torch.cat(priorities), steps[-1][1]
 

@@ -23,5 +23,17 @@ def host_read(module: nn.Module, obs_shape: tuple[int, ...]) -> str | None:
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         return str(error.func)
     except Exception as error:  # numpy() of what has no numbers, or worse
+        if _fails_with_numbers(module, obs_shape):
+            return None
         return f"{type(error).__name__}: {str(error).split(chr(10))[0]}"
     return None
+
+
+def _fails_with_numbers(module: nn.Module, obs_shape: tuple[int, ...]) -> bool:
+    """Whether it does not take such observations at all, which whoever builds with it tells."""
+    try:
+        with torch.no_grad():
+            module(torch.zeros(2, *obs_shape))
+    except Exception:  # a module of anyone's
+        return True
+    return False

@@ -190,11 +190,15 @@ def _visible_kernels(capture: str) -> contextlib.AbstractContextManager[Any]:
 @contextlib.contextmanager
 def _act(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     online, _ = parts.make_online(config, facts)
-    policy = parts.make_policy(config, online, parts.make_learner(config, online).value, facts)
+    value = parts.make_learner(config, online).value
+    policy = parts.make_policy(config, online, value, facts)
+    # Counted on another: see _learn(); and what is recorded is made several times.
+    as_torch = config.replace(learner="torch", capture="eager")
+    counted = parts.make_policy(as_torch, online, value, facts)
     rng, lanes = np.random.default_rng(0), lanes_of_a_call(config)
     obs = random_obs(rng, lanes, facts.obs_shape, facts.obs_dtype)
     mask = random_mask(rng, lanes, facts.num_actions) if facts.has_masks else None
-    flops = count_flops(lambda: policy.act(obs, 0.05, mask))
+    flops = count_flops(lambda: counted.act(obs, 0.05, mask))
     work = Work(flops, online.weights.nbytes + obs.nbytes)
 
     def act() -> int:

@@ -17,6 +17,7 @@ class WandbRun:
     def __init__(self, folder: Path, config: dict[str, Any]):
         import wandb  # pyright: ignore[reportMissingImports] (an extra that few have)
 
+        self.name = "Weights & Biases"
         try:
             self._run = wandb.init(dir=folder, name=folder.name, config=config)
         except Exception as error:  # of its own, of the network's, of the file system's

@@ -9,7 +9,7 @@ from fastdqn.report.runs import RunRecord, number
 # What runs of one group may differ in: nothing of it is learned from.
 _FREE = (
     "seed", "run_dir", "checkpoint_frequency", "checkpoint_seconds", "checkpoint_replay",
-    "log_frequency", "tensorboard", "wandb",
+    "log_frequency", "tensorboard", "wandb", "on_disk_error", "max_step_seconds",
 )  # fmt: skip
 _LONGEST = 60  # letters of a label; ours
 
