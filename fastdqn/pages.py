@@ -78,7 +78,8 @@ def report_runs(words: list[str]) -> str:
     from fastdqn.report.page import render
 
     text = render(groups, json.loads(Config().to_json()), clocks)
-    return _write(out, lambda path: path.write_text(text, encoding="utf-8"))
+    # Names of folders, and what JSON holds, need not be text; a page is.
+    return _write(out, lambda path: path.write_text(text, encoding="utf-8", errors="replace"))
 
 
 def _clocks(path: Path) -> list[dict]:

@@ -1,9 +1,10 @@
 """Groups: runs that differ by their seed alone, told apart by what else differs."""
 
 import json
+import math
 from typing import Any, NamedTuple
 
-from fastdqn.report.runs import RunRecord
+from fastdqn.report.runs import RunRecord, number
 
 # What runs of one group may differ in: nothing of it is learned from.
 _FREE = (
@@ -49,8 +50,8 @@ def differences(records: list[RunRecord]) -> list[str]:
 def goal_of(groups: list[Group]) -> float | None:
     """The return at which all of the runs would have stopped, if they have one in common."""
     goals = {str(run.config.get("stop_at_return")) for group in groups for run in group.runs}
-    value = groups[0].runs[0].config.get("stop_at_return")
-    return value if len(goals) == 1 and isinstance(value, int | float) else None
+    value = number(groups[0].runs[0].config.get("stop_at_return"))
+    return value if len(goals) == 1 and math.isfinite(value) else None
 
 
 def _told(name: str, value: Any) -> str:

@@ -13,6 +13,7 @@ from fastdqn.record.files import read_text
 # Numbers by name: float64 [rows], NaN where a row lacks one.
 Columns = dict[str, np.ndarray]
 _LARGEST = 1e30  # ours: far beyond any return, and far from what overflows when it is added up
+_DEEPEST = 50  # levels of an object; ours, what names of options and machines never need
 # Without these there is no run; the rest is missing where it just began, or was copied in part.
 _NEEDED = ("config.json", "metrics.jsonl")
 
@@ -83,13 +84,13 @@ def _read_run(folder: Path) -> RunRecord:
         raise ValueError(f"{folder} has no row of metrics yet: {why}")
     return RunRecord(
         folder, config, _read_object(folder / "system.json"), summary,
-        _read_if_there(folder / "command.txt").strip(), metrics,
+        _read_if_there(folder / "command.txt", "replace").strip(), metrics,
         _read_rows(folder / "eval.jsonl", kind="eval"),
     )  # fmt: skip
 
 
-def _read_if_there(path: Path) -> str:
-    return read_text(path) if path.exists() else ""
+def _read_if_there(path: Path, errors: str = "strict") -> str:
+    return read_text(path, errors) if path.exists() else ""
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -103,7 +104,15 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no object of named values")
+    if not _within(found, _DEEPEST):
+        raise ValueError(f"{path} holds values within values, more than {_DEEPEST} deep")
     return found
+
+
+def _within(value: Any, levels: int) -> bool:
+    """Whether lists and objects hold one another at most so deep."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_within(item, levels - 1) for item in items)
 
 
 def _read_rows(path: Path, kind: str | None = None) -> Columns:
