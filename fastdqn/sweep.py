@@ -98,6 +98,8 @@ def _mistakes(chosen: SweepOptions, given: dict[str, list[str]]) -> list[str]:
     for name in ("trials", "seeds"):
         if getattr(chosen, name) < 1:
             lines.append(f"{name} is {getattr(chosen, name)}: it must be at least 1")
+    last = chosen.config.replace(seed=chosen.config.seed + chosen.seeds - 1)
+    lines += [line for line in last.problems() if line.startswith("seed is ")]
     if both := [name for name in chosen.search if name in given]:
         lines.append(f"{' and '.join(both)} cannot be both given and searched")
     if not chosen.search and given.keys() >= SPACE.keys():
@@ -149,7 +151,7 @@ def _try(study, chosen: SweepOptions, searched: dict[str, tuple]) -> str:
 
     # By the trials that are there: neither a sweep that goes on, nor a second process, must draw
     # again what was drawn before.
-    seed = chosen.config.seed + len(study.trials)
+    seed = (chosen.config.seed + len(study.trials)) % (1 << 32)  # NumPy's old generators' limit
     study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNCUT)
     trial = study.ask()
