@@ -79,7 +79,7 @@ def examine_run(run: Path) -> tuple[list[tuple[str, str]], bool]:
 
     Nothing that the run names is imported. Raises ConfigError where there is no such folder.
     """
-    if not run.is_dir():
+    if not os.path.isdir(run):  # of any name: a path's own is_dir() raises where it is too long
         raise ConfigError([f"{run} is no folder: name the folder of a run"])
     table = is_table_run(run)
     found = [("options", _options(run, table)), ("lock", holder(run) or "free")]

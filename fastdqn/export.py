@@ -99,7 +99,9 @@ def _samples(policy: Policy, dtype: np.dtype) -> np.ndarray:
 
 
 def _write_torch(place: Path, policy: Policy, obs: np.ndarray) -> None:
-    torch.export.save(_program(policy, obs), place)
+    buffer = io.BytesIO()  # a file that cannot be written to its end aborts torch's own writer
+    torch.export.save(_program(policy, obs), buffer)
+    place.write_bytes(buffer.getvalue())
     loaded = torch.export.load(place).module()
     _compare(policy, obs, lambda batch: loaded(torch.from_numpy(batch)).detach().numpy())
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def resume(
     damaged; and what train() raises.
     """
     folder = Path(run)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # of any name: its own is_dir() raises where it is too long
         raise ConfigError([f"{folder} is no folder: name the folder of a run"])
     if is_table_run(folder):
         raise ConfigError([f"{folder} is a table's run, which has no checkpoints to go on from"])

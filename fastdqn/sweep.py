@@ -15,6 +15,7 @@ from fastdqn.acting import NonFiniteError
 from fastdqn.config import Config, ConfigError, unknown_name
 from fastdqn.engine.local import DivergedError
 from fastdqn.resolve import preview
+from fastdqn.trials import open_trials, writing
 
 # Settings that decide how fast DQN learns, and what they are chosen from: ours, around those that
 # published agents of classic control have. A pair of floats is a range, even in its logarithm.
@@ -72,13 +73,12 @@ def sweep(name: str | None, args: list[str]) -> None:
     own = _settings(preview(chosen.config)[0], names)
     searched = {option: _with(SPACE[option], own[option]) for option in names}
     path = chosen.out or Path("sweeps", f"{chosen.config.preset}.journal")
-    study = _open(path, _identity(chosen, searched), chosen.config.seed)
-    if not study.trials:  # first what one has, so that nothing worse is found
-        study.enqueue_trial(own)
-    while len(_finished(study)) < chosen.trials:
-        told = _try(study, chosen, searched)
-        if not chosen.quiet:
-            print(f"{len(_finished(study)):3} of {chosen.trials}  {told}", flush=True)
+    study = open_trials(path, _identity(chosen, searched), own)
+    with writing(path):
+        while len(_finished(study)) < chosen.trials:
+            told = _try(study, chosen, searched)
+            if not chosen.quiet:
+                print(f"{len(_finished(study)):3} of {chosen.trials}  {told}", flush=True)
     print(_found(study, [name or "", *_kept(given)], path))
 
 
@@ -98,6 +98,8 @@ def _mistakes(chosen: SweepOptions, given: dict[str, list[str]]) -> list[str]:
     for name in ("trials", "seeds"):
         if getattr(chosen, name) < 1:
             lines.append(f"{name} is {getattr(chosen, name)}: it must be at least 1")
+    last = chosen.config.replace(seed=chosen.config.seed + chosen.seeds - 1)
+    lines += [line for line in last.problems() if line.startswith("seed is ")]
     if both := [name for name in chosen.search if name in given]:
         lines.append(f"{' and '.join(both)} cannot be both given and searched")
     if not chosen.search and given.keys() >= SPACE.keys():
@@ -115,50 +117,6 @@ def _identity(chosen: SweepOptions, searched: dict[str, tuple]) -> dict[str, Any
     fixed = {name: value for name, value in fixed.items() if name not in searched}
     values = {"version": VERSION, "seeds": chosen.seeds, "searched": searched, "config": fixed}
     return json.loads(json.dumps(values))
-
-
-def _open(path: Path, identity: dict[str, Any], seed: int):
-    """The study of a file, new or gone on with. Raises ConfigError where it is another's."""
-    try:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError:
-        raise ConfigError(["a sweep needs Optuna: pip install 'fastdqn[sweep]'"]) from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    is_new = not path.exists() or path.stat().st_size == 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(path)))
-        if is_new:
-            optuna.create_study(study_name="sweep", storage=storage, direction="maximize")
-        study = optuna.load_study(study_name="sweep", storage=storage)  # which writes nothing
-    except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror or error}"]) from None
-    except Exception as error:  # whatever Optuna makes of a file of anyone's
-        raise ConfigError([f"{path} is not a sweep's file ({error}): name another --out"]) from None
-    if is_new:
-        study.set_user_attr("fastdqn", identity)
-    theirs = study.user_attrs.get("fastdqn")
-    if not isinstance(theirs, dict):
-        raise ConfigError([f"{path} is not a sweep of fastdqn's: name another --out"])
-    if theirs != identity:
-        raise ConfigError([f"{path} is a sweep {_unlike(theirs, identity)}: name another --out"])
-    # A sweep that goes on must not draw again what it drew at its beginning.
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNCUT)
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), multivariate=True)
-    return study
-
-
-def _unlike(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """In which words two sweeps differ."""
-    if theirs.get("version") != ours["version"]:
-        return f"of version {theirs.get('version')}, this is {ours['version']}"
-    config = theirs.get("config")
-    config = config if isinstance(config, dict) else {}
-    names = [name for name in ("seeds", "searched") if theirs.get(name) != ours[name]]
-    names += [n for n in ours["config"] if n in config and config[n] != ours["config"][n]]
-    return f"of other {' and '.join(names or ['options'])}"
 
 
 def _settings(config: Config, names: Iterable[str]) -> dict[str, Any]:
@@ -191,6 +149,11 @@ def _try(study, chosen: SweepOptions, searched: dict[str, tuple]) -> str:
     """One setting, with each seed; returns what to say of it."""
     import optuna
 
+    # By the trials that are there: neither a sweep that goes on, nor a second process, must draw
+    # again what was drawn before.
+    seed = (chosen.config.seed + len(study.trials)) % (1 << 32)  # NumPy's old generators' limit
+    study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNCUT)
     trial = study.ask()
     setting = {
         name: trial.suggest_float(name, *choices, log=True)

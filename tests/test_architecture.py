@@ -130,7 +130,9 @@ ROOMS: dict[str, set[str]] = {
     "scores": set(),
     "sweep": {
         "optuna", "tyro", "acting", "api", "checks", "config", "engine", "options", "resolve",
+        "trials",
     },
+    "trials": {"optuna", "config", "measure.outputs", "record.files"},
     "cli": {
         "options", "config", "presets", "timing", "api", "checks", "commands", "completion",
         "doctor", "export", "pages", "record", "resuming", "session", "sweep", "table_command",

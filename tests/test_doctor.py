@@ -122,6 +122,14 @@ def test_mistakes_are_one_line(words, line, capsys):
     assert capsys.readouterr().err == line
 
 
+@pytest.mark.parametrize("command", ["doctor", "resume"])
+def test_a_name_that_no_folder_can_have_is_one_line(command, capsys):
+    assert cli.main([command, "x" * 5000]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith("is no folder: name the folder of a run")
+
+
 def test_without_a_run_the_machine_is_told(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["doctor"]) == 0

@@ -2,6 +2,10 @@
 
 import importlib.util
 import os
+import shlex
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -123,4 +127,18 @@ def test_a_network_that_torch_cannot_export_or_gets_wrong_leaves_no_file(tmp_pat
     assert ask(*ask_for)[2] == [
         "error: what was exported gives other values than the policy: nothing is written"
     ]
+    assert os.listdir(tmp_path) == ["policy.safetensors"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="a limit of Unix")
+def test_a_full_disk_is_one_line_and_leaves_no_file(tmp_path):
+    path = write_weights(tmp_path / "policy.safetensors")
+    program = "import sys; from fastdqn.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", program, "export", str(path), "--format", "torch"]
+    # A process of its own: torch's writer ends the one it is in.
+    limit = f"ulimit -f 4; trap '' XFSZ; exec {shlex.join(words)}"
+    found = subprocess.run(["bash", "-c", limit], capture_output=True, text=True, timeout=120)
+    assert (found.returncode, found.stdout) == (2, "")
+    (line,) = found.stderr.splitlines()
+    assert line.startswith(f"error: cannot write {tmp_path / 'policy.pt2'}: ")
     assert os.listdir(tmp_path) == ["policy.safetensors"]

@@ -9,7 +9,7 @@ from cli_parts import ask
 from page_parts import evaluation_row, write_run
 
 from fastdqn.report.curves import QUANTITIES, band, line, phases
-from fastdqn.report.groups import group
+from fastdqn.report.groups import goal_of, group
 from fastdqn.report.runs import read_runs
 
 pytest.importorskip("matplotlib")
@@ -138,18 +138,32 @@ def spoiled(folder, kind: str):
     if kind == "broken":
         (write_run(folder) / "metrics.jsonl").write_text('{"step": 1}\n{"step": [1]}\n')
         return "metrics.jsonl, line 2: no row of metrics, with its step"
+    if kind == "within":
+        nested = '{"a":' * 900 + "1" + "}" * 900
+        (write_run(folder, env_id="CartPole-v1") / "system.json").write_text(nested)
+        return "system.json holds values within values, more than 20 deep"
     if kind == "nested":
         (write_run(folder) / "config.json").write_text("[" * 100_000)
         return "config.json is not JSON: "
-    if kind == "deep":
-        deep = '{"a":' * 200 + "1" + "}" * 200
-        (write_run(folder) / "summary.json").write_text(deep)
-        return "summary.json holds values within values, more than 20 deep"
     folder.mkdir()
     return "is no folder of a run: it has no config.json"
 
 
-@pytest.mark.parametrize("kind", ["begun", "failed", "other", "broken", "nested", "deep", "empty"])
+@pytest.mark.parametrize("goal", ["NaN", "1" + "0" * 400, "1e300", "true"])
+def test_a_goal_that_is_no_number_is_left_out(tmp_path, goal):
+    run = write_run(tmp_path / "run")
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(
+        config.replace('"stop_at_return": 30.0', f'"stop_at_return": {goal}')
+    )
+    assert goal_of(group(read_runs([str(run)]))) is None
+    (run / "config.json").write_text(config)
+    assert goal_of(group(read_runs([str(run)]))) == 30.0
+
+
+@pytest.mark.parametrize(
+    "kind", ["begun", "failed", "other", "broken", "within", "nested", "empty"]
+)
 @pytest.mark.parametrize("command", ["plot", "report"])
 def test_a_run_that_cannot_be_shown_is_one_line(folders, tmp_path, command, kind):
     says, out = spoiled(tmp_path / "x", kind), tmp_path / ("a.png", "a.html")[command == "report"]

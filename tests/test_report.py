@@ -199,6 +199,15 @@ def test_a_mistake_of_report_is_one_line(folders, tmp_path, monkeypatch, words, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_whose_folder_is_no_text_has_a_page(tmp_path):
+    run = write_run(tmp_path / "\udcff", env_kwargs={"\ud800": 1})
+    (run / "command.txt").write_bytes(b"fastdqn train cartpole --run-dir \xff\n")
+    assert ask("report", str(run))[0] == 0
+    words = Page(run / "report.html").words
+    assert "fastdqn train cartpole --run-dir \ufffd" in words
+    assert "?=1" in words
+
+
 def test_several_runs_need_a_name_for_their_page(folders):
     assert ask("report", *folders)[2] == ["error: a report of several runs needs --out FILE.html"]
 

@@ -142,6 +142,11 @@ def test_what_is_found_is_the_command_that_was_run(trained, tmp_path, capsys):
         assert getattr(chosen.config, name) == getattr(best, name), name
 
 
+def test_any_seed_that_a_run_takes_is_a_sweeps_too(trained, tmp_path):
+    assert run(tmp_path, "--trials", "2", "--seeds", "1", "--seed", str(2**63 - 1)) == 0
+    assert {config.seed for config in trained} == {2**63 - 1}
+
+
 def refused(capsys, *words: str) -> list[str]:
     assert main(["sweep", "cartpole", *words]) == 2
     return capsys.readouterr().err.splitlines()
@@ -157,6 +162,7 @@ def refused(capsys, *words: str) -> list[str]:
         (["--eval-frequency", "0"], "eval_frequency is 0: a sweep judges by evaluations"),
         (["--run-dir", "x"], "run_dir is not for a sweep: its runs leave nothing"),
         (["--tau", "3"], "tau is 3.0"),
+        (["--seed", str(2**63 - 1), "--seeds", "2"], f"seed is {2**63}"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(trained, capsys, words, told):

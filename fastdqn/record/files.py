@@ -47,18 +47,21 @@ def write_whole(path: Path, content: bytes | str) -> None:
         raise told from error
 
 
-def open_regular(path: Path, mode: str) -> IO[str]:
+def open_regular(path: Path, mode: str, errors: str = "strict") -> IO[str]:
     """Open a file as UTF-8. Raises OSError where it is a pipe, which might never answer, or else
     no regular file."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "is not a regular file", str(path))
-    return open(path, mode, encoding="utf-8")
+    return open(path, mode, encoding="utf-8", errors=errors)
 
 
-def read_text(path: Path) -> str:
-    """All of a file. Raises ValueError, one line, where it cannot be read as text."""
+def read_text(path: Path, errors: str = "strict") -> str:
+    """All of a file. Raises ValueError, one line, where it cannot be read as text.
+
+    errors  what becomes of bytes that are no text, as open() says it
+    """
     try:
-        with open_regular(path, "r") as file:
+        with open_regular(path, "r", errors) as file:
             return file.read()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None

@@ -52,7 +52,7 @@ def goal_of(groups: list[Group]) -> float | None:
     """The return at which all of the runs would have stopped, if they have one in common."""
     goals = {number(run.config.get("stop_at_return")) for group in groups for run in group.runs}
     goal = goals.pop()
-    return None if goals or math.isnan(goal) else goal
+    return None if goals or not math.isfinite(goal) else goal
 
 
 def _told(name: str, value: Any) -> str:

@@ -81,13 +81,13 @@ def _read_run(folder: Path) -> RunRecord:
         raise ValueError(f"{folder} has no row of metrics yet: {why}")
     return RunRecord(
         folder, config, _read_object(folder / "system.json"), summary,
-        _read_if_there(folder / "command.txt").strip(), metrics,
+        _read_if_there(folder / "command.txt", "replace").strip(), metrics,
         _read_rows(folder / "eval.jsonl", kind="eval"),
     )  # fmt: skip
 
 
-def _read_if_there(path: Path) -> str:
-    return read_text(path) if path.exists() else ""
+def _read_if_there(path: Path, errors: str = "strict") -> str:
+    return read_text(path, errors) if path.exists() else ""
 
 
 def _read_object(path: Path) -> dict[str, Any]:
