@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from fastdqn import options
 from fastdqn.config import Config, ConfigError, unknown_name
@@ -196,7 +196,7 @@ def _export(args: list[str]) -> int:
     return 0
 
 
-def _completion(args: list[str], commands: Sequence[str]) -> int:
+def _completion(args: list[str], commands: Iterable[str]) -> int:
     from fastdqn.completion import completion
 
     print(completion(args, commands))

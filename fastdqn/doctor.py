@@ -57,8 +57,8 @@ def examine_machine(folder: Path) -> Iterator[tuple[str, str]]:
         f"Numba {numba.get_num_threads()}" + "".join(f", {each}" for each in settings),
     )
     yield "BLAS", _blas()
-    compiles = "switched off" if numba.config.DISABLE_JIT else "compiles"
-    yield "Numba", f"{compiles}, {numba.config.CPU_NAME or 'for this processor'}"
+    compiles = "switched off" if numba.core.config.DISABLE_JIT else "compiles"
+    yield "Numba", f"{compiles}, {numba.core.config.CPU_NAME or 'for this processor'}"
     yield "GPU", _gpus()
     room = available_bytes()
     yield (

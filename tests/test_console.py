@@ -129,6 +129,7 @@ def test_time_left_goes_by_the_later_half_of_the_time_that_passed():
     left = Remaining()
     assert left(0.0, 0.0) is None
     assert left(1.0, 0.1) == pytest.approx(9.0)
+    told = None
     # Random play spent a tenth in a second; from there on a hundredth takes one.
     for second in range(2, 60):
         told = left(float(second), 0.1 + 0.01 * (second - 1))
