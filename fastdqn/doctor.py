@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -50,15 +51,16 @@ def examine_machine(folder: Path) -> Iterator[tuple[str, str]]:
         + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
     )
     yield "system", f"{platform.platform()}; {processor()}"
-    settings = [f"{name}={os.environ[name]}" for name in _SETTINGS if name in os.environ]
+    given = [f"{name}={os.environ[name]}" for name in _SETTINGS if name in os.environ]
     yield (
         "threads",
         f"{usable_cores()} of {os.cpu_count()} cores, torch {torch.get_num_threads()}, "
-        f"Numba {numba.get_num_threads()}" + "".join(f", {each}" for each in settings),
+        f"Numba {numba.get_num_threads()}" + "".join(f", {each}" for each in given),
     )
     yield "BLAS", _blas()
-    compiles = "switched off" if numba.core.config.DISABLE_JIT else "compiles"
-    yield "Numba", f"{compiles}, {numba.core.config.CPU_NAME or 'for this processor'}"
+    settings: Any = numba.core.config  # it makes its names as it is imported
+    compiles = "switched off" if settings.DISABLE_JIT else "compiles"
+    yield "Numba", f"{compiles}, {settings.CPU_NAME or 'for this processor'}"
     yield "GPU", _gpus()
     room = available_bytes()
     yield (
