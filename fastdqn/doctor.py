@@ -218,5 +218,7 @@ def doctor(run: str | None) -> int:
     rows = [*examine_machine(Path.cwd()), *rows]
     width = max(len(name) for name, _ in rows)
     for name, found in rows:
-        sys.stdout.write(f"{name:{width}}  {found}\n")
+        # Whatever a file of anyone's holds, it is one line and does nothing to the terminal.
+        plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in found)
+        sys.stdout.write(f"{name:{width}}  {plain}\n")
     return 0 if is_well else 1

@@ -122,6 +122,17 @@ def test_mistakes_are_one_line(words, line, capsys):
     assert capsys.readouterr().err == line
 
 
+def test_text_of_anyone_is_one_line_and_does_nothing_to_the_terminal(run, capsys):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"preset": "a\x1b[31m\nb"}))
+    (run / "summary.json").write_text('{"exit_reason": "c\x1b[32md",\n}')
+    cli.main(["doctor", str(run)])
+    said = capsys.readouterr().out
+    assert "a\\x1b[31m\\nb" in said
+    assert "c\\x1b[32md" in said
+    assert "\x1b" not in said
+
+
 @pytest.mark.parametrize("command", ["doctor", "resume"])
 def test_a_name_that_no_folder_can_have_is_one_line(command, capsys):
     assert cli.main([command, "x" * 5000]) == 2
