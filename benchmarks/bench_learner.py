@@ -47,7 +47,9 @@ def main() -> None:
 def measure_update(config: Config, ways: list[tuple[str, str]], effort: Effort) -> list[Figure]:
     """Updates/s of plain torch and of each learner and capture, repeat by repeat in turns."""
     resolved, facts = preview(config)
-    calls: dict[str, Callable[[], object]] = {"plain torch": plain_torch_update(config.batch_size)}
+    calls: dict[str, Callable[[], int | None]] = {
+        "plain torch": plain_torch_update(config.batch_size)
+    }
     for learner, capture in ways:
         name = learner if learner == "fused" else capture
         own = resolved.replace(learner=learner, capture=capture)

@@ -58,7 +58,7 @@ def examine_machine(folder: Path) -> Iterator[tuple[str, str]]:
         f"Numba {numba.get_num_threads()}" + "".join(f", {each}" for each in given),
     )
     yield "BLAS", _blas()
-    settings: Any = numba.core.config  # it makes its names as it is imported
+    settings: Any = vars(numba)["config"]  # it makes its names as it is imported
     compiles = "switched off" if settings.DISABLE_JIT else "compiles"
     yield "Numba", f"{compiles}, {settings.CPU_NAME or 'for this processor'}"
     yield "GPU", _gpus()

@@ -140,13 +140,13 @@ hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction 
 adam_epsilon"""
 NAMED = """double dueling loss normalize_observation normalize_reward exploration exploration_decay
 env_batch_size learner capture vectorization prioritized value munchausen noisy torso
-atari_protocol replay target_network"""
+atari_protocol replay target_network precision updates_per_launch"""
 NO_WORK = """priority_exponent importance_exponent num_atoms v_min v_max num_quantiles
 num_fractions num_target_fractions num_policy_fractions munchausen_alpha munchausen_temperature
 munchausen_floor
 noisy_sigma preset total_episodes ladder_epsilon ladder_alpha eval_frequency eval_episodes
 eval_max_steps stop_at_return run_dir checkpoint_frequency checkpoint_seconds checkpoint_replay
-log_frequency tensorboard wandb store"""
+log_frequency tensorboard wandb store max_step_seconds restart_lanes on_disk_error priority_lag"""
 
 
 def test_no_option_is_forgotten_silently():

@@ -184,6 +184,10 @@ def note(config: Config, facts: EnvFacts) -> str:
             config.env_batch_size not in (None, n)
         ),
         "updates not compiled": config.capture != "eager",
+        f"products in its own precision, not in {config.precision}": (
+            config.precision not in ("auto", "float32")
+        ),
+        "an update a launch": config.updates_per_launch not in (None, 1),
         "updates by autograd, not by one kernel": config.learner == "fused",
         f"target every {theirs} steps": theirs != every,
     }
