@@ -1,4 +1,4 @@
-"""Fixtures of several tests of checkpoints."""
+"""Fixtures of several tests: of checkpoints, and of the command line."""
 
 import os
 import shutil
@@ -36,3 +36,16 @@ def waits(monkeypatch):
         self._thread.join()
 
     monkeypatch.setattr(CheckpointWriter, "write", write_and_wait)
+
+
+@pytest.fixture(scope="module")
+def odd_environments():
+    from cli_parts import odd_environments
+
+    with odd_environments():
+        yield
+
+
+@pytest.fixture
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)

@@ -4,23 +4,14 @@ import re
 
 import gymnasium
 import pytest
-from cli_parts import ODD, SUMMARY, Odd, ask, no_training, odd_environments, register
+from cli_parts import ODD, SUMMARY, Odd, ask, no_training, register
 
 import fastdqn
 from fastdqn.config import Config
 from fastdqn.presets import PRESETS
 from fastdqn.session import RUN_FAILURES
 
-
-@pytest.fixture(autouse=True, scope="module")
-def odd():
-    with odd_environments():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("odd_environments", "in_an_empty_folder")
 
 
 @pytest.mark.parametrize("word", ["--help", "-h"])

@@ -1,24 +1,14 @@
 """Fuzz: no command line raises, and whatever is refused is refused in lines."""
 
 import pytest
-from cli_parts import ask, no_training, odd_environments
+from cli_parts import ask, no_training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdqn.config import Config
 from fastdqn.presets import PRESETS
 
-
-@pytest.fixture(autouse=True, scope="module")
-def odd():
-    with odd_environments():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
+pytestmark = pytest.mark.usefixtures("odd_environments", "in_an_empty_folder")
 
 FLAGS = [
     "--" + name.replace("_", "-") for name in (*Config.__dataclass_fields__, "dry_run", "quiet")

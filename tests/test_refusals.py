@@ -8,23 +8,14 @@ from unittest import mock
 
 import pytest
 import torch
-from cli_parts import ask, container, odd_environments, refused
+from cli_parts import ask, container, refused
 
 from fastdqn import build, sizes
 from fastdqn.config import Config
 from fastdqn.memory import available_bytes
 from fastdqn.record.folder import default_run_dir
 
-
-@pytest.fixture(autouse=True, scope="module")
-def odd():
-    with odd_environments():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("odd_environments", "in_an_empty_folder")
 
 
 @pytest.mark.parametrize(
