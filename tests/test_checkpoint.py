@@ -312,15 +312,20 @@ def test_an_error_that_is_not_the_disks_surfaces_too(tmp_path, monkeypatch):
 
 def test_closing_waits_for_a_disk_however_slow(tmp_path):
     """A sync says nothing of how far it is; the last checkpoint of a run is worth the time."""
-    writer, waited = CheckpointWriter(tmp_path, CONFIG), []
+    waited, told = [], []
+    writer = CheckpointWriter(tmp_path, CONFIG, tell=told.append)
 
     class Slow(threading.Thread):
+        def is_alive(self):
+            return len(waited) < 3
+
         def join(self, timeout=None):
             waited.append(timeout)
 
     writer._thread = Slow()
     writer.close()
-    assert waited == [None]
+    assert waited == [30.0] * 3
+    assert told == ["the disk has not taken the last checkpoint yet: it is waited for"]
 
 
 def test_room_is_freed_before_an_error_is_told(tmp_path, monkeypatch):
