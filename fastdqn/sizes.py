@@ -29,7 +29,7 @@ def memory_problems(config: Config, facts: EnvFacts) -> list[str]:
     if needed <= room:
         return []
     row = _row_bytes(config, facts) + _saved_bytes(config, facts)
-    batch = network + 2 * _obs_bytes(facts) * config.batch_size
+    batch = network + _staged_bytes(config, facts)
     around = rows_per_lane(0, config.num_envs, config.n_steps, _stack(config, facts))
     fits = ((room - batch) // (row * config.num_envs) - around) * config.num_envs
     return [

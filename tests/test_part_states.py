@@ -48,7 +48,7 @@ def test_each_part_takes_the_state_that_it_gives(tmp_path, name):
         for file in ("metrics.jsonl", "eval.jsonl", "episodes.csv"):
             shutil.copy(tmp_path / "a" / file, tmp_path / "b" / file)
         for file in other._files().values():  # pyright: ignore[reportAttributeAccessIssue]
-            file.seek(0, 2)
+            file.size = file.path.stat().st_size
     other.load_state(state)
     assert same(state, other.state())
     one.close()
@@ -61,6 +61,8 @@ def test_each_part_names_a_field_that_is_missing_or_of_another_kind(tmp_path, na
     part = components(made.run)[name]
     for field in part.state().keys() - {"envs"}:  # of another kind: they are reset
         for wrong in ({}, {field: object()}):
+            if field == "restarted_lanes" and not wrong:  # checkpoints of before have none
+                continue
             state = {k: v for k, v in part.state().items() if k != field} | wrong
             with pytest.raises(ValueError, match=field):
                 part.load_state(state)
