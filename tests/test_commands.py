@@ -9,6 +9,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import fastdqn
 from fastdqn import cli
@@ -150,6 +151,17 @@ def test_the_commands_of_the_readme_are_understood(command, run, my_package, cap
         dry = ["--seconds", "0.002", "--repeats", "1"]
     short = ["--episodes", "2"] if words[0] in ("eval", "video") else []
     short += ["--max-steps", "20"] if words[0] == "video" else []
+    if words[0] == "sweep":
+        pytest.importorskip("optuna")
+        short = shlex.split(
+            "--trials 1 --seeds 1 --total-timesteps 600 --learning-starts 100 "
+            "--eval-frequency 300 --eval-episodes 1 --eval-max-steps 20 --num-envs 8"
+        )
     if words[0] in ("plot", "report", "export"):
         pytest.importorskip({"plot": "matplotlib", "report": "jinja2", "export": "onnx"}[words[0]])
-    assert ask(capsys, *words, *dry, *short)[0] == 0
+    code, _, lines = ask(capsys, *words, *dry, *short)
+    if "cuda" in words and not torch.cuda.is_available():
+        assert code == 2
+        assert "this machine has 0 CUDA devices" in str(lines)
+    else:
+        assert code == 0
