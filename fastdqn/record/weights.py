@@ -91,6 +91,11 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     except (OSError, safetensors.SafetensorError, TypeError, AttributeError) as error:
         # The last two: a type that NumPy lacks, such as bfloat16.
         raise WeightsError(f"{path} is no safetensors file to read here: {error}") from None
+    for name, array in arrays.items():
+        if array.dtype.kind == "V":  # such a type, once someone has taught it to NumPy
+            raise WeightsError(
+                f"{path} is no safetensors file to read here: {name} is {array.dtype}"
+            )
     try:
         description = json.loads(metadata["fastdqn"])
         version, network = description["format"], description["network"]
