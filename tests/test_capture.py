@@ -347,7 +347,7 @@ def test_each_number_of_lanes_is_captured_once_and_too_many_are_left_to_others()
 
 @pytest.mark.slow  # each compiles for half a minute
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-@pytest.mark.parametrize(("number", "value"), enumerate(VALUES), ids=VALUES)
+@pytest.mark.parametrize(("number", "value"), list(enumerate(VALUES)), ids=list(VALUES))
 def test_a_compiled_update_and_actor_agree_with_eager_ones(number, value):
     options = VALUES[value] | {"dueling": number % 2 == 1}  # each head with some of them
     reference, fast = learner_of(**options), learner_of(compiled, way="compile", **options)
