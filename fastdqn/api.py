@@ -7,25 +7,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 from torch import nn
 
-from fastdqn import build, checks, parts
+from fastdqn import build, parts
 from fastdqn.acting import (
     EnvRecipe,
     EnvStream,
     Factory,
     Step,
-    answers_for,
     limit_of,
-    read_facts,
 )
-from fastdqn.atari import PROTOCOLS
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.evaluate import evaluate as run_episodes
 from fastdqn.engine.local import Hooks
 from fastdqn.engine.progress import Progress
+from fastdqn.given import checked, not_what_is_asked
 from fastdqn.presets import PRESETS, defaults_of
 from fastdqn.record.console import make_display
 from fastdqn.replay import Batch
@@ -82,23 +80,10 @@ def train(
     """
     if isinstance(envs, str):
         overrides["env_id"], envs = envs, None
-    if lines := _not_what_is_asked(config, envs, eval_envs, torso):
+    if lines := not_what_is_asked(config, envs, eval_envs, torso):
         raise ConfigError(lines)
     config = preset(config) if isinstance(config, str) else config
-    facts, lines = None, []
-    if isinstance(envs, VectorEnv):
-        overrides = _as_made(envs, config, overrides)
-    config = config.replace(**overrides)
-    if isinstance(envs, VectorEnv):
-        lines = _given_problems(config, envs, eval_envs)
-        try:
-            facts = read_facts(envs)
-        except ValueError as error:
-            raise ConfigError([*config.problems(), *lines, str(error)]) from None
-    factory = None if isinstance(envs, VectorEnv) else envs
-    if lines := [*lines, *checks.check(config, facts, factory)]:
-        raise ConfigError(lines)
-    config = _labelled(config, envs)
+    config = checked(config, envs, eval_envs, overrides)
 
     def display(resolved: Config):
         return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
@@ -108,89 +93,6 @@ def train(
     session.startup.totals["imports"] = imports_seconds
     with contextlib.closing(session):
         return Trained(session.recorder.folder, run_session(session))
-
-
-def _as_made(envs: VectorEnv, config: Config, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The overrides, with what ready environments say of themselves where nobody else does."""
-    said: dict[str, Any] = {"num_envs": envs.num_envs}
-    if isinstance(envs, AsyncVectorEnv):
-        said["vectorization"] = "async"
-    elif overrides.get("env_batch_size", config.env_batch_size) == answers_for(envs):
-        overrides = overrides | {"env_batch_size": None}  # it is how they were made
-    return said | overrides
-
-
-def _not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> list[str]:
-    """What was handed in as options, environments or torso and is none."""
-    lines = []
-    if not isinstance(config, Config | str):
-        lines.append(
-            f"the first argument is a Config, a preset or an id, not {type(config).__name__}: "
-            "environments come second, as in train(Config(), lambda: env)"
-        )
-    if torso is not None and not isinstance(torso, nn.Module):
-        lines.append(f"torso is no nn.Module but {torso!r}: give an instance, MyTorso()")
-    if envs is not None and not isinstance(envs, VectorEnv) and not callable(envs):
-        lines.append(
-            f"envs is no VectorEnv but {type(envs).__name__}: give one, or a function that makes "
-            "one environment, such as lambda: env"
-        )
-    if eval_envs is not None and not isinstance(eval_envs, VectorEnv):
-        lines.append(
-            f"eval_envs is no VectorEnv but {type(eval_envs).__name__}: "
-            "gymnasium.vector.SyncVectorEnv([lambda: env]) makes one"
-        )
-    return lines
-
-
-def _labelled(config: Config, envs: VectorEnv | Factory | None) -> Config:
-    """The default id would be a lie about environments that were handed in: take their name."""
-    if envs is None or config.env_id != Config.env_id:
-        return config
-    if isinstance(envs, VectorEnv):
-        spec_id = getattr(envs.spec, "id", None)
-        return config.replace(env_id=spec_id or type(envs.unwrapped).__name__)
-    return config.replace(env_id=getattr(envs, "__name__", type(envs).__name__).strip("<>"))
-
-
-def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None) -> list[str]:
-    """What contradicts the environments that were handed in."""
-    lines = []
-    if config.num_envs != envs.num_envs:
-        lines.append(f"num_envs is {config.num_envs}, but the given envs are {envs.num_envs}")
-    if config.wrapper or config.env_kwargs or config.atari_protocol in PROTOCOLS:
-        lines.append(
-            "wrapper, env_kwargs and atari_protocol are for environments that are made here: hand "
-            "in a function that makes one, or wrap the given envs yourself"
-        )
-    if eval_envs is not None and eval_envs.unwrapped is envs.unwrapped:
-        lines.append("eval_envs are the envs: evaluating would reset the training's episodes")
-    if config.restart_lanes:
-        lines.append(
-            f"restart_lanes is {config.restart_lanes}: hand in a function that makes one "
-            "environment; lanes of given envs are not ours to restart"
-        )
-    if config.env_batch_size is not None:
-        try:
-            EnvStream(envs, config.env_batch_size)
-        except ValueError as error:
-            lines.append(str(error))
-    if eval_envs is not None and answers_for(eval_envs) < eval_envs.num_envs:
-        lines.append(
-            f"eval_envs answer for {answers_for(eval_envs)} of {eval_envs.num_envs} lanes at a "
-            "time: an evaluation needs all of them together, so make them without a batch_size"
-        )
-    if eval_envs is not None and (
-        eval_envs.single_observation_space != envs.single_observation_space
-        or eval_envs.single_action_space != envs.single_action_space
-    ):
-        lines.append("eval_envs have other spaces than envs: both must have the same")
-    if eval_envs is None and config.stop_at_return is not None:
-        lines.append(
-            f"stop_at_return is {config.stop_at_return}, but given envs are evaluated only on "
-            "eval_envs: pass some, or stop_at_return=None"
-        )
-    return lines
 
 
 def preset(name: str) -> Config:

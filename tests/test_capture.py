@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from capture_parts import CPU, PICTURES, batches_of, config_of, graphs, learner_of
 from graph_parts import TracedRecorder
 from torch import nn
 from torch._subclasses.fake_tensor import (
@@ -18,20 +19,15 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fastdqn import Config, devices, parts
+from fastdqn import parts
 from fastdqn.acting import EnvFacts
 from fastdqn.learning.capture import Graphs, compiled, eager
 from fastdqn.learning.device_choice import DeviceChoice
-from fastdqn.learning.draws import MEANS, LaneNoise
+from fastdqn.learning.draws import MEANS
 from fastdqn.learning.learner import Learner
-from fastdqn.learning.noisy import noise_size
 from fastdqn.learning.probe import host_read
-from fastdqn.measure.synthetic import random_mask, random_obs
-from fastdqn.replay.batch import Batch
+from fastdqn.measure.synthetic import random_obs
 
-CPU = torch.device("cpu")
-FACTS = EnvFacts((5,), np.dtype(np.float32), 1.0, 3, 0)
-PICTURES = EnvFacts((4, 36, 36), np.dtype(np.uint8), 1 / 255, 3, 0)
 VALUES = {
     "scalar": {},
     "huber": {"loss": "huber"},
@@ -56,44 +52,6 @@ EVERY = [
     for kind, other in OTHERS.items()
     if (name, kind) != ("categorical", "munchausen")
 ]
-
-
-def config_of(**options) -> Config:
-    asked = {
-        "device": "cpu", "learner": "torch", "capture": "eager", "batch_size": 6,
-        "hidden_sizes": (9, 8), "target_network_frequency": 40, "torso": "mlp",
-        "learning_rate": 0.01,
-    }  # fmt: skip
-    return Config().replace(**(asked | options))
-
-
-def learner_of(capture=eager, facts=FACTS, torso=None, way="eager", **options) -> Learner:
-    config = config_of(**options, capture=way)
-    online, _ = parts.make_online(config, facts, torso)
-    return parts.make_learner(config, online, capture)
-
-
-def batches_of(count: int, seed: int = 0, facts=FACTS, size: int = 6) -> list[Batch]:
-    rng = np.random.default_rng(seed)
-    made = []
-    for _ in range(count):
-        obs, next_obs = random_obs(rng, 2 * size, facts.obs_shape, facts.obs_dtype).reshape(
-            2, size, *facts.obs_shape
-        )
-        arrays = Batch(
-            obs, rng.integers(facts.num_actions, size=size), rng.normal(size=size),
-            np.full(size, 0.9), next_obs, rng.random(size), np.arange(size),
-        )  # fmt: skip
-        made.append(Batch(*map(torch.from_numpy, map(_single, arrays[:7]))))
-    return made
-
-
-def _single(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32) if array.dtype == np.float64 else array
-
-
-def graphs(said=None) -> Graphs:
-    return Graphs(TracedRecorder(), [].append if said is None else said.append)
 
 
 @pytest.mark.parametrize("options", EVERY, ids=str)
@@ -300,51 +258,6 @@ def test_a_call_ends_with_the_update_after_which_the_target_is_copied(every):
         assert learner.target_follower.together(updates, 64) == following - updates
 
 
-@pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_captured_actor_follows_every_update_and_every_load(noisy, masked):
-    learner, recorder = learner_of(noisy=noisy), TracedRecorder()
-    network = learner.online.eval_alias()
-    choose = DeviceChoice(network, learner.value, CPU, Graphs(recorder, [].append))
-    noise = LaneNoise(noise_size(network), CPU, seed=0)
-    rng = np.random.default_rng(0)
-    changed, before = 0, None
-    for call in range(12):
-        obs = random_obs(rng, 32, (5,), np.float32)
-        mask = random_mask(rng, 32, 3) if masked else None
-        draw = noise(32) if noisy else MEANS
-        values = learner.value.expected(network(torch.from_numpy(obs), draw))
-        if mask is not None:
-            values = values.masked_fill(~torch.from_numpy(mask), -torch.inf)
-        chosen = choose(obs, mask, draw)
-        np.testing.assert_array_equal(chosen, values.argmax(1))
-        changed += before is not None and (before != chosen).any()
-        before = chosen
-        learner.update(*batches_of(1, call))
-        if call == 6:
-            learner.online.weights.neg_()
-    assert changed
-    assert recorder.recorded == 1
-
-
-def test_each_number_of_lanes_is_captured_once_and_too_many_are_left_to_others():
-    learner, recorder, said = learner_of(), TracedRecorder(), []
-    network = learner.online.eval_alias()
-    choose = DeviceChoice(network, learner.value, CPU, Graphs(recorder, said.append))
-    obs = random_obs(np.random.default_rng(0), 20, (5,), np.float32)
-    whole = choose(obs, None, MEANS)
-    assert whole is not None
-    for lanes in (1, 2, 3, 2, 1):
-        np.testing.assert_array_equal(choose(obs[:lanes], None, MEANS), whole[:lanes])
-    assert recorder.recorded == 4
-    assert said == [
-        f"acting is captured again, for 1 x [{lanes}, 5] in place of what it knew"
-        for lanes in (1, 2, 3)
-    ]
-    answers = [choose(obs[:lanes], None, MEANS) for lanes in range(4, 12)]
-    assert [each is None for each in answers] == [False] * 4 + [True] * 4
-
-
 @pytest.mark.slow  # each compiles for half a minute
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 @pytest.mark.parametrize(("number", "value"), list(enumerate(VALUES)), ids=list(VALUES))
@@ -377,54 +290,3 @@ def test_the_tracing_recorder_is_as_blind_as_a_graph():
     x.fill_(10.0)
     replay()
     assert result.tolist() == [20.0] * 3
-
-
-def test_bfloat16_is_of_the_torso_alone():
-    config = config_of(hidden_sizes=(64, 64))
-    online, _ = parts.make_online(config, FACTS)
-    batch = batches_of(1)[0]
-    exact = online.module(batch.obs)
-    seen = []
-    online.module.torso.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
-    online.module.compute_in(torch.bfloat16, torch.preserve_format)
-    rounded = online.module(batch.obs)
-    assert seen == [torch.bfloat16]
-    assert rounded.dtype == torch.float32
-    assert not torch.equal(rounded, exact)
-    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
-
-
-def test_pictures_are_laid_out_channels_last_where_asked():
-    config = config_of(hidden_sizes=(8,)).replace(torso="nature")
-    online, _ = parts.make_online(config, PICTURES)
-    obs = batches_of(1, facts=PICTURES)[0].obs
-    before, seen = online.module(obs), []
-    online.module.torso.register_forward_pre_hook(lambda _m, given: seen.append(given[0]))
-    online.module.compute_in(None, torch.channels_last)
-    torch.testing.assert_close(online.module(obs), before)
-    assert seen[0].is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize(
-    ("torso", "shape", "last"),
-    [
-        ("nature", (4, 36, 36), True),
-        ("data-efficient", (4, 36, 36), True),
-        ("minatar", (10, 10, 4), False),
-        ("mlp", (4, 36, 36), False),
-    ],
-)
-def test_on_a_device_every_torso_of_pictures_has_them_channels_last(torso, shape, last):
-    config = config_of(hidden_sizes=(8,)).replace(torso=torso)
-    network = parts.make_online(config, PICTURES._replace(obs_shape=shape))[0].module
-    devices.place(config.replace(device="cuda", precision="tf32"), network)
-    assert (network._layout == torch.channels_last) == last
-
-
-def test_tf32_is_allowed_within_and_as_before_afterwards():
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    for precision, allowed in (("tf32", True), ("float32", False), ("bf16", True)):
-        with devices.arithmetic(Config(device="cuda", precision=precision)):
-            assert (matmul.allow_tf32, cudnn.allow_tf32) == (allowed, allowed)
-        assert (matmul.allow_tf32, cudnn.allow_tf32) == before

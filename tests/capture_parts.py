@@ -1,0 +1,54 @@
+"""Parts of the tests of captured calls: small learners, and batches for them."""
+
+import numpy as np
+import torch
+from graph_parts import TracedRecorder
+
+from fastdqn import Config, parts
+from fastdqn.acting import EnvFacts
+from fastdqn.learning.capture import Graphs, eager
+from fastdqn.learning.learner import Learner
+from fastdqn.measure.synthetic import random_obs
+from fastdqn.replay.batch import Batch
+
+CPU = torch.device("cpu")
+FACTS = EnvFacts((5,), np.dtype(np.float32), 1.0, 3, 0)
+PICTURES = EnvFacts((4, 36, 36), np.dtype(np.uint8), 1 / 255, 3, 0)
+
+
+def config_of(**options) -> Config:
+    asked = {
+        "device": "cpu", "learner": "torch", "capture": "eager", "batch_size": 6,
+        "hidden_sizes": (9, 8), "target_network_frequency": 40, "torso": "mlp",
+        "learning_rate": 0.01,
+    }  # fmt: skip
+    return Config().replace(**(asked | options))
+
+
+def learner_of(capture=eager, facts=FACTS, torso=None, way="eager", **options) -> Learner:
+    config = config_of(**options, capture=way)
+    online, _ = parts.make_online(config, facts, torso)
+    return parts.make_learner(config, online, capture)
+
+
+def batches_of(count: int, seed: int = 0, facts=FACTS, size: int = 6) -> list[Batch]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        obs, next_obs = random_obs(rng, 2 * size, facts.obs_shape, facts.obs_dtype).reshape(
+            2, size, *facts.obs_shape
+        )
+        arrays = Batch(
+            obs, rng.integers(facts.num_actions, size=size), rng.normal(size=size),
+            np.full(size, 0.9), next_obs, rng.random(size), np.arange(size),
+        )  # fmt: skip
+        made.append(Batch(*map(torch.from_numpy, map(_single, arrays[:7]))))
+    return made
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def graphs(said=None) -> Graphs:
+    return Graphs(TracedRecorder(), [].append if said is None else said.append)
