@@ -1,8 +1,9 @@
-"""Parts of the tests of captured calls: small learners, and batches for them."""
+"""Parts of the tests of captured calls: every kind of update, small learners, their batches."""
 
 import numpy as np
 import torch
 from graph_parts import TracedRecorder
+from torch import nn
 
 from fastdqn import Config, parts
 from fastdqn.acting import EnvFacts
@@ -14,6 +15,49 @@ from fastdqn.replay.batch import Batch
 CPU = torch.device("cpu")
 FACTS = EnvFacts((5,), np.dtype(np.float32), 1.0, 3, 0)
 PICTURES = EnvFacts((4, 36, 36), np.dtype(np.uint8), 1 / 255, 3, 0)
+VALUES = {
+    "scalar": {},
+    "huber": {"loss": "huber"},
+    "categorical": {"value": "categorical", "num_atoms": 7},
+    "quantile": {"value": "quantile", "num_quantiles": 5},
+    "implicit": {
+        "value": "implicit-quantile", "num_fractions": 3, "num_target_fractions": 4,
+        "num_policy_fractions": 5,
+    },
+}  # fmt: skip
+OTHERS = {
+    "plain": {"dueling": False, "double": False},
+    "dueling": {},
+    "noisy": {"noisy": True},
+    "polyak": {"tau": 0.1, "target_network_frequency": 4},
+    "no-target": {"target_network": False},
+    "munchausen": {"munchausen": True},
+}
+EVERY = [
+    {**value, **other}
+    for name, value in VALUES.items()
+    for kind, other in OTHERS.items()
+    if (name, kind) != ("categorical", "munchausen")
+]
+
+
+class Reads(nn.Module):
+    """A torso that looks at a number, or lets one decide a shape."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.layer, self.how = nn.Linear(5, 4), how
+
+    def forward(self, obs):
+        x = self.layer(obs)
+        if self.how == "item":
+            return x * obs.sum().item()
+        if self.how == "branch":
+            return x if obs.sum() > -1e9 else -x
+        if self.how == "numpy":
+            return x + float(obs.detach().numpy().sum())
+        x[obs[:, :4].detach().abs() < -1.0].sum()
+        return x
 
 
 def config_of(**options) -> Config:

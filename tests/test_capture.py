@@ -9,7 +9,18 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from capture_parts import CPU, PICTURES, batches_of, config_of, graphs, learner_of
+from capture_parts import (
+    CPU,
+    EVERY,
+    OTHERS,
+    PICTURES,
+    VALUES,
+    Reads,
+    batches_of,
+    config_of,
+    graphs,
+    learner_of,
+)
 from graph_parts import TracedRecorder
 from torch import nn
 from torch._subclasses.fake_tensor import (
@@ -27,31 +38,6 @@ from fastdqn.learning.draws import MEANS
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.probe import host_read
 from fastdqn.measure.synthetic import random_obs
-
-VALUES = {
-    "scalar": {},
-    "huber": {"loss": "huber"},
-    "categorical": {"value": "categorical", "num_atoms": 7},
-    "quantile": {"value": "quantile", "num_quantiles": 5},
-    "implicit": {
-        "value": "implicit-quantile", "num_fractions": 3, "num_target_fractions": 4,
-        "num_policy_fractions": 5,
-    },
-}  # fmt: skip
-OTHERS = {
-    "plain": {"dueling": False, "double": False},
-    "dueling": {},
-    "noisy": {"noisy": True},
-    "polyak": {"tau": 0.1, "target_network_frequency": 4},
-    "no-target": {"target_network": False},
-    "munchausen": {"munchausen": True},
-}
-EVERY = [
-    {**value, **other}
-    for name, value in VALUES.items()
-    for kind, other in OTHERS.items()
-    if (name, kind) != ("categorical", "munchausen")
-]
 
 
 @pytest.mark.parametrize("options", EVERY, ids=str)
@@ -74,25 +60,6 @@ def test_updates_of_convolutions_run_with_tensors_that_have_no_numbers(torso):
 def learner_of_torso(torso: str, facts: EnvFacts) -> Learner:
     config = config_of(hidden_sizes=(8,)).replace(torso=torso)
     return parts.make_learner(config, parts.make_online(config, facts)[0], eager)
-
-
-class Reads(nn.Module):
-    """A torso that looks at a number, or lets one decide a shape."""
-
-    def __init__(self, how: str):
-        super().__init__()
-        self.layer, self.how = nn.Linear(5, 4), how
-
-    def forward(self, obs):
-        x = self.layer(obs)
-        if self.how == "item":
-            return x * obs.sum().item()
-        if self.how == "branch":
-            return x if obs.sum() > -1e9 else -x
-        if self.how == "numpy":
-            return x + float(obs.detach().numpy().sum())
-        x[obs[:, :4].detach().abs() < -1.0].sum()
-        return x
 
 
 @pytest.mark.parametrize(

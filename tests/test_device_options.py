@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from capture_parts import FACTS, PICTURES, Reads
 from graph_parts import TracedRecorder
-from test_capture import FACTS, PICTURES, Reads
 from test_loop import run_loop, small
 
 import fastdqn

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_capture import EVERY, FACTS, PICTURES, VALUES, Reads, batches_of, config_of
+from capture_parts import EVERY, FACTS, PICTURES, VALUES, Reads, batches_of, config_of
 from test_learning import CPU, make_batch, make_learner
 from torch._subclasses.fake_tensor import FakeTensorMode
 

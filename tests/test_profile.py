@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from capture_parts import FACTS, config_of
 from graph_parts import TracedRecorder
-from test_capture import FACTS, config_of
 from torch._C._autograd import DeviceType
 
 from fastdqn import devices
