@@ -44,7 +44,7 @@ from fastdqn.session import Evaluations, Session
 from fastdqn.sizes import network_weights
 from fastdqn.streams import make_streams
 from fastdqn.timing import Laps, process_age
-from fastdqn.torsos import settle
+from fastdqn.torsos import remark, settle
 
 
 def build(
@@ -139,7 +139,8 @@ def _resolve(
         raise ConfigError([f"capture is graph, and the torso reads the host: {read}; use auto"])
     resolved = resolve(config, weights, limit, how, torso is not None, facts.stack, read)
     learner, reason = choose_learner(config.replace(device=device), weights, torso is not None)
-    notes = [f"learner {learner}: {reason}", *filter(None, [why])]
+    flattened = remark(config.torso, facts) if torso is None else None
+    notes = [f"learner {learner}: {reason}", *filter(None, [why, flattened])]
     if device != "cpu":
         capture, reason = devices.choose_capture(config.replace(device=device), read)
         notes.append(f"capture {capture}: {reason}")

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,20 +241,26 @@ def list_envs(pattern: str) -> str:
                 "MinAtar/ before it for their games, or my_package: to import what registers it"
             ]
         )
+    problems, remedies = _folded([e.problem.removeprefix(f"{e.env_id} ") for e in entries])
     rows = [
-        (
-            e.env_id,
-            e.vectorization or "no",
-            f"{e.observations} -> {e.actions}",
-            e.problem.removeprefix(f"{e.env_id} "),
-        )
-        for e in entries
+        (e.env_id, e.vectorization or "no", problem or f"{e.observations} -> {e.actions}")
+        for e, problem in zip(entries, problems, strict=True)
     ]
     id_width, how_width = (max(len(row[i]) for row in rows) for i in range(2))
-    return "\n".join(
-        f"{name:{id_width}}  {how:{how_width}}  {problem or spaces}"
-        for name, how, spaces, problem in rows
-    )
+    lines = [f"{name:{id_width}}  {how:{how_width}}  {told}" for name, how, told in rows]
+    return "\n".join([*lines, *remedies])
+
+
+def _folded(problems: list[str]) -> tuple[list[str], list[str]]:
+    """(problems, remedies): a remedy that several have is a numbered line of its own."""
+    parted = [problem.partition(": ") for problem in problems]
+    times = Counter(remedy for _, _, remedy in parted if remedy)
+    numbers = {remedy: i for i, remedy in enumerate((r for r in times if times[r] > 1), 1)}
+    short = [
+        f"{what} [{numbers[remedy]}]" if remedy in numbers else problem
+        for problem, (what, _, remedy) in zip(problems, parted, strict=True)
+    ]
+    return short, [f"[{i}] {remedy}" for remedy, i in numbers.items()]
 
 
 def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:

@@ -169,7 +169,10 @@ def spell(hint) -> str:
         words = {int: "whole numbers", float: "numbers"}
         return words.get(get_args(hint)[0], "names such as my_package:MyWrapper")
     if get_origin(hint) is dict:
-        return "names with plain values, such as size=8 slippery=False"
+        return (
+            "names with plain values, such as size=8 slippery=False; what else an environment "
+            "takes, tuples among it, a function of yours can give that makes and registers it"
+        )
     names = {
         int: "a whole number",
         float: "a number",

@@ -56,6 +56,8 @@ CONVOLUTIONS = {
     ),
 }
 _MLP_SIZES = (120, 84)
+# From here on bytes in three axes are taken for a picture: 36 x 36, the least that nature takes.
+_PICTURE_BYTES = 36 * 36
 
 
 def settle(options: Any, facts: Any) -> Any:
@@ -89,8 +91,24 @@ def problem(torso: str, obs_shape: tuple[int, ...]) -> str | None:
     try:
         CONVOLUTIONS[torso].layers(obs_shape)
     except ValueError as error:
-        return f"{why}; these are {list(obs_shape)}, {error}: use --torso mlp or auto"
+        remedy = "use --torso mlp or auto"
+        if "first" in CONVOLUTIONS[torso].takes and obs_shape[2] <= 4 < obs_shape[0]:
+            remedy = "where channels are last, bring them to the front with a wrapper, or " + remedy
+        return f"{why}; these are {list(obs_shape)}, {error}: {remedy}"
     return None
+
+
+def remark(torso: str, facts: Any) -> str | None:
+    """A line where pictures go into an MLP, which is slow and blind to what lies beside what."""
+    shape = facts.obs_shape
+    if torso != "mlp" or facts.obs_dtype != np.uint8 or len(shape) != 3:
+        return None
+    if math.prod(shape) < _PICTURE_BYTES:
+        return None
+    return (
+        f"observations are {list(shape)} bytes, flattened into an MLP: if they are pictures, "
+        f"--torso nature takes {CONVOLUTIONS['nature'].takes}, of at least 36 x 36"
+    )
 
 
 class Needs(NamedTuple):

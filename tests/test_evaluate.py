@@ -148,14 +148,14 @@ def judge_of(notes, threshold=None):
     return Judge(notes.evaluate, notes, threshold, lambda: 12.5)
 
 
-def test_weights_are_the_best_only_when_they_are_better():
+def test_weights_are_the_best_when_none_were_better_and_of_equals_the_later_are():
     notes = Notes([5.0, 4.0, 5.0, 6.0])
     judge = judge_of(notes)
     saved = []
     for steps in (10, 20, 30, 40):
         assert not judge.judge(steps)
         saved.append(judge.is_best)
-    assert saved == [True, False, False, True]
+    assert saved == [True, False, True, True]
     assert (judge.best_mean, judge.best_steps, judge.solved) == (6.0, 40, None)
 
 

@@ -14,6 +14,8 @@ from gymnasium.envs.registration import EnvSpec
 from fastdqn.acting.failures import one_line
 from fastdqn.acting.packages import register_for
 
+_MOST_LISTED = 20
+
 
 class UnknownEnvError(ValueError):
     """No environment has this id."""
@@ -31,10 +33,21 @@ def find_spec(env_id: str) -> EnvSpec:
         known = registered() if not module else registered_by(module)
         if near := _atari_of(name) or nearest(name, known):
             hint = f"did you mean {near}?"
+        elif module:
+            hint = f"{module} registers {_listed(known)}"
         else:
-            hint = f"{module} registers {', '.join(known) or 'none'}" if module else str(error)
+            hint = (
+                f"{error} Where a package of its own registers it, name the module: "
+                f"my_package:{name}; fastdqn envs my_package: lists them"
+            )
         hint = " ".join(hint.split())
         raise UnknownEnvError(f"no environment is registered as {env_id!r}: {hint}") from None
+
+
+def _listed(ids: list[str]) -> str:
+    """Ids in a line, of many the first ones."""
+    more = f" and {len(ids) - _MOST_LISTED} more" if len(ids) > _MOST_LISTED else ""
+    return (", ".join(ids[:_MOST_LISTED]) or "none") + more
 
 
 def _atari_of(name: str) -> str:
@@ -113,9 +126,12 @@ def find_module(module: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        # pip's names may have what Python's cannot: highway-env installs highway_env.
+        other = module.replace("-", "_")
+        hint = f"its module may be {other}; " if other != module else ""
         raise ValueError(
-            f"{what}: cannot import {module!r} ({error}); is it installed, or in the directory "
-            "you run from?"
+            f"{what}: cannot import {module!r} ({error}); {hint}is it installed, or in the "
+            "directory you run from?"
         ) from None
     except (Exception, SystemExit) as error:  # a module of anyone's
         raise ValueError(f"{what}: importing {module!r} failed: {one_line(error)}") from None

@@ -102,17 +102,19 @@ class ObsReader:
 
 def flattening_problems(space: spaces.Space) -> list[str]:
     """A line for every part of a space that ObsReader cannot read."""
-    lines = []
-    for path, leaf in leaves(space):
+    lines, parts = [], list(leaves(space))
+    for path, leaf in parts:
         if isinstance(leaf, spaces.Box) and leaf.dtype.kind in "biuf":
             continue
         if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             continue
         if path:
             at = "".join(f"[{key!r}]" for key in path)
+            keep = sorted({str(other[0]) for other, _ in parts if other[0] != path[0]})
             lines.append(
                 f"observation space {at} is {short(leaf)}, no fixed row of numbers: drop it with "
-                f"gymnasium.wrappers.FilterObservation, or turn it into a Box with {_WRAP}"
+                f"gymnasium.wrappers.FilterObservation(env, {keep}), or turn it into a Box with "
+                f"{_WRAP}"
             )
         else:
             lines.append(
@@ -144,8 +146,11 @@ def batch_of_one(obs: Any) -> Any:
 
 
 def short(space: spaces.Space) -> str:
-    """A space as it is written, at most 120 characters, in one line."""
+    """A space as it is written, at most 120 characters, in one line; where functions are in it,
+    as MiniGrid's missions have them, its name alone."""
     text = " ".join(str(space).split())
+    if " at 0x" in text and not isinstance(space, spaces.Dict | spaces.Tuple):
+        text = type(space).__name__
     return text if len(text) <= 120 else text[:117] + "..."
 
 

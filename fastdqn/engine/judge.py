@@ -56,7 +56,8 @@ class Judge:
                 self.solved = Solved(self._threshold, steps, self._process_age())
             mean = (mean + confirmed) / 2
         self._count += 1
-        self.is_best = self.best_mean is None or mean > self.best_mean or self.solved is not None
+        # Of equals the later: it has learned for longer, as where nothing is reached for long.
+        self.is_best = self.best_mean is None or mean >= self.best_mean or self.solved is not None
         if self.is_best:
             self.best_mean, self.best_steps = mean, steps
         return self.solved is not None
