@@ -110,7 +110,8 @@ def blocks(language: str) -> list[str]:
 def test_the_examples_of_the_readme_run(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(blocks("python")[number], "README.md", "exec"), {})
-    gymnasium.registry.pop("Corridor-v0", None)
+    for env_id in ("Corridor-v0", "Driving-v0"):
+        gymnasium.registry.pop(env_id, None)
     trains = "fastdqn.train(" in blocks("python")[number]
     assert Path("runs").exists() == trains
 
