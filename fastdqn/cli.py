@@ -90,6 +90,7 @@ def _train(args: list[str]) -> int:
     if name is None:
         options.parse(rest, TrainOptions(Config()), "fastdqn train PRESET|ENV_ID")
     from fastdqn import api, checks, commands
+    from fastdqn.kernels import never_compiled
     from fastdqn.session import RUN_FAILURES
 
     default = api.preset(name or "")
@@ -102,6 +103,8 @@ def _train(args: list[str]) -> int:
         if chosen.dry_run:
             print(commands.plan(chosen.config))
             return 0
+        if not chosen.quiet and sys.stdout.isatty() and never_compiled():  # somebody waits
+            print("compiling kernels: some 10 s more, before the first run alone", flush=True)
         trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
     except RUN_FAILURES as error:
         return _failed(error)

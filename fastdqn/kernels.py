@@ -14,6 +14,8 @@ SHARED = (
     "replay/sum_tree.py", "acting/finite.py",
 )  # fmt: skip
 
+# Where the cache keeps each kernel that was imported.
+_indices: list[Path] = []
 COMPILES = not config.DISABLE_JIT  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -31,7 +33,13 @@ def _cached(dispatcher: Any) -> Any:
     index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if index is not None:  # none where compiling is switched off
         index._source_stamp = (index._source_stamp, shared_stamp())
+        _indices.append(Path(index._index_path))
     return dispatcher
+
+
+def never_compiled() -> bool:
+    """Whether a run compiles all that it needs, since the cache has none of the kernels yet."""
+    return COMPILES and not any(path.exists() for path in _indices)
 
 
 def shared_stamp(package: Path = Path(__file__).parent) -> tuple:

@@ -135,7 +135,7 @@ ROOMS: dict[str, set[str]] = {
     "trials": {"optuna", "config", "measure.outputs", "record.files"},
     "cli": {
         "options", "config", "presets", "timing", "api", "checks", "commands", "completion",
-        "doctor", "export", "pages", "record", "resuming", "session", "sweep", "table_command",
+        "doctor", "export", "kernels", "pages", "record", "resuming", "session", "sweep", "table_command",
         "video", "words", "fastdqn",
     },
     "words": {"tyro", "config"},

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fastdqn
+from fastdqn import kernels
 from fastdqn.kernels import SHARED
 from fastdqn.replay import Ring
 
@@ -72,3 +73,11 @@ def test_a_lane_named_twice_is_refused_without_a_trace():
         ring.add_outcomes([0, 1, 1], [0] * 3, [0.0] * 3, [True] * 3, [False] * 3)
     np.testing.assert_array_equal(ring.status, before[0])
     np.testing.assert_array_equal(ring.added, before[1])
+
+
+def test_the_first_run_knows_that_it_has_everything_to_compile(tmp_path, monkeypatch):
+    cached = tmp_path / "explore.nbi"
+    monkeypatch.setattr(kernels, "_indices", [tmp_path / "missing.nbi", cached])
+    assert kernels.never_compiled() == kernels.COMPILES
+    cached.touch()
+    assert not kernels.never_compiled()
