@@ -135,8 +135,8 @@ ROOMS: dict[str, set[str]] = {
     "trials": {"optuna", "config", "measure.outputs", "record.files"},
     "cli": {
         "options", "config", "presets", "timing", "api", "checks", "commands", "completion",
-        "doctor", "export", "kernels", "pages", "record", "resuming", "session", "sweep", "table_command",
-        "video", "words", "fastdqn",
+        "doctor", "export", "kernels", "pages", "record", "resuming", "session", "sweep",
+        "table_command", "video", "words", "fastdqn",
     },
     "words": {"tyro", "config"},
     "__init__": {"acting", "config", "presets", "api", "resuming"},
