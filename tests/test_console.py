@@ -78,6 +78,23 @@ def test_the_panel_is_redrawn_only_so_often_but_always_in_the_end(monkeypatch):
     assert "33,333" in file.getvalue()
 
 
+def test_a_panel_that_is_slow_to_draw_takes_a_twentieth_of_the_time_at_most(monkeypatch):
+    now, console = [0.0], screen(terminal=True)[0]
+    monkeypatch.setattr("fastdqn.record.console.time.monotonic", lambda: now[0])
+    panel, draws = LivePanel(console, "fastdqn"), []
+
+    def draw(*args, **kwargs):
+        now[0] += 0.2
+        draws.append(now[0])
+
+    monkeypatch.setattr(panel._live, "update", draw)
+    while now[0] < 100.0:
+        panel.show(STATUS)
+        now[0] += 0.01
+    panel.close()
+    assert 24 <= len(draws) <= 26
+
+
 def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("fastdqn.record.console.time.monotonic", lambda: now[0])
