@@ -121,6 +121,7 @@ def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch)
     [
         ({"TERM": "xterm"}, True),
         ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "CI": "1"}, False),
         ({"TERM": "xterm", "NO_COLOR": "1"}, True),
     ],
 )

@@ -28,7 +28,7 @@ SPACE = spaces.Dict(
 
 
 class Mission(gymnasium.Env):
-    def __init__(self):
+    def __init__(self, **kwargs):
         self.observation_space, self.action_space = SPACE, spaces.Discrete(3)
 
 

@@ -1,6 +1,7 @@
 """The console: one live panel in a terminal, plain lines elsewhere."""
 
 import contextlib
+import os
 import time
 from typing import Protocol
 
@@ -37,7 +38,8 @@ def make_display(title: str, quiet: bool) -> Display:
     if quiet:
         return Silent()
     console = Console(highlight=False, soft_wrap=True)
-    live = console.is_terminal and not console.is_dumb_terminal
+    # Some CI services have a terminal, whose every redraw they keep.
+    live = console.is_terminal and not console.is_dumb_terminal and not os.environ.get("CI")
     return Unfailing(LivePanel(console, title) if live else PlainLines(console))
 
 
