@@ -110,6 +110,7 @@ def report(num_envs: int | None, runs: list[dict]) -> dict:
             f"{run['steps_per_second']:7.0f} steps/s  best {run['best_return']:5.1f}  "
             f"last {run['last_return']:5.1f}  episode of 475: {run['episode_of_475']}"
         )
+    best = np.array([run["best_return"] for run in runs])
     last = np.array([run["last_return"] for run in runs])
     seconds = [run["solved"]["seconds"] for run in runs if run["solved"]]
     figures = {
@@ -117,6 +118,8 @@ def report(num_envs: int | None, runs: list[dict]) -> dict:
         "of": len(runs),
         "median_solved_seconds": float(np.median(seconds)) if seconds else None,
         "median_steps_per_second": float(np.median([run["steps_per_second"] for run in runs])),
+        "mean_best_return": float(best.mean()),
+        "best_interval_95": interval(best),
         "mean_last_return": float(last.mean()),
         "interval_95": interval(last),
     }

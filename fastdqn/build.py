@@ -101,10 +101,11 @@ def build(
         owned.callback(recorder.close)
         evaluations = make_evaluations(config, ready.policy, eval_stream)
         judge = make_judge(config, evaluations, recorder)
+        policy, learner = ready.policy, ready.learner
+        followers = parts.make_followers(config, policy, learner, replay, facts, recorder.warn)
         run = Run(
-            stream, ready.policy, replay, ready.staging, ready.learner, make_epsilon(config),
-            budget, make_cadence(config), recorder, judge, start,
-            parts.make_followers(config, ready.learner, replay, facts, recorder.warn), hooks,
+            stream, policy, replay, ready.staging, learner, make_epsilon(config),
+            budget, make_cadence(config), recorder, judge, start, followers, hooks,
             returns=ready.returns if replay.wants_priorities else None, laps=Laps(clock),
         )  # fmt: skip
         notes = [*notes, *notices.lines, *remarks(config)]
@@ -125,7 +126,6 @@ def _resolve(
     config: Config, facts: EnvFacts, torso: nn.Module | None, limit: int | None, how: str
 ) -> tuple[Config, list[str]]:
     """The options with every None and auto decided, and lines that say what learns, and why.
-
     Raises ConfigError where a torso cannot be captured, and capture is graph.
     """
     config = settle(config, facts)

@@ -235,6 +235,8 @@ def remarks(c: Any) -> list[str]:
             "have no effect" + (", nor has double" if c.double and not c.munchausen else "")
         )
     epsilon = c.ladder_epsilon if c.exploration == "ladder" else epsilons(c)[0]
+    if c.exploration_zeta is not None and epsilon == 0:
+        lines.append("epsilon is 0, so no random action is repeated: exploration_zeta does nothing")
     if c.noisy and epsilon > 0:
         lines.append(f"noise explores, and epsilon {epsilon:g} on top of it")
     initial, final = epsilons(c)

@@ -142,6 +142,9 @@ class Config:
     """Share of total_timesteps over which it falls, in a straight line."""
     exploration_decay: float | None = None
     """Multiply it by this for each finished episode instead."""
+    exploration_zeta: float | None = None
+    """Go on with a random action, for k steps with a chance of k to the power of minus this (ez-
+    greedy, whose authors take 2); None: it is made once."""
 
     eval_frequency: int = 10_000
     """Steps between greedy evaluations; 0: none."""

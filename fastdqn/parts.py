@@ -18,6 +18,7 @@ from fastdqn.config import Config
 from fastdqn.engine.local import Follower
 from fastdqn.engine.normalize import Normalizer
 from fastdqn.engine.range import RangeWatch
+from fastdqn.explore import Repeats
 from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.backup import Backup, DoubleBackup, MaxBackup
 from fastdqn.learning.capture import Capture
@@ -167,12 +168,19 @@ def make_policy(
         network, value, device, facts.obs_shape, facts.num_actions,
         seed=derive(config.seed, EXPLORE),
         noise=LaneNoise(size, device, derive(config.seed, NOISE)) if size else NoNoise(),
-        choose=choose,
+        choose=choose, repeats=make_repeats(config, facts.num_actions),
     )  # fmt: skip
+
+
+def make_repeats(config: Config, num_actions: int) -> Repeats | None:
+    if config.exploration_zeta is None:
+        return None
+    return Repeats(config.exploration_zeta, config.num_envs, num_actions)
 
 
 def make_followers(
     config: Config,
+    policy: Policy,
     learner: Learner,
     replay: Replay,
     facts: EnvFacts,
@@ -180,6 +188,8 @@ def make_followers(
 ) -> dict[str, Follower]:
     """What looks at every step, where config asks for any, by name."""
     followers: dict[str, Follower] = {}
+    if policy.repeats is not None:
+        followers["repeats"] = policy.repeats
     if config.normalize_observation or config.normalize_reward:
         followers["normalizer"] = _make_normalizer(config, learner, replay, facts)
     if config.value == "categorical":

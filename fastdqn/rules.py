@@ -103,6 +103,7 @@ _LIMITS = {
     "exploration_final_eps": _SHARE,
     "exploration_fraction": _SHARE,
     "exploration_decay": Limit(0, 1, open=True),
+    "exploration_zeta": Limit(1, 100),
     "eval_frequency": Limit(0, 1 << 40),
     "eval_episodes": Limit(1, 1 << 20),
     "eval_max_steps": _COUNT,

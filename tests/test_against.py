@@ -130,6 +130,7 @@ def test_what_it_cannot_follow_is_named():
     once = note(config(replay=False, target_network=False), FACTS)
     assert "transitions replayed, a target network" in once
     assert "by steps, not by episodes" in note(config(exploration_decay=0.9), FACTS)
+    assert "random actions made once" in note(config(exploration_zeta=2.0), FACTS)
     assert "not by one kernel" in note(config(learner="fused"), FACTS)
 
 
@@ -139,8 +140,8 @@ learning_starts batch_size train_frequency target_network_frequency tau gamma n_
 hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads
 adam_epsilon"""
 NAMED = """double dueling loss normalize_observation normalize_reward exploration exploration_decay
-env_batch_size learner capture vectorization prioritized value munchausen noisy torso
-atari_protocol replay target_network precision updates_per_launch"""
+exploration_zeta env_batch_size learner capture vectorization prioritized value munchausen noisy
+torso atari_protocol replay target_network precision updates_per_launch"""
 NO_WORK = """priority_exponent importance_exponent num_atoms v_min v_max num_quantiles
 num_fractions num_target_fractions num_policy_fractions munchausen_alpha munchausen_temperature
 munchausen_floor

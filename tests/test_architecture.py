@@ -20,7 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "acting": {"atari", "gymnasium", "envpool", "numpy", "kernels", "plain", "rng"},
     "replay": {"numpy", "kernels", "plain", "rng"},
     "tabular": {"numpy", "gymnasium", "acting", "explore", "kernels", "rng"},
-    "explore": {"kernels", "numpy", "rng"},
+    "explore": {"kernels", "numpy", "plain", "rng"},
     "table_config": {"config", "rules"},
     "table_files": {"config", "record", "table_config", "tabular"},
     "tables": {
@@ -82,7 +82,7 @@ ROOMS: dict[str, set[str]] = {
     "parts": {
         "atari",
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "devices",
-        "rng", "schedules", "seeds", "table_files", "tabular.table", "torsos", "values",
+        "explore", "rng", "schedules", "seeds", "table_files", "tabular.table", "torsos", "values",
     },
     "values": {"torch", "learning"},
     "torsos": {"torch", "numpy", "learning"},

@@ -27,7 +27,7 @@ from fastdqn.seeds import TRAIN, env_seed
 
 VARIANTS = {
     "native": {},
-    "sync": {"vectorization": "sync", "n_steps": 3, "tau": 0.1},
+    "sync": {"vectorization": "sync", "n_steps": 3, "tau": 0.1, "exploration_zeta": 1.5},
     "masks": {"env_id": "Taxi-v4", "eval_max_steps": 50},
     "ladder": {"exploration": "ladder", "double": False, "dueling": False},
     "normalized": {"normalize_observation": True, "normalize_reward": True, "n_steps": 2},

@@ -29,6 +29,7 @@ SWITCHES = {
     "huber": {"loss": "huber"},
     "ladder": {"exploration": "ladder"},
     "decay": {"exploration_decay": 0.9},
+    "zeta": {"exploration_zeta": 2.0},
     "no-replay": {"replay": False},
     "no-target-network": {"target_network": False},
 }  # fmt: skip
@@ -122,6 +123,9 @@ def test_what_replaces_or_adds_is_remarked():
     ]
     assert remarks(Config(noisy=True, exploration="ladder")) == [
         "noise explores, and epsilon 0.4 on top of it"
+    ]
+    assert remarks(Config(noisy=True, exploration_zeta=2.0)) == [
+        "epsilon is 0, so no random action is repeated: exploration_zeta does nothing"
     ]
 
 

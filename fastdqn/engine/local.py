@@ -146,7 +146,7 @@ def _turn(run: Run) -> str:
     stream, progress, lap = run.stream, run.progress, run.laps.lap
     epsilon = run.epsilon(progress.steps, progress.episodes)
     lane_epsilon = epsilon[stream.lanes] if isinstance(epsilon, np.ndarray) else epsilon
-    action = run.policy.act(stream.obs, lane_epsilon, stream.mask)
+    action = run.policy.act(stream.obs, lane_epsilon, stream.mask, stream.lanes)
     lap("act")
     stream.send(action)  # async environments step while the learner works
     lap("env")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastdqn.explore import explore, prepare
+from fastdqn.explore import Repeats, explore, prepare
 from fastdqn.learning.draws import MEANS, Draw, LaneNoise, NoNoise
 from fastdqn.learning.value import Value
 from fastdqn.plain import State, take_generator, take_state
@@ -21,6 +21,7 @@ class Policy:
     choose   stands in for the network where it chooses: (obs, mask, Draw) to best actions, or to
              None where it does not
     noise    gives the random inputs of act(), which explores by them; greedy actions have none
+    repeats  goes on with random actions; None: each is made once
     """
 
     def __init__(
@@ -33,9 +34,10 @@ class Policy:
         seed: int = 0,
         noise: LaneNoise | NoNoise | None = None,
         choose: Callable[[np.ndarray, np.ndarray | None, Draw], np.ndarray | None] | None = None,
+        repeats: Repeats | None = None,
     ):
         self.network, self.value, self.device = network, value, device
-        self._noise, self._choose = noise or NoNoise(), choose
+        self._noise, self._choose, self.repeats = noise or NoNoise(), choose, repeats
         self.obs_shape, self.num_actions = obs_shape, num_actions
         self.rng = seed_state(seed)
         prepare(self.rng)
@@ -84,13 +86,26 @@ class Policy:
                 values = values.masked_fill(~allowed, -torch.inf)
             return values
 
-    def act(self, obs: np.ndarray, epsilon, mask: np.ndarray | None = None) -> np.ndarray:
+    def act(
+        self,
+        obs: np.ndarray,
+        epsilon,
+        mask: np.ndarray | None = None,
+        lanes: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Actions [N] int64: random in each lane with its own probability and its own draw.
 
-        obs [N, *]; epsilon in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed
+        obs [N, *]; epsilon in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed;
+        lanes [N] int64, whose observations they are; None: of all lanes, in order
         """
         action = self._best(obs, mask, self._noise(len(obs)))
-        explore(self.rng, epsilon, self.num_actions, mask, action)
+        if self.repeats is None:
+            explore(self.rng, epsilon, self.num_actions, mask, action)
+        else:
+            random = np.full(len(action), -1)
+            explore(self.rng, epsilon, self.num_actions, mask, random)
+            whose = np.arange(len(action)) if lanes is None else lanes
+            self.repeats(self.rng, random, mask, whose, action)
         return action
 
     def state(self) -> State:

@@ -177,6 +177,7 @@ def note(config: Config, facts: EnvFacts) -> str:
         "no action masks: actions that are not allowed are tried": facts.has_masks,
         "one epsilon for all environments in place of the ladder": config.exploration == "ladder",
         "epsilon falls by steps, not by episodes": config.exploration_decay is not None,
+        "random actions made once": config.exploration_zeta is not None,
         "one exploration coin for all environments": n > 1,
         "no network run for a random action": True,
         "environments one after another in a DummyVecEnv": True,
