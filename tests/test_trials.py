@@ -97,3 +97,15 @@ def sweep_code(path) -> int:
     from fastdqn.cli import main
 
     return main(["sweep", "cartpole", "--out", str(path), "--trials", "1"])
+
+
+def test_what_killed_sweeps_left_goes_and_what_others_hold_stays(tmp_path):
+    path = tmp_path / "s.journal"
+    path.touch()
+    left, strange = tmp_path / ".s.journal.runs.x", tmp_path / ".t.journal.runs.x"
+    for folder in (left, strange):
+        (folder / "run").mkdir(parents=True)
+    with trials.passing_folder(path) as others, trials.passing_folder(path) as ours:
+        (ours / "run").mkdir()
+        assert set(tmp_path.iterdir()) == {path, strange, others, ours}
+    assert set(tmp_path.iterdir()) == {path, strange}
