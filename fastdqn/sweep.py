@@ -4,6 +4,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,11 +75,12 @@ def sweep(name: str | None, args: list[str]) -> None:
     searched = {option: _with(SPACE[option], own[option]) for option in names}
     path = chosen.out or Path("sweeps", f"{chosen.config.preset}.journal")
     study = open_trials(path, _identity(chosen, searched), own)
-    with writing(path), passing_folder(path) as folder:
-        while len(_finished(study)) < chosen.trials:
-            told = _try(study, chosen, searched, folder)
+    with ExitStack() as held:
+        with writing(path):
+            folder = held.enter_context(passing_folder(path))
+        while told := _next(path, study, chosen, searched, folder):
             if not chosen.quiet:
-                print(f"{len(_finished(study)):3} of {chosen.trials}  {told}", flush=True)
+                print(told, flush=True)
     print(_found(study, [name or "", *_kept(given)], path))
 
 
@@ -143,6 +145,15 @@ def _is_range(choices: tuple) -> bool:
 def _finished(study) -> list:
     """Trials that said something; not those that were interrupted."""
     return [trial for trial in study.trials if trial.state.is_finished()]
+
+
+def _next(path: Path, study, chosen: SweepOptions, searched: dict[str, tuple], folder: Path) -> str:
+    """Try another setting; returns what to say of it, '' where enough were tried."""
+    with writing(path):
+        if len(_finished(study)) >= chosen.trials:
+            return ""
+        told = _try(study, chosen, searched, folder)
+        return f"{len(_finished(study)):3} of {chosen.trials}  {told}"
 
 
 def _try(study, chosen: SweepOptions, searched: dict[str, tuple], folder: Path) -> str:

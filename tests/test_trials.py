@@ -7,6 +7,7 @@ import pytest
 from test_sweep import run, trained
 
 from fastdqn import sweep, trials
+from fastdqn.record.files import WriteError
 
 pytest.importorskip("optuna")
 __all__ = ["trained"]
@@ -80,6 +81,16 @@ def test_a_full_disk_ends_a_sweep_by_one_line(trained, tmp_path, monkeypatch, ca
     path = tmp_path / "s.journal"
     assert capsys.readouterr().err == f"error: cannot write {path}: No space left on device\n"
     monkeypatch.undo()
+
+
+def test_output_that_cannot_be_written_is_not_taken_for_the_file(trained, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sweep, "print", full, raising=False)
+    with pytest.raises(OSError, match="No space left") as caught:
+        run(tmp_path, "--trials", "1", "--seeds", "1")
+    assert not isinstance(caught.value, WriteError)
 
 
 @pytest.mark.parametrize("name", ["pipe", "x" * 300])
