@@ -5,6 +5,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -76,7 +77,7 @@ def test_runs_are_shown_or_refused(stranger, seed):
         assert said.startswith(ours)
         return
     groups = group(read)
-    over = list(AXES)[seed % 3]
+    over: Any = list(AXES)[seed % 3]
     for quantity in QUANTITIES.values():
         line(read[0], quantity, over)
     phases(read, over)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -143,7 +144,7 @@ def test_an_environment_that_hangs_while_it_is_made_is_left_and_named(tmp_path, 
     """One is looked at first; three are trained on, then two are evaluated on."""
     made = iter(range(99))
 
-    def my_lane():
+    def my_lane() -> Any:
         return hang() if next(made) == at else Hanging(hang, 0)
 
     with pytest.raises(
@@ -157,7 +158,7 @@ def test_an_environment_that_hangs_while_it_is_made_is_left_and_named(tmp_path, 
 def test_a_lane_that_hangs_while_its_process_makes_it_is_ended(tmp_path):
     parent = os.getpid()
 
-    def my_lane():
+    def my_lane() -> Any:
         return Hanging(spin, 0) if os.getpid() == parent else fall_asleep()
 
     config = small(tmp_path, num_envs=3, max_step_seconds=0.3, vectorization="async")
@@ -189,7 +190,7 @@ def be_deaf():
 def train_deaf(config, when: str) -> None:
     watchdog._GRACE = 0.1
     made = iter(range(99))
-    make = be_deaf if when == "made" else lambda: Hanging(be_deaf, next(made))
+    make: Any = be_deaf if when == "made" else lambda: Hanging(be_deaf, next(made))
     fastdqn.train(config, make)
 
 
