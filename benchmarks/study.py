@@ -22,10 +22,11 @@ from typing import Any
 
 from harness import count, fail
 from study_figures import summary, table
+from study_files import read_result
 from study_rows import CLASSIC, TASKS, VERSION, Job, jobs, settings
 
 from fastdqn.measure.machine import describe_machine
-from fastdqn.record.files import WriteError, write_whole
+from fastdqn.record.files import WriteError, read_text, write_whole
 
 HEADER = "study.json"
 _INTERRUPTED = 130
@@ -87,15 +88,15 @@ def take_folder(folder: Path, share: float, only_look: bool) -> None:
                 fail(f"{folder}: {error}")
         return
     theirs, version = {}, None
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        theirs = json.loads(header.read_text())
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        theirs = json.loads(read_text(header))
         version = theirs["version"]
     if version is None:
         fail(f"{header} is not a study's: name another folder; it is left as it is")
     if version != VERSION:
         fail(
-            f"{folder} is a study of version {version}, this is {VERSION}: name another folder, or "
-            "go on with the version that made it; it is left as it is"
+            f"{folder} is a study of version {str(version)[:20]!r}, this is {VERSION}: name "
+            "another folder, or go on with the version that made it; it is left as it is"
         )
     if theirs != ours:
         differs = [name for name in ours if theirs.get(name) != ours[name]]
@@ -107,10 +108,10 @@ def read(folder: Path, asked: Iterable[Job]) -> dict[Job, dict[str, Any]]:
     found = {}
     for job in asked:
         try:
-            result = json.loads((folder / job.file).read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(result, dict) and all(result.get(k) == v for k, v in job._asdict().items()):
+            result = read_result(folder / job.file, job)
+        except ValueError as error:
+            fail(str(error))
+        if result is not None:
             found[job] = result
     return found
 

@@ -6,9 +6,9 @@ import sys
 def main() -> int:
     """Run a command; returns the exit code, 130 where it was interrupted."""
     try:
-        from fastdqn import cli  # takes a while, in which somebody may change their mind
+        from fastdqn import cli, output  # takes a while, in which somebody may change their mind
 
-        code = cli.main()
+        code = output.delivered(cli.main)
     except KeyboardInterrupt:
         code = 130
     # An interrupt that came within generated code (numba's, a dataclass's) would otherwise be

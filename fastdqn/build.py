@@ -73,7 +73,7 @@ def build(
     """
     startup, hooks = Laps(), hooks or Hooks()
     # What is made here is closed here if a later part fails.
-    with memory_errors(config.device), ExitStack() as owned:
+    with memory_errors(config.device), ExitStack() as unbegun, ExitStack() as owned:
         # Started once: lanes of EnvPool's under way would never be idle again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
         streams = make_streams(config, envs, eval_envs, seed, owned)
@@ -93,10 +93,9 @@ def build(
         notices = Notices()
         config, ready = get_ready(config, asked.capture, online, batch, stream, facts, notices)
         startup.lap("kernels")
-        folder = _take_folder(config, resumed is not None, owned)
-        budget = Budget(
-            total_timesteps or had_timesteps or config.total_timesteps, config.total_episodes
-        )
+        folder = _take_folder(config, resumed is not None, unbegun, owned)
+        total = total_timesteps or had_timesteps or config.total_timesteps
+        budget = Budget(total, config.total_episodes)
         recorder = _make_recorder(config, folder, make_display, online, description, hooks, budget)
         owned.callback(recorder.close)
         evaluations = make_evaluations(config, ready.policy, eval_stream)
@@ -116,6 +115,7 @@ def build(
         if resumed is not None:  # last: from here on the checkpoint is the latest
             notes += _go_back(recorder, resumed)
         startup.lap("build")
+        unbegun.pop_all()
         return Session(
             config, run, recorder, judge, evaluations, startup, owned.pop_all(),
             limit is not None, notes, watchdog=watchdog,
@@ -206,13 +206,13 @@ def _let_go(sink: CheckpointWriter) -> None:
         sink.close()
 
 
-def _take_folder(config: Config, is_there: bool, owned: ExitStack) -> Path:
+def _take_folder(config: Config, is_there: bool, unbegun: ExitStack, owned: ExitStack) -> Path:
     """The run's folder; a new one is made, and locked."""
     assert config.run_dir is not None
     folder = Path(config.run_dir)
     if is_there:
         return folder
-    create_folder(config, _device_name(config.device))
+    create_folder(config, _device_name(config.device), unbegun)
     try:
         owned.enter_context(RunLock(folder))
     except LockedError as error:

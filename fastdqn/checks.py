@@ -25,6 +25,7 @@ from fastdqn.record.folder import folder_problem
 from fastdqn.sizes import device_problems, keeps_frames, memory_problems, network_weights
 from fastdqn.torsos import problem as torso_problem
 from fastdqn.torsos import settle
+from fastdqn.watchdog import watch_making
 
 # Never plan with the last of a device's memory: libraries take some of it. Ours, untuned.
 _DEVICE_SPARE_BYTES = 1 << 30
@@ -41,13 +42,13 @@ def check(
     facts    of environments that are there already; None: one is made and closed again
     factory  makes one, in place of env_id
     mistaken whether there are mistakes already, found by others
-    Raises EnvError where its reset fails, and there is no mistake.
+    Raises EnvError where its reset fails, or nothing comes back, and there is no mistake.
     """
     if lines := config.type_problems():
         return lines  # values of other types than promised can be asked nothing more
     lines = [*config.problems(), *problems_around(config)]
     try:
-        facts = facts or look(recipe(config, factory))
+        facts = facts or _look(config, factory)
     except UnknownEnvError as error:
         return [*lines, unknown_subject(config.env_id) or str(error)]
     except ValueError as error:
@@ -97,7 +98,7 @@ def check_resume(
         )
     elif envs is None:
         try:
-            facts = look(recipe(config))
+            facts = _look(config)
             lines += (
                 _store_problems(config, facts)
                 or memory_problems(config, facts)
@@ -138,6 +139,12 @@ def recipe(config: Config, factory: Factory | None = None) -> EnvRecipe:
         config.wrapper,
         config.atari_protocol,
     )
+
+
+def _look(config: Config, factory: Factory | None = None) -> EnvFacts:
+    how = recipe(config, factory)
+    with watch_making(str(how), config.max_step_seconds):
+        return look(how)
 
 
 def _device_problem(config: Config) -> str | None:

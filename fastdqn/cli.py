@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import os
 import shlex
 import signal
 import sys
@@ -80,9 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
         return 130
-    except BrokenPipeError:  # whoever read the output has gone; Python would complain at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def _train(args: list[str]) -> int:
@@ -152,8 +148,8 @@ def _eval(args: list[str]) -> int:
     chosen, mistakes = options.parse(rest, EvalOptions(), "fastdqn eval RUN")
     from fastdqn import commands
 
-    print(commands.evaluate_run(str(run), mistakes, **dataclasses.asdict(chosen)))
-    return 0
+    values = dataclasses.asdict(chosen)
+    return _told(lambda: print(commands.evaluate_run(str(run), mistakes, **values)))
 
 
 def _tabular(args: list[str]) -> int:

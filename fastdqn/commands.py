@@ -12,7 +12,7 @@ import gymnasium
 from rich.console import Console, RenderableType
 
 from fastdqn import checks, parts, sizes
-from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, catalogue, look
+from fastdqn.acting import EnvError, EnvRecipe, NonFiniteError, UnknownEnvError, catalogue, look
 from fastdqn.api import Trained, evaluate_recipe, weights_path
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
@@ -59,7 +59,8 @@ def evaluate_run(
     """`fastdqn eval`: evaluate a run's weights on its environment; returns what to print.
 
     mistakes  found while the options were parsed: lines to report with those found here
-    Raises ConfigError where the run, the options or the environment cannot be used.
+    Raises ConfigError where the run, the options or the environment cannot be used; EnvError and
+    NonFiniteError where the environment fails while it is played; WriteError.
     """
     asked = Config(eval_episodes=episodes, eval_max_steps=max_steps, seed=seed)
     lines = [*mistakes, *(line.removeprefix("eval_") for line in asked.problems())]
@@ -80,7 +81,9 @@ def evaluate_run(
         text = to_json(result, indent=2)
         if out is not None:
             write_whole(out, text + "\n")
-    except (OSError, ValueError, EnvError, gymnasium.error.Error) as error:
+    except (WriteError, NonFiniteError):
+        raise
+    except (OSError, ValueError, gymnasium.error.Error) as error:
         raise ConfigError([" ".join(str(error).split())]) from None
     if json:
         return text
@@ -99,7 +102,7 @@ def load_trained(
     """The policy of a run's weights, the environment it was trained on, and the weights' file.
 
     lines  mistakes that were found already
-    Raises ConfigError with them and what is found here.
+    Raises ConfigError with them and what is found here; EnvError where a first reset fails.
     """
     try:
         path = weights_path(run, weights)
@@ -109,8 +112,12 @@ def load_trained(
     except UnknownEnvError as error:
         hint = "where it was handed in from Python, fastdqn.evaluate(load_policy(run), make_env)"
         raise ConfigError([*lines, f"{error}; {hint}"]) from None
-    except (OSError, ValueError, EnvError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError([*lines, *str(error).split("\n")]) from None
+    except EnvError:
+        if not lines:
+            raise
+        raise ConfigError(lines) from None
     if lines:
         raise ConfigError(lines)
     return policy, recipe, path

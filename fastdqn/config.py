@@ -42,7 +42,8 @@ class Config:
     atari_protocol: Literal["auto", "dqn2015", "machado2018", "none"] = "auto"
     """Settings of Atari, each of which env_kwargs may change; auto: machado2018 for ALE ids."""
     max_step_seconds: float | None = 300.0
-    """Seconds after which a reset or step that has not come back has failed; None: never."""
+    """Seconds after which a reset or step that has not come back has failed, or the making of
+    environments; None: never."""
     restart_lanes: int = 0
     """Lanes of async that are restarted when they fail, in all, their episodes ending as
     truncated; one more ends the run."""

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 from gymnasium.vector import VectorEnv
 
-from fastdqn.acting import EnvStream, Factory, limit_of
+from fastdqn.acting import EnvStream, Factory, Making, limit_of
 from fastdqn.checks import recipe
 from fastdqn.config import Config, ConfigError
 from fastdqn.seeds import EVAL, env_seed
@@ -22,12 +22,16 @@ def make_streams(
     owned: ExitStack,
 ) -> tuple[EnvStream, EnvStream | None, int | None, str, Watchdog | None]:
     """The training stream, the evaluation stream, the environment's time limit, if any, how lanes
-    are stepped, and what watches over both streams, if anything does."""
+    are stepped, and what watches over both streams and their making, if anything does."""
     watchdog = None
     if config.max_step_seconds is not None:
         # First, and so the last to go: closing is a call as well.
         watchdog = owned.enter_context(Watchdog(config.max_step_seconds))
-    stream, evaluated, limit, how = _make_streams(config, envs, eval_envs, seed, owned)
+    making = Making(config.env_id if isinstance(envs, VectorEnv) else str(recipe(config, envs)))
+    if watchdog is not None:
+        watchdog.watch(making)
+    with making:
+        stream, evaluated, limit, how = _make_streams(config, envs, eval_envs, seed, owned)
     for each in (stream, evaluated):
         if watchdog is not None and each is not None:
             watchdog.watch(each.asking)

@@ -4,6 +4,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fastdqn.acting import NonFiniteError
 from fastdqn.config import Config, ConfigError, unknown_name
 from fastdqn.engine.local import DivergedError
 from fastdqn.resolve import preview
-from fastdqn.trials import open_trials, writing
+from fastdqn.trials import open_trials, passing_folder, writing
 
 # Settings that decide how fast DQN learns, and what they are chosen from: ours, around those that
 # published agents of classic control have. A pair of floats is a range, even in its logarithm.
@@ -74,11 +75,12 @@ def sweep(name: str | None, args: list[str]) -> None:
     searched = {option: _with(SPACE[option], own[option]) for option in names}
     path = chosen.out or Path("sweeps", f"{chosen.config.preset}.journal")
     study = open_trials(path, _identity(chosen, searched), own)
-    with writing(path):
-        while len(_finished(study)) < chosen.trials:
-            told = _try(study, chosen, searched)
+    with ExitStack() as held:
+        with writing(path):
+            folder = held.enter_context(passing_folder(path))
+        while told := _next(path, study, chosen, searched, folder):
             if not chosen.quiet:
-                print(f"{len(_finished(study)):3} of {chosen.trials}  {told}", flush=True)
+                print(told, flush=True)
     print(_found(study, [name or "", *_kept(given)], path))
 
 
@@ -145,8 +147,17 @@ def _finished(study) -> list:
     return [trial for trial in study.trials if trial.state.is_finished()]
 
 
-def _try(study, chosen: SweepOptions, searched: dict[str, tuple]) -> str:
-    """One setting, with each seed; returns what to say of it."""
+def _next(path: Path, study, chosen: SweepOptions, searched: dict[str, tuple], folder: Path) -> str:
+    """Try another setting; returns what to say of it, '' where enough were tried."""
+    with writing(path):
+        if len(_finished(study)) >= chosen.trials:
+            return ""
+        told = _try(study, chosen, searched, folder)
+        return f"{len(_finished(study)):3} of {chosen.trials}  {told}"
+
+
+def _try(study, chosen: SweepOptions, searched: dict[str, tuple], folder: Path) -> str:
+    """One setting, with each seed, its runs in a folder; returns what to say of it."""
     import optuna
 
     # By the trials that are there: neither a sweep that goes on, nor a second process, must draw
@@ -164,7 +175,7 @@ def _try(study, chosen: SweepOptions, searched: dict[str, tuple]) -> str:
     config, returns, cut = chosen.config.replace(**_values(setting)), [], ""
     try:
         for run in range(chosen.seeds):
-            returns.append(_run(config.replace(seed=config.seed + run)))
+            returns.append(_run(config.replace(seed=config.seed + run), folder))
             trial.report(sum(returns) / len(returns), run)
             if len(returns) < chosen.seeds and trial.should_prune():
                 cut = "cut"
@@ -188,9 +199,9 @@ def _values(setting: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _run(config: Config) -> float:
+def _run(config: Config, place: Path) -> float:
     """Train; returns the mean return of the best weights, on seeds that decided nothing."""
-    with tempfile.TemporaryDirectory(prefix="fastdqn-sweep-") as folder:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         config = config.replace(
             run_dir=str(Path(folder, "run")), tensorboard=False, wandb=False,
             checkpoint_seconds=None, checkpoint_frequency=None, checkpoint_replay=False,

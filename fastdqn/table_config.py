@@ -44,7 +44,8 @@ class TableConfig:
     vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
     """How lanes are stepped; auto: the environment's own vector class, else one after another."""
     max_step_seconds: float | None = 300.0
-    """Seconds after which a reset or step that has not come back has failed; None: never."""
+    """Seconds after which a reset or step that has not come back has failed, or the making of
+    environments; None: never."""
     restart_lanes: int = 0
     """Lanes of async that are restarted when they fail, in all; one more ends the run."""
 

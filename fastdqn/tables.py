@@ -33,6 +33,7 @@ from fastdqn.tabular.discretizer import Discretizer
 from fastdqn.tabular.q_learning import LastDelivery, QLearner
 from fastdqn.tabular.table import TablePolicy
 from fastdqn.timing import Laps
+from fastdqn.watchdog import watch_making
 
 # Tables in memory at once at most: the one that learns, and what writing it makes of it, or the
 # best one that is read for the final evaluation.
@@ -67,7 +68,8 @@ def check(config: TableConfig, mistaken: bool = False) -> tuple[Plan | None, lis
         return None, lines  # values of other types than promised can be asked nothing more
     lines = [*config.problems(), *checks.problems_around(config.shared())]
     try:
-        facts, space = look_closer(checks.recipe(config.shared()))
+        with watch_making(config.env_id, config.max_step_seconds):
+            facts, space = look_closer(checks.recipe(config.shared()))
     except UnknownEnvError as error:
         return None, [*lines, checks.unknown_subject(config.env_id) or str(error)]
     except ValueError as error:
@@ -122,13 +124,13 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
     Raises ConfigError where the run folder cannot be had; EnvError where a first reset fails.
     """
     startup = Laps()
-    with ExitStack() as owned:
+    with ExitStack() as unbegun, ExitStack() as owned:
         shared, seed = config.shared(), env_seed(config.seed, TRAIN)
         stream, eval_stream, limit, how, watchdog = make_streams(shared, None, None, seed, owned)
         shared = resolve(shared, 0, limit, how)
         config = resolved(config, plan, shared)
         start = stream.start(seed)
-        folder = _take_folder(config, shared, owned)
+        folder = _take_folder(config, shared, unbegun, owned)
         display = make_display(f"fastdqn  {config.env_id}  {config.preset}", quiet)
         for line in describe_table(config, plan):
             display.say(line)
@@ -153,6 +155,7 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
             recorder, judge, start,
         )  # fmt: skip
         startup.lap("build")
+        unbegun.pop_all()
         return Session(
             shared, run, recorder, judge, evaluations, startup, owned.pop_all(),
             limit is not None, introduce=_introduce, saved_policy=_saved_policy,
@@ -160,9 +163,9 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
         )  # fmt: skip
 
 
-def _take_folder(config: TableConfig, shared: Config, owned: ExitStack) -> Path:
+def _take_folder(config: TableConfig, shared: Config, unbegun: ExitStack, owned: ExitStack) -> Path:
     """The run's folder, made and locked."""
-    folder = create_folder(shared, "cpu", config.to_json())
+    folder = create_folder(shared, "cpu", unbegun, config.to_json())
     try:
         owned.enter_context(RunLock(folder))
     except LockedError as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,44 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise refused(Path(error.filename or path), error) from error
+
+
+@contextlib.contextmanager
+def passing_folder(path: Path) -> Iterator[Path]:
+    """A folder beside the file for runs that leave nothing; those that killed sweeps left go first.
+
+    Raises OSError where it cannot be made.
+    """
+    place, prefix = path.absolute().parent, f".{path.name}.runs."
+    if fcntl is None:  # who is still there cannot be known
+        with tempfile.TemporaryDirectory(dir=place, prefix=prefix) as folder:
+            yield Path(folder)
+        return
+    with _Lock(path):  # or another might take away what is made here, before it is locked
+        for each in place.iterdir():
+            if each.name.startswith(prefix) and (left := _lock_folder(each)) is not None:
+                shutil.rmtree(each, ignore_errors=True)
+                os.close(left)
+        folder = tempfile.mkdtemp(dir=place, prefix=prefix)
+        held = _lock_folder(Path(folder))
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """Hold a folder, until what is returned is closed or the process dies; None: it is held."""
+    assert fcntl is not None
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def _begin(path: Path, identity: dict[str, Any], first: dict[str, Any]) -> None:
@@ -117,6 +156,12 @@ class _Lock:
 
     def release(self) -> None:
         os.close(self._fd)
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *exception) -> None:
+        self.release()
 
 
 def _cut(fd: int) -> None:

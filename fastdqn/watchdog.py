@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
-from fastdqn.acting import Asking, EnvError, HungError
+from fastdqn.acting import Asking, EnvError, HungError, Making
 
 # Seconds that a call has to come back once it was interrupted. Ours, untuned.
 _GRACE = 5.0
@@ -32,15 +32,15 @@ class Watchdog:
     def __init__(self, limit: float, tick: float = _TICK):
         self._limit, self._tick = limit, min(tick, limit / 4)
         self.record: Callable[[EnvError], None] = lambda error: None
-        self._watched: list[Asking] = []
+        self._watched: list[Asking | Making] = []
         self._waited: dict[tuple[int, int], tuple[int, float]] = {}
-        self._verdict: tuple[Asking, int] | None = None
+        self._verdict: tuple[Asking | Making, int] | None = None
         self._over = threading.Event()
         self._steps = threading.get_ident()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._handles = False  # SIGALRM
 
-    def watch(self, asking: Asking) -> None:
+    def watch(self, asking: Asking | Making) -> None:
         self._watched = [*self._watched, asking]
 
     def __enter__(self) -> "Watchdog":
@@ -82,7 +82,7 @@ class Watchdog:
         while not self._over.wait(self._tick):
             self.look()
 
-    def _end(self, asking: Asking, lane: int, question: int) -> None:
+    def _end(self, asking: Asking | Making, lane: int, question: int) -> None:
         if lane >= 0:
             asking.give_up(lane, question, self.why)
         elif self._handles:
@@ -95,7 +95,7 @@ class Watchdog:
         if verdict is not None and verdict[0].unanswered().get(-1) == verdict[1]:
             raise HungError(self.why)
 
-    def _leave(self, asking: Asking) -> None:
+    def _leave(self, asking: Asking | Making) -> None:
         """The call is deaf: tell, record and end the process, none of its children left."""
         error = asking.explain_hang(_frames_of(self._steps), self.why)
         print(f"{error.trace.rstrip()}\nerror: {error}", file=sys.stderr, flush=True)
@@ -108,6 +108,22 @@ class Watchdog:
                 child.kill()
         finally:
             os._exit(1)
+
+
+@contextlib.contextmanager
+def watch_making(what: str, limit: float | None) -> Iterator[None]:
+    """Around calls that make environments, before there is a run.
+
+    what   is made; limit  seconds, None or no such number: nobody watches
+    Raises EnvError where they do not come back.
+    """
+    if limit is None or not 0 < limit < threading.TIMEOUT_MAX:
+        yield
+        return
+    making = Making(what)
+    with Watchdog(limit) as dog, making:
+        dog.watch(making)
+        yield
 
 
 def _frames_of(thread: int) -> list[FrameType]:

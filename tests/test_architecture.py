@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "tables": {
         "numpy", "acting", "api", "build", "checks", "config", "engine", "memory", "record",
         "resolve", "schedules", "seeds", "session", "streams", "table_config", "table_files",
-        "tabular", "timing",
+        "tabular", "timing", "watchdog",
     },
     "table_command": {
         "tyro", "commands", "config", "options", "presets", "resolve", "table_config", "tables",
@@ -62,7 +62,7 @@ ROOMS: dict[str, set[str]] = {
     "sizes": {"acting", "combinations", "config", "memory", "replay", "torsos", "values"},
     "checks": {
         "torch", "acting", "combinations", "config", "devices", "presets", "record", "sizes",
-        "torsos",
+        "torsos", "watchdog",
     },
     "resolve": {
         "atari",
@@ -140,7 +140,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "words": {"tyro", "config"},
     "__init__": {"acting", "config", "presets", "api", "resuming"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "output"},
+    "output": set(),
 }  # fmt: skip
 
 # Standard modules that a room must do without.

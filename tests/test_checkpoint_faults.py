@@ -23,6 +23,7 @@ from checkpoint_parts import (
     write,
 )
 
+from fastdqn.record import durable
 from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.files import WriteError
 from fastdqn.record.layout import CheckpointError
@@ -184,6 +185,15 @@ def test_files_are_synced_before_they_get_their_names_and_latest_comes_last(tmp_
     assert steps[: len(segment + checkpoint + latest)] == segment + checkpoint + latest
     # Only then is the oldest let go: it loses its name first.
     assert steps[len(segment + checkpoint + latest) :][:2] == ["rename", "unlink"]
+
+
+def test_a_name_that_is_taken_is_not_given_again(tmp_path):
+    """A rename would replace an empty folder."""
+    (tmp_path / ".tmp-x").mkdir()
+    (tmp_path / "x").mkdir()
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        durable.publish(tmp_path / ".tmp-x", tmp_path / "x")
+    assert (tmp_path / ".tmp-x").is_dir()
 
 
 def test_a_full_disk_is_reported_once_with_path_and_bytes(tmp_path, monkeypatch):

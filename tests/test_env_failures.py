@@ -276,6 +276,25 @@ def test_a_failing_reset_beside_a_mistake_or_alone_is_no_traceback_of_ours(words
     )
 
 
+@pytest.mark.parametrize("when", ["step", "reset"])
+def test_an_environment_that_fails_in_an_evaluation_of_its_own_is_code_1(tmp_path, capsys, when):
+    broken = []
+    gymnasium.register(
+        "Brittle-v0",
+        lambda **_: Fragile(lambda: raise_() if broken else np.zeros(2, np.float32), when),
+    )
+    try:
+        run = fastdqn.train(small(tmp_path, env_id="Brittle-v0", total_timesteps=60))
+        broken.append(True)
+        code = cli.main(["eval", str(run.folder), "--episodes", "390"])
+    finally:
+        del gymnasium.registry["Brittle-v0"]
+    *trace, last = capsys.readouterr().err.splitlines()
+    assert (code, last[:12]) == (1, "error: lane ")
+    assert last.endswith("RuntimeError: boom over two lines")
+    assert any("in raise_" in line for line in trace)
+
+
 class Hanging(Fragile):
     """Lane 2 does not answer its third step: it stops itself."""
 

@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from test_loop import Poisoned, small
 
 import fastdqn
-from fastdqn import ConfigError, cli
+from fastdqn import ConfigError, build, cli, tables
 from fastdqn.acting import EnvError, EnvRecipe, EnvStream, NonFiniteError
 from fastdqn.record import files
 from fastdqn.record.console import PlainLines, Unfailing
@@ -139,7 +139,23 @@ def test_a_folder_that_could_not_be_begun_can_be_had_again(tmp_path, monkeypatch
     )
     with pytest.raises(ConfigError, match=r"system\.json: No space"):
         fastdqn.train(small(tmp_path))
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "tabular"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_run_that_does_not_begin_leaves_its_folder_as_it_was(
+    tmp_path, monkeypatch, capsys, command, is_there
+):
+    """Its lines of metrics are open by then."""
+    module = build if command == "train" else tables
+    monkeypatch.setattr(module, "make_judge", lambda *_: raise_(WriteError("cannot write x")))
+    run = tmp_path / "new" / "run"
+    if is_there:
+        run.mkdir(parents=True)
+    code = cli.main([command, "CartPole-v1", "--run-dir", str(run), "--quiet"])
+    assert (code, capsys.readouterr().err) == (1, "error: cannot write x\n")
+    assert list(tmp_path.rglob("*")) == ([run.parent, run] if is_there else [])
 
 
 def test_a_terminal_that_is_gone_ends_no_run():

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,8 +15,8 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from test_loop import small
 
 import fastdqn
-from fastdqn import EnvError, watchdog
-from fastdqn.acting import EnvStream
+from fastdqn import EnvError, cli, watchdog
+from fastdqn.acting import EnvRecipe, EnvStream, look
 from fastdqn.watchdog import Watchdog
 
 
@@ -50,6 +51,12 @@ def spin():
 
 def fall_asleep():
     threading.Event().wait()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kernels_are_compiled():
+    """Which takes longer than these tests are patient."""
+    look(EnvRecipe(lambda: Hanging(spin, 0)))
 
 
 def lanes(hang):
@@ -123,29 +130,88 @@ def test_a_call_that_hangs_is_left_and_the_record_is_complete(tmp_path, hang):
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
+def nothing_is_left(tmp_path) -> bool:
+    return not (
+        (tmp_path / "run").exists()
+        or multiprocessing.active_children()
+        or "watchdog" in {thread.name for thread in threading.enumerate()}
+        or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL
+    )
+
+
+@pytest.mark.parametrize(("hang", "at"), [(spin, 0), (fall_asleep, 2), (spin, 4)])
+def test_an_environment_that_hangs_while_it_is_made_is_left_and_named(tmp_path, hang, at):
+    """One is looked at first; three are trained on, then two are evaluated on."""
+    made = iter(range(99))
+
+    def my_lane() -> Any:
+        return hang() if next(made) == at else Hanging(hang, 0)
+
+    with pytest.raises(
+        EnvError, match=r"^my_lane hangs while it is made: no answer for 0\.3 s"
+    ) as e:
+        fastdqn.train(small(tmp_path, num_envs=3, max_step_seconds=0.3), my_lane)
+    assert f"in {hang.__name__}" in e.value.trace
+    assert nothing_is_left(tmp_path)
+
+
+def test_a_lane_that_hangs_while_its_process_makes_it_is_ended(tmp_path):
+    parent = os.getpid()
+
+    def my_lane() -> Any:
+        return Hanging(spin, 0) if os.getpid() == parent else fall_asleep()
+
+    config = small(tmp_path, num_envs=3, max_step_seconds=0.3, vectorization="async")
+    with pytest.raises(EnvError, match=r"^my_lane hangs while it is made: no answer for 0\.3 s"):
+        fastdqn.train(config, my_lane)
+    assert nothing_is_left(tmp_path)
+
+
+def test_a_table_too_is_told_of_an_environment_that_is_not_made(tmp_path, capsys):
+    gymnasium.register("Endless-v0", lambda **_: spin())
+    words = ["--max-step-seconds", "0.3", "--run-dir", str(tmp_path / "run")]
+    try:
+        code = cli.main(["tabular", "Endless-v0", *words])
+    finally:
+        del gymnasium.registry["Endless-v0"]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert (code, last) == (
+        1,
+        "error: Endless-v0 hangs while it is made: no answer for 0.3 s (--max-step-seconds)",
+    )
+    assert nothing_is_left(tmp_path)
+
+
 def be_deaf():
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     signal.pause()
 
 
-def train_deaf(config) -> None:
+def train_deaf(config, when: str) -> None:
     watchdog._GRACE = 0.1
     made = iter(range(99))
-    fastdqn.train(config, lambda: Hanging(be_deaf, next(made)))
+    make: Any = be_deaf if when == "made" else lambda: Hanging(be_deaf, next(made))
+    fastdqn.train(config, make)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_call_that_is_deaf_ends_the_process_with_a_line_and_a_record(tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("when", "who"), [("stepped", "lane 1, step 3 (seed "), ("made", "be_deaf hangs while it is")]
+)
+def test_a_call_that_is_deaf_ends_the_process_with_a_line_and_a_record(tmp_path, capfd, when, who):
     config = small(tmp_path, num_envs=3, max_step_seconds=0.5, threads=1)
-    child = multiprocessing.get_context("fork").Process(target=train_deaf, args=(config,))
+    child = multiprocessing.get_context("fork").Process(target=train_deaf, args=(config, when))
     child.start()
     child.join()
     assert child.exitcode == 1
     said = capfd.readouterr().err
     last = said.splitlines()[-1]
-    assert last.startswith("error: lane 1, step 3 (seed ")
+    assert last.startswith(f"error: {who}")
     assert last.endswith("no answer for 0.5 s (--max-step-seconds)")
     assert "in be_deaf" in said
+    if when == "made":
+        assert not (tmp_path / "run").exists()
+        return
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["exit_reason"] == "failed: " + last.removeprefix("error: ")
 

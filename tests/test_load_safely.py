@@ -23,6 +23,9 @@ from load_parts import (
     with_header,
 )
 
+from fastdqn.record.layout import ArraySpec, CheckpointError, FileEntry, digest
+from fastdqn.record.reading import read_array
+
 
 def peak_bytes(run: Path) -> int:
     tracemalloc.start()
@@ -79,6 +82,20 @@ def huge_array(run):
 def test_no_memory_is_allocated_on_a_files_word(run, lie):
     lie(run)
     assert peak_bytes(run) < 4 << 20
+
+
+def test_an_array_that_its_file_cannot_hold_is_refused_before_it_is_allocated(tmp_path):
+    """Header, manifest and checksum agree: only the length of the file tells."""
+    data = with_header(header((1 << 34,)))
+    (tmp_path / "a.npy").write_bytes(data)
+    entry = FileEntry(len(data), digest(data), ArraySpec("int32", (1 << 34,)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"a\.npy: size: "):
+            read_array(tmp_path, ("a.npy",), entry)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 NO_PICKLE = """

@@ -3,12 +3,20 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastdqn.output import delivered
 
 
-def ended(*words: str, path: str = "") -> tuple[int, str]:
+def ended(*words: str, path: str = "", out: Any = None) -> tuple[int, str]:
     """Exit code and errors of Python with these words, path first among the modules'."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [path, *sys.path]))}
-    process = subprocess.run([sys.executable, *words], env=env, stderr=subprocess.PIPE, text=True)
+    process = subprocess.run(
+        [sys.executable, *words], env=env, stdout=out, stderr=subprocess.PIPE, text=True
+    )
     return process.returncode, process.stderr
 
 
@@ -27,3 +35,57 @@ def test_an_interrupt_within_generated_code_has_the_same_exit_code(tmp_path):
         "raise SystemExit(main())",
     ]
     assert ended("-c", "\n".join(lines)) == (130, "")
+
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+NO_ROOM = "error: standard output cannot be written: No space left on device\n"
+
+
+@needs_full
+@pytest.mark.parametrize("unbuffered", ["", "-u"])
+def test_a_full_disk_behind_the_output_is_one_line(unbuffered):
+    with FULL.open("w") as full:
+        words = filter(None, [unbuffered, "-m", "fastdqn", "presets"])
+        assert ended(*words, out=full) == (1, NO_ROOM)
+
+
+@needs_full
+@pytest.mark.parametrize(("size", "code", "said"), [(1, 0, 1), (100_000, 0, 1), (1, 130, 130)])
+def test_output_of_any_length_is_missed(monkeypatch, capsys, size, code, said):
+    with FULL.open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert delivered(lambda: print("x" * size) or code) == said
+        monkeypatch.undo()
+    assert capsys.readouterr().err == NO_ROOM
+
+
+def broken_pipe() -> Any:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return open(writer, "w")
+
+
+def test_of_a_reader_who_has_gone_nothing_is_told(monkeypatch, capsys):
+    with broken_pipe() as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert delivered(lambda: print("x") or 0) == 1
+        monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_goes_on_when_its_reader_has_gone():
+    lines = [
+        "from fastdqn.record.console import make_display",
+        "display = make_display('x', quiet=False)",
+        "display.say('a')",
+        "display.say('b')",
+        "raise SystemExit(7)",
+    ]
+    with broken_pipe() as pipe:
+        assert ended("-c", "\n".join(lines), out=pipe) == (7, "")
+
+
+def test_an_error_of_another_file_is_not_the_outputs():
+    with pytest.raises(FileNotFoundError):
+        delivered(lambda: os.open("no/such/file", os.O_RDONLY))

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,22 +237,22 @@ def test_tensorboard_finds_the_events(tmp_path):
 
 def test_a_run_folder_begins_with_config_command_and_system(tmp_path):
     config = Config(run_dir=str(tmp_path / "new/run"), seed=7)
-    folder = create_folder(config, "cpu")
+    folder = create_folder(config, "cpu", ExitStack())
     assert Config.from_json((folder / "config.json").read_text()) == config
     assert (folder / "command.txt").read_text().endswith("\n")
     system = json.loads((folder / "system.json").read_text())
     assert system["device"] == "cpu"
     assert system["packages"]["torch"] == metadata.version("torch")
     with pytest.raises(ConfigError, match="not empty"):
-        create_folder(config, "cpu")
+        create_folder(config, "cpu", ExitStack())
 
 
 def test_a_run_folder_that_cannot_be_made_is_a_config_error(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(ConfigError, match=r"run_dir .*run: No space left on device"):
-        create_folder(Config(run_dir=str(tmp_path / "run")), "cpu")
+        create_folder(Config(run_dir=str(tmp_path / "run")), "cpu", ExitStack())
     with pytest.raises(ConfigError, match="null byte"):
-        create_folder(Config(run_dir="a\0b"), "cpu")
+        create_folder(Config(run_dir="a\0b"), "cpu", ExitStack())
 
 
 def test_the_default_folder_says_what_is_in_it():

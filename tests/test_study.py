@@ -123,7 +123,7 @@ def test_a_folder_of_another_study_is_refused_and_left(study, tmp_path, monkeypa
     header.write_text(json.dumps(theirs | {"version": 7}))
     before = {path: path.read_bytes() for path in folder.iterdir()}
     line = refused(study, monkeypatch, capsys, folder, "--share", 0.1)
-    assert f"{folder} is a study of version 7, this is 1" in line
+    assert f"{folder} is a study of version '7', this is 1" in line
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     header.write_text("no json")
     assert "is not a study's" in refused(study, monkeypatch, capsys, folder)

@@ -104,8 +104,8 @@ def test_a_setting_that_diverges_is_a_bad_one(trained, tmp_path, monkeypatch, ca
     assert "no setting came to its end" in out
 
 
-def test_a_trial_writes_nowhere(trained):
-    sweep._run(Config(wandb=True, tensorboard=True, checkpoint_frequency=5))
+def test_a_trial_writes_nowhere(trained, tmp_path):
+    sweep._run(Config(wandb=True, tensorboard=True, checkpoint_frequency=5), tmp_path)
     (config,) = trained
     told = config.wandb, config.tensorboard, config.checkpoint_frequency, config.checkpoint_seconds
     assert told == (False, False, None, None)

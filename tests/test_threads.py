@@ -50,6 +50,7 @@ def test_a_disk_that_takes_its_time_is_told_of_once(tmp_path, monkeypatch):
 ENDED_BY = {
     "resuming.py acquire": "RunLock, which gives up after some tries",
     "record/lock.py acquire": "likewise",
+    "trials.py acquire": "the system's lock on a file, held for a line and gone with its process",
     "signals.py join": "the byte that was just written to the thread's pipe",
 }
 

@@ -7,6 +7,7 @@ import pytest
 from test_sweep import run, trained
 
 from fastdqn import sweep, trials
+from fastdqn.record.files import WriteError
 
 pytest.importorskip("optuna")
 __all__ = ["trained"]
@@ -82,6 +83,16 @@ def test_a_full_disk_ends_a_sweep_by_one_line(trained, tmp_path, monkeypatch, ca
     monkeypatch.undo()
 
 
+def test_output_that_cannot_be_written_is_not_taken_for_the_file(trained, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sweep, "print", full, raising=False)
+    with pytest.raises(OSError, match="No space left") as caught:
+        run(tmp_path, "--trials", "1", "--seeds", "1")
+    assert not isinstance(caught.value, WriteError)
+
+
 @pytest.mark.parametrize("name", ["pipe", "x" * 300])
 def test_what_can_be_no_file_is_refused(trained, tmp_path, capsys, name):
     path = tmp_path / name
@@ -97,3 +108,15 @@ def sweep_code(path) -> int:
     from fastdqn.cli import main
 
     return main(["sweep", "cartpole", "--out", str(path), "--trials", "1"])
+
+
+def test_what_killed_sweeps_left_goes_and_what_others_hold_stays(tmp_path):
+    path = tmp_path / "s.journal"
+    path.touch()
+    left, strange = tmp_path / ".s.journal.runs.x", tmp_path / ".t.journal.runs.x"
+    for folder in (left, strange):
+        (folder / "run").mkdir(parents=True)
+    with trials.passing_folder(path) as others, trials.passing_folder(path) as ours:
+        (ours / "run").mkdir()
+        assert set(tmp_path.iterdir()) == {path, strange, others, ours}
+    assert set(tmp_path.iterdir()) == {path, strange}

@@ -7,6 +7,7 @@ from fastdqn.acting.env_state import read_env_state, why_unreadable, write_env_s
 from fastdqn.acting.failures import EnvError, HungError, NonFiniteError
 from fastdqn.acting.look import limit_of, look, look_closer
 from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
+from fastdqn.acting.making import Making
 from fastdqn.acting.names import UnknownEnvError, find_spec, lies_inside, nearest, registered
 from fastdqn.acting.observations import ObsReader
 from fastdqn.acting.screen import Screen, open_screen
@@ -25,6 +26,7 @@ __all__ = [
     "EnvStream",
     "Factory",
     "HungError",
+    "Making",
     "NonFiniteError",
     "ObsReader",
     "ObsStatistics",

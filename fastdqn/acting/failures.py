@@ -70,7 +70,7 @@ def explain(
     return told
 
 
-def _own_trace(error: BaseException) -> str:
+def own_trace(error: BaseException) -> str:
     """The traceback from the environment's own frames on: how it was called is the same always."""
     own = error.__traceback__
     while own is not None and own.tb_frame.f_code.co_filename.startswith(_CALLERS):
@@ -122,7 +122,7 @@ def misfit(space: spaces.Space, obs: Any) -> str | None:
 
 def _failing_lane(envs: VectorEnv, error: BaseException) -> LaneFailure:
     """The lane that a SyncVectorEnv was at: the loop's own variable i says so."""
-    unknown = LaneFailure(-1, one_line(error), _own_trace(error))
+    unknown = LaneFailure(-1, one_line(error), own_trace(error))
     if not isinstance(envs, SyncVectorEnv):
         return unknown
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -140,8 +140,13 @@ def explain_hang(
     inner = envs.unwrapped
     lane = _lane_of_loop(frames) if isinstance(inner, SyncVectorEnv) else -1
     failure = LaneFailure(lane, line)
-    failure.trace = "".join(traceback.format_stack(frames[-1])) if frames else ""
+    failure.trace = trace_of(frames)
     return explain(envs, failure, what, steps, seed, action)
+
+
+def trace_of(frames: list[FrameType]) -> str:
+    """Where a thread is, as a traceback tells it; '' where it is nowhere."""
+    return "".join(traceback.format_stack(frames[-1])) if frames else ""
 
 
 def _lane_of_loop(frames: list[FrameType]) -> int:

@@ -17,7 +17,7 @@ from gymnasium.vector.async_vector_env import _async_worker
 from fastdqn import atari
 from fastdqn.acting.atari_lanes import make_atari
 from fastdqn.acting.cartpole import FastCartPole
-from fastdqn.acting.failures import SentError, misfit, one_line
+from fastdqn.acting.failures import HungError, SentError, misfit, one_line
 from fastdqn.acting.names import find_spec, find_wrapper, nearest
 
 VECTORIZATIONS = ("auto", "native", "sync", "async", "envpool")
@@ -264,6 +264,8 @@ def _named_errors(what: str) -> Iterator[None]:
     """Whatever a constructor of anyone's raises becomes a ValueError of one line."""
     try:
         yield
+    except HungError:  # whoever interrupted the call tells it
+        raise
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         missing = " ".join(str(error).split())
         raise ValueError(f"{what} needs a package that is missing: {missing}") from None

@@ -44,21 +44,24 @@ def make_display(title: str, quiet: bool) -> Display:
 
 
 class Unfailing:
-    """Another display, whose broken pipe or full disk is no reason to end a run."""
+    """Another display, whose broken pipe or full disk is no reason to end a run.
+
+    Where the pipe is broken, rich is quiet from then on, and would end the program.
+    """
 
     def __init__(self, display: Display):
         self._display = display
 
     def show(self, status: dict, final: bool = False) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, SystemExit):
             self._display.show(status, final)
 
     def say(self, line: str) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, SystemExit):
             self._display.say(line)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, SystemExit):
             self._display.close()
 
 

@@ -1,11 +1,14 @@
 """The run folder: made once, for one run."""
 
+import contextlib
 import os
 import platform
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -51,9 +54,12 @@ def _unwritable(run_dir: str, folder: Path) -> str | None:
     return None if writable else f"run_dir {run_dir}: {folder} is not writable"
 
 
-def create_folder(config: Config, device_name: str, options: str | None = None) -> Path:
+def create_folder(
+    config: Config, device_name: str, unbegun: ExitStack, options: str | None = None
+) -> Path:
     """Make the folder and write what is known before the run: config, command, system.
 
+    unbegun  takes what makes it as it was, not there or empty, should the run not begin
     options  what config.json holds, if it is not config
     Raises ConfigError where the folder cannot be had.
     """
@@ -61,6 +67,7 @@ def create_folder(config: Config, device_name: str, options: str | None = None) 
     if problem := folder_problem(config.run_dir):
         raise ConfigError([problem])
     folder = Path(config.run_dir)
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # The first to create this file owns the folder, whoever looked at it at the same time.
@@ -68,16 +75,33 @@ def create_folder(config: Config, device_name: str, options: str | None = None) 
     except FileExistsError:
         raise ConfigError([f"run_dir {config.run_dir} was taken by another run just now"]) from None
     except OSError as error:
+        _remove_empty(new)
         raise ConfigError([f"run_dir {config.run_dir}: {error.strerror}"]) from None
+    unbegun.callback(_empty, folder, new)
     try:
         write_whole(folder / "config.json", options or config.to_json())
         write_whole(folder / "command.txt", shlex.join(sys.argv) + "\n")
         write_whole(folder / "system.json", to_json(_system(device_name), indent=2) + "\n")
     except WriteError as error:
-        for name in ("config.json", "command.txt", "system.json"):
-            (folder / name).unlink(missing_ok=True)  # or the folder would be refused the next time
         raise ConfigError([str(error)]) from None
     return folder
+
+
+def _empty(folder: Path, new: list[Path]) -> None:
+    """Take away all that is in a folder, and those folders that are new."""
+    with contextlib.suppress(OSError):  # why the run does not begin is told
+        for each in folder.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink(missing_ok=True)
+    _remove_empty(new)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it was not made, or is someone else's too by now
+            folder.rmdir()
 
 
 def read_config(folder: Path) -> Config:

@@ -113,7 +113,8 @@ def _is_flat(value: Any, left: int = _DEEPEST) -> bool:
 
 def _read_rows(path: Path, kind: str | None = None) -> Columns:
     """Rows as columns, of one kind; a last line that is still being written is left out."""
-    lines = _read_if_there(path).split("\n")[:-1]
+    text = _read_if_there(path)
+    lines = text.split("\n")[:-1]
     rows = []
     for count, line in enumerate(lines, 1):
         try:
@@ -128,4 +129,7 @@ def _read_rows(path: Path, kind: str | None = None) -> Columns:
         return {}
     rows.sort(key=lambda row: row["step"])
     names = dict.fromkeys(name for row in rows for name in row)
+    if len(names) * len(rows) > len(text):  # columns of gaps would take many times the file
+        told = f"{len(names):,} names in {len(rows):,} rows"
+        raise ValueError(f"{path}: {told}, few of them with a value")
     return {name: np.array([number(row.get(name)) for row in rows]) for name in names}

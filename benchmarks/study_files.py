@@ -1,0 +1,72 @@
+"""The study's files: what a result must hold before it is counted."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from study_rows import CLASSIC, Job
+
+from fastdqn.record.files import read_text
+
+# Far beyond any return, and far from what overflows when it is added up. Ours.
+_LARGEST = 1e30
+
+
+def read_result(path: Path, job: Job) -> dict[str, Any] | None:
+    """A run's result, None where the file is not there, is no JSON, or is of another run.
+
+    Raises ValueError, one line that names the field, where it is this run's, and cannot be counted.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError):
+        return None
+    ours = job._asdict()
+    if not isinstance(found, dict) or {name: found.get(name) for name in ours} != ours:
+        return None
+    wrong = [name for name, right in _rules(job).items() if not right(found.get(name, _MISSING))]
+    if wrong:
+        raise ValueError(f"{path}: {wrong[0]} is not what a run leaves: delete the file")
+    return found
+
+
+_MISSING = object()
+
+
+def _rules(job: Job) -> dict[str, Any]:
+    """Whether its value is right, by the name of a field."""
+    rules = {
+        "diverged": lambda value: value is None or isinstance(value, str),
+        "last_return": _number_or_none,
+        "cpu_seconds": lambda value: _number(value) and value >= 0,
+        "curve": _curve,
+    }
+    if job.row == CLASSIC:
+        rules |= {"episodes": _count, "highest_mean_of_100": _number_or_none}
+        rules |= {f"episode_of_{goal}": lambda v: v is None or _count(v) for goal in (195, 475)}
+    return rules
+
+
+def _number(value: Any) -> bool:
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    return real and abs(value) <= _LARGEST and not math.isnan(value)
+
+
+def _number_or_none(value: Any) -> bool:
+    return value is None or _number(value)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and _number(value) and value >= 0
+
+
+def _curve(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_point, value))
+
+
+def _point(value: Any) -> bool:
+    if not isinstance(value, dict) or not _count(value.get("step")):
+        return False
+    both = [name for name in ("predicted", "realised") if name in value]
+    return len(both) != 1 and all(_number(value.get(name)) for name in ["mean_return", *both])
