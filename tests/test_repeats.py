@@ -64,35 +64,36 @@ def test_their_lengths_are_a_zeta_distribution():
         assert (steps == k).mean() == pytest.approx(6 / np.pi**2 / k**2, rel=0.05)
 
 
-def policy_of(repeats, seed=0) -> Policy:
+def policy_of(repeats: Repeats, seed=0) -> Policy:
     learner = make_learner()
     network = learner.online.eval_alias()
     return Policy(network, learner.value, CPU, (3,), num_actions=2, seed=seed, repeats=repeats)
 
 
 def test_a_policy_goes_on_with_what_it_began_and_greedy_actions_stay():
-    obs = np.zeros((LANES, 3), np.float32)
-    policy = policy_of(Repeats(1.0, LANES, 2))
+    obs, repeats = np.zeros((LANES, 3), np.float32), Repeats(1.0, LANES, 2)
+    policy = policy_of(repeats)
     greedy = policy(obs)
     assert (policy.act(obs, 0.0) == greedy).all()
     first = policy.act(obs, 1.0)
     assert (first != greedy).any()
-    long = policy.repeats._left > 0
+    long = repeats.state()["left"] > 0
     assert long.any()
     assert (policy.act(obs, 0.0)[long] == first[long]).all()
     assert (policy(obs) == greedy).all()
-    policy.repeats.follow(SimpleNamespace(ended_lanes=np.arange(LANES)))
+    repeats.follow(SimpleNamespace(ended_lanes=np.arange(LANES)))
     assert (policy.act(obs, 0.0) == greedy).all()
 
 
 def test_a_state_comes_back_and_one_that_cannot_be_is_refused():
     obs = np.zeros((LANES, 3), np.float32)
-    one, other = policy_of(Repeats(1.0, LANES, 2)), policy_of(Repeats(1.0, LANES, 2), seed=9)
+    repeats, others = Repeats(1.0, LANES, 2), Repeats(1.0, LANES, 2)
+    one, other = policy_of(repeats), policy_of(others, seed=9)
     one.act(obs, 1.0)
     other.load_state(one.state())
-    other.repeats.load_state(one.repeats.state())
+    others.load_state(repeats.state())
     for _ in range(30):
         np.testing.assert_array_equal(one.act(obs, 0.3), other.act(obs, 0.3))
     for name, wrong in (("left", -1), ("action", 2), ("action", -1)):
         with pytest.raises(StateError, match="left is below 0, or action not one of 2"):
-            other.repeats.load_state(one.repeats.state() | {name: np.full(LANES, wrong)})
+            others.load_state(repeats.state() | {name: np.full(LANES, wrong)})
