@@ -38,10 +38,17 @@ class TablePolicy:
         values = self.table[self.discretizer(obs)].astype(np.float32)
         return values if mask is None else np.where(mask, values, np.float32(-np.inf))
 
-    def act(self, obs: np.ndarray, epsilon, mask: np.ndarray | None = None) -> np.ndarray:
+    def act(
+        self,
+        obs: np.ndarray,
+        epsilon,
+        mask: np.ndarray | None = None,
+        _lanes: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Actions [N] int64: random in each lane with its own probability and its own draw.
 
-        obs [N, *]; epsilon in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed
+        obs [N, *]; epsilon in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed;
+        whose observations they are makes no difference
         """
         action = self(obs, mask)
         explore(self.rng, epsilon, self.num_actions, mask, action)
