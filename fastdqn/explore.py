@@ -46,7 +46,9 @@ class Repeats:
         self._left[lanes], self._action[lanes] = left - goes_on, repeated
 
     def follow(self, step: Any) -> None:
-        self._left[step.ended_lanes] = 0
+        # Not where one ended: by then a call that only resets the lane is still to come, and may
+        # begin to repeat its action; and a lane that is replaced or reset tells of no end.
+        self._left[step.start_lanes] = 0
 
     def state(self) -> State:
         return {"left": self._left.copy(), "action": self._action.copy()}

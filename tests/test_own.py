@@ -331,9 +331,9 @@ def test_an_on_policy_epsilon_belongs_to_the_lane_that_answers(tmp_path, monkeyp
 
     given, act = [], Policy.act
 
-    def noting(self, obs, epsilon, mask):
+    def noting(self, obs, epsilon, *rest):
         given.append(np.array(epsilon))
-        return act(self, obs, epsilon, mask)
+        return act(self, obs, epsilon, *rest)
 
     monkeypatch.setattr(Policy, "act", noting)
     lanes, send = [], EnvStream.send

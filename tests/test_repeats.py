@@ -2,10 +2,13 @@
 
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from test_learning import CPU, make_learner
 
+from fastdqn.acting import EnvStream
 from fastdqn.explore import LONGEST, Repeats, _draw_steps
 from fastdqn.learning.policy import Policy
 from fastdqn.plain import StateError
@@ -49,9 +52,9 @@ def test_repeats_are_those_of_a_lane_by_lane_account():
         slow(random, steps, mask if turn % 2 else np.ones_like(mask), lanes, expected)
         np.testing.assert_array_equal(action, expected)
         went_on += ((random < 0) & (action != greedy)).sum()
-        ended = lanes[rng.random(len(lanes)) < 0.05]
-        fast.follow(SimpleNamespace(ended_lanes=ended))
-        for lane in ended:
+        begun = lanes[rng.random(len(lanes)) < 0.05]
+        fast.follow(SimpleNamespace(start_lanes=begun))
+        for lane in begun:
             slow.going.pop(lane, None)
     assert went_on > 500
 
@@ -81,7 +84,7 @@ def test_a_policy_goes_on_with_what_it_began_and_greedy_actions_stay():
     assert long.any()
     assert (policy.act(obs, 0.0)[long] == first[long]).all()
     assert (policy(obs) == greedy).all()
-    repeats.follow(SimpleNamespace(ended_lanes=np.arange(LANES)))
+    repeats.follow(SimpleNamespace(start_lanes=np.arange(LANES)))
     assert (policy.act(obs, 0.0) == greedy).all()
 
 
@@ -97,3 +100,33 @@ def test_a_state_comes_back_and_one_that_cannot_be_is_refused():
     for name, wrong in (("left", -1), ("action", 2), ("action", -1)):
         with pytest.raises(StateError, match="left is below 0, or action not one of 2"):
             others.load_state(repeats.state() | {name: np.full(LANES, wrong)})
+
+
+class Short(gymnasium.Env):
+    """Episodes of four steps."""
+
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.left = 4
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        return np.zeros(3, np.float32), 1.0, self.left == 0, False, {}
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_an_episode_begins_without_what_was_drawn_before_it(mode):
+    """Neither by a call that only resets its lane, nor before all are reset, as on a resume."""
+    envs = SyncVectorEnv([Short] * LANES, autoreset_mode=mode)
+    stream, repeats, begun = EnvStream(envs), Repeats(1.0, LANES, 2), 0
+    policy, step = policy_of(repeats), stream.start(seed=0)
+    for turn in range(60):
+        repeats.follow(step)
+        assert (repeats.state()["left"][step.start_lanes] == 0).all()
+        begun += len(step.start_lanes)
+        stream.send(policy.act(stream.obs, 1.0, stream.mask, stream.lanes))
+        step = stream.recv() if turn != 30 else (stream.recv(), stream.start(seed=1))[1]
+    assert begun > 10 * LANES
