@@ -10,7 +10,7 @@ from typing import Literal
 import gymnasium
 
 from fastdqn import options
-from fastdqn.acting import EnvError, EnvRecipe, Screen, limit_of, open_screen
+from fastdqn.acting import EnvError, EnvRecipe, NonFiniteError, Screen, limit_of, open_screen
 from fastdqn.commands import load_trained, out_problems
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.showing import Moment, show
@@ -47,7 +47,8 @@ def video_run(run: str, args: list[str]) -> str:
 
     args  the options, as they were typed
     Raises ConfigError where the run, an option, an extra or the environment cannot be used, or the
-    file cannot be written; what was there before is then as it was.
+    file cannot be written; EnvError and NonFiniteError where the environment fails while it is
+    played. What was there before is then as it was.
     """
     chosen, lines = options.parse(args, VideoOptions(), "fastdqn video RUN")
     asked = Config(eval_episodes=chosen.episodes, eval_max_steps=chosen.max_steps, seed=chosen.seed)
@@ -63,7 +64,9 @@ def video_run(run: str, args: list[str]) -> str:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
         told = _film(policy, recipe, chosen, out)
-    except (OSError, ValueError, EnvError, gymnasium.error.Error) as error:
+    except (EnvError, NonFiniteError):
+        raise
+    except (OSError, ValueError, gymnasium.error.Error) as error:
         raise ConfigError([" ".join(str(error).split())]) from None
     return f"{recipe}: {told}\nweights: {path}\nwritten: {out}"
 

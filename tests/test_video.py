@@ -122,6 +122,21 @@ def test_a_film_that_fails_leaves_nothing_half_written(run, tmp_path, failure, c
     assert [path.read_text() for path in tmp_path.iterdir()] == ["as it was"]
 
 
+@pytest.mark.parametrize("reward", ["nan", "no number"])
+def test_an_environment_that_fails_in_a_film_is_code_1(run, tmp_path, reward, capsys, monkeypatch):
+    step = Walk.step
+
+    def failing(self, action):
+        obs, _, *rest = step(self, action)
+        return obs, float(reward), *rest
+
+    monkeypatch.setattr(Walk, "step", failing)
+    code, out, err = ask(capsys, run, "--out", tmp_path / "a.mp4")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("error: lane 0, step 1")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_pictures_of_different_sizes_are_refused(tmp_path):
     sizes = [np.zeros((n, 16, 3), np.uint8) for n in (16, 32)]
     with pytest.raises(ValueError, match="picture 1 is 16 x 32, those before it 16 x 16"):

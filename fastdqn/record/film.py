@@ -48,7 +48,8 @@ def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
                 count += 1
         written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
     except (OSError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno:
+        # The encoder's own have these types and no number; others are of whoever makes pictures.
+        if type(error) not in (OSError, RuntimeError) or getattr(error, "errno", None):
             raise
         raise OSError(errno.EIO, "ffmpeg failed") from error
     if written != count:  # it says nothing where the disk is full at the end
