@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -260,12 +261,13 @@ def list_envs(pattern: str) -> str:
 
 def _folded(problems: list[str]) -> tuple[list[str], list[str]]:
     """(problems, remedies): a remedy that several have is a numbered line of its own."""
-    parted = [problem.partition(": ") for problem in problems]
-    times = Counter(remedy for _, _, remedy in parted if remedy)
+    # Not at the colons of a Dict's keys, which stand in quotes.
+    parted = [(*re.split(r"(?<!['\"]): ", problem, maxsplit=1), "")[:2] for problem in problems]
+    times = Counter(remedy for _, remedy in parted if remedy)
     numbers = {remedy: i for i, remedy in enumerate((r for r in times if times[r] > 1), 1)}
     short = [
         f"{what} [{numbers[remedy]}]" if remedy in numbers else problem
-        for problem, (what, _, remedy) in zip(problems, parted, strict=True)
+        for problem, (what, remedy) in zip(problems, parted, strict=True)
     ]
     return short, [f"[{i}] {remedy}" for remedy, i in numbers.items()]
 

@@ -68,9 +68,24 @@ def test_a_part_without_numbers_is_named_with_the_keys_to_keep_and_without_addre
     assert short(SPACE["image"]) == str(SPACE["image"])
 
 
-def test_a_list_of_environments_tells_a_remedy_of_several_once():
+def test_keys_to_keep_are_those_of_a_tuple_and_none_that_is_to_be_dropped_too():
+    text, number = spaces.Text(9), spaces.Discrete(2)
+    line = lines_of(ObsReader, spaces.Tuple((number, text, number)))
+    assert "FilterObservation(env, [0, 2])" in line
+    line = lines_of(ObsReader, spaces.Dict(a=number, b=text, c=text))
+    assert line.count("FilterObservation(env, ['a'])") == 2
+    assert "FilterObservation" not in lines_of(ObsReader, spaces.Dict(a=text))
+
+
+class Several(gymnasium.Env):
+    observation_space = spaces.Discrete(2)
+    action_space = spaces.Dict(a=spaces.Discrete(2))
+
+
+@pytest.mark.parametrize("make", [Mission, Several])
+def test_a_list_of_environments_tells_a_remedy_of_several_once(make):
     for env_id in ("QuuxA-v0", "QuuxB-v0"):
-        gymnasium.register(env_id, Mission)
+        gymnasium.register(env_id, make)
     try:
         code, said, _ = ask("envs", f"{__name__}:Quux")
     finally:
@@ -78,8 +93,12 @@ def test_a_list_of_environments_tells_a_remedy_of_several_once():
             del gymnasium.registry[env_id]
     *rows, remedy = said.splitlines()
     assert (code, len(rows)) == (0, 2)
-    assert all(row.endswith("no fixed row of numbers [1]") for row in rows)
-    assert remedy.startswith("[1] drop it with gymnasium.wrappers.FilterObservation")
+    what, how = {
+        Mission: ("no fixed row of numbers", "drop it with gymnasium.wrappers.FilterObservation"),
+        Several: ("Dict('a': Discrete(2)) is not Discrete", "let one number stand for each"),
+    }[make]
+    assert all(row.endswith(f"{what} [1]") for row in rows)
+    assert remedy.startswith(f"[1] {how}")
 
 
 @pytest.mark.parametrize(

@@ -102,26 +102,26 @@ class ObsReader:
 
 def flattening_problems(space: spaces.Space) -> list[str]:
     """A line for every part of a space that ObsReader cannot read."""
-    lines, parts = [], list(leaves(space))
-    for path, leaf in parts:
-        if isinstance(leaf, spaces.Box) and leaf.dtype.kind in "biuf":
-            continue
-        if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-            continue
-        if path:
-            at = "".join(f"[{key!r}]" for key in path)
-            keep = sorted({str(other[0]) for other, _ in parts if other[0] != path[0]})
-            lines.append(
-                f"observation space {at} is {short(leaf)}, no fixed row of numbers: drop it with "
-                f"gymnasium.wrappers.FilterObservation(env, {keep}), or turn it into a Box with "
-                f"{_WRAP}"
-            )
-        else:
-            lines.append(
-                f"observation space {short(leaf)} is no fixed row of numbers: turn it into a Box "
-                f"with {_WRAP}"
-            )
-    return lines
+    parts = list(leaves(space))
+    bad = [(path, leaf) for path, leaf in parts if not _is_numbers(leaf)]
+    dropped = {path[0] for path, _ in bad if path}
+    # In their order: a Dict has it sorted, and of a Tuple they are numbers.
+    keep = list(dict.fromkeys(path[0] for path, _ in parts if path and path[0] not in dropped))
+    drop = f"drop it with gymnasium.wrappers.FilterObservation(env, {keep}), or " if keep else ""
+    return [
+        f"observation space {''.join(f'[{key!r}]' for key in path)} is {short(leaf)}, no fixed row "
+        f"of numbers: {drop}turn it into a Box with {_WRAP}"
+        if path
+        else f"observation space {short(leaf)} is no fixed row of numbers: turn it into a Box "
+        f"with {_WRAP}"
+        for path, leaf in bad
+    ]
+
+
+def _is_numbers(leaf: spaces.Space) -> bool:
+    if isinstance(leaf, spaces.Box):
+        return leaf.dtype.kind in "biuf"
+    return isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
 
 
 def leaves(space: spaces.Space, path: tuple = ()) -> Iterator[tuple[tuple, spaces.Space]]:
