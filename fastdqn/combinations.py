@@ -234,7 +234,7 @@ def remarks(c: Any) -> list[str]:
             "without a target network the online one evaluates: target_network_frequency and tau "
             "have no effect" + (", nor has double" if c.double and not c.munchausen else "")
         )
-    epsilon = c.ladder_epsilon if c.exploration == "ladder" else epsilons(c)[0]
+    epsilon = c.ladder_epsilon if c.exploration == "ladder" else max(epsilons(c))
     if c.exploration_zeta is not None and epsilon == 0:
         lines.append("epsilon is 0, so no random action is repeated: exploration_zeta does nothing")
     if c.noisy and epsilon > 0:

@@ -144,8 +144,8 @@ class Config:
     exploration_decay: float | None = None
     """Multiply it by this for each finished episode instead."""
     exploration_zeta: float | None = None
-    """Go on with a random action, for k steps with a chance of k to the power of minus this (ez-
-    greedy, whose authors take 2); None: it is made once."""
+    """Go on with a random action, for k steps with a chance of k to the power of minus this
+    (ez-greedy, whose authors take 2); None: it is made once."""
 
     eval_frequency: int = 10_000
     """Steps between greedy evaluations; 0: none."""

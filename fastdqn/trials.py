@@ -88,15 +88,18 @@ def passing_folder(path: Path) -> Iterator[Path]:
 
 
 def _lock_folder(folder: Path) -> int | None:
-    """Hold a folder, until what is returned is closed or the process dies; None: it is held."""
+    """Hold a folder, until what is returned is closed or the process dies; None: it is held, or
+    cannot be opened, as one that its owner takes away just now."""
     assert fcntl is not None
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        return None
-    return fd
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return None
+        return fd
+    return None
 
 
 def _begin(path: Path, identity: dict[str, Any], first: dict[str, Any]) -> None:

@@ -127,6 +127,7 @@ def test_what_replaces_or_adds_is_remarked():
     assert remarks(Config(noisy=True, exploration_zeta=2.0)) == [
         "epsilon is 0, so no random action is repeated: exploration_zeta does nothing"
     ]
+    assert not remarks(Config(exploration_initial_eps=0.0, exploration_zeta=2.0))  # it rises
 
 
 def test_a_run_whose_epsilon_falls_before_it_learns_is_told_so():

@@ -116,7 +116,9 @@ def test_what_killed_sweeps_left_goes_and_what_others_hold_stays(tmp_path):
     left, strange = tmp_path / ".s.journal.runs.x", tmp_path / ".t.journal.runs.x"
     for folder in (left, strange):
         (folder / "run").mkdir(parents=True)
+    gone = tmp_path / ".s.journal.runs.y"  # by the time that it is looked at
+    gone.symlink_to(tmp_path / "nowhere")
     with trials.passing_folder(path) as others, trials.passing_folder(path) as ours:
         (ours / "run").mkdir()
-        assert set(tmp_path.iterdir()) == {path, strange, others, ours}
-    assert set(tmp_path.iterdir()) == {path, strange}
+        assert set(tmp_path.iterdir()) == {path, strange, gone, others, ours}
+    assert set(tmp_path.iterdir()) == {path, strange, gone}
