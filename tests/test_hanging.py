@@ -16,7 +16,7 @@ from test_loop import small
 
 import fastdqn
 from fastdqn import EnvError, cli, watchdog
-from fastdqn.acting import EnvRecipe, EnvStream, look
+from fastdqn.acting import EnvRecipe, EnvStream, Making, look
 from fastdqn.watchdog import Watchdog
 
 
@@ -180,6 +180,14 @@ def test_a_table_too_is_told_of_an_environment_that_is_not_made(tmp_path, capsys
         "error: Endless-v0 hangs while it is made: no answer for 0.3 s (--max-step-seconds)",
     )
     assert nothing_is_left(tmp_path)
+
+
+def test_kernels_are_compiled_before_anyone_waits_for_what_is_made(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(EnvStream, "_compile", lambda self: compiled.append(self))
+    making = Making("x")
+    assert compiled
+    assert making.unanswered() == {}
 
 
 def be_deaf():

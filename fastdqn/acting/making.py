@@ -2,7 +2,12 @@
 
 from types import FrameType
 
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+
 from fastdqn.acting.failures import EnvError, HungError, own_trace, trace_of
+from fastdqn.acting.stream import EnvStream
 
 
 class Making:
@@ -14,6 +19,7 @@ class Making:
 
     def __init__(self, what: str):
         self._what, self._under_way = what, False
+        EnvStream(_Nobody())  # compiles its kernels, of which nobody is to be told that they hang
 
     def __enter__(self) -> "Making":
         self._under_way = True
@@ -39,3 +45,12 @@ class Making:
         told = EnvError(f"{self._what} hangs while it is made: {why}")
         told.trace = trace
         return told
+
+
+class _Nobody(VectorEnv):
+    """The least that a stream can be made of."""
+
+    num_envs = 1
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    single_observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+    single_action_space = spaces.Discrete(1)
