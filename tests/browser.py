@@ -20,6 +20,8 @@ _OPTIONS = {
     },
 }
 
+_PAINTED = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+
 
 def is_there() -> bool:
     return all(map(shutil.which, PROGRAMS))
@@ -41,6 +43,8 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.tell("Emulation.setEmulatedMedia", features=features)
         self._ask("/url", {"url": page.as_uri()})
+        # Chromium throws keys away until a page has been painted: the second frame comes after.
+        self._ask("/execute/async", {"script": _PAINTED, "args": []})
 
     def log(self, kind: str) -> list[dict]:
         """What was logged since the last look: kind is browser (the console) or performance."""
