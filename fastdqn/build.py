@@ -1,50 +1,55 @@
 """Build: a whole run out of options; with parts.py the only place where they become objects."""
 
-import contextlib
-import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from gymnasium.vector import VectorEnv
 from torch import nn
 
-from fastdqn import devices, parts
-from fastdqn.acting import EnvFacts, EnvStream, Factory
-from fastdqn.atari import PROTOCOLS, frames_a_step
+from fastdqn import devices, parts, run_folder
+from fastdqn.acting import EnvFacts, EnvStream, Factory, Step
+from fastdqn.atari import PROTOCOLS
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
 from fastdqn.device_memory import memory_errors
-from fastdqn.engine.checkpoints import Checkpointer, restore
+from fastdqn.engine.checkpoints import restore
 from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Cadence, Hooks, Run
 from fastdqn.learning.flat import FlatParameters
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.probe import host_read
 from fastdqn.plain import StateError
-from fastdqn.ready import Notices, get_ready
-from fastdqn.record.checkpoint import CheckpointWriter
+from fastdqn.ready import Notices, Ready, get_ready
 from fastdqn.record.console import Display
-from fastdqn.record.disk_errors import DiskErrors, EndRun, GoOn
-from fastdqn.record.files import WriteError, write_whole
-from fastdqn.record.folder import create_folder
 from fastdqn.record.load_checkpoint import Checkpoint
-from fastdqn.record.lock import LockedError, RunLock
-from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder
-from fastdqn.record.wandb_run import WandbRun
-from fastdqn.record.weights import save_weights
+from fastdqn.replay import Replay
 from fastdqn.resolve import choose_learner, resolve, threads_of_torch
 from fastdqn.schedules import Budget, EpisodicEpsilon, LadderEpsilon, Linear
 from fastdqn.seeds import CONFIRM, EVAL, TRAIN, env_seed
 from fastdqn.session import Evaluations, Session
 from fastdqn.sizes import network_weights
-from fastdqn.streams import make_streams
+from fastdqn.streams import Streams, make_streams
 from fastdqn.timing import Laps, process_age
 from fastdqn.torsos import remark, settle
+
+
+class _Agent(NamedTuple):
+    """All of a run that needs no folder; config is resolved, start is the first delivery."""
+
+    config: Config
+    facts: EnvFacts
+    start: Step
+    replay: Replay
+    ready: Ready
+    online: FlatParameters
+    description: dict
+    notes: list[str]
+    notices: Notices
 
 
 def build(
@@ -77,49 +82,57 @@ def build(
         # Started once: lanes of EnvPool's under way would never be idle again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
         streams = make_streams(config, envs, eval_envs, seed, owned)
-        stream, eval_stream, limit, how, watchdog = streams
-        asked = config
-        config, notes = _resolve(config, stream.facts, torso, limit, how)
-        owned.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(threads_of_torch(config))
-        owned.enter_context(devices.arithmetic(config))
-        online, description = parts.make_online(config, stream.facts, torso)
-        # The first reset tells whether there are masks, which the replay keeps.
-        start = stream.start(seed)
-        startup.lap("build")
-        facts = stream.facts._replace(has_masks=stream.mask is not None)
-        replay = parts.make_replay(config, facts)
-        batch = replay.new_batch(config.batch_size)
-        notices = Notices()
-        config, ready = get_ready(config, asked.capture, online, batch, stream, facts, notices)
-        startup.lap("kernels")
-        folder = _take_folder(config, resumed is not None, unbegun, owned)
+        agent = _make_agent(config, streams, torso, seed, startup, owned)
+        config, policy = agent.config, agent.ready.policy
+        if resumed is None:
+            run_folder.take_folder(config, unbegun, owned)
         total = total_timesteps or had_timesteps or config.total_timesteps
         budget = Budget(total, config.total_episodes)
-        recorder = _make_recorder(config, folder, make_display, online, description, hooks, budget)
+        weights = (agent.online, agent.description)
+        recorder = run_folder.make_recorder(config, make_display, weights, hooks, budget)
         owned.callback(recorder.close)
-        evaluations = make_evaluations(config, ready.policy, eval_stream)
+        evaluations = make_evaluations(config, policy, streams.evaluation)
         judge = make_judge(config, evaluations, recorder)
-        policy, learner = ready.policy, ready.learner
-        followers = parts.make_followers(config, policy, learner, replay, facts, recorder.warn)
-        run = Run(
-            stream, policy, replay, ready.staging, learner, make_epsilon(config),
-            budget, make_cadence(config), recorder, judge, start, followers, hooks,
-            returns=ready.returns if replay.wants_priorities else None, laps=Laps(clock),
-        )  # fmt: skip
-        notes = [*notes, *notices.lines, *remarks(config)]
-        notices.show = recorder.say
+        run = _make_run(agent, streams.training, budget, recorder, judge, hooks, Laps(clock))
+        notes = [*agent.notes, *agent.notices.lines, *remarks(config)]
+        agent.notices.show = recorder.say
         if resumed is not None:
             notes += _resume(run, config, resumed, total_timesteps)
-        run.checkpoints = _make_checkpoints(config, recorder, run, resumed, owned)
+        run.checkpoints = run_folder.make_checkpoints(config, recorder, run, resumed, owned)
         if resumed is not None:  # last: from here on the checkpoint is the latest
-            notes += _go_back(recorder, resumed)
+            notes += run_folder.go_back(recorder, resumed)
         startup.lap("build")
         unbegun.pop_all()
         return Session(
             config, run, recorder, judge, evaluations, startup, owned.pop_all(),
-            limit is not None, notes, watchdog=watchdog,
+            streams.limit is not None, notes, watchdog=streams.watchdog,
         )  # fmt: skip
+
+
+def _make_agent(
+    config: Config,
+    streams: Streams,
+    torso: nn.Module | None,
+    seed: int,
+    startup: Laps,
+    owned: ExitStack,
+) -> _Agent:
+    """Start the training stream, and make and warm up what learns from it."""
+    stream, asked, notices = streams.training, config.capture, Notices()
+    config, notes = _resolve(config, stream.facts, torso, streams.limit, streams.how)
+    owned.callback(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(threads_of_torch(config))
+    owned.enter_context(devices.arithmetic(config))
+    online, description = parts.make_online(config, stream.facts, torso)
+    # The first reset tells whether there are masks, which the replay keeps.
+    start = stream.start(seed)
+    startup.lap("build")
+    facts = stream.facts._replace(has_masks=stream.mask is not None)
+    replay = parts.make_replay(config, facts)
+    batch = replay.new_batch(config.batch_size)
+    config, ready = get_ready(config, asked, online, batch, stream, facts, notices)
+    startup.lap("kernels")
+    return _Agent(config, facts, start, replay, ready, online, description, notes, notices)
 
 
 def _resolve(
@@ -147,6 +160,26 @@ def _resolve(
     return resolved, notes
 
 
+def _make_run(
+    agent: _Agent,
+    stream: EnvStream,
+    budget: Budget,
+    recorder: RunRecorder,
+    judge: Judge | None,
+    hooks: Hooks,
+    laps: Laps,
+) -> Run:
+    config, facts, start, replay, ready, *_ = agent
+    followers = parts.make_followers(
+        config, ready.policy, ready.learner, replay, facts, recorder.warn
+    )
+    return Run(
+        stream, ready.policy, replay, ready.staging, ready.learner, make_epsilon(config), budget,
+        make_cadence(config), recorder, judge, start, followers, hooks,
+        returns=ready.returns if replay.wants_priorities else None, laps=laps,
+    )  # fmt: skip
+
+
 def _resume(
     run: Run, config: Config, checkpoint: Checkpoint, total_timesteps: int | None
 ) -> list[str]:
@@ -170,56 +203,6 @@ def _resume(
     ]
 
 
-def _go_back(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
-    """Bring a run's folder to a checkpoint; returns lines that say what was not restored."""
-    best = recorder.folder / "best.safetensors"
-    if checkpoint.best is None:
-        best.unlink(missing_ok=True)
-    else:
-        write_whole(best, checkpoint.best)
-    (recorder.folder / "traceback.txt").unlink(missing_ok=True)
-    return recorder.cut_back(checkpoint.steps)
-
-
-def _make_checkpoints(
-    config: Config, recorder: RunRecorder, run: Run, resumed: Checkpoint | None, owned: ExitStack
-) -> Checkpointer:
-    described = {"config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps}
-    folder = recorder.folder
-    sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say)
-    owned.callback(_let_go, sink)
-    judge = run.judge
-
-    def best() -> Path | None:
-        there = judge is not None and judge.best_mean is not None
-        return folder / "best.safetensors" if there else None
-
-    return Checkpointer(
-        sink, config.checkpoint_frequency, config.checkpoint_seconds, config.checkpoint_replay,
-        best, run.replay.ring.added.copy(), time.monotonic, recorder.disk,
-    )  # fmt: skip
-
-
-def _let_go(sink: CheckpointWriter) -> None:
-    """Wait for what is being written; a run that failed to write has said so."""
-    with contextlib.suppress(WriteError):
-        sink.close()
-
-
-def _take_folder(config: Config, is_there: bool, unbegun: ExitStack, owned: ExitStack) -> Path:
-    """The run's folder; a new one is made, and locked."""
-    assert config.run_dir is not None
-    folder = Path(config.run_dir)
-    if is_there:
-        return folder
-    create_folder(config, _device_name(config.device), unbegun)
-    try:
-        owned.enter_context(RunLock(folder))
-    except LockedError as error:
-        raise ConfigError([str(error)]) from None
-    return folder
-
-
 def make_epsilon(config: Config):
     if config.exploration == "ladder":
         return LadderEpsilon(config.ladder_epsilon, config.ladder_alpha, config.num_envs)
@@ -237,35 +220,6 @@ def make_cadence(config: Config) -> Cadence:
     return Cadence(
         config.learning_starts, config.train_frequency, config.eval_frequency, config.log_frequency
     )
-
-
-def _make_recorder(
-    config: Config,
-    folder: Path,
-    make_display: Callable[[Config], Display],
-    online: FlatParameters,
-    description: dict,
-    hooks: Hooks,
-    budget: Budget,
-) -> RunRecorder:
-    sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
-    if config.wandb:
-        sinks.append(WandbRun(folder, json.loads(config.to_json())))
-    return RunRecorder(
-        folder,
-        make_display(config),  # last: a live panel holds the terminal until it is closed
-        sinks,
-        lambda path: save_weights(path, online.named_tensors(), description),
-        budget.fraction,
-        hooks.on_evaluation,
-        frames_a_step(config.atari_protocol, config.env_kwargs),
-        disk_errors(config),
-    )
-
-
-def disk_errors(config: Config) -> Callable[[Callable[[str], None]], DiskErrors]:
-    """What becomes of a run whose files cannot be written, still without a way to tell it."""
-    return {"stop": EndRun, "continue": GoOn}[config.on_disk_error]
 
 
 def make_evaluations(
@@ -294,7 +248,3 @@ def make_judge(
         config.stop_at_return,
         process_age,
     )
-
-
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

@@ -1,6 +1,7 @@
 """Streams: the environments of a run, those it learns from and those it is evaluated on."""
 
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from gymnasium.vector import VectorEnv
 
@@ -14,15 +15,25 @@ from fastdqn.watchdog import Watchdog
 EVAL_LANES = 128
 
 
+class Streams(NamedTuple):
+    """limit  the environment's of time, if it has one; how  lanes are stepped
+    watchdog  watches over both streams and their making, if anything does."""
+
+    training: EnvStream
+    evaluation: EnvStream | None
+    limit: int | None
+    how: str
+    watchdog: Watchdog | None
+
+
 def make_streams(
     config: Config,
     envs: VectorEnv | Factory | None,
     eval_envs: VectorEnv | None,
     seed: int,
     owned: ExitStack,
-) -> tuple[EnvStream, EnvStream | None, int | None, str, Watchdog | None]:
-    """The training stream, the evaluation stream, the environment's time limit, if any, how lanes
-    are stepped, and what watches over both streams and their making, if anything does."""
+) -> Streams:
+    """Make the environments of a run, as far as they are not given."""
     watchdog = None
     if config.max_step_seconds is not None:
         # First, and so the last to go: closing is a call as well.
@@ -35,7 +46,7 @@ def make_streams(
     for each in (stream, evaluated):
         if watchdog is not None and each is not None:
             watchdog.watch(each.asking)
-    return stream, evaluated, limit, how, watchdog
+    return Streams(stream, evaluated, limit, how, watchdog)
 
 
 def _make_streams(

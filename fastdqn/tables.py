@@ -12,16 +12,15 @@ import numpy as np
 from fastdqn import checks
 from fastdqn.acting import EnvError, EnvFacts, UnknownEnvError, look_closer
 from fastdqn.api import Trained
-from fastdqn.build import disk_errors, make_epsilon, make_evaluations, make_judge
+from fastdqn.build import make_epsilon, make_evaluations, make_judge
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.local import Run
 from fastdqn.memory import available_bytes
 from fastdqn.record.console import make_display
-from fastdqn.record.folder import create_folder
-from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.resolve import resolve
+from fastdqn.run_folder import disk_errors, take_folder
 from fastdqn.schedules import Budget, Linear
 from fastdqn.seeds import EXPLORE, TRAIN, derive, env_seed
 from fastdqn.session import Session, run_session
@@ -130,7 +129,7 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
         shared = resolve(shared, 0, limit, how)
         config = resolved(config, plan, shared)
         start = stream.start(seed)
-        folder = _take_folder(config, shared, unbegun, owned)
+        folder = take_folder(shared, unbegun, owned, config.to_json())
         display = make_display(f"fastdqn  {config.env_id}  {config.preset}", quiet)
         for line in describe_table(config, plan):
             display.say(line)
@@ -161,16 +160,6 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
             limit is not None, introduce=_introduce, saved_policy=_saved_policy,
             watchdog=watchdog,
         )  # fmt: skip
-
-
-def _take_folder(config: TableConfig, shared: Config, unbegun: ExitStack, owned: ExitStack) -> Path:
-    """The run's folder, made and locked."""
-    folder = create_folder(shared, "cpu", unbegun, config.to_json())
-    try:
-        owned.enter_context(RunLock(folder))
-    except LockedError as error:
-        raise ConfigError([str(error)]) from None
-    return folder
 
 
 def _make_parts(config: TableConfig, plan: Plan, num_lanes: int) -> tuple[Any, Any, Any]:

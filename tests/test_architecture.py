@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "table_files": {"config", "record", "table_config", "tabular"},
     "tables": {
         "numpy", "acting", "api", "build", "checks", "config", "engine", "memory", "record",
-        "resolve", "schedules", "seeds", "session", "streams", "table_config", "table_files",
+        "resolve", "run_folder", "schedules", "seeds", "session", "streams", "table_config", "table_files",
         "tabular", "timing", "watchdog",
     },
     "table_command": {
@@ -71,12 +71,11 @@ ROOMS: dict[str, set[str]] = {
     },
     "seeds": {"rng"},
     "build": {
-        "atari",
-        "torch", "gymnasium", "numpy", "acting", "learning", "engine", "record",
-        "combinations", "config", "device_memory", "devices", "parts", "plain", "ready", "resolve",
-        "schedules",
-        "seeds", "session", "sizes", "streams", "timing", "torsos",
+        "torch", "gymnasium", "acting", "atari", "combinations", "config", "device_memory",
+        "devices", "engine", "learning", "parts", "plain", "ready", "record", "replay", "resolve",
+        "run_folder", "schedules", "seeds", "session", "sizes", "streams", "timing", "torsos",
     },
+    "run_folder": {"torch", "atari", "config", "engine", "learning", "record", "schedules"},
     "streams": {"gymnasium", "acting", "checks", "config", "seeds", "watchdog"},
     "watchdog": {"acting"},
     "parts": {

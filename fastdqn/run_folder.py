@@ -1,0 +1,113 @@
+"""Run folder: a run's folder, recorder and checkpoints, made out of options."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from fastdqn.atari import frames_a_step
+from fastdqn.config import Config, ConfigError
+from fastdqn.engine.checkpoints import Checkpointer
+from fastdqn.engine.local import Hooks, Run
+from fastdqn.learning.flat import FlatParameters
+from fastdqn.record.checkpoint import CheckpointWriter
+from fastdqn.record.console import Display
+from fastdqn.record.disk_errors import DiskErrors, EndRun, GoOn
+from fastdqn.record.files import WriteError, write_whole
+from fastdqn.record.folder import create_folder
+from fastdqn.record.load_checkpoint import Checkpoint
+from fastdqn.record.lock import LockedError, RunLock
+from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
+from fastdqn.record.recorder import RunRecorder
+from fastdqn.record.wandb_run import WandbRun
+from fastdqn.record.weights import save_weights
+from fastdqn.schedules import Budget
+
+
+def take_folder(
+    config: Config, unbegun: ExitStack, owned: ExitStack, options: str | None = None
+) -> Path:
+    """A new run's folder, made and locked.
+
+    options  what config.json holds, if it is not config
+    """
+    folder = create_folder(config, _device_name(config.device), unbegun, options)
+    try:
+        owned.enter_context(RunLock(folder))
+    except LockedError as error:
+        raise ConfigError([str(error)]) from None
+    return folder
+
+
+def make_recorder(
+    config: Config,
+    make_display: Callable[[Config], Display],
+    weights: tuple[FlatParameters, dict],
+    hooks: Hooks,
+    budget: Budget,
+) -> RunRecorder:
+    """weights  that are saved, and what describes them"""
+    assert config.run_dir is not None
+    folder, (online, description) = Path(config.run_dir), weights
+    sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
+    if config.wandb:
+        sinks.append(WandbRun(folder, json.loads(config.to_json())))
+    return RunRecorder(
+        folder,
+        make_display(config),  # last: a live panel holds the terminal until it is closed
+        sinks,
+        lambda path: save_weights(path, online.named_tensors(), description),
+        budget.fraction,
+        hooks.on_evaluation,
+        frames_a_step(config.atari_protocol, config.env_kwargs),
+        disk_errors(config),
+    )
+
+
+def disk_errors(config: Config) -> Callable[[Callable[[str], None]], DiskErrors]:
+    """What becomes of a run whose files cannot be written, still without a way to tell it."""
+    return {"stop": EndRun, "continue": GoOn}[config.on_disk_error]
+
+
+def make_checkpoints(
+    config: Config, recorder: RunRecorder, run: Run, resumed: Checkpoint | None, owned: ExitStack
+) -> Checkpointer:
+    described = {"config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps}
+    folder = recorder.folder
+    sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say)
+    owned.callback(_let_go, sink)
+    judge = run.judge
+
+    def best() -> Path | None:
+        there = judge is not None and judge.best_mean is not None
+        return folder / "best.safetensors" if there else None
+
+    return Checkpointer(
+        sink, config.checkpoint_frequency, config.checkpoint_seconds, config.checkpoint_replay,
+        best, run.replay.ring.added.copy(), time.monotonic, recorder.disk,
+    )  # fmt: skip
+
+
+def _let_go(sink: CheckpointWriter) -> None:
+    """Wait for what is being written; a run that failed to write has said so."""
+    with contextlib.suppress(WriteError):
+        sink.close()
+
+
+def go_back(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
+    """Bring a run's folder to a checkpoint; returns lines that say what was not restored."""
+    best = recorder.folder / "best.safetensors"
+    if checkpoint.best is None:
+        best.unlink(missing_ok=True)
+    else:
+        write_whole(best, checkpoint.best)
+    (recorder.folder / "traceback.txt").unlink(missing_ok=True)
+    return recorder.cut_back(checkpoint.steps)
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
