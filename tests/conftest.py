@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import gymnasium
 import pytest
 
 
@@ -49,3 +50,11 @@ def odd_environments():
 @pytest.fixture
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def without_the_arcade(monkeypatch):
+    """Ids as a fresh process has them: ale_py adds a thousand, and to list each is to make it."""
+    for env_id, spec in list(gymnasium.registry.items()):
+        if str(spec.entry_point).startswith("ale_py"):
+            monkeypatch.delitem(gymnasium.registry, env_id)
