@@ -99,7 +99,7 @@ PRESETS: dict[str, Config] = {
     ),
 }
 # Ours, found by trial. The zoo of Stable-Baselines3 has a learning rate of 6.3e-4, a hard copy per
-# 250 steps, one step, epsilon to 0.1 and 256-256 units; an update a step and the batch are its own.
+# 250 steps, one step and epsilon to 0.1; an update a step, batch and 256-256 units are its own.
 # Random actions that go on swing the tip up in the first episodes.
 PRESETS["acrobot"] = Config(
     preset="acrobot",
@@ -110,7 +110,7 @@ PRESETS["acrobot"] = Config(
     target_network_frequency=1,
     tau=0.005,
     n_steps=3,
-    hidden_sizes=(128, 128),
+    hidden_sizes=(256, 256),
     exploration_final_eps=0.02,
     exploration_zeta=2.0,
     eval_frequency=4_000,
