@@ -2,7 +2,7 @@
 
     python benchmarks/film_picture.py RUN/video/best.mp4 --out benchmarks/results/cartpole.gif
 
-Needs imageio and imageio-ffmpeg (extra video).
+Needs imageio (extra dev) and imageio-ffmpeg (extra video).
 """
 
 import argparse

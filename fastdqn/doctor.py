@@ -37,8 +37,9 @@ _SETTINGS = (
 # Extras by a module that each brings.
 _EXTRAS = {
     "atari": "ale_py", "minatar": "minatar", "envpool": "envpool", "box2d": "Box2D",
-    "tensorboard": "tensorboard", "wandb": "wandb", "report": "matplotlib", "video": "imageio",
-    "sweep": "optuna", "export": "onnxscript", "peers": "stable_baselines3",
+    "tensorboard": "tensorboard", "wandb": "wandb", "report": "matplotlib",
+    "video": "imageio_ffmpeg", "sweep": "optuna", "export": "onnxscript",
+    "peers": "stable_baselines3",
 }  # fmt: skip
 _WHOLE = "whole"
 
