@@ -254,12 +254,14 @@ def _interrupt(*_) -> None:
 
 
 def _printable(line: str) -> str:
-    """One line of some length whatever a user's text, or a file of anyone's, holds: line breaks
-    and terminal codes are spelled out, and of what is too long the middle is left out."""
+    """One line of some length whatever a user's text, or a file of anyone's, holds: of what is too
+    long the middle is left out."""
+    from fastdqn.record.layout import printable
+
     if len(line) > _MOST:
         out = f" ... ({len(line) - _MOST:,} characters left out) ... "
         line = line[: _MOST // 2] + out + line[-_MOST // 2 :]
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return printable(line)
 
 
 def _presets(args: list[str]) -> int:

@@ -86,4 +86,4 @@ def test_a_manifest_that_is_no_json_of_ours_is_refused(run, rest):
 
 def test_the_error_of_an_evil_text_is_still_one_line(run):
     edit_manifest(run, NEWEST, set_to("state", "a\nb\x1b[2J", value={"array": 3}))
-    assert "state.a?b?[2J: " in error_of(run)
+    assert r"state.a\nb\x1b[2J: " in error_of(run)

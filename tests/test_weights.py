@@ -92,6 +92,10 @@ MALFORMED = {
     "a list": (lambda path: _described(path, "[]"), "not of fastdqn"),
     "an odd network": (lambda path: _described(path, '{"format": 1, "network": 3}'), "network"),
     "newer": (lambda path: _described(path, '{"format": 2, "network": {}}'), "format 2"),
+    "a type in two lines": (
+        lambda path: _file(path, save(path).read_bytes().replace(b'"F32"', b'"\\n2"', 1)),
+        "no safetensors file",
+    ),
     "bfloat16": (lambda path: _described(path, GOOD, torch.bfloat16), "no safetensors file"),
 }
 

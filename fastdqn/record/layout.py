@@ -82,8 +82,12 @@ def step_name(steps: int) -> str:
 
 def damaged(file: object, field: str, problem: str) -> CheckpointError:
     """An error of one line, whatever an evil file put into field or problem."""
-    text = f"{file}: {field}: {problem}"
-    return CheckpointError("".join(c if c.isprintable() else "?" for c in text))
+    return CheckpointError(printable(f"{file}: {field}: {problem}"))
+
+
+def printable(text: str) -> str:
+    """In one line, with line breaks and terminal codes spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def brief(value: object) -> str:

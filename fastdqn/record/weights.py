@@ -11,6 +11,7 @@ import safetensors.numpy
 import torch
 
 from fastdqn.record.files import write_whole
+from fastdqn.record.layout import printable
 
 _FORMAT = 1
 
@@ -62,7 +63,11 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
 
 
 class WeightsError(ValueError):
-    """A weights file that cannot be used; the message names file and field."""
+    """A weights file that cannot be used; the message names file and field, in one line whatever
+    an evil file put into it."""
+
+    def __init__(self, text: str):
+        super().__init__(printable(text))
 
 
 def save_weights(path: Path, tensors: dict[str, torch.Tensor], network: dict) -> None:
