@@ -32,6 +32,7 @@ from fastdqn.seeds import AUDIT, env_seed
 from fastdqn.session import run_session
 from fastdqn.streams import EVAL_LANES
 from fastdqn.timing import usable_cores
+from fastdqn.watchdog import watch, watch_making
 
 
 class Trained(NamedTuple):
@@ -162,18 +163,25 @@ def evaluate_recipe(
     max_steps: int | None,
     seed: int,
     render_mode: str | None = None,
+    patience: float | None = None,
 ) -> Evaluation:
-    """As evaluate(), on environments made by a recipe; with a render_mode, one after another."""
-    if render_mode is not None:
-        envs = SyncVectorEnv([lambda: recipe.make_one(render_mode=render_mode)])
-    else:
-        # A process for each lane is dear.
-        most = 2 * usable_cores() if recipe.vectorization == "async" else EVAL_LANES
-        envs = recipe.for_scores().make(min(episodes, most), seed=env_seed(seed, AUDIT))
+    """As evaluate(), on environments made by a recipe; with a render_mode, one after another.
+
+    patience  seconds that making them or a step may take, None: for ever
+    Raises EnvError where an environment fails, or takes longer.
+    """
+    with watch_making(str(recipe), patience):
+        if render_mode is not None:
+            envs = SyncVectorEnv([lambda: recipe.make_one(render_mode=render_mode)])
+        else:
+            # A process for each lane is dear.
+            most = 2 * usable_cores() if recipe.vectorization == "async" else EVAL_LANES
+            envs = recipe.for_scores().make(min(episodes, most), seed=env_seed(seed, AUDIT))
     stream = EnvStream(envs)
     try:
-        limit = max_steps or recipe.max_episode_steps() or limit_of(envs)
-        return _evaluate(policy, stream, episodes, limit, seed)
+        with watch(stream.asking, patience):
+            limit = max_steps or recipe.max_episode_steps() or limit_of(envs)
+            return _evaluate(policy, stream, episodes, limit, seed)
     finally:
         stream.close()
 

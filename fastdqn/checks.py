@@ -48,7 +48,7 @@ def check(
         return lines  # values of other types than promised can be asked nothing more
     lines = [*config.problems(), *problems_around(config)]
     try:
-        facts = facts or _look(config, factory)
+        facts = facts or look_at(config, factory)
     except UnknownEnvError as error:
         return [*lines, unknown_subject(config.env_id) or str(error)]
     except ValueError as error:
@@ -98,7 +98,7 @@ def check_resume(
         )
     elif envs is None:
         try:
-            facts = _look(config)
+            facts = look_at(config)
             lines += (
                 _store_problems(config, facts)
                 or memory_problems(config, facts)
@@ -141,7 +141,8 @@ def recipe(config: Config, factory: Factory | None = None) -> EnvRecipe:
     )
 
 
-def _look(config: Config, factory: Factory | None = None) -> EnvFacts:
+def look_at(config: Config, factory: Factory | None = None) -> EnvFacts:
+    """What the environment of a run is. Raises what look() does; EnvError where it hangs."""
     how = recipe(config, factory)
     with watch_making(str(how), config.max_step_seconds):
         return look(how)

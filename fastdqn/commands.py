@@ -12,21 +12,17 @@ from pathlib import Path
 import gymnasium
 from rich.console import Console, RenderableType
 
-from fastdqn import checks, parts, sizes
-from fastdqn.acting import EnvError, EnvRecipe, NonFiniteError, UnknownEnvError, catalogue, look
-from fastdqn.api import Trained, evaluate_recipe, weights_path
+from fastdqn import checks, sizes
+from fastdqn.acting import NonFiniteError, catalogue
+from fastdqn.api import Trained, evaluate_recipe
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
-from fastdqn.learning.policy import Policy
 from fastdqn.measure.outputs import may_write, out_problems
 from fastdqn.record.files import WriteError, to_json, write_whole
-from fastdqn.record.folder import read_config
-from fastdqn.record.tables import is_table
 from fastdqn.resolve import preview
 from fastdqn.scores import human_normalized
 from fastdqn.session import replay_ratio
-from fastdqn.table_files import read_table_config
-from fastdqn.tabular.table import TablePolicy
+from fastdqn.trained import load_trained
 
 _WIDTH = 140  # columns, where the output is no terminal
 
@@ -55,7 +51,7 @@ def plan(config: Config) -> str:
 
 def evaluate_run(
     run: str, mistakes: list[str], *, episodes: int, weights: str, seed: int, max_steps: int | None,
-    env_id: str | None, render: bool, json: bool, out: Path | None,
+    env_id: str | None, max_step_seconds: float | None, render: bool, json: bool, out: Path | None,
 ) -> str:  # fmt: skip
     """`fastdqn eval`: evaluate a run's weights on its environment; returns what to print.
 
@@ -63,10 +59,13 @@ def evaluate_run(
     Raises ConfigError where the run, the options or the environment cannot be used; EnvError and
     NonFiniteError where the environment fails while it is played; WriteError.
     """
-    asked = Config(eval_episodes=episodes, eval_max_steps=max_steps, seed=seed)
+    asked = Config(
+        eval_episodes=episodes, eval_max_steps=max_steps, seed=seed,
+        max_step_seconds=max_step_seconds,
+    )  # fmt: skip
     lines = [*mistakes, *(line.removeprefix("eval_") for line in asked.problems())]
     lines += out_problems(out)
-    policy, recipe, path = load_trained(run, weights, env_id, lines)
+    policy, recipe, path = load_trained(run, weights, env_id, max_step_seconds, lines)
     try:
         evaluation = evaluate_recipe(
             policy,
@@ -75,6 +74,7 @@ def evaluate_run(
             max_steps=max_steps,
             seed=seed,
             render_mode="human" if render else None,
+            patience=max_step_seconds,
         )
         result = evaluation.summary()
         human = human_normalized(str(recipe), float(result["mean_return"]))
@@ -95,33 +95,6 @@ def evaluate_run(
         + ("" if human is None else f"human-normalised {human:.2f}\n")
         + f"weights: {path}"
     )
-
-
-def load_trained(
-    run: str, weights: str, env_id: str | None, lines: list[str]
-) -> tuple[Policy | TablePolicy, EnvRecipe, Path]:
-    """The policy of a run's weights, the environment it was trained on, and the weights' file.
-
-    lines  mistakes that were found already
-    Raises ConfigError with them and what is found here; EnvError where a first reset fails.
-    """
-    try:
-        path = weights_path(run, weights)
-        policy, description = parts.load_policy(path)
-        recipe = _recipe_of(path, env_id)
-        _require_same_spaces(recipe, description)
-    except UnknownEnvError as error:
-        hint = "where it was handed in from Python, fastdqn.evaluate(load_policy(run), make_env)"
-        raise ConfigError([*lines, f"{error}; {hint}"]) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError([*lines, *str(error).split("\n")]) from None
-    except EnvError:
-        if not lines:
-            raise
-        raise ConfigError(lines) from None
-    if lines:
-        raise ConfigError(lines)
-    return policy, recipe, path
 
 
 def bench_run(
@@ -270,29 +243,3 @@ def _folded(problems: list[str]) -> tuple[list[str], list[str]]:
         for problem, (what, remedy) in zip(problems, parted, strict=True)
     ]
     return short, [f"[{i}] {remedy}" for remedy, i in numbers.items()]
-
-
-def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
-    """The environment that a run was trained on, as it was made; another id has none of that."""
-    if env_id is not None:
-        return EnvRecipe(env_id)
-    path = weights.parent / "config.json"
-    if not path.exists():
-        raise ValueError(f"{path} does not exist: name the environment with --env-id")
-    if is_table(weights):
-        config = read_table_config(path.parent).shared()
-    else:
-        config = read_config(path.parent)
-    if lines := checks.stray_modules(config, str(path.parent)):
-        raise ConfigError(lines)
-    return checks.recipe(config)
-
-
-def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:
-    facts = look(recipe)
-    learned = (tuple(description["obs_shape"]), description["num_actions"])
-    if learned != (facts.obs_shape, facts.num_actions):
-        raise ValueError(
-            f"{recipe} has observations {facts.obs_shape} and {facts.num_actions} actions; these "
-            f"weights were trained on {learned[0]} and {learned[1]}"
-        )

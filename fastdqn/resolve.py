@@ -3,8 +3,8 @@
 import importlib.util
 
 from fastdqn import atari
-from fastdqn.acting import EnvFacts, look
-from fastdqn.checks import recipe
+from fastdqn.acting import EnvFacts
+from fastdqn.checks import look_at, recipe
 from fastdqn.combinations import beyond_fused, epsilons, sized
 from fastdqn.config import Config
 from fastdqn.devices import LARGE_NETWORK, choose_capture, choose_device, launched
@@ -109,7 +109,7 @@ def choose_learner(config: Config, weights: int, own_torso: bool = False) -> tup
 def preview(config: Config) -> tuple[Config, EnvFacts]:
     """The resolved config of a run, and what its environment is, without starting it."""
     how = recipe(config)
-    facts = look(how)
+    facts = look_at(config)
     config = settle(config, facts)
     weights = network_weights(config, facts)
     limit, lanes = facts.max_episode_steps, how.resolve()

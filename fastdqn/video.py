@@ -11,16 +11,17 @@ import gymnasium
 
 from fastdqn import options
 from fastdqn.acting import EnvError, EnvRecipe, NonFiniteError, Screen, limit_of, open_screen
-from fastdqn.commands import load_trained, out_problems
 from fastdqn.config import Config, ConfigError
 from fastdqn.engine.showing import Moment, show
 from fastdqn.learning.policy import Policy
-from fastdqn.measure.outputs import new_folder, write_together
+from fastdqn.measure.outputs import new_folder, out_problems, write_together
 from fastdqn.record.drawing import Panel
 from fastdqn.record.film import film_problem, write_film
 from fastdqn.resolve import EVAL_MAX_STEPS
 from fastdqn.seeds import AUDIT, env_seed
 from fastdqn.tabular.table import TablePolicy
+from fastdqn.trained import load_trained
+from fastdqn.watchdog import watch, watch_making
 
 # How long the last picture of an episode stays.
 _ENDING_SECONDS = 1.0
@@ -40,6 +41,8 @@ class VideoOptions:
     """Cap on an episode; None: the environment's own limit, else 27,000."""
     env_id: str | None = None
     """Environment; None: the one in the run's config.json."""
+    max_step_seconds: float | None = Config.max_step_seconds
+    """Seconds after which making environments or a step has failed; None: never."""
 
 
 def video_run(run: str, args: list[str]) -> str:
@@ -51,14 +54,18 @@ def video_run(run: str, args: list[str]) -> str:
     played. What was there before is then as it was.
     """
     chosen, lines = options.parse(args, VideoOptions(), "fastdqn video RUN")
-    asked = Config(eval_episodes=chosen.episodes, eval_max_steps=chosen.max_steps, seed=chosen.seed)
+    patience = chosen.max_step_seconds
+    asked = Config(
+        eval_episodes=chosen.episodes, eval_max_steps=chosen.max_steps, seed=chosen.seed,
+        max_step_seconds=patience,
+    )  # fmt: skip
     lines += [line.removeprefix("eval_") for line in asked.problems()]
     lines += out_problems(chosen.out)
     if chosen.out is not None and chosen.out.suffix.lower() != ".mp4":
         lines.append(f"out is {str(chosen.out)!r}: the name of a video ends in .mp4")
     if problem := film_problem():
         lines.append(problem)
-    policy, recipe, path = load_trained(run, chosen.weights, chosen.env_id, lines)
+    policy, recipe, path = load_trained(run, chosen.weights, chosen.env_id, patience, lines)
     out = chosen.out or path.parent / "video" / f"{path.stem}.mp4"
     # Pygame draws into memory: without a display, too.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -73,7 +80,8 @@ def video_run(run: str, args: list[str]) -> str:
 
 def _film(policy: Policy | TablePolicy, recipe: EnvRecipe, chosen: VideoOptions, out: Path) -> str:
     """Write the film, whole or not at all; returns what there is to see."""
-    screen = open_screen(recipe)
+    with watch_making(str(recipe), chosen.max_step_seconds):
+        screen = open_screen(recipe)
     try:
         limit = chosen.max_steps or recipe.max_episode_steps() or limit_of(screen.stream.envs)
         moments = show(
@@ -82,7 +90,7 @@ def _film(policy: Policy | TablePolicy, recipe: EnvRecipe, chosen: VideoOptions,
         )  # fmt: skip
         endings: list[Moment] = []
         pictures = _pictures(moments, screen, chosen.episodes, endings)
-        with new_folder(out.parent):
+        with watch(screen.stream.asking, chosen.max_step_seconds), new_folder(out.parent):
             write_together(
                 out.parent, {out.name: lambda place: write_film(place, pictures, screen.fps)}
             )

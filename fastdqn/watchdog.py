@@ -111,18 +111,25 @@ class Watchdog:
 
 
 @contextlib.contextmanager
-def watch_making(what: str, limit: float | None) -> Iterator[None]:
-    """Around calls that make environments, before there is a run.
+def watch(asked: Asking | Making, limit: float | None) -> Iterator[None]:
+    """Around calls into environments where there is no run.
 
-    what   is made; limit  seconds, None or no such number: nobody watches
+    limit  seconds, None or no such number: nobody watches
     Raises EnvError where they do not come back.
     """
     if limit is None or not 0 < limit < threading.TIMEOUT_MAX:
         yield
         return
+    with Watchdog(limit) as dog:
+        dog.watch(asked)
+        yield
+
+
+@contextlib.contextmanager
+def watch_making(what: str, limit: float | None) -> Iterator[None]:
+    """As watch(), around calls that make environments; what is made, for messages."""
     making = Making(what)
-    with Watchdog(limit) as dog, making:
-        dog.watch(making)
+    with watch(making, limit), making:
         yield
 
 

@@ -41,6 +41,8 @@ class EvalOptions:
     """Cap on an episode; None: the environment's own limit, else 27,000."""
     env_id: str | None = None
     """Environment; None: the one in the run's config.json."""
+    max_step_seconds: float | None = Config.max_step_seconds
+    """Seconds after which making environments or a step has failed; None: never."""
     render: bool = False
     """Show the episodes in a window, one after another."""
     json: bool = False

@@ -25,8 +25,8 @@ ROOMS: dict[str, set[str]] = {
     "table_files": {"config", "record", "table_config", "tabular"},
     "tables": {
         "numpy", "acting", "api", "build", "checks", "config", "engine", "memory", "record",
-        "resolve", "run_folder", "schedules", "seeds", "session", "streams", "table_config", "table_files",
-        "tabular", "timing", "watchdog",
+        "resolve", "run_folder", "schedules", "seeds", "session", "streams", "table_config",
+        "table_files", "tabular", "timing", "watchdog",
     },
     "table_command": {
         "tyro", "commands", "config", "options", "presets", "resolve", "table_config", "tables",
@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "engine": {"numpy", "acting", "learning", "plain", "replay", "schedules", "timing"},
     "atari": set(),
     "record": {
-        "numpy", "torch", "safetensors", "rich", "tensorboard", "imageio", "imageio_ffmpeg", "PIL",
+        "numpy", "torch", "safetensors", "rich", "tensorboard", "imageio_ffmpeg", "PIL",
         "config", "plain", "wandb",
     },
     "config": {"rules"},
@@ -92,6 +92,7 @@ ROOMS: dict[str, set[str]] = {
     "api": {
         "torch", "numpy", "gymnasium", "acting", "engine", "given", "record", "replay", "build",
         "config", "parts", "plain", "presets", "resolve", "seeds", "session", "streams", "timing",
+        "watchdog",
     },
     "given": {"gymnasium", "torch", "acting", "atari", "checks", "config"},
     "resuming": {
@@ -101,16 +102,19 @@ ROOMS: dict[str, set[str]] = {
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "atari", "build",
         "checks", "config", "devices", "engine", "learning", "parts", "record", "replay", "resolve",
-        "session", "timing",
+        "session", "timing", "watchdog",
+    },
+    "trained": {
+        "acting", "api", "checks", "config", "learning.policy", "parts", "record", "table_files",
+        "tabular.table", "watchdog",
     },
     "commands": {
-        "gymnasium", "rich", "acting", "api", "checks", "combinations", "config",
-        "learning.policy", "measure", "parts", "record", "resolve", "scores", "session",
-        "sizes", "table_files", "tabular.table",
+        "gymnasium", "rich", "acting", "api", "checks", "combinations", "config", "measure",
+        "record", "resolve", "scores", "session", "sizes", "trained",
     },
     "video": {
-        "gymnasium", "acting", "commands", "config", "engine", "learning.policy", "measure",
-        "options", "record", "resolve", "seeds", "tabular.table",
+        "gymnasium", "acting", "config", "engine", "learning.policy", "measure", "options",
+        "record", "resolve", "seeds", "tabular.table", "trained", "watchdog",
     },
     "device_memory": {"torch"},
     "doctor": {

@@ -1,5 +1,6 @@
 """Environments that do not come back: they are ended, and it is said which lane it was."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -180,6 +181,53 @@ def test_a_table_too_is_told_of_an_environment_that_is_not_made(tmp_path, capsys
         "error: Endless-v0 hangs while it is made: no answer for 0.3 s (--max-step-seconds)",
     )
     assert nothing_is_left(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Of an environment that does not hang."""
+    folder = tmp_path_factory.mktemp("runs")
+    fastdqn.train(small(folder, total_timesteps=60), lambda: Hanging(spin, 0))
+    return folder / "run"
+
+
+class Drawn(Hanging):
+    """One that can be filmed."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+    render_mode = "rgb_array"
+
+    def render(self):
+        return np.zeros((16, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize("at", [0, 1, None])
+@pytest.mark.parametrize(
+    "words",
+    [["eval", "RUN", "--env-id"], ["video", "RUN", "--env-id"], ["bench", "env"]],
+    ids=lambda words: words[0],
+)
+def test_what_plays_without_learning_waits_no_longer(run, capsys, words, at):
+    """at: the one that hangs while it is made, the first is looked at; None: it does in a step."""
+    if words[0] == "video":
+        pytest.importorskip("imageio_ffmpeg")
+    made = itertools.count()
+
+    def make(**_) -> Any:
+        return spin() if next(made) == at else Drawn(spin)
+
+    gymnasium.register("Hangs-v0", make, disable_env_checker=True)
+    words = [str(run) if word == "RUN" else word for word in words]
+    try:
+        code = cli.main([*words, "Hangs-v0", "--max-step-seconds", "0.3"])
+    finally:
+        del gymnasium.registry["Hangs-v0"]
+    last = capsys.readouterr().err.splitlines()[-1]
+    where = "lane 0, step 3 (" if at is None else "Hangs-v0 hangs while it is made"
+    assert code == 1
+    assert last.startswith(f"error: {where}")
+    assert last.endswith(": no answer for 0.3 s (--max-step-seconds)")
+    assert nothing_is_left(run)
 
 
 def test_kernels_are_compiled_before_anyone_waits_for_what_is_made(monkeypatch):

@@ -342,7 +342,8 @@ def test_a_gain_that_is_noise_is_no_advice():
         ({"vectorization": "sync"}, {"num_envs": 8, "vectorization": "sync"}, ": no other back"),
     ],
 )  # fmt: skip
-def test_advice_is_options_that_the_run_would_take(changes, of, says):
+def test_advice_is_options_that_the_run_would_take(changes, of, says, monkeypatch):
+    monkeypatch.setattr("fastdqn.measure.stepping.usable_cores", lambda: 2)
     resolved = own_run(**changes)
     assert resolved.problems() == []
     envs = [Figure("env", "env_steps_per_second", Rate(2.1e6, 2.1e6, 2.1e6, 1), of)]

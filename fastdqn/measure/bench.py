@@ -108,7 +108,9 @@ def header(config: Config, effort: Effort, command: str) -> dict[str, Any]:
 
 def _env(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> Iterator[Figure]:
     lanes = list(dict.fromkeys((config.num_envs, *LANES)))
-    yield from measure_envs(recipe(config), lanes, effort, clock, config.env_batch_size)
+    yield from measure_envs(
+        recipe(config), lanes, effort, clock, config.env_batch_size, config.max_step_seconds
+    )
 
 
 def _act(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> Iterator[Figure]:

@@ -12,6 +12,7 @@ from fastdqn.acting import EnvRecipe, EnvStream
 from fastdqn.measure.figures import Figure
 from fastdqn.measure.repeat import Clock, Effort, repeat
 from fastdqn.timing import usable_cores
+from fastdqn.watchdog import watch, watch_making
 
 # Lanes of the sweep, besides the run's own count. Ours.
 LANES = (1, 8, 64, 512)
@@ -30,10 +31,12 @@ def measure_envs(
     effort: Effort,
     clock: Clock,
     own_wait: int | None = None,
+    patience: float | None = None,
 ) -> Iterator[Figure]:
     """Steps/s of every available back end of an environment, over counts of lanes.
 
     own_wait  lanes to wait for with the first count too, where a back end can wait for some
+    patience  seconds that making lanes or a step may take, None: for ever
     Counts that would take too long, going by the next smaller one, are left out.
     Raises ValueError or EnvError where the environment itself cannot be made or stepped.
     """
@@ -46,7 +49,7 @@ def measure_envs(
             own = own_wait if num_envs == lanes[0] else None
             for wait_for in waits(how, num_envs, own):
                 began = clock()
-                figure = _measure_lanes(how, num_envs, wait_for, effort, clock)
+                figure = _measure_lanes(how, num_envs, wait_for, effort, clock, patience)
                 excess[num_envs] = max(0.0, clock() - began - effort.total)
                 yield figure
                 if how.atari_settings() is not None:
@@ -54,14 +57,22 @@ def measure_envs(
 
 
 def _measure_lanes(
-    how: EnvRecipe, num_envs: int, wait_for: int, effort: Effort, clock: Clock
+    how: EnvRecipe,
+    num_envs: int,
+    wait_for: int,
+    effort: Effort,
+    clock: Clock,
+    patience: float | None,
 ) -> Figure:
     of: dict[str, Any] = {"vectorization": how.vectorization, "num_envs": num_envs}
     if wait_for < num_envs:
         of["env_batch_size"] = wait_for
-    stream = EnvStream(how.make(num_envs, env_batch_size=wait_for), wait_for)
+    with watch_making(str(how), patience):
+        envs = how.make(num_envs, env_batch_size=wait_for)
+    stream = EnvStream(envs, wait_for)
     try:
-        return measure_stream(stream, effort, clock, **of)
+        with watch(stream.asking, patience):
+            return measure_stream(stream, effort, clock, **of)
     finally:
         stream.close()
 

@@ -1,0 +1,69 @@
+"""Trained: what a run came to, taken up again: its policy, and its environment."""
+
+from pathlib import Path
+
+from fastdqn import checks, parts
+from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, look
+from fastdqn.api import weights_path
+from fastdqn.config import ConfigError
+from fastdqn.learning.policy import Policy
+from fastdqn.record.folder import read_config
+from fastdqn.record.tables import is_table
+from fastdqn.table_files import read_table_config
+from fastdqn.tabular.table import TablePolicy
+from fastdqn.watchdog import watch_making
+
+
+def load_trained(
+    run: str, weights: str, env_id: str | None, patience: float | None, lines: list[str]
+) -> tuple[Policy | TablePolicy, EnvRecipe, Path]:
+    """The policy of a run's weights, the environment it was trained on, and the weights' file.
+
+    patience  seconds that making an environment may take, None: for ever
+    lines     mistakes that were found already
+    Raises ConfigError with them and what is found here; EnvError where a first reset fails.
+    """
+    try:
+        path = weights_path(run, weights)
+        policy, description = parts.load_policy(path)
+        recipe = _recipe_of(path, env_id)
+        with watch_making(str(recipe), patience):
+            _require_same_spaces(recipe, description)
+    except UnknownEnvError as error:
+        hint = "where it was handed in from Python, fastdqn.evaluate(load_policy(run), make_env)"
+        raise ConfigError([*lines, f"{error}; {hint}"]) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError([*lines, *str(error).split("\n")]) from None
+    except EnvError:
+        if not lines:
+            raise
+        raise ConfigError(lines) from None
+    if lines:
+        raise ConfigError(lines)
+    return policy, recipe, path
+
+
+def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
+    """The environment that a run was trained on, as it was made; another id has none of that."""
+    if env_id is not None:
+        return EnvRecipe(env_id)
+    path = weights.parent / "config.json"
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: name the environment with --env-id")
+    if is_table(weights):
+        config = read_table_config(path.parent).shared()
+    else:
+        config = read_config(path.parent)
+    if lines := checks.stray_modules(config, str(path.parent)):
+        raise ConfigError(lines)
+    return checks.recipe(config)
+
+
+def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:
+    facts = look(recipe)
+    learned = (tuple(description["obs_shape"]), description["num_actions"])
+    if learned != (facts.obs_shape, facts.num_actions):
+        raise ValueError(
+            f"{recipe} has observations {facts.obs_shape} and {facts.num_actions} actions; these "
+            f"weights were trained on {learned[0]} and {learned[1]}"
+        )
