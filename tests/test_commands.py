@@ -144,12 +144,15 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_the_commands_of_the_readme_are_understood(command, run, my_package, capsys, request):
+def test_the_commands_of_the_readme_are_understood(
+    command, run, my_package, capsys, request, monkeypatch
+):
     """Trainings only as a dry run: the test of learning runs one in full."""
     words = [str(run) if word == "runs/..." else word for word in shlex.split(command)[1:]]
     dry = ["--dry-run"] if words[0] == "train" and "--help" not in words else []
     if words[0] == "bench":
-        dry = ["--seconds", "0.002", "--repeats", "1"]
+        dry = ["--seconds", "0.002", "--repeats", "1", "--num-envs", "2"]
+        monkeypatch.setattr("fastdqn.measure.stepping._MOST_SECONDS", 1.0)
     short = ["--episodes", "2"] if words[0] in ("eval", "video") else []
     short += ["--max-steps", "20"] if words[0] == "video" else []
     short += ["--total-timesteps", "2000"] if words[0] == "tabular" else []
