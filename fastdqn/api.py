@@ -178,12 +178,12 @@ def evaluate_recipe(
             most = 2 * usable_cores() if recipe.vectorization == "async" else EVAL_LANES
             envs = recipe.for_scores().make(min(episodes, most), seed=env_seed(seed, AUDIT))
     stream = EnvStream(envs)
-    try:
-        with watch(stream.asking, patience):
+    with watch(stream.asking, patience):  # closing is a call as well
+        try:
             limit = max_steps or recipe.max_episode_steps() or limit_of(envs)
             return _evaluate(policy, stream, episodes, limit, seed)
-    finally:
-        stream.close()
+        finally:
+            stream.close()
 
 
 def _evaluate(policy, stream: EnvStream, episodes: int, limit: int | None, seed: int) -> Evaluation:

@@ -1,4 +1,4 @@
-"""Build: a whole run out of options; with parts.py the only place where they become objects."""
+"""Build: a whole run out of options; parts.py, streams.py and run_folder.py make what it joins."""
 
 import time
 from collections.abc import Callable
@@ -169,13 +169,13 @@ def _make_run(
     hooks: Hooks,
     laps: Laps,
 ) -> Run:
-    config, facts, start, replay, ready, *_ = agent
+    config, replay, ready = agent.config, agent.replay, agent.ready
     followers = parts.make_followers(
-        config, ready.policy, ready.learner, replay, facts, recorder.warn
+        config, ready.policy, ready.learner, replay, agent.facts, recorder.warn
     )
     return Run(
         stream, ready.policy, replay, ready.staging, ready.learner, make_epsilon(config), budget,
-        make_cadence(config), recorder, judge, start, followers, hooks,
+        make_cadence(config), recorder, judge, agent.start, followers, hooks,
         returns=ready.returns if replay.wants_priorities else None, laps=laps,
     )  # fmt: skip
 

@@ -21,7 +21,8 @@ def load_trained(
 
     patience  seconds that making an environment may take, None: for ever
     lines     mistakes that were found already
-    Raises ConfigError with them and what is found here; EnvError where a first reset fails.
+    Raises ConfigError with them and what is found here; EnvError where a first reset fails, or
+    the environment does not come back in time.
     """
     try:
         path = weights_path(run, weights)

@@ -1,5 +1,6 @@
 """Video: `fastdqn video`, a film of greedy episodes with the values of actions beside them."""
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ def _film(policy: Policy | TablePolicy, recipe: EnvRecipe, chosen: VideoOptions,
     """Write the film, whole or not at all; returns what there is to see."""
     with watch_making(str(recipe), chosen.max_step_seconds):
         screen = open_screen(recipe)
-    try:
+    with watch(screen.stream.asking, chosen.max_step_seconds), contextlib.closing(screen):
         limit = chosen.max_steps or recipe.max_episode_steps() or limit_of(screen.stream.envs)
         moments = show(
             policy.expected, screen, chosen.episodes, limit or EVAL_MAX_STEPS,
@@ -90,12 +91,10 @@ def _film(policy: Policy | TablePolicy, recipe: EnvRecipe, chosen: VideoOptions,
         )  # fmt: skip
         endings: list[Moment] = []
         pictures = _pictures(moments, screen, chosen.episodes, endings)
-        with watch(screen.stream.asking, chosen.max_step_seconds), new_folder(out.parent):
+        with new_folder(out.parent):
             write_together(
                 out.parent, {out.name: lambda place: write_film(place, pictures, screen.fps)}
             )
-    finally:
-        screen.close()
     told = ", ".join(f"{end.total:.6g} in {end.steps:,} steps" for end in endings)
     return f"greedy episodes returned {told}"
 

@@ -18,6 +18,7 @@ from test_loop import small
 import fastdqn
 from fastdqn import EnvError, cli, watchdog
 from fastdqn.acting import EnvRecipe, EnvStream, Making, look
+from fastdqn.measure import stepping
 from fastdqn.watchdog import Watchdog
 
 
@@ -192,42 +193,70 @@ def run(tmp_path_factory):
 
 
 class Drawn(Hanging):
-    """One that can be filmed."""
+    """One that can be filmed, and hangs in one of its calls."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
     render_mode = "rgb_array"
 
+    def __init__(self, call: str):
+        super().__init__(spin, 2 if call == "step" else 0)
+        self.call = call
+
     def render(self):
+        if self.call == "render":
+            spin()
         return np.zeros((16, 16, 3), np.uint8)
 
+    def close(self):
+        if self.call == "close":
+            spin()
 
-@pytest.mark.parametrize("at", [0, 1, None])
+
+@pytest.mark.parametrize("at", ["first making", "second making", "step", "close", "render"])
 @pytest.mark.parametrize(
     "words",
     [["eval", "RUN", "--env-id"], ["video", "RUN", "--env-id"], ["bench", "env"]],
     ids=lambda words: words[0],
 )
-def test_what_plays_without_learning_waits_no_longer(run, capsys, words, at):
-    """at: the one that hangs while it is made, the first is looked at; None: it does in a step."""
+def test_what_plays_without_learning_waits_no_longer(run, tmp_path, capsys, monkeypatch, words, at):
+    """The first that is made is looked at, and closed: it hangs in nothing else."""
     if words[0] == "video":
         pytest.importorskip("imageio_ffmpeg")
+    elif at == "render":
+        pytest.skip("draws nothing")
+    # Not envpool, whose import alone takes longer than this test is patient.
+    monkeypatch.setattr(stepping, "available", lambda *_: ["sync"])
     made = itertools.count()
 
     def make(**_) -> Any:
-        return spin() if next(made) == at else Drawn(spin)
+        count = next(made)
+        if at == ("first making", "second making", "")[min(count, 2)]:
+            spin()
+        return Drawn(at if count else "")
 
     gymnasium.register("Hangs-v0", make, disable_env_checker=True)
+    short = {
+        "eval": ["--episodes", "1", "--max-steps", "5"],
+        "video": ["--episodes", "1", "--max-steps", "5", "--out", str(tmp_path / "film.mp4")],
+        "bench": ["--num-envs", "1", "--seconds", "0.002", "--repeats", "1"],
+    }[words[0]]
     words = [str(run) if word == "RUN" else word for word in words]
     try:
-        code = cli.main([*words, "Hangs-v0", "--max-step-seconds", "0.3"])
+        code = cli.main([*words, "Hangs-v0", "--max-step-seconds", "0.3", *short])
     finally:
         del gymnasium.registry["Hangs-v0"]
-    last = capsys.readouterr().err.splitlines()[-1]
-    where = "lane 0, step 3 (" if at is None else "Hangs-v0 hangs while it is made"
-    assert code == 1
-    assert last.startswith(f"error: {where}")
-    assert last.endswith(": no answer for 0.3 s (--max-step-seconds)")
+    said = capsys.readouterr().err
     assert nothing_is_left(run)
+    if at == "close":  # what was played has been played
+        assert (code, said) == (0, "")
+        return
+    where = {
+        "step": "lane 0, step 3 (", "render": "the environments failed in render() after 0 steps"
+    }.get(at, "Hangs-v0 hangs while it is made")  # fmt: skip
+    assert code == 1
+    assert said.splitlines()[-1].startswith(f"error: {where}")
+    assert said.endswith(": no answer for 0.3 s (--max-step-seconds)\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_kernels_are_compiled_before_anyone_waits_for_what_is_made(monkeypatch):

@@ -121,7 +121,7 @@ class SlowToMake(gymnasium.Env):
 
 def test_counts_that_would_take_too_long_are_left_out(clock, monkeypatch):
     monkeypatch.setattr(SlowToMake, "clock", clock, raising=False)
-    monkeypatch.setattr(stepping, "available", lambda _: ["sync"])
+    monkeypatch.setattr(stepping, "available", lambda *_: ["sync"])
     figures = measure_envs(EnvRecipe(SlowToMake), [4, 1, 8, 64, 512], Effort(0.1, 1, 0.0), clock)
     assert [figure.of["num_envs"] for figure in figures] == [4, 1, 8]
 

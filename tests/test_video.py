@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 
 import gymnasium
 import numpy as np
@@ -153,6 +154,53 @@ def test_a_film_that_lacks_pictures_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("imageio_ffmpeg.count_frames_and_secs", lambda path: (2, 0.2))
     with pytest.raises(OSError, match="ffmpeg wrote 2 of 3 pictures"):
         write_film(tmp_path / "a.mp4", [np.zeros((16, 16, 3), np.uint8)] * 3, 10)
+
+
+def test_a_film_that_cannot_be_read_back_has_failed(tmp_path, monkeypatch):
+    def count(path):
+        raise RuntimeError("FFMPEG call failed")
+
+    monkeypatch.setattr("imageio_ffmpeg.count_frames_and_secs", count)
+    with pytest.raises(OSError, match="ffmpeg failed"):
+        write_film(tmp_path / "a.mp4", [np.zeros((16, 16, 3), np.uint8)] * 3, 10)
+
+
+@pytest.mark.parametrize("at", ["first picture", "third picture", "end"])
+def test_an_interrupted_film_leaves_no_encoder(tmp_path, monkeypatch, at):
+    started, wait = [], subprocess.Popen.wait
+
+    def interrupted(process, timeout=None):
+        started.append(process)
+        if at == "end" and len(started) == 1:
+            raise KeyboardInterrupt
+        return wait(process, timeout)
+
+    def pictures():
+        for count in range(3):
+            if at == ("first picture", "", "third picture")[count]:
+                raise KeyboardInterrupt
+            yield np.zeros((16, 16, 3), np.uint8)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_film(tmp_path / "a.mp4", pictures(), 10)
+    assert len(started) == {"first picture": 0, "third picture": 1, "end": 2}[at]
+    assert all(process.returncode is not None for process in started)
+
+
+def test_no_pictures_are_no_film(tmp_path):
+    with pytest.raises(ValueError, match="no pictures"):
+        write_film(tmp_path / "a.mp4", [], 10)
+
+
+def test_a_program_that_is_not_there_is_told_before_anything_is_played(run, monkeypatch, capsys):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "no-such-ffmpeg")
+    assert ask(capsys, run) == (
+        2,
+        "",
+        "error: no-such-ffmpeg is no program to be run: install ffmpeg, or name it in "
+        "IMAGEIO_FFMPEG_EXE\n",
+    )
 
 
 def bars(drawn: np.ndarray, colour) -> np.ndarray:

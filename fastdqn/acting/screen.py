@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import SyncVectorEnv
 
-from fastdqn.acting.failures import one_line
+from fastdqn.acting.failures import HungError, one_line
 from fastdqn.acting.make import EnvRecipe
 from fastdqn.acting.step import Step
 from fastdqn.acting.stream import EnvStream
@@ -79,14 +79,22 @@ class _LaneScreen:
         return self.stream.recv()
 
     def picture(self) -> np.ndarray:
-        try:
-            with _quiet():
-                drawn: Any = self._lane.render()
-        except gymnasium.error.DependencyNotInstalled as error:
-            raise ValueError(f"{self._name} cannot be drawn: {one_line(error)}") from None
-        except (Exception, SystemExit) as error:  # an environment of anyone's
-            raise ValueError(f"{self._name} cannot be drawn: {one_line(error)}") from error
+        with _quiet():  # asked by the stream, whose calls are those that may be watched
+            drawn = self.stream.asking("render", self._draw)
+        if isinstance(drawn, BaseException):
+            hidden = isinstance(drawn, gymnasium.error.DependencyNotInstalled)
+            cause = None if hidden else drawn
+            raise ValueError(f"{self._name} cannot be drawn: {one_line(drawn)}") from cause
         return _as_bytes(drawn, self._name)
+
+    def _draw(self) -> Any:
+        """A picture, or what was raised instead, unless it is the watchdog's."""
+        try:
+            return self._lane.render()
+        except HungError:
+            raise
+        except (Exception, SystemExit) as error:  # an environment of anyone's
+            return error
 
     def close(self) -> None:
         self.stream.close()

@@ -40,7 +40,7 @@ def measure_envs(
     Counts that would take too long, going by the next smaller one, are left out.
     Raises ValueError or EnvError where the environment itself cannot be made or stepped.
     """
-    for vectorization in available(recipe):
+    for vectorization in available(recipe, patience):
         how = replace(recipe, vectorization=vectorization)
         excess: dict[int, float] = {}  # seconds beyond those asked for, by count
         for num_envs in lanes:
@@ -70,11 +70,11 @@ def _measure_lanes(
     with watch_making(str(how), patience):
         envs = how.make(num_envs, env_batch_size=wait_for)
     stream = EnvStream(envs, wait_for)
-    try:
-        with watch(stream.asking, patience):
+    with watch(stream.asking, patience):  # closing is a call as well
+        try:
             return measure_stream(stream, effort, clock, **of)
-    finally:
-        stream.close()
+        finally:
+            stream.close()
 
 
 def _measure_by_hand(
@@ -142,8 +142,11 @@ def measure_stream(stream: EnvStream, effort: Effort, clock: Clock, **of) -> Fig
     return Figure("env", "env_steps_per_second", repeat(call, effort, clock), of)
 
 
-def available(recipe: EnvRecipe) -> list[str]:
-    """The back ends that can step an environment here, its own choice first."""
+def available(recipe: EnvRecipe, patience: float | None = None) -> list[str]:
+    """The back ends that can step an environment here, its own choice first.
+
+    patience  seconds that making a lane may take, None: for ever
+    """
     own = recipe.resolve()
     if recipe.atari_settings() is not None:  # lanes of Gymnasium's own show whole screens
         return [own]
@@ -152,7 +155,8 @@ def available(recipe: EnvRecipe) -> list[str]:
         if name == own or (name == "envpool" and not importlib.util.find_spec("envpool")):
             continue
         try:
-            replace(recipe, vectorization=name).make(1).close()
+            with watch_making(str(recipe), patience):
+                replace(recipe, vectorization=name).make(1).close()
             names.append(name)
         except ValueError:  # there is no such class, or not with these arguments
             pass

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import shutil
 import subprocess
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -19,16 +20,25 @@ _ENCODER = [
 
 def film_problem() -> str | None:
     """What is missing to make one, or None."""
-    missing = [name for name in ("imageio_ffmpeg", "PIL") if find_spec(name) is None]
-    if not missing:
-        return None
-    return f"{' and '.join(missing)} not installed: pip install 'fastdqn[video]'"
+    if missing := [name for name in ("imageio_ffmpeg", "PIL") if find_spec(name) is None]:
+        return f"{' and '.join(missing)} not installed: pip install 'fastdqn[video]'"
+    import imageio_ffmpeg
+
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError:
+        program = "ffmpeg"
+    if shutil.which(program) is None:
+        return (
+            f"{program} is no program to be run: install ffmpeg, or name it in IMAGEIO_FFMPEG_EXE"
+        )
+    return None
 
 
 def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
     """Write pictures uint8 [H, W, 3], one at least, all of one size with even sides, as h264.
 
-    Raises OSError where the encoder fails; ValueError where sizes differ.
+    Raises OSError where the encoder fails; ValueError where sizes differ, or there are none.
     """
     import imageio_ffmpeg
 
@@ -45,15 +55,20 @@ def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
                 )
             _put(encoder, picture)
             count += 1
+        if encoder is None:
+            raise ValueError("a film of no pictures")
+        code = _finish(encoder)
     except BaseException:
         if encoder is not None:
             encoder.kill()
             _finish(encoder)
         raise
-    assert encoder is not None
-    if _finish(encoder) != 0:
+    if code != 0:
         raise OSError(errno.EIO, "ffmpeg failed")
-    written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+    try:
+        written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+    except RuntimeError as error:
+        raise OSError(errno.EIO, "ffmpeg failed") from error
     if written != count:  # it says nothing where the disk is full at the end
         raise OSError(errno.EIO, f"ffmpeg wrote {written:,} of {count:,} pictures")
 
