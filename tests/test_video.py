@@ -188,6 +188,21 @@ def test_an_interrupted_film_leaves_no_encoder(tmp_path, monkeypatch, at):
     assert all(process.returncode is not None for process in started)
 
 
+def test_an_encoder_that_does_not_end_is_ended(tmp_path, monkeypatch):
+    waited, wait = [], subprocess.Popen.wait
+
+    def late(process, timeout=None):
+        waited.append(process)
+        if len(waited) == 1:
+            raise subprocess.TimeoutExpired("ffmpeg", timeout or 0)
+        return wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", late)
+    with pytest.raises(OSError, match="ffmpeg did not end within 300 s"):
+        write_film(tmp_path / "a.mp4", [np.zeros((16, 16, 3), np.uint8)] * 3, 10)
+    assert waited[0].returncode is not None
+
+
 def test_no_pictures_are_no_film(tmp_path):
     with pytest.raises(ValueError, match="no pictures"):
         write_film(tmp_path / "a.mp4", [], 10)

@@ -16,6 +16,8 @@ _ENCODER = [
     "-c:v", "libx264", "-pix_fmt", "yuv420p", "-qp", "10", "-preset", "veryfast",
     "-movflags", "+faststart",
 ]  # fmt: skip
+# Seconds for its last pictures, and for moving the index to the front. Ours, untuned.
+_ENDING = 300
 
 
 def film_problem() -> str | None:
@@ -93,8 +95,11 @@ def _put(encoder: subprocess.Popen[bytes], picture: np.ndarray) -> None:
 
 
 def _finish(encoder: subprocess.Popen[bytes]) -> int:
-    """No more pictures; returns the exit code."""
+    """No more pictures; returns the exit code. Raises OSError where none comes."""
     assert encoder.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         encoder.stdin.close()
-    return encoder.wait()
+    try:
+        return encoder.wait(_ENDING)
+    except subprocess.TimeoutExpired:
+        raise OSError(errno.EIO, f"ffmpeg did not end within {_ENDING} s") from None
