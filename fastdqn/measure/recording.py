@@ -19,7 +19,8 @@ Call = Callable[[], None]
 # What torch says on standard error whenever it profiles: nothing that anyone could act upon.
 _CHATTER = re.compile(
     rb"USDT:.*profiler_st|\[W[^]]* CPUAllocator\.cpp:\d+\] Memory block of unkn|"
-    rb"ERROR:.* output_json\.cpp"  # told as an error of ours
+    rb"ERROR:.* output_json\.cpp|"  # told as an error of ours
+    rb"ERROR:.* DeviceProperties\.cpp"  # the CUDA build of torch, where there is no GPU
 )
 
 
