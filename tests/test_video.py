@@ -102,7 +102,7 @@ def test_missing_extras_name_the_pip_line(run, monkeypatch, capsys):
     )
     code, _, err = ask(capsys, run)
     assert code == 2
-    assert err == ("error: imageio_ffmpeg not installed: pip install 'fastdqn[video]'\n")
+    assert err == "error: imageio_ffmpeg not installed: pip install 'fastdqn[video]'\n"
 
 
 @pytest.mark.parametrize("failure", [ValueError("no\npaint"), KeyboardInterrupt()])
