@@ -1,5 +1,6 @@
 """The program: python -m fastdqn, or fastdqn; Ctrl-C ends it quietly from its first import on."""
 
+import os
 import sys
 
 
@@ -18,4 +19,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    from fastdqn.working_directory import take_off_path  # imports nothing that is not loaded yet
+
+    take_off_path(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     sys.exit(main())

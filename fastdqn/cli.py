@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from fastdqn import options
+from fastdqn import options, working_directory
 from fastdqn.config import Config, ConfigError, unknown_name
 from fastdqn.presets import PRESETS
 from fastdqn.timing import process_age
@@ -46,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ignored = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # it stays so
     if threading.current_thread() is threading.main_thread() and not ignored:
         signal.signal(signal.SIGTERM, _interrupt)
-    if "" not in sys.path:
-        sys.path.append("")  # my_package:MyEnv-v0 may lie here; what is installed goes first
+    working_directory.allow()  # my_package:MyEnv-v0 may be there; installed modules come first
     commands = {
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
         "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,

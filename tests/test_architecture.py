@@ -17,7 +17,9 @@ CLOCKS = {"time", "datetime", "timeit"}
 # Room (a folder, or a module beside them) -> what it may import besides the standard library.
 # A name of ours with a dot allows that module alone.
 ROOMS: dict[str, set[str]] = {
-    "acting": {"atari", "gymnasium", "envpool", "numpy", "kernels", "plain", "rng"},
+    "acting": {
+        "atari", "gymnasium", "envpool", "numpy", "kernels", "plain", "rng", "working_directory",
+    },
     "replay": {"numpy", "kernels", "plain", "rng"},
     "tabular": {"numpy", "gymnasium", "acting", "explore", "kernels", "rng"},
     "explore": {"kernels", "numpy", "plain", "rng"},
@@ -139,12 +141,13 @@ ROOMS: dict[str, set[str]] = {
     "cli": {
         "options", "config", "presets", "timing", "api", "checks", "commands", "completion",
         "doctor", "export", "kernels", "pages", "record", "resuming", "session", "sweep",
-        "table_command", "video", "words", "fastdqn",
+        "table_command", "video", "words", "working_directory", "fastdqn",
     },
     "words": {"tyro", "config"},
     "__init__": {"acting", "config", "presets", "api", "resuming"},
-    "__main__": {"cli", "output"},
+    "__main__": {"cli", "output", "working_directory"},
     "output": set(),
+    "working_directory": set(),
 }  # fmt: skip
 
 # Standard modules that a room must do without.

@@ -10,6 +10,8 @@ from gymnasium.vector import AsyncVectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 from gymnasium.vector.utils import CloudpickleWrapper
 
+from fastdqn.working_directory import safe_children
+
 
 def replace_process(envs: AsyncVectorEnv, lane: int, patience: float) -> None:
     """End a lane's process, whatever it does, and start another in its place, which waits to be
@@ -35,7 +37,7 @@ def replace_process(envs: AsyncVectorEnv, lane: int, patience: float) -> None:
         ),
         daemon=envs.daemon,
     )  # fmt: skip
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), safe_children():
         # It is forked as all the others were, though there are threads by now.
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()

@@ -19,6 +19,7 @@ from fastdqn.acting.atari_lanes import make_atari
 from fastdqn.acting.cartpole import FastCartPole
 from fastdqn.acting.failures import HungError, SentError, misfit, one_line
 from fastdqn.acting.names import find_spec, find_wrapper, nearest
+from fastdqn.working_directory import Inherited, safe_children
 
 VECTORIZATIONS = ("auto", "native", "sync", "async", "envpool")
 Factory = Callable[..., gymnasium.Env]
@@ -80,8 +81,10 @@ class EnvRecipe:
             if mode == "sync":
                 return SyncVectorEnv([lane] * num_envs, **options)
             try:
-                with _deaf_children():
-                    return AsyncVectorEnv([lane] * num_envs, worker=_lane_process, **options)
+                with _deaf_children(), safe_children():
+                    return AsyncVectorEnv(
+                        [lane] * num_envs, worker=Inherited(_lane_process), **options
+                    )
             except (EOFError, OSError):
                 raise RuntimeError(
                     "a lane's process ended while its environment was made, see above"

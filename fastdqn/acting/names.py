@@ -13,6 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from fastdqn.acting.failures import one_line
 from fastdqn.acting.packages import register_for
+from fastdqn.working_directory import named
 
 _MOST_LISTED = 20
 
@@ -110,7 +111,8 @@ def lies_inside(module: str, folder: str) -> bool:
     parts = module.split(".")
     for i in range(len(parts)):  # looking for a.b imports a, which was looked at before
         try:
-            spec = importlib.util.find_spec(".".join(parts[: i + 1]))
+            with named(module):
+                spec = importlib.util.find_spec(".".join(parts[: i + 1]))
         except (ImportError, ValueError, AttributeError):
             return False
         if spec is None:
@@ -124,7 +126,8 @@ def lies_inside(module: str, folder: str) -> bool:
 def find_module(module: str, what: str) -> Any:
     """Import a module by name. Raises ValueError, one line that begins with what needs it."""
     try:
-        return importlib.import_module(module)
+        with named(module):
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         # pip's names may have what Python's cannot: highway-env installs highway_env.
         other = module.replace("-", "_")
