@@ -68,7 +68,7 @@ class Config:
     target_network: bool = True
     """A copy of the network, kept back, evaluates; without: the online network itself does."""
     target_network_frequency: int = 2_000
-    """Steps between target updates."""
+    """Steps between target updates; all that fall due between two gradient steps are made."""
     tau: float = 1.0
     """Share of the online weights in a target update; 1 copies them."""
     gamma: float = 0.99

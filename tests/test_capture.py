@@ -102,6 +102,8 @@ def test_more_batches_at_once_than_the_learner_was_made_for_are_refused():
         *((value | {"noisy": True}, 1) for value in VALUES.values()),
         *((other, 1) for other in OTHERS.values()),
         (OTHERS["polyak"] | {"noisy": True}, 2),
+        (OTHERS["polyak"] | {"target_network_frequency": 1}, 2),
+        (OTHERS["polyak"] | {"target_network_frequency": 3}, 2),
         (VALUES["implicit"], 2),
     ],
     ids=str,

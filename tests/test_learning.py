@@ -321,6 +321,23 @@ def test_polyak_moves_by_tau_and_only_when_due():
         PolyakAverage(Fraction(1), 0.0)
 
 
+@pytest.mark.parametrize("every", [Fraction(1), Fraction(1, 4), Fraction(2, 5), Fraction(3, 4)])
+@pytest.mark.parametrize("tau", [0.05, 0.7, 1.0])
+def test_target_updates_that_fall_due_between_two_gradient_steps_are_all_made(every, tau):
+    """As a loop over steps makes them: with an update per 4 steps and a target update per step,
+    the target has moved by 1 - 0.95^40 = 0.87 after 40 steps, not by 1 - 0.95^10 = 0.40."""
+    online, target = (FlatParameters(nn.Linear(1, 1), CPU) for _ in range(2))
+    online.weights.fill_(1.0)
+    target.weights.fill_(0.0)
+    follower = PolyakAverage(every, tau)
+    assert follower.within == (every.numerator == 1)
+    for update in range(1, 11):
+        assert follower.together(update - 1, 8) == (8 if follower.within else 1)
+        follower.step(online, target)
+        follower.follow(update, online, target)
+        assert target.weights[0].item() == pytest.approx(1 - (1 - tau) ** int(update / every))
+
+
 def test_the_target_is_frozen_between_copies():
     learner = make_learner(every=3)
     before = learner.target.weights.clone()

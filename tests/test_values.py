@@ -246,7 +246,8 @@ def test_an_implicit_head_scales_features_by_cosines_of_the_fraction():
     expected = head.head(features[3] * torch.tensor(phi, dtype=torch.float32))
     torch.testing.assert_close(output[3, 6], expected, rtol=1e-4, atol=1e-5)
     spaced = Draw(None, midpoints(4, CPU).expand(5, -1))
-    assert torch.equal(head(features), head(features, spaced))
+    # Expanded and contiguous fractions may reach other kernels of a matrix library.
+    torch.testing.assert_close(head(features), head(features, spaced), rtol=1e-5, atol=1e-6)
 
 
 # -- all of them

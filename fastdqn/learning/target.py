@@ -7,8 +7,8 @@ from fastdqn.learning.flat import FlatParameters
 
 
 class TargetFollower(Protocol):
-    """within  whether the target moves with every update: step() is a part of it then, and is
-    recorded with it; else follow() moves it between updates
+    """within  whether the target moves by the same share with every update: step() is a part of it
+    then, and is recorded with it; else follow() moves it between updates
     """
 
     within: bool
@@ -65,7 +65,7 @@ class HardCopy:
         """A copy belongs between updates."""
 
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
-        due = _is_due(updates, self.every)
+        due = _due(updates, self.every) > 0
         if due:
             target.copy_from(online)
         return due
@@ -77,6 +77,10 @@ class HardCopy:
 class PolyakAverage:
     """target += tau * (online - target) after every `every`-th update.
 
+    Where `every` is below 1, several such moves fall due between two updates, and the online
+    network stands still meanwhile: k of them are one by 1 - (1 - tau)^k. That share is the same
+    for every update where 1 / every is whole (`within`); else it is 1/every rounded down or up.
+
     Lillicrap et al. 2016 (arXiv 1509.02971), Algorithm 1. Buffers are copied, not averaged.
     """
 
@@ -84,33 +88,39 @@ class PolyakAverage:
         if not 0.0 < tau <= 1.0:
             raise ValueError(f"tau is {tau}: it must be in (0, 1]")
         self.every, self.tau = _positive(every), tau
-        self.within = every <= 1
+        self.within = every.numerator == 1
+        self._share = self._share_of(every.denominator)
 
     def target_of(self, online: FlatParameters) -> FlatParameters:
         return online.frozen_twin()
 
     def step(self, online: FlatParameters, target: FlatParameters) -> None:
         if self.within:
-            self._move(online, target)
+            self._move(online, target, self._share)
 
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
-        due = not self.within and _is_due(updates, self.every)
-        if due:
-            self._move(online, target)
-        return due
+        moves = 0 if self.within else _due(updates, self.every)
+        if moves:
+            self._move(online, target, self._share_of(moves))
+        return moves > 0
 
     def together(self, updates: int, most: int) -> int:
         return most if self.within else _until_due(updates, self.every, most)
 
-    def _move(self, online: FlatParameters, target: FlatParameters) -> None:
-        target.weights.lerp_(online.weights, self.tau)
+    def _share_of(self, moves: int) -> float:
+        """Share of the way to the online weights that a number of moves by tau make together."""
+        return self.tau if moves == 1 else 1.0 - (1.0 - self.tau) ** moves
+
+    def _move(self, online: FlatParameters, target: FlatParameters, share: float) -> None:
+        target.weights.lerp_(online.weights, share)
         target.buffers.copy_(online.buffers)
 
 
-def _is_due(updates: int, every: Fraction) -> bool:
+def _due(updates: int, every: Fraction) -> int:
+    """Target updates that fall due after update number `updates` and not after the one before."""
     # Whole numbers: a division of Fractions costs as much as a small update's arithmetic does.
     per, unit = every.numerator, every.denominator
-    return updates * unit // per != (updates - 1) * unit // per
+    return updates * unit // per - (updates - 1) * unit // per
 
 
 def _until_due(updates: int, every: Fraction, most: int) -> int:
