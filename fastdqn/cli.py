@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from fastdqn import options, working_directory
 from fastdqn.config import Config, ConfigError, unknown_name
-from fastdqn.presets import PRESETS
+from fastdqn.presets import DIFFERENCES, PRESETS
 from fastdqn.timing import process_age
 from fastdqn.words import BenchOptions, EvalOptions, ProfileOptions, ResumeOptions, TrainOptions
 
@@ -271,6 +271,8 @@ def _presets(args: list[str]) -> int:
         values = dataclasses.asdict(config)
         changed = [f"{k}={v}" for k, v in values.items() if v != default[k] and k != "preset"]
         print(f"{name}\n  {config.env_id}  " + "  ".join(changed))
+        if name in DIFFERENCES:
+            print(f"  differs from {DIFFERENCES[name]}")
     return 0
 
 

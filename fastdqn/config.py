@@ -78,7 +78,7 @@ class Config:
     max_grad_norm: float | None = 10.0
     """Global-norm clip of the gradient; None: no clip."""
     loss: Literal["mse", "huber"] = "mse"
-    """Of the temporal-difference error."""
+    """Of the TD error: mse is its square, without the 1/2 of some papers; huber has it."""
     double: bool = True
     """Double DQN: the online network selects the action that the target network evaluates."""
     dueling: bool = True
@@ -102,9 +102,9 @@ class Config:
     num_quantiles: int = 32
     """Of quantile values."""
     num_fractions: int = 8
-    """Of implicit quantiles: samples of the prediction (N)."""
+    """Of implicit quantiles: samples of the prediction (N); the paper's Atari agents have 64."""
     num_target_fractions: int = 8
-    """Of implicit quantiles: samples of the target (N')."""
+    """Of implicit quantiles: samples of the target (N'); the paper's Atari agents have 64."""
     num_policy_fractions: int = 32
     """Of implicit quantiles: samples that say which action is best (K)."""
     noisy: bool = False
@@ -112,7 +112,7 @@ class Config:
     noisy_sigma: float = 0.5
     """Initial deviation of noisy layers, by the square root of their inputs."""
     prioritized: bool = False
-    """Draw transitions by their last error (PER), not uniformly."""
+    """Draw transitions by their last error (PER), not uniformly; no share of draws is uniform."""
     priority_exponent: float = 0.5
     """How much priorities count: 0 draws uniformly."""
     importance_exponent: float = 0.4

@@ -237,7 +237,7 @@ PRESETS["atari-dqn"] = Config(
     double=False,
     dueling=False,
     hidden_sizes=(512,),
-    exploration_fraction=0.005,
+    exploration_fraction=0.006,
     exploration_final_eps=0.1,
     eval_frequency=250_000,
     eval_episodes=30,
@@ -263,6 +263,28 @@ PRESETS["atari-rainbow"] = PRESETS["atari-dqn"].replace(
 # for many environments: a stride of updates and a learning rate as in cartpole, one noise a lane
 # and step where theirs has one environment.
 PRESETS["cartpole-rainbow"] = PRESETS["cartpole"].replace(preset="cartpole-rainbow", **_RAINBOW)
+
+_MINATAR = (
+    "Young and Tian 2019: Adam in place of centered RMSProp, an update every second frame in place "
+    "of every one, 16 environments, a million frames in place of five"
+)
+_RAINBOW_DIFFERS = (
+    "Hessel et al. 2018: the dueling streams' gradient is not scaled by 1/sqrt(2) where it enters "
+    "the torso; priorities have no uniform share (DQN Zoo mixes in 1e-3); importance weights are "
+    "divided by the largest of their batch"
+)
+# What a preset does otherwise than the paper that it names; `fastdqn presets` prints it.
+DIFFERENCES: dict[str, str] = {
+    **{name: _MINATAR for name in PRESETS if name.startswith("minatar-")},
+    "atari-dqn": (
+        "Mnih et al. 2015: Adam in place of RMSProp; epsilon falls from the first step on, to 0.1 "
+        "by step 300,000, where the paper keeps it at 1 for the first 50,000 steps; evaluation is "
+        "greedy, the paper's has epsilon 0.05"
+    ),
+    "atari-rainbow": _RAINBOW_DIFFERS,
+    "cartpole-rainbow": f"{_RAINBOW_DIFFERS}; in all that hangs on the task",
+    "cartpole-cleanrl": "CleanRL's dqn.py: 16 environments where it has one",
+}
 
 
 def defaults_of(env_id: str) -> Config:

@@ -3,7 +3,8 @@
 import pytest
 
 from fastdqn import PRESETS, Config
-from fastdqn.presets import defaults_of
+from fastdqn.cli import main
+from fastdqn.presets import DIFFERENCES, defaults_of
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,20 @@ def test_a_game_of_pixels_starts_from_the_settings_of_its_kind(env_id, beside):
 
 def test_any_other_id_starts_from_the_defaults():
     assert defaults_of("Acrobot-v1") == Config(env_id="Acrobot-v1")
+
+
+def test_presets_says_where_each_differs_from_the_paper_that_it_names(capsys):
+    named = ("atari-dqn", "atari-rainbow", "cartpole-rainbow", "cartpole-cleanrl")
+    minatar = [name for name in PRESETS if name.startswith("minatar-")]
+    assert set(DIFFERENCES) == {*named, *minatar}
+    assert main(["presets"]) == 0
+    printed = capsys.readouterr().out
+    for name, text in DIFFERENCES.items():
+        block = printed.partition(f"{name}\n")[2].split("\n")
+        assert block[1] == f"  differs from {text}"
+
+
+def test_epsilon_of_atari_dqn_is_at_its_end_when_the_papers_is():
+    """A million frames, 250,000 steps, after the 50,000 with which replay starts."""
+    config = PRESETS["atari-dqn"]
+    assert config.exploration_fraction * config.total_timesteps == 50_000 + 250_000
