@@ -1,6 +1,7 @@
 """Evaluation counts every episode once, and the judge decides on nothing it has selected."""
 
 import numpy as np
+import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from hypothesis import given
@@ -19,6 +20,7 @@ class Scripted(VectorEnv):
     """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    reward = 1.0
 
     def __init__(self, num_envs, lengths):
         self.num_envs, self._lengths = num_envs, lengths
@@ -37,7 +39,7 @@ class Scripted(VectorEnv):
         resetting = self._left == 0
         self._left = np.where(resetting, 1, self._left - 1)
         ended = ~resetting & (self._left == 0)
-        reward = np.where(resetting, 0.0, 1.0)
+        reward = np.where(resetting, 0.0, self.reward)
         return self._obs(), reward, ended, np.zeros_like(ended), {}
 
     def _obs(self):
@@ -65,6 +67,23 @@ def test_the_episodes_are_those_of_the_seeds_whatever_the_number_of_lanes(length
     result, _ = run(num_envs, lambda seed: [*lengths, *[1] * num_envs][seed], len(lengths))
     assert result.lengths.tolist() == lengths
     assert result.returns.tolist() == lengths
+
+
+def test_returns_are_sums_of_what_the_environment_gave():
+    """A sum of rewards rounded to float32 is 100.00000149."""
+
+    class Tenths(Scripted):
+        reward = 0.1
+
+    stream = EnvStream(Tenths(1, lambda _: 1_000))
+    result = evaluate(zeros, stream, 1, 2_000, 0)
+    assert result.returns[0] == pytest.approx(100.0, abs=1e-9)
+    stream.start(seed=0)
+    ended = []
+    while not ended:  # an episode of training
+        stream.send(np.zeros(1, np.int64))
+        ended = stream.recv().returns.tolist()
+    assert ended == pytest.approx([100.0], abs=1e-9)
 
 
 def test_more_episodes_than_lanes_run_in_rounds_with_seeds_of_their_own():

@@ -38,4 +38,4 @@ def test_presets_says_where_each_differs_from_the_paper_that_it_names(capsys):
 def test_epsilon_of_atari_dqn_is_at_its_end_when_the_papers_is():
     """A million frames, 250,000 steps, after the 50,000 with which replay starts."""
     config = PRESETS["atari-dqn"]
-    assert config.exploration_fraction * config.total_timesteps == 50_000 + 250_000
+    assert config.exploration_fraction * (config.total_timesteps or 0) == 50_000 + 250_000

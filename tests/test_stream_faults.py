@@ -62,6 +62,13 @@ def test_a_number_that_is_not_finite_names_its_lane_and_step(mode, what, value):
         run(poisoned(mode, what, value), 3)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_reward_that_the_replay_cannot_store_is_not_finite():
+    """Rewards are summed in float64 and stored as float32, whose largest number is 3.4e38."""
+    with pytest.raises(NonFiniteError, match=r"^lane 1, step 3: reward is inf$"):
+        run(poisoned(NEXT_STEP, "reward", 1e39), 3)
+
+
 @pytest.mark.parametrize("mode", [SAME_STEP, DISABLED])
 def test_a_last_observation_that_is_not_finite_is_seen_behind_the_reset(mode):
     with pytest.raises(NonFiniteError, match=r"^lane 1, step 3: last observation is nan$"):

@@ -28,14 +28,14 @@ class Marks:
 class Sorted:
     """Memory for one delivery of at most R lanes; sort() overwrites it.
 
-    lanes, action [R] int64, reward [R] float32, terminated, truncated [R] bool of transitions,
+    lanes, action [R] int64, reward [R] float64, terminated, truncated [R] bool of transitions,
     and at [R] int64, their positions among those that answered; start_lanes, start_at [R] of
     starts; ended_lanes [R], returns [R] float64, lengths [R] int64 of ends
     """
 
     def __init__(self, ready: int):
         self.lanes, self.action, self.at = np.zeros((3, ready), np.int64)
-        self.reward = np.zeros(ready, np.float32)
+        self.reward = np.zeros(ready, np.float64)
         self.terminated, self.truncated = np.zeros((2, ready), np.bool_)
         self.start_lanes, self.start_at, self.ended_lanes, self.lengths = np.zeros(
             (4, ready), np.int64
@@ -71,7 +71,8 @@ def sort(
 ) -> tuple[int, int, int, int]:
     """Fill the arrays of a Sorted, and count steps, returns and lengths [N] on.
 
-    returns  (transitions M, starts S, ends E, position of a reward that is not finite, or -1)
+    returns  (transitions M, starts S, ends E, position of a reward that is not finite as
+              float32, which the replay stores, or -1)
     """
     return _sort(
         lanes, reward, marks.terminated, marks.truncated, marks.fresh, marks.begins, marks.over,
@@ -126,7 +127,7 @@ def _sort(
             steps[lane] += 1
             returns[lane] += reward[i]
             lengths[lane] += 1
-            if bad < 0 and not np.isfinite(reward[i]):
+            if bad < 0 and not np.isfinite(np.float32(reward[i])):
                 bad = i
         if begins[i]:
             start_lanes[begun], start_at[begun] = lane, i

@@ -37,8 +37,10 @@ class ObsStatistics:
 
 
 class ReturnStatistics:
-    """Deviation of the discounted return so far, over all lanes and steps: what Gymnasium's
-    NormalizeReward divides rewards by.
+    """Deviation of the discounted return so far, over all lanes and steps, from 0 at each start:
+    what Stable-Baselines3's VecNormalize divides rewards by.
+
+    Gymnasium's NormalizeReward keeps other statistics of episode ends: its deviation differs.
 
     reward_bound  each reward is clipped to it first, as in the replay
     """

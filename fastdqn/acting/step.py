@@ -8,7 +8,7 @@ import numpy as np
 class Step(NamedTuple):
     """One delivery: M transitions, then S episode starts, and the E episodes that ended in it.
 
-    lanes [M] int64 · action [M] int64, from 0 · reward [M] float32
+    lanes [M] int64 · action [M] int64, from 0 · reward [M] float64, as given
     terminated, truncated [M] bool · next_obs [M, *] the true last observation at an end
     start_lanes [S] int64 · start_obs [S, *]; a start where an episode is open closes that first
     ended_lanes [E] int64 · returns [E] float64, undiscounted · lengths [E] int64, steps: of whole

@@ -58,7 +58,7 @@ class EnvStream:
         self.lanes = np.arange(ready)
         self.obs = np.zeros((ready, *self.facts.obs_shape), self.facts.obs_dtype)
         self._masks: MaskReader | None = None
-        self._reward = np.zeros(ready, np.float32)
+        self._reward = np.zeros(ready, np.float64)
         self._marks = Marks(ready)
         self._loses_lives = may_lose_lives(envs)
         self._tell_apart = LifeLosses(n).tell_apart if self._loses_lives else tell_apart
@@ -257,7 +257,9 @@ class EnvStream:
         here = slice(None) if every else told.at[:made]
         lanes, next_obs = told.lanes[:made], last_obs[here]
         if bad >= 0:
-            require_finite("reward", self._reward[bad : bad + 1], self.lanes[bad:], self._steps)
+            with np.errstate(over="ignore"):
+                stored = self._reward[bad : bad + 1].astype(np.float32)
+            require_finite("reward", stored, self.lanes[bad:], self._steps)
         if self.obs.dtype == np.float32:
             require_finite("observation", self.obs, self.lanes, self._steps)
             if last_obs is not self.obs:

@@ -11,7 +11,7 @@ from fastdqn.tabular.discretizer import Discretizer
 
 
 class Transitions(NamedTuple):
-    """M transitions: state, action, next_state [M] int64 · reward [M] float32 · terminated [M]
+    """M transitions: state, action, next_state [M] int64 · reward [M] float64 · terminated [M]
     bool · next_mask [M, A] bool, [0, A] without masks: the actions allowed at next_state."""
 
     state: np.ndarray
@@ -137,6 +137,6 @@ def learn(
 _NOBODY = np.empty(0, np.int64)
 _NO_NUMBERS = np.empty(0, np.float32)
 _NOTHING = Step(
-    _NOBODY, _NOBODY, _NO_NUMBERS, np.empty(0, np.bool_), np.empty(0, np.bool_), _NO_NUMBERS,
+    _NOBODY, _NOBODY, np.empty(0), np.empty(0, np.bool_), np.empty(0, np.bool_), _NO_NUMBERS,
     _NOBODY, _NO_NUMBERS, _NOBODY, np.empty(0), _NOBODY,
 )  # fmt: skip
