@@ -85,7 +85,7 @@ def build(
         agent = _make_agent(config, streams, torso, seed, startup, owned)
         config, policy = agent.config, agent.ready.policy
         if resumed is None:
-            run_folder.take_folder(config, unbegun, owned)
+            run_folder.take_folder(config, unbegun, owned, envs=envs, torso=torso)
         total = total_timesteps or had_timesteps or config.total_timesteps
         budget = Budget(total, config.total_episodes)
         weights = (agent.online, agent.description)

@@ -5,6 +5,7 @@ import os
 import shutil
 
 import torch
+from gymnasium.vector import VectorEnv
 
 from fastdqn.acting import (
     EnvError,
@@ -12,9 +13,11 @@ from fastdqn.acting import (
     EnvRecipe,
     Factory,
     UnknownEnvError,
+    answers_for,
     lies_inside,
     look,
     nearest,
+    read_facts,
     registered,
 )
 from fastdqn.combinations import wants_cuda
@@ -36,12 +39,14 @@ def check(
     facts: EnvFacts | None = None,
     factory: Factory | None = None,
     mistaken: bool = False,
+    eval_envs: VectorEnv | None = None,
 ) -> list[str]:
     """Every mistake in config and around it, one line each; nothing large is allocated.
 
     facts    of environments that are there already; None: one is made and closed again
     factory  makes one, in place of env_id
     mistaken whether there are mistakes already, found by others
+    eval_envs  ready environments of evaluations, if they are not made as those of training
     Raises EnvError where its reset fails, or nothing comes back, and there is no mistake.
     """
     if lines := config.type_problems():
@@ -60,9 +65,36 @@ def check(
     settled = settle(config, facts)
     if line := torso_problem(settled.torso, facts.obs_shape):
         lines = [*lines, line]
-    lines = [*lines, *_store_problems(config, facts)]
+    lines = [*lines, *_store_problems(config, facts), *evaluation_problems(facts, eval_envs)]
     lines = lines or settled.problems() or memory_problems(config, facts)
     return lines or _device_memory_problems(config, facts)
+
+
+def evaluation_problems(facts: EnvFacts, eval_envs: VectorEnv | None) -> list[str]:
+    """What keeps a policy for environments of these facts from being evaluated on eval_envs."""
+    if eval_envs is None:
+        return []
+    lines = []
+    if answers_for(eval_envs) < eval_envs.num_envs:
+        lines.append(
+            f"eval_envs answer for {answers_for(eval_envs)} of {eval_envs.num_envs} lanes at a "
+            "time: an evaluation needs all of them together, so make them without a batch_size"
+        )
+    try:
+        theirs = read_facts(eval_envs)
+    except ValueError as error:
+        return [*lines, f"eval_envs: {error}"]
+    parts = ("obs_shape", "obs_dtype", "obs_scale", "num_actions", "action_start")
+    told = [
+        f"{name} {getattr(theirs, name)}, not {getattr(facts, name)}"
+        for name in parts
+        if getattr(theirs, name) != getattr(facts, name)
+    ]
+    if told:
+        lines.append(
+            f"eval_envs have other spaces than envs: {'; '.join(told)}; both must have the same"
+        )
+    return lines
 
 
 def problems_around(config: Config) -> list[str]:
@@ -79,11 +111,17 @@ def problems_around(config: Config) -> list[str]:
 
 
 def check_resume(
-    config: Config, envs: object, total_timesteps: int | None, steps: int, had: int | None
+    config: Config,
+    envs: object,
+    total_timesteps: int | None,
+    steps: int,
+    had: int | None,
+    handed_in: bool | None = None,
 ) -> list[str]:
     """What would keep a run from going on after steps, one line each.
 
     envs   what was handed in, if anything; had  the total of steps that the run had
+    handed_in  whether the run's environments were, None: it is not recorded
     """
     lines = [line for line in (_device_problem(config), _compiler_problem(config)) if line]
     if total_timesteps is not None and total_timesteps <= steps:
@@ -91,7 +129,14 @@ def check_resume(
             f"total_timesteps is {total_timesteps}, and {steps} steps are made already: it is the "
             "new total, not what is added"
         )
-    if envs is None and config.vectorization == "auto":  # nothing resolved it: a VectorEnv
+    if handed_in is None:  # of before it was recorded: nothing resolved a VectorEnv's auto
+        handed_in = config.vectorization == "auto" or envs is not None
+    if envs is not None and not handed_in:
+        lines.append(
+            f"the run's environments are made of its id, {config.env_id!r}, and its record would "
+            "not tell of others: leave envs out, or begin a new run"
+        )
+    if envs is None and handed_in:
         lines.append(
             f"the run's environments were handed in, and {config.env_id!r} need not make the same: "
             "hand them in again, fastdqn.resume(run, envs)"

@@ -20,7 +20,7 @@ import torch
 from fastdqn.config import ConfigError
 from fastdqn.memory import available_bytes
 from fastdqn.record.files import read_text
-from fastdqn.record.folder import processor, read_config
+from fastdqn.record.folder import HandedIn, processor, read_config, read_handed_in
 from fastdqn.record.load_checkpoint import checkpoint_names, problem_of
 from fastdqn.record.lock import holder
 from fastdqn.record.reading import read_latest
@@ -105,7 +105,15 @@ def _options(run: Path, table: bool) -> str:
     except ConfigError as error:
         return error.lines[0]
     kind = "a table's run, which has no checkpoints, " if table else ""
-    return f"{_WHOLE}: {kind}{config.env_id}, {config.preset}, seed {config.seed}" + _ending(run)
+    try:
+        names = read_handed_in(run) or HandedIn()
+    except ConfigError as error:
+        return error.lines[0]
+    given = "".join(
+        f", {what} handed in ({name})" for what, name in names._asdict().items() if name is not None
+    )
+    what = f"{kind}{config.env_id}{given}, {config.preset}, seed {config.seed}"
+    return f"{_WHOLE}: {what}{_ending(run)}"
 
 
 def _ending(run: Path) -> str:
@@ -148,6 +156,9 @@ def _remedy(run: Path, checkpoints: dict[str, str], latest: str) -> str:
     if (held := holder(run)) is not None and "gone" not in held:
         return "wait for that process, or stop it"
     whole = [name for name, state in checkpoints.items() if state.startswith(_WHOLE)]
+    if whole and (given := _handed_in(run)):
+        names = "".join(f", {name}=..." for name in given)
+        return f"in Python, fastdqn.resume({str(run)!r}{names}): {' and '.join(given)} handed in"
     if latest in whole:
         return f"fastdqn resume {folder}"
     if whole:
@@ -155,6 +166,14 @@ def _remedy(run: Path, checkpoints: dict[str, str], latest: str) -> str:
     if any(_weights(run / f"{name}.safetensors").startswith(_WHOLE) for name in ("best", "policy")):
         return f"fastdqn eval {folder}"
     return f"train again, as {run / 'command.txt'} says"
+
+
+def _handed_in(run: Path) -> list[str]:
+    try:
+        names = read_handed_in(run) or HandedIn()
+    except ConfigError:
+        return []
+    return [what for what, name in names._asdict().items() if name is not None]
 
 
 def _version(package: str) -> str:

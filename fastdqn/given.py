@@ -1,14 +1,17 @@
 """Given: environments and torsos that are handed in, held against the options."""
 
+from pathlib import Path
 from typing import Any
 
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 from torch import nn
 
 from fastdqn import checks
-from fastdqn.acting import EnvStream, Factory, answers_for, read_facts
+from fastdqn.acting import EnvFacts, EnvStream, Factory, answers_for, read_facts
 from fastdqn.atari import PROTOCOLS
 from fastdqn.config import Config, ConfigError
+from fastdqn.record.folder import HandedIn, name_of
+from fastdqn.record.weights import load_weights
 
 
 def checked(
@@ -23,7 +26,7 @@ def checked(
     """
     if not isinstance(envs, VectorEnv):
         config = config.replace(**overrides)
-        if lines := checks.check(config, None, envs):
+        if lines := checks.check(config, None, envs, eval_envs=eval_envs):
             raise ConfigError(lines)
         return _labelled(config, envs)
     config = config.replace(**_as_made(envs, config, overrides))
@@ -32,9 +35,55 @@ def checked(
         facts = read_facts(envs)
     except ValueError as error:
         raise ConfigError([*config.problems(), *lines, str(error)]) from None
-    if lines := [*lines, *checks.check(config, facts)]:
+    if lines := [*lines, *checks.check(config, facts, eval_envs=eval_envs)]:
         raise ConfigError(lines)
     return _labelled(config, envs)
+
+
+def resumed_problems(
+    config: Config, envs: VectorEnv | Factory | None, eval_envs: VectorEnv | None, folder: Path
+) -> list[str]:
+    """What of the environments that resume() is given contradicts a run's options, as checked()
+    finds it for train(), or the weights in its folder."""
+    if envs is None and eval_envs is None:
+        return []
+    try:
+        if isinstance(envs, VectorEnv):
+            facts, lines = read_facts(envs), _given_problems(config, envs, eval_envs)
+        else:
+            facts, lines = checks.look_at(config, envs), []
+    except ValueError as error:
+        return [str(error)]
+    return [*lines, *_unlike_weights(folder, facts), *checks.evaluation_problems(facts, eval_envs)]
+
+
+def _unlike_weights(folder: Path, facts: EnvFacts) -> list[str]:
+    """A line where a run's weights, if there are any yet, are for other spaces."""
+    try:
+        description = load_weights(folder / "policy.safetensors")[1]
+        learned = (tuple(description["obs_shape"]), description["num_actions"])
+    except (OSError, ValueError, KeyError, TypeError):  # the checkpoint is what counts
+        return []
+    if learned == (facts.obs_shape, facts.num_actions):
+        return []
+    return [
+        f"envs have observations {facts.obs_shape} and {facts.num_actions} actions; the run was "
+        f"trained on {learned[0]} and {learned[1]}"
+    ]
+
+
+def torso_problems(handed_in: HandedIn | None, torso: nn.Module | None) -> list[str]:
+    """A line where resume() lacks the torso that a run was given, or is given one too many."""
+    if handed_in is None:
+        return []
+    if handed_in.torso is not None and torso is None:
+        return [
+            f"the run's torso was handed in ({handed_in.torso}): hand it in again, "
+            "fastdqn.resume(run, torso=...)"
+        ]
+    if handed_in.torso is None and torso is not None:
+        return [f"torso is {name_of(torso)}, and the run was given none: leave it out"]
+    return []
 
 
 def _as_made(envs: VectorEnv, config: Config, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +106,9 @@ def not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> lis
         )
     if torso is not None and not isinstance(torso, nn.Module):
         lines.append(f"torso is no nn.Module but {torso!r}: give an instance, MyTorso()")
-    if envs is not None and not isinstance(envs, VectorEnv) and not callable(envs):
+    if isinstance(envs, str):  # train() takes an id, and has made an option of it
+        lines.append(f"envs is the id {envs!r}: a run goes on with its own, so leave it out")
+    elif envs is not None and not isinstance(envs, VectorEnv) and not callable(envs):
         lines.append(
             f"envs is no VectorEnv but {type(envs).__name__}: give one, or a function that makes "
             "one environment, such as lambda: env"
@@ -102,16 +153,6 @@ def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None
             EnvStream(envs, config.env_batch_size)
         except ValueError as error:
             lines.append(str(error))
-    if eval_envs is not None and answers_for(eval_envs) < eval_envs.num_envs:
-        lines.append(
-            f"eval_envs answer for {answers_for(eval_envs)} of {eval_envs.num_envs} lanes at a "
-            "time: an evaluation needs all of them together, so make them without a batch_size"
-        )
-    if eval_envs is not None and (
-        eval_envs.single_observation_space != envs.single_observation_space
-        or eval_envs.single_action_space != envs.single_action_space
-    ):
-        lines.append("eval_envs have other spaces than envs: both must have the same")
     if eval_envs is None and config.stop_at_return is not None:
         lines.append(
             f"stop_at_return is {config.stop_at_return}, but given envs are evaluated only on "

@@ -18,9 +18,10 @@ from fastdqn.config import Config, ConfigError
 from fastdqn.engine.evaluate import Evaluation
 from fastdqn.engine.local import Hooks
 from fastdqn.engine.progress import Progress
+from fastdqn.given import not_what_is_asked, resumed_problems, torso_problems
 from fastdqn.plain import StateError
 from fastdqn.record.console import make_display
-from fastdqn.record.folder import read_config
+from fastdqn.record.folder import read_config, read_handed_in
 from fastdqn.record.layout import CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
 from fastdqn.record.lock import LockedError, RunLock
@@ -57,6 +58,8 @@ def resume(
     damaged; and what train() raises.
     """
     folder = Path(run)
+    if lines := not_what_is_asked("", envs, eval_envs, torso):
+        raise ConfigError(lines)
     if not os.path.isdir(folder):  # of any name: its own is_dir() raises where it is too long
         raise ConfigError([f"{folder} is no folder: name the folder of a run"])
     if is_table_run(folder):
@@ -100,7 +103,13 @@ def _go_on(
     config, had = _config_of(folder, found)
     if lines := checks.stray_modules(config, str(folder)):
         raise ConfigError(lines)
-    if lines := checks.check_resume(config, envs, total_timesteps, found.steps, had):
+    handed_in = read_handed_in(folder)
+    of_envs = None if handed_in is None else handed_in.envs is not None
+    lines = checks.check_resume(config, envs, total_timesteps, found.steps, had, of_envs)
+    lines += torso_problems(handed_in, torso)
+    if not lines:
+        lines = resumed_problems(config, envs, eval_envs, folder)
+    if lines:
         raise ConfigError(lines)
 
     def display(resolved: Config):

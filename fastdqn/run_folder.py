@@ -18,7 +18,7 @@ from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.console import Display
 from fastdqn.record.disk_errors import DiskErrors, EndRun, GoOn
 from fastdqn.record.files import WriteError, write_whole
-from fastdqn.record.folder import create_folder
+from fastdqn.record.folder import HandedIn, create_folder, name_of
 from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
@@ -29,13 +29,20 @@ from fastdqn.schedules import Budget
 
 
 def take_folder(
-    config: Config, unbegun: ExitStack, owned: ExitStack, options: str | None = None
+    config: Config,
+    unbegun: ExitStack,
+    owned: ExitStack,
+    options: str | None = None,
+    envs: object = None,
+    torso: object = None,
 ) -> Path:
     """A new run's folder, made and locked.
 
     options  what config.json holds, if it is not config
+    envs, torso  what was handed in, if anything; its name is recorded
     """
-    folder = create_folder(config, _device_name(config.device), unbegun, options)
+    names = HandedIn(*(None if each is None else name_of(each) for each in (envs, torso)))
+    folder = create_folder(config, _device_name(config.device), unbegun, options, names)
     try:
         owned.enter_context(RunLock(folder))
     except LockedError as error:

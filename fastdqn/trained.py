@@ -7,7 +7,7 @@ from fastdqn.acting import EnvError, EnvRecipe, UnknownEnvError, look
 from fastdqn.api import weights_path
 from fastdqn.config import ConfigError
 from fastdqn.learning.policy import Policy
-from fastdqn.record.folder import read_config
+from fastdqn.record.folder import read_config, read_handed_in
 from fastdqn.record.tables import is_table
 from fastdqn.table_files import read_table_config
 from fastdqn.tabular.table import TablePolicy
@@ -57,6 +57,14 @@ def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
         config = read_config(path.parent)
     if lines := checks.stray_modules(config, str(path.parent)):
         raise ConfigError(lines)
+    handed_in = read_handed_in(path.parent)
+    if handed_in is not None and handed_in.envs is not None:
+        raise ValueError(
+            f"the run's environments were handed in from Python ({handed_in.envs}), and "
+            f"{config.env_id!r} need not make the same: "
+            "fastdqn.evaluate(fastdqn.load_policy(run), make_env), or name an environment on "
+            "purpose: --env-id my_package:MyEnv-v0"
+        )
     return checks.recipe(config)
 
 

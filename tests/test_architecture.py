@@ -63,8 +63,8 @@ ROOMS: dict[str, set[str]] = {
     "ready": {"acting", "config", "devices", "learning", "parts", "replay"},
     "sizes": {"acting", "combinations", "config", "memory", "replay", "torsos", "values"},
     "checks": {
-        "torch", "acting", "combinations", "config", "devices", "presets", "record", "sizes",
-        "torsos", "watchdog",
+        "torch", "gymnasium", "acting", "combinations", "config", "devices", "presets", "record",
+        "sizes", "torsos", "watchdog",
     },
     "resolve": {
         "atari",
@@ -96,10 +96,10 @@ ROOMS: dict[str, set[str]] = {
         "config", "parts", "plain", "presets", "resolve", "seeds", "session", "streams", "timing",
         "watchdog",
     },
-    "given": {"gymnasium", "torch", "acting", "atari", "checks", "config"},
+    "given": {"gymnasium", "torch", "acting", "atari", "checks", "config", "record"},
     "resuming": {
-        "torch", "gymnasium", "acting", "api", "build", "checks", "config", "engine", "plain",
-        "record", "replay", "session", "table_files",
+        "torch", "gymnasium", "acting", "api", "build", "checks", "config", "engine", "given",
+        "plain", "record", "replay", "session", "table_files",
     },
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "atari", "build",

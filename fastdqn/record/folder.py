@@ -1,6 +1,8 @@
 """The run folder: made once, for one run."""
 
 import contextlib
+import functools
+import json
 import os
 import platform
 import re
@@ -12,12 +14,19 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fastdqn.config import Config, ConfigError
 from fastdqn.record.files import WriteError, read_text, to_json, write_whole
 
 Options = TypeVar("Options")
+
+
+class HandedIn(NamedTuple):
+    """Names of what a run was given from Python, 'module:name'; None: made of the options."""
+
+    envs: str | None = None
+    torso: str | None = None
 
 
 def default_run_dir(config: Config) -> str:
@@ -55,7 +64,11 @@ def _unwritable(run_dir: str, folder: Path) -> str | None:
 
 
 def create_folder(
-    config: Config, device_name: str, unbegun: ExitStack, options: str | None = None
+    config: Config,
+    device_name: str,
+    unbegun: ExitStack,
+    options: str | None = None,
+    handed_in: HandedIn = HandedIn(),  # noqa: B008
 ) -> Path:
     """Make the folder and write what is known before the run: config, command, system.
 
@@ -81,7 +94,8 @@ def create_folder(
     try:
         write_whole(folder / "config.json", options or config.to_json())
         write_whole(folder / "command.txt", shlex.join(sys.argv) + "\n")
-        write_whole(folder / "system.json", to_json(_system(device_name), indent=2) + "\n")
+        system = {**_system(device_name), "handed_in": handed_in._asdict()}
+        write_whole(folder / "system.json", to_json(system, indent=2) + "\n")
     except WriteError as error:
         raise ConfigError([str(error)]) from None
     return folder
@@ -119,6 +133,37 @@ def read_options(folder: Path, parse: Callable[[str], Options]) -> Options:
         raise ConfigError(lines) from None
     except ValueError as error:
         raise ConfigError([str(error)]) from None
+
+
+def name_of(given: Any) -> str:
+    """'module:name' of a function or class; of another object, of its class."""
+    if isinstance(given, functools.partial):
+        return name_of(given.func)
+    named = given if hasattr(given, "__qualname__") else type(given)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def read_handed_in(folder: Path) -> HandedIn | None:
+    """What a run was given from Python; None where it is not recorded, as in older runs.
+
+    Raises ConfigError, whose line names the file.
+    """
+    path = folder / "system.json"
+    if not path.exists():
+        return None
+    try:
+        system = json.loads(read_text(path))
+        found = system.get("handed_in") if isinstance(system, dict) else system
+        if found is None:
+            return None
+        read = HandedIn(**found)
+        if not all(name is None or isinstance(name, str) for name in read):
+            raise TypeError
+    except (TypeError, RecursionError):
+        raise ConfigError([f"{path}: handed_in is no names of envs and torso"]) from None
+    except ValueError as error:
+        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
+    return read
 
 
 def _system(device_name: str) -> dict:

@@ -84,8 +84,17 @@ def _run(run: RunRecord, defaults: dict[str, Any]) -> dict[str, Any]:
         "install": " ".join(
             ["pip install"] + [shlex.quote(f"{n}=={v}") for n, v in versions.items() if v]
         ),
-        "again": [f"fastdqn {word} {folder}" for word in ("eval", "video", "resume")],
+        "again": _again(folder, bool(run.handed_in)),
     }  # fmt: skip
+
+
+def _again(folder: str, handed_in: bool) -> list[str]:
+    """Commands that go on with a run; those that need its environments name one in their place."""
+    if handed_in:
+        return [
+            f"fastdqn {word} {folder} --env-id my_package:MyEnv-v0" for word in ("eval", "video")
+        ]
+    return [f"fastdqn {word} {folder}" for word in ("eval", "video", "resume")]
 
 
 def _list(value: Any) -> list:

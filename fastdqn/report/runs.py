@@ -37,7 +37,14 @@ class RunRecord(NamedTuple):
 
     @property
     def env_id(self) -> str:
-        return str(self.config.get("env_id"))
+        name = str(self.config.get("env_id"))
+        return f"{name} (handed in: {self.handed_in})" if self.handed_in else name
+
+    @property
+    def handed_in(self) -> str:
+        """Name of what made the environments, where they were not made of env_id; else ''."""
+        given = self.system.get("handed_in")
+        return str(given.get("envs") or "") if isinstance(given, dict) else ""
 
 
 def read_runs(folders: list[str]) -> list[RunRecord]:
