@@ -73,9 +73,9 @@ def words_of(learner):
 def test_two_threads_come_to_what_one_comes_to(size):
     one, expected = trained(FusedStep, size, updates=30)
     two, priorities = trained(TWO, size, updates=30)
-    torch.testing.assert_close(priorities, expected, rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(two.online.weights, one.online.weights, rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(two.loss_sum, one.loss_sum, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(priorities, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(two.online.weights, one.online.weights, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(two.loss_sum, one.loss_sum, rtol=1e-5, atol=1e-6)
     if size <= fused.BLOCK:  # 16 or 32, by the machine's vectors: there is no second half
         assert_equal_bits((one, expected), (two, priorities))
 
