@@ -1,14 +1,23 @@
 """WandbRun: metric rows to Weights & Biases, under the keys that they have everywhere."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from fastdqn.record.files import WriteError
+from fastdqn.record.files import WriteError, read_text, to_json, write_whole
+
+# Of the run's folder: what names the run there, for a resumed one.
+_FILE = "wandb.json"
+_NAMES = ("id", "project", "entity")
 
 
 class WandbRun:
     """A run of Weights & Biases, its files in folder/wandb; WANDB_MODE, WANDB_PROJECT and the rest
     of its variables say where it goes.
+
+    A run that is open already, as one of the caller's is, gets the rows, under a global_step of
+    their own, and is left open. Else one is begun here and finished by close(); where the folder
+    names one, because this run is resumed, that one goes on.
 
     config  what is shown of the run's options
     Raises WriteError, one line, where it cannot be begun; ImportError without the extra.
@@ -18,19 +27,46 @@ class WandbRun:
         import wandb  # pyright: ignore[reportMissingImports] (an extra that few have)
 
         self.name = "Weights & Biases"
+        self._run, self._is_ours = wandb.run, wandb.run is None
+        before = _read_names(folder / _FILE)
         try:
-            self._run = wandb.init(dir=folder, name=folder.name, config=config)
+            if self._is_ours:
+                again = {**before, "resume": "allow"} if before else {}
+                self._run = wandb.init(dir=folder, name=folder.name, config=config, **again)
+            else:
+                self._run.config.update(config, allow_val_change=True)
         except Exception as error:  # of its own, of the network's, of the file system's
             said = " ".join(str(error).split()) or type(error).__name__
             raise WriteError(
                 f"Weights & Biases did not begin: {said}; WANDB_MODE=offline needs no account"
             ) from None
+        names = {name: getattr(self._run, name, None) for name in _NAMES}
+        write_whole(folder / _FILE, to_json({n: v for n, v in names.items() if v}) + "\n")
 
     def write(self, step: int, row: dict[str, float]) -> None:
-        self._run.log(row, step=step)
+        if self._is_ours:
+            self._run.log(row, step=step)
+        else:  # its steps are the caller's, and it takes none behind the last
+            self._run.log({**row, "global_step": step})
 
     def go_back(self, step: int) -> None:
-        """A resumed run is another one there: nothing has been written behind step."""
+        """Rows behind the last one that it has are dropped there: it has them already."""
 
     def close(self) -> None:
-        self._run.finish()
+        if self._is_ours:
+            self._run.finish()
+
+
+def _read_names(path: Path) -> dict[str, str]:
+    """What a resumed run was called; nothing for a new one. Raises WriteError, one line."""
+    if not path.exists():
+        return {}
+    try:
+        names = json.loads(read_text(path))
+        if not all(isinstance(names.get(n, ""), str) for n in _NAMES) or "id" not in names:
+            raise ValueError("no names")
+    except (ValueError, AttributeError, RecursionError):
+        raise WriteError(
+            f"{path} does not name a run of Weights & Biases: delete it to begin a new one there"
+        ) from None
+    return {name: names[name] for name in _NAMES if name in names}
