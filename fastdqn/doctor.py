@@ -27,7 +27,7 @@ from fastdqn.record.reading import read_latest
 from fastdqn.record.tables import is_table, load_table
 from fastdqn.record.weights import load_weights
 from fastdqn.table_files import is_table_run, read_table_config
-from fastdqn.timing import usable_cores
+from fastdqn.timing import cpu_quota, usable_cores
 
 _PACKAGES = ("fastdqn", "torch", "gymnasium", "numpy", "numba", "safetensors")
 _SETTINGS = (
@@ -53,6 +53,8 @@ def examine_machine(folder: Path) -> Iterator[tuple[str, str]]:
     )
     yield "system", f"{platform.platform()}; {processor()}"
     given = [f"{name}={os.environ[name]}" for name in _SETTINGS if name in os.environ]
+    if (quota := cpu_quota()) is not None:
+        given.insert(0, f"quota of the control group {quota:g} cores")
     yield (
         "threads",
         f"{usable_cores()} of {os.cpu_count()} cores, torch {torch.get_num_threads()}, "

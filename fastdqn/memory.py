@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from fastdqn.cgroups import groups, text_of
+
 # Never plan with the last of it: Python, torch and the environments live there too. Ours, untuned.
 _SPARE_BYTES = 512 << 20
 
@@ -17,7 +19,7 @@ def available_bytes(root: Path = Path("/")) -> int | None:
 
 
 def _machine(root: Path) -> int | None:
-    for line in _text(root / "proc/meminfo").splitlines():
+    for line in text_of(root / "proc/meminfo").splitlines():
         name, _, value = line.partition(":")
         if name == "MemAvailable":
             return int(value.split()[0]) * 1024
@@ -26,26 +28,15 @@ def _machine(root: Path) -> int | None:
 
 def _cgroups(root: Path) -> list[int | None]:
     """Limit less use of this process's group and its parents, in version 2 and version 1."""
-    rooms = []
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            base, limit, use = root / "sys/fs/cgroup", "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            base = root / "sys/fs/cgroup/memory"
-            limit, use = "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        group = base / path.lstrip("/")
-        for folder in (group, *group.parents):
-            rooms.append(_room(folder, limit, use))
-            if folder == base:
-                break
-    return rooms
+    names = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        2: ("memory.max", "memory.current"),
+    }
+    return [_room(folder, *names[version]) for version, folder in groups("memory", root)]
 
 
 def _room(group: Path, limit: str, use: str) -> int | None:
-    allowed, used = _text(group / limit).strip(), _text(group / use).strip()
+    allowed, used = text_of(group / limit).strip(), text_of(group / use).strip()
     if not (allowed.isdigit() and used.isdigit()):
         return None
     return int(allowed) - max(0, int(used) - _reclaimable(group))
@@ -53,12 +44,5 @@ def _room(group: Path, limit: str, use: str) -> int | None:
 
 def _reclaimable(group: Path) -> int:
     """Bytes of file cache that the system drops when they are needed; they count as use."""
-    values = dict(line.split() for line in _text(group / "memory.stat").splitlines())
+    values = dict(line.split() for line in text_of(group / "memory.stat").splitlines())
     return int(values.get("total_inactive_file") or values.get("inactive_file") or 0)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

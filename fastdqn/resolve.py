@@ -12,7 +12,7 @@ from fastdqn.kernels import COMPILES
 from fastdqn.record.folder import default_run_dir
 from fastdqn.sizes import keeps_frames, network_weights
 from fastdqn.spare import HAS_SPARE
-from fastdqn.timing import usable_cores
+from fastdqn.timing import thread_limit, usable_cores
 from fastdqn.torsos import settle
 
 # Samples in a batch from which on half of it is worth another core: measured, see
@@ -77,14 +77,15 @@ def threads_of_torch(config: Config) -> int:
 
 def _threads(config: Config, large: bool, vectorization: str) -> int:
     """Of torch, or of the fused update; config's device and learner are resolved."""
+    cores = min(usable_cores(), thread_limit() or usable_cores())
     if config.learner != "fused":
-        every = usable_cores() if large and config.device == "cpu" else 1
+        every = cores if large and config.device == "cpu" else 1
         return config.threads or every
     if config.threads is not None:
         return min(config.threads, 2 if HAS_SPARE else 1)
     # Environments in processes or threads take the other core, and a target that changes with each
     # update goes from core to core each time.
-    free = usable_cores() > 1 and HAS_SPARE and vectorization in ("native", "sync")
+    free = cores > 1 and HAS_SPARE and vectorization in ("native", "sync")
     rests = config.target_network and config.tau == 1.0
     pays = config.batch_size >= _LARGE_BATCH and rests
     return 2 if free and pays else 1

@@ -50,6 +50,12 @@ def test_a_missing_extra_is_told_with_its_pip_line(monkeypatch, tmp_path):
     assert "pip install 'fastdqn[envpool]'" in dict(doctor.examine_machine(tmp_path))["extras"]
 
 
+def test_a_quota_of_processor_time_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "cpu_quota", lambda: 1.5)
+    told = dict(doctor.examine_machine(tmp_path))["threads"]
+    assert "quota of the control group 1.5 cores" in told
+
+
 def test_every_extra_is_looked_for():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"].keys()

@@ -257,8 +257,20 @@ def test_the_number_of_threads_is_a_function_of_options_and_cores(
     changes, cores, threads, how, monkeypatch
 ):
     monkeypatch.setattr("fastdqn.resolve.usable_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     config = resolve(Config().replace(**{"device": "cpu"} | changes), 1000, None, how)
     free = how == "native" or "threads" in changes
     assert config.threads == (threads if free and (HAS_SPARE or threads > 2) else 1)
     assert threads_of_torch(config) == (1 if config.learner == "fused" else config.threads)
     assert resolve(config, 1000, None, how).threads == config.threads
+
+
+@pytest.mark.parametrize(("weights", "options"), [(1000, {}), (10**8, {"learner": "torch"})])
+def test_omp_num_threads_is_the_most_unless_threads_are_asked_for(monkeypatch, weights, options):
+    monkeypatch.setattr("fastdqn.resolve.usable_cores", lambda: 8)
+    config = Config(device="cpu", **options)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert resolve(config, weights, None, "native").threads == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert resolve(config, 10**8, None, "native").threads == 3
+    assert resolve(config.replace(threads=2), 10**8, None, "native").threads == 2
