@@ -7,7 +7,10 @@ import sys
 def main() -> int:
     """Run a command; returns the exit code, 130 where it was interrupted."""
     try:
-        from fastdqn import cli, output  # takes a while, in which somebody may change their mind
+        from fastdqn import output
+
+        output.occupy()
+        from fastdqn import cli  # takes a while, in which somebody may change their mind
 
         code = output.delivered(cli.main)
     except KeyboardInterrupt:

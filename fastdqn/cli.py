@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from fastdqn import options, working_directory
+from fastdqn import options, output, working_directory
 from fastdqn.config import Config, ConfigError, unknown_name
 from fastdqn.presets import DIFFERENCES, PRESETS
 from fastdqn.timing import process_age
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except ConfigError as error:
         for line in error.lines:
-            print(f"error: {_printable(line)}", file=sys.stderr)
+            output.tell(f"error: {_printable(line)}")
         return 2
     except KeyboardInterrupt:
         if argv is None:  # the program is ending: asked again, it would tell a traceback on its way
@@ -98,13 +98,13 @@ def _train(args: list[str]) -> int:
         if chosen.dry_run:
             print(commands.plan(chosen.config))
             return 0
-        if not chosen.quiet and sys.stdout.isatty() and never_compiled():  # somebody waits
+        if not chosen.quiet and output.is_terminal() and never_compiled():  # somebody waits
             print("compiling kernels: some 10 s more, before the first run alone", flush=True)
         trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
     except RUN_FAILURES as error:
         return _failed(error)
     if not chosen.quiet:
-        print(commands.describe(trained))
+        _show(commands.describe(trained))
     return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
 
 
@@ -128,15 +128,15 @@ def _resume(args: list[str]) -> int:
     except RUN_FAILURES as error:
         return _failed(error)
     if not chosen.quiet:
-        print(commands.describe(trained))
+        _show(commands.describe(trained))
     return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
 
 
 def _failed(error: Exception) -> int:
     """Say in one line why a run failed, after its environment's own traceback, if it has one."""
     if trace := getattr(error, "trace", ""):
-        print(trace.rstrip(), file=sys.stderr)
-    print(f"error: {_printable(str(error))}", file=sys.stderr)
+        output.tell(trace.rstrip())
+    output.tell(f"error: {_printable(str(error))}")
     return 1
 
 
@@ -148,7 +148,7 @@ def _eval(args: list[str]) -> int:
     from fastdqn import commands
 
     values = dataclasses.asdict(chosen)
-    return _told(lambda: print(commands.evaluate_run(str(run), mistakes, **values)))
+    return _told(lambda: _show(commands.evaluate_run(str(run), mistakes, **values)))
 
 
 def _tabular(args: list[str]) -> int:
@@ -169,20 +169,20 @@ def _video(args: list[str]) -> int:
     run, rest = _subject(args, "the folder of a run, or a .safetensors file", "video")
     from fastdqn import video
 
-    return _told(lambda: print(video.video_run(str(run), rest)))
+    return _told(lambda: _show(video.video_run(str(run), rest)))
 
 
 def _plot(args: list[str]) -> int:
     from fastdqn import pages
 
-    print(pages.plot_runs(args))
+    _show(pages.plot_runs(args))
     return 0
 
 
 def _report(args: list[str]) -> int:
     from fastdqn import pages
 
-    print(pages.report_runs(args))
+    _show(pages.report_runs(args))
     return 0
 
 
@@ -190,7 +190,7 @@ def _export(args: list[str]) -> int:
     run, rest = _subject(args, "the folder of a run, or a .safetensors file", "export")
     from fastdqn import export
 
-    print(export.export_run(str(run), rest))
+    _show(export.export_run(str(run), rest))
     return 0
 
 
@@ -226,6 +226,12 @@ def _profile(args: list[str]) -> int:
     chosen, mistakes = options.parse(rest, default, f"fastdqn profile {name}")
     values = {name: getattr(chosen, name) for name in ("out", "what", "updates")}
     return _told(lambda: commands.profile_run(chosen.config, mistakes, **values))
+
+
+def _show(text: str) -> None:
+    """Print what a command came to, wherever an environment has left standard output."""
+    output.restore()
+    print(text)
 
 
 def _told(command: Callable[[], int | None]) -> int:

@@ -5,7 +5,6 @@ import os
 import platform
 import shlex
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -242,5 +241,5 @@ def doctor(run: str | None) -> int:
     for name, found in rows:
         # Whatever a file of anyone's holds, it is one line and does nothing to the terminal.
         plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in found)
-        sys.stdout.write(f"{name:{width}}  {plain}\n")
+        print(f"{name:{width}}  {plain}")
     return 0 if is_well else 1

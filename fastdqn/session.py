@@ -28,12 +28,14 @@ from fastdqn.replay import UnstackedError
 from fastdqn.scores import human_normalized
 from fastdqn.seeds import FINAL, env_seed
 from fastdqn.signals import stop_on_signals
+from fastdqn.threads import ThreadError
 from fastdqn.timing import Laps
 from fastdqn.watchdog import Watchdog
 
 # What ends a run with one line and exit code 1, not a traceback.
 RUN_FAILURES = (
-    NonFiniteError, EnvError, UnstackedError, local.DivergedError, WriteError, OutOfMemoryError,
+    EnvError, NonFiniteError, OutOfMemoryError, ThreadError, UnstackedError, WriteError,
+    local.DivergedError,
 )  # fmt: skip
 
 
@@ -225,14 +227,13 @@ def _record_failure(session: Session, error: BaseException, wall: float) -> None
     """Complete the record as far as it goes; what else fails here must not hide the error."""
     recorder = session.recorder
     local.tell_lost(session.run)  # in the call that failed, too
-    for record in (
-        lambda: local.report(session.run, final=True),
-        recorder.save_last,  # after the report, which refuses a loss that is not finite
-    ):
+    # The report first: it refuses a loss that is not finite. The disk may take one file of two.
+    for record in (lambda: local.report(session.run, final=True), recorder.save_last):
         try:
             record()
-        except Exception:  # the disk, or the loss: said already, or said next
-            break
+        except Exception as failed:
+            if isinstance(failed, local.DivergedError):
+                break
     _record_reason(session, error, wall, "failed")
 
 

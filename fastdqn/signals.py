@@ -4,11 +4,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from fastdqn.output import tell
+from fastdqn.threads import start_thread
 
 # Seconds after which somebody who asked is told that the run still waits.
 _PATIENCE = 5.0
@@ -38,14 +40,13 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     asked, over = threading.Event(), threading.Event()
-    watcher = threading.Thread(target=_watch, args=(reader, asked, over), daemon=True)
+    watcher = start_thread(_watch, reader, asked, over, name="signals")
     handlers = {number: signal.getsignal(number) for number in _ASK}
     heard = {number: each for number, each in handlers.items() if each is not signal.SIG_IGN}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     _before.append(heard)
     for number in heard:
         signal.signal(number, _heard_elsewhere)
-    watcher.start()
     process = os.getpid()
     try:
         yield asked.is_set
@@ -53,10 +54,12 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
         if os.getpid() == process:  # a forked child's copy of the pipe is the parent's
             _go_back(_before.pop(), wakeup)
             over.set()
-            os.write(writer, _OVER)
-            watcher.join()
-            os.close(reader)
-            os.close(writer)
+            with contextlib.suppress(OSError):  # an environment closed it
+                os.write(writer, _OVER)
+            watcher.join(_PATIENCE)
+            for end in (reader, writer):
+                with contextlib.suppress(OSError):
+                    os.close(end)
 
 
 def _go_back(handlers: dict[signal.Signals, Any], wakeup: int) -> None:
@@ -85,7 +88,7 @@ def _watch(reader: int, asked: threading.Event, over: threading.Event) -> None:
     first = 0.0
     while not over.is_set():
         heard = os.read(reader, 1)
-        if heard == _OVER:
+        if not heard or heard == _OVER:
             break
         if heard[0] not in _ASK:  # the pipe tells of every signal that has a handler
             continue
@@ -97,16 +100,14 @@ def _watch(reader: int, asked: threading.Event, over: threading.Event) -> None:
         asked.set()
         late = threading.Timer(_PATIENCE, _say_that_it_waits)
         late.daemon = True
-        late.start()
+        with contextlib.suppress(RuntimeError, MemoryError):  # no more threads: it is not told
+            late.start()
     if late is not None:
         late.cancel()
 
 
 def _say_that_it_waits() -> None:
-    print(
-        "asked to stop; environments or the disk have not answered yet (once more ends at once)",
-        file=sys.stderr,
-    )
+    tell("asked to stop; environments or the disk have not answered yet (once more ends at once)")
 
 
 def _leave() -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from fastdqn.acting import Asking, EnvError, HungError, Making
+from fastdqn.output import tell
+from fastdqn.threads import start_thread
 
 # Seconds that a call has to come back once it was interrupted. Ours, untuned.
 _GRACE = 5.0
@@ -37,23 +39,24 @@ class Watchdog:
         self._verdict: tuple[Asking | Making, int] | None = None
         self._over = threading.Event()
         self._steps = threading.get_ident()
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._thread: threading.Thread | None = None
         self._handles = False  # SIGALRM
 
     def watch(self, asking: Asking | Making) -> None:
         self._watched = [*self._watched, asking]
 
     def __enter__(self) -> "Watchdog":
+        self._thread = start_thread(self._run, name="watchdog")
         in_main = threading.current_thread() is threading.main_thread()
         if in_main and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
             signal.signal(signal.SIGALRM, self._interrupted)
             self._handles = True
-        self._thread.start()
         return self
 
     def __exit__(self, *exception) -> None:
         self._over.set()
-        self._thread.join(_GRACE)
+        if self._thread is not None:
+            self._thread.join(_GRACE)
         if self._handles:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
@@ -98,7 +101,7 @@ class Watchdog:
     def _leave(self, asking: Asking | Making) -> None:
         """The call is deaf: tell, record and end the process, none of its children left."""
         error = asking.explain_hang(_frames_of(self._steps), self.why)
-        print(f"{error.trace.rstrip()}\nerror: {error}", file=sys.stderr, flush=True)
+        tell(f"{error.trace.rstrip()}\nerror: {error}")
         if self._steps != threading.main_thread().ident:
             return
         try:

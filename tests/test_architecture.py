@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "atari": set(),
     "record": {
         "numpy", "torch", "safetensors", "rich", "tensorboard", "imageio_ffmpeg", "PIL",
-        "config", "plain", "wandb",
+        "config", "plain", "threads", "wandb",
     },
     "config": {"rules"},
     "rules": {"combinations"},
@@ -51,7 +51,8 @@ ROOMS: dict[str, set[str]] = {
     "options": {"tyro", "config", "help", "rules"},
     "rng": {"numpy", "kernels"},
     "plain": {"numpy"},
-    "signals": set(),
+    "signals": {"output", "threads"},
+    "threads": set(),
     "kernels": {"numba"},
     "products": {"numba", "llvmlite"},
     "atomics": {"numba", "llvmlite"},
@@ -80,7 +81,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "run_folder": {"torch", "atari", "config", "engine", "learning", "record", "schedules"},
     "streams": {"gymnasium", "acting", "checks", "config", "seeds", "watchdog"},
-    "watchdog": {"acting"},
+    "watchdog": {"acting", "output", "threads"},
     "parts": {
         "atari",
         "torch", "numpy", "acting", "replay", "learning", "engine", "record", "config", "devices",
@@ -90,7 +91,7 @@ ROOMS: dict[str, set[str]] = {
     "torsos": {"torch", "numpy", "learning"},
     "session": {
         "acting", "atari", "device_memory", "engine", "learning", "record", "config", "scores",
-        "seeds", "signals", "replay", "timing", "watchdog",
+        "seeds", "signals", "replay", "threads", "timing", "watchdog",
     },
     "api": {
         "torch", "numpy", "gymnasium", "acting", "engine", "given", "record", "replay", "build",
@@ -142,7 +143,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {
         "options", "config", "presets", "timing", "api", "checks", "commands", "completion",
         "doctor", "export", "kernels", "pages", "record", "resuming", "session", "sweep",
-        "table_command", "video", "words", "working_directory", "fastdqn",
+        "table_command", "video", "words", "working_directory", "output", "fastdqn",
     },
     "words": {"tyro", "config"},
     "__init__": {"acting", "config", "presets", "api", "resuming"},

@@ -72,7 +72,10 @@ class AppendFile:
             self.flush()
         finally:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            try:
+                os.close(fd)
+            except OSError as error:
+                raise refused(self.path, error) from error
 
     def _drop_oldest(self) -> None:
         while self._bytes > _MOST:

@@ -18,6 +18,7 @@ from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.publish import Snapshot, take_best
 from fastdqn.record.shelf import Shelf
 from fastdqn.record.tree import encode, own
+from fastdqn.threads import ThreadError, start_thread
 
 # Seconds of waiting for the disk after which it is told. Ours, untuned.
 _PATIENCE = 30.0
@@ -94,10 +95,10 @@ class CheckpointWriter:
         with _write_errors(best or self._shelf.root, 0):
             held = None if best is None else take_best(self._shelf.root, best)
         snapshot = Snapshot(steps, encoded, arrays, owned, rows, bounds, held)
-        self._thread = threading.Thread(
-            target=self._work, args=(snapshot,), name="checkpoint", daemon=True
-        )
-        self._thread.start()
+        try:
+            self._thread = start_thread(self._work, snapshot, name="checkpoint")
+        except ThreadError:  # written all the same, while the run waits
+            self._work(snapshot)
 
     def check(self) -> None:
         """Raise, once, what the thread raised: WriteError where the disk refused.

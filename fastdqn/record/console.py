@@ -44,7 +44,8 @@ def make_display(title: str, quiet: bool) -> Display:
 
 
 class Unfailing:
-    """Another display, whose broken pipe or full disk is no reason to end a run.
+    """Another display, whose broken pipe or full disk is no reason to end a run, nor that code of
+    anyone's has closed or replaced standard output.
 
     Where the pipe is broken, rich is quiet from then on, and would end the program.
     """
@@ -53,15 +54,15 @@ class Unfailing:
         self._display = display
 
     def show(self, status: dict, final: bool = False) -> None:
-        with contextlib.suppress(OSError, SystemExit):
+        with contextlib.suppress(Exception, SystemExit):
             self._display.show(status, final)
 
     def say(self, line: str) -> None:
-        with contextlib.suppress(OSError, SystemExit):
+        with contextlib.suppress(Exception, SystemExit):
             self._display.say(line)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError, SystemExit):
+        with contextlib.suppress(Exception, SystemExit):
             self._display.close()
 
 
