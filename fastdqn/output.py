@@ -85,9 +85,9 @@ def restore() -> None:
     Nothing happens outside of delivered().
     """
     for name, (stream, copy, identity) in _kept.items():
-        if copy is None:  # one of a test's, which has no descriptor
-            setattr(sys, name, stream)
-        elif not stream.closed and _identity(stream.fileno()) == identity:
+        if copy is None or (
+            not stream.closed and _identity(stream.fileno()) == identity
+        ):  # one of a test's, which has no descriptor
             setattr(sys, name, stream)
         else:  # closed; the number may be another file's by now
             place = copy if _identity(copy) == identity else os.open(os.devnull, os.O_WRONLY)
