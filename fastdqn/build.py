@@ -20,7 +20,9 @@ from fastdqn.engine.checkpoints import restore
 from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Cadence, Hooks, Run
 from fastdqn.learning.flat import FlatParameters
+from fastdqn.learning.networks import initialized
 from fastdqn.learning.policy import Policy
+from fastdqn.learning.precision import float32_by_default
 from fastdqn.learning.probe import host_read
 from fastdqn.plain import StateError
 from fastdqn.ready import Notices, Ready, get_ready
@@ -123,14 +125,16 @@ def _make_agent(
     owned.callback(torch.set_num_threads, torch.get_num_threads())
     torch.set_num_threads(threads_of_torch(config))
     owned.enter_context(devices.arithmetic(config))
-    online, description = parts.make_online(config, stream.facts, torso)
+    with float32_by_default():
+        online, description = parts.make_online(config, stream.facts, torso)
     # The first reset tells whether there are masks, which the replay keeps.
     start = stream.start(seed)
     startup.lap("build")
     facts = stream.facts._replace(has_masks=stream.mask is not None)
     replay = parts.make_replay(config, facts)
     batch = replay.new_batch(config.batch_size)
-    config, ready = get_ready(config, asked, online, batch, stream, facts, notices)
+    with float32_by_default():
+        config, ready = get_ready(config, asked, online, batch, stream, facts, notices)
     startup.lap("kernels")
     return _Agent(config, facts, start, replay, ready, online, description, notes, notices)
 
@@ -145,6 +149,7 @@ def _resolve(
     weights, read = network_weights(config, facts), None
     device, why = devices.choose_device(config, weights)
     if torso is not None:
+        torso = initialized(torso, facts.obs_shape)
         weights = sum(parameter.numel() for parameter in torso.parameters())
         device, why = devices.choose_device(config, weights)
         read = host_read(torso, facts.obs_shape) if device != "cpu" else None

@@ -42,6 +42,7 @@ from fastdqn.learning.networks import (
 )
 from fastdqn.learning.noisy import NoisyLayers, noise_size
 from fastdqn.learning.policy import Policy
+from fastdqn.learning.precision import float32_by_default
 from fastdqn.learning.target import HardCopy, NoTarget, PolyakAverage, TargetFollower
 from fastdqn.learning.value import Value
 from fastdqn.record.tables import is_table
@@ -270,13 +271,13 @@ def make_network(description: dict, torso: nn.Module | None = None) -> QNetwork:
     )
 
 
+@float32_by_default()
 def load_policy(
     path: Path, torso: nn.Module | None = None
 ) -> tuple[Policy | TablePolicy, dict[str, Any]]:
     """A greedy CPU policy from a weights file, and the description of its network or table.
 
-    Raises WeightsError, one line, where the file cannot be used; ValueError where the torso does
-    not fit.
+    Raises WeightsError, one line, where the file cannot be used; ValueError where a torso does not.
     """
     if is_table(path):
         return load_table_policy(path)

@@ -138,7 +138,7 @@ class Learner:
         self.draws.load_state(take_state(state, "draws"))
         shape = getattr(take(state, "taken"), "shape", ())
         if tuple(self.taken.shape) != shape:
-            self.taken = torch.zeros(shape, device=self.taken.device)
+            self.taken = self.taken.new_zeros(shape)
         for name, tensor in self._tensors().items():
             from_host(state, name, tensor)
         self.online.check_views()

@@ -1,5 +1,6 @@
 """Networks: an observation in, one output per action out; the torso may be anyone's module."""
 
+import copy
 import itertools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -218,7 +219,7 @@ def count_features(torso: nn.Module, obs_shape: tuple[int, ...]) -> int:
     shape = f"[{', '.join(map(str, ('B', *obs_shape)))}]"
     try:
         with torch.no_grad():
-            features = torso(torch.zeros(2, *obs_shape))
+            features = torso(torch.zeros(2, *obs_shape, dtype=torch.float32))
     except Exception as error:  # a module of anyone's
         reason = (str(error) or type(error).__name__).split("\n")[0]
         raise ValueError(
@@ -232,3 +233,16 @@ def count_features(torso: nn.Module, obs_shape: tuple[int, ...]) -> int:
             f"the torso must return float32 features [B, F]; for B = 2 it gave {given}"
         )
     return features.shape[1]
+
+
+def initialized(torso: nn.Module, obs_shape: tuple[int, ...]) -> nn.Module:
+    """The torso, or a copy whose lazy modules have the sizes that [B, *obs_shape] gives them.
+
+    Raises ValueError as count_features() does.
+    """
+    if not any(map(nn.parameter.is_lazy, (*torso.parameters(), *torso.buffers()))):
+        return torso
+    with torch.random.fork_rng(devices=[]):
+        torso = copy.deepcopy(torso)
+        count_features(torso, obs_shape)
+    return torso

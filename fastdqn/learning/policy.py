@@ -72,13 +72,15 @@ class Policy:
             )
 
     def _best(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> np.ndarray:
-        if self._choose is not None:
+        if self._choose is not None and len(obs):
             chosen = self._choose(obs, mask, draw)
             if chosen is not None:
                 return chosen
         return self._values(obs, mask, draw).argmax(1).cpu().numpy()
 
     def _values(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> torch.Tensor:
+        if not len(obs):  # networks of anyone's need not take an empty batch
+            return torch.zeros((0, self.num_actions), dtype=torch.float32, device=self.device)
         with torch.inference_mode():
             values = self.value.expected(self.network(self._upload(obs), draw))
             if mask is not None:

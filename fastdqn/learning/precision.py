@@ -19,3 +19,14 @@ def tf32_products(allowed: bool) -> Iterator[None]:
         yield
     finally:
         products.allow_tf32, convolutions.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Within, tensors are made as float32, whatever torch.set_default_dtype() was told before."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
