@@ -27,7 +27,7 @@ class Panel:
     def __init__(self, action_names: Sequence[str]):
         from PIL import ImageFont
 
-        self._names = [name[:20] for name in action_names]
+        self._names = [_printable(name)[:20] for name in action_names]
         self._font = ImageFont.load_default(_FONT)
         self._label_width = max(int(self._font.getlength(name)) for name in self._names)
         self._ranges: deque[tuple[float, float]] = deque(maxlen=_SCALE_PICTURES)
@@ -51,7 +51,7 @@ class Panel:
         pen = ImageDraw.Draw(canvas)
         left = screen.shape[1] + _MARGIN
         for i, line in enumerate(lines):
-            pen.text((left, _MARGIN + 22 * i), line, _INK, self._font)
+            pen.text((left, _MARGIN + 22 * i), _printable(line), _INK, self._font)
         row = min(_MOST_ROW, (height - _HEAD - _MARGIN) / len(shown))
         scale = self._scale(values)
         for i, which in enumerate(shown):
@@ -86,6 +86,11 @@ class Panel:
         least = min((low for low, _ in self._ranges), default=0.0)
         most = max((high for _, high in self._ranges), default=1.0)
         return (least, most) if most > least else (least - 1.0, least)
+
+
+def _printable(text: str) -> str:
+    """On one line: names of anyone's hold any character."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def enlarged(picture: np.ndarray) -> np.ndarray:

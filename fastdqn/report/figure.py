@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib import style as mpl_style
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from fastdqn.report.curves import AXES, QUANTITIES, Over, band, line, phases
-from fastdqn.report.groups import Group, goal_of, printable
+from fastdqn.report.groups import Group, goal_of, shortened
 
 # Colour-blind safe (Okabe and Ito, without their yellow; two of Paul Tol's behind them).
 COLOURS = (
@@ -26,6 +26,9 @@ PHASE_COLOURS = {
     "save": "#882255", "report": "#999999", "hooks": "#44AA99",
 }  # fmt: skip
 _WIDTH, _HEIGHT, _COLUMNS, _DPI = 4.6, 3.2, 3, 130
+# Letters of a name in a title or legend, letters of a line and phases in a legend, at most: more
+# would leave no room for the curves. Ours.
+_LONGEST, _LINE, _MOST_PHASES = 40, 60, 12
 
 
 def write_figure(path: Path, groups: list[Group], curves: Sequence[str], over: Over) -> None:
@@ -37,8 +40,10 @@ def write_figure(path: Path, groups: list[Group], curves: Sequence[str], over: O
     draws = _panels(groups, curves, over)
     columns = 2 if len(draws) == 4 else min(_COLUMNS, len(draws))
     rows = math.ceil(len(draws) / columns)
-    # Letters of anyone's: no mathematics in them, and fonts need not have them.
-    with mpl.rc_context({"text.parse_math": False, "svg.hashsalt": "fastdqn"}):
+    # Letters of anyone's: no mathematics in them, and fonts need not have them. A matplotlibrc in
+    # the working directory is of anyone's, too.
+    own = {"text.parse_math": False, "svg.hashsalt": "fastdqn"}
+    with mpl_style.context(["default", own]):
         size = (_WIDTH * columns, _HEIGHT * rows + 0.4)
         figure = Figure(size, layout="constrained")
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -49,7 +54,8 @@ def write_figure(path: Path, groups: list[Group], curves: Sequence[str], over: O
             draw(axis)
         for axis in axes[len(draws) :]:
             axis.set_visible(False)
-        figure.suptitle(_title(groups), fontsize="medium")
+        letters = _LINE if columns == 1 else 2 * _LINE
+        figure.suptitle(textwrap.fill(_title(groups), letters), fontsize="medium")
         if len(groups) > 1:
             figure.legend(*_legend(groups), loc="outside lower center", frameon=False, ncols=2)
         with warnings.catch_warnings():
@@ -110,9 +116,11 @@ def _legend(groups: list[Group]) -> tuple[list[Line2D], list[str]]:
 
 def _draw_phases(axis, group: Group, found, groups: int) -> None:
     names = sorted(found.shares, key=lambda name: -found.shares[name].sum())
+    labels = [shortened(name, _LONGEST // 2) for name in names[:_MOST_PHASES]]
+    labels += ["_"] * (len(names) - len(labels))  # drawn, and not in the legend
     colours = [PHASE_COLOURS.get(name, "#BBBBBB") for name in names]
     stairs = [[*found.shares[name], found.shares[name][-1]] for name in names]
-    axis.stackplot(found.edges, stairs, step="post", colors=colours, labels=names, linewidth=0)
+    axis.stackplot(found.edges, stairs, step="post", colors=colours, labels=labels, linewidth=0)
     axis.set_ylim(0, 1)
     axis.margins(x=0)
     axis.yaxis.set_major_formatter("{x:.0%}")
@@ -125,8 +133,10 @@ def _draw_phases(axis, group: Group, found, groups: int) -> None:
 def _title(groups: list[Group]) -> str:
     runs = sum(len(group.runs) for group in groups)
     first = groups[0].runs[0]
+    env_id = shortened(first.env_id, _LONGEST)
     if runs == 1:
-        return printable(f"{first.env_id}, {groups[0].label}, seed {first.config.get('seed')}")
+        seed = shortened(str(first.config.get("seed")), _LONGEST)
+        return f"{env_id}, {groups[0].label}, seed {seed}"
     many = any(len(group.runs) > 1 for group in groups)
     told = ": mean and 95 % bootstrap interval over seeds" if many else ""
-    return printable(f"{first.env_id}, {runs} runs{told}")
+    return f"{env_id}, {runs} runs{told}"

@@ -33,8 +33,7 @@ def group(records: list[RunRecord]) -> list[Group]:
     for runs, preset in zip(groups, presets, strict=True):
         told = ", ".join(_told(name, runs[0].config.get(name)) for name in names)
         label = preset if len(set(presets)) == len(groups) or not told else told
-        label = printable(label)
-        label = label if len(label) <= _LONGEST else label[: _LONGEST - 3] + "..."
+        label = shortened(label, _LONGEST)
         labels.append(f"{label} ({len(labels) + 1})" if label in labels else label)
     return [Group(*pair) for pair in zip(labels, groups, strict=True)]
 
@@ -65,6 +64,15 @@ def _told(name: str, value: Any) -> str:
 def printable(text: str) -> str:
     """Text that any font and file takes, on one line."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def shortened(text: str, longest: int) -> str:
+    """As printable(), with the middle left out where it has more than so many letters."""
+    text = printable(text)
+    if len(text) <= longest:
+        return text
+    head = (longest - 3) * 2 // 3
+    return f"{text[:head]}...{text[head + 3 - longest :]}"
 
 
 def spelled(value: Any) -> str:

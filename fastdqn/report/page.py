@@ -36,9 +36,18 @@ def render(groups: list[Group], defaults: dict[str, Any], clocks: list[dict]) ->
 
     template = (files("fastdqn.report") / "page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=_writable,
+    )  # fmt: skip
     return environment.from_string(template).render(**_content(groups, defaults, clocks))
+
+
+def _writable(value: Any) -> Any:
+    """Text without the characters that neither HTML nor XML holds: controls, halves of pairs."""
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    kind = type(value)  # text, or text that is escaped already
+    return kind("".join(c if c.isprintable() or c in "\n\t" else "?" for c in value))
 
 
 def _content(groups: list[Group], defaults: dict[str, Any], clocks: list[dict]) -> dict[str, Any]:
