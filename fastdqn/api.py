@@ -28,7 +28,7 @@ from fastdqn.presets import PRESETS, defaults_of
 from fastdqn.record.console import make_display
 from fastdqn.replay import Batch
 from fastdqn.resolve import EVAL_MAX_STEPS
-from fastdqn.seeds import AUDIT, env_seed
+from fastdqn.seeds import AUDIT, env_seed, seed_global_generators
 from fastdqn.session import run_session
 from fastdqn.streams import EVAL_LANES
 from fastdqn.timing import usable_cores
@@ -53,6 +53,7 @@ def train(
     on_evaluation: Callable[[int, str, Evaluation], Any] | None = None,
     quiet: bool = True,
     imports_seconds: float = 0.0,
+    seed_globals: bool = False,
     **overrides,
 ) -> Trained:
     """Train an agent and write its run folder.
@@ -71,6 +72,8 @@ def train(
                    absolute errors [B]
     on_evaluation  called with (steps, kind, evaluation) after each: kind is eval, confirm, final
     quiet   False: show progress
+    seed_globals  seed the global generators of Python, NumPy and torch first, as the command line
+            does: environments that draw from them then give the same in each run
     overrides  options of Config by name: num_envs=64, seed=2
 
     What hooks are given is lent: it is overwritten afterwards. The time of the first two is the
@@ -90,6 +93,8 @@ def train(
         return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
 
     hooks = Hooks(on_step, on_update, on_evaluation)
+    if seed_globals:
+        seed_global_generators(config.seed)
     session = build.build(config, display, envs, eval_envs, torso, hooks)
     session.startup.totals["imports"] = imports_seconds
     with contextlib.closing(session):
@@ -180,7 +185,7 @@ def evaluate_recipe(
     stream = EnvStream(envs)
     with watch(stream.asking, patience):  # closing is a call as well
         try:
-            limit = max_steps or recipe.max_episode_steps() or limit_of(envs)
+            limit = max_steps or limit_of(envs, recipe.max_episode_steps())
             return _evaluate(policy, stream, episodes, limit, seed)
         finally:
             stream.close()

@@ -106,6 +106,7 @@ def build(
         return Session(
             config, run, recorder, judge, evaluations, startup, owned.pop_all(),
             streams.limit is not None, notes, watchdog=streams.watchdog,
+            final_evaluation=bool(config.final_evaluation),
         )  # fmt: skip
 
 

@@ -101,7 +101,9 @@ def _train(args: list[str]) -> int:
             return 0
         if not chosen.quiet and sys.stdout.isatty() and never_compiled():  # somebody waits
             print("compiling kernels: some 10 s more, before the first run alone", flush=True)
-        trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
+        trained = api.train(
+            chosen.config, quiet=chosen.quiet, imports_seconds=process_age(), seed_globals=True
+        )
     except RUN_FAILURES as error:
         return _failed(error)
     if not chosen.quiet:
@@ -122,7 +124,7 @@ def _resume(args: list[str]) -> int:
     try:
         trained = resume(
             str(run), total_timesteps=chosen.total_timesteps, checkpoint=chosen.checkpoint,
-            quiet=chosen.quiet, imports_seconds=process_age(),
+            quiet=chosen.quiet, imports_seconds=process_age(), seed_globals=True,
         )  # fmt: skip
     except CheckpointError as error:
         raise ConfigError([str(error)]) from None

@@ -25,6 +25,7 @@ from fastdqn.record.layout import CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
 from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.replay import Batch
+from fastdqn.seeds import seed_global_generators
 from fastdqn.session import run_session
 from fastdqn.table_files import is_table_run
 
@@ -42,6 +43,7 @@ def resume(
     on_evaluation: Callable[[int, str, Evaluation], Any] | None = None,
     quiet: bool = True,
     imports_seconds: float = 0.0,
+    seed_globals: bool = False,
 ) -> Trained:
     """Go on with a run that was stopped, killed or has ended, from its last checkpoint.
 
@@ -50,6 +52,7 @@ def resume(
              next checkpoint remembers it, so a run that is killed before that must be told again
     checkpoint  name of another than the latest
     envs, eval_envs, torso, hooks  as the run was given them, see train()
+    seed_globals  as in train(), with the steps made so far: the generators' state is not restored
     Environments whose state can be read go on exactly where they were (Gymnasium's native
     CartPole, its classic control and toy text in sync, any with get_state and set_state); others
     are reset, and their open episodes end as truncated.
@@ -65,7 +68,7 @@ def resume(
         found = load_checkpoint(folder, checkpoint)
         return _go_on(
             folder, found, envs, total_timesteps, eval_envs, torso,
-            Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds,
+            Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds, seed_globals,
         )  # fmt: skip
 
 
@@ -96,6 +99,7 @@ def _go_on(
     hooks: Hooks,
     quiet: bool,
     imports_seconds: float,
+    seed_globals: bool,
 ) -> Trained:
     config, had = _config_of(folder, found)
     if lines := checks.stray_modules(config, str(folder)):
@@ -106,6 +110,8 @@ def _go_on(
     def display(resolved: Config):
         return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
 
+    if seed_globals:
+        seed_global_generators(config.seed + found.steps)
     try:
         session = build.build(
             config, display, envs, eval_envs, torso, hooks, resumed=found,

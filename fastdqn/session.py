@@ -47,7 +47,7 @@ class Evaluations:
         self, policy: Policy, stream: EnvStream, episodes: int, max_steps: int, seed: int,
         gamma: float | None = None,
     ):  # fmt: skip
-        self._policy, self._stream, self._gamma = policy, stream, gamma
+        self._policy, self.stream, self._gamma = policy, stream, gamma
         self._episodes, self._max_steps, self._seed = episodes, max_steps, seed
         self.stop: Callable[[], bool] = lambda: False
 
@@ -56,7 +56,7 @@ class Evaluations:
         promises = None if self._gamma is None else Promises(policy.expected, self._gamma)
         try:
             return evaluate(
-                policy, self._stream, self._episodes, self._max_steps, seed, self.stop, promises
+                policy, self.stream, self._episodes, self._max_steps, seed, self.stop, promises
             )
         except (NonFiniteError, EnvError) as error:
             told = type(error)(f"in an evaluation: {error}")
@@ -86,6 +86,7 @@ class Session:
     introduce: Callable[["Session"], None] = lambda session: _introduce(session)
     saved_policy: Callable[[Path, Any], Any] = lambda path, like: _saved_policy(path, like)
     watchdog: Watchdog | None = None
+    final_evaluation: bool = True
 
     def close(self) -> None:
         """Close the files, and the environments that were made for this run."""
@@ -272,13 +273,20 @@ def _summary(session: Session, reason: str, wall: float, final: dict | None) -> 
         "eval": final,
         "solved": judge.solved._asdict() if judge is not None and judge.solved else None,
         "exit_reason": reason,
-        "warnings": list(session.recorder.warnings),
+        "warnings": [*session.recorder.warnings, *_stream_warnings(session)],
     }
+
+
+def _stream_warnings(session: Session) -> list[str]:
+    """What the streams of training and evaluation have warned of, a line once."""
+    streams = [session.run.stream]
+    streams += [session.evaluations.stream] if session.evaluations is not None else []
+    return list(dict.fromkeys(line for stream in streams for line in stream.warnings))
 
 
 def _final_evaluation(session: Session) -> dict[str, Any] | None:
     """Evaluate the best weights, or the last without a judge, on seeds that decided nothing."""
-    if session.evaluations is None:
+    if session.evaluations is None or not session.final_evaluation:
         return None
     judge = session.judge
     steps = session.run.progress.steps if judge is None else judge.best_steps

@@ -205,6 +205,7 @@ def _run(config: Config, place: Path) -> float:
         config = config.replace(
             run_dir=str(Path(folder, "run")), tensorboard=False, wandb=False,
             checkpoint_seconds=None, checkpoint_frequency=None, checkpoint_replay=False,
+            final_evaluation=True,
         )  # fmt: skip
         summary = api.train(config).summary
     if summary["exit_reason"].endswith("interrupted"):

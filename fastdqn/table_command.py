@@ -10,6 +10,7 @@ from fastdqn.commands import describe
 from fastdqn.config import ConfigError
 from fastdqn.presets import PRESETS
 from fastdqn.resolve import preview
+from fastdqn.seeds import seed_global_generators
 from fastdqn.table_config import TableConfig
 from fastdqn.timing import process_age
 
@@ -40,6 +41,7 @@ def tabular(name: str | None, args: list[str]) -> int:
             raise ConfigError([*mistakes, *lines])
         print(_planned(chosen.config, plan))
         return 0
+    seed_global_generators(chosen.config.seed)
     trained = tables.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
     if not chosen.quiet:
         print(describe(trained))

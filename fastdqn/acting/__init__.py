@@ -16,6 +16,7 @@ from fastdqn.acting.stacking import declared_stack
 from fastdqn.acting.statistics import ObsStatistics, ReturnStatistics
 from fastdqn.acting.step import Step
 from fastdqn.acting.stream import EnvStream
+from fastdqn.acting.sub_env import shared_sub_env
 
 __all__ = [
     "VECTORIZATIONS",
@@ -48,6 +49,7 @@ __all__ = [
     "read_facts",
     "read_spaces",
     "registered",
+    "shared_sub_env",
     "why_unreadable",
     "write_env_state",
 ]
