@@ -74,6 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.lines:
             print(f"error: {_printable(line)}", file=sys.stderr)
         return 2
+    except ValueError as error:
+        from fastdqn.acting import MakeError
+
+        if not isinstance(error, MakeError):
+            raise
+        print(f"error: {_printable(str(error))}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         if argv is None:  # the program is ending: asked again, it would tell a traceback on its way
             for number in (signal.SIGINT, signal.SIGTERM):

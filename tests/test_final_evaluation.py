@@ -73,3 +73,22 @@ def test_the_command_line_says_it_in_one_line_where_more_cannot_be_made(tmp_path
     assert capsys.readouterr().err == (
         "error: Licensed-v0 cannot be made: RuntimeError: one licence, in use\n"
     )
+
+
+@pytest.mark.parametrize("command", ["bench env", "bench train", "eval RUN --env-id", "tabular"])
+def test_every_command_says_it_in_one_line_where_not_all_can_be_made(tmp_path, capsys, command):
+    import gymnasium
+
+    run = fastdqn.train(small(tmp_path), Plain)
+    capsys.readouterr()
+    gymnasium.register("Licensed-v0", lambda **_: Licensed())
+    words = [str(run.folder) if word == "RUN" else word for word in command.split()]
+    try:
+        code = cli.main([*words, "Licensed-v0"])
+    finally:
+        del gymnasium.registry["Licensed-v0"]
+    said = capsys.readouterr().err.splitlines()
+    assert (code, said) == (
+        2, ["error: Licensed-v0 cannot be made: RuntimeError: one licence, in use"]
+    )  # fmt: skip
+    assert Licensed.running == 0

@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from fastdqn import atari
 from fastdqn.acting.atari_lanes import make_atari
 from fastdqn.acting.cartpole import FastCartPole
-from fastdqn.acting.failures import one_line
+from fastdqn.acting.failures import MakeError, one_line
 from fastdqn.acting.names import find_spec, find_wrapper, nearest
 from fastdqn.acting.sub_env import NOT_ITS_OWN, RemoteSubEnv, SubEnv, close_quietly
 from fastdqn.acting.worker_process import WorkerTarget, starting_workers
@@ -255,14 +255,14 @@ def _envpool_limit(recipe: EnvRecipe) -> int | None:
 
 @contextlib.contextmanager
 def _named_errors(what: str) -> Iterator[None]:
-    """Whatever a constructor of anyone's raises becomes a ValueError of one line."""
+    """Whatever a constructor of anyone's raises becomes a MakeError of one line."""
     try:
         yield
     except NOT_ITS_OWN:  # the caller explains an interrupted call
         raise
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         missing = " ".join(str(error).split())
-        raise ValueError(f"{what} needs a package that is missing: {missing}") from None
+        raise MakeError(f"{what} needs a package that is missing: {missing}") from None
     except BaseException as error:  # SystemExit and GeneratorExit among them
         line = one_line(error).removeprefix("ValueError: ")
-        raise ValueError(f"{what} cannot be made: {line}") from None
+        raise MakeError(f"{what} cannot be made: {line}") from None

@@ -261,6 +261,7 @@ class EnvStream:
         before = self.obs.copy()
         arrival = self.asking("reset", lambda: self._backend.restart(ended))
         self._read(arrival.obs)
+        self._given = arrival.obs
         require_unmoved(before, self.obs, ended)
         if self._masks is not None:
             self._masks.read_some(as_dict(arrival.info), self.lanes, ended)

@@ -75,14 +75,16 @@ class SubEnv(gymnasium.Wrapper):
         obs, reward, terminated, truncated, info = self.env.step(action)
         if self._unchecked_stacks:
             self._check_stacks()
-        terminated, truncated = _flag("terminated", terminated), _flag("truncated", truncated)
-        return (
-            _copied(obs),
-            _number("reward", reward),
-            terminated,
-            truncated,
-            self._used(info, terminated),
-        )
+        # What has the usual form already costs no call: this runs at every step.
+        if type(reward) is not float:
+            reward = _number("reward", reward)
+        if type(terminated) is not bool:
+            terminated = _flag("terminated", terminated)
+        if type(truncated) is not bool:
+            truncated = _flag("truncated", truncated)
+        if info or type(info) is not dict:
+            info = self._used(info, terminated)
+        return _copied(obs), reward, terminated, truncated, info
 
     def close(self) -> None:
         """Close the environment; what it raises must not cost the run its result."""
@@ -226,8 +228,10 @@ def _layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
 
 def _copied(obs: Any) -> Any:
     """An observation that shares no memory with the environment, which may reuse its arrays."""
-    if isinstance(obs, np.ndarray):
+    if type(obs) is np.ndarray:
         return obs.copy()
+    if isinstance(obs, np.ndarray | np.generic):
+        return np.array(obs)
     if isinstance(obs, dict):
         return {key: _copied(value) for key, value in obs.items()}
     if isinstance(obs, tuple):
