@@ -52,14 +52,12 @@ class SubEnv(gymnasium.Wrapper):
                 "a new environment at each call"
             )
         super().__init__(env)
+        if env.metadata is None:  # which Gymnasium makes a dict of
+            self.metadata = {}
         _register(env.unwrapped, copies)
         self._num_actions = getattr(env.action_space, "n", None)
         stacks = [layer for layer in _layers(env) if isinstance(layer, FrameStackObservation)]
         self._unchecked_stacks, self._steps = stacks, 0
-
-    @property
-    def metadata(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.env.metadata or {}
 
     @property
     def time_limit(self) -> int | None:

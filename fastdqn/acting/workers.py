@@ -36,8 +36,8 @@ class Workers:
             raise ValueError("waiting for some lanes first needs AsyncVectorEnv's shared_memory")
         self._envs, self.num_ready = envs, num_ready
         # Only what replaces a process starts one where the environments were handed in.
-        started_here = isinstance(envs.worker, WorkerTarget)
-        self._target = envs.worker if started_here else WorkerTarget(0, envs.worker)
+        worker = envs.worker
+        self._target = worker if isinstance(worker, WorkerTarget) else WorkerTarget(0, worker)
         self._restarts, self._restarted = restarts, 0
         self.lost: list[LaneFailure] = []
         self._seeds: list[int | None] = [None] * envs.num_envs
@@ -209,7 +209,8 @@ class Workers:
         process = self._envs.processes[lane]
         process.join(_PATIENCE)  # its pipe is closed: it is ending, or hangs on its way out
         if (reported := self._target.report()) is not None:
-            return LaneFailure(*reported)
+            at, line, trace = reported
+            return LaneFailure(at, line, trace)
         return LaneFailure(lane, self._hung.pop(lane, None) or how_it_ended(process.exitcode))
 
 
