@@ -26,6 +26,7 @@ from fastdqn.plain import StateError
 from fastdqn.ready import Notices, Ready, get_ready
 from fastdqn.record.console import Display
 from fastdqn.record.load_checkpoint import Checkpoint
+from fastdqn.record.place import Place
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.replay import Replay
 from fastdqn.resolve import choose_learner, resolve, threads_of_torch
@@ -63,6 +64,7 @@ def build(
     resumed: Checkpoint | None = None,
     total_timesteps: int | None = None,
     had_timesteps: int | None = None,
+    folder: Place | None = None,
 ) -> Session:
     """Turn options into a run that is ready to start; the options must have passed check().
 
@@ -71,7 +73,7 @@ def build(
                      eval_envs ready envs are never evaluated
     hooks   calls of the user's own
     clock   of the loop's phases; one that waits for the device first bills its work exactly
-    resumed  go on from a checkpoint of a run with this config, whose lock is held;
+    resumed  go on from a checkpoint of a run with this config, whose folder is held;
              total_timesteps is its new total, None: what it had; schedules keep their horizon
     Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit;
     EnvError where a first reset fails; StateError where the checkpoint does not fit.
@@ -84,12 +86,12 @@ def build(
         streams = make_streams(config, envs, eval_envs, seed, owned)
         agent = _make_agent(config, streams, torso, seed, startup, owned)
         config, policy = agent.config, agent.ready.policy
-        if resumed is None:
-            run_folder.take_folder(config, unbegun, owned)
+        if folder is None:
+            folder = run_folder.take_folder(config, unbegun, owned)
         total = total_timesteps or had_timesteps or config.total_timesteps
         budget = Budget(total, config.total_episodes)
         weights = (agent.online, agent.description)
-        recorder = run_folder.make_recorder(config, make_display, weights, hooks, budget)
+        recorder = run_folder.make_recorder(config, folder, make_display, weights, hooks, budget)
         owned.callback(recorder.close)
         evaluations = make_evaluations(config, policy, streams.evaluation)
         judge = make_judge(config, evaluations, recorder)

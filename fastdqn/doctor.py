@@ -22,7 +22,7 @@ from fastdqn.memory import available_bytes
 from fastdqn.record.files import read_text
 from fastdqn.record.folder import processor, read_config
 from fastdqn.record.load_checkpoint import checkpoint_names, problem_of
-from fastdqn.record.lock import holder
+from fastdqn.record.lock_file import holder
 from fastdqn.record.reading import read_latest
 from fastdqn.record.tables import is_table, load_table
 from fastdqn.record.weights import load_weights
@@ -85,7 +85,7 @@ def examine_run(run: Path) -> tuple[list[tuple[str, str]], bool]:
     if not os.path.isdir(run):  # of any name: a path's own is_dir() raises where it is too long
         raise ConfigError([f"{run} is no folder: name the folder of a run"])
     table = is_table_run(run)
-    found = [("options", _options(run, table)), ("lock", holder(run) or "free")]
+    found = [("options", _options(run, table)), ("lock", (holder(run) or ("free", False))[0])]
     found += [(name, _weights(run / name)) for name in ("policy.safetensors", "best.safetensors")]
     checkpoints = {} if table else {name: _checkpoint(run, name) for name in checkpoint_names(run)}
     latest = _latest(run)
@@ -145,7 +145,7 @@ def _latest(run: Path) -> str:
 
 def _remedy(run: Path, checkpoints: dict[str, str], latest: str) -> str:
     folder = shlex.quote(str(run))
-    if (held := holder(run)) is not None and "gone" not in held:
+    if (held := holder(run)) is not None and held[1]:
         return "wait for that process, or stop it"
     whole = [name for name, state in checkpoints.items() if state.startswith(_WHOLE)]
     if latest in whole:

@@ -24,6 +24,7 @@ from fastdqn.record.folder import read_config
 from fastdqn.record.layout import CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
 from fastdqn.record.lock import LockedError, RunLock
+from fastdqn.record.place import Place, Where, path_of
 from fastdqn.replay import Batch
 from fastdqn.session import run_session
 from fastdqn.table_files import is_table_run
@@ -61,19 +62,20 @@ def resume(
         raise ConfigError([f"{folder} is no folder: name the folder of a run"])
     if is_table_run(folder):
         raise ConfigError([f"{folder} is a table's run, which has no checkpoints to go on from"])
-    with _locked(folder):  # before a look at what another process may be changing
-        found = load_checkpoint(folder, checkpoint)
+    with _locked(folder) as place:  # before a look at what another process may be changing
+        found = load_checkpoint(place, checkpoint)
+        assert isinstance(place, Place)
         return _go_on(
-            folder, found, envs, total_timesteps, eval_envs, torso,
+            place, found, envs, total_timesteps, eval_envs, torso,
             Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds,
         )  # fmt: skip
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[Where]:
     """A run's folder to ourselves, if it is one. Raises ConfigError where another has it."""
     if not (folder / "checkpoints").is_dir():  # told by whoever looks for a checkpoint there
-        yield
+        yield folder
         return
     lock = RunLock(folder)
     try:
@@ -81,13 +83,13 @@ def _locked(folder: Path) -> Iterator[None]:
     except LockedError as error:
         raise ConfigError([str(error)]) from None
     try:
-        yield
+        yield lock.place
     finally:
         lock.release()
 
 
 def _go_on(
-    folder: Path,
+    place: Place,
     found: Checkpoint,
     envs: VectorEnv | Factory | None,
     total_timesteps: int | None,
@@ -97,7 +99,8 @@ def _go_on(
     quiet: bool,
     imports_seconds: float,
 ) -> Trained:
-    config, had = _config_of(folder, found)
+    folder = path_of(place)
+    config, had = _config_of(place, found)
     if lines := checks.stray_modules(config, str(folder)):
         raise ConfigError(lines)
     if lines := checks.check_resume(config, envs, total_timesteps, found.steps, had):
@@ -109,7 +112,7 @@ def _go_on(
     try:
         session = build.build(
             config, display, envs, eval_envs, torso, hooks, resumed=found,
-            total_timesteps=total_timesteps, had_timesteps=had,
+            total_timesteps=total_timesteps, had_timesteps=had, folder=place,
         )  # fmt: skip
     except StateError as error:
         raise CheckpointError(f"{found.folder}: {error}") from error
@@ -118,7 +121,7 @@ def _go_on(
         return Trained(folder, run_session(session))
 
 
-def _config_of(folder: Path, checkpoint: Checkpoint) -> tuple[Config, int | None]:
+def _config_of(folder: Where, checkpoint: Checkpoint) -> tuple[Config, int | None]:
     """The options that a checkpoint was written with, and its total of steps.
 
     Raises ConfigError where config.json says something else by now.

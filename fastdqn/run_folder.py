@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 
@@ -17,11 +16,13 @@ from fastdqn.learning.flat import FlatParameters
 from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.console import Display
 from fastdqn.record.disk_errors import DiskErrors, EndRun, GoOn
+from fastdqn.record.durable import exists, remove
 from fastdqn.record.files import WriteError, write_whole
 from fastdqn.record.folder import create_folder
 from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
+from fastdqn.record.place import Place, Where
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.record.wandb_run import WandbRun
 from fastdqn.record.weights import save_weights
@@ -30,29 +31,30 @@ from fastdqn.schedules import Budget
 
 def take_folder(
     config: Config, unbegun: ExitStack, owned: ExitStack, options: str | None = None
-) -> Path:
+) -> Place:
     """A new run's folder, made and locked.
 
     options  what config.json holds, if it is not config
     """
     folder = create_folder(config, _device_name(config.device), unbegun, options)
+    lock = RunLock(folder)
     try:
-        owned.enter_context(RunLock(folder))
+        owned.enter_context(lock)
     except LockedError as error:
         raise ConfigError([str(error)]) from None
-    return folder
+    return lock.place
 
 
 def make_recorder(
     config: Config,
+    folder: Place,
     make_display: Callable[[Config], Display],
     weights: tuple[FlatParameters, dict],
     hooks: Hooks,
     budget: Budget,
 ) -> RunRecorder:
     """weights  that are saved, and what describes them"""
-    assert config.run_dir is not None
-    folder, (online, description) = Path(config.run_dir), weights
+    online, description = weights
     sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
     if config.wandb:
         sinks.append(WandbRun(folder, json.loads(config.to_json())))
@@ -77,12 +79,12 @@ def make_checkpoints(
     config: Config, recorder: RunRecorder, run: Run, resumed: Checkpoint | None, owned: ExitStack
 ) -> Checkpointer:
     described = {"config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps}
-    folder = recorder.folder
+    folder = recorder.place
     sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say)
     owned.callback(_let_go, sink)
     judge = run.judge
 
-    def best() -> Path | None:
+    def best() -> Where | None:
         there = judge is not None and judge.best_mean is not None
         return folder / "best.safetensors" if there else None
 
@@ -100,12 +102,12 @@ def _let_go(sink: CheckpointWriter) -> None:
 
 def go_back(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
     """Bring a run's folder to a checkpoint; returns lines that say what was not restored."""
-    best = recorder.folder / "best.safetensors"
-    if checkpoint.best is None:
-        best.unlink(missing_ok=True)
-    else:
+    best = recorder.place / "best.safetensors"
+    for file in (best, recorder.place / "traceback.txt"):
+        if exists(file) and (file != best or checkpoint.best is None):
+            remove(file)
+    if checkpoint.best is not None:
         write_whole(best, checkpoint.best)
-    (recorder.folder / "traceback.txt").unlink(missing_ok=True)
     return recorder.cut_back(checkpoint.steps)
 
 

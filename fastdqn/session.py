@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastdqn import atari
@@ -20,6 +19,8 @@ from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Run
 from fastdqn.learning.policy import Policy
 from fastdqn.record.files import WriteError
+from fastdqn.record.lock import LostRunError
+from fastdqn.record.place import Where
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.record.rows import steps_per_second
 from fastdqn.record.shelf import MOST_REPLAYS
@@ -34,6 +35,7 @@ from fastdqn.watchdog import Watchdog
 # What ends a run with one line and exit code 1, not a traceback.
 RUN_FAILURES = (
     NonFiniteError, EnvError, UnstackedError, local.DivergedError, WriteError, OutOfMemoryError,
+    LostRunError,
 )  # fmt: skip
 
 
@@ -84,7 +86,7 @@ class Session:
     has_limit: bool = True
     notes: list[str] = field(default_factory=list)
     introduce: Callable[["Session"], None] = lambda session: _introduce(session)
-    saved_policy: Callable[[Path, Any], Any] = lambda path, like: _saved_policy(path, like)
+    saved_policy: Callable[[Where, Any], Any] = lambda path, like: _saved_policy(path, like)
     watchdog: Watchdog | None = None
 
     def close(self) -> None:
@@ -239,7 +241,7 @@ def _record_failure(session: Session, error: BaseException, wall: float) -> None
 def _record_reason(session: Session, error: BaseException, wall: float, what: str) -> None:
     said = str(error) if isinstance(error, RUN_FAILURES) else repr(error)
     trace = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, LostRunError):
         session.recorder.summary(_summary(session, f"{what}: {said}", wall, None))
         session.recorder.failure(trace)
 
@@ -284,7 +286,7 @@ def _final_evaluation(session: Session) -> dict[str, Any] | None:
     steps = session.run.progress.steps if judge is None else judge.best_steps
     policy = session.run.policy
     if judge is not None:
-        policy = session.saved_policy(session.recorder.folder / "best.safetensors", policy)
+        policy = session.saved_policy(session.recorder.place / "best.safetensors", policy)
     evaluation = session.evaluations(FINAL, 0, policy)
     session.recorder.evaluation(steps, "final", evaluation)
     summary = evaluation.summary()
@@ -292,7 +294,7 @@ def _final_evaluation(session: Session) -> dict[str, Any] | None:
     return {**summary, "human_normalized": human, "steps_at_eval": steps}
 
 
-def _saved_policy(path: Path, like: Policy) -> Policy:
+def _saved_policy(path: Where, like: Policy) -> Policy:
     """A copy of a policy with the weights of a file. Raises WeightsError where they do not fit."""
     network = copy.deepcopy(like.network)
     assign_weights(path, network, load_weights(path)[0])

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from fastdqn.engine.local import Run
 from fastdqn.memory import available_bytes
 from fastdqn.record.console import make_display
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
+from fastdqn.record.place import Where
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.resolve import resolve
 from fastdqn.run_folder import disk_errors, take_folder
@@ -211,5 +211,5 @@ def _introduce(session: Session) -> None:
         )
 
 
-def _saved_policy(path: Path, like: Any) -> TablePolicy:
+def _saved_policy(path: Where, like: Any) -> TablePolicy:
     return load_table_policy(path)[0]

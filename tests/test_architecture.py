@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "atari": set(),
     "record": {
         "numpy", "torch", "safetensors", "rich", "tensorboard", "imageio_ffmpeg", "PIL",
-        "config", "plain", "wandb",
+        "config", "memory", "plain", "wandb",
     },
     "config": {"rules"},
     "rules": {"combinations"},

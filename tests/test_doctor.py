@@ -3,8 +3,8 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
-import socket
 import tomllib
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from test_loop import small
 import fastdqn
 from fastdqn import cli, doctor
 from fastdqn.record.load_checkpoint import checkpoint_names
+from fastdqn.record.lock import RunLock
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +91,16 @@ def test_without_a_whole_checkpoint_weights_or_the_command_are_left(run):
 
 
 def test_who_holds_the_lock_is_told(run):
-    said = {"pid": os.getpid(), "start": None, "host": socket.gethostname()}
-    (run / "lock").write_text(json.dumps(said))
-    found, _ = examine(run)
+    with RunLock(run):
+        found, _ = examine(run)
+        said = json.loads((run / "lock").read_text())
     assert found["lock"] == f"held by process {os.getpid()}, which runs"
     assert found["what can be done"].startswith("wait for that process")
-    (run / "lock").write_text(json.dumps(said | {"pid": (1 << 31) - 1}))
+    (run / "lock").write_text(json.dumps(said | {"machine": "another", "host": "elsewhere"}))
+    found, _ = examine(run)
+    assert re.fullmatch(r"held by process \d+ on 'elsewhere', whose last .* 0 s old", found["lock"])
+    assert found["what can be done"].startswith("wait for that process")
+    (run / "lock").write_text(json.dumps(said))
     found, _ = examine(run)
     assert found["lock"].endswith("which is gone")
     assert found["what can be done"] == f"fastdqn resume {run}"

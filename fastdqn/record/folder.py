@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from fastdqn.config import Config, ConfigError
 from fastdqn.record.files import WriteError, read_text, to_json, write_whole
+from fastdqn.record.place import Where
 
 Options = TypeVar("Options")
 
@@ -104,12 +105,12 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def read_config(folder: Path) -> Config:
+def read_config(folder: Where) -> Config:
     """The options that a run was made with. Raises ConfigError, whose lines name the file."""
     return read_options(folder, Config.from_json)
 
 
-def read_options(folder: Path, parse: Callable[[str], Options]) -> Options:
+def read_options(folder: Where, parse: Callable[[str], Options]) -> Options:
     """As read_config(), of a record of options that parse makes of text."""
     path = folder / "config.json"
     try:
