@@ -30,6 +30,7 @@ from fastdqn.replay import Batch
 from fastdqn.resolve import EVAL_MAX_STEPS
 from fastdqn.seeds import AUDIT, env_seed
 from fastdqn.session import run_session
+from fastdqn.signals import passed_on
 from fastdqn.streams import EVAL_LANES
 from fastdqn.timing import usable_cores
 from fastdqn.watchdog import watch, watch_making
@@ -73,6 +74,9 @@ def train(
     quiet   False: show progress
     overrides  options of Config by name: num_envs=64, seed=2
 
+    SIGINT, SIGTERM and SIGHUP end the run in order, where it runs in the main thread; then they do
+    what they would have done without it: SIGINT raises KeyboardInterrupt, SIGTERM ends the process,
+    or the handlers that were there before are called.
     What hooks are given is lent: it is overwritten afterwards. The time of the first two is the
     phase 'hooks', that of on_evaluation a part of 'evaluate'.
     Raises ConfigError with all mistakes, a line each; EnvError where an environment raises or
@@ -90,10 +94,11 @@ def train(
         return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
 
     hooks = Hooks(on_step, on_update, on_evaluation)
-    session = build.build(config, display, envs, eval_envs, torso, hooks)
-    session.startup.totals["imports"] = imports_seconds
-    with contextlib.closing(session):
-        return Trained(session.recorder.folder, run_session(session))
+    with passed_on():
+        session = build.build(config, display, envs, eval_envs, torso, hooks)
+        session.startup.totals["imports"] = imports_seconds
+        with contextlib.closing(session):
+            return Trained(session.recorder.folder, run_session(session))
 
 
 def preset(name: str) -> Config:

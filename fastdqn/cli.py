@@ -3,12 +3,10 @@
 import dataclasses
 import io
 import shlex
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from fastdqn import options
+from fastdqn import options, signals
 from fastdqn.config import Config, ConfigError, unknown_name
 from fastdqn.presets import PRESETS
 from fastdqn.timing import process_age
@@ -43,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a path need not be printable to be used
-    ignored = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # it stays so
-    if threading.current_thread() is threading.main_thread() and not ignored:
-        signal.signal(signal.SIGTERM, _interrupt)
+    signals.prepare_program()
     if "" not in sys.path:
         sys.path.append("")  # my_package:MyEnv-v0 may lie here; what is installed goes first
     commands = {
@@ -76,8 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         if argv is None:  # the program is ending: asked again, it would tell a traceback on its way
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
+            signals.ignore()
         return 130
 
 
@@ -101,7 +96,8 @@ def _train(args: list[str]) -> int:
             return 0
         if not chosen.quiet and sys.stdout.isatty() and never_compiled():  # somebody waits
             print("compiling kernels: some 10 s more, before the first run alone", flush=True)
-        trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
+        with signals.answered():
+            trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
     except RUN_FAILURES as error:
         return _failed(error)
     if not chosen.quiet:
@@ -120,10 +116,11 @@ def _resume(args: list[str]) -> int:
     if mistakes:
         raise ConfigError([*mistakes, "a run goes on with the options it had, but for these"])
     try:
-        trained = resume(
-            str(run), total_timesteps=chosen.total_timesteps, checkpoint=chosen.checkpoint,
-            quiet=chosen.quiet, imports_seconds=process_age(),
-        )  # fmt: skip
+        with signals.answered():
+            trained = resume(
+                str(run), total_timesteps=chosen.total_timesteps, checkpoint=chosen.checkpoint,
+                quiet=chosen.quiet, imports_seconds=process_age(),
+            )  # fmt: skip
     except CheckpointError as error:
         raise ConfigError([str(error)]) from None
     except RUN_FAILURES as error:
@@ -246,11 +243,6 @@ def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list
     if "-h" in args or "--help" in args:
         return None, args
     raise ConfigError([f"{command} needs {what} first: fastdqn {command} NAME [options]"])
-
-
-def _interrupt(*_) -> None:
-    """A polite request to end is Ctrl-C: the loop stops, what was learned is saved."""
-    raise KeyboardInterrupt
 
 
 def _printable(line: str) -> str:

@@ -17,11 +17,11 @@ from fastdqn.acting import NonFiniteError, catalogue
 from fastdqn.api import Trained, evaluate_recipe
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
+from fastdqn.describe import replay_ratio
 from fastdqn.measure.outputs import may_write, out_problems
 from fastdqn.record.files import WriteError, to_json, write_whole
 from fastdqn.resolve import preview
 from fastdqn.scores import human_normalized
-from fastdqn.session import replay_ratio
 from fastdqn.trained import load_trained
 
 _WIDTH = 140  # columns, where the output is no terminal

@@ -27,6 +27,7 @@ from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.place import Place, Where, path_of
 from fastdqn.replay import Batch
 from fastdqn.session import run_session
+from fastdqn.signals import passed_on
 from fastdqn.table_files import is_table_run
 
 
@@ -62,7 +63,10 @@ def resume(
         raise ConfigError([f"{folder} is no folder: name the folder of a run"])
     if is_table_run(folder):
         raise ConfigError([f"{folder} is a table's run, which has no checkpoints to go on from"])
-    with _locked(folder) as place:  # before a look at what another process may be changing
+    with (
+        passed_on(),
+        _locked(folder) as place,
+    ):  # before a look at what another process may be changing
         found = load_checkpoint(place, checkpoint)
         assert isinstance(place, Place)
         return _go_on(

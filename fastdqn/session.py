@@ -12,6 +12,7 @@ from typing import Any
 from fastdqn import atari
 from fastdqn.acting import EnvError, EnvStream, NonFiniteError
 from fastdqn.config import Config
+from fastdqn.describe import replay_ratio, residual_phases
 from fastdqn.device_memory import OutOfMemoryError, memory_errors
 from fastdqn.engine import local
 from fastdqn.engine.evaluate import Evaluation, Promises, Stopped, evaluate
@@ -28,7 +29,7 @@ from fastdqn.record.weights import assign_weights, load_weights
 from fastdqn.replay import UnstackedError
 from fastdqn.scores import human_normalized
 from fastdqn.seeds import FINAL, env_seed
-from fastdqn.signals import stop_on_signals
+from fastdqn.signals import listen
 from fastdqn.timing import Laps
 from fastdqn.watchdog import Watchdog
 
@@ -97,14 +98,14 @@ class Session:
 def run_session(session: Session) -> dict[str, Any]:
     """Train, save, evaluate; returns the summary, which is in the run folder too.
 
-    SIGINT and SIGTERM, where this is the main thread, end it in order: with a checkpoint. A run
-    that fails leaves its record up to there, its checkpoints, the traceback, a summary that says
-    why, and the last weights if they are finite.
+    SIGINT, SIGTERM and SIGHUP, where this is the main thread, end it in order: with a checkpoint.
+    SIGUSR1 takes one, and the run goes on. A run that fails leaves its record up to there, its
+    checkpoints, the traceback, a summary that says why, and the last weights if they are finite.
     """
-    with stop_on_signals() as stop:
-        session.run.stop = stop
+    with listen() as requests:
+        session.run.stop, session.run.wants_checkpoint = requests.stop, requests.checkpoint
         if session.evaluations is not None:
-            session.evaluations.stop = stop
+            session.evaluations.stop = requests.stop
         return _run_to_its_end(session)
 
 
@@ -205,18 +206,6 @@ def _introduce(session: Session) -> None:
         recorder.say(note)
 
 
-def residual_phases(config: Config) -> dict[str, str]:
-    """Phases that are billed only what is left to wait for, by name, and what that is."""
-    phases = {}
-    in_threads = config.vectorization in ("async", "envpool")
-    if in_threads or config.atari_protocol in atari.PROTOCOLS:
-        phases["env"] = "residual wait: environments step while the learner works"
-    if config.device != "cpu":
-        phases["learn"] = "the launching of updates: the device works while the host goes on"
-        phases["act"] = "acting, and residual wait for the updates before it"
-    return phases
-
-
 def _frames(config: Config, steps: int) -> dict[str, int]:
     """Emulator frames of Atari, beside the steps; of other environments nothing is said."""
     each = atari.frames_a_step(config.atari_protocol, config.env_kwargs)
@@ -244,14 +233,6 @@ def _record_reason(session: Session, error: BaseException, wall: float, what: st
     with contextlib.suppress(OSError, LostRunError):
         session.recorder.summary(_summary(session, f"{what}: {said}", wall, None))
         session.recorder.failure(trace)
-
-
-def replay_ratio(config: Config) -> str:
-    """How often each transition is learned from, in words."""
-    if not config.replay:
-        return "nothing is replayed: each transition is learned from once"
-    ratio = config.batch_size / config.train_frequency
-    return f"each transition is replayed {float(ratio):.3g} times"
 
 
 def _summary(session: Session, reason: str, wall: float, final: dict | None) -> dict[str, Any]:

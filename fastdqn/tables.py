@@ -24,6 +24,7 @@ from fastdqn.run_folder import disk_errors, take_folder
 from fastdqn.schedules import Budget, Linear
 from fastdqn.seeds import EXPLORE, TRAIN, derive, env_seed
 from fastdqn.session import Session, run_session
+from fastdqn.signals import passed_on
 from fastdqn.streams import make_streams
 from fastdqn.table_config import TableConfig
 from fastdqn.table_files import load_table_policy, save_table_policy
@@ -111,10 +112,11 @@ def train(config: TableConfig, *, quiet: bool = True, imports_seconds: float = 0
     plan, lines = check(config)
     if lines or plan is None:
         raise ConfigError(lines)
-    session = build(config, plan, quiet)
-    session.startup.totals["imports"] = imports_seconds
-    with contextlib.closing(session):
-        return Trained(session.recorder.folder, run_session(session))
+    with passed_on():
+        session = build(config, plan, quiet)
+        session.startup.totals["imports"] = imports_seconds
+        with contextlib.closing(session):
+            return Trained(session.recorder.folder, run_session(session))
 
 
 def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:

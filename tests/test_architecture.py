@@ -26,11 +26,11 @@ ROOMS: dict[str, set[str]] = {
     "tables": {
         "numpy", "acting", "api", "build", "checks", "config", "engine", "memory", "record",
         "resolve", "run_folder", "schedules", "seeds", "session", "streams", "table_config",
-        "table_files", "tabular", "timing", "watchdog",
+        "table_files", "tabular", "timing", "watchdog", "signals",
     },
     "table_command": {
         "tyro", "commands", "config", "options", "presets", "resolve", "table_config", "tables",
-        "timing",
+        "timing", "signals",
     },
     "learning": {
         "torch", "numpy", "atomics", "explore", "kernels", "plain", "products", "replay.batch",
@@ -50,6 +50,7 @@ ROOMS: dict[str, set[str]] = {
     "rng": {"numpy", "kernels"},
     "plain": {"numpy"},
     "signals": set(),
+    "describe": {"atari", "config"},
     "kernels": {"numba"},
     "products": {"numba", "llvmlite"},
     "atomics": {"numba", "llvmlite"},
@@ -86,23 +87,23 @@ ROOMS: dict[str, set[str]] = {
     "values": {"torch", "learning"},
     "torsos": {"torch", "numpy", "learning"},
     "session": {
-        "acting", "atari", "device_memory", "engine", "learning", "record", "config", "scores",
-        "seeds", "signals", "replay", "timing", "watchdog",
+        "acting", "atari", "describe", "device_memory", "engine", "learning", "record", "config",
+        "scores", "seeds", "signals", "replay", "timing", "watchdog",
     },
     "api": {
         "torch", "numpy", "gymnasium", "acting", "engine", "given", "record", "replay", "build",
         "config", "parts", "plain", "presets", "resolve", "seeds", "session", "streams", "timing",
-        "watchdog",
+        "watchdog", "signals",
     },
     "given": {"gymnasium", "torch", "acting", "atari", "checks", "config"},
     "resuming": {
         "torch", "gymnasium", "acting", "api", "build", "checks", "config", "engine", "plain",
-        "record", "replay", "session", "table_files",
+        "record", "replay", "session", "table_files", "signals",
     },
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "atari", "build",
-        "checks", "config", "devices", "engine", "learning", "parts", "record", "replay", "resolve",
-        "session", "timing", "watchdog",
+        "checks", "config", "describe", "devices", "engine", "learning", "parts", "record",
+        "replay", "resolve", "session", "timing", "watchdog",
     },
     "trained": {
         "acting", "api", "checks", "config", "learning.policy", "parts", "record", "table_files",
@@ -110,7 +111,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "commands": {
         "gymnasium", "rich", "acting", "api", "checks", "combinations", "config", "measure",
-        "record", "resolve", "scores", "session", "sizes", "trained",
+        "describe", "record", "resolve", "scores", "sizes", "trained",
     },
     "video": {
         "gymnasium", "acting", "config", "engine", "learning.policy", "measure", "options",
@@ -139,7 +140,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {
         "options", "config", "presets", "timing", "api", "checks", "commands", "completion",
         "doctor", "export", "kernels", "pages", "record", "resuming", "session", "sweep",
-        "table_command", "video", "words", "fastdqn",
+        "table_command", "video", "words", "fastdqn", "signals",
     },
     "words": {"tyro", "config"},
     "__init__": {"acting", "config", "presets", "api", "resuming"},

@@ -10,6 +10,13 @@ from gymnasium.vector import AsyncVectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 from gymnasium.vector.utils import CloudpickleWrapper
 
+# What may be sent to all processes of a group, by a terminal or by a cluster's scheduler.
+GROUP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+)
+
 
 def replace_process(envs: AsyncVectorEnv, lane: int, patience: float) -> None:
     """End a lane's process, whatever it does, and start another in its place, which waits to be
@@ -57,6 +64,6 @@ def put(space: spaces.Space, batch: Any, lane: int, obs: Any) -> None:
 
 def _work_deafly(worker, *arguments) -> None:
     """Signals that go to all of a group are the parent's to hear: see make.py."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in GROUP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     worker(*arguments)

@@ -16,6 +16,7 @@ from gymnasium.vector.async_vector_env import _async_worker
 
 from fastdqn import atari
 from fastdqn.acting.atari_lanes import make_atari
+from fastdqn.acting.care import GROUP_SIGNALS
 from fastdqn.acting.cartpole import FastCartPole
 from fastdqn.acting.failures import HungError, SentError, misfit, one_line
 from fastdqn.acting.names import find_spec, find_wrapper, nearest
@@ -275,13 +276,12 @@ def _named_errors(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deaf_children() -> Iterator[None]:
-    """Processes started in here ignore Ctrl-C and SIGTERM, which may go to all of a group: the
-    parent, who hears them too, ends them in order. They end by themselves when it is gone."""
+    """Processes started in here ignore signals that may go to all of a group: the parent, who
+    hears them too, ends them in order. They end by themselves when it is gone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    terminate = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in GROUP_SIGNALS}
     before = set(multiprocessing.active_children())
     try:
         yield
@@ -290,5 +290,5 @@ def _deaf_children() -> Iterator[None]:
             child.kill()  # Gymnasium would terminate them, and wait
         raise
     finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, terminate)
+        for number, handler in handlers.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
