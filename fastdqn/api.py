@@ -4,7 +4,7 @@ import contextlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
@@ -26,6 +26,7 @@ from fastdqn.engine.progress import Progress
 from fastdqn.given import checked, not_what_is_asked
 from fastdqn.presets import PRESETS, defaults_of
 from fastdqn.record.console import make_display
+from fastdqn.record.folder import default_run_dir, working_folder
 from fastdqn.replay import Batch
 from fastdqn.resolve import EVAL_MAX_STEPS
 from fastdqn.seeds import AUDIT, env_seed
@@ -53,6 +54,7 @@ def train(
     on_update: Callable[[Progress, Batch, Any], Any] | None = None,
     on_evaluation: Callable[[int, str, Evaluation], Any] | None = None,
     quiet: bool = True,
+    resume: Literal["never", "auto"] = "never",
     imports_seconds: float = 0.0,
     **overrides,
 ) -> Trained:
@@ -72,6 +74,9 @@ def train(
                    absolute errors [B]
     on_evaluation  called with (steps, kind, evaluation) after each: kind is eval, confirm, final
     quiet   False: show progress
+    resume  auto: go on with the run in run_dir if there is one, from its last checkpoint, else
+            begin it; a finished run is returned as it is. Other options than the run's are a
+            ConfigError, but for a larger total_timesteps
     overrides  options of Config by name: num_envs=64, seed=2
 
     SIGINT, SIGTERM and SIGHUP end the run in order, where it runs in the main thread; then they do
@@ -88,7 +93,18 @@ def train(
     if lines := not_what_is_asked(config, envs, eval_envs, torso):
         raise ConfigError(lines)
     config = preset(config) if isinstance(config, str) else config
+    base = working_folder()  # an environment may change it
+    if resume == "auto":
+        from fastdqn.auto_resume import train_or_resume
+
+        return train_or_resume(
+            config, envs, eval_envs, torso, Hooks(on_step, on_update, on_evaluation), overrides,
+            quiet, imports_seconds,
+        )  # fmt: skip
+    if resume != "never":
+        raise ConfigError([f"resume is {resume!r}: it must be never or auto"])
     config = checked(config, envs, eval_envs, overrides)
+    config = config.replace(run_dir=str(base / (config.run_dir or default_run_dir(config))))
 
     def display(resolved: Config):
         return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)

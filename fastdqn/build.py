@@ -75,10 +75,11 @@ def build(
     clock   of the loop's phases; one that waits for the device first bills its work exactly
     resumed  go on from a checkpoint of a run with this config, whose folder is held;
              total_timesteps is its new total, None: what it had; schedules keep their horizon
+    folder   the run's, where it is held already; None: config names a new one
     Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit;
     EnvError where a first reset fails; StateError where the checkpoint does not fit.
     """
-    startup, hooks = Laps(), hooks or Hooks()
+    startup, hooks, requested = Laps(), hooks or Hooks(), config
     # What is made here is closed here if a later part fails.
     with memory_errors(config.device), ExitStack() as unbegun, ExitStack() as owned:
         # Started once: lanes of EnvPool's under way would never be idle again.
@@ -87,7 +88,9 @@ def build(
         agent = _make_agent(config, streams, torso, seed, startup, owned)
         config, policy = agent.config, agent.ready.policy
         if folder is None:
-            folder = run_folder.take_folder(config, unbegun, owned)
+            folder = run_folder.take_folder(config, unbegun, owned, requested=requested)
+        elif resumed is None:
+            run_folder.begin_in(folder, config, requested, unbegun)
         total = total_timesteps or had_timesteps or config.total_timesteps
         budget = Budget(total, config.total_episodes)
         weights = (agent.online, agent.description)

@@ -82,6 +82,7 @@ def _train(args: list[str]) -> int:
         options.parse(rest, TrainOptions(Config()), "fastdqn train PRESET|ENV_ID")
     from fastdqn import api, checks, commands
     from fastdqn.kernels import never_compiled
+    from fastdqn.record.layout import CheckpointError
     from fastdqn.session import RUN_FAILURES
 
     default = api.preset(name or "")
@@ -90,19 +91,29 @@ def _train(args: list[str]) -> int:
         mistakes.append(f"--preset only labels a run: fastdqn train {chosen.config.preset} ...")
     try:
         if mistakes:
-            raise ConfigError([*mistakes, *checks.check(chosen.config, mistaken=True)])
+            raise ConfigError([*mistakes, *checks.check(_new_in(chosen), mistaken=True)])
         if chosen.dry_run:
-            print(commands.plan(chosen.config))
+            print(commands.plan(_new_in(chosen)))
             return 0
         if not chosen.quiet and sys.stdout.isatty() and never_compiled():  # somebody waits
             print("compiling kernels: some 10 s more, before the first run alone", flush=True)
         with signals.answered():
-            trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
+            trained = api.train(
+                chosen.config, quiet=chosen.quiet, resume=chosen.resume,
+                imports_seconds=process_age(),
+            )  # fmt: skip
+    except CheckpointError as error:
+        raise ConfigError([str(error)]) from None
     except RUN_FAILURES as error:
         return _failed(error)
     if not chosen.quiet:
         print(commands.describe(trained))
     return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
+
+
+def _new_in(chosen: TrainOptions) -> Config:
+    """The options of a new run: where it may go on with another, the folder may hold that."""
+    return chosen.config.replace(run_dir=None) if chosen.resume == "auto" else chosen.config
 
 
 def _resume(args: list[str]) -> int:

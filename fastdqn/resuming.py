@@ -20,7 +20,7 @@ from fastdqn.engine.local import Hooks
 from fastdqn.engine.progress import Progress
 from fastdqn.plain import StateError
 from fastdqn.record.console import make_display
-from fastdqn.record.folder import read_config
+from fastdqn.record.folder import read_config, working_folder
 from fastdqn.record.layout import CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
 from fastdqn.record.lock import LockedError, RunLock
@@ -58,9 +58,9 @@ def resume(
     Raises ConfigError where something does not fit the run; CheckpointError where a file is
     damaged; and what train() raises.
     """
-    folder = Path(run)
+    folder = working_folder() / run  # an environment may change it
     if not os.path.isdir(folder):  # of any name: its own is_dir() raises where it is too long
-        raise ConfigError([f"{folder} is no folder: name the folder of a run"])
+        raise ConfigError([f"{run} is no folder: name the folder of a run"])
     if is_table_run(folder):
         raise ConfigError([f"{folder} is a table's run, which has no checkpoints to go on from"])
     with (
@@ -69,7 +69,7 @@ def resume(
     ):  # before a look at what another process may be changing
         found = load_checkpoint(place, checkpoint)
         assert isinstance(place, Place)
-        return _go_on(
+        return go_on(
             place, found, envs, total_timesteps, eval_envs, torso,
             Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds,
         )  # fmt: skip
@@ -92,7 +92,7 @@ def _locked(folder: Path) -> Iterator[Where]:
         lock.release()
 
 
-def _go_on(
+def go_on(
     place: Place,
     found: Checkpoint,
     envs: VectorEnv | Factory | None,
@@ -103,8 +103,9 @@ def _go_on(
     quiet: bool,
     imports_seconds: float,
 ) -> Trained:
+    """Go on from a checkpoint of a run whose folder is held. Raises what resume() raises."""
     folder = path_of(place)
-    config, had = _config_of(place, found)
+    config, had = config_of(place, found)
     if lines := checks.stray_modules(config, str(folder)):
         raise ConfigError(lines)
     if lines := checks.check_resume(config, envs, total_timesteps, found.steps, had):
@@ -125,7 +126,7 @@ def _go_on(
         return Trained(folder, run_session(session))
 
 
-def _config_of(folder: Where, checkpoint: Checkpoint) -> tuple[Config, int | None]:
+def config_of(folder: Where, checkpoint: Checkpoint) -> tuple[Config, int | None]:
     """The options that a checkpoint was written with, and its total of steps.
 
     Raises ConfigError where config.json says something else by now.

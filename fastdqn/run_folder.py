@@ -18,7 +18,7 @@ from fastdqn.record.console import Display
 from fastdqn.record.disk_errors import DiskErrors, EndRun, GoOn
 from fastdqn.record.durable import exists, remove
 from fastdqn.record.files import WriteError, write_whole
-from fastdqn.record.folder import create_folder
+from fastdqn.record.folder import clear, create_folder, write_known
 from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
@@ -30,19 +30,33 @@ from fastdqn.schedules import Budget
 
 
 def take_folder(
-    config: Config, unbegun: ExitStack, owned: ExitStack, options: str | None = None
+    config: Config,
+    unbegun: ExitStack,
+    owned: ExitStack,
+    options: str | None = None,
+    requested: Config | None = None,
 ) -> Place:
     """A new run's folder, made and locked.
 
     options  what config.json holds, if it is not config
+    requested  the options before None and auto were decided
     """
-    folder = create_folder(config, _device_name(config.device), unbegun, options)
+    asked = None if requested is None else requested.to_json()
+    folder = create_folder(config, _device_name(config.device), unbegun, options, asked)
     lock = RunLock(folder)
     try:
         owned.enter_context(lock)
     except LockedError as error:
         raise ConfigError([str(error)]) from None
     return lock.place
+
+
+def begin_in(folder: Place, config: Config, requested: Config, unbegun: ExitStack) -> None:
+    """Begin in a folder that is held already, where an earlier run may have ended before it had a
+    checkpoint."""
+    clear(folder)
+    unbegun.callback(clear, folder)
+    write_known(folder, config.to_json(), _device_name(config.device), requested.to_json())
 
 
 def make_recorder(

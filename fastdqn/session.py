@@ -40,6 +40,10 @@ RUN_FAILURES = (
 )  # fmt: skip
 
 
+# Behind the reason of a run whose process ended in its final evaluation.
+_PENDING = "; the final evaluation has not ended"
+
+
 class Evaluations:
     """Runs greedy evaluations on environments of their own, of one policy unless told otherwise.
 
@@ -140,8 +144,10 @@ def _run_to_its_end(session: Session) -> dict[str, Any]:
         raise
     run.laps.lap("save")
     loop_seconds = wall()
-    summary = _summary(session, reason, loop_seconds, None)
-    recorder.summary(summary)  # before the last evaluation, which may fail or be interrupted
+    # Before the last evaluation, which may fail, be interrupted, or be killed.
+    pending = reason != local.INTERRUPTED and session.evaluations is not None
+    summary = _summary(session, reason + _PENDING * pending, loop_seconds, None)
+    recorder.summary(summary)
     if reason == local.INTERRUPTED:
         return summary
     try:

@@ -16,6 +16,7 @@ from fastdqn.config import Config, ConfigError
 from fastdqn.engine.local import Run
 from fastdqn.memory import available_bytes
 from fastdqn.record.console import make_display
+from fastdqn.record.folder import default_run_dir, working_folder
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
 from fastdqn.record.place import Where
 from fastdqn.record.recorder import RunRecorder
@@ -109,9 +110,12 @@ def train(config: TableConfig, *, quiet: bool = True, imports_seconds: float = 0
     Raises ConfigError with all mistakes, a line each; EnvError and NonFiniteError where an
     environment fails, with the run's record complete up to there.
     """
+    base = working_folder()  # an environment may change it
     plan, lines = check(config)
     if lines or plan is None:
         raise ConfigError(lines)
+    run_dir = config.run_dir or default_run_dir(config.shared())
+    config = config.replace(run_dir=str(base / run_dir))
     with passed_on():
         session = build(config, plan, quiet)
         session.startup.totals["imports"] = imports_seconds

@@ -91,11 +91,16 @@ ROOMS: dict[str, set[str]] = {
         "scores", "seeds", "signals", "replay", "timing", "watchdog",
     },
     "api": {
-        "torch", "numpy", "gymnasium", "acting", "engine", "given", "record", "replay", "build",
+        "auto_resume", "torch", "numpy", "gymnasium", "acting", "engine", "given", "record",
+        "replay", "build",
         "config", "parts", "plain", "presets", "resolve", "seeds", "session", "streams", "timing",
         "watchdog", "signals",
     },
     "given": {"gymnasium", "torch", "acting", "atari", "checks", "config"},
+    "auto_resume": {
+        "torch", "gymnasium", "acting", "api", "build", "config", "engine", "given", "record",
+        "resuming", "session", "signals", "table_files",
+    },
     "resuming": {
         "torch", "gymnasium", "acting", "api", "build", "checks", "config", "engine", "plain",
         "record", "replay", "session", "table_files", "signals",
