@@ -19,10 +19,11 @@ from fastdqn.record.disk_errors import DiskErrors, EndRun, GoOn
 from fastdqn.record.durable import exists, remove
 from fastdqn.record.files import WriteError, write_whole
 from fastdqn.record.folder import clear, create_folder, write_known
+from fastdqn.record.layout import TEMPORARY
 from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
-from fastdqn.record.place import Place, Where
+from fastdqn.record.place import Place, Where, names_in
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.record.wandb_run import WandbRun
 from fastdqn.record.weights import save_weights
@@ -116,6 +117,9 @@ def _let_go(sink: CheckpointWriter) -> None:
 
 def go_back(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
     """Bring a run's folder to a checkpoint; returns lines that say what was not restored."""
+    for name in names_in(recorder.place):
+        if name.startswith(TEMPORARY):  # of a process that was killed while it wrote
+            remove(recorder.place / name)
     best = recorder.place / "best.safetensors"
     for file in (best, recorder.place / "traceback.txt"):
         if exists(file) and (file != best or checkpoint.best is None):
