@@ -138,8 +138,8 @@ ROOMS: dict[str, set[str]] = {
     "help": {"tyro"},
     "scores": set(),
     "sweep": {
-        "optuna", "tyro", "acting", "api", "checks", "config", "engine", "options", "resolve",
-        "trials",
+        "optuna", "tyro", "acting", "api", "checks", "config", "engine", "options", "record",
+        "resolve", "trials",
     },
     "trials": {"optuna", "config", "measure.outputs", "record.files"},
     "cli": {
