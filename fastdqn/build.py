@@ -103,7 +103,9 @@ def build(
         agent.notices.show = recorder.say
         if resumed is not None:
             notes += _resume(run, config, resumed, total_timesteps)
-        run.checkpoints = run_folder.make_checkpoints(config, recorder, run, resumed, owned)
+        run.checkpoints = run_folder.make_checkpoints(
+            config, recorder, run, resumed, owned, agent.description["torso"] == "custom"
+        )
         if resumed is not None:  # last: from here on the checkpoint is the latest
             notes += run_folder.go_back(recorder, resumed)
         startup.lap("build")

@@ -108,6 +108,10 @@ def go_on(
     config, had = config_of(place, found)
     if lines := checks.stray_modules(config, str(folder)):
         raise ConfigError(lines)
+    if found.config.get("own_torso") is True and torso is None:
+        raise ConfigError(
+            ["the run's torso was handed in: hand it in again, fastdqn.resume(run, torso=...)"]
+        )
     if lines := checks.check_resume(config, envs, total_timesteps, found.steps, had):
         raise ConfigError(lines)
 
@@ -131,17 +135,24 @@ def config_of(folder: Where, checkpoint: Checkpoint) -> tuple[Config, int | None
 
     Raises ConfigError where config.json says something else by now.
     """
-    given = checkpoint.config.get("config")
+    return config_of_state(folder, checkpoint.config, str(checkpoint.folder))
+
+
+def config_of_state(
+    folder: Where, stored: dict[str, Any], checkpoint: str
+) -> tuple[Config, int | None]:
+    """As config_of(), of what a checkpoint's manifest stores beside its state."""
+    given = stored.get("config")
     if not isinstance(given, dict):
-        raise CheckpointError(f"{checkpoint.folder}/manifest.json: config holds no options")
+        raise CheckpointError(f"{checkpoint}/manifest.json: config holds no options")
     try:
         config = Config.from_json(json.dumps(given)).replace(run_dir=str(folder))
     except ConfigError as error:
-        lines = [f"{checkpoint.folder}/manifest.json: config: {line}" for line in error.lines]
+        lines = [f"{checkpoint}/manifest.json: config: {line}" for line in error.lines]
         raise ConfigError(lines) from None
-    had = checkpoint.config.get("total_timesteps")
+    had = stored.get("total_timesteps")
     if had is not None and type(had) is not int:
-        raise CheckpointError(f"{checkpoint.folder}/manifest.json: total_timesteps is {had!r}")
+        raise CheckpointError(f"{checkpoint}/manifest.json: total_timesteps is {had!r}")
     ours, theirs = dataclasses.asdict(read_config(folder)), dataclasses.asdict(config)
     lines = [
         f"{name} is {ours[name]} in config.json, the checkpoint's is {theirs[name]}: a run goes on "

@@ -91,9 +91,18 @@ def disk_errors(config: Config) -> Callable[[Callable[[str], None]], DiskErrors]
 
 
 def make_checkpoints(
-    config: Config, recorder: RunRecorder, run: Run, resumed: Checkpoint | None, owned: ExitStack
+    config: Config,
+    recorder: RunRecorder,
+    run: Run,
+    resumed: Checkpoint | None,
+    owned: ExitStack,
+    own_torso: bool,
 ) -> Checkpointer:
-    described = {"config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps}
+    """own_torso  whether the torso was handed in: whoever resumes must hand it in again"""
+    described = {
+        "config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps,
+        "own_torso": own_torso,
+    }  # fmt: skip
     folder = recorder.place
     sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say)
     owned.callback(_let_go, sink)

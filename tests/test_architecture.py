@@ -124,8 +124,10 @@ ROOMS: dict[str, set[str]] = {
     },
     "device_memory": {"torch"},
     "doctor": {
-        "numba", "numpy", "torch", "config", "memory", "record", "table_files", "timing",
+        "numba", "numpy", "torch", "config", "kernels", "memory", "record", "remedy", "replay",
+        "table_files", "timing",
     },
+    "remedy": {"acting", "checks", "config", "engine", "record", "resuming"},
     "report": {"jinja2", "matplotlib", "numpy", "scipy", "config", "record.files"},
     "pages": {"config", "measure.outputs", "options", "record.files", "report"},
     "export": {
