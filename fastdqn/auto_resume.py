@@ -56,11 +56,17 @@ def train_or_resume(
     with passed_on(), _held(folder, quiet) as place:
         found = _checkpoint(place)
         total = _compare(config, place, found)
-        if found is None:
-            return _begin(place, config, envs, eval_envs, torso, hooks, quiet, imports_seconds)
-        if total is None and (summary := _finished(place, found)) is not None:
+        summary = _finished(place, found)
+        if found is None and summary is not None and total is not None:
+            raise ConfigError(
+                [f"the run in {folder} has finished, and has no checkpoint to go on from: name "
+                 "another --run-dir"]
+            )  # fmt: skip
+        if total is None and summary is not None:
             _tell(quiet, f"the run in {folder} has finished: there is nothing to do")
             return Trained(folder, summary)
+        if found is None:
+            return _begin(place, config, envs, eval_envs, torso, hooks, quiet, imports_seconds)
         return go_on(
             place, found, envs, total, eval_envs, torso, hooks, quiet, imports_seconds
         )  # fmt: skip
@@ -148,14 +154,18 @@ def _new_total(config: Config, requested: Config, had: int | None) -> tuple[int 
     return total, None
 
 
-def _finished(place: Place, found: Checkpoint) -> dict[str, Any] | None:
-    """The summary of a run that has come to its end, its final evaluation included, or None."""
+def _finished(place: Place, found: Checkpoint | None) -> dict[str, Any] | None:
+    """The summary of a run that has come to its end, its final evaluation included, or None.
+
+    Its checkpoints may have been deleted since.
+    """
     try:
         summary = json.loads(read_text(place / "summary.json"))
         reason, steps = summary["exit_reason"], summary["total_steps"]
     except (ValueError, TypeError, KeyError, RecursionError):  # none, or nothing that tells
         return None
-    return summary if reason in (SOLVED, SPENT) and steps == found.steps else None
+    is_of_this = found is None or steps == found.steps
+    return summary if reason in (SOLVED, SPENT) and is_of_this else None
 
 
 def _begin(

@@ -118,6 +118,16 @@ def test_a_larger_total_goes_on_with_a_finished_run(tmp_path, whole):
         train(config.replace(total_timesteps=800))
 
 
+def test_a_finished_run_whose_checkpoints_were_deleted_is_left_as_it_is(tmp_path, whole):
+    run = shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    before = contents(run)
+    train(small(tmp_path, eval_frequency=300))
+    with pytest.raises(ConfigError, match="has finished, and has no checkpoint to go on from"):
+        train(small(tmp_path, eval_frequency=300, total_timesteps=900))
+    assert contents(run) == before
+
+
 @pytest.mark.parametrize(("make", "says"), [
     (lambda run: (run / "thesis.txt").write_text("x"), "holds 'thesis.txt' and no run"),
     (lambda run: (run.rmdir(), run.write_text("x")), "File exists"),

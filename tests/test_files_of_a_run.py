@@ -280,6 +280,13 @@ def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(run)
     assert "bytes, and" in dict(doctor.examine_run(run)[0])["policy.safetensors"]
 
 
+def test_arrays_that_memory_does_not_hold_are_refused_before_they_are_read(run, monkeypatch):
+    monkeypatch.setattr("fastdqn.record.tensor_file.available_bytes", lambda: 120)
+    monkeypatch.setattr("fastdqn.record.tensor_file._SMALL", 100)
+    with pytest.raises(CheckpointError, match=r"size: it has [\d,]+ bytes, and 120 of memory are"):
+        load_checkpoint(run)
+
+
 def test_the_last_whole_line_of_a_long_file_is_found_from_its_end(tmp_path, monkeypatch):
     from fastdqn.record import recorder
 

@@ -183,6 +183,34 @@ def test_a_handler_from_before_the_run_is_called_when_it_has_ended_in_order(tmp_
     assert called == [number]
 
 
+@pytest.mark.usefixtures("waits")
+def test_a_checkpoint_that_is_asked_for_is_taken_and_the_run_goes_on(tmp_path):
+    heard, found = threading.Event(), []
+    ask = Requests.ask_for_checkpoint
+
+    def note(self):
+        ask(self)
+        heard.set()
+
+    def on_step(progress, step):
+        if progress.steps >= 300 and not heard.is_set():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert heard.wait(30)
+        elif heard.is_set():
+            found.append(load_checkpoint(tmp_path / "run").steps)
+
+    with mock.patch.object(Requests, "ask_for_checkpoint", note):
+        run = fastdqn.train(small(tmp_path), on_step=on_step)
+    assert found[0] >= 300
+    assert set(found) == {found[0]}
+    assert run.summary["exit_reason"] == "budget spent"
+
+
+def test_signals_of_a_run_around_which_nobody_passes_them_on_are_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "_received", [signal.SIGINT])
+    assert fastdqn.train(small(tmp_path)).summary["exit_reason"] == "budget spent"
+
+
 def test_a_resumed_run_passes_signals_on_too(tmp_path):
     run = fastdqn.train(small(tmp_path)).folder
 

@@ -28,6 +28,7 @@ from fastdqn.record.layout import (
 )
 from fastdqn.record.manifest import Manifest, parse_manifest
 from fastdqn.record.place import Place, Where, lstat, open_file, open_folder, path_of
+from fastdqn.record.tensor_file import lack_of_memory
 
 _CHUNK = 1 << 20  # bytes hashed at a time; ours, untuned
 _NPY_HEADER_BYTES = 4096  # what a header of ours, 128 bytes, never reaches
@@ -96,6 +97,7 @@ def read_array(run: Where, names: tuple[str, ...], entry: FileEntry) -> np.ndarr
     assert spec is not None
     with _opened(run, *names) as (fd, size, path):
         _same_size(size, path, entry)
+        _require_memory(size, path)
         head = os.pread(fd, _NPY_HEADER_BYTES, 0)
         start = _npy_start(head, spec, path)
         if start + spec.nbytes != size:
@@ -203,8 +205,14 @@ def _same_size(size: int, path: Where, entry: FileEntry) -> None:
         raise damaged(path, "size", f"{size:,} bytes, the manifest has {entry.bytes:,}")
 
 
+def _require_memory(size: int, path: Where) -> None:
+    if problem := lack_of_memory(size):
+        raise damaged(path, "size", problem)
+
+
 def _read(fd: int, size: int, path: Where, entry: FileEntry) -> bytes:
     _same_size(size, path, entry)
+    _require_memory(size, path)
     os.lseek(fd, 0, os.SEEK_SET)
     with open(fd, "rb", closefd=False) as file:
         data = file.read(size)

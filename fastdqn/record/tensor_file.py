@@ -16,6 +16,17 @@ from fastdqn.record.place import Where, open_file
 _SMALL = 256 << 20
 
 
+def lack_of_memory(size: int) -> str | None:
+    """Why a file of so many bytes is not read as a whole, or None. Sparse files may be of any size:
+    to find out by reading could end the process, or others."""
+    if size <= _SMALL:
+        return None
+    room = available_bytes()
+    if room is None or size <= room:
+        return None
+    return f"it has {size:,} bytes, and {room:,} of memory are free"
+
+
 @contextlib.contextmanager
 def open_tensors(path: Where) -> Iterator[Any]:
     """A safetensors file, opened for NumPy; a path of the user's may be a symbolic link.
@@ -24,9 +35,7 @@ def open_tensors(path: Where) -> Iterator[Any]:
     """
     fd, info = open_file(path, os.O_RDONLY, follow=isinstance(path, Path))
     try:
-        room = available_bytes()
-        if room is not None and info.st_size > max(room, _SMALL):
-            problem = f"it has {info.st_size:,} bytes, and {room:,} of memory are free"
+        if problem := lack_of_memory(info.st_size):
             raise OSError(errno.EFBIG, problem, str(path))
         # By its descriptor: the path may lead to another file by now.
         with safetensors.safe_open(f"/dev/fd/{fd}", "np") as file:
