@@ -20,13 +20,15 @@ from fastdqn.engine.local import Hooks
 from fastdqn.engine.progress import Progress
 from fastdqn.plain import StateError
 from fastdqn.record.console import make_display
-from fastdqn.record.folder import read_config
+from fastdqn.record.folder import read_config, working_folder
 from fastdqn.record.layout import CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
 from fastdqn.record.lock import LockedError, RunLock
+from fastdqn.record.place import Place, Where, path_of
 from fastdqn.replay import Batch
 from fastdqn.seeds import seed_global_generators
 from fastdqn.session import run_session
+from fastdqn.signals import passed_on
 from fastdqn.table_files import is_table_run
 
 
@@ -59,24 +61,28 @@ def resume(
     Raises ConfigError where something does not fit the run; CheckpointError where a file is
     damaged; and what train() raises.
     """
-    folder = Path(run)
+    folder = working_folder() / run  # an environment may change it
     if not os.path.isdir(folder):  # of any name: its own is_dir() raises where it is too long
-        raise ConfigError([f"{folder} is no folder: name the folder of a run"])
+        raise ConfigError([f"{run} is no folder: name the folder of a run"])
     if is_table_run(folder):
         raise ConfigError([f"{folder} is a table's run, which has no checkpoints to go on from"])
-    with _locked(folder):  # before a look at what another process may be changing
-        found = load_checkpoint(folder, checkpoint)
-        return _go_on(
-            folder, found, envs, total_timesteps, eval_envs, torso,
+    with (
+        passed_on(),
+        _locked(folder) as place,
+    ):  # before a look at what another process may be changing
+        found = load_checkpoint(place, checkpoint)
+        assert isinstance(place, Place)
+        return go_on(
+            place, found, envs, total_timesteps, eval_envs, torso,
             Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds, seed_globals,
         )  # fmt: skip
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[Where]:
     """A run's folder to ourselves, if it is one. Raises ConfigError where another has it."""
     if not (folder / "checkpoints").is_dir():  # told by whoever looks for a checkpoint there
-        yield
+        yield folder
         return
     lock = RunLock(folder)
     try:
@@ -84,13 +90,13 @@ def _locked(folder: Path) -> Iterator[None]:
     except LockedError as error:
         raise ConfigError([str(error)]) from None
     try:
-        yield
+        yield lock.place
     finally:
         lock.release()
 
 
-def _go_on(
-    folder: Path,
+def go_on(
+    place: Place,
     found: Checkpoint,
     envs: VectorEnv | Factory | None,
     total_timesteps: int | None,
@@ -101,9 +107,15 @@ def _go_on(
     imports_seconds: float,
     seed_globals: bool,
 ) -> Trained:
-    config, had = _config_of(folder, found)
+    """Go on from a checkpoint of a run whose folder is held. Raises what resume() raises."""
+    folder = path_of(place)
+    config, had = config_of(place, found)
     if lines := checks.stray_modules(config, str(folder)):
         raise ConfigError(lines)
+    if found.config.get("own_torso") is True and torso is None:
+        raise ConfigError(
+            ["the run's torso was handed in: hand it in again, fastdqn.resume(run, torso=...)"]
+        )
     if lines := checks.check_resume(config, envs, total_timesteps, found.steps, had):
         raise ConfigError(lines)
 
@@ -115,7 +127,7 @@ def _go_on(
     try:
         session = build.build(
             config, display, envs, eval_envs, torso, hooks, resumed=found,
-            total_timesteps=total_timesteps, had_timesteps=had,
+            total_timesteps=total_timesteps, had_timesteps=had, folder=place,
         )  # fmt: skip
     except StateError as error:
         raise CheckpointError(f"{found.folder}: {error}") from error
@@ -124,22 +136,29 @@ def _go_on(
         return Trained(folder, run_session(session))
 
 
-def _config_of(folder: Path, checkpoint: Checkpoint) -> tuple[Config, int | None]:
+def config_of(folder: Where, checkpoint: Checkpoint) -> tuple[Config, int | None]:
     """The options that a checkpoint was written with, and its total of steps.
 
     Raises ConfigError where config.json says something else by now.
     """
-    given = checkpoint.config.get("config")
+    return config_of_state(folder, checkpoint.config, str(checkpoint.folder))
+
+
+def config_of_state(
+    folder: Where, stored: dict[str, Any], checkpoint: str
+) -> tuple[Config, int | None]:
+    """As config_of(), of what a checkpoint's manifest stores beside its state."""
+    given = stored.get("config")
     if not isinstance(given, dict):
-        raise CheckpointError(f"{checkpoint.folder}/manifest.json: config holds no options")
+        raise CheckpointError(f"{checkpoint}/manifest.json: config holds no options")
     try:
         config = Config.from_json(json.dumps(given)).replace(run_dir=str(folder))
     except ConfigError as error:
-        lines = [f"{checkpoint.folder}/manifest.json: config: {line}" for line in error.lines]
+        lines = [f"{checkpoint}/manifest.json: config: {line}" for line in error.lines]
         raise ConfigError(lines) from None
-    had = checkpoint.config.get("total_timesteps")
+    had = stored.get("total_timesteps")
     if had is not None and type(had) is not int:
-        raise CheckpointError(f"{checkpoint.folder}/manifest.json: total_timesteps is {had!r}")
+        raise CheckpointError(f"{checkpoint}/manifest.json: total_timesteps is {had!r}")
     ours, theirs = dataclasses.asdict(read_config(folder)), dataclasses.asdict(config)
     lines = [
         f"{name} is {ours[name]} in config.json, the checkpoint's is {theirs[name]}: a run goes on "

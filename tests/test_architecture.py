@@ -25,11 +25,11 @@ ROOMS: dict[str, set[str]] = {
     "tables": {
         "numpy", "acting", "api", "build", "checks", "config", "engine", "memory", "record",
         "resolve", "run_folder", "schedules", "seeds", "session", "streams", "table_config",
-        "table_files", "tabular", "timing", "watchdog",
+        "table_files", "tabular", "timing", "watchdog", "signals",
     },
     "table_command": {
-        "tyro", "commands", "config", "options", "presets", "resolve", "seeds", "table_config",
-        "tables", "timing",
+        "tyro", "commands", "config", "options", "presets", "resolve", "seeds", "signals",
+        "table_config", "tables", "timing",
     },
     "learning": {
         "torch", "numpy", "atomics", "explore", "kernels", "plain", "products", "replay.batch",
@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "atari": set(),
     "record": {
         "numpy", "torch", "safetensors", "rich", "tensorboard", "imageio_ffmpeg", "PIL",
-        "config", "plain", "wandb",
+        "config", "memory", "plain", "wandb",
     },
     "config": {"rules"},
     "rules": {"combinations"},
@@ -49,6 +49,7 @@ ROOMS: dict[str, set[str]] = {
     "rng": {"numpy", "kernels"},
     "plain": {"numpy"},
     "signals": set(),
+    "describe": {"atari", "config"},
     "kernels": {"numba"},
     "products": {"numba", "llvmlite"},
     "atomics": {"numba", "llvmlite"},
@@ -85,23 +86,28 @@ ROOMS: dict[str, set[str]] = {
     "values": {"torch", "learning"},
     "torsos": {"torch", "numpy", "learning"},
     "session": {
-        "acting", "atari", "device_memory", "engine", "learning", "record", "config", "scores",
-        "seeds", "signals", "replay", "timing", "watchdog",
+        "acting", "atari", "describe", "device_memory", "engine", "learning", "record", "config",
+        "scores", "seeds", "signals", "replay", "timing", "watchdog",
     },
     "api": {
-        "torch", "numpy", "gymnasium", "acting", "engine", "given", "record", "replay", "build",
+        "auto_resume", "torch", "numpy", "gymnasium", "acting", "engine", "given", "record",
+        "replay", "build",
         "config", "parts", "plain", "presets", "resolve", "seeds", "session", "streams", "timing",
-        "watchdog",
+        "watchdog", "signals",
     },
     "given": {"gymnasium", "torch", "acting", "atari", "checks", "config"},
+    "auto_resume": {
+        "torch", "gymnasium", "acting", "api", "build", "config", "engine", "given", "record",
+        "resuming", "seeds", "session", "signals", "table_files",
+    },
     "resuming": {
         "torch", "gymnasium", "acting", "api", "build", "checks", "config", "engine", "plain",
-        "record", "replay", "seeds", "session", "table_files",
+        "record", "replay", "seeds", "session", "signals", "table_files",
     },
     "measure": {
         "torch", "numpy", "gymnasium", "rich", "stable_baselines3", "acting", "atari", "build",
-        "checks", "config", "devices", "engine", "learning", "parts", "record", "replay", "resolve",
-        "session", "timing", "watchdog",
+        "checks", "config", "describe", "devices", "engine", "learning", "parts", "record",
+        "replay", "resolve", "session", "timing", "watchdog",
     },
     "trained": {
         "acting", "api", "checks", "config", "learning.policy", "parts", "record", "table_files",
@@ -109,7 +115,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "commands": {
         "gymnasium", "rich", "acting", "api", "checks", "combinations", "config", "measure",
-        "record", "resolve", "scores", "session", "sizes", "trained",
+        "describe", "record", "resolve", "scores", "sizes", "trained",
     },
     "video": {
         "gymnasium", "acting", "config", "engine", "learning.policy", "measure", "options",
@@ -117,8 +123,10 @@ ROOMS: dict[str, set[str]] = {
     },
     "device_memory": {"torch"},
     "doctor": {
-        "numba", "numpy", "torch", "config", "memory", "record", "table_files", "timing",
+        "numba", "numpy", "torch", "config", "kernels", "memory", "record", "remedy", "replay",
+        "table_files", "timing",
     },
+    "remedy": {"acting", "checks", "config", "engine", "record", "resuming"},
     "report": {"jinja2", "matplotlib", "numpy", "scipy", "config", "record.files"},
     "pages": {"config", "measure.outputs", "options", "record.files", "report"},
     "export": {
@@ -131,14 +139,15 @@ ROOMS: dict[str, set[str]] = {
     "help": {"tyro"},
     "scores": set(),
     "sweep": {
-        "optuna", "tyro", "acting", "api", "checks", "config", "engine", "options", "resolve",
-        "trials",
+        "optuna", "tyro", "acting", "api", "checks", "config", "engine", "options", "record",
+        "resolve", "trials",
     },
     "trials": {"optuna", "config", "measure.outputs", "record.files"},
     "cli": {
-        "options", "config", "presets", "timing", "api", "checks", "commands", "completion",
+        "acting", "options", "config", "presets", "timing", "api", "checks", "commands",
+        "completion",
         "doctor", "export", "kernels", "pages", "record", "resuming", "session", "sweep",
-        "table_command", "video", "words", "fastdqn",
+        "table_command", "video", "words", "fastdqn", "signals",
     },
     "words": {"tyro", "config"},
     "__init__": {"acting", "config", "presets", "api", "resuming"},

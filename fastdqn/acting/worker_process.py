@@ -16,6 +16,8 @@ from fastdqn.seeds import seed_global_generators
 
 # A process that is killed closes one pipe a moment after another. Ours, untuned.
 _PARENT_SECONDS = 1.0
+# What a terminal or a cluster's scheduler may send to all processes of a group, besides SIGINT.
+_GROUP_SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1")
 # What the system refuses where too many processes are asked for: the limit, and what shows it.
 _LIMITS = {
     errno.EMFILE: "the limit of open files (ulimit -n)",
@@ -74,14 +76,16 @@ class WorkerTarget:
 
 
 def leave_signals_to_the_parent() -> None:
-    """In a worker: Ctrl-C and SIGTERM, which may go to all of a group, are the parent's to obey.
+    """In a worker: signals that may go to all of a group are the parent's to obey.
 
     The worker itself sets this: where a server forks it, as multiprocessing's forkserver does, it
-    inherits nothing of the parent's. SIGTERM has a handler and is not ignored: a program that an
-    environment starts would inherit that, and could not be ended by it.
+    inherits nothing of the parent's. All but Ctrl-C have a handler and are not ignored: a program
+    that an environment starts would inherit that, and could not be ended by SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _obeyed_by_the_parent)
+    for name in _GROUP_SIGNALS:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _obeyed_by_the_parent)
 
 
 def _obeyed_by_the_parent(number, frame) -> None:

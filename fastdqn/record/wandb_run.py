@@ -1,9 +1,10 @@
 """WandbRun: metric rows to Weights & Biases, under the keys that they have everywhere."""
 
-from pathlib import Path
+import stat
 from typing import Any
 
 from fastdqn.record.files import WriteError
+from fastdqn.record.place import Where, lstat, path_of
 
 
 class WandbRun:
@@ -14,12 +15,14 @@ class WandbRun:
     Raises WriteError, one line, where it cannot be begun; ImportError without the extra.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]):
+    def __init__(self, folder: Where, config: dict[str, Any]):
         import wandb  # pyright: ignore[reportMissingImports] (an extra that few have)
 
-        self.name = "Weights & Biases"
+        self.name, path = "Weights & Biases", path_of(folder)
+        if (found := lstat(folder / "wandb")) is not None and not stat.S_ISDIR(found.st_mode):
+            raise WriteError(f"cannot write {path / 'wandb'}: is not a folder, or a symbolic link")
         try:
-            self._run = wandb.init(dir=folder, name=folder.name, config=config)
+            self._run = wandb.init(dir=path, name=path.name, config=config)
         except Exception as error:  # of its own, of the network's, of the file system's
             said = " ".join(str(error).split()) or type(error).__name__
             raise WriteError(
