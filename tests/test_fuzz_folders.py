@@ -23,14 +23,16 @@ from test_loop import small
 
 import fastdqn
 from fastdqn.cli import main
+from fastdqn.record.layout import CheckpointError
 from fastdqn.record.load_checkpoint import checkpoint_names
+from fastdqn.session import RUN_FAILURES
 
 COUNT = int(os.environ.get("FASTDQN_TEST_FOLDERS", "24"))
 MOST_BYTES = 100 << 20  # that a command may take beyond what the process had at most
 COMMANDS = {
     "doctor": ["doctor", "RUN"],
     "resume": ["resume", "RUN", "--total-timesteps", "500", "--quiet"],
-    "auto": ["train", "CartPole-v1", "--run-dir", "RUN", "--resume", "auto", "--quiet"],
+    "auto": ["train"],
     "eval": ["eval", "RUN", "--episodes", "1", "--max-steps", "5"],
     "report": ["report", "RUN"],
     "plot": ["plot", "RUN", "--out", "OUT/a.png"],
@@ -47,12 +49,29 @@ raise SystemExit("a planted module was executed")
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("stranger")
-    config = small(folder, total_timesteps=400, eval_frequency=200, checkpoint_frequency=200)
+    config = config_of(folder / "run")
     run = fastdqn.train(config).folder
     for words in COMMANDS.values():  # imports and compiles, before memory is counted
         ask(words, run, folder)
     shutil.rmtree(run)
     return fastdqn.train(config).folder
+
+
+def config_of(run: Path) -> fastdqn.Config:
+    return small(
+        run.parent, total_timesteps=400, eval_frequency=200, checkpoint_frequency=200,
+        run_dir=str(run),
+    )  # fmt: skip
+
+
+def go_on(run: Path) -> int:
+    """The command that the run was begun with, from Python: its options have no preset."""
+    try:
+        fastdqn.train(config_of(run), total_timesteps=500, resume="auto")
+    except (fastdqn.ConfigError, CheckpointError, *RUN_FAILURES) as error:
+        print(error)
+        return 2
+    return 0
 
 
 def ask(words: list[str], run: Path, out: Path) -> tuple[int | str | None, str]:
@@ -61,7 +80,7 @@ def ask(words: list[str], run: Path, out: Path) -> tuple[int | str | None, str]:
     words = [word.replace("RUN", str(run)).replace("OUT", str(out)) for word in words]
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
         try:
-            code = main(words)
+            code = go_on(run) if words == ["train"] else main(words)
         except SystemExit as error:
             code = error.code
     return code, told.getvalue()
