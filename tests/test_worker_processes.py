@@ -1,5 +1,6 @@
 """Worker processes: what environments may do in them, and what the system may refuse."""
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
@@ -199,3 +201,28 @@ def test_a_script_without_a_main_guard_is_told_so_in_one_line(tmp_path):
     assert ended.returncode != 0
     assert "behind if __name__ == '__main__':" in ended.stderr
     assert "freeze_support" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EAGAIN, r"Resource temporarily unavailable; this is the limit of processes"),
+        (errno.ENOMEM, r"Cannot allocate memory; this is the memory of the machine"),
+        (errno.ENOSPC, r"No space left on device; this is the space in /dev/shm"),
+        (errno.EACCES, r"PermissionError: .*Permission denied"),
+    ],
+)
+def test_a_process_that_the_system_refuses_is_one_line_with_its_reason(monkeypatch, number, says):
+    start, started = ForkProcess.start, []
+
+    def start_one(self):
+        if started:
+            raise OSError(number, os.strerror(number))
+        started.append(self)
+        start(self)
+
+    monkeypatch.setattr(ForkProcess, "start", start_one)
+    with pytest.raises(ValueError, match=f"^Plain cannot be made: .*{says}"):
+        EnvRecipe(Plain, "async").make(3)
+    assert len(started) == 1
+    assert not multiprocessing.active_children()
