@@ -4,7 +4,7 @@ import contextlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
@@ -26,10 +26,12 @@ from fastdqn.engine.progress import Progress
 from fastdqn.given import checked, not_what_is_asked
 from fastdqn.presets import PRESETS, defaults_of
 from fastdqn.record.console import make_display
+from fastdqn.record.folder import default_run_dir, working_folder
 from fastdqn.replay import Batch
 from fastdqn.resolve import EVAL_MAX_STEPS
-from fastdqn.seeds import AUDIT, env_seed
+from fastdqn.seeds import AUDIT, env_seed, seed_global_generators
 from fastdqn.session import run_session
+from fastdqn.signals import passed_on
 from fastdqn.streams import EVAL_LANES
 from fastdqn.timing import usable_cores
 from fastdqn.watchdog import watch, watch_making
@@ -52,7 +54,9 @@ def train(
     on_update: Callable[[Progress, Batch, Any], Any] | None = None,
     on_evaluation: Callable[[int, str, Evaluation], Any] | None = None,
     quiet: bool = True,
+    resume: Literal["never", "auto"] = "never",
     imports_seconds: float = 0.0,
+    seed_globals: bool = False,
     **overrides,
 ) -> Trained:
     """Train an agent and write its run folder.
@@ -71,8 +75,16 @@ def train(
                    absolute errors [B]
     on_evaluation  called with (steps, kind, evaluation) after each: kind is eval, confirm, final
     quiet   False: show progress
+    seed_globals  seed the global generators of Python, NumPy and torch first, as the command line
+            does: environments that draw from them then give the same in each run
+    resume  auto: go on with the run in run_dir if there is one, from its last checkpoint, else
+            begin it; a finished run is returned as it is. Other options than the run's are a
+            ConfigError, but for a larger total_timesteps
     overrides  options of Config by name: num_envs=64, seed=2
 
+    SIGINT, SIGTERM and SIGHUP end the run in order, where it runs in the main thread; then they do
+    what they would have done without it: SIGINT raises KeyboardInterrupt, SIGTERM ends the process,
+    or the handlers that were there before are called.
     What hooks are given is lent: it is overwritten afterwards. The time of the first two is the
     phase 'hooks', that of on_evaluation a part of 'evaluate'.
     Raises ConfigError with all mistakes, a line each; EnvError where an environment raises or
@@ -84,16 +96,30 @@ def train(
     if lines := not_what_is_asked(config, envs, eval_envs, torso):
         raise ConfigError(lines)
     config = preset(config) if isinstance(config, str) else config
+    base = working_folder()  # an environment may change it
+    if resume == "auto":
+        from fastdqn.auto_resume import train_or_resume
+
+        return train_or_resume(
+            config, envs, eval_envs, torso, Hooks(on_step, on_update, on_evaluation), overrides,
+            quiet, imports_seconds, seed_globals,
+        )  # fmt: skip
+    if resume != "never":
+        raise ConfigError([f"resume is {resume!r}: it must be never or auto"])
     config = checked(config, envs, eval_envs, overrides)
+    config = config.replace(run_dir=str(base / (config.run_dir or default_run_dir(config))))
 
     def display(resolved: Config):
         return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
 
     hooks = Hooks(on_step, on_update, on_evaluation)
-    session = build.build(config, display, envs, eval_envs, torso, hooks)
-    session.startup.totals["imports"] = imports_seconds
-    with contextlib.closing(session):
-        return Trained(session.recorder.folder, run_session(session))
+    if seed_globals:
+        seed_global_generators(config.seed)
+    with passed_on():
+        session = build.build(config, display, envs, eval_envs, torso, hooks)
+        session.startup.totals["imports"] = imports_seconds
+        with contextlib.closing(session):
+            return Trained(session.recorder.folder, run_session(session))
 
 
 def preset(name: str) -> Config:
@@ -180,7 +206,7 @@ def evaluate_recipe(
     stream = EnvStream(envs)
     with watch(stream.asking, patience):  # closing is a call as well
         try:
-            limit = max_steps or recipe.max_episode_steps() or limit_of(envs)
+            limit = max_steps or limit_of(envs, recipe.max_episode_steps())
             return _evaluate(policy, stream, episodes, limit, seed)
         finally:
             stream.close()

@@ -28,6 +28,7 @@ from fastdqn.plain import StateError
 from fastdqn.ready import Notices, Ready, get_ready
 from fastdqn.record.console import Display
 from fastdqn.record.load_checkpoint import Checkpoint
+from fastdqn.record.place import Place
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.replay import Replay
 from fastdqn.resolve import choose_learner, resolve, threads_of_torch
@@ -65,6 +66,7 @@ def build(
     resumed: Checkpoint | None = None,
     total_timesteps: int | None = None,
     had_timesteps: int | None = None,
+    folder: Place | None = None,
 ) -> Session:
     """Turn options into a run that is ready to start; the options must have passed check().
 
@@ -73,12 +75,13 @@ def build(
                      eval_envs ready envs are never evaluated
     hooks   calls of the user's own
     clock   of the loop's phases; one that waits for the device first bills its work exactly
-    resumed  go on from a checkpoint of a run with this config, whose lock is held;
+    resumed  go on from a checkpoint of a run with this config, whose folder is held;
              total_timesteps is its new total, None: what it had; schedules keep their horizon
+    folder   the run's, where it is held already; None: config names a new one
     Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit;
     EnvError where a first reset fails; StateError where the checkpoint does not fit.
     """
-    startup, hooks = Laps(), hooks or Hooks()
+    startup, hooks, requested = Laps(), hooks or Hooks(), config
     # What is made here is closed here if a later part fails.
     with memory_errors(config.device), ExitStack() as unbegun, ExitStack() as owned:
         # Started once: lanes of EnvPool's under way would never be idle again.
@@ -86,12 +89,17 @@ def build(
         streams = make_streams(config, envs, eval_envs, seed, owned)
         agent = _make_agent(config, streams, torso, seed, startup, owned)
         config, policy = agent.config, agent.ready.policy
-        if resumed is None:
-            run_folder.take_folder(config, unbegun, owned, envs=envs, torso=torso)
+        handed_in = run_folder.names_of(envs, torso)
+        if folder is None:
+            folder = run_folder.take_folder(
+                config, unbegun, owned, requested=requested, handed_in=handed_in
+            )
+        elif resumed is None:
+            run_folder.begin_in(folder, config, requested, unbegun, handed_in)
         total = total_timesteps or had_timesteps or config.total_timesteps
         budget = Budget(total, config.total_episodes)
         weights = (agent.online, agent.description)
-        recorder = run_folder.make_recorder(config, make_display, weights, hooks, budget)
+        recorder = run_folder.make_recorder(config, folder, make_display, weights, hooks, budget)
         owned.callback(recorder.close)
         evaluations = make_evaluations(config, policy, streams.evaluation)
         judge = make_judge(config, evaluations, recorder)
@@ -100,7 +108,9 @@ def build(
         agent.notices.show = recorder.say
         if resumed is not None:
             notes += _resume(run, config, resumed, total_timesteps)
-        run.checkpoints = run_folder.make_checkpoints(config, recorder, run, resumed, owned)
+        run.checkpoints = run_folder.make_checkpoints(
+            config, recorder, run, resumed, owned, agent.description["torso"] == "custom"
+        )
         if resumed is not None:  # last: from here on the checkpoint is the latest
             notes += run_folder.go_back(recorder, resumed)
         startup.lap("build")
@@ -108,6 +118,7 @@ def build(
         return Session(
             config, run, recorder, judge, evaluations, startup, owned.pop_all(),
             streams.limit is not None, notes, watchdog=streams.watchdog,
+            final_evaluation=bool(config.final_evaluation),
         )  # fmt: skip
 
 

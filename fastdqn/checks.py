@@ -110,6 +110,11 @@ def problems_around(config: Config) -> list[str]:
     return [line for find in finders if (line := find(config))]
 
 
+def machine_problems(config: Config) -> list[str]:
+    """What this machine lacks that a run had, one line each."""
+    return [line for line in (_device_problem(config), _compiler_problem(config)) if line]
+
+
 def check_resume(
     config: Config,
     envs: object,
@@ -123,7 +128,7 @@ def check_resume(
     envs   what was handed in, if anything; had  the total of steps that the run had
     handed_in  whether the run's environments were, None: it is not recorded
     """
-    lines = [line for line in (_device_problem(config), _compiler_problem(config)) if line]
+    lines = machine_problems(config)
     if total_timesteps is not None and total_timesteps <= steps:
         lines.append(
             f"total_timesteps is {total_timesteps}, and {steps} steps are made already: it is the "

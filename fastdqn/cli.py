@@ -3,12 +3,10 @@
 import dataclasses
 import io
 import shlex
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from fastdqn import options, output, working_directory
+from fastdqn import options, output, signals, working_directory
 from fastdqn.config import Config, ConfigError, unknown_name
 from fastdqn.presets import DIFFERENCES, PRESETS
 from fastdqn.timing import process_age
@@ -43,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a path need not be printable to be used
-    ignored = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # it stays so
-    if threading.current_thread() is threading.main_thread() and not ignored:
-        signal.signal(signal.SIGTERM, _interrupt)
+    signals.prepare_program()
     working_directory.allow()  # my_package:MyEnv-v0 may be there; installed modules come first
     commands = {
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
@@ -73,10 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.lines:
             output.tell(f"error: {_printable(line)}")
         return 2
+    except ValueError as error:
+        from fastdqn.acting import MakeError
+
+        if not isinstance(error, MakeError):
+            raise
+        output.tell(f"error: {_printable(str(error))}")
+        return 2
     except KeyboardInterrupt:
         if argv is None:  # the program is ending: asked again, it would tell a traceback on its way
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
+            signals.ignore()
         return 130
 
 
@@ -86,6 +88,7 @@ def _train(args: list[str]) -> int:
         options.parse(rest, TrainOptions(Config()), "fastdqn train PRESET|ENV_ID")
     from fastdqn import api, checks, commands
     from fastdqn.kernels import never_compiled
+    from fastdqn.record.layout import CheckpointError
     from fastdqn.session import RUN_FAILURES
 
     default = api.preset(name or "")
@@ -94,18 +97,29 @@ def _train(args: list[str]) -> int:
         mistakes.append(f"--preset only labels a run: fastdqn train {chosen.config.preset} ...")
     try:
         if mistakes:
-            raise ConfigError([*mistakes, *checks.check(chosen.config, mistaken=True)])
+            raise ConfigError([*mistakes, *checks.check(_new_in(chosen), mistaken=True)])
         if chosen.dry_run:
-            print(commands.plan(chosen.config))
+            print(commands.plan(_new_in(chosen)))
             return 0
         if not chosen.quiet and output.is_terminal() and never_compiled():  # somebody waits
             print("compiling kernels: some 10 s more, before the first run alone", flush=True)
-        trained = api.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
+        with signals.answered():
+            trained = api.train(
+                chosen.config, quiet=chosen.quiet, resume=chosen.resume,
+                imports_seconds=process_age(), seed_globals=True,
+            )  # fmt: skip
+    except CheckpointError as error:
+        raise ConfigError([str(error)]) from None
     except RUN_FAILURES as error:
         return _failed(error)
     if not chosen.quiet:
         _show(commands.describe(trained))
     return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
+
+
+def _new_in(chosen: TrainOptions) -> Config:
+    """The options of a new run: where it may go on with another, the folder may hold that."""
+    return chosen.config.replace(run_dir=None) if chosen.resume == "auto" else chosen.config
 
 
 def _resume(args: list[str]) -> int:
@@ -119,10 +133,11 @@ def _resume(args: list[str]) -> int:
     if mistakes:
         raise ConfigError([*mistakes, "a run goes on with the options it had, but for these"])
     try:
-        trained = resume(
-            str(run), total_timesteps=chosen.total_timesteps, checkpoint=chosen.checkpoint,
-            quiet=chosen.quiet, imports_seconds=process_age(),
-        )  # fmt: skip
+        with signals.answered():
+            trained = resume(
+                str(run), total_timesteps=chosen.total_timesteps, checkpoint=chosen.checkpoint,
+                quiet=chosen.quiet, imports_seconds=process_age(), seed_globals=True,
+            )  # fmt: skip
     except CheckpointError as error:
         raise ConfigError([str(error)]) from None
     except RUN_FAILURES as error:
@@ -251,11 +266,6 @@ def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list
     if "-h" in args or "--help" in args:
         return None, args
     raise ConfigError([f"{command} needs {what} first: fastdqn {command} NAME [options]"])
-
-
-def _interrupt(*_) -> None:
-    """A polite request to end is Ctrl-C: the loop stops, what was learned is saved."""
-    raise KeyboardInterrupt
 
 
 def _printable(line: str) -> str:

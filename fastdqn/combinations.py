@@ -251,6 +251,17 @@ def remarks(c: Any) -> list[str]:
     return lines
 
 
+def ends_with_evaluation(c: Any) -> bool:
+    """Whether the weights are evaluated once more at the end: unless it is said, where they are
+    evaluated while the run goes on."""
+    return c.eval_frequency > 0 if c.final_evaluation is None else c.final_evaluation
+
+
+def evaluates(c: Any) -> bool:
+    """Whether a run evaluates at any time, and so needs environments for it."""
+    return c.eval_frequency > 0 or ends_with_evaluation(c)
+
+
 def sized(c: Any, stack: int) -> Any:
     """c with the batch_size and buffer_size that it takes to learn from each row once, if so.
 

@@ -17,11 +17,12 @@ from fastdqn.acting import NonFiniteError, catalogue
 from fastdqn.api import Trained, evaluate_recipe
 from fastdqn.combinations import remarks
 from fastdqn.config import Config, ConfigError
+from fastdqn.describe import replay_ratio
 from fastdqn.measure.outputs import may_write, out_problems
 from fastdqn.record.files import WriteError, to_json, write_whole
+from fastdqn.record.folder import working_folder
 from fastdqn.resolve import preview
 from fastdqn.scores import human_normalized
-from fastdqn.session import replay_ratio
 from fastdqn.trained import load_trained
 
 _WIDTH = 140  # columns, where the output is no terminal
@@ -65,6 +66,7 @@ def evaluate_run(
     )  # fmt: skip
     lines = [*mistakes, *(line.removeprefix("eval_") for line in asked.problems())]
     lines += out_problems(out)
+    base = working_folder()  # an environment may change it
     policy, recipe, path = load_trained(run, weights, env_id, max_step_seconds, lines)
     try:
         evaluation = evaluate_recipe(
@@ -81,7 +83,7 @@ def evaluate_run(
         result = {**result, "human_normalized": human}
         text = to_json(result, indent=2)
         if out is not None:
-            write_whole(out, text + "\n")
+            write_whole(base / out, text + "\n")
     except (WriteError, NonFiniteError):
         raise
     except (OSError, ValueError, gymnasium.error.Error) as error:
@@ -107,7 +109,7 @@ def bench_run(
     command   as it was typed, for the header of the figures
     Raises ConfigError where something cannot be used; EnvError where the environment fails.
     """
-    lines = [*mistakes, *out_problems(out)]
+    lines, base = [*mistakes, *out_problems(out)], working_folder()  # an environment may change it
     if not (0 < seconds <= 3600 and 1 <= repeats <= 1000):
         lines.append(f"seconds is {seconds}, repeats {repeats}: both must be positive, and finite")
     if against is not None and part not in ("train", "all"):
@@ -124,7 +126,7 @@ def bench_run(
     try:
         rows = bench.bench(part, config, effort, _printer(), command=command, against=against)
         if out is not None:
-            bench.write_rows(out, rows)
+            bench.write_rows(base / out, rows)
     except (PeerError, WriteError) as error:
         raise ConfigError([str(error)]) from None
 
@@ -136,7 +138,7 @@ def profile_run(
 
     Raises ConfigError where something cannot be used; EnvError where the environment fails.
     """
-    lines = list(mistakes)
+    lines, base = list(mistakes), working_folder()  # an environment may change it
     if out is None:
         lines.append("profile needs --out DIR, a folder for trace.json and profile.json")
     elif problem := _folder_problem(out, ("trace.json", "profile.json")):
@@ -152,8 +154,8 @@ def profile_run(
 
     show = _printer()
     try:
-        with new_folder(out):
-            result = profile_calls(what, config, updates, out, Effort())
+        with new_folder(base / out):
+            result = profile_calls(what, config, updates, base / out, Effort())
     except WriteError as error:
         raise ConfigError([str(error)]) from None
     for drawn in profile_tables(result):

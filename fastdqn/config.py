@@ -149,6 +149,9 @@ class Config:
 
     eval_frequency: int = 10_000
     """Steps between greedy evaluations; 0: none."""
+    final_evaluation: bool | None = None
+    """Evaluate the best weights once more at the end, on fresh seeds; None: unless eval_frequency
+    is 0. Without any evaluation no environments are made for it."""
     eval_episodes: int = 20
     """Episodes of an evaluation, in parallel."""
     eval_max_steps: int | None = None
@@ -255,7 +258,7 @@ _HINTS = get_type_hints(Config)
 # What was done before there were options for it, where that is not their default.
 _BEFORE = {
     "store": "rows", "torso": "mlp", "atari_protocol": "none", "precision": "float32",
-    "updates_per_launch": 1, "priority_lag": 0,
+    "updates_per_launch": 1, "priority_lag": 0, "final_evaluation": True,
 }  # fmt: skip
 # Fraction('1e999999999') would write out all its digits: exponents stop where those of floats do.
 _HUGE_EXPONENT = re.compile(r"[eE][+-]?[\d_]{4}")

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import platform
-import shlex
 import shutil
 import tempfile
 import time
@@ -17,14 +16,16 @@ import numpy as np
 import torch
 
 from fastdqn.config import ConfigError
+from fastdqn.kernels import cache_folder
 from fastdqn.memory import available_bytes
 from fastdqn.record.files import read_text
 from fastdqn.record.folder import HandedIn, processor, read_config, read_handed_in
 from fastdqn.record.load_checkpoint import checkpoint_names, problem_of
-from fastdqn.record.lock import holder
+from fastdqn.record.lock_file import holder
 from fastdqn.record.reading import read_latest
 from fastdqn.record.tables import is_table, load_table
 from fastdqn.record.weights import load_weights
+from fastdqn.remedy import remedy
 from fastdqn.table_files import is_table_run, read_table_config
 from fastdqn.timing import cpu_quota, usable_cores
 
@@ -62,7 +63,7 @@ def examine_machine(folder: Path) -> Iterator[tuple[str, str]]:
     yield "BLAS", _blas()
     settings: Any = vars(numba)["config"]  # it makes its names as it is imported
     compiles = "switched off" if settings.DISABLE_JIT else "compiles"
-    yield "Numba", f"{compiles}, {settings.CPU_NAME or 'for this processor'}"
+    yield "Numba", f"{compiles}, {settings.CPU_NAME or 'for this processor'}; {_cache()}"
     yield "GPU", _gpus()
     room = available_bytes()
     yield (
@@ -86,7 +87,7 @@ def examine_run(run: Path) -> tuple[list[tuple[str, str]], bool]:
     if not os.path.isdir(run):  # of any name: a path's own is_dir() raises where it is too long
         raise ConfigError([f"{run} is no folder: name the folder of a run"])
     table = is_table_run(run)
-    found = [("options", _options(run, table)), ("lock", holder(run) or "free")]
+    found = [("options", _options(run, table)), ("lock", (holder(run) or ("free", False))[0])]
     found += [(name, _weights(run / name)) for name in ("policy.safetensors", "best.safetensors")]
     checkpoints = {} if table else {name: _checkpoint(run, name) for name in checkpoint_names(run)}
     latest = _latest(run)
@@ -97,7 +98,11 @@ def examine_run(run: Path) -> tuple[list[tuple[str, str]], bool]:
     told = [state for name, state in found if name not in ("lock", "latest")]
     is_well = all(state.startswith((_WHOLE, "missing")) for state in told)
     is_well &= latest in checkpoints or not checkpoints
-    return [*found, ("what can be done", _remedy(run, checkpoints, latest))], is_well
+    whole = [name for name, state in checkpoints.items() if state.startswith(_WHOLE)]
+    weights = any(
+        state.startswith(_WHOLE) for name, state in found if name.endswith(".safetensors")
+    )
+    return [*found, ("what can be done", remedy(run, whole, latest, weights))], is_well
 
 
 def _options(run: Path, table: bool) -> str:
@@ -152,31 +157,6 @@ def _latest(run: Path) -> str:
         return str(error)
 
 
-def _remedy(run: Path, checkpoints: dict[str, str], latest: str) -> str:
-    folder = shlex.quote(str(run))
-    if (held := holder(run)) is not None and "gone" not in held:
-        return "wait for that process, or stop it"
-    whole = [name for name, state in checkpoints.items() if state.startswith(_WHOLE)]
-    if whole and (given := _handed_in(run)):
-        names = "".join(f", {name}=..." for name in given)
-        return f"in Python, fastdqn.resume({str(run)!r}{names}): {' and '.join(given)} handed in"
-    if latest in whole:
-        return f"fastdqn resume {folder}"
-    if whole:
-        return f"fastdqn resume {folder} --checkpoint {whole[-1]}"
-    if any(_weights(run / f"{name}.safetensors").startswith(_WHOLE) for name in ("best", "policy")):
-        return f"fastdqn eval {folder}"
-    return f"train again, as {run / 'command.txt'} says"
-
-
-def _handed_in(run: Path) -> list[str]:
-    try:
-        names = read_handed_in(run) or HandedIn()
-    except ConfigError:
-        return []
-    return [what for what, name in names._asdict().items() if name is not None]
-
-
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
@@ -194,6 +174,16 @@ def _blas() -> str:
         f"{simd[-1] if simd else 'its baseline'}; torch: {own}, kernels for "
         f"{torch.backends.cpu.get_cpu_capability()}"
     )
+
+
+def _cache() -> str:
+    """Where compiled kernels are kept."""
+    import fastdqn.replay  # noqa: F401 (it has some)
+
+    folder = cache_folder()
+    if folder is None:
+        return "no cache of kernels: each process compiles its own. Set NUMBA_CACHE_DIR"
+    return f"cache of kernels in {folder}"
 
 
 def _gpus() -> str:

@@ -7,7 +7,14 @@ from gymnasium.vector import AsyncVectorEnv, VectorEnv
 from torch import nn
 
 from fastdqn import checks
-from fastdqn.acting import EnvFacts, EnvStream, Factory, answers_for, read_facts
+from fastdqn.acting import (
+    EnvFacts,
+    EnvStream,
+    Factory,
+    answers_for,
+    read_facts,
+    shared_sub_env,
+)
 from fastdqn.atari import PROTOCOLS
 from fastdqn.config import Config, ConfigError
 from fastdqn.record.folder import HandedIn, name_of
@@ -24,6 +31,8 @@ def checked(
 
     Raises ConfigError with all that keeps a run from starting, a line each.
     """
+    if eval_envs is not None and config.final_evaluation is None:  # they are there to be used
+        overrides = {"final_evaluation": True, **overrides}
     if not isinstance(envs, VectorEnv):
         config = config.replace(**overrides)
         if lines := checks.check(config, None, envs, eval_envs=eval_envs):
@@ -102,7 +111,7 @@ def not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> lis
     if not isinstance(config, Config | str):
         lines.append(
             f"the first argument is a Config, a preset or an id, not {type(config).__name__}: "
-            "environments come second, as in train(Config(), lambda: env)"
+            "environments come second, as in train(Config(), lambda: MyEnv())"
         )
     if torso is not None and not isinstance(torso, nn.Module):
         lines.append(f"torso is no nn.Module but {torso!r}: give an instance, MyTorso()")
@@ -111,12 +120,12 @@ def not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> lis
     elif envs is not None and not isinstance(envs, VectorEnv) and not callable(envs):
         lines.append(
             f"envs is no VectorEnv but {type(envs).__name__}: give one, or a function that makes "
-            "one environment, such as lambda: env"
+            "one environment, such as lambda: MyEnv()"
         )
     if eval_envs is not None and not isinstance(eval_envs, VectorEnv):
         lines.append(
             f"eval_envs is no VectorEnv but {type(eval_envs).__name__}: "
-            "gymnasium.vector.SyncVectorEnv([lambda: env]) makes one"
+            "gymnasium.vector.SyncVectorEnv([lambda: MyEnv()]) makes one"
         )
     return lines
 
@@ -143,6 +152,8 @@ def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None
         )
     if eval_envs is not None and eval_envs.unwrapped is envs.unwrapped:
         lines.append("eval_envs are the envs: evaluating would reset the training's episodes")
+    elif line := shared_sub_env(envs, *([] if eval_envs is None else [eval_envs])):
+        lines.append(line)
     if config.restart_lanes:
         lines.append(
             f"restart_lanes is {config.restart_lanes}: hand in a function that makes one "

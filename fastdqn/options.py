@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import io
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -124,6 +125,7 @@ def _parse_fraction(word: str) -> Fraction:
 
 
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
+_NUMBER = re.compile(r"[+-]?(inf|infinity|nan)", re.IGNORECASE)
 
 
 def _parse_kwarg(word: str) -> tuple[str, Any]:
@@ -133,6 +135,8 @@ def _parse_kwarg(word: str) -> tuple[str, Any]:
         raise ValueError(f"{word!r} is not NAME=VALUE")
     if text.lower() in _WORDS:
         return name, _WORDS[text.lower()]
+    if _NUMBER.fullmatch(text):  # to be refused as the number that it is, not passed as a text
+        return name, float(text)
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

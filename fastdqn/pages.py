@@ -84,7 +84,7 @@ def report_runs(words: list[str]) -> str:
 def _clocks(path: Path) -> list[dict]:
     """The rows that tell phases by a clock. Raises ValueError."""
     rows = []
-    for line in read_text(path).splitlines():
+    for line in read_text(path, follow=True).splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

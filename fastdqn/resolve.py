@@ -5,7 +5,7 @@ import importlib.util
 from fastdqn import atari
 from fastdqn.acting import EnvFacts
 from fastdqn.checks import look_at, recipe
-from fastdqn.combinations import beyond_fused, epsilons, sized
+from fastdqn.combinations import beyond_fused, ends_with_evaluation, epsilons, sized
 from fastdqn.config import Config
 from fastdqn.devices import LARGE_NETWORK, choose_capture, choose_device, launched
 from fastdqn.kernels import COMPILES
@@ -59,6 +59,7 @@ def resolve(
         exploration_initial_eps=initial,
         exploration_final_eps=final,
         vectorization=vectorization,
+        final_evaluation=ends_with_evaluation(config),
         store="frames" if frames else "rows",
         learner=learner,
         threads=_threads(config.replace(device=device, learner=learner), large, vectorization),

@@ -21,12 +21,15 @@ from fastdqn.engine.progress import Progress
 from fastdqn.given import not_what_is_asked, resumed_problems, torso_problems
 from fastdqn.plain import StateError
 from fastdqn.record.console import make_display
-from fastdqn.record.folder import read_config, read_handed_in
+from fastdqn.record.folder import read_config, read_handed_in, working_folder
 from fastdqn.record.layout import CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
 from fastdqn.record.lock import LockedError, RunLock
+from fastdqn.record.place import Place, Where, path_of
 from fastdqn.replay import Batch
+from fastdqn.seeds import seed_global_generators
 from fastdqn.session import run_session
+from fastdqn.signals import passed_on
 from fastdqn.table_files import is_table_run
 
 
@@ -43,6 +46,7 @@ def resume(
     on_evaluation: Callable[[int, str, Evaluation], Any] | None = None,
     quiet: bool = True,
     imports_seconds: float = 0.0,
+    seed_globals: bool = False,
 ) -> Trained:
     """Go on with a run that was stopped, killed or has ended, from its last checkpoint.
 
@@ -51,32 +55,37 @@ def resume(
              next checkpoint remembers it, so a run that is killed before that must be told again
     checkpoint  name of another than the latest
     envs, eval_envs, torso, hooks  as the run was given them, see train()
+    seed_globals  as in train(), with the steps made so far: the generators' state is not restored
     Environments whose state can be read go on exactly where they were (Gymnasium's native
     CartPole, its classic control and toy text in sync, any with get_state and set_state); others
     are reset, and their open episodes end as truncated.
     Raises ConfigError where something does not fit the run; CheckpointError where a file is
     damaged; and what train() raises.
     """
-    folder = Path(run)
     if lines := not_what_is_asked("", envs, eval_envs, torso):
         raise ConfigError(lines)
+    folder = working_folder() / run  # an environment may change it
     if not os.path.isdir(folder):  # of any name: its own is_dir() raises where it is too long
-        raise ConfigError([f"{folder} is no folder: name the folder of a run"])
+        raise ConfigError([f"{run} is no folder: name the folder of a run"])
     if is_table_run(folder):
         raise ConfigError([f"{folder} is a table's run, which has no checkpoints to go on from"])
-    with _locked(folder):  # before a look at what another process may be changing
-        found = load_checkpoint(folder, checkpoint)
-        return _go_on(
-            folder, found, envs, total_timesteps, eval_envs, torso,
-            Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds,
+    with (
+        passed_on(),
+        _locked(folder) as place,
+    ):  # before a look at what another process may be changing
+        found = load_checkpoint(place, checkpoint)
+        assert isinstance(place, Place)
+        return go_on(
+            place, found, envs, total_timesteps, eval_envs, torso,
+            Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds, seed_globals,
         )  # fmt: skip
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[Where]:
     """A run's folder to ourselves, if it is one. Raises ConfigError where another has it."""
     if not (folder / "checkpoints").is_dir():  # told by whoever looks for a checkpoint there
-        yield
+        yield folder
         return
     lock = RunLock(folder)
     try:
@@ -84,13 +93,13 @@ def _locked(folder: Path) -> Iterator[None]:
     except LockedError as error:
         raise ConfigError([str(error)]) from None
     try:
-        yield
+        yield lock.place
     finally:
         lock.release()
 
 
-def _go_on(
-    folder: Path,
+def go_on(
+    place: Place,
     found: Checkpoint,
     envs: VectorEnv | Factory | None,
     total_timesteps: int | None,
@@ -99,8 +108,11 @@ def _go_on(
     hooks: Hooks,
     quiet: bool,
     imports_seconds: float,
+    seed_globals: bool,
 ) -> Trained:
-    config, had = _config_of(folder, found)
+    """Go on from a checkpoint of a run whose folder is held. Raises what resume() raises."""
+    folder = path_of(place)
+    config, had = config_of(place, found)
     if lines := checks.stray_modules(config, str(folder)):
         raise ConfigError(lines)
     handed_in = read_handed_in(folder)
@@ -115,10 +127,12 @@ def _go_on(
     def display(resolved: Config):
         return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
 
+    if seed_globals:
+        seed_global_generators(config.seed + found.steps)
     try:
         session = build.build(
             config, display, envs, eval_envs, torso, hooks, resumed=found,
-            total_timesteps=total_timesteps, had_timesteps=had,
+            total_timesteps=total_timesteps, had_timesteps=had, folder=place,
         )  # fmt: skip
     except StateError as error:
         raise CheckpointError(f"{found.folder}: {error}") from error
@@ -127,22 +141,29 @@ def _go_on(
         return Trained(folder, run_session(session))
 
 
-def _config_of(folder: Path, checkpoint: Checkpoint) -> tuple[Config, int | None]:
+def config_of(folder: Where, checkpoint: Checkpoint) -> tuple[Config, int | None]:
     """The options that a checkpoint was written with, and its total of steps.
 
     Raises ConfigError where config.json says something else by now.
     """
-    given = checkpoint.config.get("config")
+    return config_of_state(folder, checkpoint.config, str(checkpoint.folder))
+
+
+def config_of_state(
+    folder: Where, stored: dict[str, Any], checkpoint: str
+) -> tuple[Config, int | None]:
+    """As config_of(), of what a checkpoint's manifest stores beside its state."""
+    given = stored.get("config")
     if not isinstance(given, dict):
-        raise CheckpointError(f"{checkpoint.folder}/manifest.json: config holds no options")
+        raise CheckpointError(f"{checkpoint}/manifest.json: config holds no options")
     try:
         config = Config.from_json(json.dumps(given)).replace(run_dir=str(folder))
     except ConfigError as error:
-        lines = [f"{checkpoint.folder}/manifest.json: config: {line}" for line in error.lines]
+        lines = [f"{checkpoint}/manifest.json: config: {line}" for line in error.lines]
         raise ConfigError(lines) from None
-    had = checkpoint.config.get("total_timesteps")
+    had = stored.get("total_timesteps")
     if had is not None and type(had) is not int:
-        raise CheckpointError(f"{checkpoint.folder}/manifest.json: total_timesteps is {had!r}")
+        raise CheckpointError(f"{checkpoint}/manifest.json: total_timesteps is {had!r}")
     ours, theirs = dataclasses.asdict(read_config(folder)), dataclasses.asdict(config)
     lines = [
         f"{name} is {ours[name]} in config.json, the checkpoint's is {theirs[name]}: a run goes on "

@@ -157,7 +157,9 @@ def _is_json(value: Any) -> bool:
         return all(map(_is_json, value))
     if isinstance(value, int):
         return abs(value) < 1 << 64  # Python refuses to write out what is very long
-    return value is None or isinstance(value, float | str)
+    if isinstance(value, float):
+        return math.isfinite(value)  # JSON has no other
+    return value is None or isinstance(value, str)
 
 
 def spell(hint) -> str:
@@ -172,7 +174,8 @@ def spell(hint) -> str:
     if get_origin(hint) is dict:
         return (
             "names with plain values, such as size=8 slippery=False; what else an environment "
-            "takes, tuples among it, a function of yours can give that makes and registers it"
+            "takes, tuples and infinities among it, a function of yours can give that makes and "
+            "registers it"
         )
     names = {
         int: "a whole number",

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 
@@ -17,11 +16,14 @@ from fastdqn.learning.flat import FlatParameters
 from fastdqn.record.checkpoint import CheckpointWriter
 from fastdqn.record.console import Display
 from fastdqn.record.disk_errors import DiskErrors, EndRun, GoOn
+from fastdqn.record.durable import exists, remove
 from fastdqn.record.files import WriteError, write_whole
-from fastdqn.record.folder import HandedIn, create_folder, name_of
+from fastdqn.record.folder import HandedIn, clear, create_folder, name_of, write_known
+from fastdqn.record.layout import TEMPORARY
 from fastdqn.record.load_checkpoint import Checkpoint
 from fastdqn.record.lock import LockedError, RunLock
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
+from fastdqn.record.place import Place, Where, names_in
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.record.wandb_run import WandbRun
 from fastdqn.record.weights import save_weights
@@ -33,33 +35,50 @@ def take_folder(
     unbegun: ExitStack,
     owned: ExitStack,
     options: str | None = None,
-    envs: object = None,
-    torso: object = None,
-) -> Path:
+    requested: Config | None = None,
+    handed_in: HandedIn = HandedIn(),  # noqa: B008
+) -> Place:
     """A new run's folder, made and locked.
 
     options  what config.json holds, if it is not config
-    envs, torso  what was handed in, if anything; its name is recorded
+    requested  the options before None and auto were decided
     """
-    names = HandedIn(*(None if each is None else name_of(each) for each in (envs, torso)))
-    folder = create_folder(config, _device_name(config.device), unbegun, options, names)
+    asked = None if requested is None else requested.to_json()
+    folder = create_folder(config, _device_name(config.device), unbegun, options, asked, handed_in)
+    lock = RunLock(folder)
     try:
-        owned.enter_context(RunLock(folder))
+        owned.enter_context(lock)
     except LockedError as error:
         raise ConfigError([str(error)]) from None
-    return folder
+    return lock.place
+
+
+def names_of(envs: object, torso: object) -> HandedIn:
+    """What is recorded of environments and a torso that were handed in, if they were."""
+    return HandedIn(*(None if each is None else name_of(each) for each in (envs, torso)))
+
+
+def begin_in(
+    folder: Place, config: Config, requested: Config, unbegun: ExitStack, handed_in: HandedIn
+) -> None:
+    """Begin in a folder that is held already, where an earlier run may have ended before it had a
+    checkpoint."""
+    clear(folder)
+    unbegun.callback(clear, folder)
+    device = _device_name(config.device)
+    write_known(folder, config.to_json(), device, requested.to_json(), handed_in)
 
 
 def make_recorder(
     config: Config,
+    folder: Place,
     make_display: Callable[[Config], Display],
     weights: tuple[FlatParameters, dict],
     hooks: Hooks,
     budget: Budget,
 ) -> RunRecorder:
     """weights  that are saved, and what describes them"""
-    assert config.run_dir is not None
-    folder, (online, description) = Path(config.run_dir), weights
+    online, description = weights
     sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
     if config.wandb:
         sinks.append(WandbRun(folder, json.loads(config.to_json())))
@@ -81,15 +100,24 @@ def disk_errors(config: Config) -> Callable[[Callable[[str], None]], DiskErrors]
 
 
 def make_checkpoints(
-    config: Config, recorder: RunRecorder, run: Run, resumed: Checkpoint | None, owned: ExitStack
+    config: Config,
+    recorder: RunRecorder,
+    run: Run,
+    resumed: Checkpoint | None,
+    owned: ExitStack,
+    own_torso: bool,
 ) -> Checkpointer:
-    described = {"config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps}
-    folder = recorder.folder
+    """own_torso  whether the torso was handed in: whoever resumes must hand it in again"""
+    described = {
+        "config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps,
+        "own_torso": own_torso,
+    }  # fmt: skip
+    folder = recorder.place
     sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say)
     owned.callback(_let_go, sink)
     judge = run.judge
 
-    def best() -> Path | None:
+    def best() -> Where | None:
         there = judge is not None and judge.best_mean is not None
         return folder / "best.safetensors" if there else None
 
@@ -107,12 +135,15 @@ def _let_go(sink: CheckpointWriter) -> None:
 
 def go_back(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
     """Bring a run's folder to a checkpoint; returns lines that say what was not restored."""
-    best = recorder.folder / "best.safetensors"
-    if checkpoint.best is None:
-        best.unlink(missing_ok=True)
-    else:
+    for name in names_in(recorder.place):
+        if name.startswith(TEMPORARY):  # of a process that was killed while it wrote
+            remove(recorder.place / name)
+    best = recorder.place / "best.safetensors"
+    for file in (best, recorder.place / "traceback.txt"):
+        if exists(file) and (file != best or checkpoint.best is None):
+            remove(file)
+    if checkpoint.best is not None:
         write_whole(best, checkpoint.best)
-    (recorder.folder / "traceback.txt").unlink(missing_ok=True)
     return recorder.cut_back(checkpoint.steps)
 
 

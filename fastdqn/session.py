@@ -7,12 +7,12 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastdqn import atari
 from fastdqn.acting import EnvError, EnvStream, NonFiniteError
 from fastdqn.config import Config
+from fastdqn.describe import replay_ratio, residual_phases
 from fastdqn.device_memory import OutOfMemoryError, memory_errors
 from fastdqn.engine import local
 from fastdqn.engine.evaluate import Evaluation, Promises, Stopped, evaluate
@@ -20,6 +20,8 @@ from fastdqn.engine.judge import Judge
 from fastdqn.engine.local import Run
 from fastdqn.learning.policy import Policy
 from fastdqn.record.files import WriteError
+from fastdqn.record.lock import LostRunError
+from fastdqn.record.place import Where
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.record.rows import steps_per_second
 from fastdqn.record.shelf import MOST_REPLAYS
@@ -27,16 +29,20 @@ from fastdqn.record.weights import assign_weights, load_weights
 from fastdqn.replay import UnstackedError
 from fastdqn.scores import human_normalized
 from fastdqn.seeds import FINAL, env_seed
-from fastdqn.signals import stop_on_signals
+from fastdqn.signals import listen
 from fastdqn.threads import ThreadError
 from fastdqn.timing import Laps
 from fastdqn.watchdog import Watchdog
 
 # What ends a run with one line and exit code 1, not a traceback.
 RUN_FAILURES = (
-    EnvError, NonFiniteError, OutOfMemoryError, ThreadError, UnstackedError, WriteError,
-    local.DivergedError,
+    EnvError, LostRunError, NonFiniteError, OutOfMemoryError, ThreadError, UnstackedError,
+    WriteError, local.DivergedError,
 )  # fmt: skip
+
+
+# Behind the reason of a run whose process ended in its final evaluation.
+_PENDING = "; the final evaluation has not ended"
 
 
 class Evaluations:
@@ -49,7 +55,7 @@ class Evaluations:
         self, policy: Policy, stream: EnvStream, episodes: int, max_steps: int, seed: int,
         gamma: float | None = None,
     ):  # fmt: skip
-        self._policy, self._stream, self._gamma = policy, stream, gamma
+        self._policy, self.stream, self._gamma = policy, stream, gamma
         self._episodes, self._max_steps, self._seed = episodes, max_steps, seed
         self.stop: Callable[[], bool] = lambda: False
 
@@ -58,7 +64,7 @@ class Evaluations:
         promises = None if self._gamma is None else Promises(policy.expected, self._gamma)
         try:
             return evaluate(
-                policy, self._stream, self._episodes, self._max_steps, seed, self.stop, promises
+                policy, self.stream, self._episodes, self._max_steps, seed, self.stop, promises
             )
         except (NonFiniteError, EnvError) as error:
             told = type(error)(f"in an evaluation: {error}")
@@ -86,8 +92,9 @@ class Session:
     has_limit: bool = True
     notes: list[str] = field(default_factory=list)
     introduce: Callable[["Session"], None] = lambda session: _introduce(session)
-    saved_policy: Callable[[Path, Any], Any] = lambda path, like: _saved_policy(path, like)
+    saved_policy: Callable[[Where, Any], Any] = lambda path, like: _saved_policy(path, like)
     watchdog: Watchdog | None = None
+    final_evaluation: bool = True
 
     def close(self) -> None:
         """Close the files, and the environments that were made for this run."""
@@ -97,14 +104,14 @@ class Session:
 def run_session(session: Session) -> dict[str, Any]:
     """Train, save, evaluate; returns the summary, which is in the run folder too.
 
-    SIGINT and SIGTERM, where this is the main thread, end it in order: with a checkpoint. A run
-    that fails leaves its record up to there, its checkpoints, the traceback, a summary that says
-    why, and the last weights if they are finite.
+    SIGINT, SIGTERM and SIGHUP, where this is the main thread, end it in order: with a checkpoint.
+    SIGUSR1 takes one, and the run goes on. A run that fails leaves its record up to there, its
+    checkpoints, the traceback, a summary that says why, and the last weights if they are finite.
     """
-    with stop_on_signals() as stop:
-        session.run.stop = stop
+    with listen() as requests:
+        session.run.stop, session.run.wants_checkpoint = requests.stop, requests.checkpoint
         if session.evaluations is not None:
-            session.evaluations.stop = stop
+            session.evaluations.stop = requests.stop
         return _run_to_its_end(session)
 
 
@@ -139,8 +146,10 @@ def _run_to_its_end(session: Session) -> dict[str, Any]:
         raise
     run.laps.lap("save")
     loop_seconds = wall()
-    summary = _summary(session, reason, loop_seconds, None)
-    recorder.summary(summary)  # before the last evaluation, which may fail or be interrupted
+    # Before the last evaluation, which may fail, be interrupted, or be killed.
+    pending = reason != local.INTERRUPTED and session.evaluations is not None
+    summary = _summary(session, reason + _PENDING * pending, loop_seconds, None)
+    recorder.summary(summary)
     if reason == local.INTERRUPTED:
         return summary
     try:
@@ -205,18 +214,6 @@ def _introduce(session: Session) -> None:
         recorder.say(note)
 
 
-def residual_phases(config: Config) -> dict[str, str]:
-    """Phases that are billed only what is left to wait for, by name, and what that is."""
-    phases = {}
-    in_threads = config.vectorization in ("async", "envpool")
-    if in_threads or config.atari_protocol in atari.PROTOCOLS:
-        phases["env"] = "residual wait: environments step while the learner works"
-    if config.device != "cpu":
-        phases["learn"] = "the launching of updates: the device works while the host goes on"
-        phases["act"] = "acting, and residual wait for the updates before it"
-    return phases
-
-
 def _frames(config: Config, steps: int) -> dict[str, int]:
     """Emulator frames of Atari, beside the steps; of other environments nothing is said."""
     each = atari.frames_a_step(config.atari_protocol, config.env_kwargs)
@@ -240,17 +237,9 @@ def _record_failure(session: Session, error: BaseException, wall: float) -> None
 def _record_reason(session: Session, error: BaseException, wall: float, what: str) -> None:
     said = str(error) if isinstance(error, RUN_FAILURES) else repr(error)
     trace = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, LostRunError):
         session.recorder.summary(_summary(session, f"{what}: {said}", wall, None))
         session.recorder.failure(trace)
-
-
-def replay_ratio(config: Config) -> str:
-    """How often each transition is learned from, in words."""
-    if not config.replay:
-        return "nothing is replayed: each transition is learned from once"
-    ratio = config.batch_size / config.train_frequency
-    return f"each transition is replayed {float(ratio):.3g} times"
 
 
 def _summary(session: Session, reason: str, wall: float, final: dict | None) -> dict[str, Any]:
@@ -273,19 +262,26 @@ def _summary(session: Session, reason: str, wall: float, final: dict | None) -> 
         "eval": final,
         "solved": judge.solved._asdict() if judge is not None and judge.solved else None,
         "exit_reason": reason,
-        "warnings": list(session.recorder.warnings),
+        "warnings": [*session.recorder.warnings, *_stream_warnings(session)],
     }
+
+
+def _stream_warnings(session: Session) -> list[str]:
+    """What the streams of training and evaluation have warned of, a line once."""
+    streams = [session.run.stream]
+    streams += [session.evaluations.stream] if session.evaluations is not None else []
+    return list(dict.fromkeys(line for stream in streams for line in stream.warnings))
 
 
 def _final_evaluation(session: Session) -> dict[str, Any] | None:
     """Evaluate the best weights, or the last without a judge, on seeds that decided nothing."""
-    if session.evaluations is None:
+    if session.evaluations is None or not session.final_evaluation:
         return None
     judge = session.judge
     steps = session.run.progress.steps if judge is None else judge.best_steps
     policy = session.run.policy
     if judge is not None:
-        policy = session.saved_policy(session.recorder.folder / "best.safetensors", policy)
+        policy = session.saved_policy(session.recorder.place / "best.safetensors", policy)
     evaluation = session.evaluations(FINAL, 0, policy)
     session.recorder.evaluation(steps, "final", evaluation)
     summary = evaluation.summary()
@@ -293,7 +289,7 @@ def _final_evaluation(session: Session) -> dict[str, Any] | None:
     return {**summary, "human_normalized": human, "steps_at_eval": steps}
 
 
-def _saved_policy(path: Path, like: Policy) -> Policy:
+def _saved_policy(path: Where, like: Policy) -> Policy:
     """A copy of a policy with the weights of a file. Raises WeightsError where they do not fit."""
     network = copy.deepcopy(like.network)
     assign_weights(path, network, load_weights(path)[0])

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from fastdqn.threads import ThreadError, start_thread
+
 # Elsewhere such a thread would take a busy machine's cores from the one that it helps.
 HAS_SPARE = hasattr(os, "SCHED_IDLE")
 
@@ -17,12 +19,10 @@ def start_spare(work: Callable[..., Any], *args: Any) -> threading.Thread | None
     """
     if not HAS_SPARE:
         return None
-    thread = threading.Thread(target=_run, args=(work, *args), name="spare", daemon=True)
     try:
-        thread.start()
-    except RuntimeError:  # the system has no more threads, or Python is about to end
+        return start_thread(_run, work, *args, name="spare")
+    except ThreadError:  # the system has no more threads, or Python is about to end
         return None
-    return thread
 
 
 def _run(work: Callable[..., Any], *args: Any) -> None:

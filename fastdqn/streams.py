@@ -7,6 +7,7 @@ from gymnasium.vector import VectorEnv
 
 from fastdqn.acting import EnvStream, Factory, Making, limit_of
 from fastdqn.checks import recipe
+from fastdqn.combinations import evaluates
 from fastdqn.config import Config, ConfigError
 from fastdqn.seeds import EVAL, env_seed
 from fastdqn.watchdog import Watchdog
@@ -62,21 +63,17 @@ def _make_streams(
         owned.callback(stream.settle)
         return stream, evaluated, limit_of(envs), config.vectorization
     how = recipe(config, envs)
-    try:
-        made = how.make(
-            config.num_envs,
-            seed=seed,
-            env_batch_size=config.env_batch_size,
-        )
-    except ValueError as error:  # one lane could be made, not all of them
+    try:  # one environment could be made, which does not mean that all of them can
+        made = how.make(config.num_envs, seed=seed, env_batch_size=config.env_batch_size)
+        stream = EnvStream(made, config.env_batch_size, config.restart_lanes)
+        owned.callback(stream.close)
+        if evaluated is None and evaluates(config):
+            # A process for each lane is dear: evaluation takes no more than training has.
+            most = config.num_envs if config.vectorization == "async" else EVAL_LANES
+            lanes = min(config.eval_episodes, most)
+            made_to_score = how.for_scores().make(lanes, seed=env_seed(config.seed, EVAL))
+            evaluated = EnvStream(made_to_score)
+            owned.callback(evaluated.close)
+    except ValueError as error:
         raise ConfigError([str(error)]) from None
-    stream = EnvStream(made, config.env_batch_size, config.restart_lanes)
-    owned.callback(stream.close)
-    if evaluated is None:
-        # A process for each lane is dear: evaluation takes no more than training has.
-        most = config.num_envs if config.vectorization == "async" else EVAL_LANES
-        lanes = min(config.eval_episodes, most)
-        made_to_score = how.for_scores().make(lanes, seed=env_seed(config.seed, EVAL))
-        evaluated = EnvStream(made_to_score)
-        owned.callback(evaluated.close)
-    return stream, evaluated, how.max_episode_steps() or limit_of(made), how.resolve()
+    return stream, evaluated, limit_of(made, how.max_episode_steps()), how.resolve()

@@ -15,6 +15,7 @@ from fastdqn import api, checks, options
 from fastdqn.acting import NonFiniteError
 from fastdqn.config import Config, ConfigError, unknown_name
 from fastdqn.engine.local import DivergedError
+from fastdqn.record.folder import working_folder
 from fastdqn.resolve import preview
 from fastdqn.trials import open_trials, passing_folder, writing
 
@@ -63,6 +64,7 @@ def sweep(name: str | None, args: list[str]) -> None:
     Raises ConfigError with all mistakes, a line each; what api.train() raises where an environment
     or the disk fails; KeyboardInterrupt, after which the same command goes on.
     """
+    base = working_folder()  # an environment may change it
     default = SweepOptions(api.preset(name or "cartpole").replace(seed=FIRST_SEED))
     chosen, lines = options.parse(args, default, f"fastdqn sweep {name or 'PRESET|ENV_ID'}")
     given = _given(args)
@@ -73,7 +75,7 @@ def sweep(name: str | None, args: list[str]) -> None:
     names = chosen.search or [option for option in SPACE if option not in given]
     own = _settings(preview(chosen.config)[0], names)
     searched = {option: _with(SPACE[option], own[option]) for option in names}
-    path = chosen.out or Path("sweeps", f"{chosen.config.preset}.journal")
+    path = base / (chosen.out or Path("sweeps", f"{chosen.config.preset}.journal"))
     study = open_trials(path, _identity(chosen, searched), own)
     with ExitStack() as held:
         with writing(path):
@@ -205,6 +207,7 @@ def _run(config: Config, place: Path) -> float:
         config = config.replace(
             run_dir=str(Path(folder, "run")), tensorboard=False, wandb=False,
             checkpoint_seconds=None, checkpoint_frequency=None, checkpoint_replay=False,
+            final_evaluation=True,
         )  # fmt: skip
         summary = api.train(config).summary
     if summary["exit_reason"].endswith("interrupted"):

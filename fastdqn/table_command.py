@@ -10,6 +10,8 @@ from fastdqn.commands import describe
 from fastdqn.config import ConfigError
 from fastdqn.presets import PRESETS
 from fastdqn.resolve import preview
+from fastdqn.seeds import seed_global_generators
+from fastdqn.signals import answered
 from fastdqn.table_config import TableConfig
 from fastdqn.timing import process_age
 
@@ -40,7 +42,9 @@ def tabular(name: str | None, args: list[str]) -> int:
             raise ConfigError([*mistakes, *lines])
         print(_planned(chosen.config, plan))
         return 0
-    trained = tables.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
+    seed_global_generators(chosen.config.seed)
+    with answered():
+        trained = tables.train(chosen.config, quiet=chosen.quiet, imports_seconds=process_age())
     if not chosen.quiet:
         print(describe(trained))
     return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0

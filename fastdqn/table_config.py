@@ -116,8 +116,8 @@ class TableConfig:
         values = {name: value for name, value in vars(self).items() if name in names}
         del values["learning_rate"]
         return Config(
-            **values, learning_starts=0, train_frequency=Fraction(1), batch_size=1,
-            buffer_size=min(max(2, 2 * self.num_envs), 1 << 40),
+            **values, final_evaluation=True, learning_starts=0, train_frequency=Fraction(1),
+            batch_size=1, buffer_size=min(max(2, 2 * self.num_envs), 1 << 40),
         )  # fmt: skip
 
     def to_json(self) -> str:

@@ -1,10 +1,10 @@
 """Table files: a Q-table's policy to a file and back, and the options of its run."""
 
-from pathlib import Path
 from typing import Any
 
 from fastdqn.config import ConfigError
 from fastdqn.record.folder import read_options
+from fastdqn.record.place import Where
 from fastdqn.record.tables import load_table, save_table
 from fastdqn.table_config import TableConfig
 from fastdqn.tabular.cells import Cells
@@ -12,24 +12,24 @@ from fastdqn.tabular.discretizer import Discretizer
 from fastdqn.tabular.table import TablePolicy
 
 
-def save_table_policy(path: Path, policy: TablePolicy) -> None:
+def save_table_policy(path: Where, policy: TablePolicy) -> None:
     """Write a policy, whole or not at all. Raises WriteError."""
     digits = policy.discretizer.cells._asdict()
     save_table(path, policy.table, digits, policy.obs_shape)
 
 
-def load_table_policy(path: Path) -> tuple[TablePolicy, dict[str, Any]]:
+def load_table_policy(path: Where) -> tuple[TablePolicy, dict[str, Any]]:
     """A greedy policy, and the description of its table. Raises WeightsError, one line."""
     table, digits, told = load_table(path)
     return TablePolicy(table, Discretizer(Cells(**digits), tuple(told["obs_shape"]))), told
 
 
-def read_table_config(folder: Path) -> TableConfig:
+def read_table_config(folder: Where) -> TableConfig:
     """The options that a table's run was made with. Raises ConfigError."""
     return read_options(folder, TableConfig.from_json)
 
 
-def is_table_run(folder: Path) -> bool:
+def is_table_run(folder: Where) -> bool:
     """Whether a run's options are those of a table."""
     try:
         return bool(read_table_config(folder))

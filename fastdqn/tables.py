@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,13 +16,16 @@ from fastdqn.config import Config, ConfigError
 from fastdqn.engine.local import Run
 from fastdqn.memory import available_bytes
 from fastdqn.record.console import make_display
+from fastdqn.record.folder import default_run_dir, working_folder
 from fastdqn.record.metrics import MetricsSink, TensorBoardEvents
+from fastdqn.record.place import Where
 from fastdqn.record.recorder import RunRecorder
 from fastdqn.resolve import resolve
 from fastdqn.run_folder import disk_errors, take_folder
 from fastdqn.schedules import Budget, Linear
 from fastdqn.seeds import EXPLORE, TRAIN, derive, env_seed
 from fastdqn.session import Session, run_session
+from fastdqn.signals import passed_on
 from fastdqn.streams import make_streams
 from fastdqn.table_config import TableConfig
 from fastdqn.table_files import load_table_policy, save_table_policy
@@ -108,13 +110,17 @@ def train(config: TableConfig, *, quiet: bool = True, imports_seconds: float = 0
     Raises ConfigError with all mistakes, a line each; EnvError and NonFiniteError where an
     environment fails, with the run's record complete up to there.
     """
+    base = working_folder()  # an environment may change it
     plan, lines = check(config)
     if lines or plan is None:
         raise ConfigError(lines)
-    session = build(config, plan, quiet)
-    session.startup.totals["imports"] = imports_seconds
-    with contextlib.closing(session):
-        return Trained(session.recorder.folder, run_session(session))
+    run_dir = config.run_dir or default_run_dir(config.shared())
+    config = config.replace(run_dir=str(base / run_dir))
+    with passed_on():
+        session = build(config, plan, quiet)
+        session.startup.totals["imports"] = imports_seconds
+        with contextlib.closing(session):
+            return Trained(session.recorder.folder, run_session(session))
 
 
 def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
@@ -211,5 +217,5 @@ def _introduce(session: Session) -> None:
         )
 
 
-def _saved_policy(path: Path, like: Any) -> TablePolicy:
+def _saved_policy(path: Where, like: Any) -> TablePolicy:
     return load_table_policy(path)[0]

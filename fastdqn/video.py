@@ -18,6 +18,7 @@ from fastdqn.learning.policy import Policy
 from fastdqn.measure.outputs import new_folder, out_problems, write_together
 from fastdqn.record.drawing import Panel
 from fastdqn.record.film import film_problem, write_film
+from fastdqn.record.folder import working_folder
 from fastdqn.resolve import EVAL_MAX_STEPS
 from fastdqn.seeds import AUDIT, env_seed
 from fastdqn.tabular.table import TablePolicy
@@ -55,7 +56,7 @@ def video_run(run: str, args: list[str]) -> str:
     played. What was there before is then as it was.
     """
     chosen, lines = options.parse(args, VideoOptions(), "fastdqn video RUN")
-    patience = chosen.max_step_seconds
+    patience, base = chosen.max_step_seconds, working_folder()  # an environment may change it
     asked = Config(
         eval_episodes=chosen.episodes, eval_max_steps=chosen.max_steps, seed=chosen.seed,
         max_step_seconds=patience,
@@ -68,10 +69,12 @@ def video_run(run: str, args: list[str]) -> str:
         lines.append(problem)
     policy, recipe, path = load_trained(run, chosen.weights, chosen.env_id, patience, lines)
     out = chosen.out or path.parent / "video" / f"{path.stem}.mp4"
+    if chosen.out is None and out.parent.is_symlink():
+        raise ConfigError([f"{out.parent} is a symbolic link: name the file, --out FILE.mp4"])
     # Pygame draws into memory: without a display, too.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
-        told = _film(policy, recipe, chosen, out)
+        told = _film(policy, recipe, chosen, base / out)
     except (EnvError, NonFiniteError):
         raise
     except (OSError, ValueError, gymnasium.error.Error) as error:
@@ -84,7 +87,7 @@ def _film(policy: Policy | TablePolicy, recipe: EnvRecipe, chosen: VideoOptions,
     with watch_making(str(recipe), chosen.max_step_seconds):
         screen = open_screen(recipe)
     with watch(screen.stream.asking, chosen.max_step_seconds), contextlib.closing(screen):
-        limit = chosen.max_steps or recipe.max_episode_steps() or limit_of(screen.stream.envs)
+        limit = chosen.max_steps or limit_of(screen.stream.envs, recipe.max_episode_steps())
         moments = show(
             policy.expected, screen, chosen.episodes, limit or EVAL_MAX_STEPS,
             env_seed(chosen.seed, AUDIT),

@@ -12,6 +12,9 @@ from fastdqn.config import Config
 @dataclass(frozen=True)
 class TrainOptions:
     config: tyro.conf.OmitArgPrefixes[Config]
+    resume: Literal["never", "auto"] = "never"
+    """auto: go on with the run in --run-dir from its last checkpoint, or begin it where there is
+    none. A finished run is left as it is."""
     dry_run: bool = False
     """Print the resolved options, the memory they need and the replay ratio, and stop."""
     quiet: bool = False

@@ -9,8 +9,7 @@ import importlib.machinery
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 # gymnasium.make() imports an entry point by name, on behalf of the module that registered it.
 _REGISTRATION = "gymnasium.envs.registration"
@@ -75,27 +74,22 @@ def named(module: str) -> Iterator[None]:
 
 
 class Inherited:
-    """A function for another process, which then searches the folder for as much as this one does.
+    """An attribute of what is called in another process, which then searches the folder for as much
+    as this one does.
 
-    A process that is started by spawn or forkserver unpickles its function first, its arguments
+    A process that is started by spawn or forkserver unpickles what it calls first, its arguments
     (which may need a module of the folder) afterwards.
     """
 
-    def __init__(self, function: Callable[..., Any]):
-        self._function = function
-
-    def __call__(self, *arguments) -> Any:
-        return self._function(*arguments)
-
     def __reduce__(self):
-        return _inherit, (self._function, _finder.folder, _finder.loaded)
+        return _inherit, (_finder.folder, _finder.loaded)
 
 
-def _inherit(function: Callable[..., Any], folder: str, loaded: set[str]) -> Callable[..., Any]:
+def _inherit(folder: str, loaded: set[str]) -> Inherited:
     _finder.folder, _finder.loaded = folder, loaded
     if _finder not in sys.meta_path:
         sys.meta_path.append(_finder)
-    return function
+    return Inherited()
 
 
 @contextlib.contextmanager

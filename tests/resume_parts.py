@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,9 +44,9 @@ def asked_by_the_test(monkeypatch):
     @contextlib.contextmanager
     def listen():
         ASKED.clear()
-        yield ASKED.is_set
+        yield SimpleNamespace(stop=ASKED.is_set, checkpoint=lambda: False)
 
-    monkeypatch.setattr(session, "stop_on_signals", listen)
+    monkeypatch.setattr(session, "listen", listen)
 
 
 def stopping_at(steps: int) -> Callable:

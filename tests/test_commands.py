@@ -1,8 +1,12 @@
 """eval on real runs, and the README's own commands and examples."""
 
+import contextlib
 import json
+import os
 import re
 import shlex
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -37,7 +41,8 @@ def ask(capsys, *words) -> tuple[int, str, str]:
 def test_a_run_leaves_every_file_that_is_promised(run):
     names = {path.name for path in run.iterdir()}
     assert names == {
-        "config.json", "command.txt", "system.json", "metrics.jsonl", "episodes.csv",
+        "config.json", "requested.json", "command.txt", "system.json", "metrics.jsonl",
+        "episodes.csv",
         "eval.jsonl", "policy.safetensors", "best.safetensors", "summary.json", "checkpoints",
     }  # fmt: skip
     summary = json.loads((run / "summary.json").read_text())
@@ -141,6 +146,43 @@ def test_the_environment_and_the_wrapper_of_the_readme_learn_and_are_evaluated(m
 def commands() -> list[str]:
     lines = "\n".join(blocks("")).splitlines()
     return [line.split("#")[0].strip() for line in lines if line.startswith("fastdqn ")]
+
+
+def job_script() -> str:
+    (script,) = [block for block in blocks("sh") if "#SBATCH" in block]
+    return script
+
+
+def test_the_command_of_the_job_script_is_understood(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (line,) = [line for line in job_script().splitlines() if line.startswith("fastdqn ")]
+    words = shlex.split(line.removesuffix(" &"))[1:]
+    assert ask(capsys, *words, "--dry-run")[0] == 0
+
+
+@pytest.mark.parametrize(("name", "requeued"), [("USR1", True), ("TERM", False)])
+def test_the_job_script_lets_the_run_end_and_requeues_it(tmp_path, name, requeued):
+    """With programs in place of fastdqn and SLURM."""
+    for program, text in (
+        ("fastdqn", "trap 'echo ended > ended; exit 130' TERM\necho > began\n"
+                    "while :; do sleep 0.01; done"),
+        ("scontrol", "test -e ended && echo $* > requeued"),
+    ):  # fmt: skip
+        (tmp_path / program).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / program).chmod(0o755)
+    (tmp_path / "job").write_text(job_script())
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    job = subprocess.Popen(["bash", "job"], cwd=tmp_path, env=env)
+    while not (tmp_path / "began").exists():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(timeout=0.01)
+            raise AssertionError("ended before the run began")
+    job.send_signal(getattr(signal, f"SIG{name}"))
+    job.wait(timeout=30)
+    assert (tmp_path / "ended").exists()
+    assert (tmp_path / "requeued").exists() == requeued
+    if requeued:
+        assert (tmp_path / "requeued").read_text() == "requeue 7\n"
 
 
 @pytest.mark.parametrize("command", commands())

@@ -9,10 +9,10 @@ from test_loop import run_loop, small
 import fastdqn
 from fastdqn import Config, build, checks, devices
 from fastdqn.acting import EnvFacts
+from fastdqn.describe import residual_phases
 from fastdqn.learning.capture import UncapturableError
 from fastdqn.record.console import Silent
 from fastdqn.resolve import resolve
-from fastdqn.session import residual_phases
 from fastdqn.sizes import device_bytes, device_problems
 
 LARGE, SMALL = 2_000_000, 1_000

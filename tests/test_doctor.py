@@ -3,17 +3,21 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
-import socket
 import tomllib
 from pathlib import Path
 
+import gymnasium
 import pytest
+import torch
+from checkpoint_parts import edit_manifest
 from test_loop import small
 
 import fastdqn
 from fastdqn import cli, doctor
 from fastdqn.record.load_checkpoint import checkpoint_names
+from fastdqn.record.lock import RunLock
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,10 @@ def test_a_whole_run_can_be_resumed(run):
     assert [found[f"checkpoint {name}"].startswith("whole, ") for name in names] == [True] * 2
     assert found[f"checkpoint {names[-1]}"].endswith(", the latest")
     assert found["options"].endswith("it ended: budget spent")
-    assert found["what can be done"] == f"fastdqn resume {run}"
+    assert found["what can be done"] == (
+        f"it has finished: fastdqn eval {run}; to train on: fastdqn resume {run} "
+        "--total-timesteps 1400"
+    )
 
 
 def test_a_damaged_checkpoint_is_told_by_file_and_the_other_is_offered(run, capsys):
@@ -96,15 +103,19 @@ def test_without_a_whole_checkpoint_weights_or_the_command_are_left(run):
 
 
 def test_who_holds_the_lock_is_told(run):
-    said = {"pid": os.getpid(), "start": None, "host": socket.gethostname()}
-    (run / "lock").write_text(json.dumps(said))
-    found, _ = examine(run)
+    with RunLock(run):
+        found, _ = examine(run)
+        said = json.loads((run / "lock").read_text())
     assert found["lock"] == f"held by process {os.getpid()}, which runs"
     assert found["what can be done"].startswith("wait for that process")
-    (run / "lock").write_text(json.dumps(said | {"pid": (1 << 31) - 1}))
+    (run / "lock").write_text(json.dumps(said | {"machine": "another", "host": "elsewhere"}))
+    found, _ = examine(run)
+    assert re.fullmatch(r"held by process \d+ on 'elsewhere', whose last .* 0 s old", found["lock"])
+    assert found["what can be done"].startswith("wait for that process")
+    (run / "lock").write_text(json.dumps(said))
     found, _ = examine(run)
     assert found["lock"].endswith("which is gone")
-    assert found["what can be done"] == f"fastdqn resume {run}"
+    assert found["what can be done"].startswith("it has finished")
 
 
 def test_a_config_that_lies_is_told_and_nothing_of_it_is_imported(run):
@@ -137,6 +148,59 @@ def test_text_of_anyone_is_one_line_and_does_nothing_to_the_terminal(run, capsys
     assert "a\\x1b[31m\\nb" in said
     assert "c\\x1b[32md" in said
     assert "\x1b" not in said
+
+
+def stopped(tmp_path, *given, **options) -> Path:
+    """A run that a hook has ended, so that there is something to go on with."""
+    config = small(tmp_path, checkpoint_frequency=100, total_timesteps=2_000)
+    options = {"on_step": lambda progress, step: progress.steps < 300, **options}
+    return fastdqn.train(config, *given, **options).folder
+
+
+def test_an_interrupted_run_can_be_resumed_as_it_says(tmp_path, capsys):
+    run = stopped(tmp_path)
+    told = examine(run)[0]["what can be done"]
+    assert told == f"fastdqn resume {run}"
+    assert cli.main([*told.split()[1:], "--quiet"]) == 0
+
+
+def make_corridor():
+    return gymnasium.make("CartPole-v1")
+
+
+@pytest.mark.parametrize(("given", "options"), [
+    ((make_corridor,), {}),
+    ((gymnasium.vector.SyncVectorEnv([make_corridor] * 4),), {}),
+    ((), {"torso": torch.nn.Linear(4, 8)}),
+])  # fmt: skip
+def test_what_was_handed_in_is_no_resume_for_the_command_line(tmp_path, given, options, capsys):
+    run = stopped(tmp_path, *given, **options)
+    assert examine(run)[0]["what can be done"].startswith("from Python, with ")
+    assert cli.main(["resume", str(run)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"env_id": "no_such_module:Evil-v0"}, "its module 'no_such_module' is not installed here"),
+    ({"wrapper": ["planted:Evil"]}, "its module lies inside the run's folder"),
+    ({"device": "cuda:77", "learner": "torch"}, "this machine has"),
+])  # fmt: skip
+def test_a_resume_that_would_be_refused_is_not_recommended(
+    tmp_path, monkeypatch, change, says, capsys
+):
+    run = stopped(tmp_path)
+    (run / "planted.py").write_text("raise SystemExit('executed')")
+    monkeypatch.syspath_prepend(str(run))
+    for name in checkpoint_names(run):
+        edit_manifest(
+            run, int(name[5:]), lambda manifest: manifest["config"]["config"].update(change)
+        )
+    values = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(values | change))
+    assert says in examine(run)[0]["what can be done"]
+    assert cli.main(["resume", str(run)]) == 2
+    (run / "config.json").write_text(json.dumps(values | change | {"gamma": 0.5}))
+    assert "gamma is 0.5 in config.json" in examine(run)[0]["what can be done"]
 
 
 @pytest.mark.parametrize("command", ["doctor", "resume"])

@@ -1,6 +1,7 @@
 """The cache of compiled kernels."""
 
 import ast
+import errno
 import os
 import shutil
 import subprocess
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core import config
 
 import fastdqn
 from fastdqn import kernels
-from fastdqn.kernels import SHARED
+from fastdqn.kernels import SHARED, kernel
 from fastdqn.replay import Ring
 
 PACKAGE = Path(fastdqn.__file__).parent
+needs_compiler = pytest.mark.skipif(not kernels.COMPILES, reason="Numba is switched off")
 
 
 def kernels_of(file: Path) -> set[str]:
@@ -81,3 +84,100 @@ def test_the_first_run_knows_that_it_has_everything_to_compile(tmp_path, monkeyp
     assert kernels.never_compiled() == kernels.COMPILES
     cached.touch()
     assert not kernels.never_compiled()
+
+
+def compiled(value: int) -> int:
+    """Any function of a file, for a cache."""
+    return value + 1
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A folder for the cache, and a new process, as it were: the kernel is made again."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(kernels, "_indices", [])
+
+    def files() -> list[Path]:
+        return sorted(path for path in tmp_path.rglob("*") if path.is_file())
+
+    assert kernel(compiled)(1) == 2
+    assert [path.suffix for path in files()] == [".nbc", ".nbi"]
+    return files
+
+
+def loaded_from_cache() -> bool:
+    made = kernel(compiled)
+    assert made(1) == 2
+    return sum(made.stats.cache_hits.values()) == 1
+
+
+@needs_compiler
+def test_a_kernel_is_loaded_from_the_cache(cache):
+    assert loaded_from_cache()
+    assert kernels.cache_folder() == cache()[0].parent
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "without its end": lambda data: data[:-1],
+    "zeros": lambda data: bytes(len(data)),
+    "zeros at its end": lambda data: data[: len(data) // 2] + bytes(len(data) - len(data) // 2),
+    "noise": lambda data: b"\x80\x04c\x00" + data,
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_of_the_cache_costs_time_and_is_replaced(cache, suffix, damage):
+    (path,) = [each for each in cache() if each.suffix == suffix]
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    assert not loaded_from_cache()
+    assert loaded_from_cache()
+
+
+@needs_compiler
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_what_is_no_file_in_the_cache_costs_time(cache, suffix):
+    (path,) = [each for each in cache() if each.suffix == suffix]
+    path.unlink()
+    path.mkdir()
+    assert not loaded_from_cache()
+    assert not kernels.never_compiled()
+
+
+@needs_compiler
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_a_cache_that_takes_nothing_costs_time(tmp_path, monkeypatch, code):
+    def refuse(*arguments, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(kernels.IndexDataCacheFile, "_open_for_write", refuse)
+    assert not loaded_from_cache()
+    assert not loaded_from_cache()
+
+
+@needs_compiler
+def test_without_a_folder_for_a_cache_each_process_compiles(monkeypatch):
+    """As in a read-only tree with a read-only home."""
+
+    def refuse(self):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(kernels, "_indices", [])
+    monkeypatch.setattr("numba.core.caching._CacheLocator.ensure_cache_path", refuse)
+    assert not loaded_from_cache()
+    assert kernels.cache_folder() is None
+    assert kernels.never_compiled()
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_looked_at_is_none(monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(kernels, "_indices", [Path("a.nbi")])
+    monkeypatch.setattr(os, "stat", refuse)
+    assert kernels.never_compiled()

@@ -2,8 +2,9 @@
 
 import errno
 import json
+import multiprocessing
 import os
-import socket
+import platform
 import subprocess
 import sys
 import threading
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fastdqn.record import lock
-from fastdqn.record.files import WriteError
-from fastdqn.record.lock import LockedError, RunLock
+from fastdqn.record import lock, lock_file, processes
+from fastdqn.record.files import WriteError, write_whole
+from fastdqn.record.lock import LockedError, LostRunError, RunLock
 
 HOLDS = """
 import sys
@@ -40,18 +41,30 @@ def line(child: subprocess.Popen) -> str:
 
 def holder(**changes) -> dict:
     """What a lock of this process holds, changed."""
-    now = lock._stat(os.getpid())
-    mine = {"pid": os.getpid(), "start": now and now[1], "host": socket.gethostname()}
+    mine = {
+        "pid": os.getpid(), "start": processes.start_of(os.getpid()), "host": platform.node(),
+        "machine": processes.machine(), "namespace": processes.pid_namespace(), "token": "",
+    }  # fmt: skip
     return {**mine, **changes}
 
 
-def put(run: Path, content: dict | str) -> None:
+def put(run: Path, content: dict | str, age: float = 0.0) -> None:
+    """Write a lock whose holder gave its last sign of life so many seconds ago."""
     text = content if isinstance(content, str) else json.dumps(content)
     (run / "lock").write_text(text)
+    then = (run / "lock").stat().st_mtime - age
+    os.utime(run / "lock", (then, then))
 
 
 def read(run: Path) -> dict:
-    return json.loads((run / "lock").read_text())
+    return {**json.loads((run / "lock").read_text()), "token": ""}
+
+
+def without_kernel_locks(monkeypatch) -> None:
+    def refuse(fd, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock_file.fcntl, "flock", refuse)
 
 
 def test_a_lock_says_who_holds_it_and_is_gone_afterwards(tmp_path):
@@ -104,17 +117,104 @@ def test_a_pid_that_no_process_has_is_recognised(tmp_path):
         assert read(tmp_path) == holder()
 
 
-def test_the_lock_of_another_host_is_left_alone_and_the_remedy_named(tmp_path):
-    put(tmp_path, holder(host="elsewhere"))
-    with pytest.raises(LockedError, match=f"on 'elsewhere' may be running: delete {tmp_path}/lock"):
+def test_another_host_name_on_the_same_machine_is_no_living_holder(tmp_path):
+    """A container that was restarted: the kernel says that nobody holds the lock."""
+    put(tmp_path, holder(host="elsewhere", pid=1, start=1, namespace="another"))
+    with RunLock(tmp_path):
+        assert read(tmp_path) == holder()
+
+
+def test_a_holder_on_another_machine_is_left_alone_while_it_gives_signs_of_life(tmp_path):
+    put(tmp_path, holder(host="elsewhere", machine="another"))
+    with pytest.raises(LockedError, match=r"on 'elsewhere' may be running: .* after 60 s"):
         RunLock(tmp_path).acquire()
     assert read(tmp_path)["host"] == "elsewhere"
+    assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_a_holder_on_another_machine_without_a_sign_of_life_is_taken_for_gone(tmp_path):
+    put(tmp_path, holder(machine="another"), age=61)
+    with RunLock(tmp_path):
+        assert read(tmp_path) == holder()
+
+
+def test_who_waits_takes_the_lock_when_it_is_stale_by_the_own_clock(tmp_path, monkeypatch):
+    """The clocks of two machines, and of the file system, need not agree."""
+    now, told = [0.0], []
+    monkeypatch.setattr(lock.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 20))
+    put(tmp_path, holder(machine="another"), age=-3_600)
+    mine = RunLock(tmp_path)
+    mine.acquire(waits=True, tell=told.append)
+    assert read(tmp_path) == holder()
+    mine.release()
+    assert (len(told), now[0]) == (1, 60.0)
+
+
+def test_who_waits_is_refused_at_the_next_sign_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: os.utime(tmp_path / "lock"))
+    put(tmp_path, holder(machine="another"), age=30)
+    with pytest.raises(LockedError, match="may be running"):
+        RunLock(tmp_path).acquire(waits=True)
+
+
+def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
+    beats, utime = threading.Event(), os.utime
+
+    def note(fd):
+        utime(fd)
+        beats.set()
+
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(os, "utime", note)
+    with RunLock(tmp_path):
+        utime(tmp_path / "lock", (0, 0))
+        beats.clear()
+        assert beats.wait(30)
+        assert (tmp_path / "lock").stat().st_mtime > 0
+
+
+def test_a_holder_whose_lock_was_taken_over_changes_nothing_more(tmp_path):
+    with RunLock(tmp_path) as mine:
+        write_whole(mine.place / "a", "1")
+        put(tmp_path, holder(pid=7, host="elsewhere", machine="another"))
+        with pytest.raises(LostRunError, match="process 7 on 'elsewhere' has taken the run over"):
+            write_whole(mine.place / "a", "2")
+    assert (tmp_path / "a").read_text() == "1"
+    assert read(tmp_path)["pid"] == 7
+
+
+def test_a_lock_that_somebody_deleted_stops_nobody(tmp_path):
+    with RunLock(tmp_path) as mine:
+        (tmp_path / "lock").unlink()
+        write_whole(mine.place / "a", "1")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_that_outlives_the_holder_does_not_keep_its_lock(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    first = RunLock(tmp_path)
+    first.acquire()
+    child = fork.Process(target=theirs.recv)
+    child.start()
+    try:
+        os.close(first._fd)  # as the end of the process would
+        first._fd = -1
+        with RunLock(tmp_path):
+            assert read(tmp_path) == holder()
+    finally:
+        ours.send(None)
+        child.join(30)
+        first.release()
 
 
 @pytest.mark.parametrize(
     "content",
     ["", "\0" * 80, "[]", "{", '{"pid": -1, "start": 1, "host": "a"}', "[" * 4096,
-     '{"pid": true, "start": 1, "host": "a"}', '{"pid": 1, "start": "x", "host": "a"}'],
+     '{"pid": 1, "start": 1, "host": "a"}', json.dumps(holder(pid=True)),
+     json.dumps(holder(start="x")), json.dumps(holder(machine=None))],
 )  # fmt: skip
 def test_a_lock_that_names_no_process_is_taken_over(tmp_path, content):
     put(tmp_path, content)
@@ -122,10 +222,11 @@ def test_a_lock_that_names_no_process_is_taken_over(tmp_path, content):
         assert read(tmp_path) == holder()
 
 
-def test_without_proc_a_living_pid_holds_the_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "_stat", lambda pid: None)
+def test_without_proc_or_kernel_locks_a_living_pid_holds_the_lock(tmp_path, monkeypatch):
+    without_kernel_locks(monkeypatch)
+    monkeypatch.setattr(processes, "_stat", lambda pid: None)
     put(tmp_path, holder(start=None))
-    with pytest.raises(LockedError):
+    with pytest.raises(LockedError, match="is using this run"):
         RunLock(tmp_path).acquire()
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
@@ -135,7 +236,7 @@ def test_without_proc_a_living_pid_holds_the_lock(tmp_path, monkeypatch):
 
 
 def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):
-    for _ in range(20):
+    for _ in range(5):
         put(tmp_path, holder(start=1))
         taken, barrier = [], threading.Barrier(8)
 
@@ -161,7 +262,7 @@ def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):
 def test_a_lock_released_while_it_is_looked_at_is_not_taken_in_a_deleted_file(
     tmp_path, monkeypatch
 ):
-    guard, looks = lock._guard, []
+    guard, looks = lock.guard, []
 
     def release_first(fd):
         if not looks:
@@ -170,10 +271,10 @@ def test_a_lock_released_while_it_is_looked_at_is_not_taken_in_a_deleted_file(
         return guard(fd)
 
     put(tmp_path, holder(start=1))
-    monkeypatch.setattr(lock, "_guard", release_first)
+    monkeypatch.setattr(lock, "guard", release_first)
     with RunLock(tmp_path):
         assert read(tmp_path) == holder()
-    assert len(looks) == 3  # in vain, then for good, and for the release
+    assert len(looks) == 2  # in vain, then for good
 
 
 def test_a_lock_that_is_no_longer_ours_is_not_deleted(tmp_path):
@@ -195,16 +296,21 @@ def test_a_child_does_not_release_its_parents_lock(tmp_path, monkeypatch):
     assert read(tmp_path)["pid"] == pid
 
 
-def test_where_files_cannot_be_guarded_only_a_new_lock_is_taken(tmp_path, monkeypatch):
-    def refuse(fd, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+def test_without_kernel_locks_signs_of_life_and_pids_decide(tmp_path, monkeypatch):
+    without_kernel_locks(monkeypatch)
     with RunLock(tmp_path):
         assert read(tmp_path) == holder()
+        with pytest.raises(LockedError, match=f"process {os.getpid()} is using this run"):
+            RunLock(tmp_path).acquire()
     put(tmp_path, holder(start=1))
-    with pytest.raises(LockedError, match="another run may be using it: delete"):
+    with RunLock(tmp_path):
+        assert read(tmp_path) == holder()
+    put(tmp_path, holder(start=1, namespace="another"))  # a container's pids say nothing here
+    with pytest.raises(LockedError, match="may be running"):
         RunLock(tmp_path).acquire()
+    put(tmp_path, holder(start=1, namespace="another"), age=61)
+    with RunLock(tmp_path):
+        assert read(tmp_path) == holder()
 
 
 @pytest.mark.parametrize(("make", "problem"), [

@@ -24,7 +24,8 @@ from fastdqn.schedules import Budget
 def small(tmp_path, **overrides) -> Config:
     return Config(
         total_timesteps=700, num_envs=4, learning_starts=50, batch_size=16, hidden_sizes=(8,),
-        buffer_size=500, eval_frequency=0, eval_episodes=2, tensorboard=False,
+        buffer_size=500, eval_frequency=0, final_evaluation=True, eval_episodes=2,
+        tensorboard=False,
         run_dir=str(tmp_path / "run"),
     ).replace(**overrides)  # fmt: skip
 

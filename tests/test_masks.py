@@ -8,10 +8,11 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import DictInfoToList
 from test_loop import small
 
 import fastdqn
-from fastdqn.acting import EnvError, EnvStream
+from fastdqn.acting import EnvError, EnvRecipe, EnvStream
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.value import ScalarValue, squared_error
 from fastdqn.replay import Batch
@@ -263,3 +264,132 @@ def test_a_finished_episode_may_allow_nothing(mode):
     assert step.next_mask is not None
     assert step.next_mask.all()  # where nothing is left to take, nothing is forbidden
     act(stream, 7)
+
+
+# -- masks of other kinds
+
+
+class Masked(gymnasium.Env):
+    """Two actions; what reset(), step() and the last step give as a mask is told."""
+
+    observation_space = spaces.Box(0.0, 99.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, at_reset: Any, at_step: Any, at_end: Any):
+        self.masks, self.t = (at_reset, at_step, at_end), 0
+
+    def _told(self, mask: Any):
+        return np.full(1, self.t, np.float32), {} if mask is MISSING else {"action_mask": mask}
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self._told(self.masks[0])
+
+    def step(self, action) -> tuple[Any, float, bool, bool, dict]:
+        self.t += 1
+        obs, info = self._told(self.masks[1 + (self.t == 4)])
+        return obs, 1.0, self.t == 4, False, info
+
+
+MISSING = object()
+ONE = np.array([True, False])
+
+
+def masks_of(make_envs, count=10) -> np.ndarray:
+    """The masks [T, R, A] of each delivery, while the first allowed action is taken."""
+    stream = EnvStream(make_envs())
+    stream.start(seed=0)
+    assert stream.mask is not None
+    masks = [stream.mask.copy()]
+    for _ in range(count):
+        stream.send(stream.mask.argmax(1))
+        stream.recv()
+        masks.append(stream.mask.copy())
+    stream.close()
+    return np.array(masks)
+
+
+def made_here(vectorization, *masks):
+    return lambda: EnvRecipe(lambda: Masked(*masks), vectorization).make(2)
+
+
+def given(*masks):
+    return lambda: SyncVectorEnv([lambda: Masked(*masks) for _ in range(2)])
+
+
+@pytest.mark.parametrize(
+    "mask", [[1, 0], (True, False), np.array([1.0, 0.0]), np.array([1, 0], np.int64), ONE]
+)
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_booleans_and_0_and_1_are_masks_in_any_box(vectorization, mask):
+    masks = masks_of(made_here(vectorization, mask, mask, mask))
+    assert (masks == [True, False]).all()
+
+
+@pytest.mark.parametrize("bad", [[0.0, -np.inf], [0.5, 1.0], [2, 1], ["a", "b"], [np.nan, 1]])
+@pytest.mark.parametrize("make", [made_here, lambda _, *masks: given(*masks)])
+def test_other_numbers_are_refused_and_an_additive_mask_is_told_how(make, bad):
+    bad = np.array(bad)
+    with pytest.raises(EnvError, match=r"action_mask'\] (holds|is)") as caught:
+        masks_of(make("sync", ONE, bad, ONE))
+    assert ("give mask == 0" in str(caught.value)) == (bad.dtype.kind == "f" and bad[1] < 0)
+
+
+@pytest.mark.parametrize("at_end", [MISSING, None, [0, 0], [0.0, -np.inf]])
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_where_an_episode_is_over_no_mask_is_needed(vectorization, at_end):
+    masks = masks_of(made_here(vectorization, ONE, ONE, at_end))
+    assert (masks.sum(2) == [[2 if t % 5 == 4 else 1] * 2 for t in range(11)]).all()
+
+
+@pytest.mark.parametrize("make", [made_here, lambda _, *masks: given(*masks)])
+def test_masks_of_resets_alone_or_of_steps_alone_are_refused_alike(make):
+    with pytest.raises(EnvError, match=r"given by reset\(\) and not by step\(\): give both"):
+        masks_of(make("sync", ONE, MISSING, MISSING))
+    stream = EnvStream(make("sync", MISSING, ONE, ONE)())
+    stream.start(seed=0)
+    stream.send(np.zeros(2, np.int64))
+    with pytest.raises(EnvError, match=r"given by step\(\) and not by reset\(\): give both"):
+        stream.recv()
+
+
+def test_masks_of_episodes_that_are_over_at_once_are_given_by_resets_alone():
+    class Bandit(Masked):
+        def step(self, action):
+            obs, _, _, _, info = super().step(action)
+            return obs, 1.0, True, False, info
+
+    masks = masks_of(lambda: SyncVectorEnv([lambda: Bandit(ONE, MISSING, MISSING)] * 1))
+    assert (masks.sum((1, 2)) == [1, 2] * 5 + [1]).all()
+
+
+def test_infos_in_a_list_of_dicts_are_read():
+    listed = masks_of(lambda: DictInfoToList(given(ONE, ONE, ONE)()))
+    assert (listed == [True, False]).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_infos_in_a_list_of_dicts_are_read_in_every_mode(mode):
+    for envs in (guarded(mode), DictInfoToList(guarded(mode))):
+        stream = EnvStream(envs)
+        stream.start(seed=0)
+        for _ in range(12):
+            assert stream.mask is not None
+            stream.send(stream.mask.argmax(1))
+            step = stream.recv()
+            assert step.next_mask is not None
+            assert_masks_fit(step.next_obs, step.next_mask)
+
+
+@pytest.mark.parametrize("info", [None, "nothing", [1, 2], np.zeros(2)])
+def test_infos_of_another_kind_are_refused(info):
+    class Odd(gymnasium.vector.VectorWrapper):
+        def step(self, actions):
+            *result, _ = super().step(actions)
+            return *result, info
+
+    stream = EnvStream(Odd(given(ONE, ONE, ONE)()))
+    stream.start(seed=0)
+    stream.send(np.zeros(2, np.int64))
+    with pytest.raises(EnvError, match=r"info is .*: a dict expected, or a list of one dict"):
+        stream.recv()

@@ -76,6 +76,7 @@ def test_arguments_and_wrappers_reach_every_lane(tmp_path):
         ({"env_kwargs": {"size": 3}}, "cannot be made: TypeError"),
         ({"env_kwargs": {"a": object()}}, "env_kwargs is"),
         ({"env_kwargs": {"a": 10**5000}}, "env_kwargs is"),
+        ({"env_kwargs": {"a": [np.inf]}}, "env_kwargs is"),
         ({"wrapper": "FrameStackObservation"}, "wrapper FrameStackObservation: .*a function of"),
         ({"exploration": "ladder", "num_envs": 1}, "num_envs is 1"),
         ({"vectorization": "native"}, "no vector environment of its own"),

@@ -54,9 +54,9 @@ def test_the_content_is_synced_before_the_rename_and_the_folder_after_it(tmp_pat
         calls.append("folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
         fsync(fd)
 
-    def note_replace(source, target):
+    def note_replace(source, target, **folders):
         calls.append("rename")
-        replace(source, target)
+        replace(source, target, **folders)
 
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "replace", note_replace)

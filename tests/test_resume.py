@@ -254,7 +254,8 @@ def test_a_run_that_is_stopped_in_its_final_evaluation_says_so(tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(session, "evaluate", stopping)
-        words = "--total-timesteps 1500 --stop-at-return None --eval-frequency 0 --quiet --run-dir"
+        words = "--total-timesteps 1500 --stop-at-return None --eval-frequency 0 --quiet"
+        words += " --final-evaluation True --run-dir"
         assert cli.main(["train", "cartpole", *words.split(), str(tmp_path / "run")]) == 130
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["exit_reason"] == "budget spent; the final evaluation was interrupted"

@@ -103,6 +103,13 @@ def test_a_resume_that_is_refused_leaves_no_file_of_tensorboards(tmp_path):
     assert sorted(run.folder.iterdir()) == there
 
 
+def test_what_a_killed_process_left_unfinished_goes_when_the_run_goes_on(tmp_path):
+    run = fastdqn.train(small(tmp_path, total_timesteps=300))
+    (run.folder / ".tmp-best.safetensors.7").write_bytes(b"half of it")
+    fastdqn.resume(run.folder, total_timesteps=400)
+    assert not list(run.folder.glob(".tmp-*"))
+
+
 def test_a_traceback_of_an_earlier_failure_goes_when_the_run_goes_on(tmp_path):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
     (run.folder / "traceback.txt").write_text("of an earlier failure")

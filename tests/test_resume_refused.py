@@ -133,12 +133,12 @@ def test_the_checkpoint_is_read_under_the_lock(tmp_path, monkeypatch):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
     load = resuming.load_checkpoint
 
-    def look(folder, name):
-        assert (folder / "lock").exists()
+    def look(place, name):
+        assert (run.folder / "lock").exists()
         monkeypatch.setattr(resuming, "load_checkpoint", load)
         with pytest.raises(ConfigError, match="is using this run"):
-            fastdqn.resume(folder)
-        return load(folder, name)
+            fastdqn.resume(run.folder)
+        return load(place, name)
 
     monkeypatch.setattr(resuming, "load_checkpoint", look)
     assert fastdqn.resume(run.folder, total_timesteps=400).summary["total_steps"] >= 400

@@ -48,6 +48,7 @@ def test_every_game_of_the_table_is_registered():
 def test_evaluations_of_other_environments_say_null(tmp_path, capsys):
     run = fastdqn.train(
         "cartpole", total_timesteps=200, learning_starts=50, eval_frequency=0, eval_episodes=1,
+        final_evaluation=True,
         run_dir=str(tmp_path / "run"), tensorboard=False, stop_at_return=None,
     )  # fmt: skip
     assert run.summary["eval"]["human_normalized"] is None
@@ -59,6 +60,7 @@ def test_eval_and_summary_of_a_game_tell_its_score(tmp_path, capsys, monkeypatch
     monkeypatch.setattr("fastdqn.scores.game_of", lambda env_id: "pong")
     run = fastdqn.train(
         "cartpole", total_timesteps=200, learning_starts=50, eval_frequency=0, eval_episodes=1,
+        final_evaluation=True,
         run_dir=str(tmp_path / "run"), tensorboard=False, stop_at_return=None,
         eval_max_steps=5,
     )  # fmt: skip

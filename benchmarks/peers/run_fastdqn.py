@@ -34,6 +34,7 @@ def run(task: Task, window: Window) -> Outcome:
             threads=task.threads,
             eval_episodes=1,
             tensorboard=False,
+            checkpoint_seconds=None,  # its thread would take time of the window
             # A row where the window opens, which its phases are counted from; no other nearby.
             log_frequency=window.start_steps,
             run_dir=str(Path(folder, "run")),

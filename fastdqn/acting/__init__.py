@@ -4,7 +4,7 @@ from fastdqn.acting.asking import Asking
 from fastdqn.acting.backends import answers_for
 from fastdqn.acting.catalogue import catalogue
 from fastdqn.acting.env_state import read_env_state, why_unreadable, write_env_state
-from fastdqn.acting.failures import EnvError, HungError, NonFiniteError
+from fastdqn.acting.failures import EnvError, HungError, MakeError, NonFiniteError
 from fastdqn.acting.look import limit_of, look, look_closer
 from fastdqn.acting.make import VECTORIZATIONS, EnvRecipe, Factory
 from fastdqn.acting.making import Making
@@ -16,6 +16,7 @@ from fastdqn.acting.stacking import declared_stack
 from fastdqn.acting.statistics import ObsStatistics, ReturnStatistics
 from fastdqn.acting.step import Step
 from fastdqn.acting.stream import EnvStream
+from fastdqn.acting.sub_env import shared_sub_env
 
 __all__ = [
     "VECTORIZATIONS",
@@ -26,6 +27,7 @@ __all__ = [
     "EnvStream",
     "Factory",
     "HungError",
+    "MakeError",
     "Making",
     "NonFiniteError",
     "ObsReader",
@@ -48,6 +50,7 @@ __all__ = [
     "read_facts",
     "read_spaces",
     "registered",
+    "shared_sub_env",
     "why_unreadable",
     "write_env_state",
 ]

@@ -41,7 +41,9 @@ class Asking:
         self._count, self._what = self._count + 1, what
         try:
             return question()
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit and GeneratorExit among them
             raise explain(self._envs, error, *self._led(what)) from error
         finally:
             self._what = ""

@@ -1,50 +1,92 @@
 """Autoreset modes: what environments declare, and whether they do it."""
 
+from typing import Any
+
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from fastdqn.acting.failures import EnvError
+from fastdqn.acting.infos import OLD_FINAL_OBS
+from fastdqn.acting.sub_env import shares_memory
+
+_REMEDY = "let its metadata['autoreset_mode'] say what it does"
+# Episode ends whose last observations all equal the next first ones, before that is suspicious.
+# Ours, untuned: an environment that always ends where it began does the same.
+_SUSPICIOUS_ENDS = 3
 
 
-def read_mode(envs: VectorEnv) -> AutoresetMode:
-    """The instance's own mode; class-level metadata may speak of another instance."""
+def read_mode(envs: VectorEnv) -> tuple[AutoresetMode, bool]:
+    """(mode, whether it is declared): the instance's own mode; class-level metadata may be of
+    another instance. NEXT_STEP, Gymnasium's default, where nothing is declared.
+
+    Raises ValueError, one line, where what is declared is no mode.
+    """
     mode = getattr(envs.unwrapped, "autoreset_mode", None)
     if mode is None:
-        mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-    return AutoresetMode(mode)
+        mode = (envs.metadata or {}).get("autoreset_mode")
+    if mode is None:
+        return AutoresetMode.NEXT_STEP, False
+    if isinstance(mode, AutoresetMode):
+        return mode, True
+    # The words of the enumeration's names, its values, and what people write instead.
+    word = str(mode).rpartition(".")[2].replace("_", "").replace("-", "").lower()
+    for known in AutoresetMode:
+        if word == known.name.replace("_", "").lower():
+            return known, True
+    names = ", ".join(f"AutoresetMode.{known.name}" for known in AutoresetMode)
+    raise ValueError(f"the autoreset mode is {mode!r:.60}: it must be one of {names}")
 
 
-def require_next_step(lanes: np.ndarray, ended: np.ndarray, both: int, info: dict) -> None:
+def undeclared(envs: VectorEnv) -> str:
+    """The warning where no mode is declared."""
+    return (
+        f"{type(envs.unwrapped).__name__} declares no autoreset mode: AutoresetMode.NEXT_STEP is "
+        "assumed (the call after an episode's end resets, and returns the first observation). If "
+        "it resets in the same step, every last observation is wrong: set "
+        "metadata = {'autoreset_mode': AutoresetMode...} on its class"
+    )
+
+
+def require_next_step(
+    lanes: np.ndarray, ended: np.ndarray, both: int, info: dict, paid: int = -1
+) -> None:
     """Raises EnvError unless an episode's end is followed by a call that resets.
 
-    lanes [R] int64 · ended [R] bool, in this call, some of them
+    lanes [R] int64 · ended [R] bool, in this call
     both  the first position where a call that resets ended an episode too, or -1
+    paid  the first position where a call that resets gave a reward, or -1
     """
-    # An end that brings final_obs was reset in the same call: its obs is of the next episode.
-    contrary = int(ended.argmax()) if "final_obs" in info else both
+    contrary, why = both, "the call after an episode's end ended an episode, too"
+    # An end that brings its last observation was reset in the same call: its obs is of the next.
+    for key in ("final_obs", OLD_FINAL_OBS):
+        if key in info and ended.any():
+            contrary, why = int(ended.argmax()), f"an episode's end brought infos[{key!r}]"
+    if contrary < 0 and paid >= 0:
+        contrary, why = paid, "the call after an episode's end gave a reward"
     if contrary >= 0:
+        old = "; infos['final_obs'] is the name that is read" if OLD_FINAL_OBS in info else ""
         raise EnvError(
-            f"lane {lanes[contrary]}: an episode's end was not followed by a call "
-            "that resets, although the environment declares AutoresetMode.NEXT_STEP; let its "
-            "metadata['autoreset_mode'] say what it does"
+            f"lane {lanes[contrary]}: {why}, so an episode's end is not followed by a call that "
+            f"resets, as AutoresetMode.NEXT_STEP has it; {_REMEDY}{old}"
         )
 
 
 def require_final_obs(lane: int, info: dict) -> None:
     """Raises EnvError unless the end of an episode brings its last observation: SAME_STEP."""
     if "final_obs" not in info:
+        old = f": infos[{OLD_FINAL_OBS!r}] is its old name" if OLD_FINAL_OBS in info else ""
         raise EnvError(
             f"lane {lane}: an episode ended without infos['final_obs'], although the environment "
-            "declares AutoresetMode.SAME_STEP; let its metadata['autoreset_mode'] say what it does"
+            f"declares AutoresetMode.SAME_STEP{old}; {_REMEDY}"
         )
 
 
 def require_no_restart(lane: int, info: dict) -> None:
     """Raises EnvError where the end of an episode was reset unasked: DISABLED."""
-    if "final_obs" in info:
+    if "final_obs" in info or OLD_FINAL_OBS in info:
         raise EnvError(
             f"lane {lane}: an episode's end was reset in the same call, although the environment "
-            "declares AutoresetMode.DISABLED; let its metadata['autoreset_mode'] say what it does"
+            f"declares AutoresetMode.DISABLED; {_REMEDY}"
         )
 
 
@@ -59,4 +101,41 @@ def require_unmoved(before: np.ndarray, after: np.ndarray, reset: np.ndarray) ->
             f"lane {np.flatnonzero(moved)[0]}: a reset of other lanes changed it, although "
             "the environment declares AutoresetMode.DISABLED: it must obey "
             "options['reset_mask']"
+        )
+
+
+class FinalObsCheck:
+    """Looks for last observations that the reset of the same step has overwritten (SAME_STEP).
+
+    An environment that reuses one array returns it as its last observation, and its reset writes
+    the next episode's first observation into it before anyone can read it.
+    """
+
+    def __init__(self, envs: VectorEnv):
+        self._envs = envs.unwrapped
+        self._equal, self._over = 0, False
+
+    def __call__(self, given: Any, lane: int, last: np.ndarray, first: np.ndarray) -> str | None:
+        """A warning for an end, at most once, or None.
+
+        given  what final_obs holds for it; last, first  as they were read, of one lane
+        """
+        if self._over:
+            return None
+        held = getattr(self._envs, "_env_obs", None)  # SyncVectorEnv's, as the reset returned it
+        if isinstance(held, list) and len(held) > lane and shares_memory(given, held[lane]):
+            self._over = True
+        elif not np.array_equal(last, first):
+            self._over = True  # one that differs is proof enough
+            return None
+        else:
+            self._equal += 1
+            self._over = self._equal == _SUSPICIOUS_ENDS
+        if not self._over:
+            return None
+        return (
+            f"infos['final_obs'] of {type(self._envs).__name__} holds the first observation of the "
+            "next episode, as where an environment returns the same array at each step: return a "
+            "copy of it, obs.copy(), or truncated episodes are learned from with a wrong last "
+            "observation"
         )

@@ -1,15 +1,14 @@
 """Back ends: how calls reach a vector environment, and which lanes answer first."""
 
-import contextlib
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 from fastdqn.acting.arrival import Arrival, Backend
 from fastdqn.acting.failures import LaneFailure
+from fastdqn.acting.sub_env import close_quietly
 from fastdqn.acting.workers import Workers
 
 
@@ -34,12 +33,6 @@ def connect(envs: VectorEnv, env_batch_size: int | None = None, restarts: int = 
             f"{backend.num_ready} at a time: --vectorization async and envpool take any number"
         )
     return backend
-
-
-def close_quietly(envs: VectorEnv | gymnasium.Env) -> None:
-    """Close what anyone made: one that cannot be closed must not cost the run its result."""
-    with contextlib.suppress(Exception):
-        envs.close()
 
 
 def answers_for(envs: VectorEnv) -> int:

@@ -1,22 +1,24 @@
 """Care: what becomes of lanes that fail, and the process that takes a failed one's place."""
 
 import multiprocessing
-import signal
 import warnings
 from typing import Any
 
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv
-from gymnasium.vector.async_vector_env import _async_worker
 from gymnasium.vector.utils import CloudpickleWrapper
 
+from fastdqn.acting.worker_process import WorkerTarget
 from fastdqn.working_directory import safe_children
 
 
-def replace_process(envs: AsyncVectorEnv, lane: int, patience: float) -> None:
+def replace_process(
+    envs: AsyncVectorEnv, target: WorkerTarget, lane: int, seed: int, patience: float
+) -> None:
     """End a lane's process, whatever it does, and start another in its place, which waits to be
     reset.
 
+    target    of the processes; seed  of the new one's global generators
     patience  seconds for it to be gone, before it is killed and after
     The new one has no part in the shared memory: its observations come with its answers.
     """
@@ -29,11 +31,11 @@ def replace_process(envs: AsyncVectorEnv, lane: int, patience: float) -> None:
     context = multiprocessing.get_context(envs.context)
     ours, theirs = context.Pipe()
     process = context.Process(  # pyright: ignore[reportAttributeAccessIssue]
-        target=_work_deafly,
+        target=target.with_seed(seed - lane),
         name=f"Worker<{type(envs).__name__}>-{lane}",
         args=(
-            envs.worker or _async_worker, lane, CloudpickleWrapper(envs.env_fns[lane]), theirs,
-            ours, None, envs.error_queue, envs.autoreset_mode, None,
+            lane, CloudpickleWrapper(envs.env_fns[lane]), theirs, ours, None, envs.error_queue,
+            envs.autoreset_mode, None,
         ),
         daemon=envs.daemon,
     )  # fmt: skip
@@ -55,10 +57,3 @@ def put(space: spaces.Space, batch: Any, lane: int, obs: Any) -> None:
             put(inner, part, lane, value)
     else:
         batch[lane] = obs
-
-
-def _work_deafly(worker, *arguments) -> None:
-    """Signals that go to all of a group are the parent's to hear: see make.py."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    worker(*arguments)

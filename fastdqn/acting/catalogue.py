@@ -10,12 +10,12 @@ from typing import NamedTuple
 import gymnasium
 from gymnasium.vector import VectorEnv
 
-from fastdqn.acting.backends import close_quietly
 from fastdqn.acting.make import EnvRecipe
 from fastdqn.acting.names import find_module, registered, registered_by
 from fastdqn.acting.observations import short
 from fastdqn.acting.packages import register_for
 from fastdqn.acting.spaces import read_spaces
+from fastdqn.acting.sub_env import close_quietly
 
 
 class Entry(NamedTuple):

@@ -31,6 +31,10 @@ class EnvError(RuntimeError):
     trace: str = ""
 
 
+class MakeError(ValueError):
+    """An environment cannot be made; one line says why."""
+
+
 class SentError(Exception):
     """What a lane raised, as one line, on its way out of the lane's process."""
 

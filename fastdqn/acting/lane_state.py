@@ -12,6 +12,7 @@ from gymnasium.envs.toy_text import BlackjackEnv, CliffWalkingEnv, FrozenLakeEnv
 from fastdqn import plain
 from fastdqn.acting.failures import one_line
 from fastdqn.acting.generators import make_generator, read_generator
+from fastdqn.acting.sub_env import SubEnv
 from fastdqn.plain import State
 
 
@@ -117,9 +118,11 @@ def plan_random(env: Any, state: Any, where: str, plan: Plan) -> None:
 
 
 def _layers(lane: gymnasium.Env) -> Iterator[gymnasium.Env]:
-    """The wrappers from the outermost on, and last the environment itself."""
+    """The wrappers from the outermost on, and last the environment itself; SubEnv, which our own
+    sub-environments have around them, keeps nothing that outlasts a step."""
     while isinstance(lane, gymnasium.Wrapper):
-        yield lane
+        if type(lane) is not SubEnv:
+            yield lane
         lane = lane.env
     yield lane
 

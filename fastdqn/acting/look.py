@@ -1,14 +1,21 @@
 """look(): what one environment turns out to be, before anything large is made for it."""
 
+import contextlib
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 from gymnasium.spaces import Space
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
-from fastdqn.acting.backends import close_quietly
 from fastdqn.acting.make import EnvRecipe
 from fastdqn.acting.spaces import EnvFacts
+from fastdqn.acting.stacking import ask_worker
 from fastdqn.acting.stream import EnvStream
+from fastdqn.acting.sub_env import close_quietly, sub_envs, time_limit_of
+
+# What EnvPool has for no limit is beyond it.
+_UNLIMITED = 1 << 30
 
 
 def look(recipe: EnvRecipe) -> EnvFacts:
@@ -31,14 +38,39 @@ def look_closer(recipe: EnvRecipe) -> tuple[EnvFacts, Space]:
         stream.start(seed=0)
         facts = stream.facts._replace(
             has_masks=stream.mask is not None,
-            max_episode_steps=in_process.max_episode_steps() or limit_of(envs),
+            max_episode_steps=limit_of(envs, in_process.max_episode_steps()),
         )
         return facts, envs.single_observation_space
     finally:
         close_quietly(envs)
 
 
-def limit_of(envs: VectorEnv) -> int | None:
-    """The time limit of ready environments, where their spec or a lane's wrapper tells."""
-    lane = envs.envs[0] if getattr(envs, "envs", None) else envs  # pyright: ignore[reportAttributeAccessIssue]
-    return getattr(lane.spec, "max_episode_steps", None)
+def limit_of(envs: VectorEnv, registered: int | None = None) -> int | None:
+    """Steps after which these environments truncate an episode by themselves, where that is known.
+
+    What was made tells: the TimeLimit wrappers of a sub-environment, which a wrapper or a function
+    of the user's may have changed, or what a vector class keeps.
+    registered  by the id, where nothing else tells
+    """
+    inner: Any = envs.unwrapped
+    if lanes := sub_envs(envs):
+        limits = [time_limit_of(lane) for lane in lanes]
+        return None if None in limits else max(filter(None, limits))
+    if isinstance(inner, AsyncVectorEnv):
+        told = _of_process(inner)
+    else:
+        config = getattr(inner, "config", None)  # EnvPool's
+        told = config.get("max_episode_steps") if isinstance(config, dict) else None
+        told = told or getattr(inner, "max_episode_steps", None)
+    if isinstance(told, int | np.integer) and not isinstance(told, bool):
+        return int(told) if 0 < told < _UNLIMITED else None
+    return registered or getattr(envs.spec, "max_episode_steps", None)
+
+
+def _of_process(envs: AsyncVectorEnv) -> int | None:
+    """As the first worker process tells it; one that is no more is reported by start()."""
+    for name in ("time_limit", "_max_episode_steps"):
+        with contextlib.suppress(EOFError, OSError):
+            if ask_worker(envs, "has_wrapper_attr", name):
+                return ask_worker(envs, "get_wrapper_attr", name) or _UNLIMITED
+    return None

@@ -1,30 +1,27 @@
 """Making vector environments of an id or a factory, with errors that say what to do."""
 
 import contextlib
-import multiprocessing
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.vector.async_vector_env import _async_worker
 
 from fastdqn import atari
 from fastdqn.acting.atari_lanes import make_atari
 from fastdqn.acting.cartpole import FastCartPole
-from fastdqn.acting.failures import HungError, SentError, misfit, one_line
+from fastdqn.acting.failures import MakeError, one_line
 from fastdqn.acting.names import find_spec, find_wrapper, nearest
-from fastdqn.working_directory import Inherited, safe_children
+from fastdqn.acting.sub_env import NOT_ITS_OWN, RemoteSubEnv, SubEnv, close_quietly
+from fastdqn.acting.worker_process import WorkerTarget, starting_workers
+from fastdqn.working_directory import safe_children
 
 VECTORIZATIONS = ("auto", "native", "sync", "async", "envpool")
 Factory = Callable[..., gymnasium.Env]
-# A process that is killed closes one pipe a moment after another. Ours, untuned.
-_PARENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,9 @@ class EnvRecipe:
     ) -> VectorEnv:
         """Make num_envs lanes.
 
-        seed, env_batch_size  of EnvPool, and the latter of ale-py, which take them here; other
-            lanes are seeded by reset()
+        seed    of EnvPool's lanes, and of the global generators of async's processes; other lanes
+            are seeded by reset()
+        env_batch_size  of EnvPool and ale-py, which take it here
         autoreset_mode  of sync and async; the others have their own
         Raises ValueError, one line, where the id, a dependency or the mode is not there.
         """
@@ -74,21 +72,29 @@ class EnvRecipe:
             return _make_envpool(self, num_envs, env_batch_size or num_envs, seed)
         if mode == "native":
             return self._make_native(num_envs, env_batch_size)
-        lane = self._lane_maker(_CheckedLane if mode == "async" else None)
         # The stream copies what it keeps, so the environments need not copy it once more.
         options: Any = {"autoreset_mode": autoreset_mode, "copy": False}
-        with _named_errors(str(self)):
-            if mode == "sync":
-                return SyncVectorEnv([lane] * num_envs, **options)
-            try:
-                with _deaf_children(), safe_children():
-                    return AsyncVectorEnv(
-                        [lane] * num_envs, worker=Inherited(_lane_process), **options
-                    )
-            except (EOFError, OSError):
-                raise RuntimeError(
-                    "a lane's process ended while its environment was made, see above"
-                ) from None
+        if mode == "async":
+            return self._make_async(num_envs, seed, options)
+        make_lane = self._lane_maker()
+        with _named_errors(str(self)), contextlib.ExitStack() as made:
+
+            def make() -> gymnasium.Env:
+                lane = make_lane()
+                made.callback(lane.close)  # where a later one cannot be made
+                return lane
+
+            envs = SyncVectorEnv([make] * num_envs, **options)
+            made.pop_all()
+            return envs
+
+    def _make_async(self, num_envs: int, seed: int, options: dict[str, Any]) -> VectorEnv:
+        make_lane = self._lane_maker(copies=True)
+        with _named_errors(str(self)), safe_children():
+            target = WorkerTarget(seed)
+            with starting_workers(target, num_envs):
+                lanes: Any = [lambda: RemoteSubEnv(make_lane())] * num_envs
+                return AsyncVectorEnv(lanes, worker=target, **options)
 
     def atari_settings(self) -> dict[str, Any] | None:
         """Every setting of Atari's lanes; None where ale-py does not step them.
@@ -119,7 +125,7 @@ class EnvRecipe:
             raise ValueError(
                 f"{self}: ale-py's vector environment opens no window: leave out the render mode"
             )
-        lane = self._lane_maker(None, **kwargs)
+        lane = self._lane_maker(**kwargs)
         with _named_errors(str(self)):
             return lane()
 
@@ -153,68 +159,54 @@ class EnvRecipe:
         with _named_errors(str(self)):
             if settings is not None:
                 return make_atari(find_spec(str(self.env)), settings, num_envs, env_batch_size)
-            envs = gymnasium.make_vec(str(self.env), num_envs, "vector_entry_point", **self.kwargs)
+            envs = gymnasium.make_vec(
+                str(self.env), num_envs, "vector_entry_point", **fresh(self.kwargs)
+            )
             return FastCartPole(envs) if type(envs) is CartPoleVectorEnv else envs
 
-    def _lane_maker(self, outermost: Factory | None, **more) -> Callable[[], gymnasium.Env]:
-        """A function that makes one lane; names are looked up now, where they can be reported."""
+    def _lane_maker(self, copies: bool = False, **more) -> Callable[[], SubEnv]:
+        """A function that makes one sub-environment; names are looked up now, where they can be
+        reported.
+
+        copies  whether the one that is made stands for copies of it in other processes
+        """
         wrappers = [(name, find_wrapper(name)) for name in self.wrappers]
-        kwargs = {**self.kwargs, **more}
         spec = find_spec(self.env) if isinstance(self.env, str) else None
 
-        def make_lane() -> gymnasium.Env:
+        def make_lane() -> SubEnv:
+            kwargs = fresh({**self.kwargs, **more})
             env = gymnasium.make(spec, **kwargs) if spec is not None else self.env(**kwargs)  # pyright: ignore[reportCallIssue]
-            for name, wrapper in wrappers:
-                try:
-                    env = wrapper(env)
-                except TypeError as error:
-                    raise TypeError(
-                        f"wrapper {name}: {error}; where it takes arguments, name a function of "
-                        "one environment that gives them: my_package:my_wrapper"
-                    ) from error
-            return env if outermost is None else outermost(env)
+            try:
+                return SubEnv(_wrapped(env, wrappers), copies)
+            except BaseException:
+                close_quietly(env)
+                raise
 
         return make_lane
 
 
-class _CheckedLane(gymnasium.Wrapper):
-    """Looks at each observation in the lane's own process: the shared memory takes any shape."""
-
-    def reset(self, **kwargs):
-        with _sendable_errors():
-            obs, info = self.env.reset(**kwargs)
-            return self._checked(obs), info
-
-    def step(self, action):
-        with _sendable_errors():
-            obs, reward, terminated, truncated, info = self.env.step(action)
-            return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
-
-    def _checked(self, obs):
-        if line := misfit(self.observation_space, obs):
-            raise ValueError(line)
-        return obs
+def fresh(value: Any) -> Any:
+    """Arguments of a constructor with lists and dicts of their own: what one construction does to
+    them is not seen by the next, nor by the caller. Other objects are passed as they are."""
+    if isinstance(value, dict):
+        return {key: fresh(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return type(value)(map(fresh, value)) if type(value) in (list, tuple, set) else value
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
-@contextlib.contextmanager
-def _sendable_errors() -> Iterator[None]:
-    """An exception of anyone's may not survive the way to the parent; its line does."""
-    try:
-        yield
-    except Exception as error:
-        raise SentError(one_line(error)) from error
-
-
-def _lane_process(*arguments) -> None:
-    """Gymnasium's own; it ends quietly where the parent was killed, for nobody is left to tell."""
-    try:
-        _async_worker(*arguments)
-    except (EOFError, ConnectionError):
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join(_PARENT_SECONDS)
-        if parent is None or parent.is_alive():
-            raise
+def _wrapped(env: Any, wrappers: list[tuple[str, Callable]]) -> Any:
+    if wrappers and not isinstance(env, gymnasium.Env):
+        return env  # which SubEnv explains
+    for name, wrapper in wrappers:
+        try:
+            env = wrapper(env)
+        except TypeError as error:
+            raise TypeError(
+                f"wrapper {name}: {error}; where it takes arguments, name a function of "
+                "one environment that gives them: my_package:my_wrapper"
+            ) from error
+    return env
 
 
 def _make_envpool(recipe: EnvRecipe, num_envs: int, batch_size: int, seed: int) -> VectorEnv:
@@ -227,7 +219,7 @@ def _make_envpool(recipe: EnvRecipe, num_envs: int, batch_size: int, seed: int) 
         warnings.simplefilter("ignore")  # bounds of spaces that lose digits
         envs = make(
             env_id, env_type="gymnasium", num_envs=num_envs, batch_size=batch_size,
-            seed=seed % (1 << 30), **recipe.kwargs,
+            seed=seed % (1 << 30), **fresh(recipe.kwargs),
         )  # fmt: skip
         assert envs.single_observation_space is not None  # made now, warnings and all, and kept
         return envs
@@ -264,34 +256,14 @@ def _envpool_limit(recipe: EnvRecipe) -> int | None:
 
 @contextlib.contextmanager
 def _named_errors(what: str) -> Iterator[None]:
-    """Whatever a constructor of anyone's raises becomes a ValueError of one line."""
+    """Whatever a constructor of anyone's raises becomes a MakeError of one line."""
     try:
         yield
-    except HungError:  # whoever interrupted the call tells it
+    except NOT_ITS_OWN:  # the caller explains an interrupted call
         raise
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         missing = " ".join(str(error).split())
-        raise ValueError(f"{what} needs a package that is missing: {missing}") from None
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{what} cannot be made: {one_line(error)}") from None
-
-
-@contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes started in here ignore Ctrl-C and SIGTERM, which may go to all of a group: the
-    parent, who hears them too, ends them in order. They end by themselves when it is gone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    terminate = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    before = set(multiprocessing.active_children())
-    try:
-        yield
-    except BaseException:
-        for child in set(multiprocessing.active_children()) - before:
-            child.kill()  # Gymnasium would terminate them, and wait
-        raise
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, terminate)
+        raise MakeError(f"{what} needs a package that is missing: {missing}") from None
+    except BaseException as error:  # SystemExit and GeneratorExit among them
+        line = one_line(error).removeprefix("ValueError: ")
+        raise MakeError(f"{what} cannot be made: {line}") from None

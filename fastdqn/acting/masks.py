@@ -5,6 +5,30 @@ from typing import Any
 import numpy as np
 
 from fastdqn.acting.failures import EnvError
+from fastdqn.acting.infos import final_info
+
+# Answers without a mask after which an environment that gave masks at its reset is asked to give
+# them at its steps too. Ours, untuned: an episode's end asks sooner.
+_MOST_SILENT = 1_000
+
+
+def as_mask(given: Any, num_actions: int | None) -> np.ndarray:
+    """One mask of any kind as [A] bool.
+
+    num_actions  A, None where it is not known
+    Raises ValueError, one line, where its shape is another, or it holds other numbers than 0 and 1.
+    """
+    mask = np.asarray(given)
+    if mask.ndim != 1 or num_actions not in (None, len(mask)):
+        raise ValueError(
+            f"info['action_mask'] has shape {mask.shape}: one entry for each of {num_actions} "
+            "actions expected"
+        )
+    if mask.dtype == np.bool_:
+        return mask
+    if (line := _value_problem(mask)) is not None:
+        raise ValueError(line)
+    return mask != 0
 
 
 class MaskReader:
@@ -13,19 +37,27 @@ class MaskReader:
 
     def __init__(self, num_ready: int, num_actions: int):
         self.mask = np.ones((num_ready, num_actions), np.bool_)
+        self._silent, self._steps_tell = 0, False
 
-    def read(self, info: dict[str, Any], lanes: np.ndarray, over: np.ndarray) -> None:
+    def read(
+        self, info: dict[str, Any], lanes: np.ndarray, over: np.ndarray, starting: bool = False
+    ) -> None:
         """Take the masks of an arrival from lanes [R], of which over [R] bool need not act.
 
-        Raises EnvError where a shape is wrong, or a lane that must act allows nothing.
+        starting  whether every lane has just been reset
+        Raises EnvError where a shape or a value is wrong, a lane that must act allows nothing, or
+        steps give no mask although resets do.
         """
-        _read(info, self.mask, np.arange(len(self.mask)))
+        if not starting and not self._steps_tell:
+            self._require_masks_of_steps(info, over)
+        _read(info, self.mask, np.arange(len(self.mask)), ~over)
         self._require_some(lanes, over)
 
     def read_some(self, info: dict[str, Any], lanes: np.ndarray, positions: np.ndarray) -> None:
         """Take the masks of lanes that were restarted, and leave the others'; raises as read()."""
-        _read(info, self.mask, positions)
-        self._require_some(lanes, np.zeros(len(lanes), np.bool_))
+        everyone = np.ones(len(lanes), np.bool_)
+        _read(info, self.mask, positions, everyone)
+        self._require_some(lanes, ~everyone)
 
     def before_restart(
         self, ended: np.ndarray, info: dict[str, Any], restarted: bool
@@ -34,10 +66,21 @@ class MaskReader:
         just given and SAME_STEP puts into final_info; where it does not, all is allowed."""
         last = self.mask.copy()
         if restarted:
-            final_info = info.get("final_info")
-            _read(final_info if isinstance(final_info, dict) else {}, last, ended)
+            _read(final_info(info), last, ended, np.zeros(len(last), np.bool_))
             _free(last)
         return last
+
+    def _require_masks_of_steps(self, info: dict[str, Any], over: np.ndarray) -> None:
+        """A mask at the reset alone would count as 'all is allowed' from the first step on."""
+        if info.get("action_mask") is not None:
+            self._steps_tell = True
+            return
+        self._silent += int((~over).sum())
+        if self._silent >= _MOST_SILENT or (self._silent and over.any()):
+            raise EnvError(
+                "info['action_mask'] is given by reset() and not by step(): give both, since the "
+                "mask of one observation says nothing of the next"
+            )
 
     def _require_some(self, lanes: np.ndarray, over: np.ndarray) -> None:
         nothing = ~self.mask.any(1)
@@ -53,35 +96,64 @@ def _free(mask: np.ndarray) -> None:
     mask[~mask.any(1)] = True
 
 
-def _read(info: dict[str, Any], out: np.ndarray, positions: np.ndarray) -> None:
-    """Write info's masks at positions of out [R, A]; where there is none, all is allowed."""
+def _read(
+    info: dict[str, Any], out: np.ndarray, positions: np.ndarray, must_act: np.ndarray
+) -> None:
+    """Write info's masks at positions of out [R, A]; where there is none, all is allowed.
+
+    must_act [R] bool  whose masks have to be right: of the others a bad one counts as none
+    """
     out[positions] = True
     given = info.get("action_mask")
     if given is None:
         return
     if "_action_mask" in info:  # says which lanes gave one
         positions = positions[np.asarray(info["_action_mask"], np.bool_)[positions]]
-    if len(positions):
-        masks = np.asarray(given)
-        if masks.ndim < 1 or len(masks) <= positions[-1]:
-            raise EnvError("info['action_mask'] holds no mask for each lane")
-        if masks.dtype != object:
-            masks = masks[positions]
-        else:  # Gymnasium's way where lanes give lists, 1 us for each lane
-            masks = np.array([_fitting(masks[at], out.shape[1], at) for at in positions])
-        if masks.shape[1:] != out.shape[1:]:
-            raise EnvError(
-                f"info['action_mask'] has shape {masks.shape[1:]}: one entry for each of "
-                f"{out.shape[1]} actions expected"
-            )
-        out[positions] = masks != 0
-
-
-def _fitting(mask: Any, num_actions: int, position: int) -> np.ndarray:
-    array = np.asarray(mask)
-    if array.shape != (num_actions,):
+    if not len(positions):
+        return
+    masks = np.asarray(given)
+    if masks.ndim < 1 or len(masks) <= positions[-1]:
+        raise EnvError("info['action_mask'] holds no mask for each lane")
+    if masks.dtype == object:  # where lanes give lists, 1 us for each lane
+        _read_each(masks, out, positions, must_act)
+        return
+    masks = masks[positions]
+    if masks.shape[1:] != out.shape[1:]:
         raise EnvError(
-            f"info['action_mask'] of answer {position} has shape {array.shape}: one entry for "
-            f"each of {num_actions} actions expected"
+            f"info['action_mask'] has shape {masks.shape[1:]}: one entry for each of "
+            f"{out.shape[1]} actions expected"
         )
-    return array
+    if masks.dtype != np.bool_:
+        needed = must_act[positions]
+        if (line := _value_problem(masks[needed])) is not None:
+            raise EnvError(line)
+        fine = needed | ((masks == 0) | (masks == 1)).all(1)
+        positions, masks = positions[fine], masks[fine] != 0
+    out[positions] = masks
+
+
+def _read_each(
+    masks: np.ndarray, out: np.ndarray, positions: np.ndarray, must_act: np.ndarray
+) -> None:
+    for at in positions.tolist():
+        if masks[at] is None:
+            continue
+        try:
+            out[at] = as_mask(masks[at], out.shape[1])
+        except ValueError as error:
+            if must_act[at]:
+                raise EnvError(f"answer {at}: {error}") from None
+
+
+def _value_problem(masks: np.ndarray) -> str | None:
+    """Why numbers are no masks, in one line, or None."""
+    if masks.dtype.kind not in "biuf":
+        return f"info['action_mask'] is {masks.dtype}: booleans, or 0 and 1, expected"
+    bad = masks[(masks != 0) & (masks != 1)]
+    if not len(bad):
+        return None
+    additive = "; where it is added to values, 0 and -inf, give mask == 0" if bad[0] < 0 else ""
+    return (
+        f"info['action_mask'] holds {bad[0]}: 1 or True allows an action, 0 or False forbids it"
+        f"{additive}"
+    )

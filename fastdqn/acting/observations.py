@@ -91,7 +91,7 @@ class ObsReader:
         outside of it.
         """
         if self._is_box:
-            np.copyto(out, _shaped(obs, out.shape), casting="unsafe")
+            _copy(out, _shaped(obs, out.shape))
             return
         for part in self._parts:
             values = obs
@@ -193,6 +193,14 @@ def _shaped(values: Any, shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
+def _copy(out: np.ndarray, values: np.ndarray) -> None:
+    if values.dtype != np.float64:
+        np.copyto(out, values, casting="unsafe")
+        return
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is reported
+        np.copyto(out, values, casting="unsafe")
+
+
 def _write(part: _Part, values: Any, out: np.ndarray, scale: float) -> None:
     """Write one part of N observations into its columns out [N, width]."""
     leaf, n = part.space, len(out)
@@ -204,7 +212,7 @@ def _write(part: _Part, values: Any, out: np.ndarray, scale: float) -> None:
     else:
         flat = _shaped(values, (n, *(leaf.shape or ()))).reshape(n, -1)
         if scale == 1.0:
-            np.copyto(out, flat, casting="unsafe")
+            _copy(out, flat)
         else:
             np.multiply(flat, scale, out=out, casting="unsafe")
 

@@ -11,10 +11,11 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import SyncVectorEnv
 
-from fastdqn.acting.failures import HungError, one_line
+from fastdqn.acting.failures import one_line
 from fastdqn.acting.make import EnvRecipe
 from fastdqn.acting.step import Step
 from fastdqn.acting.stream import EnvStream
+from fastdqn.acting.sub_env import NOT_ITS_OWN
 
 # Atari consoles draw 60 frames a second (NTSC); a step is frameskip of them.
 _ATARI_FPS = 60
@@ -91,9 +92,9 @@ class _LaneScreen:
         """A picture, or what was raised instead, unless it is the watchdog's."""
         try:
             return self._lane.render()
-        except HungError:
+        except NOT_ITS_OWN:
             raise
-        except (Exception, SystemExit) as error:  # an environment of anyone's
+        except BaseException as error:  # an environment of anyone's
             return error
 
     def close(self) -> None:

@@ -47,14 +47,15 @@ def _of_lane(env: gymnasium.Env) -> int:
 def _of_process(envs: AsyncVectorEnv) -> int:
     """The first lane is asked, in its process: one that is no more is told of by start()."""
     try:
-        if _ask(envs, "has_wrapper_attr", "stack_size"):
-            return int(_ask(envs, "get_wrapper_attr", "stack_size"))
+        if ask_worker(envs, "has_wrapper_attr", "stack_size"):
+            return int(ask_worker(envs, "get_wrapper_attr", "stack_size"))
     except (EOFError, OSError, TypeError, ValueError):
         pass
     return 1
 
 
-def _ask(envs: AsyncVectorEnv, method: str, name: str) -> Any:
+def ask_worker(envs: AsyncVectorEnv, method: str, name: str) -> Any:
+    """What a method of the first worker's environment gives for a name; None where it raises."""
     pipe = envs.parent_pipes[0]
     pipe.send(("_call", (method, (name,), {})))
     answer, is_well = pipe.recv()

@@ -1,6 +1,7 @@
 """EnvStream: what really happened in a vector environment, told alike for every autoreset mode."""
 
 import contextlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,19 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from fastdqn.acting.arrival import Arrival
 from fastdqn.acting.asking import Asking
 from fastdqn.acting.autoreset import (
+    FinalObsCheck,
     read_mode,
     require_final_obs,
     require_next_step,
     require_no_restart,
     require_unmoved,
+    undeclared,
 )
 from fastdqn.acting.backends import connect
 from fastdqn.acting.env_state import read_env_state, takes_env_state, write_env_state
 from fastdqn.acting.failures import EnvError, LaneFailure
 from fastdqn.acting.finite import first_nonfinite, require_finite
+from fastdqn.acting.infos import as_dict
 from fastdqn.acting.lives import LifeLosses, may_lose_lives, with_last_starts
 from fastdqn.acting.masks import MaskReader
 from fastdqn.acting.observations import ObsReader, batch_of_one
@@ -26,6 +30,7 @@ from fastdqn.acting.sorting import Marks, Sorted, hand_out, sort, tell_apart
 from fastdqn.acting.spaces import read_facts
 from fastdqn.acting.step import Step, lane_of
 from fastdqn.acting.stream_state import checked
+from fastdqn.acting.sub_env import shared_sub_env
 from fastdqn.plain import State
 
 
@@ -40,13 +45,20 @@ class EnvStream:
     lanes [R] int64   the lanes that wait for an action now
     obs   [R, *]      what to act on; a lane whose next call is a reset ignores its action
     mask  [R, A] bool the actions allowed there, as info["action_mask"] says; None without masks
-    Raises ValueError where the spaces cannot be trained on.
+    warnings  lines on what the environments may do wrong, each also given to warnings.warn()
+    Raises ValueError where the spaces cannot be trained on, or two sub-environments are one object.
     """
 
     def __init__(self, envs: VectorEnv, env_batch_size: int | None = None, restarts: int = 0):
+        if (line := shared_sub_env(envs)) is not None:
+            raise ValueError(line)
         self.envs = envs
         self.facts = read_facts(envs)
-        self.autoreset_mode = read_mode(envs)
+        self.warnings: list[str] = []
+        self.autoreset_mode, self._declared = read_mode(envs)
+        if not self._declared:
+            self._warn(undeclared(envs))
+        self._check_final_obs = FinalObsCheck(envs)
         self._reader = ObsReader(envs.single_observation_space)
         self._backend = connect(envs, env_batch_size, restarts)
         n, ready = envs.num_envs, self._backend.num_ready
@@ -76,6 +88,7 @@ class EnvStream:
             envs, self._backend, self._steps, self._action, self.facts.action_start,
             (self._returns, self._lengths, self._steps), self._unseen,
         )  # fmt: skip
+        self._given: Any = None  # the observations of the last answer, as they came
         self._waits = False  # whether lanes wait for actions: started, and nothing is under way
         self._compile()
 
@@ -94,9 +107,10 @@ class EnvStream:
         self._unseen.fill(True)
         self._masks = None
         arrival = self.asking("reset", lambda: self._backend.reset(seed))
-        if "action_mask" in arrival.info:
+        info = as_dict(arrival.info)
+        if info.get("action_mask") is not None:
             self._masks = MaskReader(self.num_ready, self.facts.num_actions)
-        return self._tell(arrival)
+        return self._tell(arrival._replace(info=info), starting=True)
 
     def send(self, action: np.ndarray) -> None:
         """Hand the lanes that wait their actions [R] int64, from 0; some begin at once."""
@@ -119,7 +133,10 @@ class EnvStream:
         behaves in another way than the autoreset mode that it declares, naming the lane, its seed
         and its last action.
         """
-        return self._tell(self.asking("step", self._backend.recv))
+        arrival = self.asking("step", self._backend.recv)
+        if type(arrival.info) is not dict:
+            arrival = arrival._replace(info=as_dict(arrival.info))
+        return self._tell(arrival)
 
     def state(self) -> State:
         """All that the next send() and recv() depend on, as copies of plain values; "envs" is None
@@ -181,31 +198,31 @@ class EnvStream:
         """Close the environments, processes under way or dead included."""
         self.asking("close", self._backend.close)
 
-    def _tell(self, arrival: Arrival) -> Step:
+    def _tell(self, arrival: Arrival, starting: bool = False) -> Step:
         """Copy what arrived, since environments may reuse their arrays, and sort it."""
         lanes, marks = arrival.lanes, self._marks
         self.lanes = lanes
-        try:
-            np.copyto(self._reward, arrival.reward, casting="unsafe")
-            np.copyto(marks.terminated, arrival.terminated)
-            np.copyto(marks.truncated, arrival.truncated)
-        except (ValueError, TypeError) as error:
-            raise EnvError(
-                f"reward, terminated or truncated are not one number a lane: {error}"
-            ) from error
+        _copy_numbers("reward", arrival.reward, self._reward)
+        _copy_numbers("terminated", arrival.terminated, marks.terminated)
+        _copy_numbers("truncated", arrival.truncated, marks.truncated)
         count, both = self._tell_apart(
             arrival.info, lanes, marks, self._next_step, self._unseen, self._ended
         )
         self._read(arrival.obs)
+        self._given = arrival.obs
         if self._masks is not None:
             # Under SAME_STEP a lane that ended has restarted, and must act like any other.
             over = marks.ended & (self.autoreset_mode != AutoresetMode.SAME_STEP)
-            self._masks.read(arrival.info, lanes, over)
-        elif "action_mask" in arrival.info:
+            self._masks.read(arrival.info, lanes, over, starting)
+        elif arrival.info.get("action_mask") is not None:
             raise EnvError("info['action_mask'] is given by step() and not by reset(): give both")
         last_obs, last_mask = self.obs, self.mask
-        if count and self._next_step:
-            require_next_step(lanes, marks.ended, both, arrival.info)
+        if self._next_step and (count or not self._declared):
+            paid = -1
+            if not self._declared and not starting:
+                paid = int((marks.fresh & (self._reward != 0)).argmax())
+                paid = paid if marks.fresh[paid] and self._reward[paid] else -1
+            require_next_step(lanes, marks.ended, both, arrival.info, paid)
         elif count:
             over = np.flatnonzero(marks.over)  # of a lost life ale-py's final_obs tells nothing
             if len(over):
@@ -231,6 +248,12 @@ class EnvStream:
             require_final_obs(int(self.lanes[ended[0]]), info)
             # An object array in Gymnasium, a dense one in ALE, a dict of arrays for a Dict space.
             self._read_final(ended, info["final_obs"], last_obs)
+            at = int(ended[0])
+            line = self._check_final_obs(
+                lane_of(info["final_obs"], at), int(self.lanes[at]), last_obs[at], self.obs[at]
+            )
+            if line is not None:
+                self._warn(line)
         return last_obs, last_mask
 
     def _restart_disabled(self, ended: np.ndarray, info: dict) -> None:
@@ -238,9 +261,10 @@ class EnvStream:
         before = self.obs.copy()
         arrival = self.asking("reset", lambda: self._backend.restart(ended))
         self._read(arrival.obs)
+        self._given = arrival.obs
         require_unmoved(before, self.obs, ended)
         if self._masks is not None:
-            self._masks.read_some(arrival.info, self.lanes, ended)
+            self._masks.read_some(as_dict(arrival.info), self.lanes, ended)
 
     def _read_final(self, ended: np.ndarray, final_obs: Any, out: np.ndarray) -> None:
         """The true last observations, one lane at a time: 2 us for each end."""
@@ -261,7 +285,7 @@ class EnvStream:
                 stored = self._reward[bad : bad + 1].astype(np.float32)
             require_finite("reward", stored, self.lanes[bad:], self._steps)
         if self.obs.dtype == np.float32:
-            require_finite("observation", self.obs, self.lanes, self._steps)
+            require_finite("observation", self.obs, self.lanes, self._steps, self._given)
             if last_obs is not self.obs:
                 require_finite("last observation", next_obs, lanes, self._steps)
         return Step(
@@ -271,6 +295,10 @@ class EnvStream:
             None if last_mask is None else last_mask[here],
             None if self.mask is None else self.mask[starts],
         )  # fmt: skip
+
+    def _warn(self, line: str) -> None:
+        self.warnings.append(line)
+        warnings.warn(line, stacklevel=3)
 
     def _compile(self) -> None:
         """Every kernel, before anyone looks at a clock."""
@@ -287,3 +315,19 @@ class EnvStream:
             self._reader.read(obs, self.obs if out is None else out)
         except (ValueError, TypeError, LookupError) as error:
             raise EnvError(str(error)) from error
+
+
+def _copy_numbers(name: str, given: Any, out: np.ndarray) -> None:
+    """Copy one number of each lane into out [R]; flags may be of any kind of number.
+
+    Raises EnvError naming what is not one number a lane.
+    """
+    values = np.asarray(given)
+    if values.shape != out.shape and values.shape == (*out.shape, 1):
+        values = values[:, 0]
+    if values.shape != out.shape or values.dtype.kind not in "biuf":
+        raise EnvError(
+            f"{name} is {values.dtype} of shape {values.shape}: one number for each lane, "
+            f"{out.shape}, expected"
+        )
+    np.copyto(out, values, casting="unsafe")

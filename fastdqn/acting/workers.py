@@ -14,6 +14,8 @@ from gymnasium.vector.utils import concatenate, iterate
 from fastdqn.acting.arrival import Arrival
 from fastdqn.acting.care import put, replace_process
 from fastdqn.acting.failures import LaneFailure, how_it_ended, one_line
+from fastdqn.acting.infos import gather
+from fastdqn.acting.worker_process import WorkerTarget
 
 # Seconds that a lane under way may still take when all are closed. Ours, untuned.
 _PATIENCE = 5.0
@@ -33,6 +35,9 @@ class Workers:
         if num_ready < envs.num_envs and not envs.shared_memory:
             raise ValueError("waiting for some lanes first needs AsyncVectorEnv's shared_memory")
         self._envs, self.num_ready = envs, num_ready
+        # Only what replaces a process starts one where the environments were handed in.
+        worker = envs.worker
+        self._target = worker if isinstance(worker, WorkerTarget) else WorkerTarget(0, worker)
         self._restarts, self._restarted = restarts, 0
         self.lost: list[LaneFailure] = []
         self._seeds: list[int | None] = [None] * envs.num_envs
@@ -97,8 +102,12 @@ class Workers:
         self._restarts = 0
         with contextlib.suppress(EOFError, OSError, LaneFailure):  # one has just died
             if not self._failed and self._all_answer():
-                self._envs.close()
-                return
+                for pipe in self._envs.parent_pipes:
+                    pipe.send(("close", None))
+                # A close() that never returns, or a thread that it leaves, keeps a process alive.
+                sentinels = {process.sentinel for process in self._envs.processes}
+                while sentinels and (ended := connection.wait(sentinels, _PATIENCE)):
+                    sentinels.difference_update(ended)
         for process in self._envs.processes:
             process.kill()  # they are deaf to less
         for process in self._envs.processes:
@@ -131,18 +140,17 @@ class Workers:
         envs = self._envs
         reward = np.zeros(len(lanes), np.float64)
         terminated, truncated = np.zeros((2, len(lanes)), np.bool_)
-        info: dict[str, Any] = {}
         for i, message in enumerate(messages):
             if len(message) == 5:
                 reward[i], terminated[i], truncated[i] = message[1:4]
             if envs.shared_memory and message[0] is not None:  # of a process that came later
                 put(envs.single_observation_space, envs.observations, int(lanes[i]), message[0])
-            info = envs._add_info(info, message[-1], i)
         if not envs.shared_memory:
             envs.observations = _stacked(envs, [message[0] for message in messages])
         obs = envs.observations
         if len(lanes) < envs.num_envs:
             obs = _take(envs.single_observation_space, obs, lanes)
+        info = gather([message[-1] for message in messages])
         return Arrival(lanes, obs, reward, terminated, truncated, info)
 
     def _tell(self, lane: int, message: tuple) -> None:
@@ -179,11 +187,12 @@ class Workers:
                 failure.line += f"; all {self._restarts} of --restart-lanes were restarted before"
             raise failure
         self._restarted += 1
-        replace_process(self._envs, lane, _PATIENCE)
+        new_seed = (seed or 0) + self._envs.num_envs
+        replace_process(self._envs, self._target, lane, new_seed, _PATIENCE)
         self._errors.pop(lane, None)
         failure.line += f"; restarted, {self._restarted} of {self._restarts}"
         self.lost.append(failure)
-        self._seeds[lane] = None if seed is None else seed + self._envs.num_envs
+        self._seeds[lane] = None if seed is None else new_seed
         self._tell(lane, ("reset", {"seed": self._seeds[lane], "options": None}))
 
     def _error_of(self, lane: int) -> LaneFailure:
@@ -199,6 +208,9 @@ class Workers:
     def _death(self, lane: int) -> LaneFailure:
         process = self._envs.processes[lane]
         process.join(_PATIENCE)  # its pipe is closed: it is ending, or hangs on its way out
+        if (reported := self._target.report()) is not None:
+            at, line, trace = reported
+            return LaneFailure(at, line, trace)
         return LaneFailure(lane, self._hung.pop(lane, None) or how_it_ended(process.exitcode))
 
 

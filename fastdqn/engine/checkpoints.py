@@ -123,6 +123,20 @@ class Checkpointer:
         # A turn in which all lanes reset makes no step; there is one checkpoint of a step count.
         return self._owed and self._sink.ready and self._sink.newest_steps != steps
 
+    def begin(self, run: Run) -> None:
+        """Take the first one, before a step is made: from then on there is something to go on from.
+
+        Nothing where no checkpoints are taken before the end, or where there are some.
+        """
+        if self._every_steps is None and self._every_seconds is None:
+            return
+        if self._sink.newest_steps is None:
+            self.take(run)
+
+    def ask(self) -> None:
+        """Take one at the next moment at which one can be taken."""
+        self._owed = True
+
     def take(self, run: Run) -> None:
         """Take one. Raises DivergedError where numbers are not finite."""
         with self._disk.around("a checkpoint's best weights"):

@@ -28,6 +28,8 @@ class DivergedError(ArithmeticError):
 
 
 class LoopCheckpointer(Protocol):
+    def begin(self, run: "Run") -> None: ...
+    def ask(self) -> None: ...
     def due(self, before: int, now: int, steps: int) -> bool: ...
     def take(self, run: "Run") -> None: ...
     def finish(self, run: "Run") -> None: ...
@@ -97,6 +99,7 @@ class Run:
     laps: Laps = field(default_factory=Laps)
     checkpoints: LoopCheckpointer | None = None
     stop: Callable[[], bool] = lambda: False  # whether someone asked the run to end
+    wants_checkpoint: Callable[[], bool] = lambda: False  # ... or for a checkpoint, since the last
     recorded: State | None = None  # the recorder's, from before an evaluation that was stopped
 
 
@@ -112,6 +115,9 @@ def train(run: Run) -> str:
     tell_lost(run)  # in the first reset
     if run.start is not None:
         _store(run, run.start)
+        if run.checkpoints is not None:
+            run.checkpoints.begin(run)
+            run.laps.lap("save")
     if progress.ended == SPENT and not run.budget.spent(progress.steps, progress.episodes):
         progress.ended = ""  # a larger one has come since
     reason = progress.ended
@@ -180,6 +186,8 @@ def _after_turn(run: Run, before: int, now: int) -> str:
         reason = _judge(run)
     if not reason and run.stop():
         reason = INTERRUPTED
+    if run.checkpoints is not None and run.wants_checkpoint():
+        run.checkpoints.ask()
     if not reason and run.checkpoints and run.checkpoints.due(before, now, run.progress.steps):
         run.checkpoints.take(run)
         run.laps.lap("save")

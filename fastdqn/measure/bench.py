@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from fastdqn.acting import EnvFacts
 from fastdqn.checks import recipe
 from fastdqn.config import Config
+from fastdqn.describe import residual_phases
 from fastdqn.devices import arithmetic
 from fastdqn.measure.acting import lanes_of_a_call, measure_acting
 from fastdqn.measure.against import measure_by_turns, note, sb3_peer
@@ -26,7 +27,6 @@ from fastdqn.measure.training import Trained, measure_training
 from fastdqn.measure.verdict import sentence
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.resolve import preview, threads_of_torch
-from fastdqn.session import residual_phases
 
 Show = Callable[[RenderableType], None]
 PARTS = ("env", "act", "replay", "learner", "train", "all")

@@ -118,7 +118,8 @@ def _short_session(
     with tempfile.TemporaryDirectory() as folder:
         config = config.replace(
             run_dir=str(Path(folder, "run")), eval_frequency=0, stop_at_return=None,
-            tensorboard=False, wandb=False, total_timesteps=config.total_timesteps or 100_000,
+            checkpoint_frequency=None, checkpoint_seconds=None, tensorboard=False, wandb=False,
+            total_timesteps=config.total_timesteps or 100_000,
             total_episodes=None, learning_starts=min(config.learning_starts, MOST_RANDOM_STEPS),
         )  # fmt: skip
         session = build.build(config, lambda _: Silent(), envs, clock=ticking)

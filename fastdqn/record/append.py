@@ -1,11 +1,10 @@
 """AppendFile: a file that grows by whole lines; those that the disk refuses wait in memory."""
 
 import contextlib
-import errno
 import os
-from pathlib import Path
 
-from fastdqn.record.files import refused
+from fastdqn.record.files import WriteError, refused
+from fastdqn.record.place import Place, Where, open_file
 
 # Bytes: what is written together, and what may wait for a disk at most. Ours, untuned.
 _CHUNK, _MOST = 1 << 16, 16 << 20
@@ -18,18 +17,23 @@ class AppendFile:
     memory either
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Where):
         self.path, self.dropped = path, 0
         self._waiting: list[bytes] = []
         self._bytes = 0
         try:
-            if path.exists() and not path.is_file():  # a pipe might never answer
-                raise OSError(errno.EINVAL, "is not a regular file")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._fd = os.open(path, flags, 0o666)
+            if isinstance(path, Place):
+                path.guard()
+            self._fd, info = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         except OSError as error:
             raise refused(path, error) from error
-        self.size = os.fstat(self._fd).st_size
+        if info.st_nlink > 1:
+            os.close(self._fd)
+            raise WriteError(
+                f"cannot write {path}: it has {info.st_nlink} hard links, and all of them would "
+                "change. Replace it by a copy"
+            )
+        self.size = info.st_size
 
     def write(self, lines: str | bytes) -> None:
         """Take whole lines; they are on the disk with the next flush()."""
@@ -44,6 +48,8 @@ class AppendFile:
         if not self._waiting:
             return
         data = memoryview(b"".join(self._waiting))
+        if isinstance(self.path, Place):
+            self.path.guard()
         try:
             at = 0
             while at < len(data):

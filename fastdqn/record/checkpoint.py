@@ -5,7 +5,6 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from fastdqn.record.durable import sync_file
 from fastdqn.record.files import WriteError
 from fastdqn.record.layout import COLUMN, TENSOR, step_name
 from fastdqn.record.load_checkpoint import Checkpoint
+from fastdqn.record.place import Where, path_of
 from fastdqn.record.publish import Snapshot, take_best
 from fastdqn.record.shelf import Shelf
 from fastdqn.record.tree import encode, own
@@ -38,10 +38,10 @@ class CheckpointWriter:
 
     def __init__(
         self,
-        run: Path,
+        run: Where,
         config: dict[str, Any],
         resumed: Checkpoint | None = None,
-        beside: Sequence[Path] = (),
+        beside: Sequence[Where] = (),
         tell: Callable[[str], None] = lambda line: None,
     ):
         self._beside, self._tell = beside, tell
@@ -67,7 +67,7 @@ class CheckpointWriter:
         state: State,
         weights: dict[str, np.ndarray],
         rows: Rows | None = None,
-        best: Path | None = None,
+        best: Where | None = None,
         oldest: np.ndarray | None = None,
     ) -> None:
         """Copy everything and return; a thread writes it. check() tells what became of it.
@@ -168,7 +168,7 @@ def _own_rows(rows: Rows) -> Rows:
 
 
 @contextlib.contextmanager
-def _write_errors(path: Path, needed: int):
+def _write_errors(path: Where, needed: int):
     """Turn an OSError into a WriteError that names the path and the room."""
     try:
         yield
@@ -177,6 +177,8 @@ def _write_errors(path: Path, needed: int):
     except OSError as error:
         room = f"; {needed:,} bytes needed"
         with contextlib.suppress(OSError):
-            room = f"; {shutil.disk_usage(path.parent).free:,} bytes free, {needed:,} needed"
+            room = (
+                f"; {shutil.disk_usage(path_of(path).parent).free:,} bytes free, {needed:,} needed"
+            )
         place = error.filename or path
         raise WriteError(f"cannot write {place}: {error.strerror}{room}") from error

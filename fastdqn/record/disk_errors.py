@@ -3,10 +3,10 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Protocol
 
 from fastdqn.record.files import WriteError, write_whole
+from fastdqn.record.place import Where
 
 
 class DiskErrors(Protocol):
@@ -51,9 +51,9 @@ class Keeper:
     """Whole files that the disk has refused are kept in memory until it takes them."""
 
     def __init__(self, disk: DiskErrors):
-        self._disk, self._owed = disk, dict[Path, bytes]()
+        self._disk, self._owed = disk, dict[Where, bytes]()
 
-    def save(self, path: Path, save: Callable[[Path], None]) -> None:
+    def save(self, path: Where, save: Callable[[Where], None]) -> None:
         """Let save write a whole file, which takes the place of what was owed there."""
         with self._disk.around(path.name):
             self._owed.pop(path, None)

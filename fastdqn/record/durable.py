@@ -7,20 +7,23 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from fastdqn.record.layout import TEMPORARY, FileEntry, new_hash
+from fastdqn.record.place import Where, changing, lstat, open_file, open_folder
 
 _CHUNK = 1 << 24  # bytes a write; ours, untuned
+# What file systems answer that cannot sync a folder, or anything: there is nothing else to do.
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
-def write_new(path: Path, parts: Iterable[bytes | memoryview]) -> FileEntry:
+def write_new(path: Where, parts: Iterable[bytes | memoryview]) -> FileEntry:
     """Create a file that is not there yet from parts, and sync it; returns what was written."""
     checksum, total = new_hash(), 0
-    with _naming(path):
+    with _naming(path), changing(path) as (folder, name):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        fd = os.open(path, flags, 0o666)
+        fd = os.open(name, flags, 0o666, dir_fd=folder)
         try:
             for part in parts:
                 view = memoryview(part)
@@ -29,110 +32,146 @@ def write_new(path: Path, parts: Iterable[bytes | memoryview]) -> FileEntry:
                     checksum.update(view[:count])
                     total += count
                     view = view[count:]
-            os.fsync(fd)
+            sync(fd)
         finally:
             os.close(fd)
     return FileEntry(total, checksum.hexdigest())
 
 
-def sync_existing(path: Path) -> FileEntry:
+def sync_existing(path: Where) -> FileEntry:
     """Sync a regular file that was written by others; returns what is in it."""
     checksum, total = new_hash(), 0
     with _naming(path):
-        # Not blocking: opening a pipe that nobody writes to would hang.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd, _ = open_file(path, os.O_RDONLY)
         try:
             while chunk := os.read(fd, _CHUNK):
                 checksum.update(chunk)
                 total += len(chunk)
-            os.fsync(fd)
+            sync(fd)
         finally:
             os.close(fd)
     return FileEntry(total, checksum.hexdigest())
 
 
-def sync_file(path: Path) -> None:
+def sync_file(path: Where) -> None:
     """Make what was written into a file so far last."""
     with _naming(path):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd, _ = open_file(path, os.O_RDONLY)
         try:
-            os.fsync(fd)
+            sync(fd)
         finally:
             os.close(fd)
 
 
-def sync_folder(path: Path) -> None:
+def sync_folder(path: Where) -> None:
     """Make the names in a folder last."""
     with _naming(path):
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = open_folder(path)
         try:
-            os.fsync(fd)
+            sync(fd)
         finally:
             os.close(fd)
 
 
-def make_folder(path: Path) -> None:
+def sync(fd: int) -> None:
+    """fsync, where the file system has it. Raises OSError where the data did not reach the disk."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+def make_folder(path: Where) -> None:
     """Make a folder unless it is there, so that its name lasts."""
-    if not path.is_dir():
-        with _naming(path):
-            os.mkdir(path)
-        sync_folder(path.parent)
-
-
-def fresh_folder(path: Path) -> None:
-    """Make an empty folder in place of whatever a crash left there."""
-    if os.path.lexists(path):
-        remove(path)
-    with _naming(path):
-        os.mkdir(path)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Give a finished folder its name. Raises FileExistsError where there is one already."""
-    sync_folder(temporary)
-    with _naming(path):
-        if os.path.lexists(path):  # a rename would replace an empty folder
-            raise FileExistsError(
-                errno.EEXIST, "exists already, and is never overwritten", str(path)
-            )
-        os.rename(temporary, path)
+    with _naming(path), changing(path) as (folder, name):
+        try:
+            os.mkdir(name, dir_fd=folder)
+        except FileExistsError:
+            os.close(os.open(name, _ONLY_FOLDER, dir_fd=folder))
+            return
     sync_folder(path.parent)
 
 
-def replace_file(path: Path, data: bytes) -> None:
+_ONLY_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def fresh_folder(path: Where) -> None:
+    """Make an empty folder in place of whatever a crash left there."""
+    if exists(path):
+        remove(path)
+    with _naming(path), changing(path) as (folder, name):
+        os.mkdir(name, dir_fd=folder)
+
+
+def publish(temporary: Where, path: Where) -> None:
+    """Give a finished folder its name, in the same folder. Raises FileExistsError where there is
+    one already."""
+    sync_folder(temporary)
+    with _naming(path), changing(path) as (folder, name):
+        if _is_there(folder, name):  # a rename would replace an empty folder
+            raise FileExistsError(
+                errno.EEXIST, "exists already, and is never overwritten", str(path)
+            )
+        os.rename(temporary.name, name, src_dir_fd=folder, dst_dir_fd=folder)
+    sync_folder(path.parent)
+
+
+def replace_file(path: Where, data: bytes) -> None:
     """Put data in path's place in one step; a crash leaves the old file or the new one."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}")
-    if os.path.lexists(temporary):
+    if exists(temporary):
         remove(temporary)
     try:
         write_new(temporary, [data])
-        with _naming(path):
-            os.replace(temporary, path)
+        with _naming(path), changing(path) as (folder, name):
+            os.replace(temporary.name, name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            remove(temporary)
         raise
     sync_folder(path.parent)
 
 
-def remove(path: Path) -> None:
-    """Delete a file or a folder; what a crash leaves of it has a temporary's name."""
+def exists(path: Where) -> bool:
+    """Whether there is anything of this name, be it a broken link. Raises OSError."""
     with _naming(path):
-        if not path.name.startswith(TEMPORARY):
-            hidden = path.with_name(f"{TEMPORARY}old-{path.name}")
-            os.rename(path, hidden)
-            path = hidden
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+        return lstat(path) is not None
+
+
+def remove(path: Where) -> None:
+    """Delete a file or a folder; what a crash leaves of it has a temporary's name."""
+    with _naming(path), changing(path) as (folder, name):
+        if not name.startswith(TEMPORARY):
+            hidden = f"{TEMPORARY}old-{name}"
+            os.rename(name, hidden, src_dir_fd=folder, dst_dir_fd=folder)
+            name = hidden
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            shutil.rmtree(name, dir_fd=folder)
         else:
-            os.unlink(path)
+            os.unlink(name, dir_fd=folder)
+
+
+def move(path: Where, to: Where) -> None:
+    """Rename a file, over another folder's border where need be."""
+    with _naming(path), changing(path) as source, changing(to) as target:
+        os.rename(source[1], target[1], src_dir_fd=source[0], dst_dir_fd=target[0])
+
+
+def _is_there(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Where) -> Iterator[None]:
+    """Errors of calls below a folder's descriptor know the last name only."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
+        error.filename, error.filename2 = str(path), None
         raise

@@ -17,9 +17,18 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fastdqn.config import Config, ConfigError
+from fastdqn.record.durable import remove
 from fastdqn.record.files import WriteError, read_text, to_json, write_whole
+from fastdqn.record.layout import TEMPORARY
+from fastdqn.record.place import Place, Where, names_in
 
 Options = TypeVar("Options")
+_KEPT_NAMES = {"lock", "wandb"}
+_OUR_NAMES = _KEPT_NAMES | {
+    "config.json", "requested.json", "command.txt", "system.json", "wandb.json",
+    "summary.json", "traceback.txt", "metrics.jsonl", "eval.jsonl", "episodes.csv",
+    "policy.safetensors", "best.safetensors", "checkpoints",
+}  # fmt: skip
 
 
 class HandedIn(NamedTuple):
@@ -63,23 +72,32 @@ def _unwritable(run_dir: str, folder: Path) -> str | None:
     return None if writable else f"run_dir {run_dir}: {folder} is not writable"
 
 
+def working_folder() -> Path:
+    """Where relative paths begin, before an environment changes that. Raises ConfigError."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError([f"the working directory is gone: {error.strerror}"]) from None
+
+
 def create_folder(
     config: Config,
     device_name: str,
     unbegun: ExitStack,
     options: str | None = None,
+    requested: str | None = None,
     handed_in: HandedIn = HandedIn(),  # noqa: B008
 ) -> Path:
-    """Make the folder and write what is known before the run: config, command, system.
+    """Make the folder and write what is known before the run: see write_known().
 
     unbegun  takes what makes it as it was, not there or empty, should the run not begin
-    options  what config.json holds, if it is not config
+    options, requested  what config.json holds, if it is not config, and requested.json
     Raises ConfigError where the folder cannot be had.
     """
     assert config.run_dir is not None
     if problem := folder_problem(config.run_dir):
         raise ConfigError([problem])
-    folder = Path(config.run_dir)
+    folder = working_folder() / config.run_dir
     new = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,14 +109,53 @@ def create_folder(
         _remove_empty(new)
         raise ConfigError([f"run_dir {config.run_dir}: {error.strerror}"]) from None
     unbegun.callback(_empty, folder, new)
+    write_known(folder, options or config.to_json(), device_name, requested, handed_in)
+    return folder
+
+
+def write_known(
+    folder: Where,
+    options: str,
+    device_name: str,
+    requested: str | None = None,
+    handed_in: HandedIn = HandedIn(),  # noqa: B008
+) -> None:
+    """Write what is known before the run: its options, the command line and the system.
+
+    requested  the options before None and auto were decided, where a later start compares them
+    Raises ConfigError.
+    """
     try:
-        write_whole(folder / "config.json", options or config.to_json())
+        if requested is not None:
+            write_whole(folder / "requested.json", requested)
         write_whole(folder / "command.txt", shlex.join(sys.argv) + "\n")
         system = {**_system(device_name), "handed_in": handed_in._asdict()}
         write_whole(folder / "system.json", to_json(system, indent=2) + "\n")
+        write_whole(folder / "config.json", options)
     except WriteError as error:
         raise ConfigError([str(error)]) from None
-    return folder
+
+
+def clear(folder: Place) -> None:
+    """Remove the files of a run that begins again in its folder; all others stay.
+
+    Raises ConfigError where the file system refuses.
+    """
+    try:
+        for name in names_in(folder):
+            if _is_ours(name) and name not in _KEPT_NAMES:
+                remove(folder / name)
+    except OSError as error:
+        raise ConfigError([f"cannot remove {error.filename}: {error.strerror}"]) from None
+
+
+def foreign_names(folder: Place) -> list[str]:
+    """Names in a folder that no run writes."""
+    return [name for name in names_in(folder) if not _is_ours(name)]
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OUR_NAMES or name.startswith((TEMPORARY, "events.out.tfevents."))
 
 
 def _empty(folder: Path, new: list[Path]) -> None:
@@ -118,14 +175,19 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def read_config(folder: Path) -> Config:
-    """The options that a run was made with. Raises ConfigError, whose lines name the file."""
-    return read_options(folder, Config.from_json)
+def read_config(folder: Where, name: str = "config.json") -> Config:
+    """The options that a run was made with. Raises ConfigError, whose lines name the file.
+
+    name  config.json, or requested.json for the options before None and auto were decided
+    """
+    return read_options(folder, Config.from_json, name)
 
 
-def read_options(folder: Path, parse: Callable[[str], Options]) -> Options:
+def read_options(
+    folder: Where, parse: Callable[[str], Options], name: str = "config.json"
+) -> Options:
     """As read_config(), of a record of options that parse makes of text."""
-    path = folder / "config.json"
+    path = folder / name
     try:
         return parse(read_text(path))
     except ConfigError as error:

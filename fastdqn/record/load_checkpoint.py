@@ -1,9 +1,8 @@
 """Reading a checkpoint: all of it, checked, or an error that says which one is whole."""
 
-import os
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from fastdqn.plain import RowLayout, Rows, State
 from fastdqn.record.layout import DTYPES, STEP, CheckpointError, brief, damaged
 from fastdqn.record.manifest import Segment, SegmentEntry
+from fastdqn.record.place import Where, names_in
 from fastdqn.record.reading import (
     check_file,
     check_size,
@@ -33,7 +33,7 @@ class Checkpoint:
     """
 
     name: str
-    folder: Path
+    folder: Where
     steps: int
     config: dict[str, Any]
     state: State
@@ -58,7 +58,7 @@ class Checkpoint:
                 raise _with_offer(error, run, self.name) from None
 
 
-def load_checkpoint(run: Path, name: str | None = None) -> Checkpoint:
+def load_checkpoint(run: Where, name: str | None = None) -> Checkpoint:
     """Read checkpoint name of a run, or its latest.
 
     Raises CheckpointError naming file and field, and the newest other checkpoint that is whole.
@@ -76,15 +76,15 @@ def load_checkpoint(run: Path, name: str | None = None) -> Checkpoint:
         raise _with_offer(missing, run, chosen) from None
 
 
-def checkpoint_names(run: Path) -> list[str]:
+def checkpoint_names(run: Where) -> list[str]:
     """Folders in RUN/checkpoints that are called like checkpoints, oldest first."""
     try:
-        return sorted(filter(STEP.fullmatch, os.listdir(run / "checkpoints")))
+        return sorted(filter(STEP.fullmatch, names_in(run / "checkpoints")))
     except OSError:
         return []
 
 
-def _load(run: Path, name: str) -> Checkpoint:
+def _load(run: Where, name: str) -> Checkpoint:
     folder = run / "checkpoints" / name
     if STEP.fullmatch(name) is None:
         raise damaged(run / "checkpoints", "name", f"{brief(name)} is no checkpoint's name")
@@ -113,7 +113,11 @@ def _place(entry: SegmentEntry, file: str) -> tuple[str, ...]:
     return ("checkpoints", "segments", entry.name, file)
 
 
-def _read_bounds(run: Path, entry: SegmentEntry) -> Segment:
+def _below(run: Where, names: tuple[str, ...]) -> Where:
+    return functools.reduce(lambda path, name: path / name, names, run)
+
+
+def _read_bounds(run: Where, entry: SegmentEntry) -> Segment:
     """Which rows a segment holds; its other files are only measured."""
     for file, of_file in entry.files.items():
         check_size(run, _place(entry, file), of_file)
@@ -122,7 +126,7 @@ def _read_bounds(run: Path, entry: SegmentEntry) -> Segment:
         for file in ("first.npy", "last.npy")
     )
     bad = np.flatnonzero((first < 0) | (last < first))
-    path = run.joinpath(*_place(entry, "last.npy"))
+    path = _below(run, _place(entry, "last.npy"))
     if len(bad):
         raise damaged(path, f"lane {bad[0]}", f"rows {first[bad[0]]} to {last[bad[0]]}")
     # Python's integers: the sum of a file's int64 may overflow.
@@ -131,9 +135,9 @@ def _read_bounds(run: Path, entry: SegmentEntry) -> Segment:
     return Segment(entry, first, last)
 
 
-def _require_layout(run: Path, segment: Segment, layout: RowLayout) -> None:
+def _require_layout(run: Where, segment: Segment, layout: RowLayout) -> None:
     lengths = (segment.last - segment.first).tolist()
-    bounds = run.joinpath(*_place(segment.entry, "last.npy"))
+    bounds = _below(run, _place(segment.entry, "last.npy"))
     if len(lengths) != layout.lanes:
         raise damaged(bounds, "lanes", f"{len(lengths)}, and the run has {layout.lanes}")
     if max(lengths) > layout.rows:
@@ -147,7 +151,7 @@ def _require_layout(run: Path, segment: Segment, layout: RowLayout) -> None:
     for file in sorted(files.keys() | expected.keys()):
         if files.get(file) != expected.get(file):
             found, wanted = (_described(each.get(file)) for each in (files, expected))
-            path = run.joinpath(*_place(segment.entry, file))
+            path = _below(run, _place(segment.entry, file))
             raise damaged(
                 path, "rows", f"are {found}: {wanted} expected; has the environment changed since?"
             )
@@ -157,7 +161,7 @@ def _described(column: tuple[np.dtype, tuple[int, ...]] | None) -> str:
     return "none" if column is None else f"{column[0]} of shape {brief(column[1])}"
 
 
-def _read_rows(run: Path, segment: Segment) -> Rows:
+def _read_rows(run: Where, segment: Segment) -> Rows:
     columns = {
         file.removesuffix(".npy"): read_array(run, _place(segment.entry, file), of_file)
         for file, of_file in segment.entry.files.items()
@@ -166,7 +170,7 @@ def _read_rows(run: Path, segment: Segment) -> Rows:
     return Rows(segment.first, segment.last, columns)
 
 
-def _with_offer(error: CheckpointError, run: Path, name: str | None) -> CheckpointError:
+def _with_offer(error: CheckpointError, run: Where, name: str | None) -> CheckpointError:
     """The same error, and which other checkpoint could be taken."""
     for other in reversed(checkpoint_names(run)):
         if other != name and _is_whole(run, other):
@@ -174,11 +178,11 @@ def _with_offer(error: CheckpointError, run: Path, name: str | None) -> Checkpoi
     return error
 
 
-def _is_whole(run: Path, name: str) -> bool:
+def _is_whole(run: Where, name: str) -> bool:
     return problem_of(run, name) is None
 
 
-def problem_of(run: Path, name: str) -> str | None:
+def problem_of(run: Where, name: str) -> str | None:
     """What is wrong with a checkpoint, in one line, or None: all of it is read, and hashed."""
     try:
         for segment in _load(run, name).listed:

@@ -4,73 +4,119 @@ import contextlib
 import errno
 import json
 import os
-import socket
+import platform
 import stat
+import threading
 import time
+import uuid
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fastdqn.record.files import WriteError
+from fastdqn.record.layout import TEMPORARY
+from fastdqn.record.lock_file import STALE_SECONDS, guard, is_gone, read_holder
+from fastdqn.record.place import Place, open_folder
+from fastdqn.record.processes import machine, pid_namespace, start_of
+from fastdqn.threads import ThreadError, start_thread
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-_MAX_BYTES = 4096
-# A lock is looked at and rewritten within microseconds; ours, untuned.
-_TRIES, _PAUSE_SECONDS = 500, 0.01
+# Seconds between two signs of life.
+BEAT_SECONDS = 10.0
+# Others look at a lock within microseconds; ours, untuned.
+_TRIES, _PAUSE_SECONDS = 20, 0.01
+# How often a process that waits for another's lock looks at it.
+_WAIT_SECONDS = 1.0
 
 
 class LockedError(RuntimeError):
     """Another process has the run: one line, which process, and what to do."""
 
 
-class RunLock:
-    """RUN/lock: pid, start time and host of the process that holds the run.
+class LostRunError(RuntimeError):
+    """Another process has taken the run's folder over: this one must write no more."""
 
-    A lock whose process is gone, or whose pid has been given to another since, is taken over.
-    Use it as a context manager, or call acquire() and release().
+
+class RunLock:
+    """RUN/lock: a kernel lock on a file, held while the run lasts, and who holds it.
+
+    The kernel releases the lock when the process dies, however that happens. On another machine
+    that is not always seen, and some file systems have no locks. There the time of the file's last
+    change decides: the holder renews it every BEAT_SECONDS, and a lock without a renewal for
+    STALE_SECONDS is taken over. A holder that was only stopped meanwhile notices that: its place
+    refuses all changes. Use it as a context manager, or call acquire() and release().
     """
 
     def __init__(self, run: Path):
         self.path = run / "lock"
         self._mine: dict[str, Any] | None = None
+        self._root = self._fd = -1
+        self._over = threading.Event()
+        self._beats: threading.Thread | None = None
 
-    def acquire(self) -> None:
-        """Take the lock. Raises LockedError where it is held, WriteError where it cannot be."""
-        for _ in range(_TRIES):
-            try:
-                if self._try():
-                    return
-            except OSError as error:
-                if error.errno == errno.ELOOP:
-                    raise LockedError(f"{self.path} is a symbolic link: delete it") from None
-                if error.errno == errno.EISDIR:
-                    raise LockedError(f"{self.path} is not a regular file: delete it") from None
-                raise WriteError(f"cannot write {self.path}: {error.strerror}") from error
-            time.sleep(_PAUSE_SECONDS)
-        raise LockedError(f"{self.path} is being taken by another process: try again")
+    @property
+    def place(self) -> Place:
+        """The run's folder, as it was opened by acquire(); it refuses changes once it is lost."""
+        return Place(self._root, self.path.parent, (), self.check)
+
+    def acquire(self, waits: bool = False, tell: Callable[[str], None] = lambda line: None) -> None:
+        """Take the lock. Raises LockedError where it is held, WriteError where it cannot be.
+
+        waits  whether to wait for a holder on another machine that may be gone, until its lock is
+               stale; tell takes a line then
+        """
+        _held.add(self)
+        try:
+            self._root = open_folder(self.path.parent)
+            self._take(waits, tell)
+        except OSError as error:
+            self._close()
+            if error.errno == errno.ELOOP:
+                raise LockedError(f"{self.path} is a symbolic link: delete it") from None
+            if error.errno in (errno.EISDIR, errno.ENXIO):
+                raise LockedError(f"{self.path} is not a regular file: delete it") from None
+            raise WriteError(f"cannot write {self.path}: {error.strerror}") from error
+        except BaseException:
+            self._close()
+            raise
+        self._over.clear()
+        try:
+            self._beats = start_thread(self._beat, name="lock")
+        except ThreadError:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give the lock back; a lock that is no longer ours stays. Safe to call twice."""
         mine, self._mine = self._mine, None
         if mine is None or mine["pid"] != os.getpid():  # a child's copy holds nothing
             return
-        try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
+        self._over.set()
+        if self._beats is not None:
+            self._beats.join(BEAT_SECONDS)
+        with contextlib.suppress(OSError):
+            if self._is_same() and read_holder(self._fd) == mine:
+                os.unlink("lock", dir_fd=self._root)
+        self._close()
+
+    def check(self) -> None:
+        """Raises LostRunError where another process has taken the lock over."""
+        mine = self._mine
+        if mine is None:
             return
         try:
-            # A process that reads the lock just now must not take over what is then deleted.
-            for _ in range(_TRIES):
-                if _guard(fd) is not False:
-                    break
-                time.sleep(_PAUSE_SECONDS)
-            if self._is_same(fd) and _read(fd) == mine:
-                os.unlink(self.path)
+            fd = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._root)
+        except OSError:  # deleted by somebody, and taken by nobody
+            return
+        try:
+            found = read_holder(fd)
         finally:
-            _close(fd)
+            os.close(fd)
+        if found is not None and found != mine:
+            raise LostRunError(
+                f"{self.path}: process {found['pid']} on {found['host']!r} has taken the run over: "
+                "this process writes no more into it"
+            )
 
     def __enter__(self) -> "RunLock":
         self.acquire()
@@ -79,140 +125,136 @@ class RunLock:
     def __exit__(self, *exception) -> None:
         self.release()
 
-    def _try(self) -> bool:
-        """Look at the lock and take it if it is free; False if another looks at it just now."""
-        fd, created = self._open()
+    def _take(self, waits: bool, tell: Callable[[str], None]) -> None:
+        """Try until the lock is taken. Raises LockedError, OSError."""
+        seen, since = None, time.monotonic()
+        busy = 0
+        while True:
+            answer = self._try(seen is not None and time.monotonic() - since >= STALE_SECONDS)
+            if answer == "taken":
+                return
+            if answer == "busy":
+                busy += 1
+                if busy >= _TRIES:
+                    raise self._refusal("is using this run: wait, or stop it")
+                time.sleep(_PAUSE_SECONDS)
+                continue
+            changed = self._changed_ns
+            if not waits or (seen is not None and changed != seen):
+                raise self._refusal(
+                    "may be running: it is taken for gone after "
+                    f"{STALE_SECONDS:.0f} s without a sign of life. Wait, or stop it"
+                )
+            if seen is None:
+                seen = changed
+                tell(f"{self._refusal('may be running')}: waiting until its lock is stale")
+            time.sleep(_WAIT_SECONDS)
+
+    def _try(self, is_stale: bool) -> str:
+        """Take the lock if it is free: 'taken'; 'busy' where the kernel says that it is held, or
+        it has just changed hands; 'unknown' where its holder may live on another machine."""
+        created = self._open()
+        taken = False
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            info = os.fstat(self._fd)
+            if not stat.S_ISREG(info.st_mode):
                 raise LockedError(f"{self.path} is not a regular file: delete it")
-            # Without this a second process could judge the lock stale, and replace it, while a
-            # first has just taken it over.
-            guarded = _guard(fd)
+            guarded = guard(self._fd)
+            self._found = found = read_holder(self._fd)
+            self._changed_ns = info.st_mtime_ns
             if guarded is False:
-                return False
-            if not self._is_same(fd):
-                return False  # released since it was opened
-            if not created or guarded:
-                self._refuse_if_held(_read(fd), guarded is None)
-            mine = {"pid": os.getpid(), "start": _start(os.getpid()), "host": socket.gethostname()}
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(mine).encode() + b"\n", 0)
-            os.fsync(fd)
-            self._mine = mine
-            return True
+                return "busy"
+            if not self._is_same():
+                return "busy"  # released since it was opened
+            gone = True if created else is_gone(found, guarded)
+            if gone is False:
+                return "busy"
+            if gone is None and not is_stale and self._age(info.st_mtime) < STALE_SECONDS:
+                return "unknown"
+            self._write()
+            taken = True
+            return "taken"
         finally:
-            _close(fd)
+            if not taken:
+                fd, self._fd = self._fd, -1
+                os.close(fd)
 
-    def _open(self) -> tuple[int, bool]:
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    def _open(self) -> bool:
+        """Open the lock; returns whether it was not there."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            return os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
+            self._fd = os.open("lock", flags | os.O_EXCL, 0o644, dir_fd=self._root)
         except FileExistsError:
-            return os.open(self.path, flags | os.O_CREAT, 0o644), False
+            self._fd = os.open("lock", flags, 0o644, dir_fd=self._root)
+            return False
+        return True
 
-    def _is_same(self, fd: int) -> bool:
+    def _write(self) -> None:
+        pid = os.getpid()
+        mine = {
+            "pid": pid, "start": start_of(pid), "host": platform.node(), "machine": machine(),
+            "namespace": pid_namespace(), "token": uuid.uuid4().hex,
+        }  # fmt: skip
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, json.dumps(mine).encode() + b"\n", 0)
+        os.fsync(self._fd)
+        self._mine = mine
+
+    def _age(self, changed: float) -> float:
+        """Seconds since a time of the file system's clock, which need not be this machine's."""
+        name = f"{TEMPORARY}clock-{uuid.uuid4().hex}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o644, dir_fd=self._root)
         try:
-            return os.path.samestat(os.fstat(fd), os.stat(self.path))
+            return os.fstat(fd).st_mtime - changed
+        finally:
+            os.close(fd)
+            os.unlink(name, dir_fd=self._root)
+
+    def _is_same(self) -> bool:
+        try:
+            here = os.stat("lock", dir_fd=self._root, follow_symlinks=False)
         except FileNotFoundError:
             return False
+        return os.path.samestat(os.fstat(self._fd), here)
 
-    def _refuse_if_held(self, holder: dict[str, Any] | None, unguarded: bool) -> None:
-        """Raises LockedError unless nobody alive has written this."""
-        remedy = f"delete {self.path} if it is not"
-        if unguarded:
-            raise LockedError(f"{self.path} exists, another run may be using it: {remedy}")
-        if holder is None:  # whoever made it ended before a word was written
-            return
-        pid, host = holder["pid"], holder["host"]
-        if host != socket.gethostname():
-            raise LockedError(f"{self.path}: process {pid} on {host!r} may be running: {remedy}")
-        if _is_alive(pid, holder["start"]):
-            raise LockedError(f"{self.path}: process {pid} is using this run: wait, or stop it")
+    def _refusal(self, problem: str) -> LockedError:
+        found = self._found
+        who = "another process" if found is None else f"process {found['pid']}"
+        if found is not None and found["machine"] != machine():
+            who += f" on {found['host']!r}"
+        return LockedError(f"{self.path}: {who} {problem}")
 
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            with contextlib.suppress(OSError):  # the disk's trouble is told by whoever writes
+                os.utime(self._fd)
 
-def holder(run: Path) -> str | None:
-    """Who holds a run's lock, or held it, in words; None where nobody does. Nothing is changed."""
-    try:
-        fd = os.open(run / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return f"{run / 'lock'} cannot be read: {error.strerror}"
-    try:
-        found = _read(fd)
-    except OSError:  # a folder
-        found = None
-    finally:
-        os.close(fd)
-    if found is None:
-        return "left by a process that is gone"
-    if found["host"] != socket.gethostname():
-        return f"held by process {found['pid']} on {found['host']!r}, if it runs"
-    if _is_alive(found["pid"], found["start"]):
-        return f"held by process {found['pid']}, which runs"
-    return f"left by process {found['pid']}, which is gone"
+    def _close(self) -> None:
+        """Close what is open, which gives the kernel's lock back."""
+        _held.discard(self)
+        for fd in (self._fd, self._root):
+            if fd >= 0:
+                with contextlib.suppress(OSError):  # an environment closed it
+                    os.close(fd)
+        self._fd = self._root = -1
+
+    def forget(self) -> None:
+        """In a forked child: the lock is the parent's alone, and ends with it."""
+        self._mine = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
-def _guard(fd: int) -> bool | None:
-    """Have the file to ourselves until it is closed: True; False: another has; None: cannot."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a network file system without locks
-        return None
-    return True
+# Locks of this process: a child that is forked must not keep them beyond their holder's life.
+_held: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
 
 
-def _close(fd: int) -> None:
-    """Let others look too; a child forked meanwhile may have the file open for long."""
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_UN)
-    os.close(fd)
+def _forget_all() -> None:
+    for each in list(_held):
+        each.forget()
 
 
-def _read(fd: int) -> dict[str, Any] | None:
-    """Who holds the lock, or None where the file does not say so."""
-    try:
-        holder = json.loads(os.pread(fd, _MAX_BYTES, 0))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(holder, dict) or holder.keys() != {"pid", "start", "host"}:
-        return None
-    pid, start, host = holder["pid"], holder["start"], holder["host"]
-    if type(pid) is not int or not 0 < pid < 1 << 31 or not isinstance(host, str):
-        return None
-    return holder if start is None or type(start) is int else None
-
-
-def _is_alive(pid: int, start: int | None) -> bool:
-    """Whether this very process runs; where start times are unknown, whether the pid does."""
-    now = _stat(pid)
-    if now is not None:
-        return now[0] not in "ZX" and (start is None or now[1] == start)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _start(pid: int) -> int | None:
-    now = _stat(pid)
-    return None if now is None else now[1]
-
-
-def _stat(pid: int) -> tuple[str, int] | None:
-    """State letter and start time in ticks after boot, from /proc; None where there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name before the last parenthesis may hold anything.
-            fields = file.read(_MAX_BYTES).rpartition(b")")[2].split()
-        return fields[0].decode(), int(fields[19])
-    except (OSError, IndexError, ValueError):
-        return None
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -4,11 +4,11 @@ import io
 import os
 import socket
 import time
-from pathlib import Path
 from typing import Any, Protocol
 
 from fastdqn.record.append import AppendFile
 from fastdqn.record.files import to_json
+from fastdqn.record.place import Where
 
 
 class MetricsSink(Protocol):
@@ -24,7 +24,7 @@ class MetricsSink(Protocol):
 class JsonLines:
     """Appends one JSON object a line; flushed at every row, so a crash loses none."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Where):
         self.name, self.file = path.name, AppendFile(path)
 
     def write(self, step: int, row: dict) -> None:
@@ -47,7 +47,7 @@ class TensorBoardEvents:
     traceback, and from a later call. Raises ImportError without the extra.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Where):
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 

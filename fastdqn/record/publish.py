@@ -2,20 +2,30 @@
 
 import io
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
 from fastdqn.plain import Rows
-from fastdqn.record.durable import fresh_folder, publish, replace_file, sync_existing, write_new
+from fastdqn.record.durable import (
+    exists,
+    fresh_folder,
+    move,
+    publish,
+    remove,
+    replace_file,
+    sync_existing,
+    write_new,
+)
 from fastdqn.record.layout import TEMPORARY, step_name
 from fastdqn.record.manifest import Manifest, Segment, SegmentEntry
+from fastdqn.record.place import Where, changing, open_file, parent_of
 from fastdqn.record.tree import spec_of
+
+_CHUNK = 1 << 24  # bytes copied at a time; ours, untuned
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Snapshot:
     weights: dict[str, np.ndarray]
     rows: Rows | None
     oldest: np.ndarray
-    best: Path | None
+    best: Where | None
 
     @property
     def nbytes(self) -> int:
@@ -44,20 +54,28 @@ class Snapshot:
         return sum(array.nbytes for array in arrays)
 
 
-def take_best(root: Path, best: Path) -> Path:
+def take_best(root: Where, best: Where) -> Where:
     """Hold on to a file that may be replaced any time: a hard link, or a copy. OSError."""
     held = root / f"{TEMPORARY}best"
-    held.unlink(missing_ok=True)
+    if exists(held):
+        remove(held)
+    fd, _ = open_file(best, os.O_RDONLY)  # no link, and a regular file
     try:
-        os.link(best, held)
-    except FileNotFoundError:
-        raise
+        with parent_of(best) as source, changing(held) as target:
+            os.link(source[1], target[1], src_dir_fd=source[0], dst_dir_fd=target[0])
     except OSError:  # a file system without links
-        shutil.copyfile(best, held)
+        write_new(held, _chunks(fd))
+    finally:
+        os.close(fd)
     return held
 
 
-def write_segment(root: Path, name: str, rows: Rows) -> Segment:
+def _chunks(fd: int) -> Iterator[bytes]:
+    while chunk := os.read(fd, _CHUNK):
+        yield chunk
+
+
+def write_segment(root: Where, name: str, rows: Rows) -> Segment:
     """Make segments/NAME of rows. Raises OSError naming the path."""
     folder = root / "segments" / name
     temporary = folder.with_name(TEMPORARY + name)
@@ -72,7 +90,7 @@ def write_segment(root: Path, name: str, rows: Rows) -> Segment:
 
 
 def write_checkpoint(
-    root: Path, snapshot: Snapshot, config: dict[str, Any], segments: list[Segment]
+    root: Where, snapshot: Snapshot, config: dict[str, Any], segments: list[Segment]
 ) -> str:
     """Make the checkpoint's folder; returns its name. Raises OSError naming the path."""
     name = step_name(snapshot.steps)
@@ -86,7 +104,7 @@ def write_checkpoint(
         )
     }
     if snapshot.best is not None:
-        os.rename(snapshot.best, temporary / "best.safetensors")
+        move(snapshot.best, temporary / "best.safetensors")
         files["best.safetensors"] = sync_existing(temporary / "best.safetensors")
     manifest = Manifest(
         snapshot.steps,
@@ -101,7 +119,7 @@ def write_checkpoint(
     return name
 
 
-def set_latest(root: Path, name: str) -> None:
+def set_latest(root: Where, name: str) -> None:
     """From here on a reader finds checkpoint name."""
     replace_file(root / "latest", name.encode() + b"\n")
 

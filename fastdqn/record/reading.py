@@ -8,9 +8,7 @@ import contextlib
 import errno
 import io
 import os
-import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,12 +27,11 @@ from fastdqn.record.layout import (
     step_name,
 )
 from fastdqn.record.manifest import Manifest, parse_manifest
+from fastdqn.record.place import Place, Where, lstat, open_file, open_folder, path_of
+from fastdqn.record.tensor_file import lack_of_memory
 
 _CHUNK = 1 << 20  # bytes hashed at a time; ours, untuned
 _NPY_HEADER_BYTES = 4096  # what a header of ours, 128 bytes, never reaches
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# Not blocking: opening a pipe that nobody writes to would hang.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TENSOR_DTYPES = {
     "BOOL": "bool", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8",
     "U16": "uint16", "U32": "uint32", "U64": "uint64", "F16": "float16", "F32": "float32",
@@ -42,10 +39,10 @@ _TENSOR_DTYPES = {
 }  # fmt: skip
 
 
-def read_latest(run: Path) -> str:
+def read_latest(run: Where) -> str:
     """Name of the newest checkpoint. Raises CheckpointError; FileNotFoundError without one."""
     file = run / "checkpoints" / "latest"
-    if not os.path.lexists(file):
+    if _is_missing(file):
         raise FileNotFoundError(errno.ENOENT, "there is no checkpoint yet", str(file))
     with _opened(run, "checkpoints", "latest") as (fd, size, path):
         data = os.read(fd, 64)
@@ -55,7 +52,7 @@ def read_latest(run: Path) -> str:
     return name
 
 
-def read_manifest(run: Path, name: str) -> Manifest:
+def read_manifest(run: Where, name: str) -> Manifest:
     """The manifest of checkpoint name, checked. Raises CheckpointError."""
     with _opened(run, "checkpoints", name, "manifest.json") as (fd, size, path):
         if size > MAX_MANIFEST_BYTES:
@@ -71,19 +68,19 @@ def read_manifest(run: Path, name: str) -> Manifest:
     return manifest
 
 
-def read_file(run: Path, names: tuple[str, ...], entry: FileEntry) -> bytes:
+def read_file(run: Where, names: tuple[str, ...], entry: FileEntry) -> bytes:
     """The bytes of a file with the size and checksum of entry. Raises CheckpointError."""
     with _opened(run, *names) as (fd, size, path):
         return _read(fd, size, path, entry)
 
 
-def check_size(run: Path, names: tuple[str, ...], entry: FileEntry) -> None:
+def check_size(run: Where, names: tuple[str, ...], entry: FileEntry) -> None:
     """See that a file is there and has the size of entry. Raises CheckpointError."""
     with _opened(run, *names) as (_, size, path):
         _same_size(size, path, entry)
 
 
-def check_file(run: Path, names: tuple[str, ...], entry: FileEntry) -> None:
+def check_file(run: Where, names: tuple[str, ...], entry: FileEntry) -> None:
     """Hash a file of any size in a little memory. Raises CheckpointError if it is another."""
     with _opened(run, *names) as (fd, size, path):
         _same_size(size, path, entry)
@@ -94,12 +91,13 @@ def check_file(run: Path, names: tuple[str, ...], entry: FileEntry) -> None:
         raise damaged(path, "blake2b", "the checksum is not the manifest's")
 
 
-def read_array(run: Path, names: tuple[str, ...], entry: FileEntry) -> np.ndarray:
+def read_array(run: Where, names: tuple[str, ...], entry: FileEntry) -> np.ndarray:
     """The array of a .npy file, as entry says it is. Raises CheckpointError."""
     spec = entry.spec
     assert spec is not None
     with _opened(run, *names) as (fd, size, path):
         _same_size(size, path, entry)
+        _require_memory(size, path)
         head = os.pread(fd, _NPY_HEADER_BYTES, 0)
         start = _npy_start(head, spec, path)
         if start + spec.nbytes != size:
@@ -114,7 +112,7 @@ def read_array(run: Path, names: tuple[str, ...], entry: FileEntry) -> np.ndarra
 
 
 def read_tensors(
-    run: Path, names: tuple[str, ...], entry: FileEntry, specs: dict[str, ArraySpec]
+    run: Where, names: tuple[str, ...], entry: FileEntry, specs: dict[str, ArraySpec]
 ) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file, exactly those of specs. Raises CheckpointError."""
     with _opened(run, *names) as (fd, size, path):
@@ -137,7 +135,7 @@ def read_tensors(
     return {name: _tensor(found[name], spec, path, name) for name, spec in specs.items()}
 
 
-def _tensor(found: dict[str, Any], spec: ArraySpec, path: Path, name: str) -> np.ndarray:
+def _tensor(found: dict[str, Any], spec: ArraySpec, path: Where, name: str) -> np.ndarray:
     dtype, shape = _TENSOR_DTYPES.get(found["dtype"], found["dtype"]), tuple(found["shape"])
     if (dtype, shape) != spec:
         raise damaged(
@@ -146,7 +144,7 @@ def _tensor(found: dict[str, Any], spec: ArraySpec, path: Path, name: str) -> np
     return np.frombuffer(found["data"], DTYPES[spec.dtype]).reshape(shape).copy()
 
 
-def _npy_start(head: bytes, spec: ArraySpec, path: Path) -> int:
+def _npy_start(head: bytes, spec: ArraySpec, path: Where) -> int:
     """Where the array begins, if the header announces just spec."""
     file = io.BytesIO(head)
     try:
@@ -164,47 +162,57 @@ def _npy_start(head: bytes, spec: ArraySpec, path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _opened(run: Path, *names: str) -> Iterator[tuple[int, int, Path]]:
+def _opened(run: Where, *names: str) -> Iterator[tuple[int, int, Where]]:
     """A regular file below run: (descriptor, size, path). Raises CheckpointError."""
-    path = run
-    fd = -1
+    path, opened = run, []
     try:
-        fd = os.open(run, _FOLDER)
+        opened.append(open_folder(run))
         for name in names[:-1]:
             path = path / name
-            above, fd = fd, os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
-            os.close(above)
+            opened.append(open_folder(Place(opened[-1], path_of(path).parent, (name,))))
         path = path / names[-1]
-        above, fd = fd, os.open(names[-1], _FILE, dir_fd=fd)
-        os.close(above)
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            raise damaged(path, "type", "is not a regular file")
+        fd, info = open_file(Place(opened[-1], path_of(path).parent, names[-1:]), os.O_RDONLY)
+        opened.append(fd)
         yield fd, info.st_size, path
     except OSError as error:
         raise damaged(path, "file", _reason(error)) from None
     except MemoryError:
         raise damaged(path, "size", "does not fit into memory") from None
     finally:
-        if fd >= 0:
-            os.close(fd)
+        for each in opened:
+            os.close(each)
+
+
+def _is_missing(file: Where) -> bool:
+    try:
+        return lstat(file) is None
+    except OSError:  # said by whoever opens it
+        return False
 
 
 def _reason(error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return "does not exist"
+    if error.errno == errno.EINVAL:
+        return "is not a regular file"
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
         return "is a symbolic link, or not a folder where one is expected"
     return f"cannot be read: {error.strerror}"
 
 
-def _same_size(size: int, path: Path, entry: FileEntry) -> None:
+def _same_size(size: int, path: Where, entry: FileEntry) -> None:
     if size != entry.bytes:
         raise damaged(path, "size", f"{size:,} bytes, the manifest has {entry.bytes:,}")
 
 
-def _read(fd: int, size: int, path: Path, entry: FileEntry) -> bytes:
+def _require_memory(size: int, path: Where) -> None:
+    if problem := lack_of_memory(size):
+        raise damaged(path, "size", problem)
+
+
+def _read(fd: int, size: int, path: Where, entry: FileEntry) -> bytes:
     _same_size(size, path, entry)
+    _require_memory(size, path)
     os.lseek(fd, 0, os.SEEK_SET)
     with open(fd, "rb", closefd=False) as file:
         data = file.read(size)
@@ -213,7 +221,7 @@ def _read(fd: int, size: int, path: Path, entry: FileEntry) -> bytes:
     return data
 
 
-def _fill(fd: int, target: Any, checksum: Any, path: Path) -> None:
+def _fill(fd: int, target: Any, checksum: Any, path: Where) -> None:
     """Read just len(target) bytes into target, hashing on the way."""
     view, at = memoryview(target), 0
     while at < len(view):

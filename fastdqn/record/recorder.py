@@ -1,9 +1,9 @@
 """RunRecorder: turns what the loop reports into files and a display."""
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,13 @@ from fastdqn.record.console import Display
 from fastdqn.record.disk_errors import DiskErrors, EndRun, Keeper
 from fastdqn.record.files import to_json, write_whole
 from fastdqn.record.metrics import JsonLines, MetricsSink
+from fastdqn.record.place import Where, open_file, path_of
 from fastdqn.record.remaining import Remaining
 from fastdqn.record.rows import metric_row, status
 
 # What "recent" means for episodes: Stable-Baselines3's window.
 _WINDOW = 100
+_CHUNK = 1 << 16  # bytes of a file read at a time; ours, untuned
 
 
 class RunRecorder:
@@ -43,16 +45,17 @@ class RunRecorder:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Where,
         display: Display,
         sinks: list[MetricsSink],
-        save: Callable[[Path], None],
+        save: Callable[[Where], None],
         spent: Callable[[int, int], float],
         on_evaluation: Callable[[int, str, Any], Any] | None = None,
         frames_a_step: int | None = None,
         disk_errors: Callable[[Callable[[str], None]], DiskErrors] = EndRun,
     ):
-        self.folder, self._display, self._save, self._spent = folder, display, save, spent
+        self.place, self.folder = folder, path_of(folder)
+        self._display, self._save, self._spent = display, save, spent
         self._on_evaluation, self._frames_a_step = on_evaluation, frames_a_step
         with contextlib.ExitStack() as opened:  # closed here if a later one fails
             for each in (display, *sinks):
@@ -143,10 +146,10 @@ class RunRecorder:
             self._on_evaluation(steps, kind, evaluation)
 
     def save_best(self) -> None:
-        self._keeper.save(self.folder / "best.safetensors", self._save)
+        self._keeper.save(self.place / "best.safetensors", self._save)
 
     def save_last(self) -> None:
-        self._keeper.save(self.folder / "policy.safetensors", self._save)
+        self._keeper.save(self.place / "policy.safetensors", self._save)
 
     def settle(self) -> None:
         """Write what the disk has refused so far, for the last time. Raises WriteError."""
@@ -195,7 +198,7 @@ class RunRecorder:
         for name, file in self._files().items():
             size, there = self._sizes[name], file.size
             if there < size:
-                size = _whole_lines(self.folder / name)
+                size = _whole_lines(self.place / name)
                 lines.append(
                     f"the end of {name} was not restored: {there:,} bytes are left of "
                     f"{self._sizes[name]:,} at the checkpoint"
@@ -206,9 +209,9 @@ class RunRecorder:
         return lines
 
     @property
-    def files(self) -> list[Path]:
+    def files(self) -> list[Where]:
         """Those that grow while a run lasts."""
-        return [self.folder / name for name in self._files()]
+        return [self.place / name for name in self._files()]
 
     def _files(self) -> dict[str, AppendFile]:
         return {
@@ -227,10 +230,10 @@ class RunRecorder:
 
     def failure(self, trace: str) -> None:
         """Keep the traceback of what ended the run."""
-        write_whole(self.folder / "traceback.txt", trace)
+        write_whole(self.place / "traceback.txt", trace)
 
     def summary(self, summary: dict[str, Any]) -> None:
-        write_whole(self.folder / "summary.json", to_json(summary, indent=2) + "\n")
+        write_whole(self.place / "summary.json", to_json(summary, indent=2) + "\n")
 
     def close(self) -> None:
         """Flush and close everything, and only then raise WriteError; safe to call twice."""
@@ -249,6 +252,16 @@ class RunRecorder:
             self._episodes.flush()
 
 
-def _whole_lines(path: Path) -> int:
+def _whole_lines(path: Where) -> int:
     """Bytes of a text file up to the end of its last whole line."""
-    return path.read_bytes().rfind(b"\n") + 1
+    fd, info = open_file(path, os.O_RDONLY)
+    try:
+        end = info.st_size
+        while end > 0:
+            start = max(0, end - _CHUNK)
+            if (at := os.pread(fd, end - start, start).rfind(b"\n")) >= 0:
+                return start + at + 1
+            end = start
+    finally:
+        os.close(fd)
+    return 0

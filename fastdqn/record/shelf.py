@@ -1,18 +1,17 @@
 """Shelf: which checkpoints and segments a run has on disk, and the order in which they change."""
 
 import contextlib
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastdqn.plain import Rows
-from fastdqn.record.durable import make_folder, remove
+from fastdqn.record.durable import exists, make_folder, remove
 from fastdqn.record.layout import SEGMENT, STEP, TEMPORARY, CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, checkpoint_names
 from fastdqn.record.manifest import Segment
+from fastdqn.record.place import Where, names_in, path_of
 from fastdqn.record.publish import Snapshot, set_latest, write_checkpoint, write_segment
 from fastdqn.record.reading import read_latest, read_manifest
 
@@ -33,12 +32,12 @@ class Shelf:
     is none of them; OSError naming the path.
     """
 
-    def __init__(self, run: Path, resumed: Checkpoint | None):
+    def __init__(self, run: Where, resumed: Checkpoint | None):
         self._run, self.root = run, run / "checkpoints"
         latest = self.root / "latest"
-        if resumed is None and os.path.lexists(latest):
+        if resumed is None and exists(latest):
             raise ValueError(f"{latest} exists: go on from a checkpoint, or take another folder")
-        if resumed is not None and resumed.folder.parent.resolve() != self.root.resolve():
+        if resumed is not None and _is_elsewhere(resumed, self.root):
             raise ValueError(f"{resumed.folder} is no checkpoint of {run}")
         make_folder(self.root)
         make_folder(self.root / "segments")
@@ -47,7 +46,7 @@ class Shelf:
         if resumed is not None:
             self._go_on_from(resumed.name)
         _sweep(self.root, self._kept)
-        names = filter(SEGMENT.fullmatch, os.listdir(self.root / "segments"))
+        names = filter(SEGMENT.fullmatch, names_in(self.root / "segments"))
         self._last_segment = max(map(int, names), default=0)
 
     @property
@@ -121,7 +120,7 @@ class Shelf:
         try:
             return frozenset(each.name for each in read_manifest(self._run, name).segments)
         except CheckpointError:  # perhaps only for now: what it may need stays while it is kept
-            return frozenset(os.listdir(self.root / "segments"))
+            return frozenset(names_in(self.root / "segments"))
 
     def _latest(self) -> str | None:
         """Name of the latest checkpoint; "" without one, None where that cannot be told."""
@@ -131,6 +130,10 @@ class Shelf:
             return ""
         except CheckpointError:
             return None
+
+
+def _is_elsewhere(checkpoint: Checkpoint, root: Where) -> bool:
+    return path_of(checkpoint.folder.parent).resolve() != path_of(root).resolve()
 
 
 def _still_needed(segments: list[Segment], rows: Rows, oldest: np.ndarray) -> list[Segment]:
@@ -148,7 +151,7 @@ def _still_needed(segments: list[Segment], rows: Rows, oldest: np.ndarray) -> li
     return kept
 
 
-def _sweep(root: Path, kept: Mapping[str, frozenset[str]]) -> None:
+def _sweep(root: Where, kept: Mapping[str, frozenset[str]]) -> None:
     """Delete what no checkpoint of kept needs, and whatever a crash left unfinished.
 
     root  RUN/checkpoints
@@ -158,6 +161,6 @@ def _sweep(root: Path, kept: Mapping[str, frozenset[str]]) -> None:
     listed = frozenset().union(*kept.values())
     # Checkpoints first: one that lacks a segment must not be found.
     for folder, pattern, needed in ((root, STEP, kept), (root / "segments", SEGMENT, listed)):
-        for name in sorted(os.listdir(folder)):  # temporaries first: a dot sorts before the rest
+        for name in names_in(folder):  # temporaries first: a dot sorts before the rest
             if name.startswith(TEMPORARY) or (pattern.fullmatch(name) and name not in needed):
                 remove(folder / name)

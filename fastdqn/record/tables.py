@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,8 @@ import safetensors
 import safetensors.numpy
 
 from fastdqn.record.files import write_whole
+from fastdqn.record.place import Where
+from fastdqn.record.tensor_file import open_tensors
 from fastdqn.record.weights import WeightsError
 
 _FORMAT = 1
@@ -19,7 +20,7 @@ _DIGITS = {
 
 
 def save_table(
-    path: Path, table: np.ndarray, digits: dict[str, np.ndarray], obs_shape: tuple[int, ...]
+    path: Where, table: np.ndarray, digits: dict[str, np.ndarray], obs_shape: tuple[int, ...]
 ) -> None:
     """Write a table [S, A] float32 or float64, and the digits [V] of its states by name.
 
@@ -30,30 +31,28 @@ def save_table(
     write_whole(path, safetensors.numpy.save({"table": table, **digits}, {"fastdqn": description}))
 
 
-def is_table(path: Path) -> bool:
+def is_table(path: Where) -> bool:
     """Whether a file says that it holds a table; what cannot be read says nothing."""
-    if not path.is_file():
-        return False
     try:
-        with safetensors.safe_open(path, "np") as file:
+        with open_tensors(path) as file:
             return "table" in json.loads((file.metadata() or {}).get("fastdqn", "null"))
     except (OSError, safetensors.SafetensorError, ValueError, TypeError, RecursionError):
         return False
 
 
-def load_table(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
+def load_table(path: Where) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
     """Read (table [S, A], digits [V] by name, {obs_shape, num_actions}).
 
     Raises WeightsError, one line, where the file holds no table whose parts fit each other.
     """
     try:
-        with safetensors.safe_open(path, "np") as file:
+        with open_tensors(path) as file:
             said = json.loads((file.metadata() or {})["fastdqn"])
             version, told = said["format"], said["table"]
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (
         OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError, AttributeError,
-        RecursionError,
+        RecursionError, MemoryError,
     ) as error:  # fmt: skip
         raise WeightsError(f"{path} holds no table to read here: {error}") from None
     if version != _FORMAT:

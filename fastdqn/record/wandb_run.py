@@ -1,10 +1,12 @@
 """WandbRun: metric rows to Weights & Biases, under the keys that they have everywhere."""
 
 import json
-from pathlib import Path
+import stat
 from typing import Any
 
+from fastdqn.record.durable import exists
 from fastdqn.record.files import WriteError, read_text, to_json, write_whole
+from fastdqn.record.place import Where, lstat, path_of
 
 # Of the run's folder: what names the run there, for a resumed one.
 _FILE = "wandb.json"
@@ -23,16 +25,18 @@ class WandbRun:
     Raises WriteError, one line, where it cannot be begun; ImportError without the extra.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]):
+    def __init__(self, folder: Where, config: dict[str, Any]):
         import wandb  # pyright: ignore[reportMissingImports] (an extra that few have)
 
-        self.name = "Weights & Biases"
+        self.name, path = "Weights & Biases", path_of(folder)
         self._run, self._is_ours = wandb.run, wandb.run is None
+        if (found := lstat(folder / "wandb")) is not None and not stat.S_ISDIR(found.st_mode):
+            raise WriteError(f"cannot write {path / 'wandb'}: is not a folder, or a symbolic link")
         before = _read_names(folder / _FILE)
         try:
             if self._is_ours:
                 again = {**before, "resume": "allow"} if before else {}
-                self._run = wandb.init(dir=folder, name=folder.name, config=config, **again)
+                self._run = wandb.init(dir=path, name=path.name, config=config, **again)
             else:
                 self._run.config.update(config, allow_val_change=True)
         except Exception as error:  # of its own, of the network's, of the file system's
@@ -57,9 +61,9 @@ class WandbRun:
             self._run.finish()
 
 
-def _read_names(path: Path) -> dict[str, str]:
+def _read_names(path: Where) -> dict[str, str]:
     """What a resumed run was called; nothing for a new one. Raises WriteError, one line."""
-    if not path.exists():
+    if not exists(path):
         return {}
     try:
         names = json.loads(read_text(path))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ import torch
 
 from fastdqn.record.files import write_whole
 from fastdqn.record.layout import printable
+from fastdqn.record.place import Where
+from fastdqn.record.tensor_file import open_tensors
 
 _FORMAT = 1
 
@@ -70,7 +71,7 @@ class WeightsError(ValueError):
         super().__init__(printable(text))
 
 
-def save_weights(path: Path, tensors: dict[str, torch.Tensor], network: dict) -> None:
+def save_weights(path: Where, tensors: dict[str, torch.Tensor], network: dict) -> None:
     """Write tensors by name, and the description of the network they belong to.
 
     The same weights give the same bytes: there is one metadata entry, with sorted keys.
@@ -83,17 +84,19 @@ def save_weights(path: Path, tensors: dict[str, torch.Tensor], network: dict) ->
     write_whole(path, safetensors.numpy.save(arrays, {"fastdqn": description}))
 
 
-def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+def load_weights(path: Where) -> tuple[dict[str, np.ndarray], dict]:
     """Read (arrays by name, network description). Raises WeightsError, one line."""
-    if path.exists() and not path.is_file():  # a pipe might never answer
-        raise WeightsError(f"{path} is not a regular file")
     try:
-        with safetensors.safe_open(path, "np") as file:
+        with open_tensors(path) as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise WeightsError(f"{path} does not exist") from None
-    except (OSError, safetensors.SafetensorError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise WeightsError(f"{path} cannot be read: it does not fit into memory") from None
+    except (safetensors.SafetensorError, TypeError, AttributeError) as error:
         # The last two: a type that NumPy lacks, such as bfloat16.
         raise WeightsError(f"{path} is no safetensors file to read here: {error}") from None
     for name, array in arrays.items():
@@ -121,7 +124,7 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     return arrays, network
 
 
-def assign_weights(path: Path, module: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:
+def assign_weights(path: Where, module: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:
     """Copy arrays into a module's tensors. Raises WeightsError naming what does not fit."""
     tensors = module.state_dict()
     for name in sorted(tensors.keys() | arrays.keys()):

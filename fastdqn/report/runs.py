@@ -2,18 +2,21 @@
 
 import json
 import math
+import os
+from array import array
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastdqn.config import ConfigError
-from fastdqn.record.files import read_text
+from fastdqn.record.files import read_lines, read_text
 
 # Numbers by name: float64 [rows], NaN where a row lacks one.
 Columns = dict[str, np.ndarray]
 _LARGEST = 1e30  # ours: far beyond any return, and far from what overflows when it is added up
 _DEEPEST = 20  # values within values; ours: those of a run's own files are three deep
+_GAPS = 4 << 20  # values that may be missing while a file is read; ours
 # Without these there is no run; the rest is missing where it just began, or was copied in part.
 _NEEDED = ("config.json", "metrics.jsonl")
 
@@ -120,23 +123,36 @@ def _is_flat(value: Any, left: int = _DEEPEST) -> bool:
 
 def _read_rows(path: Path, kind: str | None = None) -> Columns:
     """Rows as columns, of one kind; a last line that is still being written is left out."""
-    text = _read_if_there(path)
-    lines = text.split("\n")[:-1]
-    rows = []
-    for count, line in enumerate(lines, 1):
+    if not os.path.lexists(path):
+        return {}
+    columns: dict[str, array[float]] = {}
+    rows = size = 0
+    for count, line in enumerate(read_lines(path), 1):
+        size += len(line)
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict) or math.isnan(number(row.get("step"))):
             raise ValueError(f"{path}, line {count}: no row of metrics, with its step")
-        if kind is None or row.get("kind") == kind:
-            rows.append(row)
+        if kind is not None and row.get("kind") != kind:
+            continue
+        for name in row.keys() - columns.keys():
+            columns[name] = array("d", [math.nan]) * rows
+        rows += 1
+        for name, column in columns.items():
+            column.append(number(row.get(name)))
+        _require_values(path, columns, rows, size + _GAPS)
+    _require_values(path, columns, rows, size)
     if not rows:
         return {}
-    rows.sort(key=lambda row: row["step"])
-    names = dict.fromkeys(name for row in rows for name in row)
-    if len(names) * len(rows) > len(text):  # columns of gaps would take many times the file
-        told = f"{len(names):,} names in {len(rows):,} rows"
+    order = np.argsort(np.array(columns["step"]), kind="stable")
+    return {name: np.array(column)[order] for name, column in columns.items()}
+
+
+def _require_values(path: Path, columns: dict[str, Any], rows: int, size: int) -> None:
+    """Raises ValueError where columns are gaps, for the most part: they would take many times the
+    file."""
+    if len(columns) * rows > size:
+        told = f"{len(columns):,} names in {rows:,} rows"
         raise ValueError(f"{path}: {told}, few of them with a value")
-    return {name: np.array([number(row.get(name)) for row in rows]) for name in names}

@@ -1,0 +1,200 @@
+"""Auto-resume: `fastdqn train --resume auto`, one command that begins a run and goes on with it."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gymnasium.vector import VectorEnv
+from torch import nn
+
+from fastdqn import build
+from fastdqn.acting import Factory
+from fastdqn.api import Trained
+from fastdqn.config import Config, ConfigError
+from fastdqn.engine.hooks import Hooks
+from fastdqn.engine.progress import SOLVED, SPENT
+from fastdqn.given import checked
+from fastdqn.record.console import make_display
+from fastdqn.record.durable import exists
+from fastdqn.record.files import read_text
+from fastdqn.record.folder import foreign_names, read_config, working_folder
+from fastdqn.record.load_checkpoint import Checkpoint, checkpoint_names, load_checkpoint
+from fastdqn.record.lock import LockedError, RunLock
+from fastdqn.record.place import Place, path_of
+from fastdqn.record.reading import read_latest
+from fastdqn.resuming import config_of, go_on
+from fastdqn.seeds import seed_global_generators
+from fastdqn.session import run_session
+from fastdqn.signals import passed_on
+from fastdqn.table_files import is_table_run
+
+# Options that may differ: where the folder is, and how long the run is, which is compared apart.
+_FREE = {"run_dir", "total_timesteps"}
+
+
+def train_or_resume(
+    config: Config,
+    envs: VectorEnv | Factory | None,
+    eval_envs: VectorEnv | None,
+    torso: nn.Module | None,
+    hooks: Hooks,
+    overrides: dict[str, Any],
+    quiet: bool,
+    imports_seconds: float,
+    seed_globals: bool,
+) -> Trained:
+    """Go on with the run in run_dir from its last checkpoint; without one, begin it.
+
+    A finished run is returned as it is. Raises what train() and resume() raise.
+    """
+    run_dir = overrides.pop("run_dir", config.run_dir)
+    if not isinstance(run_dir, str) or not run_dir:
+        raise ConfigError(["resume is auto: name the folder of the run, --run-dir DIR"])
+    folder = working_folder() / run_dir  # an environment may change it
+    config = checked(config.replace(run_dir=None), envs, eval_envs, overrides)
+    config = config.replace(run_dir=str(folder))
+    with passed_on(), _held(folder, quiet) as place:
+        found = _checkpoint(place)
+        total = _compare(config, place, found)
+        summary = _finished(place, found)
+        if found is None and summary is not None and total is not None:
+            raise ConfigError(
+                [f"the run in {folder} has finished, and has no checkpoint to go on from: name "
+                 "another --run-dir"]
+            )  # fmt: skip
+        if total is None and summary is not None:
+            _tell(quiet, f"the run in {folder} has finished: there is nothing to do")
+            return Trained(folder, summary)
+        if found is None:
+            return _begin(
+                place, config, envs, eval_envs, torso, hooks, quiet, imports_seconds, seed_globals
+            )
+        return go_on(
+            place, found, envs, total, eval_envs, torso, hooks, quiet, imports_seconds,
+            seed_globals,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _held(folder: Path, quiet: bool) -> Iterator[Place]:
+    """The folder, made where it is not there, and locked; what is made for nothing is removed.
+
+    Waits for a process on another machine whose lock is not stale yet. Raises ConfigError.
+    """
+    new = []
+    lock = RunLock(folder)
+    try:
+        try:
+            new = [each for each in (folder, *folder.parents) if not each.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(waits=True, tell=lambda line: _tell(quiet, line))
+        except LockedError as error:
+            raise ConfigError([str(error)]) from None
+        except (OSError, ValueError) as error:
+            said = getattr(error, "strerror", None) or str(error)
+            raise ConfigError([f"run_dir {folder}: {said}"]) from None
+        yield lock.place
+    finally:
+        lock.release()
+        for each in new:
+            with contextlib.suppress(OSError):  # it is not empty: the run has begun
+                each.rmdir()
+
+
+def _checkpoint(place: Place) -> Checkpoint | None:
+    """The last checkpoint of a run; None where there is none, in a folder that a run may have.
+
+    Raises ConfigError where the folder is something else's; CheckpointError where it is damaged.
+    """
+    if not exists(place / "config.json") and (foreign := foreign_names(place)):
+        raise ConfigError(
+            [f"run_dir {place} holds {foreign[0]!r} and no run: name a folder that is new or empty"]
+        )
+    if is_table_run(place):
+        raise ConfigError([f"run_dir {place} is a table's run, which has no checkpoints"])
+    try:
+        name = read_latest(place)
+    except FileNotFoundError:
+        # The first one may have got its name, and the process died before it became the latest.
+        name = (checkpoint_names(place) or [None])[-1]
+    return None if name is None else load_checkpoint(place, name)
+
+
+def _compare(config: Config, place: Place, found: Checkpoint | None) -> int | None:
+    """The new total of steps where a larger one is asked for, else None.
+
+    Raises ConfigError with a line for each option that is not the run's.
+    """
+    try:
+        resolved = read_config(place)
+    except ConfigError:
+        if found is not None:
+            raise
+        return None  # the process died before it had written them
+    requested = read_config(place, "requested.json") if exists(place / "requested.json") else None
+    lines = []
+    for name in (each for each in config.__dataclass_fields__ if each not in _FREE):
+        ours, theirs = getattr(config, name), getattr(resolved, name)
+        before = theirs if requested is None else getattr(requested, name)
+        undecided = requested is None and ours in (None, "auto")
+        if ours not in (before, theirs) and not undecided:
+            lines.append(f"{name} is {ours}, and {before} in the run in {place}")
+    had = config_of(place, found)[1] if found is not None else None
+    total, line = _new_total(config, requested or resolved, had or resolved.total_timesteps)
+    lines += [line] if line else []
+    if lines:
+        raise ConfigError([*lines, "a run goes on with its options: name another --run-dir"])
+    return total
+
+
+def _new_total(config: Config, requested: Config, had: int | None) -> tuple[int | None, str | None]:
+    """(a larger total of steps than the run had, or None; what is wrong with it, or None)."""
+    total = config.total_timesteps
+    if total in (requested.total_timesteps, had):
+        return None, None
+    if total is None or had is None or total < had:
+        return None, f"total_timesteps is {total}, and {had} in the run: it may only grow"
+    return total, None
+
+
+def _finished(place: Place, found: Checkpoint | None) -> dict[str, Any] | None:
+    """The summary of a run that has come to its end, its final evaluation included, or None.
+
+    Its checkpoints may have been deleted since.
+    """
+    try:
+        summary = json.loads(read_text(place / "summary.json"))
+        reason, steps = summary["exit_reason"], summary["total_steps"]
+    except (ValueError, TypeError, KeyError, RecursionError):  # none, or nothing that tells
+        return None
+    is_of_this = found is None or steps == found.steps
+    return summary if reason in (SOLVED, SPENT) and is_of_this else None
+
+
+def _begin(
+    place: Place,
+    config: Config,
+    envs: VectorEnv | Factory | None,
+    eval_envs: VectorEnv | None,
+    torso: nn.Module | None,
+    hooks: Hooks,
+    quiet: bool,
+    imports_seconds: float,
+    seed_globals: bool,
+) -> Trained:
+    def display(resolved: Config):
+        return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
+
+    if seed_globals:
+        seed_global_generators(config.seed)
+    session = build.build(config, display, envs, eval_envs, torso, hooks, folder=place)
+    session.startup.totals["imports"] = imports_seconds
+    with contextlib.closing(session):
+        return Trained(path_of(place), run_session(session))
+
+
+def _tell(quiet: bool, line: str) -> None:
+    if not quiet:
+        print(line, flush=True)
