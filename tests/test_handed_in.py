@@ -137,7 +137,7 @@ class Wide(Far):
         ({"eval_envs": 3}, "eval_envs is no VectorEnv but int"),
         ({"eval_envs": vector(Wide)}, "eval_envs have other spaces than envs"),
     ],
-    ids=str,
+    ids=["id", "factory", "number", "text", "torso", "eval_envs", "other spaces"],
 )
 def test_resume_refuses_arguments_that_are_not_the_runs(by_id, changes, says):
     before = sorted(by_id.rglob("*"))
@@ -154,7 +154,7 @@ def test_resume_refuses_arguments_that_are_not_the_runs(by_id, changes, says):
         (vector(Wide), r"5 actions; the run was\s+trained on \(4,\) and 2"),
         (Wide, r"5 actions; the run was\s+trained on \(4,\) and 2"),
     ],
-    ids=str,
+    ids=["count", "envs", "factory"],
 )
 def test_other_environments_than_a_runs_are_no_damage(given, envs, says):
     with pytest.raises(ConfigError, match=says):
