@@ -95,7 +95,7 @@ def operations(tmp_path) -> list[tuple[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         disk = Disk(patch, tmp_path / "run")
         fastdqn.train(config(tmp_path))
-    made = ("/config.json", "/command.txt", "/system.json", "/lock")
+    made = ("/config.json", "/requested.json", "/command.txt", "/system.json", "/lock")
     kinds = [each for each in dict.fromkeys(disk.log) if not each[1].startswith(made)]
     # Of those of checkpoints a few: a test of their own lets each fail.
     inside = [each for each in kinds if each[1].startswith("/checkpoints/")]
