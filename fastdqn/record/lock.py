@@ -78,9 +78,6 @@ class RunLock:
         except BaseException:
             self._close()
             raise
-        self._over.clear()
-        self._beats = threading.Thread(target=self._beat, name="lock", daemon=True)
-        self._beats.start()
 
     def release(self) -> None:
         """Give the lock back; a lock that is no longer ours stays. Safe to call twice."""
@@ -90,16 +87,24 @@ class RunLock:
         self._over.set()
         if self._beats is not None:
             self._beats.join(BEAT_SECONDS)
+            self._beats = None
         with contextlib.suppress(OSError):
             if self._is_same() and read_holder(self._fd) == mine:
                 os.unlink("lock", dir_fd=self._root)
         self._close()
 
     def check(self) -> None:
-        """Raises LostRunError where another process has taken the lock over."""
+        """Raises LostRunError where another process has taken the lock over, or it was released.
+
+        Signs of life begin with the first call: environments are made before that, and processes
+        are best forked while there is one thread.
+        """
         mine = self._mine
         if mine is None:
-            return
+            raise LostRunError(f"{self.path}: this process does not hold the run")
+        if self._beats is None:
+            self._beats = threading.Thread(target=self._beat, name="lock", daemon=True)
+            self._beats.start()
         try:
             fd = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._root)
         except OSError:  # deleted by somebody, and taken by nobody
