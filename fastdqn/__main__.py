@@ -18,6 +18,8 @@ def main() -> int:
     # An interrupt that came within generated code (numba's, a dataclass's) would otherwise be
     # remembered by Python, caught or not, and end the process by its signal.
     exec("")
+    if "fastdqn.threads" in sys.modules:  # else nothing of an environment has run
+        sys.modules["fastdqn.threads"].end_despite_threads(code)
     return code
 
 

@@ -1,12 +1,18 @@
-"""Starting threads: one that cannot start is an error, never a wait for ever."""
+"""Threads: one that cannot start is an error, and one that is left behind holds nothing up."""
 
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+from fastdqn.output import tell
+
 # Seconds that a new thread may take to begin. Ours, untuned: it takes less than a millisecond.
 _SECONDS = 20.0
+# Seconds that a program waits at its end for threads that an environment left. Ours, untuned.
+_END_SECONDS = 5.0
 
 
 class ThreadError(RuntimeError):
@@ -40,3 +46,27 @@ class _Started(threading.Event):
         if not super().wait(_SECONDS if timeout is None else timeout) and timeout is None:
             raise RuntimeError(f"it has not begun after {_SECONDS:g} s")
         return True
+
+
+def end_despite_threads(code: int) -> None:
+    """Let the program end with this exit code although an environment has left a thread behind.
+
+    Python waits at its end for each thread that is no daemon, without a limit. Those that end
+    within some seconds are waited for.
+    """
+    if _left_behind():
+        thread = threading.Thread(target=_end, args=(code,), name="end", daemon=True)
+        thread.start()
+
+
+def _end(code: int) -> None:
+    time.sleep(_END_SECONDS)
+    if left := _left_behind():
+        names = ", ".join(thread.name for thread in left[:3])
+        tell(f"warning: a thread that an environment has left still runs ({names}): not waited for")
+        os._exit(code)
+
+
+def _left_behind() -> list[threading.Thread]:
+    main = threading.main_thread()
+    return [each for each in threading.enumerate() if not each.daemon and each is not main]

@@ -52,7 +52,7 @@ ROOMS: dict[str, set[str]] = {
     "rng": {"numpy", "kernels"},
     "plain": {"numpy"},
     "signals": {"output", "threads"},
-    "threads": set(),
+    "threads": {"output"},
     "describe": {"atari", "config"},
     "kernels": {"numba"},
     "products": {"numba", "llvmlite"},

@@ -177,7 +177,8 @@ def test_a_run_of_lanes_that_answer_first_is_resumed_on_games_that_begin_anew(tm
     part = fastdqn.train(config, on_step=stopping_at(300))
     assert part.summary["exit_reason"] == "interrupted"
     run = fastdqn.resume(part.folder)
-    assert (run.summary["exit_reason"], run.summary["total_steps"]) == ("budget spent", 600)
+    assert run.summary["exit_reason"] == "budget spent"
+    assert 600 <= run.summary["total_steps"] <= 601  # a lane that resets in the last call
 
 
 def test_environments_that_were_handed_in_have_no_protocol(tmp_path):

@@ -3,7 +3,6 @@
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
 
-import shutil
 from fractions import Fraction
 
 import numpy as np
@@ -21,6 +20,7 @@ from capture_parts import (
     graphs,
     learner_of,
 )
+from compiler import needs_a_compiler
 from graph_parts import TracedRecorder
 from torch import nn
 from torch._subclasses.fake_tensor import (
@@ -228,7 +228,7 @@ def test_a_call_ends_with_the_update_after_which_the_target_is_copied(every):
 
 
 @pytest.mark.slow  # each compiles for half a minute
-@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@needs_a_compiler
 @pytest.mark.parametrize(("number", "value"), list(enumerate(VALUES)), ids=list(VALUES))
 def test_a_compiled_update_and_actor_agree_with_eager_ones(number, value):
     options = VALUES[value] | {"dueling": number % 2 == 1}  # each head with some of them

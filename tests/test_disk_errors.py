@@ -95,14 +95,15 @@ def operations(tmp_path) -> list[tuple[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         disk = Disk(patch, tmp_path / "run")
         fastdqn.train(config(tmp_path))
-    made = ("/config.json", "/command.txt", "/system.json", "/lock")
+    made = ("/config.json", "/requested.json", "/command.txt", "/system.json", "/lock")
     kinds = [each for each in dict.fromkeys(disk.log) if not each[1].startswith(made)]
     # Of those of checkpoints a few: a test of their own lets each fail.
     inside = [each for each in kinds if each[1].startswith("/checkpoints/")]
     return [each for each in kinds if each not in inside] + inside[::8]
 
 
-def test_whatever_fails_once_a_run_that_goes_on_ends_with_all_there_is(tmp_path, no_sync):
+@pytest.mark.usefixtures("no_sync", "waits")
+def test_whatever_fails_once_a_run_that_goes_on_ends_with_all_there_is(tmp_path):
     (tmp_path / "all").mkdir()
     found = operations(tmp_path / "all")
     assert len(found) > 20
@@ -126,7 +127,8 @@ def test_whatever_fails_once_a_run_that_goes_on_ends_with_all_there_is(tmp_path,
     assert survived > len(found) * 2 / 3
 
 
-def test_whatever_fails_a_run_that_stops_says_so_and_its_checkpoint_loads(tmp_path, no_sync):
+@pytest.mark.usefixtures("no_sync", "waits")
+def test_whatever_fails_a_run_that_stops_says_so_and_its_checkpoint_loads(tmp_path):
     (tmp_path / "all").mkdir()
     for number, each in enumerate(operations(tmp_path / "all")[::4]):
         folder = tmp_path / str(number)

@@ -165,8 +165,7 @@ def test_an_environment_that_changes_the_working_directory_moves_no_file(tmp_pat
     assert fastdqn.resume("runs/a", total_timesteps=800).folder == here / "runs/a"
     ask("eval", "runs/a", "--episodes", "2", "--out", "eval.json")
     ask("tabular", "Wanders-v0", "--total-timesteps", "20", "--run-dir", "table", "--quiet")
-    ask("bench", "env", "Wanders-v0", "--out", "b.jsonl", "--seconds", "0.001", "--repeats", "1")
-    assert {each.name for each in here.iterdir()} == {"runs", "eval.json", "table", "b.jsonl"}
+    assert {each.name for each in here.iterdir()} == {"runs", "eval.json", "table"}
     assert list(Wanders.to.iterdir()) == []
 
 

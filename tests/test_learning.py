@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from compiler import needs_a_compiler
 from torch import nn
 
 from fastdqn.learning.adam import FusedAdam, PlainAdam
@@ -213,6 +214,7 @@ def test_the_flat_update_equals_plain_torch_for_200_updates(head):
         )
 
 
+@needs_a_compiler
 def test_compiled_equals_eager_for_200_updates_through_a_load_and_a_change_of_rate():
     reference = make_learner(clip=1.0)
     fast = make_learner(optimizer=PlainAdam, capture=compiled, clip=1.0)

@@ -167,7 +167,8 @@ def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
 
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.001)
     monkeypatch.setattr(os, "utime", note)
-    with RunLock(tmp_path):
+    with RunLock(tmp_path) as mine:
+        mine.place.guard()
         utime(tmp_path / "lock", (0, 0))
         beats.clear()
         assert beats.wait(30)
@@ -182,6 +183,15 @@ def test_a_holder_whose_lock_was_taken_over_changes_nothing_more(tmp_path):
             write_whole(mine.place / "a", "2")
     assert (tmp_path / "a").read_text() == "1"
     assert read(tmp_path)["pid"] == 7
+
+
+def test_a_folder_is_not_changed_after_its_lock_was_released(tmp_path):
+    """The number of its descriptor may be another folder's by then."""
+    with RunLock(tmp_path) as mine:
+        place = mine.place
+    with pytest.raises(LostRunError, match="this process does not hold the run"):
+        write_whole(place / "a", "1")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_lock_that_somebody_deleted_stops_nobody(tmp_path):

@@ -4,12 +4,12 @@
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
 # pyright: reportOptionalMemberAccess=false, reportIndexIssue=false
 
-import shutil
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from compiler import needs_a_compiler
 from test_learning import make_batch
 
 from fastdqn.learning.adam import FusedAdam, PlainAdam
@@ -193,7 +193,7 @@ def test_greedy_actions_go_by_the_means_and_draw_nothing(implicit):
 
 
 @pytest.mark.slow  # it compiles for half a minute
-@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@needs_a_compiler
 @pytest.mark.parametrize("implicit", [False, True], ids=["scalar", "implicit-quantile"])
 def test_compiled_equals_eager_for_200_updates(implicit):
     reference = make_learner(implicit=implicit)

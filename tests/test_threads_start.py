@@ -157,3 +157,40 @@ def test_a_closed_stream_is_no_file_of_the_runs(tmp_path):
     command = f'{sys.executable} -c "{"; ".join(lines)}" >&- 2>&- <&-'
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     assert subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env).returncode == 0
+
+
+LEAVING = """
+import threading
+import gymnasium
+from gymnasium import spaces
+
+
+class Leaving(gymnasium.Env):
+    observation_space = spaces.Discrete(2)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return 0, {}
+
+    def step(self, action):
+        return 1, 0.0, True, False, {}
+
+    def close(self):
+        threading.Thread(target=threading.Event().wait, name="simulator").start()
+
+
+gymnasium.register("Leaving-v0", Leaving)
+"""
+
+
+def test_a_thread_that_an_environment_left_does_not_hold_the_program_up(tmp_path):
+    (tmp_path / "leaving.py").write_text(LEAVING)
+    command = [sys.executable, "-c", "import fastdqn.threads as t, sys; t._END_SECONDS = 0.1\n"
+               "from fastdqn.__main__ import main; sys.exit(main())"]  # fmt: skip
+    words = ["tabular", "leaving:Leaving-v0", "--total-timesteps", "300", "--quiet"]
+    ended = subprocess.run(
+        [*command, *words], cwd=tmp_path, capture_output=True, text=True, timeout=100
+    )
+    assert ended.returncode == 0
+    assert ended.stderr.startswith("warning: a thread that an environment has left still runs (sim")
+    assert len(ended.stderr.splitlines()) == 1

@@ -147,6 +147,7 @@ def test_too_few_file_descriptors_are_one_line_that_names_the_limit():
 
 SCRIPT = """
 import multiprocessing, os, signal, sys
+from multiprocessing import forkserver
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import fastdqn
@@ -181,6 +182,7 @@ def run_script(tmp_path: Path, method: str, start: str) -> subprocess.CompletedP
 
 GUARDED = """
 if __name__ == "__main__":
+    forkserver.ensure_running()  # before anybody sets signals, as where it was used already
     try:
         train()
     except KeyboardInterrupt:

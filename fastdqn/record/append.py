@@ -4,7 +4,7 @@ import contextlib
 import os
 
 from fastdqn.record.files import WriteError, refused
-from fastdqn.record.place import Place, Where, open_file
+from fastdqn.record.place import Where, allow_change, open_file
 
 # Bytes: what is written together, and what may wait for a disk at most. Ours, untuned.
 _CHUNK, _MOST = 1 << 16, 16 << 20
@@ -22,8 +22,7 @@ class AppendFile:
         self._waiting: list[bytes] = []
         self._bytes = 0
         try:
-            if isinstance(path, Place):
-                path.guard()
+            allow_change(path)
             self._fd, info = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         except OSError as error:
             raise refused(path, error) from error
@@ -48,8 +47,7 @@ class AppendFile:
         if not self._waiting:
             return
         data = memoryview(b"".join(self._waiting))
-        if isinstance(self.path, Place):
-            self.path.guard()
+        allow_change(self.path)
         try:
             at = 0
             while at < len(data):

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from fastdqn.record.layout import TEMPORARY, FileEntry, new_hash
-from fastdqn.record.place import Where, changing, lstat, open_file, open_folder
+from fastdqn.record.place import Where, allow_change, changing, lstat, open_file, open_folder
 
 _CHUNK = 1 << 24  # bytes a write; ours, untuned
 # What file systems answer that cannot sync a folder, or anything: there is nothing else to do.
@@ -119,6 +119,7 @@ def publish(temporary: Where, path: Where) -> None:
 
 def replace_file(path: Where, data: bytes) -> None:
     """Put data in path's place in one step; a crash leaves the old file or the new one."""
+    allow_change(path)
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}")
     if exists(temporary):
         remove(temporary)

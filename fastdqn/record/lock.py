@@ -19,7 +19,7 @@ from fastdqn.record.layout import TEMPORARY
 from fastdqn.record.lock_file import STALE_SECONDS, guard, is_gone, read_holder
 from fastdqn.record.place import Place, open_folder
 from fastdqn.record.processes import machine, pid_namespace, start_of
-from fastdqn.threads import ThreadError, start_thread
+from fastdqn.threads import start_thread
 
 # Seconds between two signs of life.
 BEAT_SECONDS = 10.0
@@ -79,12 +79,6 @@ class RunLock:
         except BaseException:
             self._close()
             raise
-        self._over.clear()
-        try:
-            self._beats = start_thread(self._beat, name="lock")
-        except ThreadError:
-            self.release()
-            raise
 
     def release(self) -> None:
         """Give the lock back; a lock that is no longer ours stays. Safe to call twice."""
@@ -94,16 +88,23 @@ class RunLock:
         self._over.set()
         if self._beats is not None:
             self._beats.join(BEAT_SECONDS)
+            self._beats = None
         with contextlib.suppress(OSError):
             if self._is_same() and read_holder(self._fd) == mine:
                 os.unlink("lock", dir_fd=self._root)
         self._close()
 
     def check(self) -> None:
-        """Raises LostRunError where another process has taken the lock over."""
+        """Raises LostRunError where another process has taken the lock over, or it was released.
+
+        Signs of life begin with the first call: environments are made before that, and processes
+        are best forked while there is one thread.
+        """
         mine = self._mine
         if mine is None:
-            return
+            raise LostRunError(f"{self.path}: this process does not hold the run")
+        if self._beats is None:
+            self._beats = start_thread(self._beat, name="lock")
         try:
             fd = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._root)
         except OSError:  # deleted by somebody, and taken by nobody
