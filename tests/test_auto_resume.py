@@ -66,8 +66,10 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path, whol
     (run / "checkpoints" / ".tmp-step-000000000000").mkdir()
     (run / "slurm.out").write_text("of the scheduler")
     (run / "lock").write_text("")
+    (run / "wandb.json").write_text("{}")
     assert_same_run(whole, train(small(tmp_path, eval_frequency=300)).folder)
     assert (run / "slurm.out").read_text() == "of the scheduler"
+    assert (run / "wandb.json").exists()  # names a run elsewhere, which goes on
 
 
 def test_a_first_checkpoint_that_did_not_become_the_latest_is_gone_on_from(tmp_path, whole):

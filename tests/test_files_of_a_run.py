@@ -5,8 +5,10 @@ import json
 import os
 import resource
 import shutil
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import pytest
@@ -85,7 +87,7 @@ def test_a_segment_or_checkpoint_that_is_a_link_is_not_written_through(run, tmp_
 
 
 def test_a_folder_of_weights_and_biases_that_is_a_link_is_refused(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "wandb", object())
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None))
     from fastdqn.record.wandb_run import WandbRun
 
     (run / "wandb").symlink_to(tmp_path)

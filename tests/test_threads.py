@@ -51,7 +51,7 @@ ENDED_BY = {
     "resuming.py acquire": "RunLock, which gives up after some tries",
     "record/lock.py acquire": "likewise",
     "trials.py acquire": "the system's lock on a file, held for a line and gone with its process",
-    "signals.py join": "the byte that was just written to the thread's pipe",
+    "acting/worker_process.py get": "the report is there: the queue was asked before",
 }
 
 

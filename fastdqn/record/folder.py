@@ -23,7 +23,7 @@ from fastdqn.record.layout import TEMPORARY
 from fastdqn.record.place import Place, Where, names_in
 
 Options = TypeVar("Options")
-_KEPT_NAMES = {"lock", "wandb"}
+_KEPT_NAMES = {"lock", "wandb", "wandb.json"}
 _OUR_NAMES = _KEPT_NAMES | {
     "config.json", "requested.json", "command.txt", "system.json", "wandb.json",
     "summary.json", "traceback.txt", "metrics.jsonl", "eval.jsonl", "episodes.csv",
