@@ -29,7 +29,7 @@ class WandbRun:
         import wandb  # pyright: ignore[reportMissingImports] (an extra that few have)
 
         self.name, path = "Weights & Biases", path_of(folder)
-        self._run = getattr(wandb, "run", None)
+        self._run: Any = getattr(wandb, "run", None)
         self._is_ours = self._run is None
         if (found := lstat(folder / "wandb")) is not None and not stat.S_ISDIR(found.st_mode):
             raise WriteError(f"cannot write {path / 'wandb'}: is not a folder, or a symbolic link")
