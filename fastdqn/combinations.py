@@ -205,6 +205,8 @@ def beyond_fused(c: Any) -> list[str]:
     chosen = [
         f"{name} {getattr(c, name)}" for name in covered if getattr(c, name) not in covered[name]
     ]
+    if c.dueling and c.dueling_gradient_scale != 1.0:
+        chosen.append(f"dueling_gradient_scale {c.dueling_gradient_scale:g}")
     return chosen + [
         name for name in ("munchausen", "noisy", "normalize_observation") if getattr(c, name)
     ]

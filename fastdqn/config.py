@@ -83,6 +83,9 @@ class Config:
     """Double DQN: the online network selects the action that the target network evaluates."""
     dueling: bool = True
     """Dueling head: state value plus centred advantages."""
+    dueling_gradient_scale: float = 1.0
+    """Factor of the gradient that enters the shared layers from the dueling streams: Wang et al.
+    2016 have 0.7071, 1/sqrt(2)."""
     munchausen: bool = False
     """Soft policy and its log-probability as a bonus, in place of --double; not for categorical."""
     munchausen_alpha: float = 0.9

@@ -146,7 +146,7 @@ def make_online(
     description = describe_network(config, facts, torso)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(config.seed, WEIGHTS))
-        network = make_network(description, torso)
+        network = make_network(description, torso, config.dueling_gradient_scale)
     devices.place(config, network)
     return FlatParameters(network, torch.device(config.device)), description
 
@@ -234,9 +234,14 @@ def describe_network(config: Config, facts: EnvFacts, torso: nn.Module | None = 
     }
 
 
-def make_network(description: dict, torso: nn.Module | None = None) -> QNetwork:
+def make_network(
+    description: dict, torso: nn.Module | None = None, gradient_scale: float = 1.0
+) -> QNetwork:
     """Build the network of a description. Raises ValueError where its torso is missing, or takes no
-    such observation."""
+    such observation.
+
+    gradient_scale  of a dueling head, which decides nothing but how it learns
+    """
     shape, sizes = tuple(description["obs_shape"]), tuple(description["hidden_sizes"])
     dueling = DuelingHead
     if torso is not None:
@@ -256,12 +261,12 @@ def make_network(description: dict, torso: nn.Module | None = None) -> QNetwork:
             "these weights belong to a torso of your own: fastdqn.load_policy(run, torso=...)"
         )
     features, options = count_features(torso, shape), types.SimpleNamespace(**description)
-    head = (dueling if options.dueling else PlainHead)(
-        features,
-        Outputs(options.num_actions, values.outputs_per_action(options)),
-        NoisyLayers(options.noisy_sigma) if options.noisy else Affine,
-        sizes,
-    )
+    outputs = Outputs(options.num_actions, values.outputs_per_action(options))
+    layers = NoisyLayers(options.noisy_sigma) if options.noisy else Affine
+    if options.dueling:
+        head = dueling(features, outputs, layers, sizes, gradient_scale)
+    else:
+        head = PlainHead(features, outputs, layers, sizes)
     of_obs, of_returns = description["normalize_observation"], description["normalize_reward"]
     return QNetwork(
         torso,

@@ -50,6 +50,7 @@ PRESETS: dict[str, Config] = {
         exploration_final_eps=0.01,
         exploration_decay=0.995,
         eval_frequency=0,
+        final_evaluation=True,
         eval_episodes=100,
     ),
     # CleanRL's dqn.py on CartPole, the work that other trainers are compared on.
@@ -66,6 +67,7 @@ PRESETS: dict[str, Config] = {
         dueling=False,
         exploration_fraction=0.5,
         eval_frequency=0,
+        final_evaluation=True,
         eval_episodes=100,
     ),
     # Ours: one-hot states, so the first layer is a table; the best policy's mean return is 7.93,
@@ -257,6 +259,7 @@ PRESETS["atari-rainbow"] = PRESETS["atari-dqn"].replace(
     v_min=-10.0,
     v_max=10.0,
     exploration_final_eps=None,
+    dueling_gradient_scale=0.7071,  # Wang et al. 2016 (arXiv 1511.06581), section 4.2: 1/sqrt(2)
     **_RAINBOW,
 )
 # Hessel et al. 2018 (arXiv 1710.02298), table 1, where a setting does not hang on the task. Ours,
@@ -269,9 +272,8 @@ _MINATAR = (
     "of every one, 16 environments, a million frames in place of five"
 )
 _RAINBOW_DIFFERS = (
-    "Hessel et al. 2018: the dueling streams' gradient is not scaled by 1/sqrt(2) where it enters "
-    "the torso; priorities have no uniform share (DQN Zoo mixes in 1e-3); importance weights are "
-    "divided by the largest of their batch"
+    "Hessel et al. 2018: priorities have no uniform share (DQN Zoo mixes in 1e-3); importance "
+    "weights are divided by the largest of their batch"
 )
 # What a preset does otherwise than the paper that it names; `fastdqn presets` prints it.
 DIFFERENCES: dict[str, str] = {
@@ -282,7 +284,10 @@ DIFFERENCES: dict[str, str] = {
         "greedy, the paper's has epsilon 0.05"
     ),
     "atari-rainbow": _RAINBOW_DIFFERS,
-    "cartpole-rainbow": f"{_RAINBOW_DIFFERS}; in all that hangs on the task",
+    "cartpole-rainbow": (
+        f"{_RAINBOW_DIFFERS}; the dueling streams' gradient is not scaled by 1/sqrt(2); learning "
+        "rate, batch, strides and network are those of the preset cartpole"
+    ),
     "cartpole-cleanrl": "CleanRL's dqn.py: 16 environments where it has one",
 }
 

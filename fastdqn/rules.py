@@ -86,6 +86,7 @@ _LIMITS = {
     # Values are divided by it, in float32.
     "munchausen_temperature": Limit(1e-6, 1e6),
     "munchausen_floor": Limit(-1e9, 0),
+    "dueling_gradient_scale": Limit(0, 1e3),
     "num_atoms": Limit(2, 1 << 16),
     "v_min": Limit(-1e30, 1e30),
     "v_max": Limit(-1e30, 1e30),

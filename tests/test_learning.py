@@ -25,6 +25,7 @@ from fastdqn.learning.networks import (
     Outputs,
     PlainHead,
     QNetwork,
+    StreamsHead,
     count_features,
 )
 from fastdqn.learning.policy import Policy
@@ -126,6 +127,23 @@ def test_dueling_advantages_have_mean_zero_around_the_value():
     head = DuelingHead(4, Outputs(3))
     features = torch.randn(5, 4)
     torch.testing.assert_close(head(features).mean(1), head.streams(features, None)[:, 0])
+
+
+@pytest.mark.parametrize("head", [DuelingHead, StreamsHead])
+def test_the_gradient_of_dueling_streams_is_scaled_where_it_leaves_them(head):
+    """With a scale of 0.5 the features get half the gradient, the streams' weights all of it."""
+    plain, scaled = head(4, Outputs(3)), head(4, Outputs(3), gradient_scale=0.5)
+    scaled.load_state_dict(plain.state_dict())
+    features = torch.randn(5, 4, requires_grad=True)
+    gradients = []
+    for each in (plain, scaled):
+        each.zero_grad()
+        of_features = torch.autograd.grad(each(features).square().sum(), features)[0]
+        each(features).square().sum().backward()
+        gradients.append((of_features, [weight.grad for weight in each.parameters()]))
+    assert torch.equal(plain(features), scaled(features))
+    torch.testing.assert_close(gradients[1][0], 0.5 * gradients[0][0])
+    torch.testing.assert_close(gradients[1][1], gradients[0][1])
 
 
 def test_one_update_on_a_two_state_mdp_equals_the_closed_form():

@@ -35,6 +35,15 @@ def test_presets_says_where_each_differs_from_the_paper_that_it_names(capsys):
         assert block[1] == f"  differs from {text}"
 
 
+def test_the_rainbow_of_atari_scales_the_gradient_of_its_streams_and_no_kernel_is_taken_for_it():
+    config = PRESETS["atari-rainbow"]
+    assert config.dueling_gradient_scale == pytest.approx(0.5**0.5, abs=1e-4)
+    small = PRESETS["cartpole"].replace(dueling_gradient_scale=0.5, learner="fused")
+    (line,) = small.problems()
+    assert "does not cover dueling_gradient_scale 0.5" in line
+    assert small.replace(dueling=False).problems() == []
+
+
 def test_epsilon_of_atari_dqn_is_at_its_end_when_the_papers_is():
     """A million frames, 250,000 steps, after the 50,000 with which replay starts."""
     config = PRESETS["atari-dqn"]

@@ -38,6 +38,8 @@ class FusedStep:
         if type(learner.value) is not ScalarValue:
             raise ValueError(f"no fused update is of a {type(learner.value).__name__}")
         dense = dense_layers(network)
+        if getattr(network.head, "gradient_scale", 1.0) != 1.0:
+            raise ValueError("a fused update does not scale the gradient of dueling streams")
         slope, bend = _LOSSES[learner.value.element_loss]
         self._learner = learner
         self._layers = layer_table(dense, learner.online)

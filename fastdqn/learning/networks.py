@@ -85,6 +85,9 @@ class DuelingHead(nn.Module):
     The sum is linear in the streams, so it is one more product, with a constant matrix: two
     operations forward and two back, where slices, a mean and two sums are eight. Shapes are
     those of PlainHead. Wang et al. 2016 (arXiv 1511.06581), equation 9.
+
+    gradient_scale  factor of the gradient that enters the shared layers from the streams;
+                    section 4.2 of the paper has 1/sqrt(2)
     """
 
     combine: Tensor  # [1 + A, A]: ones over the centring matrix
@@ -95,8 +98,10 @@ class DuelingHead(nn.Module):
         outputs: Outputs,
         layer: LayerConstructor = Affine,
         hidden_sizes: tuple[int, ...] = (),
+        gradient_scale: float = 1.0,
     ):
         super().__init__()
+        self.gradient_scale = gradient_scale
         num_actions = outputs.num_actions
         self.hidden, num_features = _hidden_layers(num_features, hidden_sizes, layer)
         self.streams = layer(num_features, (1 + num_actions) * (outputs.per_action or 1))
@@ -108,6 +113,7 @@ class DuelingHead(nn.Module):
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         for layer in self.hidden:
             features = functional.relu(layer(features, draw.noise))
+        features = scale_gradient(features, self.gradient_scale)
         # [*, 1 + A] to [*, A]
         return self.shape(self.streams(features, draw.noise)) @ self.combine
 
@@ -115,8 +121,8 @@ class DuelingHead(nn.Module):
 class StreamsHead(nn.Module):
     """Q = V + A - mean(A), each stream with hidden layers of its own: behind convolutions.
 
-    Shapes are those of PlainHead. Wang et al. 2016 (arXiv 1511.06581), equation 9, figure 1; with
-    noisy layers Hessel et al. 2018 (arXiv 1710.02298).
+    Shapes are those of PlainHead, gradient_scale is that of DuelingHead. Wang et al. 2016 (arXiv
+    1511.06581), equation 9, figure 1; with noisy layers Hessel et al. 2018 (arXiv 1710.02298).
     """
 
     def __init__(
@@ -125,15 +131,26 @@ class StreamsHead(nn.Module):
         outputs: Outputs,
         layer: LayerConstructor = Affine,
         hidden_sizes: tuple[int, ...] = (),
+        gradient_scale: float = 1.0,
     ):
         super().__init__()
+        self.gradient_scale = gradient_scale
         one = Outputs(1, outputs.per_action)
         self.value = PlainHead(num_features, one, layer, hidden_sizes)
         self.advantage = PlainHead(num_features, outputs, layer, hidden_sizes)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
+        features = scale_gradient(features, self.gradient_scale)
         advantage = self.advantage(features, draw)
         return self.value(features, draw) + (advantage - advantage.mean(-1, keepdim=True))
+
+
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """x itself, whose gradient is multiplied by scale on its way back."""
+    if scale == 1.0:
+        return x
+    constant = x.detach()
+    return constant + scale * (x - constant)  # the difference is 0: the value keeps its bits
 
 
 def _hidden_layers(
