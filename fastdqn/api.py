@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -93,6 +94,8 @@ def train(
     """
     if isinstance(envs, str):
         overrides["env_id"], envs = envs, None
+    if isinstance(overrides.get("run_dir"), os.PathLike):
+        overrides["run_dir"] = os.fspath(overrides["run_dir"])
     if lines := not_what_is_asked(config, envs, eval_envs, torso):
         raise ConfigError(lines)
     config = preset(config) if isinstance(config, str) else config

@@ -68,6 +68,7 @@ def train_or_resume(
             _tell(quiet, f"the run in {folder} has finished: there is nothing to do")
             return Trained(folder, summary)
         if found is None:
+            _require_nothing_learned(place)
             return _begin(
                 place, config, envs, eval_envs, torso, hooks, quiet, imports_seconds, seed_globals
             )
@@ -171,6 +172,17 @@ def _finished(place: Place, found: Checkpoint | None) -> dict[str, Any] | None:
         return None
     is_of_this = found is None or steps == found.steps
     return summary if reason in (SOLVED, SPENT) and is_of_this else None
+
+
+def _require_nothing_learned(place: Place) -> None:
+    """Raises ConfigError where a run without a checkpoint has weights, which beginning it again
+    would remove."""
+    for name in ("policy.safetensors", "best.safetensors"):
+        if exists(place / name):
+            raise ConfigError(
+                [f"the run in {path_of(place)} has no checkpoint to go on from, and {name}, which "
+                 "beginning it again would remove: name another --run-dir, or delete the file"]
+            )  # fmt: skip
 
 
 def _begin(

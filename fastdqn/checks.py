@@ -85,14 +85,15 @@ def evaluation_problems(facts: EnvFacts, eval_envs: VectorEnv | None) -> list[st
     except ValueError as error:
         return [*lines, f"eval_envs: {error}"]
     parts = ("obs_shape", "obs_dtype", "obs_scale", "num_actions", "action_start")
-    told = [
+    differences = [
         f"{name} {getattr(theirs, name)}, not {getattr(facts, name)}"
         for name in parts
         if getattr(theirs, name) != getattr(facts, name)
     ]
-    if told:
+    if differences:
         lines.append(
-            f"eval_envs have other spaces than envs: {'; '.join(told)}; both must have the same"
+            f"eval_envs have other spaces than envs: {'; '.join(differences)}; both must have "
+            "the same"
         )
     return lines
 
@@ -138,8 +139,8 @@ def check_resume(
         handed_in = config.vectorization == "auto" or envs is not None
     if envs is not None and not handed_in:
         lines.append(
-            f"the run's environments are made of its id, {config.env_id!r}, and its record would "
-            "not tell of others: leave envs out, or begin a new run"
+            f"the run's environments are made from its env_id, {config.env_id!r}, and others would "
+            "not be recorded: leave envs out, or begin a new run"
         )
     if envs is None and handed_in:
         lines.append(

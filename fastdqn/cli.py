@@ -131,7 +131,9 @@ def _resume(args: list[str]) -> int:
     from fastdqn.session import RUN_FAILURES
 
     if mistakes:
-        raise ConfigError([*mistakes, "a run goes on with the options it had, but for these"])
+        raise ConfigError(
+            [*mistakes, "resume keeps the options of the run: only total_timesteps can change"]
+        )
     try:
         with signals.answered():
             trained = resume(

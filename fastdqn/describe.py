@@ -1,4 +1,4 @@
-"""What a run does with its transitions and its time, in words."""
+"""Texts on a run: its replay ratio, and the phases that only measure waiting."""
 
 from fastdqn import atari
 from fastdqn.config import Config

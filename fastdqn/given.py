@@ -1,4 +1,4 @@
-"""Given: environments and torsos that are handed in, held against the options."""
+"""Validation of environments and torsos that are passed from Python."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Remedy: what can be done with a run, found without importing anything that the run names."""
+"""Suggests the next command for a run, without importing any module that the run names."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""Seeds: one number from the user, unrelated numbers for everything that draws."""
+"""Derives independent seeds from the one that the user gives."""
 
 import random
 import sys

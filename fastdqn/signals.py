@@ -82,7 +82,12 @@ def listen() -> Iterator[Requests]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     over = threading.Event()
-    watcher = start_thread(_watch, reader, requests, over, name="signals")
+    try:
+        watcher = start_thread(_watch, reader, requests, over, name="signals")
+    except BaseException:
+        os.close(reader)
+        os.close(writer)
+        raise
     heard = _heard_signals()
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     _before.append(heard)

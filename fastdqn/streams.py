@@ -1,11 +1,11 @@
 """Streams: the environments of a run, those it learns from and those it is evaluated on."""
 
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gymnasium.vector import VectorEnv
 
-from fastdqn.acting import EnvStream, Factory, Making, limit_of
+from fastdqn.acting import EnvStream, Factory, Making, close_quietly, limit_of
 from fastdqn.checks import recipe
 from fastdqn.combinations import evaluates
 from fastdqn.config import Config, ConfigError
@@ -65,15 +65,24 @@ def _make_streams(
     how = recipe(config, envs)
     try:  # one environment could be made, which does not mean that all of them can
         made = how.make(config.num_envs, seed=seed, env_batch_size=config.env_batch_size)
-        stream = EnvStream(made, config.env_batch_size, config.restart_lanes)
-        owned.callback(stream.close)
+        stream = _stream_over(made, owned, config.env_batch_size, config.restart_lanes)
         if evaluated is None and evaluates(config):
             # A process for each lane is dear: evaluation takes no more than training has.
             most = config.num_envs if config.vectorization == "async" else EVAL_LANES
             lanes = min(config.eval_episodes, most)
             made_to_score = how.for_scores().make(lanes, seed=env_seed(config.seed, EVAL))
-            evaluated = EnvStream(made_to_score)
-            owned.callback(evaluated.close)
+            evaluated = _stream_over(made_to_score, owned)
     except ValueError as error:
         raise ConfigError([str(error)]) from None
     return stream, evaluated, limit_of(made, how.max_episode_steps()), how.resolve()
+
+
+def _stream_over(envs: VectorEnv, owned: ExitStack, *options: Any) -> EnvStream:
+    """A stream over environments that were made here, which are closed with it."""
+    try:
+        stream = EnvStream(envs, *options)
+    except BaseException:
+        close_quietly(envs)
+        raise
+    owned.callback(stream.close)
+    return stream

@@ -22,10 +22,12 @@ class _Finder:
     named   top-level module that the user names, while it is imported
     loaded  top-level modules that were found here: these may import others from the folder, at
             any time
+    safe_path  the user's own PYTHONSAFEPATH
     """
 
     def __init__(self):
         self.folder, self.named = "", ""
+        self.safe_path = os.environ.get(_SAFE_PATH)
         self.loaded: set[str] = set()
 
     def find_spec(self, name: str, path=None, target=None):
@@ -82,11 +84,13 @@ class Inherited:
     """
 
     def __reduce__(self):
-        return _inherit, (_finder.folder, _finder.loaded)
+        return _inherit, (_finder.folder, _finder.loaded, _finder.safe_path)
 
 
-def _inherit(folder: str, loaded: set[str]) -> Inherited:
+def _inherit(folder: str, loaded: set[str], safe_path: str | None) -> Inherited:
     _finder.folder, _finder.loaded = folder, loaded
+    if folder:  # the variable is for this process: programs that it starts have the user's
+        _restore(safe_path)
     if _finder not in sys.meta_path:
         sys.meta_path.append(_finder)
     return Inherited()
@@ -99,14 +103,18 @@ def safe_children() -> Iterator[None]:
     if not _finder.folder or multiprocessing.get_start_method() == "fork":
         yield
         return
-    before = os.environ.get(_SAFE_PATH)
+    _finder.safe_path = os.environ.get(_SAFE_PATH)
     os.environ[_SAFE_PATH] = "1"
     try:
         yield
     finally:
-        del os.environ[_SAFE_PATH]
-        if before is not None:
-            os.environ[_SAFE_PATH] = before
+        _restore(_finder.safe_path)
+
+
+def _restore(safe_path: str | None) -> None:
+    os.environ.pop(_SAFE_PATH, None)
+    if safe_path is not None:
+        os.environ[_SAFE_PATH] = safe_path
 
 
 def take_off_path(package_home: str) -> None:

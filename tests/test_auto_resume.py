@@ -178,3 +178,22 @@ def test_the_command_line_says_that_a_run_has_finished(tmp_path, whole, capsys, 
     said = capsys.readouterr().out
     assert f"the run in {run} has finished: there is nothing to do" in said
     assert "budget spent after" in said
+
+
+def test_weights_of_a_run_without_a_checkpoint_are_not_removed(tmp_path):
+    config = small(tmp_path, checkpoint_seconds=None)
+    run = fastdqn.train(config)
+    shutil.rmtree(run.folder / "checkpoints")
+    summary = json.loads((run.folder / "summary.json").read_text()) | {"exit_reason": "interrupted"}
+    (run.folder / "summary.json").write_text(json.dumps(summary))
+    before = (run.folder / "policy.safetensors").read_bytes()
+    with pytest.raises(fastdqn.ConfigError, match=r"no checkpoint .*, and policy\.safeten"):
+        fastdqn.train(config, resume="auto")
+    assert (run.folder / "policy.safetensors").read_bytes() == before
+
+
+def test_the_folder_may_be_a_path(tmp_path):
+    run_dir = tmp_path / "by path"
+    run = fastdqn.train(small(tmp_path), resume="auto", run_dir=run_dir)
+    assert run.folder == run_dir
+    assert fastdqn.train(small(tmp_path), resume="auto", run_dir=run_dir).summary == run.summary

@@ -342,6 +342,14 @@ def test_where_an_episode_is_over_no_mask_is_needed(vectorization, at_end):
     assert (masks.sum(2) == [[2 if t % 5 == 4 else 1] * 2 for t in range(11)]).all()
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_masks_of_resets_alone_are_refused_in_every_mode(mode, vectorization):
+    recipe = EnvRecipe(lambda: Masked(ONE, MISSING, MISSING), vectorization)
+    with pytest.raises(EnvError, match=r"given by reset\(\) and not by step\(\)"):
+        masks_of(lambda: recipe.make(2, autoreset_mode=mode), 30)
+
+
 @pytest.mark.parametrize("make", [made_here, lambda _, *masks: given(*masks)])
 def test_masks_of_resets_alone_or_of_steps_alone_are_refused_alike(make):
     with pytest.raises(EnvError, match=r"given by reset\(\) and not by step\(\): give both"):

@@ -12,12 +12,13 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
+from gymnasium.vector import AsyncVectorEnv
 from test_loop import small
 from test_sub_env import Plain, run_steps
 
 import fastdqn
 from fastdqn import ConfigError
-from fastdqn.acting import EnvRecipe, EnvStream
+from fastdqn.acting import EnvRecipe, EnvStream, limit_of
 
 
 class Simulator(Plain):
@@ -116,6 +117,46 @@ def test_a_constructor_that_fails_in_its_process_is_named():
     with pytest.raises(ValueError, match=r"env \d: RuntimeError: no licence left$"):
         EnvRecipe(Elsewhere, "async").make(2)
     assert not multiprocessing.active_children()
+
+
+def test_a_constructor_whose_error_is_longer_than_a_pipe_is_named():
+    class Wordy(Plain):
+        def __init__(self):
+            super().__init__()
+            if multiprocessing.parent_process() is not None:
+                raise RuntimeError("x" * 200_000)
+
+    with pytest.raises(ValueError, match=r"env \d: RuntimeError: xxx") as caught:
+        EnvRecipe(Wordy, "async").make(2)
+    assert len(str(caught.value)) < 3_000
+
+
+def test_other_processes_of_the_program_are_left_alone_where_workers_are_ended():
+    others = []
+
+    class Starting(Plain):
+        def __init__(self):
+            super().__init__()
+            if multiprocessing.parent_process() is not None:
+                raise RuntimeError("boom")
+            others.append(multiprocessing.Process(target=threading.Event().wait, daemon=True))
+            others[-1].start()
+
+    with pytest.raises(ValueError, match="boom"):
+        EnvRecipe(Starting, "async").make(2)
+    (other,) = others
+    assert other.is_alive()
+    other.kill()
+    other.join()
+
+
+def test_an_attribute_of_given_environments_is_no_step_limit():
+    class Seconds(Plain):
+        time_limit = 60
+
+    envs = AsyncVectorEnv([Seconds])
+    assert limit_of(envs) is None
+    envs.close()
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit("over")])

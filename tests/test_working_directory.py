@@ -1,6 +1,8 @@
 """Modules in the working directory: only what the user names is imported from there."""
 
+import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +122,21 @@ def test_a_path_that_does_not_begin_with_the_working_directory_is_left_alone(pat
     working_directory.take_off_path("/package")
     assert path[0] == "/first"
     assert len(path) == 3
+
+
+@pytest.mark.parametrize("before", [None, "", "1"])
+def test_programs_of_a_spawned_worker_have_the_users_own_import_path(monkeypatch, tmp_path, before):
+    """The variable that keeps the working directory off a worker's path is not handed on."""
+    if before is None:
+        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONSAFEPATH", before)
+    monkeypatch.setattr(working_directory._finder, "folder", str(tmp_path))
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "spawn")
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    with working_directory.safe_children():
+        assert os.environ["PYTHONSAFEPATH"] == "1"
+        sent = pickle.dumps(working_directory.Inherited())
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as in the worker, which was started meanwhile
+    pickle.loads(sent)
+    assert os.environ.get("PYTHONSAFEPATH") == before

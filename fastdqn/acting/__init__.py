@@ -16,7 +16,7 @@ from fastdqn.acting.stacking import declared_stack
 from fastdqn.acting.statistics import ObsStatistics, ReturnStatistics
 from fastdqn.acting.step import Step
 from fastdqn.acting.stream import EnvStream
-from fastdqn.acting.sub_env import shared_sub_env
+from fastdqn.acting.sub_env import close_quietly, shared_sub_env
 
 __all__ = [
     "VECTORIZATIONS",
@@ -38,6 +38,7 @@ __all__ = [
     "UnknownEnvError",
     "answers_for",
     "catalogue",
+    "close_quietly",
     "declared_stack",
     "find_spec",
     "lies_inside",

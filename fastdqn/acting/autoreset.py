@@ -92,7 +92,7 @@ def require_no_restart(lane: int, info: dict) -> None:
 
 def require_unmoved(before: np.ndarray, after: np.ndarray, reset: np.ndarray) -> None:
     """Raises EnvError where a reset of lanes reset [S] changed another's observation [N, *]."""
-    # What is equal to nothing is equal to itself here: it is told as what it is later.
+    # NaN != NaN is not a change; a NaN is reported later.
     changed = (after != before) & ((after == after) | (before == before))
     moved = changed.reshape(len(after), -1).any(1)
     moved[reset] = False

@@ -1,4 +1,4 @@
-"""Infos: the few keys that are read from what vector environments tell, in whatever form.
+"""Reads action_mask, final_obs and final_info from the infos of vector environments.
 
 Gymnasium batches infos into a dict of arrays, with a mask of bool under the key "_" + name; its
 wrapper DictInfoToList makes a list with one dict a sub-environment of them.
@@ -37,6 +37,8 @@ def gather(infos: Sequence[dict[str, Any] | None] | np.ndarray) -> dict[str, Any
             continue
         if key == "final_info":
             batched[key] = gather([value if _is_info(value) else None for value in given])
+        elif key == "action_mask" and _are_alike(given):
+            batched[key] = np.array(given)
         else:
             batched[key] = objects(given)
         batched[f"_{key}"] = np.array([value is not None for value in given])
@@ -58,6 +60,15 @@ def final_info(info: dict[str, Any]) -> dict[str, Any]:
     if given is None or isinstance(given, dict):
         return given or {}
     return gather([value if _is_info(value) else None for value in given])
+
+
+def _are_alike(masks: list[Any]) -> bool:
+    """Whether masks are one array [R, A] of bool, which is read at once."""
+    first = masks[0]
+    return all(
+        isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == first.shape
+        for mask in masks
+    )
 
 
 def _is_info(value: Any) -> bool:

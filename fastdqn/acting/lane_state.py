@@ -12,7 +12,7 @@ from gymnasium.envs.toy_text import BlackjackEnv, CliffWalkingEnv, FrozenLakeEnv
 from fastdqn import plain
 from fastdqn.acting.failures import one_line
 from fastdqn.acting.generators import make_generator, read_generator
-from fastdqn.acting.sub_env import SubEnv
+from fastdqn.acting.sub_env import SubEnv, layers
 from fastdqn.plain import State
 
 
@@ -120,11 +120,7 @@ def plan_random(env: Any, state: Any, where: str, plan: Plan) -> None:
 def _layers(lane: gymnasium.Env) -> Iterator[gymnasium.Env]:
     """The wrappers from the outermost on, and last the environment itself; SubEnv, which our own
     sub-environments have around them, keeps nothing that outlasts a step."""
-    while isinstance(lane, gymnasium.Wrapper):
-        if type(lane) is not SubEnv:
-            yield lane
-        lane = lane.env
-    yield lane
+    return (layer for layer in layers(lane) if type(layer) is not SubEnv)
 
 
 def _read_layer(layer: gymnasium.Env) -> State:

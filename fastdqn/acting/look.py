@@ -1,4 +1,4 @@
-"""look(): what one environment turns out to be, before anything large is made for it."""
+"""look(): reads spaces, masks and time limit from one trial environment."""
 
 import contextlib
 from dataclasses import replace
@@ -13,6 +13,7 @@ from fastdqn.acting.spaces import EnvFacts
 from fastdqn.acting.stacking import ask_worker
 from fastdqn.acting.stream import EnvStream
 from fastdqn.acting.sub_env import close_quietly, sub_envs, time_limit_of
+from fastdqn.acting.worker_process import WorkerTarget
 
 # What EnvPool has for no limit is beyond it.
 _UNLIMITED = 1 << 30
@@ -57,20 +58,21 @@ def limit_of(envs: VectorEnv, registered: int | None = None) -> int | None:
         limits = [time_limit_of(lane) for lane in lanes]
         return None if None in limits else max(filter(None, limits))
     if isinstance(inner, AsyncVectorEnv):
-        told = _of_process(inner)
+        limit = _of_process(inner)
     else:
         config = getattr(inner, "config", None)  # EnvPool's
-        told = config.get("max_episode_steps") if isinstance(config, dict) else None
-        told = told or getattr(inner, "max_episode_steps", None)
-    if isinstance(told, int | np.integer) and not isinstance(told, bool):
-        return int(told) if 0 < told < _UNLIMITED else None
+        limit = config.get("max_episode_steps") if isinstance(config, dict) else None
+        limit = limit or getattr(inner, "max_episode_steps", None)
+    if isinstance(limit, int | np.integer) and not isinstance(limit, bool):
+        return int(limit) if 0 < limit < _UNLIMITED else None
     return registered or getattr(envs.spec, "max_episode_steps", None)
 
 
 def _of_process(envs: AsyncVectorEnv) -> int | None:
     """As the first worker process tells it; one that is no more is reported by start()."""
-    for name in ("time_limit", "_max_episode_steps"):
-        with contextlib.suppress(EOFError, OSError):
-            if ask_worker(envs, "has_wrapper_attr", name):
-                return ask_worker(envs, "get_wrapper_attr", name) or _UNLIMITED
+    made_here = isinstance(envs.worker, WorkerTarget)
+    name = "sub_env_time_limit" if made_here else "_max_episode_steps"
+    with contextlib.suppress(EOFError, OSError):
+        if ask_worker(envs, "has_wrapper_attr", name):
+            return ask_worker(envs, "get_wrapper_attr", name) or _UNLIMITED
     return None

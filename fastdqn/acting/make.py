@@ -256,7 +256,7 @@ def _envpool_limit(recipe: EnvRecipe) -> int | None:
 
 @contextlib.contextmanager
 def _named_errors(what: str) -> Iterator[None]:
-    """Whatever a constructor of anyone's raises becomes a MakeError of one line."""
+    """Turns any exception of a constructor into a MakeError of one line."""
     try:
         yield
     except NOT_ITS_OWN:  # the caller explains an interrupted call

@@ -32,24 +32,29 @@ def as_mask(given: Any, num_actions: int | None) -> np.ndarray:
 
 
 class MaskReader:
-    """mask [R, A] bool: the actions allowed now in each lane that answered; a lane that says
-    nothing allows all."""
+    """mask [R, A] bool: the actions allowed now in each lane that answered; a lane without a mask
+    allows all actions.
 
-    def __init__(self, num_ready: int, num_actions: int):
+    same_step  whether a lane that ends has been reset in the same step: its mask is the reset's
+    """
+
+    def __init__(self, num_ready: int, num_actions: int, same_step: bool = False):
         self.mask = np.ones((num_ready, num_actions), np.bool_)
-        self._silent, self._steps_tell = 0, False
+        self._same_step = same_step
+        self._silent, self._steps_give = 0, False
 
     def read(
-        self, info: dict[str, Any], lanes: np.ndarray, over: np.ndarray, starting: bool = False
+        self, info: dict[str, Any], lanes: np.ndarray, ended: np.ndarray, fresh: np.ndarray
     ) -> None:
-        """Take the masks of an arrival from lanes [R], of which over [R] bool need not act.
+        """Take the masks of an arrival from lanes [R].
 
-        starting  whether every lane has just been reset
+        ended, fresh [R] bool  whose episode ended in this answer, who was reset by it
         Raises EnvError where a shape or a value is wrong, a lane that must act allows nothing, or
         steps give no mask although resets do.
         """
-        if not starting and not self._steps_tell:
-            self._require_masks_of_steps(info, over)
+        if not self._steps_give:
+            self._require_masks_of_steps(info, ended, fresh)
+        over = ended & (not self._same_step)
         _read(info, self.mask, np.arange(len(self.mask)), ~over)
         self._require_some(lanes, over)
 
@@ -70,13 +75,22 @@ class MaskReader:
             _free(last)
         return last
 
-    def _require_masks_of_steps(self, info: dict[str, Any], over: np.ndarray) -> None:
+    def _require_masks_of_steps(
+        self, info: dict[str, Any], ended: np.ndarray, fresh: np.ndarray
+    ) -> None:
         """A mask at the reset alone would count as 'all is allowed' from the first step on."""
-        if info.get("action_mask") is not None:
-            self._steps_tell = True
+        stepped = ~fresh & ~(ended & self._same_step)  # whose mask is that of a step
+        given = info.get("action_mask")
+        gave = np.full(len(stepped), given is not None)
+        if "_action_mask" in info:
+            gave &= np.asarray(info["_action_mask"], np.bool_)[: len(gave)]
+        elif isinstance(given, np.ndarray) and given.dtype == object:
+            gave &= np.array([mask is not None for mask in given[: len(gave)]])
+        if (gave & stepped).any():
+            self._steps_give = True
             return
-        self._silent += int((~over).sum())
-        if self._silent >= _MOST_SILENT or (self._silent and over.any()):
+        self._silent += int((stepped & ~ended).sum())
+        if self._silent >= _MOST_SILENT or (self._silent and ended.any()):
             raise EnvError(
                 "info['action_mask'] is given by reset() and not by step(): give both, since the "
                 "mask of one observation says nothing of the next"

@@ -1,6 +1,5 @@
 """declared_stack(): how many frames of the past an environment says are in each observation."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -9,6 +8,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
 from fastdqn.acting.packages import is_from
+from fastdqn.acting.sub_env import layers
 
 
 def declared_stack(envs: VectorEnv) -> int:
@@ -37,7 +37,7 @@ def _said(envs: Any) -> int:
 
 
 def _of_lane(env: gymnasium.Env) -> int:
-    for layer in _layers(env):
+    for layer in layers(env):
         if isinstance(layer, FrameStackObservation):
             # A frame of another shape further out has been changed since.
             return layer.stack_size if layer.observation_space.shape == _shape(env) else 1
@@ -60,13 +60,6 @@ def ask_worker(envs: AsyncVectorEnv, method: str, name: str) -> Any:
     pipe.send(("_call", (method, (name,), {})))
     answer, is_well = pipe.recv()
     return answer if is_well else None
-
-
-def _layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
-    """The outermost first."""
-    while isinstance(env, gymnasium.Wrapper):
-        yield env
-        env = env.env
 
 
 def _shape(env: gymnasium.Env) -> tuple[int, ...] | None:

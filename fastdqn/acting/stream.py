@@ -1,4 +1,4 @@
-"""EnvStream: what really happened in a vector environment, told alike for every autoreset mode."""
+"""EnvStream: separates transitions from episode starts, for every autoreset mode."""
 
 import contextlib
 import warnings
@@ -109,7 +109,8 @@ class EnvStream:
         arrival = self.asking("reset", lambda: self._backend.reset(seed))
         info = as_dict(arrival.info)
         if info.get("action_mask") is not None:
-            self._masks = MaskReader(self.num_ready, self.facts.num_actions)
+            same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
+            self._masks = MaskReader(self.num_ready, self.facts.num_actions, same_step)
         return self._tell(arrival._replace(info=info), starting=True)
 
     def send(self, action: np.ndarray) -> None:
@@ -175,7 +176,8 @@ class EnvStream:
             np.copyto(kept[name], new[name])
         self._masks = None
         if new["mask"] is not None:
-            self._masks = MaskReader(*new["mask"].shape)
+            same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
+            self._masks = MaskReader(*new["mask"].shape, same_step)
             self._masks.mask[:] = new["mask"]
         self.asking.seed, self._waits = new["seed"], True
         return True
@@ -191,7 +193,7 @@ class EnvStream:
     def settle(self) -> None:
         """Wait for lanes under way and forget their answers: the environments, which stay open,
         can then be used by others."""
-        with contextlib.suppress(LaneFailure):  # it was told, or is told by the next call
+        with contextlib.suppress(LaneFailure):  # already reported, or raised by the next call
             self._backend.settle()
 
     def close(self) -> None:
@@ -211,9 +213,7 @@ class EnvStream:
         self._read(arrival.obs)
         self._given = arrival.obs
         if self._masks is not None:
-            # Under SAME_STEP a lane that ended has restarted, and must act like any other.
-            over = marks.ended & (self.autoreset_mode != AutoresetMode.SAME_STEP)
-            self._masks.read(arrival.info, lanes, over, starting)
+            self._masks.read(arrival.info, lanes, marks.ended, marks.fresh)
         elif arrival.info.get("action_mask") is not None:
             raise EnvError("info['action_mask'] is given by step() and not by reset(): give both")
         last_obs, last_mask = self.obs, self.mask

@@ -20,6 +20,9 @@ from gymnasium.wrappers import FrameStackObservation
 from fastdqn.acting.failures import HungError, SentError, misfit, one_line
 from fastdqn.acting.masks import as_mask
 
+# Rewards that float() takes at once, and the info of which nothing is read: nobody writes to it.
+_SCALARS = (np.float64, np.float32, int)
+_NOTHING: dict[str, Any] = {}
 # Exceptions that are not the environment's own: they end the call, and are not one of its failures.
 NOT_ITS_OWN = (KeyboardInterrupt, HungError)
 
@@ -56,11 +59,11 @@ class SubEnv(gymnasium.Wrapper):
             self.metadata = {}
         _register(env.unwrapped, copies)
         self._num_actions = getattr(env.action_space, "n", None)
-        stacks = [layer for layer in _layers(env) if isinstance(layer, FrameStackObservation)]
+        stacks = [layer for layer in layers(env) if isinstance(layer, FrameStackObservation)]
         self._unchecked_stacks, self._steps = stacks, 0
 
     @property
-    def time_limit(self) -> int | None:
+    def sub_env_time_limit(self) -> int | None:
         """As time_limit_of(), for a parent process that asks by this name."""
         return time_limit_of(self.env)
 
@@ -75,12 +78,14 @@ class SubEnv(gymnasium.Wrapper):
             self._check_stacks()
         # What has the usual form already costs no call: this runs at every step.
         if type(reward) is not float:
-            reward = _number("reward", reward)
+            reward = float(reward) if type(reward) in _SCALARS else _number("reward", reward)
         if type(terminated) is not bool:
             terminated = _flag("terminated", terminated)
         if type(truncated) is not bool:
             truncated = _flag("truncated", truncated)
-        if info or type(info) is not dict:
+        if type(info) is dict and "action_mask" not in info:
+            info = _NOTHING
+        else:
             info = self._used(info, terminated)
         return _copied(obs), reward, terminated, truncated, info
 
@@ -147,7 +152,7 @@ class RemoteSubEnv(gymnasium.Wrapper):
 
 def time_limit_of(env: gymnasium.Env) -> int | None:
     """Steps after which one of its wrappers truncates, the least of them; None without one."""
-    limits = [vars(layer).get("_max_episode_steps") for layer in _layers(env)]
+    limits = [vars(layer).get("_max_episode_steps") for layer in layers(env)]
     known = [int(limit) for limit in limits if isinstance(limit, int | np.integer)]
     return min((limit for limit in known if limit > 0), default=None)
 
@@ -216,7 +221,7 @@ def _register(env: gymnasium.Env, copies: bool) -> None:
         _in_use[id(env)] = _ever_made[id(env)] = weakref.ref(env)
 
 
-def _layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
+def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
     """The wrappers from the outermost on, and last the environment itself."""
     while isinstance(env, gymnasium.Wrapper):
         yield env
@@ -238,7 +243,7 @@ def _copied(obs: Any) -> Any:
 
 
 def _flag(name: str, value: Any) -> bool:
-    return bool(value if isinstance(value, bool | np.bool_) else _number(name, value))
+    return bool(value) if type(value) is np.bool_ else bool(_number(name, value))
 
 
 def _number(name: str, value: Any) -> float:

@@ -1,5 +1,6 @@
 """Worker processes of AsyncVectorEnv: what each does before and around Gymnasium's own loop."""
 
+import atexit
 import contextlib
 import errno
 import multiprocessing
@@ -17,6 +18,8 @@ from fastdqn.working_directory import Inherited
 
 # A process that is killed closes one pipe a moment after another. Ours, untuned.
 _PARENT_SECONDS = 1.0
+# Characters of an error that are sent to the parent: together less than the 64 KiB of a pipe.
+_MOST_LINE, _MOST_TRACE = 2_000, 12_000
 # What a terminal or a cluster's scheduler may send to all processes of a group, besides SIGINT.
 _GROUP_SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1")
 # What the system refuses where too many processes are asked for: the limit, and what shows it.
@@ -41,6 +44,7 @@ class WorkerTarget:
         self.seed, self._worker = seed, worker or _async_worker
         self._reports = reports or multiprocessing.SimpleQueue()
         self._imports = Inherited()
+        self._reported: dict[int, tuple[str, str]] = {}
 
     def with_seed(self, seed: int) -> "WorkerTarget":
         """The same with other seeds, for a process that takes the place of a failed one."""
@@ -50,7 +54,7 @@ class WorkerTarget:
         """Run the worker; it ends quietly where the parent was killed."""
         leave_signals_to_the_parent()
         # As a daemon it could start no process, which environments with a simulator do; to the
-        # parent, which ends it at its own exit, it remains one.
+        # parent, which does not wait for it at its own exit, it remains one.
         process.current_process()._config["daemon"] = False  # pyright: ignore[reportAttributeAccessIssue]
         seed_global_generators(self.seed + index)
         try:
@@ -66,15 +70,18 @@ class WorkerTarget:
         try:
             return env_fn()
         except BaseException as error:
-            self._reports.put((index, one_line(error), traceback.format_exc()))
+            # Cut: what does not fit into the pipe would keep the process from ending.
+            line, trace = one_line(error)[:_MOST_LINE], traceback.format_exc()[-_MOST_TRACE:]
+            self._reports.put((index, line, trace))
             raise SystemExit(1) from None
 
-    def report(self) -> tuple[int, str, str] | None:
-        """(index, line, traceback) of a constructor that failed in its process, or None."""
-        try:
-            return None if self._reports.empty() else self._reports.get()
-        except (OSError, EOFError):
-            return None
+    def reports(self) -> dict[int, tuple[str, str]]:
+        """(line, traceback) of each constructor that has failed in its process, by index."""
+        with contextlib.suppress(OSError, EOFError):
+            while not self._reports.empty():
+                index, line, trace = self._reports.get()
+                self._reported[index] = line, trace
+        return self._reported
 
 
 def leave_signals_to_the_parent() -> None:
@@ -101,15 +108,11 @@ def starting_workers(target: WorkerTarget, count: int) -> Iterator[None]:
     Raises ValueError, one line, where a process ends or the system refuses one.
     """
     _require_main_is_guarded()
-    before = set(multiprocessing.active_children())
+    before = _workers()
     try:
         yield
     except BaseException as error:
-        started = set(multiprocessing.active_children()) - before
-        for child in started:
-            child.kill()  # Gymnasium would terminate them, and wait
-        for child in started:
-            child.join(_PARENT_SECONDS)
+        _kill(_workers() - before)  # Gymnasium would terminate them, and wait
         if isinstance(error, EOFError | ConnectionError):
             raise ValueError(_why_it_ended(target)) from None
         if isinstance(error, OSError) and error.errno in _LIMITS:
@@ -121,9 +124,8 @@ def starting_workers(target: WorkerTarget, count: int) -> Iterator[None]:
 
 
 def _why_it_ended(target: WorkerTarget) -> str:
-    reported = target.report()
-    if reported is not None:
-        return f"env {reported[0]}: {reported[1]}"
+    for index, (line, _) in target.reports().items():
+        return f"env {index}: {line}"
     line = "a worker process ended while its environment was made"
     if multiprocessing.get_start_method() != "fork":
         line += (
@@ -131,6 +133,23 @@ def _why_it_ended(target: WorkerTarget) -> str:
             "script again, which must start training behind if __name__ == '__main__':"
         )
     return line
+
+
+def _workers() -> set[Any]:
+    """The processes of vector environments that are alive, and no other children."""
+    children = multiprocessing.active_children()
+    return {child for child in children if child.name.startswith("Worker<")}
+
+
+def _kill(workers: set[Any]) -> None:
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join(_PARENT_SECONDS)
+
+
+# Before multiprocessing's own exit, which terminates them, and waits although they do not obey.
+atexit.register(lambda: _kill(_workers()))
 
 
 def _require_main_is_guarded() -> None:

@@ -24,18 +24,17 @@ _PATIENCE = 5.0
 class Workers:
     """The processes of an AsyncVectorEnv, spoken to directly.
 
-    step_wait() waits for all lanes, and tells of a dead one as a bare EOFError. A message here is
+    step_wait() waits for all lanes, and reports a dead worker as a bare EOFError. A message here is
     what Gymnasium's own worker takes and gives; observations lie in the shared memory.
 
     restarts  lanes, in all, whose process may be replaced when it fails
-    lost      failures of those that were, for whoever asks to take away
+    lost      failures of workers that were replaced; the caller pops them
     """
 
     def __init__(self, envs: AsyncVectorEnv, num_ready: int, restarts: int = 0):
         if num_ready < envs.num_envs and not envs.shared_memory:
             raise ValueError("waiting for some lanes first needs AsyncVectorEnv's shared_memory")
         self._envs, self.num_ready = envs, num_ready
-        # Only what replaces a process starts one where the environments were handed in.
         worker = envs.worker
         self._target = worker if isinstance(worker, WorkerTarget) else WorkerTarget(0, worker)
         self._restarts, self._restarted = restarts, 0
@@ -200,7 +199,7 @@ class Workers:
         while lane not in self._errors:
             try:
                 at, _, error, trace = self._envs.error_queue.get(timeout=_PATIENCE)
-            except Exception as lost:  # queue.Empty; or what an exception of anyone's does here
+            except Exception as lost:  # queue.Empty, or an exception that cannot be unpickled
                 return LaneFailure(lane, f"it raised an error that cannot be sent ({lost!r})")
             self._errors[at] = LaneFailure(at, one_line(error), trace)
         return self._errors[lane]
@@ -208,9 +207,8 @@ class Workers:
     def _death(self, lane: int) -> LaneFailure:
         process = self._envs.processes[lane]
         process.join(_PATIENCE)  # its pipe is closed: it is ending, or hangs on its way out
-        if (reported := self._target.report()) is not None:
-            at, line, trace = reported
-            return LaneFailure(at, line, trace)
+        if (reported := self._target.reports().pop(lane, None)) is not None:
+            return LaneFailure(lane, *reported)
         return LaneFailure(lane, self._hung.pop(lane, None) or how_it_ended(process.exitcode))
 
 

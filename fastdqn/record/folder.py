@@ -202,7 +202,7 @@ def name_of(given: Any) -> str:
     if isinstance(given, functools.partial):
         return name_of(given.func)
     named = given if hasattr(given, "__qualname__") else type(given)
-    return f"{named.__module__}:{named.__qualname__}"
+    return f"{getattr(named, '__module__', None) or 'builtins'}:{named.__qualname__}"
 
 
 def read_handed_in(folder: Path) -> HandedIn | None:

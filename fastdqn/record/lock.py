@@ -79,6 +79,12 @@ class RunLock:
         except BaseException:
             self._close()
             raise
+        self._over.clear()
+        try:  # at once: making environments, and reading a replay, may take minutes
+            self._beats = start_thread(self._beat, name="lock")
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give the lock back; a lock that is no longer ours stays. Safe to call twice."""
@@ -95,19 +101,13 @@ class RunLock:
         self._close()
 
     def check(self) -> None:
-        """Raises LostRunError where another process has taken the lock over, or it was released.
-
-        Signs of life begin with the first call: environments are made before that, and processes
-        are best forked while there is one thread.
-        """
+        """Raises LostRunError where another process has taken the lock over, or it was released."""
         mine = self._mine
         if mine is None:
             raise LostRunError(f"{self.path}: this process does not hold the run")
-        if self._beats is None:
-            self._beats = start_thread(self._beat, name="lock")
         try:
             fd = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._root)
-        except OSError:  # deleted by somebody, and taken by nobody
+        except OSError:  # the file was deleted, and no process has made it again
             return
         try:
             found = read_holder(fd)
@@ -243,9 +243,11 @@ class RunLock:
     def forget(self) -> None:
         """In a forked child: the lock is the parent's alone, and ends with it."""
         self._mine = None
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        for fd in (self._fd, self._root):
+            if fd >= 0:
+                with contextlib.suppress(OSError):  # an environment closed it
+                    os.close(fd)
+        self._fd = self._root = -1
 
 
 # Locks of this process: a child that is forked must not keep them beyond their holder's life.

@@ -1,4 +1,4 @@
-"""Lock file: what RUN/lock says of the process that holds a run, and whether it still does."""
+"""Parses RUN/lock, and checks whether the process that it names is alive."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Processes: what tells one from all others, on this machine and on others."""
+"""Identifies a process: machine, PID namespace and start time."""
 
 import os
 import platform

@@ -46,7 +46,11 @@ class WandbRun:
                 f"Weights & Biases did not begin: {said}; WANDB_MODE=offline needs no account"
             ) from None
         names = {name: getattr(self._run, name, None) for name in _NAMES}
-        write_whole(folder / _FILE, to_json({n: v for n, v in names.items() if v}) + "\n")
+        try:
+            write_whole(folder / _FILE, to_json({n: v for n, v in names.items() if v}) + "\n")
+        except WriteError:
+            self.close()
+            raise
 
     def write(self, step: int, row: dict[str, float]) -> None:
         if self._is_ours:
