@@ -177,7 +177,7 @@ class EnvStream:
         self._masks = None
         if new["mask"] is not None:
             same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
-            self._masks = MaskReader(*new["mask"].shape, same_step)
+            self._masks = MaskReader(self.num_ready, self.facts.num_actions, same_step)
             self._masks.mask[:] = new["mask"]
         self.asking.seed, self._waits = new["seed"], True
         return True
