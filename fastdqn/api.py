@@ -175,6 +175,11 @@ def evaluate(
     max_steps  cap on an episode; None: the environment's own limit, else 27,000
     env_kwargs of the environment's constructor
     """
+    if not isinstance(env, str | VectorEnv) and not callable(env):
+        raise ConfigError(
+            [f"env is no VectorEnv but {type(env).__name__}: give an id, a VectorEnv, or a "
+             "function that makes one environment, such as lambda: MyEnv()"]
+        )  # fmt: skip
     if isinstance(env, VectorEnv):
         return _evaluate(policy, EnvStream(env), episodes, max_steps or limit_of(env), seed)
     render = env_kwargs.pop("render_mode", None)

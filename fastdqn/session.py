@@ -175,7 +175,7 @@ def _introduce(session: Session) -> None:
     if config.device != "cpu":
         way += f", {config.precision}, {config.updates_per_launch} updates a launch"
     recorder.say(
-        f"run folder: {recorder.folder}\n{config.num_envs} environments ({config.vectorization}), "
+        f"run folder: {recorder.folder}\n{_counted(config.num_envs)} ({config.vectorization}), "
         f"learner on {config.device} ({way}, threads: {config.threads}); " + replay_ratio(config)
     )
     for phase, meaning in residual_phases(config).items():
@@ -212,6 +212,10 @@ def _introduce(session: Session) -> None:
         )
     for note in session.notes:
         recorder.say(note)
+
+
+def _counted(num_envs: int) -> str:
+    return f"{num_envs} environment" + "s" * (num_envs > 1)
 
 
 def _frames(config: Config, steps: int) -> dict[str, int]:

@@ -63,7 +63,7 @@ def _end(code: int) -> None:
     time.sleep(_END_SECONDS)
     if left := _left_behind():
         names = ", ".join(thread.name for thread in left[:3])
-        tell(f"warning: a thread that an environment has left still runs ({names}): not waited for")
+        tell(f"warning: threads that an environment has left still run ({names}): not waited for")
         os._exit(code)
 
 

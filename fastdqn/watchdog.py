@@ -16,6 +16,8 @@ from fastdqn.threads import start_thread
 # Seconds that a call has to come back once it was interrupted. Ours, untuned.
 _GRACE = 5.0
 _TICK = 1.0
+# Interrupted calls after which the program may go on. Ours, untuned.
+_MOST_INTERRUPTS = 8
 
 
 class Watchdog:
@@ -37,6 +39,7 @@ class Watchdog:
         self._watched: list[Asking | Making] = []
         self._waited: dict[tuple[int, int], tuple[int, float]] = {}
         self._verdict: tuple[Asking | Making, int] | None = None
+        self._interrupts, self._begins_anew = 0, False
         self._over = threading.Event()
         self._steps = threading.get_ident()
         self._thread: threading.Thread | None = None
@@ -67,6 +70,8 @@ class Watchdog:
     def look(self) -> None:
         """Count what has not been answered since the last look, a tick ago, and end what must."""
         before, self._waited = self._waited, {}
+        if self._begins_anew:
+            before, self._begins_anew = {}, False
         for number, asking in enumerate(self._watched):
             for lane, question in asking.unanswered().items():
                 known, waited = before.get((number, lane), (question, 0.0))
@@ -96,6 +101,10 @@ class Watchdog:
         """In the main thread: leave the call, if it is still the one that was meant."""
         verdict, self._verdict = self._verdict, None
         if verdict is not None and verdict[0].unanswered().get(-1) == verdict[1]:
+            # A close() that hangs is given up, and the next call has a limit of its own; code that
+            # goes on whatever interrupts it does not have it for ever.
+            self._interrupts += 1
+            self._begins_anew = self._interrupts <= _MOST_INTERRUPTS
             raise HungError(self.why)
 
     def _leave(self, asking: Asking | Making) -> None:

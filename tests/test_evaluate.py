@@ -1,5 +1,6 @@
 """Evaluation counts every episode once, and the judge decides on nothing it has selected."""
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -7,6 +8,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fastdqn
 from fastdqn.acting import EnvStream
 from fastdqn.engine.evaluate import Evaluation, Promises, evaluate
 from fastdqn.engine.judge import Judge
@@ -232,3 +234,8 @@ def test_environment_seeds_differ_between_runs_and_between_evaluations():
     seeds = [env_seed(seed, EVAL, count) for seed in range(30) for count in range(30)]
     assert len(set(seeds)) == len(seeds)
     assert env_seed(3, EVAL, 4) == env_seed(3, EVAL, 4)
+
+
+def test_an_environment_in_the_place_of_a_function_is_one_line():
+    with pytest.raises(fastdqn.ConfigError, match=r"^env is no VectorEnv but .*such as lambda"):
+        fastdqn.evaluate(lambda obs: obs, gymnasium.make("Taxi-v4"))  # pyright: ignore[reportArgumentType]

@@ -323,3 +323,33 @@ def test_someone_elses_alarm_is_not_touched():
         assert signal.getsignal(signal.SIGALRM) is own
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_close_that_hangs_is_given_up_and_the_run_is_whole(tmp_path, monkeypatch, vectorization):
+    """The environments that only tell their spaces are closed as well, one after another."""
+    monkeypatch.setattr("fastdqn.acting.workers._PATIENCE", 0.2)
+
+    class Clinging(Hanging):
+        def close(self):
+            fall_asleep()
+
+    config = small(
+        tmp_path, num_envs=2, vectorization=vectorization, max_step_seconds=0.3, eval_frequency=300
+    )
+    summary = fastdqn.train(config, lambda: Clinging(spin, 0)).summary
+    assert summary["exit_reason"] == "budget spent"
+    assert summary["eval"] is not None
+    assert not multiprocessing.active_children()
+
+
+def test_the_working_directory_is_as_it_was_after_a_look_at_an_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Moving(Hanging):
+        def __init__(self):
+            super().__init__(spin, 0)
+            os.chdir("/")
+
+    look(EnvRecipe(Moving))
+    assert os.getcwd() == str(tmp_path)

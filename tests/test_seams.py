@@ -46,7 +46,7 @@ TECHNIQUES = {
 # What turns options into objects, or counts, checks and prints them; below it they are objects.
 READERS = (
     "build", "parts", "values", "checks", "combinations", "resolve", "session", "sizes", "commands",
-    "devices",
+    "describe", "devices",
 )  # fmt: skip
 # Names that options go by.
 OPTIONS = {"config", "resolved", "options", "o", "c"}

@@ -10,9 +10,10 @@ from fastdqn.acting.infos import OLD_FINAL_OBS
 from fastdqn.acting.sub_env import shares_memory
 
 _REMEDY = "let its metadata['autoreset_mode'] say what it does"
-# Episode ends whose last observations all equal the next first ones, before that is suspicious.
-# Ours, untuned: an environment that always ends where it began does the same.
-_SUSPICIOUS_ENDS = 3
+# Episode ends whose last observations all equal the next first ones, before that is suspicious: an
+# environment that always ends where it began does the same. Ends after which nothing is looked for
+# any longer, where observations do not change at all. Ours, untuned.
+_SUSPICIOUS_ENDS, _MOST_ENDS = 3, 50
 
 
 def read_mode(envs: VectorEnv) -> tuple[AutoresetMode, bool]:
@@ -65,6 +66,8 @@ def require_next_step(
         contrary, why = paid, "the call after an episode's end gave a reward"
     if contrary >= 0:
         old = "; infos['final_obs'] is the name that is read" if OLD_FINAL_OBS in info else ""
+        if not old and contrary != both:
+            old = ", and let no environment give a key 'final_obs' of its own"
         raise EnvError(
             f"lane {lanes[contrary]}: {why}, so an episode's end is not followed by a call that "
             f"resets, as AutoresetMode.NEXT_STEP has it; {_REMEDY}{old}"
@@ -111,27 +114,38 @@ class FinalObsCheck:
     the next episode's first observation into it before anyone can read it.
     """
 
-    def __init__(self, envs: VectorEnv):
+    def __init__(self, envs: VectorEnv, same_step: bool):
         self._envs = envs.unwrapped
-        self._equal, self._over = 0, False
+        self._equal = self._ends = 0
+        self._over = not same_step
 
-    def __call__(self, given: Any, lane: int, last: np.ndarray, first: np.ndarray) -> str | None:
+    @property
+    def looks(self) -> bool:
+        """Whether it still needs what was observed before an end."""
+        return not self._over
+
+    def __call__(
+        self, given: Any, lane: int, before: np.ndarray, last: np.ndarray, first: np.ndarray
+    ) -> str | None:
         """A warning for an end, at most once, or None.
 
-        given  what final_obs holds for it; last, first  as they were read, of one lane
+        given  what final_obs holds for it
+        before, last, first  of one lane, as they were read: what was observed a step before the
+               end, the last observation, and the first one of the next episode
         """
         if self._over:
             return None
+        self._ends += 1
         held = getattr(self._envs, "_env_obs", None)  # SyncVectorEnv's, as the reset returned it
         if isinstance(held, list) and len(held) > lane and shares_memory(given, held[lane]):
             self._over = True
         elif not np.array_equal(last, first):
             self._over = True  # one that differs is proof enough
             return None
-        else:
-            self._equal += 1
-            self._over = self._equal == _SUSPICIOUS_ENDS
-        if not self._over:
+        else:  # where nothing changes at all, equal says nothing
+            self._equal += not np.array_equal(before, first)
+            self._over = self._equal == _SUSPICIOUS_ENDS or self._ends == _MOST_ENDS
+        if not self._over or self._ends == _MOST_ENDS:
             return None
         return (
             f"infos['final_obs'] of {type(self._envs).__name__} holds the first observation of the "

@@ -1,6 +1,7 @@
 """look(): reads spaces, masks and time limit from one trial environment."""
 
 import contextlib
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,9 @@ def look_closer(recipe: EnvRecipe) -> tuple[EnvFacts, Space]:
     in_process = recipe
     if recipe.vectorization == "async":
         in_process = replace(recipe, vectorization="sync")
+    place = ""
+    with contextlib.suppress(OSError):  # it is gone
+        place = os.getcwd()
     envs = in_process.make(1)
     try:
         stream = EnvStream(envs)
@@ -44,6 +48,8 @@ def look_closer(recipe: EnvRecipe) -> tuple[EnvFacts, Space]:
         return facts, envs.single_observation_space
     finally:
         close_quietly(envs)
+        with contextlib.suppress(OSError):  # an environment may change it, and remove it again
+            os.chdir(place)
 
 
 def limit_of(envs: VectorEnv, registered: int | None = None) -> int | None:

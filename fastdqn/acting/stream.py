@@ -58,7 +58,7 @@ class EnvStream:
         self.autoreset_mode, self._declared = read_mode(envs)
         if not self._declared:
             self._warn(undeclared(envs))
-        self._check_final_obs = FinalObsCheck(envs)
+        self._check_final_obs = FinalObsCheck(envs, self.autoreset_mode == AutoresetMode.SAME_STEP)
         self._reader = ObsReader(envs.single_observation_space)
         self._backend = connect(envs, env_batch_size, restarts)
         n, ready = envs.num_envs, self._backend.num_ready
@@ -210,6 +210,7 @@ class EnvStream:
         count, both = self._tell_apart(
             arrival.info, lanes, marks, self._next_step, self._unseen, self._ended
         )
+        before = self.obs.copy() if self._check_final_obs.looks else None
         self._read(arrival.obs)
         self._given = arrival.obs
         if self._masks is not None:
@@ -227,6 +228,8 @@ class EnvStream:
             over = np.flatnonzero(marks.over)  # of a lost life ale-py's final_obs tells nothing
             if len(over):
                 last_obs, last_mask = self._restart(over, arrival.info)
+                if before is not None:
+                    self._warn_of_final_obs(int(over[0]), arrival.info, before, last_obs)
         step = self._deliver(last_obs, last_mask)
         if self._loses_lives and not self._next_step and len(step.ended_lanes):
             step = with_last_starts(step, self.lanes, self._marks, last_obs)
@@ -248,13 +251,18 @@ class EnvStream:
             require_final_obs(int(self.lanes[ended[0]]), info)
             # An object array in Gymnasium, a dense one in ALE, a dict of arrays for a Dict space.
             self._read_final(ended, info["final_obs"], last_obs)
-            at = int(ended[0])
-            line = self._check_final_obs(
-                lane_of(info["final_obs"], at), int(self.lanes[at]), last_obs[at], self.obs[at]
-            )
-            if line is not None:
-                self._warn(line)
         return last_obs, last_mask
+
+    def _warn_of_final_obs(
+        self, at: int, info: dict, before: np.ndarray, last_obs: np.ndarray
+    ) -> None:
+        """Look at the end at one position; before [R, *] is what was observed a step earlier."""
+        line = self._check_final_obs(
+            lane_of(info["final_obs"], at), int(self.lanes[at]), before[at], last_obs[at],
+            self.obs[at],
+        )  # fmt: skip
+        if line is not None:
+            self._warn(line)
 
     def _restart_disabled(self, ended: np.ndarray, info: dict) -> None:
         require_no_restart(int(self.lanes[ended[0]]), info)

@@ -144,6 +144,12 @@ class RemoteSubEnv(gymnasium.Wrapper):
             obs, reward, terminated, truncated, info = self.env.step(action)
             return self._checked(obs), reward, terminated, truncated, info
 
+    def close(self) -> None:
+        """Close the environment. One that hangs and is interrupted is given up: in the parent, what
+        Gymnasium closes is only the pattern of the workers' environments."""
+        with contextlib.suppress(HungError):
+            self.env.close()
+
     def _checked(self, obs):
         if line := misfit(self.observation_space, obs):
             raise ValueError(line)
