@@ -26,7 +26,7 @@ from fastdqn.engine.local import Hooks
 from fastdqn.engine.progress import Progress
 from fastdqn.given import checked, not_what_is_asked
 from fastdqn.presets import PRESETS, defaults_of
-from fastdqn.record.console import make_display
+from fastdqn.record.console import run_display
 from fastdqn.record.folder import default_run_dir, working_folder
 from fastdqn.replay import Batch
 from fastdqn.resolve import EVAL_MAX_STEPS
@@ -112,14 +112,11 @@ def train(
     config = checked(config, envs, eval_envs, overrides)
     config = config.replace(run_dir=str(base / (config.run_dir or default_run_dir(config))))
 
-    def display(resolved: Config):
-        return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
-
     hooks = Hooks(on_step, on_update, on_evaluation)
     if seed_globals:
         seed_global_generators(config.seed)
     with passed_on():
-        session = build.build(config, display, envs, eval_envs, torso, hooks)
+        session = build.build(config, run_display(quiet), envs, eval_envs, torso, hooks)
         session.startup.totals["imports"] = imports_seconds
         with contextlib.closing(session):
             return Trained(session.recorder.folder, run_session(session))

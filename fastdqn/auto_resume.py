@@ -16,7 +16,7 @@ from fastdqn.config import Config, ConfigError
 from fastdqn.engine.hooks import Hooks
 from fastdqn.engine.progress import SOLVED, SPENT
 from fastdqn.given import checked
-from fastdqn.record.console import make_display
+from fastdqn.record.console import run_display
 from fastdqn.record.durable import exists
 from fastdqn.record.files import read_text
 from fastdqn.record.folder import foreign_names, read_config, working_folder
@@ -196,12 +196,9 @@ def _begin(
     imports_seconds: float,
     seed_globals: bool,
 ) -> Trained:
-    def display(resolved: Config):
-        return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
-
     if seed_globals:
         seed_global_generators(config.seed)
-    session = build.build(config, display, envs, eval_envs, torso, hooks, folder=place)
+    session = build.build(config, run_display(quiet), envs, eval_envs, torso, hooks, folder=place)
     session.startup.totals["imports"] = imports_seconds
     with contextlib.closing(session):
         return Trained(path_of(place), run_session(session))

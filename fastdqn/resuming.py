@@ -20,7 +20,7 @@ from fastdqn.engine.local import Hooks
 from fastdqn.engine.progress import Progress
 from fastdqn.given import not_what_is_asked, resumed_problems, torso_problems
 from fastdqn.plain import StateError
-from fastdqn.record.console import make_display
+from fastdqn.record.console import run_display
 from fastdqn.record.folder import read_config, read_handed_in, working_folder
 from fastdqn.record.layout import CheckpointError
 from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
@@ -124,14 +124,11 @@ def go_on(
     if lines:
         raise ConfigError(lines)
 
-    def display(resolved: Config):
-        return make_display(f"fastdqn  {resolved.env_id}  {resolved.preset}", quiet)
-
     if seed_globals:
         seed_global_generators(config.seed + found.steps)
     try:
         session = build.build(
-            config, display, envs, eval_envs, torso, hooks, resumed=found,
+            config, run_display(quiet), envs, eval_envs, torso, hooks, resumed=found,
             total_timesteps=total_timesteps, had_timesteps=had, folder=place,
         )  # fmt: skip
     except StateError as error:

@@ -289,9 +289,10 @@ class EnvStream:
         here = slice(None) if every else told.at[:made]
         lanes, next_obs = told.lanes[:made], last_obs[here]
         if bad >= 0:
+            given = self._reward[bad : bad + 1]
             with np.errstate(over="ignore"):
-                stored = self._reward[bad : bad + 1].astype(np.float32)
-            require_finite("reward", stored, self.lanes[bad:], self._steps)
+                stored = given.astype(np.float32)
+            require_finite("reward", stored, self.lanes[bad:], self._steps, given)
         if self.obs.dtype == np.float32:
             require_finite("observation", self.obs, self.lanes, self._steps, self._given)
             if last_obs is not self.obs:

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -41,6 +42,11 @@ def make_display(title: str, quiet: bool) -> Display:
     # Some CI services have a terminal, whose every redraw they keep.
     live = console.is_terminal and not console.is_dumb_terminal and not os.environ.get("CI")
     return Unfailing(LivePanel(console, title) if live else PlainLines(console))
+
+
+def run_display(quiet: bool) -> Callable[[Any], Display]:
+    """Makes the display of a run from its config, whose environment and preset are the title."""
+    return lambda config: make_display(f"fastdqn  {config.env_id}  {config.preset}", quiet)
 
 
 class Unfailing:
