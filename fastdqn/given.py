@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 from torch import nn
 
@@ -12,6 +13,7 @@ from fastdqn.acting import (
     EnvStream,
     Factory,
     answers_for,
+    count_problem,
     read_facts,
     shared_sub_env,
 )
@@ -97,12 +99,17 @@ def torso_problems(handed_in: HandedIn | None, torso: nn.Module | None) -> list[
 
 def _as_made(envs: VectorEnv, config: Config, overrides: dict[str, Any]) -> dict[str, Any]:
     """The overrides, with what ready environments say of themselves where nobody else does."""
-    said: dict[str, Any] = {"num_envs": envs.num_envs}
+    said: dict[str, Any] = {"num_envs": _whole(envs.num_envs)}
     if isinstance(envs, AsyncVectorEnv):
         said["vectorization"] = "async"
     elif overrides.get("env_batch_size", config.env_batch_size) == answers_for(envs):
         overrides = overrides | {"env_batch_size": None}  # it is how they were made
     return said | overrides
+
+
+def _whole(number: Any) -> Any:
+    """A whole number of NumPy's as one of Python's; what is none comes back as it is."""
+    return int(number) if isinstance(number, np.integer) else number
 
 
 def not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> list[str]:
@@ -127,6 +134,8 @@ def not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> lis
             f"eval_envs is no VectorEnv but {type(eval_envs).__name__}: "
             "gymnasium.vector.SyncVectorEnv([lambda: MyEnv()]) makes one"
         )
+    given = [each for each in (envs, eval_envs) if isinstance(each, VectorEnv)]
+    lines += [line for each in given if (line := count_problem(each)) is not None]
     return lines
 
 

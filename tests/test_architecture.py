@@ -100,7 +100,7 @@ ROOMS: dict[str, set[str]] = {
         "config", "parts", "plain", "presets", "resolve", "seeds", "session", "streams", "timing",
         "watchdog", "signals",
     },
-    "given": {"gymnasium", "torch", "acting", "atari", "checks", "config", "record"},
+    "given": {"gymnasium", "numpy", "torch", "acting", "atari", "checks", "config", "record"},
     "auto_resume": {
         "torch", "gymnasium", "acting", "api", "build", "config", "engine", "given", "record",
         "resuming", "seeds", "session", "signals", "table_files",

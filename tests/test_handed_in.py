@@ -130,7 +130,7 @@ class Wide(Far):
     ("changes", "says"),
     [
         ({"envs": "MountainCar-v0"}, "envs is the id 'MountainCar-v0': a run goes on with its own"),
-        ({"envs": make_mine}, "made of its id, 'CartPole-v1'"),
+        ({"envs": make_mine}, "made from its env_id, 'CartPole-v1'"),
         ({"envs": 3}, "envs is no VectorEnv but int"),
         ({"torso": "x"}, "torso is no nn.Module but 'x'"),
         ({"torso": Flat()}, "torso is test_handed_in:Flat, and the run was given none"),

@@ -401,3 +401,13 @@ def test_infos_of_another_kind_are_refused(info):
     stream.send(np.zeros(2, np.int64))
     with pytest.raises(EnvError, match=r"info is .*: a dict expected, or a list of one dict"):
         stream.recv()
+
+
+def test_a_list_of_masks_with_none_in_it_allows_all_there():
+    class Listed(gymnasium.vector.VectorWrapper):
+        def step(self, actions):
+            *result, _ = super().step(actions)
+            return *result, {"action_mask": [[1, 0], None]}
+
+    masks = masks_of(lambda: Listed(given(ONE, ONE, ONE)()), 2)
+    assert masks[1:].tolist() == [[[True, False], [True, True]]] * 2

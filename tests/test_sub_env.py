@@ -463,3 +463,79 @@ def test_a_single_reward_for_all_lanes_is_named():
 
     with pytest.raises(EnvError, match=r"reward is float64 of shape \(1,\).*\(2,\), expected"):
         run_steps(EnvStream(One()), 1)
+
+
+# -- environments that lie, and errors that cannot say what they are
+
+
+class Outer(gymnasium.Wrapper):
+    """Says that it is the innermost environment."""
+
+    @property
+    def unwrapped(self):
+        return self
+
+
+def test_one_object_behind_wrappers_that_deny_it_is_refused(tmp_path):
+    env = Plain()
+    with pytest.raises(ConfigError, match="the same Plain object twice"):
+        fastdqn.train(small(tmp_path), lambda: Outer(env))
+    with pytest.raises(ConfigError, match="are the same object"):
+        fastdqn.train(small(tmp_path, num_envs=2), SyncVectorEnv([lambda: Outer(env)] * 2))
+
+
+class Speechless(BaseException):
+    def __str__(self):
+        raise self
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("obs", "says"),
+    [
+        ([1.0, [2.0, 3.0]], "an observation is no array: ValueError"),
+        (torch.zeros(1, requires_grad=True), "an observation is no array: RuntimeError"),
+        (Speechless(), "Speechless"),
+    ],
+)
+def test_what_no_array_can_be_made_of_is_named_by_its_environment(vectorization, obs, says):
+    class Odd(Plain):
+        def step(self, action):
+            if isinstance(obs, Speechless):
+                raise obs
+            return obs, 0.0, False, False, {}
+
+    stream = EnvStream(EnvRecipe(Odd, vectorization).make(2))
+    stream.start(0)
+    stream.send(np.zeros(2, np.int64))
+    with pytest.raises(EnvError, match=f"^lane 0, step 1 .*{says}"):
+        stream.recv()
+    stream.close()
+
+
+@pytest.mark.parametrize("flag", [np.nan, 2])
+def test_a_flag_that_is_neither_true_nor_false_is_refused(flag):
+    class Undecided(Plain):
+        def step(self, action):
+            return self.observe(), 0.0, flag, False, {}
+
+    stream = EnvStream(EnvRecipe(Undecided).make(1))
+    stream.start(0)
+    stream.send(np.zeros(1, np.int64))
+    with pytest.raises(EnvError, match=f"terminated is {flag}: true or false expected"):
+        stream.recv()
+
+
+@pytest.mark.parametrize("count", ["2", 2.0, True, 0])
+def test_a_number_of_environments_that_is_none_is_refused(tmp_path, count):
+    envs = Counted()
+    envs.mode, envs.num_envs = AutoresetMode.NEXT_STEP, count
+    with pytest.raises(ConfigError, match="num_envs"):
+        fastdqn.train(small(tmp_path), envs)
+
+
+def test_a_word_that_is_no_mode_keeps_a_run_from_starting(tmp_path):
+    envs = Counted()
+    envs.metadata = {"autoreset_mode": "sometimes"}
+    with pytest.raises(ConfigError, match="the autoreset mode is 'sometimes'"):
+        fastdqn.train(small(tmp_path, num_envs=2), envs)

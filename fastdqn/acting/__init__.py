@@ -11,7 +11,7 @@ from fastdqn.acting.making import Making
 from fastdqn.acting.names import UnknownEnvError, find_spec, lies_inside, nearest, registered
 from fastdqn.acting.observations import ObsReader
 from fastdqn.acting.screen import Screen, open_screen
-from fastdqn.acting.spaces import EnvFacts, read_facts, read_spaces
+from fastdqn.acting.spaces import EnvFacts, count_problem, read_facts, read_spaces
 from fastdqn.acting.stacking import declared_stack
 from fastdqn.acting.statistics import ObsStatistics, ReturnStatistics
 from fastdqn.acting.step import Step
@@ -39,6 +39,7 @@ __all__ = [
     "answers_for",
     "catalogue",
     "close_quietly",
+    "count_problem",
     "declared_stack",
     "find_spec",
     "lies_inside",

@@ -99,7 +99,12 @@ def one_line(error: BaseException) -> str:
     """An exception's type and message without line breaks."""
     if isinstance(error, SentError | HungError):
         return str(error)
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # an exception of a user's need not be able to say what it is
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -113,7 +118,12 @@ def misfit(space: spaces.Space, obs: Any) -> str | None:
                 part = part[key]
         except (LookupError, TypeError):
             return f"an observation has no {at}, which the space {short(space)} promises"
-        given, shape = np.asarray(part), leaf.shape or ()
+        try:
+            given, shape = np.asarray(part), leaf.shape or ()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # its __array__() may raise anything
+            return f"an observation{at} is no array: {one_line(error)}"
         if leaf.dtype is None:  # a space that is no array: refused by those who read it
             continue
         if given.shape != shape or not np.can_cast(given.dtype, leaf.dtype, "same_kind"):

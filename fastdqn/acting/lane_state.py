@@ -72,7 +72,9 @@ def read_own(thing: Any) -> Any:
     name = type(thing).__name__
     try:
         return plain.copy_plain(thing.get_state(), f"{name}.get_state()")
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise Unreadable(f"{name}.get_state(): {one_line(error)}") from error
 
 
@@ -83,7 +85,9 @@ def plan_own(thing: Any, state: Any, where: str, plan: Plan) -> None:
     def change() -> None:
         try:
             thing.set_state(copied)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise ValueError(
                 f"{where}: {type(thing).__name__}.set_state(): {one_line(error)}"
             ) from error

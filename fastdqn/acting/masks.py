@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from fastdqn.acting.failures import EnvError
-from fastdqn.acting.infos import final_info
+from fastdqn.acting.infos import final_info, objects
 
 # Answers without a mask after which an environment that gave masks at its reset is asked to give
 # them at its steps too. Ours, untuned: an episode's end asks sooner.
@@ -125,7 +125,7 @@ def _read(
         positions = positions[np.asarray(info["_action_mask"], np.bool_)[positions]]
     if not len(positions):
         return
-    masks = np.asarray(given)
+    masks = objects(given) if isinstance(given, list | tuple) else np.asarray(given)
     if masks.ndim < 1 or len(masks) <= positions[-1]:
         raise EnvError("info['action_mask'] holds no mask for each lane")
     if masks.dtype == object:  # where lanes give lists, 1 us for each lane

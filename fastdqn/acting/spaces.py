@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
+from fastdqn.acting.autoreset import read_mode
 from fastdqn.acting.observations import ObsReader, short
 from fastdqn.acting.stacking import declared_stack
 
@@ -33,9 +34,25 @@ class EnvFacts(NamedTuple):
 
 
 def read_facts(envs: VectorEnv) -> EnvFacts:
-    """What a vector environment says of each lane. Raises as read_spaces() does."""
+    """What a vector environment says of each lane, and that it can be used at all.
+
+    Raises ValueError, one line, as read_spaces() does, and where the number of environments or the
+    autoreset mode is none.
+    """
+    if (line := count_problem(envs)) is not None:
+        raise ValueError(line)
+    read_mode(envs)
     facts = read_spaces(envs.single_observation_space, envs.single_action_space)
     return facts._replace(stack=declared_stack(envs))
+
+
+def count_problem(envs: VectorEnv) -> str | None:
+    """Why a vector environment's num_envs is no number of environments, in one line, or None."""
+    count = envs.num_envs
+    if isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 1:
+        return None
+    name = type(envs).__name__
+    return f"num_envs of {name} is {count!r:.60}: a whole number, at least 1, expected"
 
 
 def read_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> EnvFacts:

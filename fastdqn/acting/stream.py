@@ -339,4 +339,6 @@ def _copy_numbers(name: str, given: Any, out: np.ndarray) -> None:
             f"{name} is {values.dtype} of shape {values.shape}: one number for each lane, "
             f"{out.shape}, expected"
         )
+    if out.dtype == np.bool_ and values.dtype.kind == "f" and np.isnan(values).any():
+        raise EnvError(f"{name} is nan: true or false expected")
     np.copyto(out, values, casting="unsafe")

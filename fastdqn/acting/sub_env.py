@@ -14,7 +14,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.wrappers import FrameStackObservation
 
 from fastdqn.acting.failures import HungError, SentError, misfit, one_line
@@ -57,7 +57,7 @@ class SubEnv(gymnasium.Wrapper):
         super().__init__(env)
         if env.metadata is None:  # which Gymnasium makes a dict of
             self.metadata = {}
-        _register(env.unwrapped, copies)
+        _register(innermost(env), copies)
         self._num_actions = getattr(env.action_space, "n", None)
         stacks = [layer for layer in layers(env) if isinstance(layer, FrameStackObservation)]
         self._unchecked_stacks, self._steps = stacks, 0
@@ -91,7 +91,7 @@ class SubEnv(gymnasium.Wrapper):
 
     def close(self) -> None:
         """Close the environment; what it raises must not cost the run its result."""
-        _in_use.pop(id(self.env.unwrapped), None)
+        _in_use.pop(id(innermost(self.env)), None)
         try:
             self.env.close()
         except NOT_ITS_OWN:  # the next one would hang as well
@@ -175,6 +175,8 @@ def close_quietly(envs: Any) -> None:
 
 def sub_envs(envs: VectorEnv) -> list[gymnasium.Env]:
     """The sub-environments of a vector environment that keeps them in a list; else none."""
+    while isinstance(envs, VectorWrapper):  # whose unwrapped may be another's
+        envs = envs.env
     held = getattr(envs.unwrapped, "envs", None)
     return [each for each in held if isinstance(each, gymnasium.Env)] if held else []
 
@@ -186,7 +188,7 @@ def shared_sub_env(*all_envs: VectorEnv) -> str | None:
     for number, envs in enumerate(all_envs):
         for i, env in enumerate(sub_envs(envs)):
             name = f"env {i}" + (" of the evaluation" if number else "")
-            first = seen.setdefault(id(env.unwrapped), name)
+            first = seen.setdefault(id(innermost(env)), name)
             if first != name:
                 return f"{first} and {name} {_SAME}"
     return None
@@ -227,6 +229,12 @@ def _register(env: gymnasium.Env, copies: bool) -> None:
         _in_use[id(env)] = _ever_made[id(env)] = weakref.ref(env)
 
 
+def innermost(env: gymnasium.Env) -> gymnasium.Env:
+    """The environment itself, behind all wrappers; unwrapped is theirs to define."""
+    *_, env = layers(env)
+    return env
+
+
 def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
     """The wrappers from the outermost on, and last the environment itself."""
     while isinstance(env, gymnasium.Wrapper):
@@ -249,7 +257,12 @@ def _copied(obs: Any) -> Any:
 
 
 def _flag(name: str, value: Any) -> bool:
-    return bool(value) if type(value) is np.bool_ else bool(_number(name, value))
+    if type(value) is np.bool_:
+        return bool(value)
+    number = _number(name, value)
+    if number not in (0.0, 1.0):
+        raise ValueError(f"{name} is {value!r:.60}: true or false expected")
+    return bool(number)
 
 
 def _number(name: str, value: Any) -> float:
