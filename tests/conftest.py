@@ -2,9 +2,14 @@
 
 import os
 import shutil
+import signal
 
 import gymnasium
 import pytest
+
+# A shell starts what it runs in the background with SIGINT ignored, and programs inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

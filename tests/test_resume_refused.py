@@ -110,7 +110,7 @@ def edit(path: Path, **changes) -> None:
 def test_an_option_of_the_run_cannot_be_changed_by_resume(tmp_path, capsys):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
     assert main(["resume", str(run.folder), "--num-envs", "8"]) == 2
-    assert "a run goes on with the options it had" in capsys.readouterr().err
+    assert "resume keeps the options of the run" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_named_and_the_other_offered(tmp_path):
