@@ -35,8 +35,8 @@ class SubEnv(gymnasium.Wrapper):
     """One sub-environment, whose results have one form whatever class it is of.
 
     reset() and step() return a copied observation, a float reward, bool flags, and an info that
-    holds "action_mask" [A] bool or nothing: the other keys are not read anywhere. close() never
-    raises.
+    holds "action_mask" [A] bool or nothing: the other keys are not read anywhere. What the
+    environment's close() raises is ignored.
 
     copies  whether it stands for copies of it in worker processes, see _register()
     Raises ValueError, one line, where env is no gymnasium.Env, is in use as another
