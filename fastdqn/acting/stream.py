@@ -204,9 +204,14 @@ class EnvStream:
         """Copy what arrived, since environments may reuse their arrays, and sort it."""
         lanes, marks = arrival.lanes, self._marks
         self.lanes = lanes
-        _copy_numbers("reward", arrival.reward, self._reward)
-        _copy_numbers("terminated", arrival.terminated, marks.terminated)
-        _copy_numbers("truncated", arrival.truncated, marks.truncated)
+        if _is_usual(arrival, self._reward.shape):
+            np.copyto(self._reward, arrival.reward)
+            np.copyto(marks.terminated, arrival.terminated)
+            np.copyto(marks.truncated, arrival.truncated)
+        else:
+            _copy_numbers("reward", arrival.reward, self._reward)
+            _copy_numbers("terminated", arrival.terminated, marks.terminated)
+            _copy_numbers("truncated", arrival.truncated, marks.truncated)
         count, both = self._tell_apart(
             arrival.info, lanes, marks, self._next_step, self._unseen, self._ended
         )
@@ -324,6 +329,17 @@ class EnvStream:
             self._reader.read(obs, self.obs if out is None else out)
         except (ValueError, TypeError, LookupError) as error:
             raise EnvError(str(error)) from error
+
+
+def _is_usual(arrival: Arrival, shape: tuple[int, ...]) -> bool:
+    """Whether rewards and flags need no second look: floats and booleans, one for each lane."""
+    _, _, reward, terminated, truncated, _ = arrival
+    return (
+        type(reward) is type(terminated) is type(truncated) is np.ndarray
+        and reward.shape == terminated.shape == truncated.shape == shape
+        and terminated.dtype.char == truncated.dtype.char == "?"
+        and reward.dtype.char in "df"
+    )
 
 
 def _copy_numbers(name: str, given: Any, out: np.ndarray) -> None:
