@@ -104,7 +104,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_line_and_a_whole_checkpoint(
     assert summary["total_steps"] < 100_000
     found = load_checkpoint(tmp_path / "run")
     assert list(found.segments())
-    assert sorted(p.name for p in found.folder.parent.iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == [
         "latest", "segments", found.name,
     ]  # fmt: skip
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import gymnasium
 import pytest
@@ -143,7 +144,7 @@ def wanders(tmp_path, monkeypatch):
     Wanders.to.mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    gymnasium.register("Wanders-v0", Wanders)
+    gymnasium.register("Wanders-v0", lambda **_: Wanders())
     yield
     del gymnasium.registry["Wanders-v0"]
 
@@ -159,7 +160,8 @@ def test_an_environment_that_changes_the_working_directory_moves_no_file(tmp_pat
     config = small(tmp_path, run_dir="runs/a", env_id="Wanders-v0", checkpoint_frequency=100)
     run = fastdqn.train(config)
     assert run.folder == here / "runs/a"
-    for run_dir, resume in (("runs/b", "auto"), (None, "never")):
+    ways: list[tuple[str | None, Literal["never", "auto"]]] = [("runs/b", "auto"), (None, "never")]
+    for run_dir, resume in ways:
         monkeypatch.chdir(here)
         other = fastdqn.train(config.replace(run_dir=run_dir), resume=resume)
         assert other.folder.is_relative_to(here / "runs")
