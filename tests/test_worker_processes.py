@@ -19,6 +19,7 @@ from test_sub_env import Plain, run_steps
 import fastdqn
 from fastdqn import ConfigError
 from fastdqn.acting import EnvRecipe, EnvStream, limit_of
+from fastdqn.acting.worker_process import WorkerTarget
 
 
 class Simulator(Plain):
@@ -129,6 +130,22 @@ def test_a_constructor_whose_error_is_longer_than_a_pipe_is_named():
     with pytest.raises(ValueError, match=r"env \d: RuntimeError: xxx") as caught:
         EnvRecipe(Wordy, "async").make(2)
     assert len(str(caught.value)) < 3_000
+
+
+def test_errors_of_many_constructors_wait_for_no_room_in_the_pipe():
+    """Each would block its process, whose end the parent waits for."""
+    target = WorkerTarget(0)
+
+    def fail():
+        raise RuntimeError("\U0001f600" * 100_000)
+
+    for index in range(8):
+        with pytest.raises(SystemExit):
+            target._make(index, fail)
+    assert list(target.reports()) == [0, 1]
+    with pytest.raises(SystemExit):
+        target._make(9, fail)
+    assert list(target.reports()) == [0, 1, 9]
 
 
 def test_other_processes_of_the_program_are_left_alone_where_workers_are_ended():

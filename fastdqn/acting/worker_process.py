@@ -18,8 +18,9 @@ from fastdqn.working_directory import Inherited
 
 # A process that is killed closes one pipe a moment after another. Ours, untuned.
 _PARENT_SECONDS = 1.0
-# Characters of an error that are sent to the parent: together less than the 64 KiB of a pipe.
-_MOST_LINE, _MOST_TRACE = 2_000, 12_000
+# Errors of constructors that are sent before the parent reads them, and characters of each: a pipe
+# holds 64 KiB, and a worker that waits for room in it would not end.
+_MOST_REPORTS, _MOST_LINE, _MOST_TRACE = 2, 1_000, 6_000
 # What a terminal or a cluster's scheduler may send to all processes of a group, besides SIGINT.
 _GROUP_SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1")
 # What the system refuses where too many processes are asked for: the limit, and what shows it.
@@ -42,13 +43,15 @@ class WorkerTarget:
 
     def __init__(self, seed: int, worker: Callable | None = None, reports: Any = None):
         self.seed, self._worker = seed, worker or _async_worker
-        self._reports = reports or multiprocessing.SimpleQueue()
+        self._reports, self._room = reports or (
+            multiprocessing.SimpleQueue(), multiprocessing.Semaphore(_MOST_REPORTS),
+        )  # fmt: skip
         self._imports = Inherited()
         self._reported: dict[int, tuple[str, str]] = {}
 
     def with_seed(self, seed: int) -> "WorkerTarget":
         """The same with other seeds, for a process that takes the place of a failed one."""
-        return WorkerTarget(seed, self._worker, self._reports)
+        return WorkerTarget(seed, self._worker, (self._reports, self._room))
 
     def __call__(self, index: int, env_fn: Callable, *arguments) -> None:
         """Run the worker; it ends quietly where the parent was killed."""
@@ -70,9 +73,9 @@ class WorkerTarget:
         try:
             return env_fn()
         except BaseException as error:
-            # Cut: what does not fit into the pipe would keep the process from ending.
-            line, trace = one_line(error)[:_MOST_LINE], traceback.format_exc()[-_MOST_TRACE:]
-            self._reports.put((index, line, trace))
+            if self._room.acquire(block=False):
+                line, trace = one_line(error)[:_MOST_LINE], traceback.format_exc()[-_MOST_TRACE:]
+                self._reports.put((index, line, trace))
             raise SystemExit(1) from None
 
     def reports(self) -> dict[int, tuple[str, str]]:
@@ -80,6 +83,7 @@ class WorkerTarget:
         with contextlib.suppress(OSError, EOFError):
             while not self._reports.empty():
                 index, line, trace = self._reports.get()
+                self._room.release()
                 self._reported[index] = line, trace
         return self._reported
 
