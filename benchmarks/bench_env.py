@@ -7,8 +7,8 @@ import time
 
 from harness import count, effort_of, main_of, parser, save, show
 
-from fastdqn.acting import EnvRecipe
-from fastdqn.measure.stepping import LANES, measure_envs
+from fastdqn.bench.env_speed import LANES, measure_envs
+from fastdqn.envs import EnvRecipe
 
 
 def main() -> None:

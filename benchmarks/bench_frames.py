@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from harness import count, main_of, parser
 
-from fastdqn import parts
-from fastdqn.acting import EnvFacts
-from fastdqn.config import Config
-from fastdqn.measure.synthetic import fill_replay
-from fastdqn.sizes import replay_bytes
+from fastdqn.bench.synthetic_data import fill_replay
+from fastdqn.builders import agent
+from fastdqn.builders.memory_estimate import replay_bytes
+from fastdqn.config.schema import Config
+from fastdqn.envs import EnvFacts
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     )  # fmt: skip
     print(f"computed, with a batch: {replay_bytes(config, facts) / 1e9:.3f} GB")
     before = resident_bytes()
-    replay = parts.make_replay(config, facts)
+    replay = agent.make_replay(config, facts)
     began = time.perf_counter()
     fill_replay(replay, facts, replay.ring.rows)
     took, taken = time.perf_counter() - began, resident_bytes() - before

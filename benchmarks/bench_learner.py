@@ -13,12 +13,12 @@ import torch
 from harness import console, count, effort_of, main_of, parser, save, show
 from torch import nn
 
-from fastdqn.config import Config
-from fastdqn.measure.figures import Figure
-from fastdqn.measure.learning import learner_on
-from fastdqn.measure.repeat import Effort, by_turns
-from fastdqn.presets import PRESETS
-from fastdqn.resolve import preview
+from fastdqn.bench.learner_speed import learner_on
+from fastdqn.bench.repeats import Effort, by_turns
+from fastdqn.bench.results import Figure
+from fastdqn.builders.auto_options import preview
+from fastdqn.config.presets import PRESETS
+from fastdqn.config.schema import Config
 
 
 def main() -> None:

@@ -19,12 +19,12 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from harness import console, effort_of, parser, save
 
-from fastdqn.acting import EnvRecipe, EnvStream
-from fastdqn.config import Config
-from fastdqn.measure.repeat import Effort, repeat
-from fastdqn.measure.stepping import measure_stream
-from fastdqn.measure.training import Trained, measure_training
-from fastdqn.timing import usable_cores
+from fastdqn.bench.env_speed import measure_stream
+from fastdqn.bench.repeats import Effort, repeat
+from fastdqn.bench.training_speed import Trained, measure_training
+from fastdqn.config.schema import Config
+from fastdqn.envs import EnvRecipe, EnvStream
+from fastdqn.system.cpu_limits import usable_cores
 
 MILLISECONDS = 5.0
 PONG = Config(

@@ -30,9 +30,9 @@ from peers import launch, report
 from peers.catalogue import PEERS
 from peers.workload import ALIGNED_STEPS, START_STEPS, WORKLOADS
 
-from fastdqn.config import unknown_name
-from fastdqn.measure.machine import commit, machine
-from fastdqn.record.files import WriteError, to_json, write_whole
+from fastdqn.bench.machine_info import commit, machine
+from fastdqn.config.schema import unknown_name
+from fastdqn.files.atomic_write import WriteError, to_json, write_whole
 
 # Whose versions decide how fast a peer is, beside its own.
 _BENEATH = ("fastdqn", "torch", "jax", "jaxlib", "optax", "flax", "gymnasium", "numpy", "numba")

@@ -9,11 +9,11 @@ import time
 import numpy as np
 from harness import count, effort_of, main_of, parser, save, show
 
-from fastdqn.acting import EnvFacts
-from fastdqn.measure.figures import Figure
-from fastdqn.measure.repeat import Effort
-from fastdqn.measure.replaying import measure_adding, measure_copy, measure_sampling
-from fastdqn.measure.synthetic import fill_replay
+from fastdqn.bench.repeats import Effort
+from fastdqn.bench.replay_speed import measure_adding, measure_copy, measure_sampling
+from fastdqn.bench.results import Figure
+from fastdqn.bench.synthetic_data import fill_replay
+from fastdqn.envs import EnvFacts
 from fastdqn.replay import PrioritizedSampler, Replay, Ring, RowStore, UniformSampler
 
 

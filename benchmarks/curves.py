@@ -22,8 +22,8 @@ import numpy as np
 from harness import count, fail, main_of, writable
 from seeds import interval, split
 
-from fastdqn.measure.machine import describe_machine
-from fastdqn.record.files import write_whole
+from fastdqn.bench.machine_info import describe_machine
+from fastdqn.files.atomic_write import write_whole
 
 
 def main() -> None:

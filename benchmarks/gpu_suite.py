@@ -27,20 +27,20 @@ from impala import Impala
 from torch import nn
 
 import fastdqn
-from fastdqn.acting import EnvFacts
-from fastdqn.config import Config
-from fastdqn.devices import arithmetic
-from fastdqn.measure.figures import Figure, table
-from fastdqn.measure.learning import measure_learner, measure_upload
-from fastdqn.measure.machine import describe_machine
-from fastdqn.measure.profile import profile_calls
-from fastdqn.measure.repeat import Effort
-from fastdqn.measure.training import measure_training
-from fastdqn.presets import PRESETS
-from fastdqn.record.files import to_json, write_whole
-from fastdqn.resolve import preview, resolve
-from fastdqn.sizes import network_weights
-from fastdqn.torsos import settle
+from fastdqn.bench.learner_speed import measure_learner, measure_upload
+from fastdqn.bench.machine_info import describe_machine
+from fastdqn.bench.profile import profile_calls
+from fastdqn.bench.repeats import Effort
+from fastdqn.bench.results import Figure, table
+from fastdqn.bench.training_speed import measure_training
+from fastdqn.builders.auto_options import preview, resolve
+from fastdqn.builders.devices import arithmetic
+from fastdqn.builders.memory_estimate import network_weights
+from fastdqn.builders.torso_kinds import settle
+from fastdqn.config.presets import PRESETS
+from fastdqn.config.schema import Config
+from fastdqn.envs import EnvFacts
+from fastdqn.files.atomic_write import to_json, write_whole
 
 BATCH_SIZES = (32, 128, 512, 2048)
 # What an update is run by: capture, precision, updates in a launch.

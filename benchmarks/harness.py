@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from fastdqn.measure.figures import Figure, table
-from fastdqn.measure.machine import describe_machine
-from fastdqn.measure.repeat import Effort
-from fastdqn.record.files import WriteError, write_whole
+from fastdqn.bench.machine_info import describe_machine
+from fastdqn.bench.repeats import Effort
+from fastdqn.bench.results import Figure, table
+from fastdqn.files.atomic_write import WriteError, write_whole
 
 console = Console(highlight=False, soft_wrap=True, width=140)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness import fail
 
-from fastdqn.record.load_checkpoint import load_checkpoint
+from fastdqn.checkpoints.loader import load_checkpoint
 
 _OPTIONS = (
     "--seed", "3", "--stop-at-return", "None", "--eval-frequency", "0", "--eval-episodes", "5",

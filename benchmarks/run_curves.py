@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import count, fail, writable
 
-from fastdqn.record.files import write_whole
+from fastdqn.files.atomic_write import write_whole
 
 _SAID = (
     "total_steps", "total_frames", "episodes", "updates", "wall_seconds", "steps_per_second",

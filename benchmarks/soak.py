@@ -25,8 +25,8 @@ from typing import Any
 from harness import count, fail, writable
 from seeds import split
 
-from fastdqn.measure.machine import describe_machine
-from fastdqn.record.files import write_whole
+from fastdqn.bench.machine_info import describe_machine
+from fastdqn.files.atomic_write import write_whole
 
 WARM_UP_SECONDS = 60.0
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -25,8 +25,8 @@ from study_figures import summary, table
 from study_files import read_result
 from study_rows import CLASSIC, TASKS, VERSION, Job, jobs, settings
 
-from fastdqn.measure.machine import describe_machine
-from fastdqn.record.files import WriteError, read_text, write_whole
+from fastdqn.bench.machine_info import describe_machine
+from fastdqn.files.atomic_write import WriteError, read_text, write_whole
 
 HEADER = "study.json"
 _INTERRUPTED = 130

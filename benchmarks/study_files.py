@@ -7,7 +7,7 @@ from typing import Any
 
 from study_rows import CLASSIC, Job
 
-from fastdqn.record.files import read_text
+from fastdqn.files.atomic_write import read_text
 
 # Far beyond any return, and far from what overflows when it is added up. Ours.
 _LARGEST = 1e30

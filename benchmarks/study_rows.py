@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from fastdqn.config import Config
-from fastdqn.presets import PRESETS
+from fastdqn.config.presets import PRESETS
+from fastdqn.config.schema import Config
 
 # Another one for whatever makes new results differ from old ones, beyond what settings() says.
 VERSION = 1

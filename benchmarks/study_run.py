@@ -30,12 +30,12 @@ from study_rows import (
 )
 
 import fastdqn
-from fastdqn import cli
-from fastdqn.build import build
-from fastdqn.engine.local import DivergedError, Hooks
-from fastdqn.record.console import Silent
-from fastdqn.record.files import to_json, write_whole
+from fastdqn.builders.build import build
+from fastdqn.cli import main as cli
+from fastdqn.files.atomic_write import to_json, write_whole
+from fastdqn.logging.console import Silent
 from fastdqn.session import run_session
+from fastdqn.training.loop import DivergedError, Hooks
 
 
 def main() -> None:

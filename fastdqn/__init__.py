@@ -8,11 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastdqn.acting import EnvError, NonFiniteError, ObsReader
-    from fastdqn.api import Trained, evaluate, load_policy, train
-    from fastdqn.config import Config, ConfigError
-    from fastdqn.presets import PRESETS
+    from fastdqn.api import evaluate, load_policy, train
+    from fastdqn.config.presets import PRESETS
+    from fastdqn.config.schema import Config, ConfigError
+    from fastdqn.envs import EnvError, NonFiniteError, ObsReader
     from fastdqn.resuming import resume
+    from fastdqn.session import Trained
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,13 +21,16 @@ __all__ = [
     "evaluate", "load_policy", "resume", "train",
 ]  # fmt: skip
 
-_HOMES = {
-    "PRESETS": "presets", "Config": "config", "ConfigError": "config",
-    "resume": "resuming", "EnvError": "acting", "NonFiniteError": "acting", "ObsReader": "acting",
+_MODULES = {
+    "PRESETS": "fastdqn.config.presets", "Config": "fastdqn.config.schema",
+    "ConfigError": "fastdqn.config.schema", "EnvError": "fastdqn.envs",
+    "NonFiniteError": "fastdqn.envs", "ObsReader": "fastdqn.envs", "Trained": "fastdqn.session",
+    "evaluate": "fastdqn.api", "load_policy": "fastdqn.api", "resume": "fastdqn.resuming",
+    "train": "fastdqn.api",
 }  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'fastdqn' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"fastdqn.{_HOMES.get(name, 'api')}"), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -7,24 +7,26 @@ import sys
 def main() -> int:
     """Run a command; returns the exit code, 130 where it was interrupted."""
     try:
-        from fastdqn import output
+        from fastdqn.system import standard_streams
 
-        output.occupy()
-        from fastdqn import cli  # takes a while, in which somebody may change their mind
+        standard_streams.occupy()
+        from fastdqn.cli import (
+            main as cli,  # takes a while, in which somebody may change their mind
+        )
 
-        code = output.delivered(cli.main)
+        code = standard_streams.delivered(cli.main)
     except KeyboardInterrupt:
         code = 130
     # An interrupt that came within generated code (numba's, a dataclass's) would otherwise be
     # remembered by Python, caught or not, and end the process by its signal.
     exec("")
-    if "fastdqn.threads" in sys.modules:  # else nothing of an environment has run
-        sys.modules["fastdqn.threads"].end_despite_threads(code)
+    if "fastdqn.system.threads" in sys.modules:  # else nothing of an environment has run
+        sys.modules["fastdqn.system.threads"].end_despite_threads(code)
     return code
 
 
 if __name__ == "__main__":
-    from fastdqn.working_directory import take_off_path  # imports nothing that is not loaded yet
+    from fastdqn.system.cwd_imports import take_off_path  # imports nothing that is not loaded yet
 
     take_off_path(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     sys.exit(main())

@@ -1,48 +1,40 @@
 """The Python interface: train, load a policy, evaluate it; resume is in resuming.py."""
 
-import contextlib
 import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from torch import nn
 
-from fastdqn import build, parts
-from fastdqn.acting import (
+from fastdqn.builders import agent, build
+from fastdqn.builders.auto_options import EVAL_MAX_STEPS
+from fastdqn.builders.environments import EVAL_LANES
+from fastdqn.builders.user_objects import checked, not_what_is_asked
+from fastdqn.config.presets import PRESETS, defaults_of
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.envs import (
     EnvRecipe,
     EnvStream,
     Factory,
     Step,
     limit_of,
 )
-from fastdqn.config import Config, ConfigError
-from fastdqn.engine.evaluate import Evaluation
-from fastdqn.engine.evaluate import evaluate as run_episodes
-from fastdqn.engine.local import Hooks
-from fastdqn.engine.progress import Progress
-from fastdqn.given import checked, not_what_is_asked
-from fastdqn.presets import PRESETS, defaults_of
-from fastdqn.record.console import run_display
-from fastdqn.record.folder import default_run_dir, working_folder
+from fastdqn.envs.watchdog import watch, watch_making
+from fastdqn.files.run_folder import default_run_dir, working_folder
+from fastdqn.logging.console import run_display
 from fastdqn.replay import Batch
-from fastdqn.resolve import EVAL_MAX_STEPS
-from fastdqn.seeds import AUDIT, env_seed, seed_global_generators
-from fastdqn.session import run_session
-from fastdqn.signals import passed_on
-from fastdqn.streams import EVAL_LANES
-from fastdqn.timing import usable_cores
-from fastdqn.watchdog import watch, watch_making
-
-
-class Trained(NamedTuple):
-    """folder of the run, and what its summary.json holds."""
-
-    folder: Path
-    summary: dict[str, Any]
+from fastdqn.seeding import AUDIT, env_seed, seed_global_generators
+from fastdqn.session import Trained, run_to_its_end
+from fastdqn.system.cpu_limits import usable_cores
+from fastdqn.system.signals import passed_on
+from fastdqn.training.evaluation import Evaluation
+from fastdqn.training.evaluation import evaluate as run_episodes
+from fastdqn.training.loop import Hooks
+from fastdqn.training.progress import Progress
 
 
 def train(
@@ -117,9 +109,7 @@ def train(
         seed_global_generators(config.seed)
     with passed_on():
         session = build.build(config, run_display(quiet), envs, eval_envs, torso, hooks)
-        session.startup.totals["imports"] = imports_seconds
-        with contextlib.closing(session):
-            return Trained(session.recorder.folder, run_session(session))
+        return run_to_its_end(session, session.recorder.folder, imports_seconds)
 
 
 def preset(name: str) -> Config:
@@ -141,7 +131,7 @@ def load_policy(
     torso    a module of the shape that the run was trained with, if it was one of yours
     Raises WeightsError, one line, where the file cannot be used.
     """
-    return parts.load_policy(weights_path(run, weights), torso)[0]
+    return agent.load_policy(weights_path(run, weights), torso)[0]
 
 
 def weights_path(run: str | Path, weights: str = "best") -> Path:

@@ -9,26 +9,25 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 from torch import nn
 
-from fastdqn import build
-from fastdqn.acting import Factory
-from fastdqn.api import Trained
-from fastdqn.config import Config, ConfigError
-from fastdqn.engine.hooks import Hooks
-from fastdqn.engine.progress import SOLVED, SPENT
-from fastdqn.given import checked
-from fastdqn.record.console import run_display
-from fastdqn.record.durable import exists
-from fastdqn.record.files import read_text
-from fastdqn.record.folder import foreign_names, read_config, working_folder
-from fastdqn.record.load_checkpoint import Checkpoint, checkpoint_names, load_checkpoint
-from fastdqn.record.lock import LockedError, RunLock
-from fastdqn.record.place import Place, path_of
-from fastdqn.record.reading import read_latest
+from fastdqn.builders import build
+from fastdqn.builders.user_objects import checked
+from fastdqn.checkpoints.checked_read import read_latest
+from fastdqn.checkpoints.loader import Checkpoint, checkpoint_names, load_checkpoint
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.envs import Factory
+from fastdqn.files.atomic_write import read_text
+from fastdqn.files.durable_write import exists
+from fastdqn.files.open_folder import Place, path_of
+from fastdqn.files.run_folder import foreign_names, read_config, working_folder
+from fastdqn.files.run_lock import LockedError, RunLock
+from fastdqn.logging.console import run_display
 from fastdqn.resuming import config_of, go_on
-from fastdqn.seeds import seed_global_generators
-from fastdqn.session import run_session
-from fastdqn.signals import passed_on
-from fastdqn.table_files import is_table_run
+from fastdqn.seeding import seed_global_generators
+from fastdqn.session import Trained, run_to_its_end
+from fastdqn.system.signals import passed_on
+from fastdqn.tabular.files import is_table_run
+from fastdqn.training.callbacks import Hooks
+from fastdqn.training.progress import SOLVED, SPENT
 
 # Options that may differ: where the folder is, and how long the run is, which is compared apart.
 _FREE = {"run_dir", "total_timesteps"}
@@ -199,9 +198,7 @@ def _begin(
     if seed_globals:
         seed_global_generators(config.seed)
     session = build.build(config, run_display(quiet), envs, eval_envs, torso, hooks, folder=place)
-    session.startup.totals["imports"] = imports_seconds
-    with contextlib.closing(session):
-        return Trained(path_of(place), run_session(session))
+    return run_to_its_end(session, path_of(place), imports_seconds)
 
 
 def _tell(quiet: bool, line: str) -> None:

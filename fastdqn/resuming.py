@@ -11,26 +11,25 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 from torch import nn
 
-from fastdqn import build, checks
-from fastdqn.acting import Factory, Step
-from fastdqn.api import Trained
-from fastdqn.config import Config, ConfigError
-from fastdqn.engine.evaluate import Evaluation
-from fastdqn.engine.local import Hooks
-from fastdqn.engine.progress import Progress
-from fastdqn.given import not_what_is_asked, resumed_problems, torso_problems
-from fastdqn.plain import StateError
-from fastdqn.record.console import run_display
-from fastdqn.record.folder import read_config, read_handed_in, working_folder
-from fastdqn.record.layout import CheckpointError
-from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
-from fastdqn.record.lock import LockedError, RunLock
-from fastdqn.record.place import Place, Where, path_of
+from fastdqn.builders import build, preflight
+from fastdqn.builders.user_objects import not_what_is_asked, resumed_problems, torso_problems
+from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.envs import Factory, Step
+from fastdqn.files.open_folder import Place, Where, path_of
+from fastdqn.files.run_folder import read_config, read_handed_in, working_folder
+from fastdqn.files.run_lock import LockedError, RunLock
+from fastdqn.logging.console import run_display
 from fastdqn.replay import Batch
-from fastdqn.seeds import seed_global_generators
-from fastdqn.session import run_session
-from fastdqn.signals import passed_on
-from fastdqn.table_files import is_table_run
+from fastdqn.seeding import seed_global_generators
+from fastdqn.session import Trained, run_to_its_end
+from fastdqn.state_dict import StateError
+from fastdqn.system.signals import passed_on
+from fastdqn.tabular.files import is_table_run
+from fastdqn.training.evaluation import Evaluation
+from fastdqn.training.loop import Hooks
+from fastdqn.training.progress import Progress
 
 
 def resume(
@@ -113,11 +112,11 @@ def go_on(
     """Go on from a checkpoint of a run whose folder is held. Raises what resume() raises."""
     folder = path_of(place)
     config, had = config_of(place, found)
-    if lines := checks.stray_modules(config, str(folder)):
+    if lines := preflight.stray_modules(config, str(folder)):
         raise ConfigError(lines)
     handed_in = read_handed_in(folder)
     of_envs = None if handed_in is None else handed_in.envs is not None
-    lines = checks.check_resume(config, envs, total_timesteps, found.steps, had, of_envs)
+    lines = preflight.check_resume(config, envs, total_timesteps, found.steps, had, of_envs)
     lines += torso_problems(handed_in, torso)
     if not lines:
         lines = resumed_problems(config, envs, eval_envs, folder)
@@ -133,9 +132,7 @@ def go_on(
         )  # fmt: skip
     except StateError as error:
         raise CheckpointError(f"{found.folder}: {error}") from error
-    session.startup.totals["imports"] = imports_seconds
-    with contextlib.closing(session):
-        return Trained(folder, run_session(session))
+    return run_to_its_end(session, folder, imports_seconds)
 
 
 def config_of(folder: Where, checkpoint: Checkpoint) -> tuple[Config, int | None]:

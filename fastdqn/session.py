@@ -7,38 +7,46 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from fastdqn import atari
-from fastdqn.acting import EnvError, EnvStream, NonFiniteError
-from fastdqn.config import Config
-from fastdqn.describe import replay_ratio, residual_phases
-from fastdqn.device_memory import OutOfMemoryError, memory_errors
-from fastdqn.engine import local
-from fastdqn.engine.evaluate import Evaluation, Promises, Stopped, evaluate
-from fastdqn.engine.judge import Judge
-from fastdqn.engine.local import Run
+from fastdqn.checkpoints.network_weights import assign_weights, load_weights
+from fastdqn.checkpoints.store import MOST_REPLAYS
+from fastdqn.config import atari_protocols
+from fastdqn.config.descriptions import replay_ratio, residual_phases
+from fastdqn.config.schema import Config
+from fastdqn.envs import EnvError, EnvStream, NonFiniteError
+from fastdqn.envs.atari_scores import human_normalized
+from fastdqn.envs.watchdog import Watchdog
+from fastdqn.files.atomic_write import WriteError
+from fastdqn.files.open_folder import Where
+from fastdqn.files.run_lock import LostRunError
+from fastdqn.learning.out_of_memory import OutOfMemoryError, memory_errors
 from fastdqn.learning.policy import Policy
-from fastdqn.record.files import WriteError
-from fastdqn.record.lock import LostRunError
-from fastdqn.record.place import Where
-from fastdqn.record.recorder import RunRecorder
-from fastdqn.record.rows import steps_per_second
-from fastdqn.record.shelf import MOST_REPLAYS
-from fastdqn.record.weights import assign_weights, load_weights
+from fastdqn.logging.metric_rows import steps_per_second
+from fastdqn.logging.recorder import RunRecorder
 from fastdqn.replay import UnstackedError
-from fastdqn.scores import human_normalized
-from fastdqn.seeds import FINAL, env_seed
-from fastdqn.signals import listen
-from fastdqn.threads import ThreadError
+from fastdqn.seeding import FINAL, env_seed
+from fastdqn.system.signals import listen
+from fastdqn.system.threads import ThreadError
 from fastdqn.timing import Laps
-from fastdqn.watchdog import Watchdog
+from fastdqn.training import loop
+from fastdqn.training.best_weights import Judge
+from fastdqn.training.evaluation import Evaluation, Promises, Stopped, evaluate
+from fastdqn.training.loop import Run
 
 # What ends a run with one line and exit code 1, not a traceback.
 RUN_FAILURES = (
     EnvError, LostRunError, NonFiniteError, OutOfMemoryError, ThreadError, UnstackedError,
-    WriteError, local.DivergedError,
+    WriteError, loop.DivergedError,
 )  # fmt: skip
+
+
+class Trained(NamedTuple):
+    """The result of a training run: its folder, and the content of its summary.json."""
+
+    folder: Path
+    summary: dict[str, Any]
 
 
 # Behind the reason of a run whose process ended in its final evaluation.
@@ -101,6 +109,13 @@ class Session:
         self.owned.close()
 
 
+def run_to_its_end(session: Session, folder: Path, imports_seconds: float) -> Trained:
+    """Run a session and close it. imports_seconds is added to its startup times."""
+    session.startup.totals["imports"] = imports_seconds
+    with contextlib.closing(session):
+        return Trained(folder, run_session(session))
+
+
 def run_session(session: Session) -> dict[str, Any]:
     """Train, save, evaluate; returns the summary, which is in the run folder too.
 
@@ -127,14 +142,14 @@ def _run_to_its_end(session: Session) -> dict[str, Any]:
         session.watchdog.record = lambda error: _record_reason(session, error, wall(), "failed")
     try:
         with memory_errors(session.config.device):
-            reason = local.train(run)
+            reason = loop.train(run)
         if run.checkpoints is not None:
             run.checkpoints.finish(run)
             run.laps.lap("save")
-        if reason == local.INTERRUPTED:
-            local.report(run, final=True)  # cut off again by whoever resumes
+        if reason == loop.INTERRUPTED:
+            loop.report(run, final=True)  # cut off again by whoever resumes
     except KeyboardInterrupt:
-        reason = local.INTERRUPTED
+        reason = loop.INTERRUPTED
     except BaseException as error:  # hooks and torsos of anyone's may raise anything
         _record_failure(session, error, wall())
         raise
@@ -147,10 +162,10 @@ def _run_to_its_end(session: Session) -> dict[str, Any]:
     run.laps.lap("save")
     loop_seconds = wall()
     # Before the last evaluation, which may fail, be interrupted, or be killed.
-    pending = reason != local.INTERRUPTED and session.evaluations is not None
+    pending = reason != loop.INTERRUPTED and session.evaluations is not None
     summary = _summary(session, reason + _PENDING * pending, loop_seconds, None)
     recorder.summary(summary)
-    if reason == local.INTERRUPTED:
+    if reason == loop.INTERRUPTED:
         return summary
     try:
         final = _final_evaluation(session)
@@ -180,8 +195,8 @@ def _introduce(session: Session) -> None:
     )
     for phase, meaning in residual_phases(config).items():
         recorder.say(f"phase {phase} is {meaning}")
-    if config.atari_protocol in atari.PROTOCOLS:
-        recorder.say(atari.describe(config.atari_protocol, config.env_kwargs))
+    if config.atari_protocol in atari_protocols.PROTOCOLS:
+        recorder.say(atari_protocols.describe(config.atari_protocol, config.env_kwargs))
     if run.stream.num_ready < run.stream.num_lanes:
         recorder.say(
             f"{run.stream.num_ready} of {run.stream.num_lanes} lanes are waited for: they answer "
@@ -220,20 +235,20 @@ def _counted(num_envs: int) -> str:
 
 def _frames(config: Config, steps: int) -> dict[str, int]:
     """Emulator frames of Atari, beside the steps; of other environments nothing is said."""
-    each = atari.frames_a_step(config.atari_protocol, config.env_kwargs)
+    each = atari_protocols.frames_a_step(config.atari_protocol, config.env_kwargs)
     return {} if each is None else {"total_frames": steps * each}
 
 
 def _record_failure(session: Session, error: BaseException, wall: float) -> None:
     """Complete the record as far as it goes; what else fails here must not hide the error."""
     recorder = session.recorder
-    local.tell_lost(session.run)  # in the call that failed, too
+    loop.tell_lost(session.run)  # in the call that failed, too
     # The report first: it refuses a loss that is not finite. The disk may take one file of two.
-    for record in (lambda: local.report(session.run, final=True), recorder.save_last):
+    for record in (lambda: loop.report(session.run, final=True), recorder.save_last):
         try:
             record()
         except Exception as failed:
-            if isinstance(failed, local.DivergedError):
+            if isinstance(failed, loop.DivergedError):
                 break
     _record_reason(session, error, wall, "failed")
 

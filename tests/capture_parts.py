@@ -5,11 +5,12 @@ import torch
 from graph_parts import TracedRecorder
 from torch import nn
 
-from fastdqn import Config, parts
-from fastdqn.acting import EnvFacts
-from fastdqn.learning.capture import Graphs, eager
+from fastdqn import Config
+from fastdqn.bench.synthetic_data import random_obs
+from fastdqn.builders import agent
+from fastdqn.envs import EnvFacts
+from fastdqn.learning.graph_capture import Graphs, eager
 from fastdqn.learning.learner import Learner
-from fastdqn.measure.synthetic import random_obs
 from fastdqn.replay.batch import Batch
 
 CPU = torch.device("cpu")
@@ -71,8 +72,8 @@ def config_of(**options) -> Config:
 
 def learner_of(capture=eager, facts=FACTS, torso=None, way="eager", **options) -> Learner:
     config = config_of(**options, capture=way)
-    online, _ = parts.make_online(config, facts, torso)
-    return parts.make_learner(config, online, capture)
+    online, _ = agent.make_online(config, facts, torso)
+    return agent.make_learner(config, online, capture)
 
 
 def batches_of(count: int, seed: int = 0, facts=FACTS, size: int = 6) -> list[Batch]:

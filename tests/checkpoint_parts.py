@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.plain import Rows
-from fastdqn.record.checkpoint import CheckpointWriter
-from fastdqn.record.layout import digest
-from fastdqn.record.load_checkpoint import Checkpoint
+from fastdqn.checkpoints.loader import Checkpoint
+from fastdqn.checkpoints.writer import CheckpointWriter
+from fastdqn.files.checksum import digest
+from fastdqn.state_dict import Rows
 
 CONFIG = {"env_id": "CartPole-v1", "num_envs": 2, "gamma": 0.99}
 LANES, ROWS_A_STEP, ROWS_A_LANE = 2, 3, 8  # a lane gets 3 rows a step, and keeps 8

@@ -11,8 +11,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from fastdqn import api, build
-from fastdqn.cli import main
+from fastdqn import api
+from fastdqn.builders import build
+from fastdqn.cli.main import main
 
 
 class Odd(gymnasium.Env):

@@ -33,7 +33,7 @@ def run(tmp_path, template):
 @pytest.fixture
 def waits(monkeypatch):
     """The loop waits for each checkpoint: what fails is no matter of how fast the thread is."""
-    from fastdqn.record.checkpoint import CheckpointWriter
+    from fastdqn.checkpoints.writer import CheckpointWriter
 
     write = CheckpointWriter.write
 

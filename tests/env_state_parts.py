@@ -11,7 +11,7 @@ from gymnasium import spaces, wrappers
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from fastdqn.acting import EnvStream
+from fastdqn.envs import EnvStream
 
 MODES = list(AutoresetMode)
 every_mode = pytest.mark.parametrize("mode", MODES)

@@ -10,8 +10,8 @@ from checkpoint_parts import (
     folder,
 )
 
-from fastdqn.record.layout import CheckpointError
-from fastdqn.record.load_checkpoint import load_checkpoint
+from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.checkpoints.loader import load_checkpoint
 
 NEWEST, BEFORE = 3, "step-000000000002"
 OFFER = f"; checkpoint {BEFORE} is whole: --checkpoint {BEFORE}"

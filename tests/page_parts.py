@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastdqn.config import Config
+from fastdqn.config.schema import Config
 
 PHASES = {"learn": 0.5, "env": 0.3, "act": 0.2}
 

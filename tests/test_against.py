@@ -8,13 +8,13 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from fastdqn.acting import EnvFacts
-from fastdqn.cli import main
-from fastdqn.config import Config
-from fastdqn.measure.against import PeerError, note, sb3_options, sb3_peer
-from fastdqn.measure.repeat import Effort
-from fastdqn.presets import PRESETS
-from fastdqn.resolve import preview
+from fastdqn.bench.repeats import Effort
+from fastdqn.bench.sb3_peer import PeerError, note, sb3_options, sb3_peer
+from fastdqn.builders.auto_options import preview
+from fastdqn.cli.main import main
+from fastdqn.config.presets import PRESETS
+from fastdqn.config.schema import Config
+from fastdqn.envs import EnvFacts
 
 FACTS = EnvFacts((4,), np.dtype(np.float32), 1.0, 2, 0)
 EFFORT = Effort(0.001, 1, 0.0)
@@ -95,7 +95,7 @@ def test_its_errors_are_one_line_and_close_its_environments(sb3, fails):
 
 def test_nothing_is_measured_where_it_cannot_be_had(sb3, monkeypatch, capsys):
     sb3.fails = ValueError("boom")
-    monkeypatch.setattr("fastdqn.measure.bench.measure_training", None)
+    monkeypatch.setattr("fastdqn.bench.bench.measure_training", None)
     assert main(["bench", "train", "cartpole", "--against", "sb3"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "error: Stable-Baselines3 cannot train this: boom"

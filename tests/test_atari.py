@@ -10,9 +10,11 @@ from resume_parts import asked_by_the_test, stopping_at  # noqa: F401  # by its 
 from test_loop import small
 
 import fastdqn
-from fastdqn import Config, ConfigError, atari, build
-from fastdqn.acting import EnvRecipe, Step, find_spec, look
-from fastdqn.record.console import Silent
+from fastdqn import Config, ConfigError
+from fastdqn.builders import build
+from fastdqn.config import atari_protocols
+from fastdqn.envs import EnvRecipe, Step, find_spec, look
+from fastdqn.logging.console import Silent
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 
 ale_py = pytest.importorskip("ale_py")
@@ -35,15 +37,18 @@ TABLE = {  # dqn2015, machado2018
 
 @pytest.mark.parametrize(("column", "protocol"), [(0, "dqn2015"), (1, "machado2018")])
 def test_a_protocol_names_every_setting(column, protocol):
-    assert atari.settings(protocol, {}) == {name: row[column] for name, row in TABLE.items()}
+    assert atari_protocols.settings(protocol, {}) == {
+        name: row[column] for name, row in TABLE.items()
+    }
 
 
 def test_auto_is_what_v5_ids_stand_for_and_ones_own_settings_win():
-    told = atari.settings("auto", {"repeat_action_probability": 0.1, "num_threads": 2})
+    told = atari_protocols.settings("auto", {"repeat_action_probability": 0.1, "num_threads": 2})
     assert told == {
-        **atari.settings("machado2018", {}), "repeat_action_probability": 0.1, "num_threads": 2,
+        **atari_protocols.settings("machado2018", {}),
+        "repeat_action_probability": 0.1, "num_threads": 2,
     }  # fmt: skip
-    assert atari.settings("auto", told) == told
+    assert atari_protocols.settings("auto", told) == told
 
 
 @pytest.mark.parametrize(("protocol", "actions"), [("dqn2015", 4), ("machado2018", 18)])
@@ -148,7 +153,7 @@ def test_a_run_records_every_setting_frames_and_true_scores(tmp_path):
     )  # fmt: skip
     config = Config.from_json((run.folder / "config.json").read_text())
     own = {"img_height": 20, "img_width": 16, "frameskip": 8}
-    assert config.env_kwargs == atari.settings("dqn2015", own)
+    assert config.env_kwargs == atari_protocols.settings("dqn2015", own)
     assert (config.atari_protocol, config.vectorization) == ("dqn2015", "native")
     assert run.summary["total_frames"] == 8 * run.summary["total_steps"]
     (*_, last) = (run.folder / "metrics.jsonl").read_text().splitlines()
@@ -162,7 +167,7 @@ def test_a_run_records_every_setting_frames_and_true_scores(tmp_path):
 def test_an_evaluation_ends_where_games_do(tmp_path):
     recipe = EnvRecipe("ALE/Breakout-v5", atari_protocol="dqn2015")
     told = recipe.for_scores().atari_settings()
-    assert told == {**atari.settings("dqn2015", {}), "life_loss_info": False}
+    assert told == {**atari_protocols.settings("dqn2015", {}), "life_loss_info": False}
     rng = np.random.default_rng(0)
     played = fastdqn.evaluate(
         lambda obs: rng.integers(4, size=len(obs)), "ALE/Breakout-v5", episodes=2,

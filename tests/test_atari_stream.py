@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from gymnasium.vector import VectorEnv
 
-from fastdqn import atari
-from fastdqn.acting import EnvStream
-from fastdqn.acting.lives import may_lose_lives
+from fastdqn.config import atari_protocols
+from fastdqn.envs import EnvStream
+from fastdqn.envs.life_loss import may_lose_lives
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 
 pytest.importorskip("ale_py")
@@ -26,7 +26,7 @@ def settings_of(protocol: str, limit: int) -> dict:
     """At the screen's own size, without random no-ops: what can be played by hand."""
     height, width = SCREEN
     own = {"img_height": height, "img_width": width, "noop_max": 0}
-    return atari.settings(protocol, {**own, "max_num_frames_per_episode": limit})
+    return atari_protocols.settings(protocol, {**own, "max_num_frames_per_episode": limit})
 
 
 def make(rom: str, settings: dict, mode: str = "NextStep", lanes: int = 1, batch=0) -> VectorEnv:
@@ -108,7 +108,7 @@ def test_lanes_that_answer_first_live_what_each_would_alone(batch):
 
 
 def test_both_autoreset_modes_leave_equal_rows():
-    settings = atari.settings("dqn2015", {"img_height": 20, "img_width": 16})
+    settings = atari_protocols.settings("dqn2015", {"img_height": 20, "img_width": 16})
     actions = np.random.default_rng(3).integers(4, size=(2, 700))
     kept = []
     for mode in MODES:
@@ -127,7 +127,7 @@ def test_both_autoreset_modes_leave_equal_rows():
 
 def test_a_life_lost_with_none_left_while_the_game_goes_on_is_no_end():
     """By the frames alone: lives are not asked."""
-    settings = atari.settings("dqn2015", {"img_height": 20, "img_width": 16})
+    settings = atari_protocols.settings("dqn2015", {"img_height": 20, "img_width": 16})
     stream = EnvStream(make("qbert", settings))
     (lived,) = live(stream, np.random.default_rng(4).integers(6, size=(1, 1_500)))
     stream.close()
@@ -152,7 +152,7 @@ def test_a_class_of_ones_own_on_ale_pys_may_lose_lives_too():
 
 
 def test_an_action_out_of_range_is_refused_and_hangs_no_lane():
-    stream = EnvStream(make("pong", atari.settings("dqn2015", {}), lanes=2))
+    stream = EnvStream(make("pong", atari_protocols.settings("dqn2015", {}), lanes=2))
     stream.start(SEED)
     for action in (99, -1):
         with pytest.raises(ValueError, match="actions must be 2 numbers from 0 to 5"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastdqn.atomics import (
+from fastdqn.kernels.atomics import (
     compare_exchange,
     copy_apart,
     finish_copies,
@@ -17,7 +17,7 @@ from fastdqn.atomics import (
     store_release,
     wait_semaphore,
 )
-from fastdqn.kernels import kernel
+from fastdqn.kernels.jit import kernel
 
 TURNS = 20_000
 

@@ -12,8 +12,8 @@ from test_loop import small
 
 import fastdqn
 from fastdqn import ConfigError
-from fastdqn.cli import main
-from fastdqn.record.load_checkpoint import checkpoint_names
+from fastdqn.checkpoints.loader import checkpoint_names
+from fastdqn.cli.main import main
 
 asked_by_the_test = resume_parts.asked_by_the_test
 
@@ -152,7 +152,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, monkeypatch):
     def refuse(*arguments):
         raise ConfigError(["refused"])
 
-    monkeypatch.setattr(fastdqn.build, "_make_agent", refuse)
+    monkeypatch.setattr(fastdqn.builders.build, "_make_agent", refuse)
     with pytest.raises(ConfigError, match="refused"):
         train(small(tmp_path / "new"))
     assert os.listdir(tmp_path) == []

@@ -10,33 +10,34 @@ from numba.core.dispatcher import Dispatcher
 from test_loop import small
 
 import fastdqn
-from fastdqn import Config, build, devices
+from fastdqn import Config
 from fastdqn import session as session_module
-from fastdqn.acting import stream as stream_module
-from fastdqn.engine import local
-from fastdqn.engine.evaluate import evaluate
+from fastdqn.builders import build, devices
+from fastdqn.checkpoints.network_weights import load_weights
+from fastdqn.envs import env_stream as stream_module
 from fastdqn.learning import policy as policy_module
 from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.autograd import AutogradSteps
-from fastdqn.learning.backup import DoubleBackup, MaxBackup
-from fastdqn.learning.capture import eager
+from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.categorical import CategoricalValue
-from fastdqn.learning.draws import LaneNoise
-from fastdqn.learning.fused_step import FusedStep
+from fastdqn.learning.fused_learner import FusedStep
+from fastdqn.learning.graph_capture import eager
 from fastdqn.learning.implicit_quantile import ImplicitHead, ImplicitQuantileValue
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import DuelingHead, PlainHead
 from fastdqn.learning.noisy import NoisyLinear
 from fastdqn.learning.quantile import QuantileValue
-from fastdqn.learning.target import HardCopy, NoTarget, PolyakAverage
+from fastdqn.learning.random_inputs import LaneNoise
+from fastdqn.learning.target_network import HardCopy, NoTarget, PolyakAverage
 from fastdqn.learning.value import ScalarValue, huber, squared_error
-from fastdqn.record.console import Silent
-from fastdqn.record.weights import load_weights
+from fastdqn.logging.console import Silent
 from fastdqn.replay import NewestSampler, PrioritizedSampler, UniformSampler
 from fastdqn.replay import ring as ring_module
-from fastdqn.replay import rows as rows_module
-from fastdqn.replay import uniform as uniform_module
-from fastdqn.seeds import CONFIRM, EVAL, FINAL, TRAIN
+from fastdqn.replay import row_store as rows_module
+from fastdqn.replay import uniform_sampler as uniform_module
+from fastdqn.seeding import CONFIRM, EVAL, FINAL, TRAIN
+from fastdqn.training import loop
+from fastdqn.training.evaluation import evaluate
 
 
 def built(tmp_path, **overrides) -> build.Session:
@@ -180,7 +181,7 @@ def kernels() -> dict[str, Dispatcher]:
 def test_nothing_compiles_inside_the_timed_loop(tmp_path, overrides):
     session = build.build(small(tmp_path, **overrides), lambda _: Silent())
     before = {name: len(kernel.signatures) for name, kernel in kernels().items()}
-    local.train(session.run)
+    loop.train(session.run)
     session.close()
     assert {name: len(kernel.signatures) for name, kernel in kernels().items()} == before
 

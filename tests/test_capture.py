@@ -30,14 +30,14 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fastdqn import parts
-from fastdqn.acting import EnvFacts
-from fastdqn.learning.capture import Graphs, compiled, eager
-from fastdqn.learning.device_choice import DeviceChoice
-from fastdqn.learning.draws import MEANS
+from fastdqn.bench.synthetic_data import random_obs
+from fastdqn.builders import agent
+from fastdqn.envs import EnvFacts
+from fastdqn.learning.capture_check import host_read
+from fastdqn.learning.captured_policy import DeviceChoice
+from fastdqn.learning.graph_capture import Graphs, compiled, eager
 from fastdqn.learning.learner import Learner
-from fastdqn.learning.probe import host_read
-from fastdqn.measure.synthetic import random_obs
+from fastdqn.learning.random_inputs import MEANS
 
 
 @pytest.mark.parametrize("options", EVERY, ids=str)
@@ -59,7 +59,7 @@ def test_updates_of_convolutions_run_with_tensors_that_have_no_numbers(torso):
 
 def learner_of_torso(torso: str, facts: EnvFacts) -> Learner:
     config = config_of(hidden_sizes=(8,)).replace(torso=torso)
-    return parts.make_learner(config, parts.make_online(config, facts)[0], eager)
+    return agent.make_learner(config, agent.make_online(config, facts)[0], eager)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import torch
 from capture_parts import CPU, batches_of, learner_of
 from graph_parts import TracedRecorder
 
-from fastdqn.learning.capture import Graphs
-from fastdqn.learning.device_choice import DeviceChoice
-from fastdqn.learning.draws import MEANS, LaneNoise
+from fastdqn.bench.synthetic_data import random_mask, random_obs
+from fastdqn.learning.captured_policy import DeviceChoice
+from fastdqn.learning.graph_capture import Graphs
 from fastdqn.learning.noisy import noise_size
-from fastdqn.measure.synthetic import random_mask, random_obs
+from fastdqn.learning.random_inputs import MEANS, LaneNoise
 
 
 @pytest.mark.parametrize("noisy", [False, True])

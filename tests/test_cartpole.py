@@ -4,9 +4,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from fastdqn.acting.cartpole import FastCartPole
-from fastdqn.acting.env_state import read_env_state, takes_env_state, write_env_state
-from fastdqn.acting.make import EnvRecipe
+from fastdqn.envs.cartpole import FastCartPole
+from fastdqn.envs.env_state import read_env_state, takes_env_state, write_env_state
+from fastdqn.envs.make import EnvRecipe
 
 
 def _pair(num_envs: int, **kwargs):

@@ -25,12 +25,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from fastdqn.plain import Rows
-from fastdqn.record.checkpoint import CheckpointWriter
-from fastdqn.record.files import WriteError
-from fastdqn.record.layout import DTYPES, CheckpointError
-from fastdqn.record.load_checkpoint import load_checkpoint
-from fastdqn.record.tree import own
+from fastdqn.checkpoints.format import DTYPES, CheckpointError
+from fastdqn.checkpoints.loader import load_checkpoint
+from fastdqn.checkpoints.state_codec import own
+from fastdqn.checkpoints.writer import CheckpointWriter
+from fastdqn.files.atomic_write import WriteError
+from fastdqn.state_dict import Rows
 
 scalars = (
     st.none() | st.booleans() | st.integers(-(1 << 128) + 1, (1 << 128) - 1) | st.floats()
@@ -274,7 +274,7 @@ def test_an_earlier_checkpoint_that_cannot_be_read_just_now_keeps_its_segments(
     run = make_run(tmp_path, 1, 2, 3, 4, 5)
     latest, earlier, before = load_checkpoint(run), folder(run, 4).name, listing(run)
     with monkeypatch.context() as patch:
-        patch.setattr("fastdqn.record.shelf.read_manifest", refuse_to_read)
+        patch.setattr("fastdqn.checkpoints.store.read_manifest", refuse_to_read)
         writer = CheckpointWriter(run, CONFIG, latest)
     assert listing(run) == before
     assert_is(load_checkpoint(run, earlier), 4)
@@ -302,7 +302,7 @@ def test_leftovers_are_swept_and_strangers_files_are_not(tmp_path):
 
 
 def test_an_error_that_is_not_the_disks_surfaces_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastdqn.record.manifest.MAX_MANIFEST_BYTES", 10)
+    monkeypatch.setattr("fastdqn.checkpoints.manifest.MAX_MANIFEST_BYTES", 10)
     writer = CheckpointWriter(tmp_path, CONFIG)
     writer.write(1, {}, {})
     with pytest.raises(ValueError, match="the manifest has"):

@@ -23,11 +23,11 @@ from checkpoint_parts import (
     write,
 )
 
-from fastdqn.record import durable
-from fastdqn.record.checkpoint import CheckpointWriter
-from fastdqn.record.files import WriteError
-from fastdqn.record.layout import CheckpointError
-from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
+from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
+from fastdqn.checkpoints.writer import CheckpointWriter
+from fastdqn.files import durable_write
+from fastdqn.files.atomic_write import WriteError
 
 # Operations of the os module that change a disk, or can fail on a bad one.
 OPERATIONS = ("open", "write", "fsync", "rename", "replace", "mkdir", "link", "unlink", "rmdir")
@@ -194,7 +194,7 @@ def test_a_name_that_is_taken_is_not_given_again(tmp_path):
     (tmp_path / ".tmp-x").mkdir()
     (tmp_path / "x").mkdir()
     with pytest.raises(FileExistsError, match="never overwritten"):
-        durable.publish(tmp_path / ".tmp-x", tmp_path / "x")
+        durable_write.publish(tmp_path / ".tmp-x", tmp_path / "x")
     assert (tmp_path / ".tmp-x").is_dir()
 
 
@@ -221,7 +221,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from checkpoint_parts import *
-from fastdqn.record.load_checkpoint import Checkpoint, load_checkpoint
+from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
 run = Path({run!r})
 checkpoint = load_checkpoint(run)
 assert_is(checkpoint, checkpoint.steps)

@@ -13,14 +13,14 @@ from gymnasium import spaces
 from test_loop import small
 
 import fastdqn
-from fastdqn import cli
-from fastdqn.engine.checkpoints import Checkpointer
-from fastdqn.engine.local import DivergedError
-from fastdqn.record import publish
-from fastdqn.record.checkpoint import CheckpointWriter
-from fastdqn.record.disk_errors import EndRun
-from fastdqn.record.files import WriteError
-from fastdqn.record.load_checkpoint import checkpoint_names, load_checkpoint
+from fastdqn.checkpoints import commit
+from fastdqn.checkpoints.loader import checkpoint_names, load_checkpoint
+from fastdqn.checkpoints.writer import CheckpointWriter
+from fastdqn.cli import main as cli
+from fastdqn.files.atomic_write import WriteError
+from fastdqn.files.disk_errors import EndRun
+from fastdqn.training.checkpointer import Checkpointer
+from fastdqn.training.loop import DivergedError
 
 
 class Sink:
@@ -86,14 +86,14 @@ def test_a_write_that_failed_is_told_at_the_next_turn():
 def test_a_disk_that_fills_up_ends_the_run_with_one_line_and_a_whole_checkpoint(
     tmp_path, monkeypatch, capsys
 ):
-    written = publish.write_new
+    written = commit.write_new
 
     def write_new(path, parts):
         if checkpoint_names(tmp_path / "run"):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return written(path, parts)
 
-    monkeypatch.setattr(publish, "write_new", write_new)
+    monkeypatch.setattr(commit, "write_new", write_new)
     words = ["--total-timesteps", "100000", "--checkpoint-frequency", "500", "--quiet"]
     assert cli.main(["train", "cartpole", *words, "--run-dir", str(tmp_path / "run")]) == 1
     (line,) = capsys.readouterr().err.splitlines()

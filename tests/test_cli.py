@@ -7,8 +7,8 @@ import pytest
 from cli_parts import ODD, SUMMARY, Odd, ask, no_training, register
 
 import fastdqn
-from fastdqn.config import Config
-from fastdqn.presets import PRESETS
+from fastdqn.config.presets import PRESETS
+from fastdqn.config.schema import Config
 from fastdqn.session import RUN_FAILURES
 
 pytestmark = pytest.mark.usefixtures("odd_environments", "in_an_empty_folder")

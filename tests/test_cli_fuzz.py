@@ -5,8 +5,8 @@ from cli_parts import ask, no_training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdqn.config import Config
-from fastdqn.presets import PRESETS
+from fastdqn.config.presets import PRESETS
+from fastdqn.config.schema import Config
 
 pytestmark = pytest.mark.usefixtures("odd_environments", "in_an_empty_folder", "without_the_arcade")
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import fastdqn
-from fastdqn import cli
-from fastdqn.config import ConfigError
+from fastdqn.cli import main as cli
+from fastdqn.config.schema import ConfigError
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -194,7 +194,7 @@ def test_the_commands_of_the_readme_are_understood(
     dry = ["--dry-run"] if words[0] == "train" and "--help" not in words else []
     if words[0] == "bench":
         dry = ["--seconds", "0.002", "--repeats", "1", "--num-envs", "2"]
-        monkeypatch.setattr("fastdqn.measure.stepping._MOST_SECONDS", 1.0)
+        monkeypatch.setattr("fastdqn.bench.env_speed._MOST_SECONDS", 1.0)
     short = ["--episodes", "2"] if words[0] in ("eval", "video") else []
     short += ["--max-steps", "20"] if words[0] == "video" else []
     short += ["--total-timesteps", "2000"] if words[0] == "tabular" else []

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from cli_parts import ask
 
-from fastdqn.presets import PRESETS
+from fastdqn.config.presets import PRESETS
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdqn.config import Config, ConfigError, as_fraction
-from fastdqn.presets import PRESETS
+from fastdqn.config.presets import PRESETS
+from fastdqn.config.schema import Config, ConfigError, as_fraction
 
 FIELDS = [field.name for field in dataclasses.fields(Config)]
 WHOLE = (

@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from fastdqn.record.console import LivePanel, PlainLines, make_display
-from fastdqn.record.remaining import Remaining
+from fastdqn.logging.console import LivePanel, PlainLines, make_display
+from fastdqn.logging.eta import Remaining
 
 STATUS = {
     "steps": 12345, "episodes": 67, "updates": 890, "return": 123.4, "eval_return": None,
@@ -66,7 +66,7 @@ def test_the_panel_draws_a_run_that_knows_nothing_yet():
 
 def test_the_panel_is_redrawn_only_so_often_but_always_in_the_end(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("fastdqn.record.console.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fastdqn.logging.console.time.monotonic", lambda: now[0])
     console, file = screen(terminal=True)
     panel = LivePanel(console, "fastdqn")
     panel.show(STATUS)
@@ -80,7 +80,7 @@ def test_the_panel_is_redrawn_only_so_often_but_always_in_the_end(monkeypatch):
 
 def test_a_panel_that_is_slow_to_draw_takes_a_twentieth_of_the_time_at_most(monkeypatch):
     now, console = [0.0], screen(terminal=True)[0]
-    monkeypatch.setattr("fastdqn.record.console.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fastdqn.logging.console.time.monotonic", lambda: now[0])
     panel, draws = LivePanel(console, "fastdqn"), []
 
     def draw(*args, **kwargs):
@@ -97,7 +97,7 @@ def test_a_panel_that_is_slow_to_draw_takes_a_twentieth_of_the_time_at_most(monk
 
 def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("fastdqn.record.console.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fastdqn.logging.console.time.monotonic", lambda: now[0])
     console, file = screen(terminal=False)
     lines = PlainLines(console)
     for seconds in (0.0, 1.5, 1.0, 0.1):

@@ -7,13 +7,14 @@ from graph_parts import TracedRecorder
 from test_loop import run_loop, small
 
 import fastdqn
-from fastdqn import Config, build, checks, devices
-from fastdqn.acting import EnvFacts
-from fastdqn.describe import residual_phases
-from fastdqn.learning.capture import UncapturableError
-from fastdqn.record.console import Silent
-from fastdqn.resolve import resolve
-from fastdqn.sizes import device_bytes, device_problems
+from fastdqn import Config
+from fastdqn.builders import build, devices, preflight
+from fastdqn.builders.auto_options import resolve
+from fastdqn.builders.memory_estimate import device_bytes, device_problems
+from fastdqn.config.descriptions import residual_phases
+from fastdqn.envs import EnvFacts
+from fastdqn.learning.graph_capture import UncapturableError
+from fastdqn.logging.console import Silent
 
 LARGE, SMALL = 2_000_000, 1_000
 
@@ -93,7 +94,7 @@ def test_what_does_not_go_together_is_refused_in_a_line(options, says):
 )
 def test_what_needs_a_device_is_refused_where_there_is_none(monkeypatch, options, says):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    (line,) = checks.check(Config(**options))
+    (line,) = preflight.check(Config(**options))
     assert line.startswith(says)
 
 
@@ -101,7 +102,7 @@ def test_what_needs_a_device_is_refused_where_there_is_none(monkeypatch, options
 def test_a_run_of_a_device_is_resumed_nowhere_else(monkeypatch, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = Config(device=device, vectorization="sync")
-    (line,) = checks.check_resume(config, None, None, 0, None)
+    (line,) = preflight.check_resume(config, None, None, 0, None)
     assert line.startswith(f"device is '{device}': this machine has 0 CUDA devices")
 
 
@@ -132,7 +133,7 @@ def test_a_device_is_asked_for_its_memory_before_anything_is_allocated(cuda, mon
         torch.cuda, "mem_get_info", lambda device: asked.append(device) or (2 << 30, 0)
     )
     config = Config(device="cuda", torso="nature", batch_size=4096, buffer_size=8192)
-    (line,) = checks.check(config, PICTURES._replace(obs_shape=(4, 84, 84)))
+    (line,) = preflight.check(config, PICTURES._replace(obs_shape=(4, 84, 84)))
     assert "of cuda's memory and 1.00 GiB are available; the largest --batch-size that" in line
     assert asked == [torch.device("cuda")]
 
@@ -143,10 +144,12 @@ def test_the_memory_of_all_updates_of_a_launch_is_asked_for(cuda, monkeypatch, o
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 << 30, 0))
     monkeypatch.setattr(
-        checks, "device_problems", lambda config, *_: asked.append(config.updates_per_launch) or []
+        preflight,
+        "device_problems",
+        lambda config, *_: asked.append(config.updates_per_launch) or [],
     )
     config = Config().replace(device="cuda", num_envs=64, train_frequency=4, **options)
-    assert checks.check(config, FACTS) == []
+    assert preflight.check(config, FACTS) == []
     assert asked == [launch]
 
 
@@ -196,7 +199,7 @@ def test_an_update_that_cannot_be_captured_runs_eagerly_or_is_refused(tmp_path, 
         "--capture auto"
     ]
     monkeypatch.setattr(devices, "choose_capture", lambda *_: ("graph", ""))
-    monkeypatch.setattr("fastdqn.resolve.choose_capture", lambda *_: ("graph", ""))
+    monkeypatch.setattr("fastdqn.builders.auto_options.choose_capture", lambda *_: ("graph", ""))
     session, reason = run_loop(asked.replace(capture="auto"))
     assert (session.config.capture, reason) == ("eager", "budget spent")
     assert "capture eager: it cannot be captured as a graph: operation not permitted" in (

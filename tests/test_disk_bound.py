@@ -9,12 +9,12 @@ import pytest
 from checkpoint_parts import CONFIG
 from oracles import make_replay
 
-from fastdqn.engine.checkpoints import rows_to_save
-from fastdqn.plain import State
-from fastdqn.record import shelf
-from fastdqn.record.checkpoint import CheckpointWriter
-from fastdqn.record.load_checkpoint import load_checkpoint
-from fastdqn.record.shelf import MOST_REPLAYS
+from fastdqn.checkpoints import store
+from fastdqn.checkpoints.loader import load_checkpoint
+from fastdqn.checkpoints.store import MOST_REPLAYS
+from fastdqn.checkpoints.writer import CheckpointWriter
+from fastdqn.state_dict import State
+from fastdqn.training.checkpointer import rows_to_save
 
 BOTH = np.arange(2)
 WHICH_LANES: dict[str, Callable[[int], np.ndarray]] = {
@@ -35,9 +35,9 @@ def test_rows_on_disk_are_bounded_and_come_back(tmp_path, no_sync, monkeypatch, 
     replay.start(BOTH, np.zeros((2, 64)))
     writer, saved = CheckpointWriter(tmp_path, CONFIG), np.zeros(2, np.int64)
     peaks, last = [], {}
-    sweep = shelf._sweep
+    sweep = store._sweep
     monkeypatch.setattr(
-        shelf, "_sweep", lambda *args: (peaks.append(disk_bytes(tmp_path)), sweep(*args))
+        store, "_sweep", lambda *args: (peaks.append(disk_bytes(tmp_path)), sweep(*args))
     )
     for turn in range(1, 4_201):
         chosen = WHICH_LANES[lanes](turn)
@@ -75,7 +75,7 @@ def test_rows_are_copied_once(tmp_path, no_sync):
 
 
 def test_segments_that_are_many_become_one(tmp_path, no_sync, monkeypatch):
-    monkeypatch.setattr(shelf, "_MOST_SEGMENTS", 5)
+    monkeypatch.setattr(store, "_MOST_SEGMENTS", 5)
     replay = make_replay(1, rows=256)
     replay.start([0], np.zeros(1))
     writer, saved = CheckpointWriter(tmp_path, CONFIG), np.zeros(1, np.int64)

@@ -14,12 +14,12 @@ import pytest
 from test_loop import small
 
 import fastdqn
-from fastdqn import cli
-from fastdqn.record.append import AppendFile
-from fastdqn.record.disk_errors import GoOn, Keeper
-from fastdqn.record.files import WriteError, write_whole
-from fastdqn.record.load_checkpoint import checkpoint_names, load_checkpoint
-from fastdqn.record.recorder import RunRecorder
+from fastdqn.checkpoints.loader import checkpoint_names, load_checkpoint
+from fastdqn.cli import main as cli
+from fastdqn.files.append_file import AppendFile
+from fastdqn.files.atomic_write import WriteError, write_whole
+from fastdqn.files.disk_errors import GoOn, Keeper
+from fastdqn.logging.recorder import RunRecorder
 
 
 class Disk:
@@ -223,7 +223,7 @@ def test_lines_that_were_refused_wait_and_none_is_torn(tmp_path, monkeypatch):
 
 
 def test_what_waits_for_a_disk_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastdqn.record.append._MOST", 50)
+    monkeypatch.setattr("fastdqn.files.append_file._MOST", 50)
     file = AppendFile(tmp_path / "a.jsonl")
 
     def refuse(fd, data):

@@ -15,9 +15,10 @@ from checkpoint_parts import edit_manifest
 from test_loop import small
 
 import fastdqn
-from fastdqn import cli, doctor
-from fastdqn.record.load_checkpoint import checkpoint_names
-from fastdqn.record.lock import RunLock
+from fastdqn.checkpoints.loader import checkpoint_names
+from fastdqn.cli import doctor
+from fastdqn.cli import main as cli
+from fastdqn.files.run_lock import RunLock
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastdqn.config import Config
-from fastdqn.learning.backup import DoubleBackup, MaxBackup
-from fastdqn.learning.draws import MEANS, Draws, LaneNoise, NoNoise, fill_noise
+from fastdqn.builders.value_kinds import fractions_of_passes
+from fastdqn.config.schema import Config
+from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.munchausen import MunchausenBackup
-from fastdqn.plain import StateError
-from fastdqn.values import fractions_of_passes
+from fastdqn.learning.random_inputs import MEANS, Draws, LaneNoise, NoNoise, fill_noise
+from fastdqn.state_dict import StateError
 
 CPU = torch.device("cpu")
 

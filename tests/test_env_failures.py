@@ -16,8 +16,9 @@ from gymnasium.vector import AsyncVectorEnv
 from test_loop import small
 
 import fastdqn
-from fastdqn import EnvError, cli
-from fastdqn.acting import EnvRecipe, EnvStream
+from fastdqn import EnvError
+from fastdqn.cli import main as cli
+from fastdqn.envs import EnvRecipe, EnvStream
 
 
 class Fragile(gymnasium.Env):
@@ -310,7 +311,7 @@ class Hanging(Fragile):
 
 @pytest.mark.parametrize("wait_for", [None, 2])
 def test_a_lane_that_hangs_keeps_nobody_from_closing(monkeypatch, wait_for):
-    monkeypatch.setattr("fastdqn.acting.workers._PATIENCE", 0.2)
+    monkeypatch.setattr("fastdqn.envs.workers._PATIENCE", 0.2)
     envs = AsyncVectorEnv([lambda lane=lane: Hanging(lane) for lane in range(3)])
     stream = EnvStream(envs, wait_for)
     stream.start(seed=0)

@@ -23,7 +23,7 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdqn.acting import EnvStream, read_env_state, write_env_state
+from fastdqn.envs import EnvStream, read_env_state, write_env_state
 
 
 @every_mode

@@ -20,7 +20,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdqn.acting import EnvStream, read_env_state, write_env_state
+from fastdqn.envs import EnvStream, read_env_state, write_env_state
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from gymnasium import wrappers
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from fastdqn.acting import EnvStream, read_env_state, why_unreadable
+from fastdqn.envs import EnvStream, read_env_state, why_unreadable
 
 
 class Looks(gymnasium.Wrapper):

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastdqn
-from fastdqn.acting import EnvStream
-from fastdqn.engine.evaluate import Evaluation, Promises, evaluate
-from fastdqn.engine.judge import Judge
-from fastdqn.seeds import AUDIT, CONFIRM, EVAL, FINAL, TRAIN, env_seed
+from fastdqn.envs import EnvStream
+from fastdqn.seeding import AUDIT, CONFIRM, EVAL, FINAL, TRAIN, env_seed
+from fastdqn.training.best_weights import Judge
+from fastdqn.training.evaluation import Evaluation, Promises, evaluate
 
 
 class Scripted(VectorEnv):

@@ -13,9 +13,10 @@ import pytest
 import torch
 from cli_parts import ask
 
-from fastdqn import export, parts
-from fastdqn.record.tables import save_table
-from fastdqn.record.weights import save_weights
+from fastdqn.builders import agent
+from fastdqn.checkpoints.network_weights import save_weights
+from fastdqn.checkpoints.table_weights import save_table
+from fastdqn.cli import export
 
 NETWORKS = {
     "scalar": {},
@@ -37,7 +38,7 @@ def write_weights(path, **changes):
         "normalize_observation": False, "normalize_reward": False,
     } | changes  # fmt: skip
     torch.manual_seed(0)
-    save_weights(path, parts.make_network(described).state_dict(), described)
+    save_weights(path, agent.make_network(described).state_dict(), described)
     return path
 
 
@@ -47,7 +48,7 @@ def test_a_program_of_torch_gives_the_policy_s_values(tmp_path, name):
     code, said, err = ask("export", str(path), "--format", "torch", "--out", str(out))
     assert (code, err) == (0, [])
     assert f"written: {out}" in said
-    policy, described = parts.load_policy(path)
+    policy, described = agent.load_policy(path)
     obs = np.random.default_rng(1).integers(0, 2, (7, *described["obs_shape"]))
     obs = obs.astype(described["obs_dtype"])
     found = torch.export.load(out).module()(torch.from_numpy(obs)).detach().numpy()
@@ -65,7 +66,7 @@ def test_a_file_of_onnx_gives_the_policy_s_values_and_stands_alone(tmp_path, nam
     code, said, err = ask("export", str(path))
     assert (code, err) == (0, [])
     assert sorted(each.name for each in tmp_path.iterdir()) == ["best.onnx", "best.safetensors"]
-    policy, described = parts.load_policy(path)
+    policy, described = agent.load_policy(path)
     assert described["obs_dtype"] in said
     obs = np.random.default_rng(1).integers(0, 2, (7, *described["obs_shape"]))
     obs = obs.astype(described["obs_dtype"])
@@ -96,7 +97,7 @@ def test_a_table_a_torso_of_one_s_own_and_nothing_are_one_line(tmp_path):
     digits = {name: np.ones(1, np.int64) for name in ("column", "width", "bins")}
     digits |= {"column": np.zeros(1, np.int64), "low": np.zeros(1), "high": np.ones(1)}
     save_table(tmp_path / "t.safetensors", np.zeros((1, 2), np.float32), digits, (1,))
-    described = parts.load_policy(write_weights(tmp_path / "n.safetensors"))[1]
+    described = agent.load_policy(write_weights(tmp_path / "n.safetensors"))[1]
     tensors = {"x": torch.zeros(1)}
     save_weights(tmp_path / "own.safetensors", tensors, described | {"torso": "custom"})
     for name, says in (
@@ -133,7 +134,7 @@ def test_a_network_that_torch_cannot_export_or_gets_wrong_leaves_no_file(tmp_pat
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="a limit of Unix")
 def test_a_full_disk_is_one_line_and_leaves_no_file(tmp_path):
     path = write_weights(tmp_path / "policy.safetensors")
-    program = "import sys; from fastdqn.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = "import sys; from fastdqn.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", program, "export", str(path), "--format", "torch"]
     # A process of its own: torch's writer ends the one it is in.
     limit = f"ulimit -f 4; trap '' XFSZ; exec {shlex.join(words)}"

@@ -16,11 +16,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from test_loop import Poisoned, small
 
 import fastdqn
-from fastdqn import ConfigError, build, cli, tables
-from fastdqn.acting import EnvError, EnvRecipe, EnvStream, NonFiniteError
-from fastdqn.record import files
-from fastdqn.record.console import PlainLines, Unfailing
-from fastdqn.record.files import WriteError, write_whole
+from fastdqn import ConfigError, tabular_run
+from fastdqn.builders import build
+from fastdqn.cli import main as cli
+from fastdqn.envs import EnvError, EnvRecipe, EnvStream, NonFiniteError
+from fastdqn.files import atomic_write
+from fastdqn.files.atomic_write import WriteError, write_whole
+from fastdqn.logging.console import PlainLines, Unfailing
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 
 
@@ -127,9 +129,9 @@ def test_a_full_disk_is_one_line_with_path_and_room(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_could_not_be_begun_can_be_had_again(tmp_path, monkeypatch):
-    replace = files.replace_file
+    replace = atomic_write.replace_file
     monkeypatch.setattr(
-        files,
+        atomic_write,
         "replace_file",
         lambda path, data: (
             raise_(OSError(28, "No space left on device"))
@@ -148,7 +150,7 @@ def test_a_run_that_does_not_begin_leaves_its_folder_as_it_was(
     tmp_path, monkeypatch, capsys, command, is_there
 ):
     """Its lines of metrics are open by then."""
-    module = build if command == "train" else tables
+    module = build if command == "train" else tabular_run
     monkeypatch.setattr(module, "make_judge", lambda *_: raise_(WriteError("cannot write x")))
     run = tmp_path / "new" / "run"
     if is_there:

@@ -16,12 +16,14 @@ import pytest
 from test_loop import small
 
 import fastdqn
-from fastdqn import ConfigError, cli, doctor
-from fastdqn.record import durable, files
-from fastdqn.record.files import WriteError, read_lines, read_text
-from fastdqn.record.layout import CheckpointError
-from fastdqn.record.load_checkpoint import load_checkpoint
-from fastdqn.record.weights import WeightsError, load_weights
+from fastdqn import ConfigError
+from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.checkpoints.loader import load_checkpoint
+from fastdqn.checkpoints.network_weights import WeightsError, load_weights
+from fastdqn.cli import doctor
+from fastdqn.cli import main as cli
+from fastdqn.files import atomic_write, durable_write
+from fastdqn.files.atomic_write import WriteError, read_lines, read_text
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_a_segment_or_checkpoint_that_is_a_link_is_not_written_through(run, tmp_
 
 def test_a_folder_of_weights_and_biases_that_is_a_link_is_refused(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None))
-    from fastdqn.record.wandb_run import WandbRun
+    from fastdqn.logging.wandb_run import WandbRun
 
     (run / "wandb").symlink_to(tmp_path)
     with pytest.raises(WriteError, match="wandb: is not a folder, or a symbolic link"):
@@ -204,7 +206,7 @@ def test_a_disk_that_fails_to_sync_is_an_error(tmp_path, monkeypatch, code):
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OSError, match=os.strerror(code)):
-        durable.sync_folder(tmp_path)
+        durable_write.sync_folder(tmp_path)
 
 
 # What is read whole, and the commands that read it.
@@ -252,7 +254,7 @@ def test_a_file_that_is_huge_or_no_file_costs_neither_memory_nor_time(
 
 def test_a_row_without_an_end_is_not_read_to_it(tmp_path):
     path = tmp_path / "rows"
-    path.write_bytes(b"{}\n" + bytes(files.MAX_LINE_BYTES + 1))
+    path.write_bytes(b"{}\n" + bytes(atomic_write.MAX_LINE_BYTES + 1))
     lines = read_lines(path)
     assert next(lines) == b"{}\n"
     with pytest.raises(ValueError, match="a line exceeds 1,048,576 bytes"):
@@ -260,15 +262,15 @@ def test_a_row_without_an_end_is_not_read_to_it(tmp_path):
 
 
 def test_a_file_that_grows_while_it_is_read_is_not_followed(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_TEXT_BYTES", 4)
+    monkeypatch.setattr(atomic_write, "MAX_TEXT_BYTES", 4)
     (tmp_path / "a").write_text("12345")
-    real = files.open_file
+    real = atomic_write.open_file
 
     def before_it_grew(*arguments):
         fd, info = real(*arguments)
         return fd, os.stat_result((*info[:6], 3, *info[7:]))
 
-    monkeypatch.setattr(files, "open_file", before_it_grew)
+    monkeypatch.setattr(atomic_write, "open_file", before_it_grew)
     with pytest.raises(ValueError, match="grows while it is read: 4 bytes at most"):
         read_text(tmp_path / "a")
 
@@ -284,14 +286,14 @@ def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(run)
 
 
 def test_arrays_that_memory_does_not_hold_are_refused_before_they_are_read(run, monkeypatch):
-    monkeypatch.setattr("fastdqn.record.tensor_file.available_bytes", lambda: 120)
-    monkeypatch.setattr("fastdqn.record.tensor_file._SMALL", 100)
+    monkeypatch.setattr("fastdqn.checkpoints.safetensors_file.available_bytes", lambda: 120)
+    monkeypatch.setattr("fastdqn.checkpoints.safetensors_file._SMALL", 100)
     with pytest.raises(CheckpointError, match=r"size: it has [\d,]+ bytes, and 120 of memory are"):
         load_checkpoint(run)
 
 
 def test_the_last_whole_line_of_a_long_file_is_found_from_its_end(tmp_path, monkeypatch):
-    from fastdqn.record import recorder
+    from fastdqn.logging import recorder
 
     monkeypatch.setattr(recorder, "_CHUNK", 4)
     for text, size in (("one\ntwo two two", 4), ("none at all", 0), ("one\ntwo\n", 8), ("", 0)):

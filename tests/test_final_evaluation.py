@@ -7,7 +7,8 @@ from test_loop import small
 from test_sub_env import Plain
 
 import fastdqn
-from fastdqn import ConfigError, cli
+from fastdqn import ConfigError
+from fastdqn.cli import main as cli
 
 
 class Licensed(Plain):

@@ -15,8 +15,8 @@ from oracles import (
     valid_rows,
 )
 
-from fastdqn import atari
-from fastdqn.acting import EnvStream
+from fastdqn.config import atari_protocols
+from fastdqn.envs import EnvStream
 from fastdqn.replay import FrameStore, Replay, Ring, RowStore, UniformSampler
 from fastdqn.replay.ring import DEAD, LIVE, OPEN
 
@@ -211,7 +211,7 @@ def test_stacks_of_the_arcade_are_its_own_bytes(game, mode, steps):
 
     limit = 80 if game == "pong" else 1_000  # frames: cut episodes there, lost lives elsewhere
     own = {"img_height": 20, "img_width": 20, "max_num_frames_per_episode": limit, "noop_max": 5}
-    told = atari.settings("dqn2015", own) | {"reward_clipping": False}
+    told = atari_protocols.settings("dqn2015", own) | {"reward_clipping": False}
     stream = EnvStream(AtariVectorEnv(game, 2, autoreset_mode=mode, num_threads=1, **told))
     sizes = (2, 97, 3, 0.5, 4, (4, 20, 20), np.uint8)
     frames, whole = (make_replay(*sizes, store=store) for store in (FrameStore, RowStore))

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from fastdqn.combinations import beyond_fused
-from fastdqn.config import Config
+from fastdqn.builders.auto_options import choose_learner
+from fastdqn.config.conflicts import beyond_fused
+from fastdqn.config.schema import Config
 from fastdqn.learning.adam import FusedAdam
-from fastdqn.learning.backup import DoubleBackup, MaxBackup
-from fastdqn.learning.draws import Draws
-from fastdqn.learning.flat import FlatParameters
-from fastdqn.learning.fused_choice import FusedChoice
-from fastdqn.learning.fused_step import FusedStep
+from fastdqn.learning.batch_staging import Staging
+from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.learning.fused_learner import FusedStep
+from fastdqn.learning.fused_policy import FusedChoice
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import (
@@ -29,11 +30,10 @@ from fastdqn.learning.networks import (
     Statistics,
 )
 from fastdqn.learning.noisy import NoisyLayers
-from fastdqn.learning.staging import Staging
-from fastdqn.learning.target import HardCopy, PolyakAverage
+from fastdqn.learning.random_inputs import Draws
+from fastdqn.learning.target_network import HardCopy, PolyakAverage
 from fastdqn.learning.value import ScalarValue, huber, squared_error
 from fastdqn.replay import Batch
-from fastdqn.resolve import choose_learner
 
 CPU = torch.device("cpu")
 # At a rate of 1e-3 two autograds part by more, where one has the samples of each batch permuted:

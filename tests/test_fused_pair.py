@@ -18,13 +18,21 @@ import pytest
 import torch
 from test_fused import make_batches, make_learner
 
-from fastdqn.config import Config
-from fastdqn.learning import fused, fused_second
-from fastdqn.learning.fused_pair import ASLEEP, AWAY, CLAIMED, HERE, LENT, STATE, WANTED
-from fastdqn.learning.fused_step import FusedStep
-from fastdqn.resolve import resolve, threads_of_torch
-from fastdqn.spare import HAS_SPARE
-from fastdqn.timing import usable_cores
+from fastdqn.builders.auto_options import resolve, threads_of_torch
+from fastdqn.config.schema import Config
+from fastdqn.learning import fused_kernel, fused_second_thread
+from fastdqn.learning.fused_kernel_two_threads import (
+    ASLEEP,
+    AWAY,
+    CLAIMED,
+    HERE,
+    LENT,
+    STATE,
+    WANTED,
+)
+from fastdqn.learning.fused_learner import FusedStep
+from fastdqn.system.cpu_limits import usable_cores
+from fastdqn.system.idle_thread import HAS_SPARE
 
 TWO = partial(FusedStep, threads=2)
 
@@ -76,15 +84,15 @@ def test_two_threads_come_to_what_one_comes_to(size):
     torch.testing.assert_close(priorities, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(two.online.weights, one.online.weights, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(two.loss_sum, one.loss_sum, rtol=1e-5, atol=1e-6)
-    if size <= fused.BLOCK:  # 16 or 32, by the machine's vectors: there is no second half
+    if size <= fused_kernel.BLOCK:  # 16 or 32, by the machine's vectors: there is no second half
         assert_equal_bits((one, expected), (two, priorities))
 
 
-@pytest.mark.parametrize("start", [run_start, fused_second.start_spare, no_thread])
+@pytest.mark.parametrize("start", [run_start, fused_second_thread.start_spare, no_thread])
 def test_bits_do_not_depend_on_who_computes(start, monkeypatch):
-    monkeypatch.setattr(fused_second, "start_spare", no_thread)
+    monkeypatch.setattr(fused_second_thread, "start_spare", no_thread)
     alone = trained(TWO, updates=1000)
-    monkeypatch.setattr(fused_second, "start_spare", start)
+    monkeypatch.setattr(fused_second_thread, "start_spare", start)
     assert_equal_bits(trained(TWO, updates=1000), alone)
 
 
@@ -98,7 +106,7 @@ def lent_share(learner, batch, updates=2000):
 
 @pytest.mark.skipif(usable_cores() < 2, reason="there is no core for a second thread")
 def test_a_second_thread_lends_its_half_at_all(monkeypatch):
-    monkeypatch.setattr(fused_second, "start_spare", run_start)
+    monkeypatch.setattr(fused_second_thread, "start_spare", run_start)
     learner = make_learner(TWO, hidden=(120, 84))
     (batch,) = make_batches(1, size=512)
     learner.update(batch)
@@ -112,7 +120,7 @@ def test_a_thread_that_has_gone_without_a_word_is_not_waited_for(state, monkeypa
         if i > 0:
             words_of(learner)[STATE] = state
 
-    monkeypatch.setattr(fused_second, "start_spare", no_thread)
+    monkeypatch.setattr(fused_second_thread, "start_spare", no_thread)
     assert_equal_bits(trained(TWO, before=say), trained(TWO))
 
 
@@ -124,14 +132,14 @@ def test_a_half_that_was_claimed_and_does_not_come_is_computed_here(monkeypatch)
             words = words_of(learner)
             words[STATE], words[CLAIMED] = HERE, words[WANTED] + 1
 
-    monkeypatch.setattr(fused_second, "start_spare", no_thread)
+    monkeypatch.setattr(fused_second_thread, "start_spare", no_thread)
     assert_equal_bits(trained(TWO, before=claim), trained(TWO))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
 def test_stored_observations_and_masks_reach_the_second_thread(dtype, monkeypatch):
     def path(make_step, start):
-        monkeypatch.setattr(fused_second, "start_spare", start)
+        monkeypatch.setattr(fused_second_thread, "start_spare", start)
         batches = {"shape": (3, 5), "dtype": dtype, "masks": True}
         return trained(make_step, 100, 300, batches=batches, inputs=15, scale=1 / 255)
 
@@ -142,7 +150,7 @@ def test_stored_observations_and_masks_reach_the_second_thread(dtype, monkeypatc
 
 def test_what_is_changed_in_place_is_seen_by_the_second_thread(monkeypatch):
     def path(start):
-        monkeypatch.setattr(fused_second, "start_spare", start)
+        monkeypatch.setattr(fused_second_thread, "start_spare", start)
         learner = make_learner(TWO)
         (batch,) = make_batches(1, size=128)
         for _ in range(200):
@@ -156,7 +164,9 @@ def test_what_is_changed_in_place_is_seen_by_the_second_thread(monkeypatch):
 
 def test_a_new_batch_each_time_needs_no_thread(monkeypatch):
     started = []
-    monkeypatch.setattr(fused_second, "start_spare", lambda *a: started.append(run_start(*a)))
+    monkeypatch.setattr(
+        fused_second_thread, "start_spare", lambda *a: started.append(run_start(*a))
+    )
     learner = make_learner(TWO)
     batches = list(make_batches(20, size=96))
     for batch in batches:
@@ -167,7 +177,7 @@ def test_a_new_batch_each_time_needs_no_thread(monkeypatch):
 
 
 def test_two_learners_side_by_side_do_not_mix(monkeypatch):
-    monkeypatch.setattr(fused_second, "start_spare", run_start)
+    monkeypatch.setattr(fused_second_thread, "start_spare", run_start)
     (batch,) = make_batches(1, size=96)
     first, second, third = (make_learner(TWO) for _ in range(3))
     for _ in range(300):
@@ -181,7 +191,9 @@ def test_two_learners_side_by_side_do_not_mix(monkeypatch):
 
 def test_the_thread_and_the_weights_go_with_the_learner(monkeypatch):
     started = []
-    monkeypatch.setattr(fused_second, "start_spare", lambda *a: started.append(run_start(*a)))
+    monkeypatch.setattr(
+        fused_second_thread, "start_spare", lambda *a: started.append(run_start(*a))
+    )
     learner, _ = trained(TWO)
     weights = weakref.ref(learner.online.weights)
     del learner
@@ -256,7 +268,7 @@ def test_a_forked_process_goes_on_without_the_thread():
 def test_the_number_of_threads_is_a_function_of_options_and_cores(
     changes, cores, threads, how, monkeypatch
 ):
-    monkeypatch.setattr("fastdqn.resolve.usable_cores", lambda: cores)
+    monkeypatch.setattr("fastdqn.builders.auto_options.usable_cores", lambda: cores)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     config = resolve(Config().replace(**{"device": "cpu"} | changes), 1000, None, how)
     free = how == "native" or "threads" in changes
@@ -267,7 +279,7 @@ def test_the_number_of_threads_is_a_function_of_options_and_cores(
 
 @pytest.mark.parametrize(("weights", "options"), [(1000, {}), (10**8, {"learner": "torch"})])
 def test_omp_num_threads_is_the_most_unless_threads_are_asked_for(monkeypatch, weights, options):
-    monkeypatch.setattr("fastdqn.resolve.usable_cores", lambda: 8)
+    monkeypatch.setattr("fastdqn.builders.auto_options.usable_cores", lambda: 8)
     config = Config(device="cpu", **options)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert resolve(config, weights, None, "native").threads == 1

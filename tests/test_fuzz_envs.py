@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from test_loop import small
 
 import fastdqn
-from fastdqn.acting import ObsReader
-from fastdqn.acting.observations import batch_of_one
-from fastdqn.seeds import TRAIN, env_seed
+from fastdqn.envs import ObsReader
+from fastdqn.envs.observations import batch_of_one
+from fastdqn.seeding import TRAIN, env_seed
 
 CASES = int(os.environ.get("FASTDQN_FUZZ_ENVS", "25"))
 NUM_ENVS, STEPS, SEED = 3, 90, 4

@@ -18,15 +18,16 @@ from hypothesis import strategies as st
 from load_parts import NEWEST, newest, npy
 
 from fastdqn import Config, ConfigError
-from fastdqn.record.folder import read_config
-from fastdqn.record.layout import ArraySpec, CheckpointError, FileEntry, digest
-from fastdqn.record.manifest import parse_manifest
-from fastdqn.record.reading import read_array, read_tensors
-from fastdqn.record.tables import load_table, save_table
-from fastdqn.record.tree import array_specs, spec_of
-from fastdqn.record.weights import WeightsError, load_weights, save_weights
-from fastdqn.table_config import TableConfig
-from fastdqn.table_files import read_table_config
+from fastdqn.checkpoints.checked_read import read_array, read_tensors
+from fastdqn.checkpoints.format import ArraySpec, CheckpointError, FileEntry
+from fastdqn.checkpoints.manifest import parse_manifest
+from fastdqn.checkpoints.network_weights import WeightsError, load_weights, save_weights
+from fastdqn.checkpoints.state_codec import array_specs, spec_of
+from fastdqn.checkpoints.table_weights import load_table, save_table
+from fastdqn.files.checksum import digest
+from fastdqn.files.run_folder import read_config
+from fastdqn.tabular.config import TableConfig
+from fastdqn.tabular.files import read_table_config
 
 
 def thousand_cases(test):

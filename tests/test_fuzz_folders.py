@@ -22,9 +22,9 @@ from test_fuzz_files import edited
 from test_loop import small
 
 import fastdqn
-from fastdqn.cli import main
-from fastdqn.record.layout import CheckpointError
-from fastdqn.record.load_checkpoint import checkpoint_names
+from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.checkpoints.loader import checkpoint_names
+from fastdqn.cli.main import main
 from fastdqn.session import RUN_FAILURES
 
 COUNT = int(os.environ.get("FASTDQN_TEST_FOLDERS", "24"))

@@ -14,11 +14,11 @@ from page_parts import PHASES, write_run
 from test_fuzz_files import edited, memory_is_bounded, refusal, spoiled, thousand_cases
 from test_study import BENCHMARKS, result
 
-from fastdqn import pages
-from fastdqn.config import Config, ConfigError
+from fastdqn.cli import report
+from fastdqn.config.schema import Config, ConfigError
 from fastdqn.report.curves import AXES, QUANTITIES, line, phases
-from fastdqn.report.groups import group
-from fastdqn.report.runs import read_runs
+from fastdqn.report.run_data import read_runs
+from fastdqn.report.seed_groups import group
 
 __all__ = ["memory_is_bounded"]
 
@@ -44,18 +44,20 @@ def fuzzed(text: str, seed: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory):
-    from fastdqn.report import page
+    from fastdqn.report import html_page
 
     folder = write_run(tmp_path_factory.mktemp("stranger") / "run", rows=6)
     clock = {"clock": "plain", "steps": 100, "phase_seconds": PHASES}
     (folder / "bench.jsonl").write_text(json.dumps({"machine": "m"}) + f"\n{json.dumps(clock)}\n")
-    page.render(group(read_runs([str(folder)])), DEFAULTS, [])  # imports, before memory is counted
+    html_page.render(
+        group(read_runs([str(folder)])), DEFAULTS, []
+    )  # imports, before memory is counted
     return folder
 
 
 @thousand_cases
 def test_runs_are_shown_or_refused(stranger, seed):
-    from fastdqn.report import page
+    from fastdqn.report import html_page
 
     path = stranger / FILES[seed % len(FILES)]
     whole = path.read_text()
@@ -65,7 +67,7 @@ def test_runs_are_shown_or_refused(stranger, seed):
     def read_all():
         read.extend(read_runs([str(stranger)]))
         try:
-            clocks.extend(pages._clocks(stranger / "bench.jsonl"))
+            clocks.extend(report._clocks(stranger / "bench.jsonl"))
         except ValueError as error:
             raise ConfigError([str(error)]) from None
 
@@ -82,11 +84,11 @@ def test_runs_are_shown_or_refused(stranger, seed):
     for quantity in QUANTITIES.values():
         line(read[0], quantity, over)
     phases(read, over)
-    page._run(read[0], DEFAULTS)
+    html_page._run(read[0], DEFAULTS)
     for clock in clocks:
-        page._shares(clock["phase_seconds"])
+        html_page._shares(clock["phase_seconds"])
     if seed % 20 == 0:  # most of it is drawing
-        page.render(groups, DEFAULTS, clocks)
+        html_page.render(groups, DEFAULTS, clocks)
 
 
 def test_names_that_each_row_has_for_itself_take_no_square_of_memory(stranger):

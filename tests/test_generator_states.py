@@ -6,8 +6,8 @@ from env_state_parts import PCG, changed, through_files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdqn.acting.generators import make_generator, read_generator
-from fastdqn.plain import copy_plain
+from fastdqn.envs.rng_state import make_generator, read_generator
+from fastdqn.state_dict import copy_plain
 
 KINDS = ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"]
 

@@ -12,15 +12,15 @@ from test_learning import CPU, make_batch, make_learner
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fastdqn
-from fastdqn import devices, parts
-from fastdqn.checks import check
-from fastdqn.cli import main
-from fastdqn.learning.capture import CudaRecorder, Graphs, eager
-from fastdqn.learning.device_choice import DeviceChoice
-from fastdqn.learning.draws import MEANS
-from fastdqn.learning.returns import Returns
-from fastdqn.learning.staging import Staging
-from fastdqn.measure.synthetic import random_obs
+from fastdqn.bench.synthetic_data import random_obs
+from fastdqn.builders import agent, devices
+from fastdqn.builders.preflight import check
+from fastdqn.cli.main import main
+from fastdqn.learning.batch_staging import Staging
+from fastdqn.learning.captured_policy import DeviceChoice
+from fastdqn.learning.graph_capture import CudaRecorder, Graphs, eager
+from fastdqn.learning.priority_feedback import Returns
+from fastdqn.learning.random_inputs import MEANS
 from fastdqn.replay import Batch, Replay, Ring, RowStore, UniformSampler
 
 pytestmark = [
@@ -39,8 +39,8 @@ def whole_float32():
 
 def learner_on(capture, facts=FACTS, torso=None, **options):
     config = config_of(device="cuda", **options)
-    online, _ = parts.make_online(config, facts, torso)
-    return parts.make_learner(config, online, capture)
+    online, _ = agent.make_online(config, facts, torso)
+    return agent.make_learner(config, online, capture)
 
 
 def graphs(said=None) -> Graphs:

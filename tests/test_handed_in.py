@@ -14,8 +14,8 @@ from test_loop import small
 from test_own import Far
 
 import fastdqn
-from fastdqn.config import ConfigError
-from fastdqn.record.folder import HandedIn, name_of, read_handed_in
+from fastdqn.config.schema import ConfigError
+from fastdqn.files.run_folder import HandedIn, name_of, read_handed_in
 
 
 def make_mine(**kwargs):

@@ -16,10 +16,11 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from test_loop import small
 
 import fastdqn
-from fastdqn import EnvError, cli, watchdog
-from fastdqn.acting import EnvRecipe, EnvStream, Making, look
-from fastdqn.measure import stepping
-from fastdqn.watchdog import Watchdog
+from fastdqn import EnvError
+from fastdqn.bench import env_speed
+from fastdqn.cli import main as cli
+from fastdqn.envs import EnvRecipe, EnvStream, Making, look, watchdog
+from fastdqn.envs.watchdog import Watchdog
 
 
 class Hanging(gymnasium.Env):
@@ -225,7 +226,7 @@ def test_what_plays_without_learning_waits_no_longer(run, tmp_path, capsys, monk
     elif at == "render":
         pytest.skip("draws nothing")
     # Not envpool, whose import alone takes longer than this test is patient.
-    monkeypatch.setattr(stepping, "available", lambda *_: ["sync"])
+    monkeypatch.setattr(env_speed, "available", lambda *_: ["sync"])
     made = itertools.count()
 
     def make(**_) -> Any:
@@ -328,7 +329,7 @@ def test_someone_elses_alarm_is_not_touched():
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_a_close_that_hangs_is_given_up_and_the_run_is_whole(tmp_path, monkeypatch, vectorization):
     """The environments that only tell their spaces are closed as well, one after another."""
-    monkeypatch.setattr("fastdqn.acting.workers._PATIENCE", 0.2)
+    monkeypatch.setattr("fastdqn.envs.workers._PATIENCE", 0.2)
 
     class Clinging(Hanging):
         def close(self):

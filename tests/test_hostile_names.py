@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from page_parts import PHASES, write_run
 
-from fastdqn.report.groups import shortened
+from fastdqn.report.seed_groups import shortened
 
 pytest.importorskip("jinja2")
 pytest.importorskip("scipy")
@@ -100,7 +100,7 @@ def test_a_long_name_keeps_its_ends(text, short):
 
 def test_action_names_of_anyone_are_drawn_on_one_line():
     pytest.importorskip("PIL")
-    from fastdqn.record.drawing import Panel
+    from fastdqn.report.video_frame import Panel
 
     panel = Panel(["up\ndown", "\x00\u202e\ud800" * 300])
     screen, values = np.zeros((60, 60, 3), np.uint8), np.zeros(2)
@@ -115,6 +115,6 @@ def test_settings_of_matplotlib_in_the_working_directory_change_no_picture(tmp_p
         folder.mkdir()
         (folder / "matplotlibrc").write_text(settings_)
         words = ["plot", str(run), "--out", "a.png", "--curves", "loss"]
-        code = f"from fastdqn.cli import main; raise SystemExit(main({words!r}))"
+        code = f"from fastdqn.cli.main import main; raise SystemExit(main({words!r}))"
         assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == 0
     assert (tmp_path / "plain" / "a.png").read_bytes() == (tmp_path / "odd" / "a.png").read_bytes()

@@ -13,12 +13,12 @@ import pytest
 from numba.core import config
 
 import fastdqn
-from fastdqn import kernels
-from fastdqn.kernels import SHARED, kernel
+from fastdqn.kernels import jit
+from fastdqn.kernels.jit import SHARED, kernel
 from fastdqn.replay import Ring
 
 PACKAGE = Path(fastdqn.__file__).parent
-needs_compiler = pytest.mark.skipif(not kernels.COMPILES, reason="Numba is switched off")
+needs_compiler = pytest.mark.skipif(not jit.COMPILES, reason="Numba is switched off")
 
 
 def kernels_of(file: Path) -> set[str]:
@@ -80,10 +80,10 @@ def test_a_lane_named_twice_is_refused_without_a_trace():
 
 def test_the_first_run_knows_that_it_has_everything_to_compile(tmp_path, monkeypatch):
     cached = tmp_path / "explore.nbi"
-    monkeypatch.setattr(kernels, "_indices", [tmp_path / "missing.nbi", cached])
-    assert kernels.never_compiled() == kernels.COMPILES
+    monkeypatch.setattr(jit, "_indices", [tmp_path / "missing.nbi", cached])
+    assert jit.never_compiled() == jit.COMPILES
     cached.touch()
-    assert not kernels.never_compiled()
+    assert not jit.never_compiled()
 
 
 def compiled(value: int) -> int:
@@ -95,7 +95,7 @@ def compiled(value: int) -> int:
 def cache(tmp_path, monkeypatch):
     """A folder for the cache, and a new process, as it were: the kernel is made again."""
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(kernels, "_indices", [])
+    monkeypatch.setattr(jit, "_indices", [])
 
     def files() -> list[Path]:
         return sorted(path for path in tmp_path.rglob("*") if path.is_file())
@@ -114,7 +114,7 @@ def loaded_from_cache() -> bool:
 @needs_compiler
 def test_a_kernel_is_loaded_from_the_cache(cache):
     assert loaded_from_cache()
-    assert kernels.cache_folder() == cache()[0].parent
+    assert jit.cache_folder() == cache()[0].parent
 
 
 DAMAGES = {
@@ -144,7 +144,7 @@ def test_what_is_no_file_in_the_cache_costs_time(cache, suffix):
     path.unlink()
     path.mkdir()
     assert not loaded_from_cache()
-    assert not kernels.never_compiled()
+    assert not jit.never_compiled()
 
 
 @needs_compiler
@@ -154,7 +154,7 @@ def test_a_cache_that_takes_nothing_costs_time(tmp_path, monkeypatch, code):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(kernels.IndexDataCacheFile, "_open_for_write", refuse)
+    monkeypatch.setattr(jit.IndexDataCacheFile, "_open_for_write", refuse)
     assert not loaded_from_cache()
     assert not loaded_from_cache()
 
@@ -166,11 +166,11 @@ def test_without_a_folder_for_a_cache_each_process_compiles(monkeypatch):
     def refuse(self):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(kernels, "_indices", [])
+    monkeypatch.setattr(jit, "_indices", [])
     monkeypatch.setattr("numba.core.caching._CacheLocator.ensure_cache_path", refuse)
     assert not loaded_from_cache()
-    assert kernels.cache_folder() is None
-    assert kernels.never_compiled()
+    assert jit.cache_folder() is None
+    assert jit.never_compiled()
 
 
 @needs_compiler
@@ -178,6 +178,6 @@ def test_a_cache_that_cannot_be_looked_at_is_none(monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(kernels, "_indices", [Path("a.nbi")])
+    monkeypatch.setattr(jit, "_indices", [Path("a.nbi")])
     monkeypatch.setattr(os, "stat", refuse)
-    assert kernels.never_compiled()
+    assert jit.never_compiled()

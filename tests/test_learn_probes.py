@@ -8,10 +8,11 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import fastdqn
-from fastdqn import Config, build
-from fastdqn.engine import local
-from fastdqn.learning.draws import Draw
-from fastdqn.record.console import Silent
+from fastdqn import Config
+from fastdqn.builders import build
+from fastdqn.learning.random_inputs import Draw
+from fastdqn.logging.console import Silent
+from fastdqn.training import loop
 
 
 class Probe(gymnasium.Env):
@@ -107,7 +108,7 @@ def trained(probe, tmp_path, mode=AutoresetMode.NEXT_STEP, **overrides):
         run_dir=str(tmp_path / "run"), tensorboard=False,
     ).replace(**overrides)  # fmt: skip
     session = build.build(config, lambda _: Silent(), envs)
-    local.train(session.run)
+    loop.train(session.run)
     session.close()
     envs.close()
     return session.run.learner

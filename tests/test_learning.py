@@ -14,10 +14,10 @@ from torch import nn
 
 from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.autograd import clip_by_norm
-from fastdqn.learning.backup import Bootstrap, DoubleBackup, MaxBackup, Queries
-from fastdqn.learning.capture import compiled, eager
-from fastdqn.learning.draws import MEANS, Draws
-from fastdqn.learning.flat import FlatParameters
+from fastdqn.learning.batch_staging import Staging
+from fastdqn.learning.bootstrap_targets import Bootstrap, DoubleBackup, MaxBackup, Queries
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.learning.graph_capture import compiled, eager
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import (
     MLP,
@@ -29,8 +29,8 @@ from fastdqn.learning.networks import (
     count_features,
 )
 from fastdqn.learning.policy import Policy
-from fastdqn.learning.staging import Staging
-from fastdqn.learning.target import HardCopy, PolyakAverage
+from fastdqn.learning.random_inputs import MEANS, Draws
+from fastdqn.learning.target_network import HardCopy, PolyakAverage
 from fastdqn.learning.value import ScalarValue, huber, squared_error
 from fastdqn.replay import Batch
 

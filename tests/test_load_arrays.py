@@ -27,10 +27,10 @@ from load_parts import (
     with_header,
 )
 
-from fastdqn.plain import RowLayout
-from fastdqn.record import load_checkpoint as load_module
-from fastdqn.record.layout import CheckpointError
-from fastdqn.record.load_checkpoint import load_checkpoint
+from fastdqn.checkpoints import loader as load_module
+from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.checkpoints.loader import load_checkpoint
+from fastdqn.state_dict import RowLayout
 
 
 def tensors(**changes) -> bytes:

@@ -21,10 +21,10 @@ from load_parts import (
     truncate,
 )
 
-from fastdqn.record.checkpoint import CheckpointWriter
-from fastdqn.record.layout import CheckpointError
-from fastdqn.record.load_checkpoint import load_checkpoint
-from fastdqn.record.reading import read_file
+from fastdqn.checkpoints.checked_read import read_file
+from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.checkpoints.loader import load_checkpoint
+from fastdqn.checkpoints.writer import CheckpointWriter
 
 FILES = [
     "manifest.json", "weights.safetensors", "state.safetensors", "best.safetensors", "first.npy",

@@ -23,8 +23,9 @@ from load_parts import (
     with_header,
 )
 
-from fastdqn.record.layout import ArraySpec, CheckpointError, FileEntry, digest
-from fastdqn.record.reading import read_array
+from fastdqn.checkpoints.checked_read import read_array
+from fastdqn.checkpoints.format import ArraySpec, CheckpointError, FileEntry
+from fastdqn.files.checksum import digest
 
 
 def peak_bytes(run: Path) -> int:
@@ -101,8 +102,8 @@ def test_an_array_that_its_file_cannot_hold_is_refused_before_it_is_allocated(tm
 NO_PICKLE = """
 import builtins, importlib.abc, os, sys
 from pathlib import Path
-from fastdqn.record.load_checkpoint import load_checkpoint
-from fastdqn.record.layout import CheckpointError
+from fastdqn.checkpoints.loader import load_checkpoint
+from fastdqn.checkpoints.format import CheckpointError
 import pickle, _pickle, marshal
 
 def refuse(*args, **kwargs):

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from fastdqn.record import lock, lock_file, processes
-from fastdqn.record.files import WriteError, write_whole
-from fastdqn.record.lock import LockedError, LostRunError, RunLock
+from fastdqn.files import run_lock, run_lock_file
+from fastdqn.files.atomic_write import WriteError, write_whole
+from fastdqn.files.run_lock import LockedError, LostRunError, RunLock
+from fastdqn.system import process_identity
 
 HOLDS = """
 import sys
 from pathlib import Path
-from fastdqn.record.lock import RunLock, LockedError
+from fastdqn.files.run_lock import RunLock, LockedError
 try:
     with RunLock(Path(sys.argv[1])):
         print("held", flush=True)
@@ -42,8 +43,9 @@ def line(child: subprocess.Popen) -> str:
 def holder(**changes) -> dict:
     """What a lock of this process holds, changed."""
     mine = {
-        "pid": os.getpid(), "start": processes.start_of(os.getpid()), "host": platform.node(),
-        "machine": processes.machine(), "namespace": processes.pid_namespace(), "token": "",
+        "pid": os.getpid(), "start": process_identity.start_of(os.getpid()),
+        "host": platform.node(), "machine": process_identity.machine(),
+        "namespace": process_identity.pid_namespace(), "token": "",
     }  # fmt: skip
     return {**mine, **changes}
 
@@ -64,7 +66,7 @@ def without_kernel_locks(monkeypatch) -> None:
     def refuse(fd, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock_file.fcntl, "flock", refuse)
+    monkeypatch.setattr(run_lock_file.fcntl, "flock", refuse)
 
 
 def test_a_lock_says_who_holds_it_and_is_gone_afterwards(tmp_path):
@@ -141,8 +143,8 @@ def test_a_holder_on_another_machine_without_a_sign_of_life_is_taken_for_gone(tm
 def test_who_waits_takes_the_lock_when_it_is_stale_by_the_own_clock(tmp_path, monkeypatch):
     """The clocks of two machines, and of the file system, need not agree."""
     now, told = [0.0], []
-    monkeypatch.setattr(lock.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(lock.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 20))
+    monkeypatch.setattr(run_lock.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_lock.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 20))
     put(tmp_path, holder(machine="another"), age=-3_600)
     mine = RunLock(tmp_path)
     mine.acquire(waits=True, tell=told.append)
@@ -152,7 +154,7 @@ def test_who_waits_takes_the_lock_when_it_is_stale_by_the_own_clock(tmp_path, mo
 
 
 def test_who_waits_is_refused_at_the_next_sign_of_life(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock.time, "sleep", lambda seconds: os.utime(tmp_path / "lock"))
+    monkeypatch.setattr(run_lock.time, "sleep", lambda seconds: os.utime(tmp_path / "lock"))
     put(tmp_path, holder(machine="another"), age=30)
     with pytest.raises(LockedError, match="may be running"):
         RunLock(tmp_path).acquire(waits=True)
@@ -165,7 +167,7 @@ def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
         utime(fd)
         beats.set()
 
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.001)
     monkeypatch.setattr(os, "utime", note)
     with RunLock(tmp_path) as mine:
         mine.place.guard()
@@ -234,7 +236,7 @@ def test_a_lock_that_names_no_process_is_taken_over(tmp_path, content):
 
 def test_without_proc_or_kernel_locks_a_living_pid_holds_the_lock(tmp_path, monkeypatch):
     without_kernel_locks(monkeypatch)
-    monkeypatch.setattr(processes, "_stat", lambda pid: None)
+    monkeypatch.setattr(process_identity, "_stat", lambda pid: None)
     put(tmp_path, holder(start=None))
     with pytest.raises(LockedError, match="is using this run"):
         RunLock(tmp_path).acquire()
@@ -272,7 +274,7 @@ def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):
 def test_a_lock_released_while_it_is_looked_at_is_not_taken_in_a_deleted_file(
     tmp_path, monkeypatch
 ):
-    guard, looks = lock.guard, []
+    guard, looks = run_lock.guard, []
 
     def release_first(fd):
         if not looks:
@@ -281,7 +283,7 @@ def test_a_lock_released_while_it_is_looked_at_is_not_taken_in_a_deleted_file(
         return guard(fd)
 
     put(tmp_path, holder(start=1))
-    monkeypatch.setattr(lock, "guard", release_first)
+    monkeypatch.setattr(run_lock, "guard", release_first)
     with RunLock(tmp_path):
         assert read(tmp_path) == holder()
     assert len(looks) == 2  # in vain, then for good

@@ -11,14 +11,16 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 
 import fastdqn
-from fastdqn import Config, build, cli
-from fastdqn.engine import local
-from fastdqn.engine.local import Cadence
+from fastdqn import Config
+from fastdqn.builders import build
+from fastdqn.cli import main as cli
 from fastdqn.learning.policy import Policy
-from fastdqn.learning.target import HardCopy
-from fastdqn.record.console import Silent
+from fastdqn.learning.target_network import HardCopy
+from fastdqn.logging.console import Silent
 from fastdqn.replay import UniformSampler
 from fastdqn.schedules import Budget
+from fastdqn.training import loop
+from fastdqn.training.loop import Cadence
 
 
 def small(tmp_path, **overrides) -> Config:
@@ -33,7 +35,7 @@ def small(tmp_path, **overrides) -> Config:
 def run_loop(config, envs=None):
     session = build.build(config, lambda _: Silent(), envs)
     try:
-        reason = local.train(session.run)
+        reason = loop.train(session.run)
     finally:
         session.close()
     return session, reason
@@ -127,7 +129,7 @@ def test_phases_sum_to_the_wall_time(tmp_path):
 
     session = build.build(small(tmp_path), lambda _: Silent(), clock=clock)
     began = clock()
-    local.train(session.run)
+    loop.train(session.run)
     ended = clock()
     session.close()
     totals = session.run.laps.totals
@@ -196,13 +198,13 @@ class Poisoned(gymnasium.Env):
 
 def test_a_bad_reward_stops_the_run_naming_lane_and_step(tmp_path):
     envs = SyncVectorEnv([lambda: Poisoned(1.0), lambda: Poisoned(1.0), Poisoned, Poisoned])
-    with pytest.raises(fastdqn.acting.NonFiniteError, match="lane 2, step 10: reward is nan"):
+    with pytest.raises(fastdqn.envs.NonFiniteError, match="lane 2, step 10: reward is nan"):
         run_loop(small(tmp_path), envs)
 
 
 def test_a_diverged_loss_stops_the_run_and_leaves_no_policy(tmp_path):
     envs = SyncVectorEnv([lambda: Poisoned(3e38)] * 4)
-    with pytest.raises(local.DivergedError, match=r"the loss is (inf|nan) by update \d+, step"):
+    with pytest.raises(loop.DivergedError, match=r"the loss is (inf|nan) by update \d+, step"):
         fastdqn.train(small(tmp_path, loss="mse", max_grad_norm=None), envs)
     assert not (tmp_path / "run" / "policy.safetensors").exists()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

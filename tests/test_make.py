@@ -9,8 +9,8 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from fastdqn.acting import EnvRecipe, nearest, read_spaces
-from fastdqn.acting.observations import short
+from fastdqn.envs import EnvRecipe, nearest, read_spaces
+from fastdqn.envs.observations import short
 
 DISCRETE = spaces.Discrete(2)
 BOX = spaces.Box(-1, 1, (3,), np.float32)

@@ -12,7 +12,7 @@ from gymnasium.wrappers.vector import DictInfoToList
 from test_loop import small
 
 import fastdqn
-from fastdqn.acting import EnvError, EnvRecipe, EnvStream
+from fastdqn.envs import EnvError, EnvRecipe, EnvStream
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.value import ScalarValue, squared_error
 from fastdqn.replay import Batch

@@ -8,23 +8,23 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from fastdqn.acting import EnvFacts, EnvRecipe, EnvStream
-from fastdqn.config import Config
+from fastdqn.bench import replay_speed
+from fastdqn.bench.bottleneck import sentence
+from fastdqn.bench.env_speed import measure_stream
+from fastdqn.bench.learner_speed import measure_learner
+from fastdqn.bench.policy_speed import measure_policy
+from fastdqn.bench.repeats import Effort, Rate, by_turns, repeat
+from fastdqn.bench.results import Figure, short
+from fastdqn.bench.roofline import Ceilings, Work, count_flops, verdict
+from fastdqn.bench.technique_costs import SWITCHES, measure_switches
+from fastdqn.bench.training_speed import measure_training
+from fastdqn.builders.auto_options import preview
+from fastdqn.config.presets import PRESETS
+from fastdqn.config.schema import Config
+from fastdqn.envs import EnvFacts, EnvRecipe, EnvStream
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.policy import Policy
-from fastdqn.measure import replaying
-from fastdqn.measure.acting import measure_policy
-from fastdqn.measure.ceilings import Ceilings, Work, count_flops, verdict
-from fastdqn.measure.figures import Figure, short
-from fastdqn.measure.learning import measure_learner
-from fastdqn.measure.repeat import Effort, Rate, by_turns, repeat
-from fastdqn.measure.stepping import measure_stream
-from fastdqn.measure.switches import SWITCHES, measure_switches
-from fastdqn.measure.training import measure_training
-from fastdqn.measure.verdict import sentence
-from fastdqn.presets import PRESETS
 from fastdqn.replay import Replay
-from fastdqn.resolve import preview
 
 STEP_SECONDS, UPDATE_SECONDS, ACT_SECONDS, SAMPLE_SECONDS = 0.004, 0.003, 0.0007, 0.0002
 EFFORT = Effort(0.5, 3, 0.1)
@@ -119,23 +119,23 @@ def test_the_learner_is_measured_by_its_own_time(clock, slow_parts):
 
 
 def test_acting_is_measured_by_its_own_time(clock, slow_parts):
-    from fastdqn import parts
+    from fastdqn.builders import agent
 
-    online, _ = parts.make_online(config(), FACTS)
-    value = parts.make_learner(config(), online).value
-    policy = parts.make_policy(config(), online, value, FACTS)
+    online, _ = agent.make_online(config(), FACTS)
+    value = agent.make_learner(config(), online).value
+    policy = agent.make_policy(config(), online, value, FACTS)
     calls, actions = measure_policy(policy, LANES, FACTS, EFFORT, clock, {})
     assert calls.rate.median == pytest.approx(1 / ACT_SECONDS, rel=0.05)
     assert actions.rate.median == pytest.approx(LANES / ACT_SECONDS, rel=0.05)
 
 
 def test_sampling_is_measured_by_its_own_time(clock, slow_parts):
-    from fastdqn import parts
-    from fastdqn.measure.synthetic import fill_replay
+    from fastdqn.bench.synthetic_data import fill_replay
+    from fastdqn.builders import agent
 
-    replay = parts.make_replay(config(), FACTS)
+    replay = agent.make_replay(config(), FACTS)
     fill_replay(replay, FACTS, 50)
-    samples, rows, moved = replaying.measure_sampling(replay, 16, EFFORT, clock)
+    samples, rows, moved = replay_speed.measure_sampling(replay, 16, EFFORT, clock)
     assert samples.rate.median == pytest.approx(1 / SAMPLE_SECONDS, rel=0.05)
     assert rows.rate.median == pytest.approx(16 / SAMPLE_SECONDS, rel=0.05)
     assert moved.rate.median == pytest.approx(16 * 32 / SAMPLE_SECONDS, rel=0.05)
@@ -187,7 +187,7 @@ def test_the_learner_benchmark_has_no_environment_and_no_replay(monkeypatch):
 def test_the_replay_benchmark_has_neither(monkeypatch):
     resolved = config()
     forbid(monkeypatch, *STEPPING, *LEARNING)
-    figures = replaying.measure_replay(resolved, FACTS, Effort(0.001, 1, 0.0))
+    figures = replay_speed.measure_replay(resolved, FACTS, Effort(0.001, 1, 0.0))
     assert len(figures) == 12
     assert {f.of.get("sampler") for f in figures} == {"uniform", "prioritized", None}
 
@@ -343,7 +343,7 @@ def test_a_gain_that_is_noise_is_no_advice():
     ],
 )  # fmt: skip
 def test_advice_is_options_that_the_run_would_take(changes, of, says, monkeypatch):
-    monkeypatch.setattr("fastdqn.measure.stepping.usable_cores", lambda: 2)
+    monkeypatch.setattr("fastdqn.bench.env_speed.usable_cores", lambda: 2)
     resolved = own_run(**changes)
     assert resolved.problems() == []
     envs = [Figure("env", "env_steps_per_second", Rate(2.1e6, 2.1e6, 2.1e6, 1), of)]

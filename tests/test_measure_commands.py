@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from fastdqn.acting import EnvRecipe
-from fastdqn.cli import main
-from fastdqn.measure import bench
-from fastdqn.measure.stepping import available
+from fastdqn.bench import bench
+from fastdqn.bench.env_speed import available
+from fastdqn.cli.main import main
+from fastdqn.envs import EnvRecipe
 
 KEYS = (
     "env_steps_per_second", "act_calls_per_second", "replay_adds_per_second",

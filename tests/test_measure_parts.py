@@ -15,19 +15,19 @@ import torch
 from gymnasium import spaces
 from test_measure import EFFORT, FACTS, LANES, FakeClock, Slow, clock, config, slow_parts
 
-from fastdqn import parts
-from fastdqn.acting import EnvRecipe
-from fastdqn.cli import main
+from fastdqn.bench import bench, env_speed, repeat_budget, training_speed
+from fastdqn.bench.env_speed import available, measure_envs, waits
+from fastdqn.bench.machine_info import commit, describe_machine, torch_threads
+from fastdqn.bench.policy_speed import measure_acting
+from fastdqn.bench.repeat_budget import RepeatsBudget, TurnsBudget
+from fastdqn.bench.repeats import Effort, Rate
+from fastdqn.bench.replay_speed import measure_adding
+from fastdqn.bench.synthetic_data import fill_replay
+from fastdqn.bench.training_speed import measure_training
+from fastdqn.builders import agent
+from fastdqn.cli.main import main
+from fastdqn.envs import EnvRecipe
 from fastdqn.learning.policy import Policy
-from fastdqn.measure import bench, budgets, stepping, training
-from fastdqn.measure.acting import measure_acting
-from fastdqn.measure.budgets import RepeatsBudget, TurnsBudget
-from fastdqn.measure.machine import commit, describe_machine, torch_threads
-from fastdqn.measure.repeat import Effort, Rate
-from fastdqn.measure.replaying import measure_adding
-from fastdqn.measure.stepping import available, measure_envs, waits
-from fastdqn.measure.synthetic import fill_replay
-from fastdqn.measure.training import measure_training
 from fastdqn.timing import Laps
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -56,7 +56,7 @@ def test_a_policy_is_called_for_the_lanes_that_answer_together(monkeypatch):
 
 
 def test_every_lane_brings_rows_though_few_do_at_a_time():
-    replay = parts.make_replay(config(), FACTS)
+    replay = agent.make_replay(config(), FACTS)
     fill_replay(replay, FACTS, 3)
     before, lanes = replay.ring.added.copy(), []
     original = replay.append
@@ -121,7 +121,7 @@ class SlowToMake(gymnasium.Env):
 
 def test_counts_that_would_take_too_long_are_left_out(clock, monkeypatch):
     monkeypatch.setattr(SlowToMake, "clock", clock, raising=False)
-    monkeypatch.setattr(stepping, "available", lambda *_: ["sync"])
+    monkeypatch.setattr(env_speed, "available", lambda *_: ["sync"])
     figures = measure_envs(EnvRecipe(SlowToMake), [4, 1, 8, 64, 512], Effort(0.1, 1, 0.0), clock)
     assert [figure.of["num_envs"] for figure in figures] == [4, 1, 8]
 
@@ -132,7 +132,7 @@ def test_learning_begins_in_time_however_slow_the_environments_are(clock, slow_p
     began = clock.now
     trained = measure_training(asked, Effort(5.0, 1, 0.0), clock=clock, envs=Slow(clock))
     assert trained.updates > 0
-    assert clock.now - began < budgets.MOST_RANDOM_SECONDS + 30.0  # not 1,250 s
+    assert clock.now - began < repeat_budget.MOST_RANDOM_SECONDS + 30.0  # not 1,250 s
 
 
 def slow_step(envs: Slow, actions):
@@ -237,8 +237,8 @@ def test_a_benchmark_refuses_an_effort_that_measures_nothing(words, monkeypatch,
 def test_a_sweep_that_trains_tells_its_threads_and_its_effort(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     bench_train = importlib.import_module("bench_train")
-    trained = training.Trained(
-        training.Figure("train", "train_steps_per_second", Rate(1, 1, 1, 1), {}),
+    trained = training_speed.Trained(
+        training_speed.Figure("train", "train_steps_per_second", Rate(1, 1, 1, 1), {}),
         Rate(1, 1, 1, 1), {"env": 1.0}, 1.0, 1, 1, {}, 0.0, 0,
     )  # fmt: skip
     monkeypatch.setattr(bench_train, "measure_training", lambda *_, **__: trained)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from fastdqn import memory
-from fastdqn.memory import available_bytes
+from fastdqn.system import available_memory
+from fastdqn.system.available_memory import available_bytes
 
 GIB = 1 << 30
-SPARE = memory._SPARE_BYTES
+SPARE = available_memory._SPARE_BYTES
 
 
 def system(root: Path, files: dict[str, object]) -> Path:

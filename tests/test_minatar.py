@@ -10,9 +10,9 @@ import pytest
 from test_loop import run_loop, small
 
 import fastdqn
-from fastdqn.acting import EnvRecipe, catalogue, look, names
-from fastdqn.checks import check
-from fastdqn.presets import PRESETS
+from fastdqn.builders.preflight import check
+from fastdqn.config.presets import PRESETS
+from fastdqn.envs import EnvRecipe, find_supported_envs, look, registry
 
 GAMES = {
     "asterix": ("Asterix", 4), "breakout": ("Breakout", 4), "freeway": ("Freeway", 7),
@@ -24,14 +24,14 @@ def test_an_id_without_the_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "minatar.gym", None)
     monkeypatch.setattr(gymnasium, "registry", {})
     with pytest.raises(ValueError, match=r"pip install 'fastdqn\[minatar\]'") as caught:
-        names.find_spec("MinAtar/Breakout-v1")
+        registry.find_spec("MinAtar/Breakout-v1")
     assert "\n" not in str(caught.value)
     assert len(check(fastdqn.Config(env_id="MinAtar/Breakout-v1"))) == 1
 
 
 def test_nothing_of_it_is_imported_before_an_id_asks():
     code = (
-        "import sys; from fastdqn.acting import find_spec; find_spec('CartPole-v1');"
+        "import sys; from fastdqn.envs import find_spec; find_spec('CartPole-v1');"
         "print('minatar' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -60,12 +60,12 @@ def test_it_registers_once_quietly_and_finds_near_names():
     pytest.importorskip("minatar")
     handlers = list(logging.root.handlers)
     for _ in range(2):  # twice would warn, and warnings are errors here
-        assert names.find_spec("MinAtar/Breakout-v1").id == "MinAtar/Breakout-v1"
+        assert registry.find_spec("MinAtar/Breakout-v1").id == "MinAtar/Breakout-v1"
     assert logging.root.handlers == handlers
     assert logging.root.manager.disable == 0
     with pytest.raises(ValueError, match="did you mean MinAtar/Breakout-v"):
-        names.find_spec("MinAtar/Brakout-v1")
-    entries = {entry.env_id: entry for entry in catalogue("minatar/aster*")}
+        registry.find_spec("MinAtar/Brakout-v1")
+    entries = {entry.env_id: entry for entry in find_supported_envs("minatar/aster*")}
     assert sorted(entries) == ["MinAtar/Asterix-v0", "MinAtar/Asterix-v1"]
     assert entries["MinAtar/Asterix-v1"].vectorization == "sync"
     assert not entries["MinAtar/Asterix-v1"].problem

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from oracles_values import munchausen_target, soft_policy
 from test_learning import make_learner
 
-from fastdqn.learning.backup import Queries
+from fastdqn.learning.batch_staging import Staging
+from fastdqn.learning.bootstrap_targets import Queries
 from fastdqn.learning.implicit_quantile import ImplicitQuantileValue
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import PlainHead
 from fastdqn.learning.quantile import QuantileValue, midpoints
-from fastdqn.learning.staging import Staging
 from fastdqn.learning.value import ScalarValue, squared_error
 from fastdqn.replay import Batch
 

@@ -7,9 +7,9 @@ from cli_parts import ask
 from gymnasium import spaces
 
 from fastdqn import Config
-from fastdqn.acting import EnvFacts, EnvRecipe
-from fastdqn.acting.observations import ObsReader, short
-from fastdqn.torsos import problem, remark, settle
+from fastdqn.builders.torso_kinds import problem, remark, settle
+from fastdqn.envs import EnvFacts, EnvRecipe
+from fastdqn.envs.observations import ObsReader, short
 
 
 def missions() -> spaces.Text:

@@ -8,10 +8,10 @@ from oracle_newest import Line
 from test_loop import run_loop, small
 
 from fastdqn import Config
-from fastdqn.combinations import remarks, sized
-from fastdqn.engine.local import Cadence
-from fastdqn.plain import StateError
+from fastdqn.config.conflicts import remarks, sized
 from fastdqn.replay import NewestSampler, Replay, Ring, RowStore, rows_per_lane
+from fastdqn.state_dict import StateError
+from fastdqn.training.loop import Cadence
 
 
 def make_replay(num_lanes=1, rows=32, n_steps=1, stack=1) -> Replay:

@@ -13,17 +13,17 @@ from test_loop import run_loop, small
 from torch import nn
 
 from fastdqn import Config
-from fastdqn.combinations import beyond_fused, remarks
-from fastdqn.learning import fused_second
-from fastdqn.learning.backup import MaxBackup
-from fastdqn.learning.flat import FlatParameters
-from fastdqn.learning.fused_step import FusedStep
+from fastdqn.builders.memory_estimate import network_bytes
+from fastdqn.config.conflicts import beyond_fused, remarks
+from fastdqn.learning import fused_second_thread
+from fastdqn.learning.batch_staging import Staging
+from fastdqn.learning.bootstrap_targets import MaxBackup
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.learning.fused_learner import FusedStep
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import PlainHead
-from fastdqn.learning.staging import Staging
-from fastdqn.learning.target import NoTarget
+from fastdqn.learning.target_network import NoTarget
 from fastdqn.replay import Batch
-from fastdqn.sizes import network_bytes
 
 CPU = torch.device("cpu")
 
@@ -68,7 +68,7 @@ def test_200_fused_updates_end_where_autograd_ends(masks):
 
 def test_a_second_thread_sees_every_weight_of_the_first(monkeypatch):
     def path(start):
-        monkeypatch.setattr(fused_second, "start_spare", start)
+        monkeypatch.setattr(fused_second_thread, "start_spare", start)
         learner = make_learner(TWO, backup=MaxBackup(), follower=NoTarget())
         (batch,) = make_batches(1, size=128)
         for _ in range(300):

@@ -13,16 +13,16 @@ from compiler import needs_a_compiler
 from test_learning import make_batch
 
 from fastdqn.learning.adam import FusedAdam, PlainAdam
-from fastdqn.learning.backup import DoubleBackup
-from fastdqn.learning.capture import compiled, eager
-from fastdqn.learning.draws import MEANS, Draws, LaneNoise
-from fastdqn.learning.flat import FlatParameters
+from fastdqn.learning.bootstrap_targets import DoubleBackup
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.learning.graph_capture import compiled, eager
 from fastdqn.learning.implicit_quantile import ImplicitHead, ImplicitQuantileValue
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import MLP, DuelingHead, Outputs, PlainHead, QNetwork
 from fastdqn.learning.noisy import NoisyLayers, NoisyLinear, noise_size
 from fastdqn.learning.policy import Policy
-from fastdqn.learning.target import HardCopy
+from fastdqn.learning.random_inputs import MEANS, Draws, LaneNoise
+from fastdqn.learning.target_network import HardCopy
 from fastdqn.learning.value import ScalarValue, squared_error
 
 CPU = torch.device("cpu")

@@ -8,14 +8,15 @@ import torch
 from test_loop import small
 
 import fastdqn
-from fastdqn import build, cli
-from fastdqn.device_memory import OutOfMemoryError, memory_errors
-from fastdqn.engine.local import DivergedError, Hooks
+from fastdqn.builders import build
+from fastdqn.checkpoints.loader import checkpoint_names, load_checkpoint
+from fastdqn.checkpoints.network_weights import load_weights
+from fastdqn.cli import main as cli
 from fastdqn.learning.learner import Learner
-from fastdqn.record.console import Silent
-from fastdqn.record.load_checkpoint import checkpoint_names, load_checkpoint
-from fastdqn.record.weights import load_weights
+from fastdqn.learning.out_of_memory import OutOfMemoryError, memory_errors
+from fastdqn.logging.console import Silent
 from fastdqn.session import run_session
+from fastdqn.training.loop import DivergedError, Hooks
 
 
 @pytest.mark.usefixtures("waits")

@@ -11,7 +11,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdqn.acting import EnvError, EnvStream, ObsReader
+from fastdqn.envs import EnvError, EnvStream, ObsReader
 
 numbers = st.sampled_from([np.uint8, np.int8, np.int32, np.float32, np.float64, np.bool_])
 shapes = st.lists(st.integers(1, 3), max_size=3).map(tuple)

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from fastdqn.learning.adam import FusedAdam
-from fastdqn.learning.backup import DoubleBackup, MaxBackup
-from fastdqn.learning.draws import Draws
-from fastdqn.learning.flat import FlatParameters
+from fastdqn.learning.batch_staging import Staging
+from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
+from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import MLP, Outputs, PlainHead, QNetwork
-from fastdqn.learning.staging import Staging
-from fastdqn.learning.target import HardCopy
+from fastdqn.learning.random_inputs import Draws
+from fastdqn.learning.target_network import HardCopy
 from fastdqn.learning.value import ScalarValue, squared_error
 from fastdqn.replay.batch import new_batch
 

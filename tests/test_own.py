@@ -12,10 +12,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from test_loop import small
 
 import fastdqn
-from fastdqn import build
-from fastdqn.acting import EnvStream, ReturnStatistics, Step
-from fastdqn.config import ConfigError
-from fastdqn.record.console import Silent
+from fastdqn.builders import build
+from fastdqn.config.schema import ConfigError
+from fastdqn.envs import EnvStream, ReturnStatistics, Step
+from fastdqn.logging.console import Silent
 from fastdqn.schedules import LadderEpsilon
 
 
@@ -108,7 +108,7 @@ def test_a_run_is_evaluated_as_it_was_trained(tmp_path, capsys):
         )
         run = fastdqn.train(config.replace(total_timesteps=300))
         assert fastdqn.load_policy(run.folder)(np.zeros((1, 3), np.float32)).shape == (1,)
-        from fastdqn import cli
+        from fastdqn.cli import main as cli
 
         assert cli.main(["eval", str(run.folder), "--episodes", "2", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["mean_length"] == 10
@@ -244,9 +244,9 @@ NORMAL = {"normalize_observation": True, "normalize_reward": True}
 def test_the_network_sees_numbers_around_zero_and_the_replay_true_ones(tmp_path, mode):
     envs = SyncVectorEnv([Far] * 4, autoreset_mode=mode)
     session = build.build(small(tmp_path, **NORMAL), lambda _: Silent(), envs)
-    from fastdqn.engine import local
+    from fastdqn.training import loop
 
-    local.train(session.run)
+    loop.train(session.run)
     session.close()
     batch = session.run.staging.host
     assert abs(batch.obs[:, 0].mean() - 500) < 30
@@ -296,14 +296,14 @@ def test_return_statistics_are_those_of_gymnasium():
 
 def test_the_target_network_normalises_by_the_same_statistics_from_the_first_step(tmp_path):
     session = build.build(small(tmp_path, **NORMAL), lambda _: Silent(), SyncVectorEnv([Far] * 4))
-    from fastdqn.engine import local
+    from fastdqn.training import loop
 
     assert session.run.start is not None
     session.run.followers["normalizer"].follow(session.run.start)
     learner = session.run.learner
     assert learner.target.buffers.abs().sum() > 100
     assert torch.equal(learner.target.buffers, learner.online.buffers)
-    local.train(session.run)
+    loop.train(session.run)
     assert torch.equal(learner.target.buffers, learner.online.buffers)
     session.close()
 
@@ -359,10 +359,10 @@ def test_an_on_policy_epsilon_belongs_to_the_lane_that_answers(tmp_path, monkeyp
 def discrete_ids() -> list[str]:
     """One version of each id of Gymnasium's with Discrete actions that needs no more than the dev
     extra. Where others' packages have registered theirs, those have tests of their own."""
-    from fastdqn.acting import catalogue, registered
+    from fastdqn.envs import find_supported_envs, registered
 
     own = [name for name in registered() if _is_gymnasiums(name)]
-    entries = [entry for name in own for entry in catalogue(name) if entry.env_id == name]
+    entries = [entry for name in own for entry in find_supported_envs(name) if entry.env_id == name]
     return [entry.env_id for entry in entries if entry.vectorization]
 
 

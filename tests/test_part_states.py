@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from test_loop import small
 
-from fastdqn import build
-from fastdqn.acting import ReturnStatistics, Step
-from fastdqn.engine import local
-from fastdqn.engine.checkpoints import components
-from fastdqn.plain import StateError
-from fastdqn.record.console import Silent
+from fastdqn.builders import build
+from fastdqn.envs import ReturnStatistics, Step
+from fastdqn.logging.console import Silent
+from fastdqn.state_dict import StateError
+from fastdqn.training import loop
+from fastdqn.training.checkpointer import components
 
 
 def built(tmp_path, name: str, **overrides) -> build.Session:
@@ -41,7 +41,7 @@ def names() -> list[str]:
 @pytest.mark.parametrize("name", names())
 def test_each_part_takes_the_state_that_it_gives(tmp_path, name):
     one, two = (built(tmp_path, n, seed=s, **EVERYTHING) for n, s in (("a", 1), ("b", 2)))
-    local.train(one.run)
+    loop.train(one.run)
     state = components(one.run)[name].state()
     other = components(two.run)[name]
     assert not same(state, other.state())

@@ -24,7 +24,7 @@ from test_loop import small
 from test_stream import SCRIPTS
 
 import fastdqn
-from fastdqn.acting import EnvRecipe, EnvStream
+from fastdqn.envs import EnvRecipe, EnvStream
 from fastdqn.replay import Replay
 
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]

@@ -9,8 +9,8 @@ from cli_parts import ask
 from page_parts import evaluation_row, write_run
 
 from fastdqn.report.curves import QUANTITIES, band, line, phases
-from fastdqn.report.groups import goal_of, group
-from fastdqn.report.runs import read_runs
+from fastdqn.report.run_data import read_runs
+from fastdqn.report.seed_groups import goal_of, group
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")

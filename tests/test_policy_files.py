@@ -14,9 +14,10 @@ from test_switches import paired
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastdqn
-from fastdqn import Config, parts
-from fastdqn.acting import EnvFacts
-from fastdqn.record.weights import WeightsError, save_weights
+from fastdqn import Config
+from fastdqn.builders import agent
+from fastdqn.checkpoints.network_weights import WeightsError, save_weights
+from fastdqn.envs import EnvFacts
 
 FACTS = EnvFacts((3, 2), np.dtype(np.float32), 1.0, 4, 0)
 VALUES = ["scalar", "categorical", "quantile", "implicit-quantile"]
@@ -29,12 +30,12 @@ def saved(tmp_path, torso=None, **options):
         hidden_sizes=(16, 8), device="cpu", learner="torch", num_atoms=11, v_min=-3.0, v_max=4.0,
         num_quantiles=6, num_policy_fractions=9, num_target_fractions=3, noisy_sigma=0.7, **options,
     )  # fmt: skip
-    online, description = parts.make_online(config, FACTS, torso)
+    online, description = agent.make_online(config, FACTS, torso)
     online.weights.normal_(generator=torch.Generator().manual_seed(0))
-    value = parts.make_learner(config, online).value
+    value = agent.make_learner(config, online).value
     path = tmp_path / "policy.safetensors"
     save_weights(path, online.named_tensors(), description)
-    return parts.make_policy(config, online, value, FACTS), path
+    return agent.make_policy(config, online, value, FACTS), path
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def saved(tmp_path, torso=None, **options):
 )
 def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, value, noisy, dueling):
     policy, path = saved(tmp_path, value=value, noisy=noisy, dueling=dueling)
-    loaded, description = parts.load_policy(path)
+    loaded, description = agent.load_policy(path)
     assert (description["value"], description["noisy"]) == (value, noisy)
     with torch.no_grad():
         ours, theirs = (
@@ -58,7 +59,7 @@ def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, value, noisy, 
 
 def test_the_description_carries_what_no_weight_tells(tmp_path):
     _, path = saved(tmp_path, value="categorical", noisy=True)
-    loaded, description = parts.load_policy(path)
+    loaded, description = agent.load_policy(path)
     assert description["noisy_sigma"] == 0.7
     atoms = loaded.value.atoms.tolist()
     assert (len(atoms), atoms[0], atoms[-1]) == (11, -3.0, 4.0)
@@ -69,10 +70,10 @@ def test_the_description_carries_what_no_weight_tells(tmp_path):
 def test_a_torso_of_the_users_own_comes_back_under_a_noisy_head_of_any_value(tmp_path, value):
     torso = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 5), torch.nn.Tanh())
     policy, path = saved(tmp_path, torso, value=value, noisy=True)
-    loaded, _ = parts.load_policy(path, torso)
+    loaded, _ = agent.load_policy(path, torso)
     np.testing.assert_array_equal(loaded(OBS), policy(OBS))
     with pytest.raises(ValueError, match="a torso of your own"):
-        parts.load_policy(path)
+        agent.load_policy(path)
 
 
 def test_a_noisy_run_is_evaluated_by_its_means(tmp_path):
@@ -122,7 +123,7 @@ def test_a_description_that_lies_is_refused_in_a_line_and_nothing_is_allocated(
     description["network"] |= changes
     safetensors.torch.save_file(tensors, path, {"fastdqn": json.dumps(description)})
     with pytest.raises(WeightsError, match=says) as caught, Allocations() as made:
-        parts.load_policy(path)
+        agent.load_policy(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
     assert made.largest < 1 << 20

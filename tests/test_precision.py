@@ -7,12 +7,13 @@ import pytest
 import torch
 from capture_parts import FACTS, PICTURES, batches_of, config_of
 
-from fastdqn import Config, devices, parts
+from fastdqn import Config
+from fastdqn.builders import agent, devices
 
 
 def test_bfloat16_is_of_the_torso_alone():
     config = config_of(hidden_sizes=(64, 64))
-    online, _ = parts.make_online(config, FACTS)
+    online, _ = agent.make_online(config, FACTS)
     batch = batches_of(1)[0]
     exact = online.module(batch.obs)
     seen = []
@@ -27,7 +28,7 @@ def test_bfloat16_is_of_the_torso_alone():
 
 def test_pictures_are_laid_out_channels_last_where_asked():
     config = config_of(hidden_sizes=(8,)).replace(torso="nature")
-    online, _ = parts.make_online(config, PICTURES)
+    online, _ = agent.make_online(config, PICTURES)
     obs = batches_of(1, facts=PICTURES)[0].obs
     before, seen = online.module(obs), []
     online.module.torso.register_forward_pre_hook(lambda _m, given: seen.append(given[0]))
@@ -47,7 +48,7 @@ def test_pictures_are_laid_out_channels_last_where_asked():
 )
 def test_on_a_device_every_torso_of_pictures_has_them_channels_last(torso, shape, last):
     config = config_of(hidden_sizes=(8,)).replace(torso=torso)
-    network = parts.make_online(config, PICTURES._replace(obs_shape=shape))[0].module
+    network = agent.make_online(config, PICTURES._replace(obs_shape=shape))[0].module
     devices.place(config.replace(device="cuda", precision="tf32"), network)
     assert (network._layout == torch.channels_last) == last
 

@@ -3,8 +3,8 @@
 import pytest
 
 from fastdqn import PRESETS, Config
-from fastdqn.cli import main
-from fastdqn.presets import DIFFERENCES, defaults_of
+from fastdqn.cli.main import main
+from fastdqn.config.presets import DIFFERENCES, defaults_of
 
 
 @pytest.mark.parametrize(

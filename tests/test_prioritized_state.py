@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from oracle_priorities import draw, live, make_prioritized, with_leaves
 
-from fastdqn.plain import StateError
+from fastdqn.state_dict import StateError
 
 
 def test_a_replay_goes_on_from_a_state_with_equal_bytes():

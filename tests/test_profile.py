@@ -12,15 +12,15 @@ from compiler import needs_a_compiler
 from graph_parts import TracedRecorder
 from torch._C._autograd import DeviceType
 
-from fastdqn import devices
-from fastdqn.cli import main
-from fastdqn.config import Config
-from fastdqn.measure import profile, recording
-from fastdqn.measure.ceilings import Ceilings, Work
-from fastdqn.measure.outputs import new_folder, write_together
-from fastdqn.measure.repeat import Effort, Rate
-from fastdqn.measure.timeline import Timeline, read_timeline
-from fastdqn.record.files import WriteError
+from fastdqn.bench import profile, torch_profiler
+from fastdqn.bench.profile_timeline import Timeline, read_timeline
+from fastdqn.bench.repeats import Effort, Rate
+from fastdqn.bench.roofline import Ceilings, Work
+from fastdqn.builders import devices
+from fastdqn.cli.main import main
+from fastdqn.config.schema import Config
+from fastdqn.files.atomic_write import WriteError
+from fastdqn.files.output_files import new_folder, write_together
 
 
 def event(name, start=0.0, end=0.0, gpu=False, parent=None, annotation=False):
@@ -123,7 +123,7 @@ class FakeProfile:
 def fake_gpu(monkeypatch):
     """A GPU that holds 100 bytes, until something is allocated."""
     gpu = SimpleNamespace(peak=500, held=100)
-    monkeypatch.setattr(recording, "profile", FakeProfile)
+    monkeypatch.setattr(torch_profiler, "profile", FakeProfile)
     cuda = torch.cuda
     monkeypatch.setattr(cuda, "reset_peak_memory_stats", lambda _: vars(gpu).update(peak=gpu.held))
     monkeypatch.setattr(cuda, "max_memory_allocated", lambda _: gpu.peak)
@@ -139,7 +139,7 @@ def test_the_peak_of_memory_is_the_calls_own(fake_gpu):
         fake_gpu.peak = 140
         end()
 
-    told = recording.record("learn", torch.device("cuda"), run)
+    told = torch_profiler.record("learn", torch.device("cuda"), run)
     fake_gpu.peak = 1 << 40  # the ceilings, measured next
     assert told.peak_bytes == 140
 
@@ -198,7 +198,7 @@ def test_torch_prints_nothing_while_it_profiles_and_others_may(capfd):
         os.write(2, b"somebody else\n")
         end()
 
-    recording.record("learn", torch.device("cpu"), run)
+    torch_profiler.record("learn", torch.device("cpu"), run)
     assert capfd.readouterr().err == "somebody else\n"
 
 
@@ -206,7 +206,7 @@ def test_a_trace_that_torch_cut_short_is_refused(tmp_path):
     path = tmp_path / "trace.json"
     for export in (lambda path: None, lambda path: Path(path).write_text('{"traceEvents": [')):
         with pytest.raises(OSError, match="could not write the whole trace"):
-            recording.write_trace(SimpleNamespace(export_chrome_trace=export), path)  # pyright: ignore[reportArgumentType]
+            torch_profiler.write_trace(SimpleNamespace(export_chrome_trace=export), path)  # pyright: ignore[reportArgumentType]
 
 
 # -- files
@@ -259,7 +259,7 @@ def test_a_profile_that_cannot_be_written_is_one_line(place, tmp_path, monkeypat
 
 
 def test_figures_that_cannot_be_written_are_one_line(tmp_path, monkeypatch, capsys):
-    from fastdqn.measure import bench
+    from fastdqn.bench import bench
 
     def cut(path, text) -> None:
         raise WriteError(f"cannot write {path}: No space left on device")

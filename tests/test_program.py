@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastdqn.output import delivered
+from fastdqn.system.standard_streams import delivered
 
 
 def ended(*words: str, path: str = "", out: Any = None) -> tuple[int, str]:
@@ -76,7 +76,7 @@ def test_of_a_reader_who_has_gone_nothing_is_told(monkeypatch, capsys):
 
 def test_a_run_goes_on_when_its_reader_has_gone():
     lines = [
-        "from fastdqn.record.console import make_display",
+        "from fastdqn.logging.console import make_display",
         "display = make_display('x', quiet=False)",
         "display.say('a')",
         "display.say('b')",

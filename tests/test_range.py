@@ -9,8 +9,8 @@ from gymnasium import spaces
 from test_switches import paired
 
 import fastdqn
-from fastdqn.acting import Step
-from fastdqn.engine.range import RangeWatch
+from fastdqn.envs import Step
+from fastdqn.training.value_range import RangeWatch
 
 
 def delivery(rewards, ended=(), starts=()) -> Step:

@@ -12,16 +12,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fastdqn.config import Config, ConfigError
-from fastdqn.engine.evaluate import Evaluation
-from fastdqn.engine.local import Progress
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.files.atomic_write import to_json, write_whole
+from fastdqn.files.run_folder import create_folder, default_run_dir
 from fastdqn.learning.learner import Report
-from fastdqn.record.console import Silent
-from fastdqn.record.files import to_json, write_whole
-from fastdqn.record.folder import create_folder, default_run_dir
-from fastdqn.record.metrics import TensorBoardEvents
-from fastdqn.record.recorder import RunRecorder
-from fastdqn.record.rows import steps_per_second
+from fastdqn.logging.console import Silent
+from fastdqn.logging.metric_rows import steps_per_second
+from fastdqn.logging.metric_sinks import TensorBoardEvents
+from fastdqn.logging.recorder import RunRecorder
+from fastdqn.training.evaluation import Evaluation
+from fastdqn.training.loop import Progress
 
 
 def refuse(*args, **kwargs):

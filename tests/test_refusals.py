@@ -10,10 +10,10 @@ import pytest
 import torch
 from cli_parts import ask, container, refused
 
-from fastdqn import build, sizes
-from fastdqn.config import Config
-from fastdqn.memory import available_bytes
-from fastdqn.record.folder import default_run_dir
+from fastdqn.builders import build, memory_estimate
+from fastdqn.config.schema import Config
+from fastdqn.files.run_folder import default_run_dir
+from fastdqn.system.available_memory import available_bytes
 
 pytestmark = pytest.mark.usefixtures("odd_environments", "in_an_empty_folder")
 
@@ -137,7 +137,7 @@ def test_a_missing_extra_names_the_pip_line(monkeypatch):
 
 def test_a_replay_larger_than_memory_is_refused_before_it_is_allocated(tmp_path, monkeypatch):
     root = container(tmp_path / "root", 1 << 30)
-    monkeypatch.setattr(sizes, "available_bytes", lambda: available_bytes(root))
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: available_bytes(root))
     monkeypatch.setattr(build, "build", mock.Mock(side_effect=AssertionError("built anyway")))
     (line,) = refused("train cartpole --buffer-size 1000000000")
     assert "buffer_size is 1000000000: the run needs " in line
@@ -147,7 +147,7 @@ def test_a_replay_larger_than_memory_is_refused_before_it_is_allocated(tmp_path,
 @pytest.mark.parametrize("more", [(), ("--no-checkpoint-replay",)])
 def test_the_size_that_is_said_to_fit_does_fit_and_wastes_little(tmp_path, monkeypatch, more):
     root = container(tmp_path / "root", 1 << 30)
-    monkeypatch.setattr(sizes, "available_bytes", lambda: available_bytes(root))
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: available_bytes(root))
     too_much = " ".join(
         ("train cartpole --num-envs 64 --n-steps 3 --dry-run", *more, "--buffer-size")
     )

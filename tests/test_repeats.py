@@ -8,11 +8,11 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from test_learning import CPU, make_learner
 
-from fastdqn.acting import EnvStream
-from fastdqn.explore import LONGEST, Repeats, _draw_steps
+from fastdqn.envs import EnvStream
+from fastdqn.exploration import LONGEST, Repeats, _draw_steps
+from fastdqn.kernels.rng import seed_state
 from fastdqn.learning.policy import Policy
-from fastdqn.plain import StateError
-from fastdqn.rng import seed_state
+from fastdqn.state_dict import StateError
 
 LANES, ACTIONS = 5, 3
 

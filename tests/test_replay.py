@@ -10,7 +10,7 @@ import pytest
 from oracles import Xoshiro, make_replay, read_rows, valid_rows
 from scipy import stats
 
-import fastdqn.replay.replay
+import fastdqn.replay.replay_buffer
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler, rows_per_lane
 from fastdqn.replay.ring import DEAD, LIVE, OPEN, TRUNCATED
 
@@ -341,7 +341,7 @@ def test_memory_is_counted():
 
 
 def test_the_docstring_example_runs():
-    failed, tried = doctest.testmod(fastdqn.replay.replay)
+    failed, tried = doctest.testmod(fastdqn.replay.replay_buffer)
     assert (failed, tried > 0) == (0, True)
 
 

@@ -16,7 +16,7 @@ from test_loop import small
 
 import fastdqn
 from fastdqn import ConfigError, EnvError
-from fastdqn.acting import EnvStream
+from fastdqn.envs import EnvStream
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 
 

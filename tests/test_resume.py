@@ -19,11 +19,12 @@ from test_loop import small
 from test_own import Far
 
 import fastdqn
-from fastdqn import cli, session
-from fastdqn.acting import EnvStream
-from fastdqn.record.load_checkpoint import load_checkpoint
+from fastdqn import session
+from fastdqn.checkpoints.loader import load_checkpoint
+from fastdqn.cli import main as cli
+from fastdqn.envs import EnvStream
 from fastdqn.replay import Replay
-from fastdqn.seeds import TRAIN, env_seed
+from fastdqn.seeding import TRAIN, env_seed
 
 VARIANTS = {
     "native": {},

@@ -10,9 +10,9 @@ from resume_parts import assert_same_run, nothing
 from test_loop import small
 
 import fastdqn
-from fastdqn.cli import main
-from fastdqn.record import shelf
-from fastdqn.record.layout import CheckpointError
+from fastdqn.checkpoints import store
+from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.cli.main import main
 
 
 def test_a_file_that_lost_its_end_is_told_and_ends_no_resume(tmp_path, capsys):
@@ -41,7 +41,7 @@ def test_going_back_cuts_files_only_once_the_older_checkpoint_is_the_latest(tmp_
     def kill(*args):
         raise Killed
 
-    for place in ("fastdqn.record.shelf.set_latest", "fastdqn.record.shelf._sweep"):
+    for place in ("fastdqn.checkpoints.store.set_latest", "fastdqn.checkpoints.store._sweep"):
         with monkeypatch.context() as patch:
             patch.setattr(place, kill)
             with pytest.raises(Killed):
@@ -56,7 +56,7 @@ def test_going_back_cuts_files_only_once_the_older_checkpoint_is_the_latest(tmp_
 def test_what_a_resume_cuts_is_on_the_disk_before_the_checkpoint_that_says_where(
     tmp_path, monkeypatch
 ):
-    synced, fsync, real = [], os.fsync, shelf.set_latest
+    synced, fsync, real = [], os.fsync, store.set_latest
 
     def note(fd):
         synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name)
@@ -68,7 +68,7 @@ def test_what_a_resume_cuts_is_on_the_disk_before_the_checkpoint_that_says_where
         real(*args)
 
     monkeypatch.setattr(os, "fsync", note)
-    monkeypatch.setattr(shelf, "set_latest", check)
+    monkeypatch.setattr(store, "set_latest", check)
     fastdqn.train(small(tmp_path, total_timesteps=300))
     assert "metrics.jsonl" not in synced  # it was there, and is cleared again
 

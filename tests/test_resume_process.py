@@ -12,8 +12,8 @@ from resume_parts import assert_same_run
 from test_loop import small
 
 import fastdqn
-from fastdqn.cli import main
-from fastdqn.record.load_checkpoint import load_checkpoint
+from fastdqn.checkpoints.loader import load_checkpoint
+from fastdqn.cli.main import main
 
 
 def start_training(folder: Path, *words: str) -> subprocess.Popen:
@@ -115,7 +115,7 @@ class Refused(Exception): pass
 def refuse(*args, **kwargs): raise Refused("pickle was reached")
 pickle.load = pickle.loads = pickle.Unpickler = pickle._Unpickler = refuse
 import numpy.lib.format as numpy_format, sys
-from fastdqn.record.load_checkpoint import load_checkpoint
+from fastdqn.checkpoints.loader import load_checkpoint
 from pathlib import Path
 found = load_checkpoint(Path({str(run.folder)!r}))
 assert list(found.segments())

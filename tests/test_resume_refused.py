@@ -15,12 +15,12 @@ from test_loop import small
 
 import fastdqn
 from fastdqn import resuming
-from fastdqn.acting import env_state
-from fastdqn.cli import main
-from fastdqn.config import Config, ConfigError
-from fastdqn.record.checkpoint import CheckpointWriter
-from fastdqn.record.layout import CheckpointError
-from fastdqn.record.load_checkpoint import load_checkpoint
+from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.checkpoints.loader import load_checkpoint
+from fastdqn.checkpoints.writer import CheckpointWriter
+from fastdqn.cli.main import main
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.envs import env_state
 
 
 @pytest.mark.parametrize(

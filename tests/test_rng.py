@@ -5,7 +5,7 @@ import pytest
 from oracles import Xoshiro
 from scipy import stats
 
-from fastdqn.rng import below, derive, seed_state, uniform
+from fastdqn.kernels.rng import below, derive, seed_state, uniform
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**63 + 11])

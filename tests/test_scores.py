@@ -6,8 +6,8 @@ import gymnasium
 import pytest
 
 import fastdqn
-from fastdqn import cli
-from fastdqn.scores import game_of, human_normalized, references
+from fastdqn.cli import main as cli
+from fastdqn.envs.atari_scores import game_of, human_normalized, references
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_evaluations_of_other_environments_say_null(tmp_path, capsys):
 
 
 def test_eval_and_summary_of_a_game_tell_its_score(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("fastdqn.scores.game_of", lambda env_id: "pong")
+    monkeypatch.setattr("fastdqn.envs.atari_scores.game_of", lambda env_id: "pong")
     run = fastdqn.train(
         "cartpole", total_timesteps=200, learning_starts=50, eval_frequency=0, eval_episodes=1,
         final_evaluation=True,

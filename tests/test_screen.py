@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from fastdqn.acting import EnvRecipe, EnvStream, open_screen
-from fastdqn.engine.showing import show
+from fastdqn.envs import EnvRecipe, EnvStream, open_screen
+from fastdqn.training.playback import show
 
 
 class Walk(gymnasium.Env):

@@ -15,9 +15,9 @@ import pytest
 from test_loop import small
 
 import fastdqn
-from fastdqn import signals
-from fastdqn.record.load_checkpoint import load_checkpoint
-from fastdqn.signals import Requests, listen
+from fastdqn.checkpoints.loader import load_checkpoint
+from fastdqn.system import signals
+from fastdqn.system.signals import Requests, listen
 
 
 def heard(*numbers: int) -> Requests:

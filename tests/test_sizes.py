@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from fastdqn import Config, parts
-from fastdqn.acting import EnvFacts
+from fastdqn import Config
+from fastdqn.builders import agent
+from fastdqn.builders.memory_estimate import network_bytes, network_weights
+from fastdqn.envs import EnvFacts
 from fastdqn.learning.autograd import AutogradSteps
-from fastdqn.learning.capture import eager
-from fastdqn.learning.staging import Staging
+from fastdqn.learning.batch_staging import Staging
+from fastdqn.learning.graph_capture import eager
 from fastdqn.replay.batch import new_batch
-from fastdqn.sizes import network_bytes, network_weights
 
 FACTS = EnvFacts((3, 2), np.dtype(np.float32), 1.0, 4, 0)
 KINDS = list(
@@ -29,10 +30,10 @@ def test_weights_are_counted_right_and_memory_is_not_underestimated(value, dueli
         value=value, dueling=dueling, noisy=noisy, hidden_sizes=sizes, device="cpu",
         learner="torch", batch_size=64, num_quantiles=24, num_fractions=64,
     )  # fmt: skip
-    online, _ = parts.make_online(config, FACTS)
+    online, _ = agent.make_online(config, FACTS)
     real = sum(parameter.numel() for parameter in online.module.parameters())
     assert network_weights(config, FACTS) == real
-    learner = parts.make_learner(config, online)
+    learner = agent.make_learner(config, online)
     batch = Staging(new_batch(64, (3, 2), np.float32), torch.device("cpu")).device
     held, seen = {}, []
 

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces, wrappers
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
-from fastdqn.acting import EnvRecipe, EnvStream, declared_stack
+from fastdqn.envs import EnvRecipe, EnvStream, declared_stack
 
 
 class Pixels(gymnasium.Env):

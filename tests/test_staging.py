@@ -8,10 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fastdqn.learning.returns import Returns
-from fastdqn.learning.staging import Staging
-from fastdqn.plain import StateError
+from fastdqn.learning.batch_staging import Staging
+from fastdqn.learning.priority_feedback import Returns
 from fastdqn.replay.batch import joined, new_batch
+from fastdqn.state_dict import StateError
 
 CPU = torch.device("cpu")
 TOGETHER, SIZE = 4, 3

@@ -10,14 +10,15 @@ from cli_parts import ask, container, refused
 from gymnasium.wrappers import FrameStackObservation
 from test_loop import small
 
-from fastdqn import Config, build, checks, sizes
-from fastdqn.acting import EnvFacts
-from fastdqn.measure import replaying
-from fastdqn.measure.repeat import Effort
-from fastdqn.memory import available_bytes
-from fastdqn.record.console import Silent
+from fastdqn import Config
+from fastdqn.bench import replay_speed
+from fastdqn.bench.repeats import Effort
+from fastdqn.builders import build, memory_estimate, preflight
+from fastdqn.builders.auto_options import resolve
+from fastdqn.envs import EnvFacts
+from fastdqn.logging.console import Silent
 from fastdqn.replay import FrameStore, Ring, RowStore, rows_per_lane
-from fastdqn.resolve import resolve
+from fastdqn.system.available_memory import available_bytes
 
 PIXELS = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0, stack=4)
 WHOLE = PIXELS._replace(stack=1)
@@ -51,7 +52,9 @@ def test_auto_keeps_frames_where_a_stack_is_declared(tmp_path, asked, stack, res
     batch = session.run.staging.host
     with_batch = replay.nbytes + sum(array.nbytes for array in batch if array is not None)
     facts = session.run.stream.facts
-    assert sizes.replay_bytes(session.config, facts) == with_batch - replay.ring.added.nbytes
+    assert (
+        memory_estimate.replay_bytes(session.config, facts) == with_batch - replay.ring.added.nbytes
+    )
 
 
 def test_frames_are_refused_where_nothing_declares_them():
@@ -71,7 +74,9 @@ def test_a_buffer_that_would_have_moments_without_a_valid_stack_is_refused():
 def test_the_least_buffer_has_a_valid_stack_behind_a_last_life_and_a_reset(n_steps):
     config = Config(num_envs=1, batch_size=1, n_steps=n_steps, hidden_sizes=(8,))
     least = next(
-        size for size in range(2, 99) if not checks.check(config.replace(buffer_size=size), PIXELS)
+        size
+        for size in range(2, 99)
+        if not preflight.check(config.replace(buffer_size=size), PIXELS)
     )
     ring = Ring(1, rows_per_lane(least, 1, n_steps, PIXELS.stack), PIXELS.stack)
     ring.add_starts([0])
@@ -86,9 +91,9 @@ def test_the_least_buffer_has_a_valid_stack_behind_a_last_life_and_a_reset(n_ste
 
 def test_a_million_frames_need_seven_gigabytes_and_whole_observations_four_times_that():
     config = Config(num_envs=8, buffer_size=10**6, batch_size=32)
-    assert 7.0e9 < sizes.replay_bytes(config, PIXELS) < 7.1e9
-    assert 28.0e9 < sizes.replay_bytes(config.replace(store="rows"), PIXELS) < 28.5e9
-    assert sizes.replay_bytes(config, WHOLE) > 28.0e9
+    assert 7.0e9 < memory_estimate.replay_bytes(config, PIXELS) < 7.1e9
+    assert 28.0e9 < memory_estimate.replay_bytes(config.replace(store="rows"), PIXELS) < 28.5e9
+    assert memory_estimate.replay_bytes(config, WHOLE) > 28.0e9
 
 
 @pytest.mark.parametrize("more", ["", "--no-checkpoint-replay", "--store rows"])
@@ -96,7 +101,7 @@ def test_the_size_that_is_said_to_fit_does_fit_and_one_that_is_larger_does_not(
     tmp_path, monkeypatch, more
 ):
     root = container(tmp_path / "root", 1 << 30)
-    monkeypatch.setattr(sizes, "available_bytes", lambda: available_bytes(root))
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: available_bytes(root))
     words = f"{STACKED} --num-envs 16 --n-steps 3 {more} --buffer-size"
     (line,) = refused(f"{words} 1000000000")
     (fits,) = re.findall(r"the largest --buffer-size that fits is about (\d+)", line)
@@ -116,7 +121,7 @@ def test_stacks_are_measured_from_a_full_replay_beside_a_copy_of_as_many_bytes()
     facts = PIXELS._replace(obs_shape=(4, 6, 8))
     config = Config(num_envs=4, buffer_size=400, batch_size=8, learner="torch")
     config = resolve(config, 100, None, "sync", stack=4)
-    figures = replaying.measure_replay(config, facts, Effort(0.001, 1, 0.0))
+    figures = replay_speed.measure_replay(config, facts, Effort(0.001, 1, 0.0))
     sampled = [f for f in figures if f.key == "replay_sampled_bytes_per_second"]
     assert [f.of["batch_size"] for f in sampled] == [8, 32, 256] * 2
     assert {f.of["rows"] for f in sampled} == {4 * (100 + 1 + 3)}

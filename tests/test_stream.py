@@ -23,7 +23,7 @@ from oracles import (
     valid_rows,
 )
 
-from fastdqn.acting import EnvStream, Step
+from fastdqn.envs import EnvStream, Step
 from fastdqn.replay import Replay
 
 NEXT_STEP, SAME_STEP, DISABLED = (

@@ -5,7 +5,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from oracles import TERMINATED, TRUNCATED, ScriptedEnv
 
-from fastdqn.acting import EnvError, EnvStream, NonFiniteError
+from fastdqn.envs import EnvError, EnvStream, NonFiniteError
 
 NEXT_STEP, SAME_STEP, DISABLED = (
     AutoresetMode.NEXT_STEP,

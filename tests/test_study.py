@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastdqn.presets import PRESETS
+from fastdqn.config.presets import PRESETS
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 EPISODES = {"episodes": 500, "episode_of_195": 250, "episode_of_475": None}

@@ -15,8 +15,9 @@ from gymnasium.wrappers import FrameStackObservation, TimeLimit
 from test_loop import small
 
 import fastdqn
-from fastdqn import ConfigError, EnvError, cli
-from fastdqn.acting import EnvRecipe, EnvStream, limit_of
+from fastdqn import ConfigError, EnvError
+from fastdqn.cli import main as cli
+from fastdqn.envs import EnvRecipe, EnvStream, limit_of
 
 
 class Plain(gymnasium.Env):
@@ -136,7 +137,7 @@ def test_arguments_that_a_constructor_changes_are_whole_for_the_next_one(tmp_pat
     kwargs = {"goals": [1, 2, {"at": 3}], "sizes": {"width": 4}}
     run = fastdqn.train(small(tmp_path, env_kwargs=kwargs, eval_frequency=300), Greedy)
     assert kwargs == {"goals": [1, 2, {"at": 3}], "sizes": {"width": 4}}
-    from fastdqn.record.folder import read_config
+    from fastdqn.files.run_folder import read_config
 
     assert read_config(run.folder).env_kwargs == kwargs
 

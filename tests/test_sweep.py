@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from fastdqn import options, sweep
-from fastdqn.cli import main
-from fastdqn.config import Config
-from fastdqn.engine.local import DivergedError
-from fastdqn.presets import PRESETS
-from fastdqn.words import TrainOptions
+from fastdqn.cli import parser, sweep
+from fastdqn.cli.main import main
+from fastdqn.cli.options import TrainOptions
+from fastdqn.config.presets import PRESETS
+from fastdqn.config.schema import Config
+from fastdqn.training.loop import DivergedError
 
 pytest.importorskip("optuna")
 
@@ -135,7 +135,7 @@ def test_what_is_found_is_the_command_that_was_run(trained, tmp_path, capsys):
     assert len(lines) == 3  # the result alone
     words = shlex.split(lines[1])
     assert words[:3] == ["fastdqn", "train", "cartpole"]
-    chosen, mistakes = options.parse(words[3:], TrainOptions(PRESETS["cartpole"]), "")
+    chosen, mistakes = parser.parse(words[3:], TrainOptions(PRESETS["cartpole"]), "")
     assert mistakes == []
     best = max(trained, key=lambda config: config.learning_rate)
     for name in (*sweep.SPACE, "tau"):

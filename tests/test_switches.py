@@ -8,7 +8,7 @@ import torch
 from test_loop import run_loop, small
 
 from fastdqn import Config
-from fastdqn.combinations import epsilons, remarks
+from fastdqn.config.conflicts import epsilons, remarks
 
 SWITCHES = {
     "double": {"double": True},

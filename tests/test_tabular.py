@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from oracles import ScriptedEnv, lived_alone, random_script, scripted_action
 from oracles_tables import q_learning, state_of
 
-from fastdqn.acting import EnvStream, ObsReader
-from fastdqn.tabular.cells import Cells, cut, power, too_large
-from fastdqn.tabular.discretizer import Discretizer
+from fastdqn.envs import EnvStream, ObsReader
+from fastdqn.tabular.discretizer import Cells, Discretizer, cut, power, too_large
 from fastdqn.tabular.q_learning import LastDelivery, QLearner, Transitions, learn
-from fastdqn.tabular.table import TablePolicy
+from fastdqn.tabular.q_table import TablePolicy
 
 TRUTHS = spaces.Box(0, 1, (2,), np.bool_)  # pyright: ignore[reportCallIssue, reportArgumentType]
 VELOCITY = spaces.Box(np.array([-1, -np.inf], np.float32), np.array([1, np.inf], np.float32))

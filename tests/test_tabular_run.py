@@ -10,11 +10,11 @@ import safetensors.numpy
 from gymnasium import spaces
 
 import fastdqn
-from fastdqn import tables
-from fastdqn.cli import main
-from fastdqn.record.weights import WeightsError
-from fastdqn.table_config import TableConfig
-from fastdqn.table_files import read_table_config
+from fastdqn import tabular_run
+from fastdqn.checkpoints.network_weights import WeightsError
+from fastdqn.cli.main import main
+from fastdqn.tabular.config import TableConfig
+from fastdqn.tabular.files import read_table_config
 
 QUICK = ["--env-kwargs", "is_slippery=False", "--total-timesteps", "4000", "--eval-frequency",
          "2000", "--eval-episodes", "8", "--num-envs", "8"]  # fmt: skip
@@ -71,7 +71,7 @@ def test_its_best_table_is_evaluated_loaded_and_not_resumed(run, capsys):
 def test_equal_seeds_give_equal_tables_and_others_do_not(run, tmp_path):
     config = read_table_config(run)
     told = [
-        tables.train(config.replace(run_dir=str(tmp_path / str(seed)), seed=seed)).folder
+        tabular_run.train(config.replace(run_dir=str(tmp_path / str(seed)), seed=seed)).folder
         for seed in (1, 2)
     ]
     saved = [(path / "policy.safetensors").read_bytes() for path in (run, *told)]
@@ -110,7 +110,7 @@ def test_what_explodes_is_refused_and_sent_to_the_networks(capsys):
 
 
 def test_a_table_larger_than_memory_is_refused_with_the_bins_that_fit(capsys, monkeypatch):
-    monkeypatch.setattr(tables, "available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(tabular_run, "available_bytes", lambda: 1 << 20)
     (line,) = lines_of(capsys, "tabular", "CartPole-v1")
     assert "4 numbers in 20 bins: 20^4 = 160,000 states" in line
     assert "at most --bins 14 fit" in line  # 14^4 states of 2 actions, thrice: 922 kB
@@ -185,7 +185,7 @@ def test_options_survive_their_file():
 def test_frozen_lake_is_solved_as_well_as_it_can_be(tmp_path):
     """The greedy policy's exact success in 100 steps, beside that of value iteration's."""
     config = TableConfig(total_timesteps=100_000, eval_frequency=0, run_dir=str(tmp_path / "run"))
-    policy = fastdqn.load_policy(tables.train(config).folder)
+    policy = fastdqn.load_policy(tabular_run.train(config).folder)
     table = gymnasium.make("FrozenLake-v1").unwrapped.P  # pyright: ignore[reportAttributeAccessIssue]
     goes_on, reward = np.zeros((16, 4, 16)), np.zeros((16, 4))
     for state, of_state in table.items():

@@ -9,8 +9,8 @@ from test_architecture import FILES, relative
 from test_loop import small
 
 import fastdqn
-from fastdqn.record.checkpoint import CheckpointWriter
-from fastdqn.record.shelf import Shelf
+from fastdqn.checkpoints.store import Shelf
+from fastdqn.checkpoints.writer import CheckpointWriter
 
 
 @pytest.mark.parametrize("on_disk_error", ["stop", "continue"])
@@ -31,7 +31,7 @@ def test_a_writer_thread_that_raises_ends_the_run_with_its_error(
 
 
 def test_a_disk_that_takes_its_time_is_told_of_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastdqn.record.checkpoint._PATIENCE", 0.01)
+    monkeypatch.setattr("fastdqn.checkpoints.writer._PATIENCE", 0.01)
     told, may_go_on = [], threading.Event()
 
     def tell(line):
@@ -49,9 +49,9 @@ def test_a_disk_that_takes_its_time_is_told_of_once(tmp_path, monkeypatch):
 # Waits without a limit, and what ends them.
 ENDED_BY = {
     "resuming.py acquire": "RunLock, which gives up after some tries",
-    "record/lock.py acquire": "likewise",
-    "trials.py acquire": "the system's lock on a file, held for a line and gone with its process",
-    "acting/worker_process.py get": "the report is there: the queue was asked before",
+    "files/run_lock.py acquire": "likewise",
+    "cli/sweep_storage.py acquire": "a file lock of the system, held while one line is written",
+    "envs/worker_process.py get": "the report is there: the queue was asked before",
 }
 
 

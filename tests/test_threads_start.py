@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from fastdqn import output, threads
-from fastdqn.record.checkpoint import CheckpointWriter
+from fastdqn.checkpoints.writer import CheckpointWriter
 from fastdqn.session import RUN_FAILURES
-from fastdqn.threads import ThreadError, start_thread
+from fastdqn.system import standard_streams, threads
+from fastdqn.system.threads import ThreadError, start_thread
 
 
 def no_memory(*_):
@@ -140,9 +140,9 @@ def test_a_run_whose_files_an_environment_closes_says_so(tmp_path):
 def test_commands_run_without_standard_output(tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdout", None)
-    from fastdqn.cli import main
+    from fastdqn.cli.main import main
 
-    assert output.delivered(lambda: main(words)) == (2 if words == ["nonsense"] else 0)
+    assert standard_streams.delivered(lambda: main(words)) == (2 if words == ["nonsense"] else 0)
 
 
 def test_a_closed_stream_is_no_file_of_the_runs(tmp_path):
@@ -185,7 +185,8 @@ gymnasium.register("Leaving-v0", Leaving)
 
 def test_a_thread_that_an_environment_left_does_not_hold_the_program_up(tmp_path):
     (tmp_path / "leaving.py").write_text(LEAVING)
-    command = [sys.executable, "-c", "import fastdqn.threads as t, sys; t._END_SECONDS = 0.1\n"
+    command = [sys.executable, "-c", "import fastdqn.system.threads as t, sys\n"
+               "t._END_SECONDS = 0.1\n"
                "from fastdqn.__main__ import main; sys.exit(main())"]  # fmt: skip
     words = ["tabular", "leaving:Leaving-v0", "--total-timesteps", "300", "--quiet"]
     ended = subprocess.run(

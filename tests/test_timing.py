@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdqn import timing
-from fastdqn.timing import Laps, cpu_quota, process_age, thread_limit, usable_cores
+from fastdqn.system.cgroups import ROOT
+from fastdqn.system.cpu_limits import cpu_quota, thread_limit, usable_cores
+from fastdqn.timing import Laps, process_age
 
 
 class FakeClock:
@@ -150,4 +151,4 @@ def test_omp_num_threads_limits_threads(monkeypatch, text, limit):
 
 def test_the_machine_of_this_test_has_cores():
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
-    assert timing.ROOT.is_dir()
+    assert ROOT.is_dir()

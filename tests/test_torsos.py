@@ -14,20 +14,21 @@ from test_switches import SWITCHES
 from torch import nn
 from torch.nn import functional
 
-from fastdqn import Config, parts
-from fastdqn.acting import EnvFacts
-from fastdqn.checks import check
+from fastdqn import Config
+from fastdqn.bench.learner_speed import learner_on
+from fastdqn.bench.synthetic_data import fill_batch
+from fastdqn.builders import agent
+from fastdqn.builders.memory_estimate import network_bytes, network_weights
+from fastdqn.builders.preflight import check
+from fastdqn.builders.torso_kinds import choose, problem, settle
+from fastdqn.checkpoints.network_weights import WeightsError, save_weights
+from fastdqn.envs import EnvFacts
 from fastdqn.learning.autograd import AutogradSteps
-from fastdqn.learning.capture import eager
-from fastdqn.learning.convolutions import DATA_EFFICIENT, NATURE, MinAtarCNN, PictureCNN
+from fastdqn.learning.batch_staging import Staging
+from fastdqn.learning.cnn_torsos import DATA_EFFICIENT, NATURE, MinAtarCNN, PictureCNN
+from fastdqn.learning.graph_capture import eager
 from fastdqn.learning.networks import Outputs, StreamsHead
-from fastdqn.learning.staging import Staging
-from fastdqn.measure.learning import learner_on
-from fastdqn.measure.synthetic import fill_batch
-from fastdqn.record.weights import WeightsError, save_weights
 from fastdqn.replay.batch import new_batch
-from fastdqn.sizes import network_bytes, network_weights
-from fastdqn.torsos import choose, problem, settle
 
 ATARI = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0)
 MINATAR = EnvFacts((10, 10, 4), np.dtype(np.bool_), 1.0, 6, 0)
@@ -69,7 +70,7 @@ def batch_for(facts, size=4):
     ],
 )
 def test_networks_are_of_the_published_size(facts, dueling, weights):
-    online, _ = parts.make_online(settled(facts, dueling=dueling), facts)
+    online, _ = agent.make_online(settled(facts, dueling=dueling), facts)
     assert sum(p.numel() for p in online.module.parameters()) == weights
 
 
@@ -150,8 +151,8 @@ def test_weights_stay_channels_last_views_of_the_flat_tensor_through_updates_and
 def learner_for(torso, **options):
     facts = FACTS[torso]
     config = settled(facts, **{"torso": torso} | options)
-    online, _ = parts.make_online(config, facts)
-    learner = parts.make_learner(config, online)
+    online, _ = agent.make_online(config, facts)
+    learner = agent.make_learner(config, online)
     return learner.update, learner, batch_for(facts)
 
 
@@ -264,13 +265,13 @@ def test_the_fused_learner_refuses_convolutions_by_name():
 @pytest.mark.parametrize("noisy", [False, True])
 def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, torso, noisy):
     config, facts = settled(FACTS[torso], torso=torso, noisy=noisy, dueling=True), FACTS[torso]
-    online, description = parts.make_online(config, facts)
+    online, description = agent.make_online(config, facts)
     save_weights(tmp_path / "policy.safetensors", online.named_tensors(), description)
-    loaded, read = parts.load_policy(tmp_path / "policy.safetensors")
+    loaded, read = agent.load_policy(tmp_path / "policy.safetensors")
     assert (read["torso"], read["hidden_sizes"]) == (torso, list(config.hidden_sizes or ()))
-    value = parts.make_learner(config, online).value
+    value = agent.make_learner(config, online).value
     obs = batch_for(facts).obs.numpy()
-    expected = parts.make_policy(config, online, value, facts)(obs)
+    expected = agent.make_policy(config, online, value, facts)(obs)
     np.testing.assert_array_equal(loaded(obs), expected)
 
 
@@ -285,11 +286,11 @@ def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, torso, noisy):
     ],
 )
 def test_a_description_that_lies_is_refused_in_a_line(tmp_path, changes, says):
-    online, description = parts.make_online(settled(ATARI, hidden_sizes=(4,)), ATARI)
+    online, description = agent.make_online(settled(ATARI, hidden_sizes=(4,)), ATARI)
     path = tmp_path / "policy.safetensors"
     save_weights(path, online.named_tensors(), description | changes)
     with pytest.raises(WeightsError, match=says) as caught:
-        parts.load_policy(path)
+        agent.load_policy(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
@@ -311,10 +312,10 @@ def test_weights_are_counted_right_and_memory_is_not_underestimated(torso, value
     config = settled(
         facts, torso=torso, value=value, dueling=dueling, noisy=noisy, hidden_sizes=(16,)
     )
-    online, _ = parts.make_online(config, facts)
+    online, _ = agent.make_online(config, facts)
     real = sum(parameter.numel() for parameter in online.module.parameters())
     assert network_weights(config, facts) == real
-    learner = parts.make_learner(config, online)
+    learner = agent.make_learner(config, online)
     held, seen = {}, []
 
     def keep(tensor):
@@ -336,7 +337,7 @@ def test_observations_are_staged_as_they_are_stored_and_left_alone(facts):
     update, _, _ = learner_on(settled(facts), facts)
     update()
     config = settled(facts)
-    online, _ = parts.make_online(config, facts)
+    online, _ = agent.make_online(config, facts)
     batch = batch_for(facts)
     assert batch.obs.numpy().dtype == facts.obs_dtype
     before = batch.obs.clone()
@@ -346,7 +347,7 @@ def test_observations_are_staged_as_they_are_stored_and_left_alone(facts):
 
 def test_float_pictures_are_not_scaled_in_place():
     facts = EnvFacts((10, 10, 4), np.dtype(np.float32), 1 / 255, 6, 0)
-    online, _ = parts.make_online(settled(facts), facts)
+    online, _ = agent.make_online(settled(facts), facts)
     obs = torch.rand(2, 10, 10, 4)
     before = obs.clone()
     online.module(obs)
@@ -356,5 +357,5 @@ def test_float_pictures_are_not_scaled_in_place():
 def test_a_torso_of_the_users_own_stands_before_the_automatic_one():
     config, facts = Config(device="cpu"), ATARI
     own = nn.Sequential(nn.Flatten(), nn.Linear(4 * 84 * 84, 3))
-    _, description = parts.make_online(config, facts, own)
+    _, description = agent.make_online(config, facts, own)
     assert description["torso"] == "custom"

@@ -6,8 +6,8 @@ import os
 import pytest
 from test_sweep import run, trained
 
-from fastdqn import sweep, trials
-from fastdqn.record.files import WriteError
+from fastdqn.cli import sweep, sweep_storage
+from fastdqn.files.atomic_write import WriteError
 
 pytest.importorskip("optuna")
 __all__ = ["trained"]
@@ -21,7 +21,7 @@ def test_two_that_begin_at_once_try_different_settings(trained, tmp_path, monkey
     others = [lambda: run(tmp_path, "--trials", "3", "--seeds", "1")]
 
     def open_both(*about):
-        study = trials.open_trials(*about)
+        study = sweep_storage.open_trials(*about)
         if others:  # it opens the same file, and is done before this one begins
             assert others.pop()() == 0
         return study
@@ -62,10 +62,10 @@ def test_a_file_that_could_not_be_begun_is_as_it_was(trained, tmp_path, monkeypa
         path.touch()
     monkeypatch.setattr(optuna.Study, "set_user_attr", killed)
     with pytest.raises(KeyboardInterrupt):
-        trials.open_trials(path, {"version": 1}, {})
+        sweep_storage.open_trials(path, {"version": 1}, {})
     assert os.listdir(tmp_path) == (["a.journal"] if empty else [])
     monkeypatch.undo()
-    assert trials.open_trials(path, {"version": 1}, {"gamma": 0.9}).user_attrs["fastdqn"]
+    assert sweep_storage.open_trials(path, {"version": 1}, {"gamma": 0.9}).user_attrs["fastdqn"]
     assert os.listdir(path.parent) == ["a.journal"]
 
 
@@ -105,7 +105,7 @@ def test_what_can_be_no_file_is_refused(trained, tmp_path, capsys, name):
 
 
 def sweep_code(path) -> int:
-    from fastdqn.cli import main
+    from fastdqn.cli.main import main
 
     return main(["sweep", "cartpole", "--out", str(path), "--trials", "1"])
 
@@ -118,7 +118,7 @@ def test_what_killed_sweeps_left_goes_and_what_others_hold_stays(tmp_path):
         (folder / "run").mkdir(parents=True)
     gone = tmp_path / ".s.journal.runs.y"  # by the time that it is looked at
     gone.symlink_to(tmp_path / "nowhere")
-    with trials.passing_folder(path) as others, trials.passing_folder(path) as ours:
+    with sweep_storage.passing_folder(path) as others, sweep_storage.passing_folder(path) as ours:
         (ours / "run").mkdir()
         assert set(tmp_path.iterdir()) == {path, strange, gone, others, ours}
     assert set(tmp_path.iterdir()) == {path, strange, gone}

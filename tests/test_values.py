@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles_values import projected, quantile_loss
 
-from fastdqn.learning.backup import Bootstrap
+from fastdqn.learning.bootstrap_targets import Bootstrap
 from fastdqn.learning.categorical import CategoricalValue, project_categorical
-from fastdqn.learning.draws import MEANS, Draw
 from fastdqn.learning.implicit_quantile import ImplicitHead, ImplicitQuantileValue
 from fastdqn.learning.networks import Outputs, PlainHead
 from fastdqn.learning.quantile import QuantileValue, midpoints, quantile_huber
+from fastdqn.learning.random_inputs import MEANS, Draw
 from fastdqn.learning.value import ScalarValue, huber, of_action, squared_error
 
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ import pytest
 from test_screen import Walk
 
 import fastdqn
-from fastdqn import cli
-from fastdqn.record.drawing import Panel, enlarged
-from fastdqn.record.film import write_film
+from fastdqn.cli import main as cli
+from fastdqn.report.mp4 import write_film
+from fastdqn.report.video_frame import Panel, enlarged
 
 pytest.importorskip("imageio_ffmpeg")
 imageio = pytest.importorskip("imageio.v2")
@@ -97,7 +97,7 @@ def test_a_run_that_is_not_there_is_one_line(capsys):
 def test_missing_extras_name_the_pip_line(run, monkeypatch, capsys):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        "fastdqn.record.film.find_spec",
+        "fastdqn.report.mp4.find_spec",
         lambda name: None if name.startswith("imageio") else find_spec(name),
     )
     code, _, err = ask(capsys, run)
@@ -143,7 +143,7 @@ def test_pictures_of_different_sizes_are_refused(tmp_path):
 
 
 def test_an_encoder_that_fails_is_an_error_that_says_so(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("fastdqn.record.film._ENCODER", ["-c:v", "no such"])
+    monkeypatch.setattr("fastdqn.report.mp4._ENCODER", ["-c:v", "no such"])
     code, out, err = ask(capsys, run, "--out", tmp_path / "a.mp4")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"error: cannot write {tmp_path / 'a.mp4'}: ffmpeg failed; ")

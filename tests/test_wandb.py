@@ -9,8 +9,8 @@ import pytest
 from cli_parts import ask
 
 import fastdqn
-from fastdqn.record.files import WriteError
-from fastdqn.record.wandb_run import WandbRun
+from fastdqn.files.atomic_write import WriteError
+from fastdqn.logging.wandb_run import WandbRun
 
 
 class Recorder:

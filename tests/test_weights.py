@@ -10,7 +10,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from fastdqn.record.weights import WeightsError, assign_weights, load_weights, save_weights
+from fastdqn.checkpoints.network_weights import (
+    WeightsError,
+    assign_weights,
+    load_weights,
+    save_weights,
+)
 
 
 def refuse(*args, **kwargs):

@@ -18,8 +18,8 @@ from test_sub_env import Plain, run_steps
 
 import fastdqn
 from fastdqn import ConfigError
-from fastdqn.acting import EnvRecipe, EnvStream, limit_of
-from fastdqn.acting.worker_process import WorkerTarget
+from fastdqn.envs import EnvRecipe, EnvStream, limit_of
+from fastdqn.envs.worker_process import WorkerTarget
 
 
 class Simulator(Plain):
@@ -82,7 +82,7 @@ def test_a_close_that_raises_costs_nothing(tmp_path, vectorization, error):
 
 @pytest.mark.parametrize("stays", ["close", "thread"])
 def test_a_worker_that_does_not_end_is_ended(monkeypatch, stays):
-    monkeypatch.setattr("fastdqn.acting.workers._PATIENCE", 0.2)
+    monkeypatch.setattr("fastdqn.envs.workers._PATIENCE", 0.2)
 
     class Staying(Plain):
         def close(self):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastdqn import working_directory
+from fastdqn.system import cwd_imports
 
 # Before every search for a top-level module that is installed nowhere, a file of that name appears
 # in the working directory. Its import leaves a marker.
@@ -28,7 +28,7 @@ class Planter:
 sys.meta_path.insert(0, Planter())
 """
 COMMANDS = """
-from fastdqn.cli import main
+from fastdqn.cli.main import main
 if __name__ == "__main__":
     import multiprocessing
     multiprocessing.set_start_method({method!r})
@@ -113,13 +113,13 @@ def path(monkeypatch, tmp_path):
 
 
 def test_a_package_that_is_run_from_its_checkout_stays_on_the_path(path, tmp_path):
-    working_directory.take_off_path(str(tmp_path))
+    cwd_imports.take_off_path(str(tmp_path))
     assert path == ["/elsewhere", str(tmp_path)]
 
 
 def test_a_path_that_does_not_begin_with_the_working_directory_is_left_alone(path):
     path.insert(0, "/first")
-    working_directory.take_off_path("/package")
+    cwd_imports.take_off_path("/package")
     assert path[0] == "/first"
     assert len(path) == 3
 
@@ -131,12 +131,12 @@ def test_programs_of_a_spawned_worker_have_the_users_own_import_path(monkeypatch
         monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     else:
         monkeypatch.setenv("PYTHONSAFEPATH", before)
-    monkeypatch.setattr(working_directory._finder, "folder", str(tmp_path))
+    monkeypatch.setattr(cwd_imports._finder, "folder", str(tmp_path))
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "spawn")
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    with working_directory.safe_children():
+    with cwd_imports.safe_children():
         assert os.environ["PYTHONSAFEPATH"] == "1"
-        sent = pickle.dumps(working_directory.Inherited())
+        sent = pickle.dumps(cwd_imports.Inherited())
     monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as in the worker, which was started meanwhile
     pickle.loads(sent)
     assert os.environ.get("PYTHONSAFEPATH") == before

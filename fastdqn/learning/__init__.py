@@ -1,1 +1,1 @@
-"""Networks, what their outputs mean, losses, the update; the crossing between NumPy and torch."""
+"""Networks, value distributions, losses and the learner; where NumPy meets torch."""

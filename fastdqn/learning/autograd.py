@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from fastdqn.learning.adam import Adam
-from fastdqn.learning.backup import Backup, Queries
-from fastdqn.learning.capture import Capture
-from fastdqn.learning.draws import Draws, Passes
-from fastdqn.learning.flat import FlatParameters
-from fastdqn.learning.target import TargetFollower
+from fastdqn.learning.bootstrap_targets import Backup, Queries
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.learning.graph_capture import Capture
+from fastdqn.learning.random_inputs import Draws, Passes
+from fastdqn.learning.target_network import TargetFollower
 from fastdqn.learning.value import Value
 from fastdqn.replay.batch import Batch
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from fastdqn.learning.backup import Bootstrap
-from fastdqn.learning.draws import Draw
+from fastdqn.learning.bootstrap_targets import Bootstrap
+from fastdqn.learning.random_inputs import Draw
 from fastdqn.learning.value import SampleLoss, of_action
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastdqn.learning.backup import Bootstrap
-from fastdqn.learning.draws import MEANS, Draw
+from fastdqn.learning.bootstrap_targets import Bootstrap
 from fastdqn.learning.quantile import midpoints, quantile_huber, quantile_target
+from fastdqn.learning.random_inputs import MEANS, Draw
 from fastdqn.learning.value import SampleLoss, of_action
 
 # Cosines of the embedding: Dabney et al. 2018 (arXiv 1806.06923), section 4.

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from fastdqn.learning.adam import Adam
 from fastdqn.learning.autograd import AutogradSteps
-from fastdqn.learning.backup import Backup
-from fastdqn.learning.capture import Capture, eager, keeping
-from fastdqn.learning.draws import Draws
-from fastdqn.learning.flat import FlatParameters
-from fastdqn.learning.staging import from_host, to_host
-from fastdqn.learning.target import TargetFollower
+from fastdqn.learning.batch_staging import from_host, to_host
+from fastdqn.learning.bootstrap_targets import Backup
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.learning.graph_capture import Capture, eager, keeping
+from fastdqn.learning.random_inputs import Draws
+from fastdqn.learning.target_network import TargetFollower
 from fastdqn.learning.value import Value
-from fastdqn.plain import State, take, take_count, take_state
 from fastdqn.replay.batch import Batch
+from fastdqn.state_dict import State, take, take_count, take_state
 
 
 class Report(NamedTuple):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastdqn.learning.backup import Bootstrap, Queries
+from fastdqn.learning.bootstrap_targets import Bootstrap, Queries
 
 
 class MunchausenBackup:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastdqn.learning.draws import MEANS, Draw
+from fastdqn.learning.random_inputs import MEANS, Draw
 
 # Units in and out, to a module that takes (x [B, *, in], noise or None).
 LayerConstructor = Callable[[int, int], nn.Module]

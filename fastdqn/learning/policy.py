@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastdqn.explore import Repeats, explore, prepare
-from fastdqn.learning.draws import MEANS, Draw, LaneNoise, NoNoise
+from fastdqn.exploration import Repeats, explore, prepare
+from fastdqn.kernels.rng import seed_state
+from fastdqn.learning.random_inputs import MEANS, Draw, LaneNoise, NoNoise
 from fastdqn.learning.value import Value
-from fastdqn.plain import State, take_generator, take_state
-from fastdqn.rng import seed_state
+from fastdqn.state_dict import State, take_generator, take_state
 
 
 class Policy:

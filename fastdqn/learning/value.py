@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastdqn.learning.backup import Bootstrap
-from fastdqn.learning.draws import Draw
+from fastdqn.learning.bootstrap_targets import Bootstrap
+from fastdqn.learning.random_inputs import Draw
 
 ElementLoss = Callable[[Tensor, Tensor], Tensor]
 

@@ -1,15 +1,15 @@
 """Host memory for experience: the ring, the stores, the samplers. Usable on its own."""
 
-from fastdqn.plain import Rows
 from fastdqn.replay.batch import Batch, ObsStore, new_batch
-from fastdqn.replay.frames import FrameStore, UnstackedError
-from fastdqn.replay.newest import NewestSampler
-from fastdqn.replay.prioritized import PrioritizedSampler
-from fastdqn.replay.replay import Replay
+from fastdqn.replay.frame_store import FrameStore, UnstackedError
+from fastdqn.replay.newest_sampler import NewestSampler
+from fastdqn.replay.prioritized_sampler import PrioritizedSampler
+from fastdqn.replay.replay_buffer import Replay
 from fastdqn.replay.ring import Ring, rows_per_lane
-from fastdqn.replay.rows import RowStore
+from fastdqn.replay.row_store import RowStore
 from fastdqn.replay.sampler import Sampler
-from fastdqn.replay.uniform import UniformSampler
+from fastdqn.replay.uniform_sampler import UniformSampler
+from fastdqn.state_dict import Rows
 
 __all__ = [
     "Batch",

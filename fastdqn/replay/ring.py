@@ -7,7 +7,7 @@ of the row before it. So next_obs is always a later row and costs no memory of i
 
 import numpy as np
 
-from fastdqn.kernels import kernel
+from fastdqn.kernels.jit import kernel
 
 # The status of a row: one of OPEN (waits for its outcome), LIVE (has one), DEAD (an episode's
 # last observation); a LIVE row that ended its episode says how, and may say both. 0: unwritten.

@@ -4,8 +4,8 @@ from typing import Protocol
 
 import numpy as np
 
-from fastdqn.plain import State
 from fastdqn.replay.ring import Ring
+from fastdqn.state_dict import State
 
 
 class Sampler(Protocol):

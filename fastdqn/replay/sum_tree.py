@@ -10,7 +10,7 @@ the other: the loads of a level wait for none of each other, so that they miss t
 
 import numpy as np
 
-from fastdqn.kernels import kernel
+from fastdqn.kernels.jit import kernel
 
 
 class SumTree:

@@ -1,1 +1,1 @@
-"""Report: pictures and pages of what run folders hold; it reads them, and runs nothing."""
+"""Plots, HTML reports and videos of finished runs."""

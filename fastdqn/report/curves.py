@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fastdqn.report.runs import Columns, RunRecord
+from fastdqn.report.run_data import Columns, RunRecord
 
 Over = Literal["steps", "episodes", "time"]
 # By what curves are drawn over: its words, and the metric that tells it.

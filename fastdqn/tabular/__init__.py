@@ -1,1 +1,1 @@
-"""The Q-table: observations cut into cells, a number for each cell and action, Q-learning."""
+"""Tabular Q-learning: discretization, the Q-table and its update."""

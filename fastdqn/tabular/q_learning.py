@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdqn.acting import Step
-from fastdqn.kernels import kernel
+from fastdqn.envs import Step
+from fastdqn.kernels.jit import kernel
 from fastdqn.tabular.discretizer import Discretizer
 
 

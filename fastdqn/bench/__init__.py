@@ -1,0 +1,1 @@
+"""Benchmarks and profiles of a run: each component alone, and all together."""

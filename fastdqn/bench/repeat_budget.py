@@ -1,0 +1,108 @@
+"""Budgets in place of a run's own: they say when measuring begins, and end the run after it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from fastdqn.bench.repeats import Clock, Effort
+from fastdqn.training.loop import Run
+
+# Seconds of random steps after which learning begins, whatever learning_starts says: they are not
+# what is measured, and environments may be slow. Ours.
+MOST_RANDOM_SECONDS = 10.0
+# Updates, or seconds since the first, after which everything has been called, and has its memory.
+_BURN_IN_UPDATES, _BURN_IN_SECONDS = 20, 10.0
+
+
+class _Start:
+    """Knows when learning has begun, and sees to it that it does."""
+
+    def __init__(self, run: Run, clock: Clock):
+        self._run, self._began = run, clock()
+
+    def is_over(self, now: float, steps: int) -> bool:
+        run = self._run
+        if run.progress.updates:
+            return True
+        # A window of each lane is complete then, and a batch of them.
+        windows = run.stream.num_lanes * (run.replay.n_steps + 1) + len(run.staging.host.index)
+        late = now - self._began >= MOST_RANDOM_SECONDS and steps >= windows
+        if late and run.cadence.learning_starts > steps:
+            run.cadence = replace(run.cadence, learning_starts=steps)
+        return False
+
+
+class RepeatsBudget:
+    """Burn-in after learning started, then repeats, then the end.
+
+    step_rates, turn_rates  per second, one of each repeat; turns  in all of them
+    began  when the first repeat did; first_steps, first_updates  made before it
+    """
+
+    def __init__(self, run: Run, effort: Effort, clock: Clock):
+        self._run, self._effort, self._clock = run, effort, clock
+        self._start = _Start(run, clock)
+        self._last = clock()
+        self._steps = self._turns = 0
+        self.began: float | None = None
+        self.first_steps = self.first_updates = self.turns = 0
+        self.step_rates: list[float] = []
+        self.turn_rates: list[float] = []
+
+    def spent(self, steps: int, episodes: int) -> bool:
+        now = self._clock()
+        if self.began is None:  # learning must have begun, and gone on for a while
+            if not self._start.is_over(now, steps):
+                self._last = now
+            elif now - self._last >= self._effort.burn_in:
+                self._begin(now, steps)
+            return False
+        self._turns += 1
+        seconds = now - self._last
+        if seconds >= self._effort.seconds:
+            self.step_rates.append((steps - self._steps) / seconds)
+            self.turn_rates.append(self._turns / seconds)
+            self.turns += self._turns
+            self._last, self._steps, self._turns = now, steps, 0
+        return len(self.step_rates) >= self._effort.repeats
+
+    def counted(self, steps: int) -> int:
+        return steps
+
+    def _begin(self, now: float, steps: int) -> None:
+        self.began = self._last = now
+        self._steps = self.first_steps = steps
+        self.first_updates = self._run.progress.updates
+        self._run.laps.restart()  # all that follows is billed, and nothing before
+
+
+class TurnsBudget:
+    """Burn-in after learning started, then so many turns between begin() and end()."""
+
+    def __init__(
+        self, run: Run, turns: int, begin: Callable[[], None], end: Callable[[], None], clock: Clock
+    ):
+        self._run, self._turns, self._begin, self._end = run, turns, begin, end
+        self._clock, self._start = clock, _Start(run, clock)
+        self._learned_at: float | None = None
+        self._left: int | None = None
+
+    def spent(self, steps: int, episodes: int) -> bool:
+        if self._left is None:
+            if self._is_warm(self._clock(), steps):
+                self._left = self._turns
+                self._begin()
+            return False
+        self._left -= 1
+        if self._left == 0:
+            self._end()
+        return self._left == 0
+
+    def counted(self, steps: int) -> int:
+        return steps
+
+    def _is_warm(self, now: float, steps: int) -> bool:
+        if not self._start.is_over(now, steps):
+            return False
+        self._learned_at = now if self._learned_at is None else self._learned_at
+        enough = self._run.progress.updates > _BURN_IN_UPDATES
+        return enough or now - self._learned_at >= _BURN_IN_SECONDS

@@ -1,0 +1,115 @@
+"""The replay alone: rows added and batches sampled per second, beside a plain copy of memory."""
+
+import itertools
+import math
+import time
+
+import numpy as np
+
+from fastdqn.bench.policy_speed import lanes_of_a_call
+from fastdqn.bench.repeats import Clock, Effort, repeat
+from fastdqn.bench.results import Figure
+from fastdqn.bench.synthetic_data import deliveries, fill_replay
+from fastdqn.builders import agent
+from fastdqn.config.schema import Config
+from fastdqn.envs import EnvFacts
+from fastdqn.replay import Replay
+
+# Appends before anything is measured: enough to leave every cache, and a second at the most.
+_MOST_APPENDS = 50_000
+# Bytes of a copy that no cache holds.
+_COPY_BYTES = 1 << 27
+# Batches of stacked frames are large: they are measured at DQN's size and at a GPU's. Ours.
+_STACKED_BATCHES = (32, 256)
+
+
+def measure_replay(
+    config: Config, facts: EnvFacts, effort: Effort, clock: Clock = time.perf_counter
+) -> list[Figure]:
+    """Adds/s and samples/s of a replay of config's size, per call and per row, and bytes/s.
+
+    config  resolved; both samplers are measured, its own first
+
+    Of stacked frames a full replay, at other batch sizes too, and beside a copy of as many bytes.
+    """
+    figures, sizes = [], [config.batch_size]
+    if facts.stack > 1:
+        sizes = list(dict.fromkeys((*sizes, *_STACKED_BATCHES)))
+    for prioritized in (config.prioritized, not config.prioritized):
+        as_drawn = config.replace(  # without replay nothing could be drawn again and again
+            replay=True, prioritized=prioritized, total_timesteps=config.total_timesteps or 1
+        )
+        replay = agent.make_replay(as_drawn, facts)
+        most = replay.ring.rows if facts.stack > 1 else _MOST_APPENDS
+        fill_replay(replay, facts, min(replay.ring.rows, most))
+        figures += measure_adding(replay, lanes_of_a_call(config), facts, effort, clock)
+        for size in sizes:
+            figures += measure_sampling(replay, size, effort, clock)
+    if facts.stack > 1:
+        figures += [measure_copy_of_batch(facts, size, effort, clock) for size in sizes]
+    return [*figures, measure_copy(effort, clock)]
+
+
+def measure_adding(
+    replay: Replay, of_a_call: int, facts: EnvFacts, effort: Effort, clock: Clock
+) -> list[Figure]:
+    """Adds/s and rows/s of one filled replay, to which so many lanes bring a row at a time."""
+    lanes = replay.ring.num_lanes
+    steps = itertools.cycle(deliveries(lanes, of_a_call, facts))
+    rate = repeat(lambda: replay.append(next(steps)), effort, clock)
+    of = {"num_envs": lanes, "rows": len(replay), "sampler": _sampler(replay)}
+    if of_a_call < lanes:
+        of["env_batch_size"] = of_a_call
+    return [
+        Figure("replay", "replay_adds_per_second", rate, of),
+        Figure("replay", "replay_added_rows_per_second", rate.scaled(of_a_call), of),
+    ]
+
+
+def measure_sampling(
+    replay: Replay, batch_size: int, effort: Effort, clock: Clock = time.perf_counter
+) -> list[Figure]:
+    """Batches/s, rows/s and bytes/s (observations read and written) of one filled replay."""
+    batch = replay.new_batch(batch_size)
+    rate = repeat(lambda: replay.sample(batch), effort, clock)
+    of = {
+        "batch_size": batch_size, "rows": len(replay), "n_steps": replay.n_steps,
+        "sampler": _sampler(replay),
+    }  # fmt: skip
+    moved = batch.obs.nbytes + batch.next_obs.nbytes
+    figures = [
+        Figure("replay", "replay_samples_per_second", rate, of),
+        Figure("replay", "replay_sampled_rows_per_second", rate.scaled(batch_size), of),
+        Figure("replay", "replay_sampled_bytes_per_second", rate.scaled(moved), of),
+    ]
+    if replay.wants_priorities:
+        index, priority = batch.index.copy(), np.random.default_rng(0).random(batch_size)
+        update = repeat(lambda: replay.update_priorities(index, priority), effort, clock)
+        figures.append(Figure("replay", "replay_priority_updates_per_second", update, of))
+    return figures
+
+
+def _sampler(replay: Replay) -> str:
+    return "prioritized" if replay.wants_priorities else "uniform"
+
+
+def measure_copy_of_batch(
+    facts: EnvFacts, batch_size: int, effort: Effort, clock: Clock = time.perf_counter
+) -> Figure:
+    """Bytes/s of one thread copying the bytes of a batch in one piece, from beyond the caches."""
+    nbytes = 2 * batch_size * math.prod(facts.obs_shape) * facts.obs_dtype.itemsize
+    source, out = np.ones(max(nbytes, _COPY_BYTES), np.uint8), np.empty(nbytes, np.uint8)
+    pieces = itertools.cycle(
+        source[at : at + nbytes] for at in range(0, len(source) - nbytes + 1, nbytes)
+    )
+    rate = repeat(lambda: np.copyto(out, next(pieces)), effort, clock)
+    of = {"batch_size": batch_size}
+    return Figure("replay", "memcpy_bytes_per_second", rate.scaled(nbytes), of)
+
+
+def measure_copy(effort: Effort, clock: Clock = time.perf_counter) -> Figure:
+    """Bytes/s of one thread copying a large array: what the machine allows a store."""
+    source = np.ones(_COPY_BYTES, np.uint8)
+    out = np.empty_like(source)
+    rate = repeat(lambda: np.copyto(out, source), effort, clock)
+    return Figure("replay", "memcpy_bytes_per_second", rate.scaled(_COPY_BYTES), {})

@@ -1,0 +1,76 @@
+"""Figures: what was measured, as rows of JSON and as a table."""
+
+from collections.abc import Container, Sequence
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from fastdqn.bench.repeats import Rate
+
+
+class Figure(NamedTuple):
+    """One measured rate.
+
+    part  what was measured alone: env, act, replay, learner, upload, train
+    key   its name, the unit in it: env_steps_per_second
+    rate  per second
+    of    what it was measured on: num_envs, batch_size, ...
+    """
+
+    part: str
+    key: str
+    rate: Rate
+    of: dict[str, Any]
+
+    def row(self) -> dict[str, Any]:
+        """Flat, for one line of JSON."""
+        return {
+            "part": self.part,
+            self.key: self.rate.median,
+            f"{self.key}_min": self.rate.least,
+            f"{self.key}_max": self.rate.most,
+            "calls": self.rate.calls,
+            **self.of,
+        }
+
+
+def table(title: str, figures: Sequence[Figure]) -> Table:
+    """Median, least and most of each figure, and the microseconds of one."""
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    names = list(dict.fromkeys(name for figure in figures for name in figure.of))
+    for heading in ("what", *names, "per second", "min", "max", "us each"):
+        left = heading == "what" or heading in names
+        drawn.add_column(heading.replace("_", " "), justify="left" if left else "right")
+    for figure in figures:
+        what = figure.key.removesuffix("_per_second").replace("_", " ")
+        of = (str(figure.of.get(name, "")) for name in names)
+        median, least, most, _ = figure.rate
+        each = f"{1e6 / median:,.2f}" if 0 < median < 1e8 else ""
+        drawn.add_row(what, *of, short(median), short(least), short(most), each)
+    return drawn
+
+
+def phase_table(
+    title: str, phases: dict[str, float], steps: int, residual: Container[str] = ()
+) -> Table:
+    """Where the time of a loop went: shares that add up to all of it.
+
+    residual  phases that are billed only what is left to wait for: they are labelled so
+    """
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("phase", "share", "us per step"):
+        drawn.add_column(heading, justify="left" if heading == "phase" else "right")
+    total = sum(phases.values())
+    for name, seconds in sorted(phases.items(), key=lambda item: -item[1]):
+        label = f"{name} (residual)" if name in residual else name
+        drawn.add_row(label, f"{100 * seconds / total:.1f} %", f"{1e6 * seconds / steps:.2f}")
+    drawn.add_row("all", "100.0 %", f"{1e6 * total / steps:.2f}")
+    return drawn
+
+
+def short(number: float) -> str:
+    """Three digits and a letter: 2.15 M."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g} {letter}"
+    return f"{number:.3g}"

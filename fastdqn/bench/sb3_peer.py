@@ -1,0 +1,195 @@
+"""Against: the same environment, network, batch and ratio through Stable-Baselines3, in turns."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from gymnasium import spaces
+
+from fastdqn.bench.repeat_budget import MOST_RANDOM_SECONDS
+from fastdqn.bench.repeats import Clock, Effort, Rate
+from fastdqn.bench.results import Figure
+from fastdqn.bench.training_speed import MOST_RANDOM_STEPS, measure_training
+from fastdqn.builders.preflight import recipe
+from fastdqn.config.atari_protocols import PROTOCOLS
+from fastdqn.config.schema import Config
+from fastdqn.envs import EnvFacts
+
+
+class PeerError(RuntimeError):
+    """The other library does not do what is asked of it; the message is one line."""
+
+
+def measure_by_turns(
+    config: Config, effort: Effort, run_peer: Callable[[], float], clock: Clock = time.perf_counter
+) -> list[Figure]:
+    """Steps/s of ours and of Stable-Baselines3, repeat by repeat.
+
+    config  resolved; run_peer  of sb3_peer()
+    """
+    once = replace(effort, repeats=1)
+    ours, theirs = [], []
+    for _ in range(effort.repeats):
+        ours.append(measure_training(config, once, clock=clock).figure.rate.median)
+        theirs.append(run_peer())
+    of = {"samples_per_step": float(config.batch_size / config.train_frequency)}
+    return [
+        Figure("train", "train_steps_per_second", Rate.over(rates, len(rates)),
+               {"program": program, **of})
+        for program, rates in (("fastdqn", ours), ("sb3", theirs))
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def sb3_peer(
+    config: Config, effort: Effort, clock: Clock = time.perf_counter
+) -> Iterator[Callable[[], float]]:
+    """Yields a call that trains for effort.seconds and returns steps/s; it is warm already.
+
+    config  resolved. Raises PeerError, one line, where Stable-Baselines3 cannot be had, or fails;
+    so does the call.
+    """
+    with contextlib.ExitStack() as ended:
+        with _told():
+            learn = _make_sb3(config, ended, clock)
+            learn(effort.burn_in)
+
+        def run() -> float:
+            with _told():
+                return learn(effort.seconds)
+
+        yield run
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # anyone's: its own, an environment's
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise PeerError(f"Stable-Baselines3 cannot train this: {said}") from error
+
+
+def _make_sb3(
+    config: Config, ended: contextlib.ExitStack, clock: Clock
+) -> Callable[[float], float]:
+    """A call that trains for so many seconds, at the least to the first update: steps/s."""
+    from stable_baselines3 import DQN  # pyright: ignore[reportMissingImports]
+    from stable_baselines3.common.callbacks import BaseCallback  # pyright: ignore[reportMissingImports]
+    from stable_baselines3.common.vec_env import DummyVecEnv  # pyright: ignore[reportMissingImports]
+
+    class Stopwatch(BaseCallback):
+        """Ends learn() when the time is over, at the earliest after the first update."""
+
+        def __init__(self, seconds: float):
+            super().__init__()
+            self.seconds, self.began, self.ended, self.first = seconds, 0.0, 0.0, 0
+
+        def _on_training_start(self) -> None:
+            self.began, self.first = clock(), self.num_timesteps
+
+        def _on_step(self) -> bool:
+            self.ended = clock()
+            model: Any = self.model
+            if self.ended - self.began >= MOST_RANDOM_SECONDS:  # as for ours
+                model.learning_starts = min(model.learning_starts, self.num_timesteps)
+            return self.ended - self.began < self.seconds or not model._n_updates
+
+    how = recipe(config)
+    envs = DummyVecEnv([how.make_one] * config.num_envs)
+    ended.callback(_close, envs)
+    model = DQN(_policy_of(envs.observation_space), envs, **sb3_options(config))
+
+    def learn(seconds: float) -> float:
+        watch = Stopwatch(seconds)
+        model.learn(1 << 40, callback=watch, log_interval=None, reset_num_timesteps=False)  # pyright: ignore[reportArgumentType]
+        return (watch.num_timesteps - watch.first) / (watch.ended - watch.began)
+
+    return learn
+
+
+def _close(envs: Any) -> None:
+    with contextlib.suppress(Exception):  # anyone's; the figures are there
+        envs.close()
+
+
+def _policy_of(space: spaces.Space) -> str:
+    return "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
+
+
+def sb3_options(config: Config) -> dict[str, Any]:
+    """Our options in Stable-Baselines3's words: the same samples per step, exactly."""
+    # Every `calls` calls of all environments, `updates` updates.
+    ratio = Fraction(config.train_frequency) / config.num_envs
+    total = config.total_timesteps or 100_000
+    assert config.hidden_sizes is not None
+    return {
+        "learning_rate": config.learning_rate,
+        "buffer_size": config.buffer_size,
+        "learning_starts": min(config.learning_starts, MOST_RANDOM_STEPS),
+        "batch_size": config.batch_size,
+        "tau": config.tau,
+        "gamma": config.gamma,
+        "n_steps": config.n_steps,
+        "train_freq": ratio.numerator,
+        "gradient_steps": ratio.denominator,
+        "target_update_interval": config.target_network_frequency,
+        "exploration_fraction": min(1.0, config.exploration_fraction * total / (1 << 40)),
+        "exploration_initial_eps": config.exploration_initial_eps,
+        "exploration_final_eps": config.exploration_final_eps,
+        "max_grad_norm": config.max_grad_norm or 1e9,
+        "policy_kwargs": {
+            "net_arch": list(config.hidden_sizes),
+            "optimizer_kwargs": {"eps": config.adam_epsilon},
+        },
+        "device": config.device,
+        "seed": config.seed,
+    }
+
+
+def note(config: Config, facts: EnvFacts) -> str:
+    """What Stable-Baselines3 has no option for, as one line: to be said beside the figures.
+
+    config  resolved
+    """
+    n, every = config.num_envs, config.target_network_frequency
+    theirs = max(every // n, 1) * n
+    differences = {
+        "no Double": config.double and not config.munchausen,
+        "no Dueling": config.dueling,
+        "Huber loss": config.loss != "huber",
+        "the norm of the gradient computed, though nothing is clipped": (
+            config.max_grad_norm is None
+        ),
+        "transitions replayed": not config.replay,
+        "a target network": not config.target_network,
+        "no prioritized replay": config.prioritized,
+        f"one number an action, not {config.value} values": config.value != "scalar",
+        "no Munchausen": config.munchausen,
+        "no noisy layers": config.noisy,
+        "no normalisation of observations": config.normalize_observation,
+        "no normalisation of rewards": config.normalize_reward,
+        f"an MLP, not the {config.torso} convolutions": config.torso not in ("auto", "mlp"),
+        f"no protocol {config.atari_protocol}": config.atari_protocol in PROTOCOLS,
+        "no action masks: actions that are not allowed are tried": facts.has_masks,
+        "one epsilon for all environments in place of the ladder": config.exploration == "ladder",
+        "epsilon falls by steps, not by episodes": config.exploration_decay is not None,
+        "random actions made once": config.exploration_zeta is not None,
+        "one exploration coin for all environments": n > 1,
+        "no network run for a random action": True,
+        "environments one after another in a DummyVecEnv": True,
+        f"all environments waited for, not {config.env_batch_size}": (
+            config.env_batch_size not in (None, n)
+        ),
+        "updates not compiled": config.capture != "eager",
+        f"products in its own precision, not in {config.precision}": (
+            config.precision not in ("auto", "float32")
+        ),
+        "an update a launch": config.updates_per_launch not in (None, 1),
+        "updates by autograd, not by one kernel": config.learner == "fused",
+        f"target every {theirs} steps": theirs != every,
+    }
+    return "Stable-Baselines3: " + ", ".join(text for text, holds in differences.items() if holds)

@@ -1,0 +1,129 @@
+"""Training end to end: steps per second of the whole loop, and where they went, by two clocks."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from gymnasium.vector import VectorEnv
+
+from fastdqn.bench.learner_speed import waiter
+from fastdqn.bench.repeat_budget import RepeatsBudget, TurnsBudget
+from fastdqn.bench.repeats import Clock, Effort, Rate
+from fastdqn.bench.results import Figure
+from fastdqn.bench.synthetic_data import fill_replay
+from fastdqn.builders import build
+from fastdqn.config.schema import Config
+from fastdqn.logging.console import Silent
+from fastdqn.session import Session
+from fastdqn.training import loop
+
+# Steps before learning starts, at the most: they are not what is measured.
+MOST_RANDOM_STEPS = 10_000
+
+
+class Trained(NamedTuple):
+    """figure  steps/s of the loop; turns  of the loop, per second
+    phases  seconds of each phase
+    seconds  of all of them, by a look at the clock before and after: what the phases add up to,
+             unless one of them is billed to nobody
+    steps, updates  made in them
+    startup_seconds  before the loop: build, kernels (compiled or loaded)
+    warm_up_seconds, warm_up_steps  of the loop before anything was measured: random play, burn-in
+    """
+
+    figure: Figure
+    turns: Rate
+    phases: dict[str, float]
+    seconds: float
+    steps: int
+    updates: int
+    startup_seconds: dict[str, float]
+    warm_up_seconds: float
+    warm_up_steps: int
+
+
+def measure_training(
+    config: Config,
+    effort: Effort,
+    synchronised: bool = False,
+    clock: Clock = time.perf_counter,
+    envs: VectorEnv | None = None,
+    filled: bool = False,
+) -> Trained:
+    """Train as `fastdqn train` does, without evaluations, in a folder that is thrown away.
+
+    synchronised  wait for the device before each look at the clock: every phase is billed its own
+                  work, and the whole is slower; else phases are billed what they waited for
+    envs  ready environments in place of config.env_id
+    filled  begin with a replay full of random steps: a large one is slower than an empty one
+    """
+    with _short_session(config, synchronised, clock, envs) as session:
+        run = session.run
+        if filled:
+            facts = run.stream.facts._replace(has_masks=run.stream.mask is not None)
+            fill_replay(run.replay, facts, run.replay.ring.rows)
+        before = clock()
+        budget = RepeatsBudget(run, effort, clock)
+        run.budget = budget  # pyright: ignore[reportAttributeAccessIssue]
+        loop.train(run)
+        ended = clock()
+        assert budget.began is not None
+        steps = run.progress.steps - budget.first_steps
+        of = {
+            "num_envs": config.num_envs, "batch_size": config.batch_size,
+            "samples_per_step": float(config.batch_size / config.train_frequency),
+            "clock": "synchronised" if synchronised else "plain",
+        }  # fmt: skip
+        rate = Rate.over(budget.step_rates, steps)
+        return Trained(
+            Figure("train", "train_steps_per_second", rate, of),
+            Rate.over(budget.turn_rates, budget.turns), dict(run.laps.totals),
+            ended - budget.began, steps, run.progress.updates - budget.first_updates,
+            dict(session.startup.totals), budget.began - before, budget.first_steps,
+        )  # fmt: skip
+
+
+def run_turns(
+    config: Config,
+    turns: int,
+    begin: Callable[[], None],
+    end: Callable[[], None],
+    clock: Clock = time.perf_counter,
+) -> None:
+    """Train until learning has begun, then so many turns of the loop between begin() and end()."""
+    with _short_session(config) as session:
+        budget = TurnsBudget(session.run, turns, begin, end, clock)
+        session.run.budget = budget  # pyright: ignore[reportAttributeAccessIssue]
+        loop.train(session.run)
+
+
+@contextlib.contextmanager
+def _short_session(
+    config: Config,
+    synchronised: bool = False,
+    clock: Clock = time.perf_counter,
+    envs: VectorEnv | None = None,
+) -> Iterator[Session]:
+    """A run without evaluations, in a folder that is thrown away."""
+    wait = waiter(torch.device(config.device)) if synchronised else lambda: None
+
+    def ticking() -> float:
+        wait()
+        return clock()
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = config.replace(
+            run_dir=str(Path(folder, "run")), eval_frequency=0, stop_at_return=None,
+            checkpoint_frequency=None, checkpoint_seconds=None, tensorboard=False, wandb=False,
+            total_timesteps=config.total_timesteps or 100_000,
+            total_episodes=None, learning_starts=min(config.learning_starts, MOST_RANDOM_STEPS),
+        )  # fmt: skip
+        session = build.build(config, lambda _: Silent(), envs, clock=ticking)
+        try:
+            yield session
+        finally:
+            session.close()

@@ -1,0 +1,283 @@
+"""Checks: what would keep a run from starting, found before anything large is made."""
+
+import importlib.util
+import os
+import shutil
+
+import torch
+from gymnasium.vector import VectorEnv
+
+from fastdqn.builders.devices import choose_capture, choose_device, launched
+from fastdqn.builders.memory_estimate import (
+    device_problems,
+    keeps_frames,
+    memory_problems,
+    network_weights,
+)
+from fastdqn.builders.torso_kinds import problem as torso_problem
+from fastdqn.builders.torso_kinds import settle
+from fastdqn.config.conflicts import wants_cuda
+from fastdqn.config.presets import PRESETS
+from fastdqn.config.schema import Config
+from fastdqn.envs import (
+    EnvError,
+    EnvFacts,
+    EnvRecipe,
+    Factory,
+    UnknownEnvError,
+    answers_for,
+    lies_inside,
+    look,
+    nearest,
+    read_facts,
+    registered,
+)
+from fastdqn.envs.watchdog import watch_making
+from fastdqn.files.run_folder import folder_problem
+
+# Never plan with the last of a device's memory: libraries take some of it. Ours, untuned.
+_DEVICE_SPARE_BYTES = 1 << 30
+
+
+def check(
+    config: Config,
+    facts: EnvFacts | None = None,
+    factory: Factory | None = None,
+    mistaken: bool = False,
+    eval_envs: VectorEnv | None = None,
+) -> list[str]:
+    """Every mistake in config and around it, one line each; nothing large is allocated.
+
+    facts    of environments that are there already; None: one is made and closed again
+    factory  makes one, in place of env_id
+    mistaken whether there are mistakes already, found by others
+    eval_envs  ready environments of evaluations, if they are not made as those of training
+    Raises EnvError where its reset fails, or nothing comes back, and there is no mistake.
+    """
+    if lines := config.type_problems():
+        return lines  # values of other types than promised can be asked nothing more
+    lines = [*config.problems(), *problems_around(config)]
+    try:
+        facts = facts or look_at(config, factory)
+    except UnknownEnvError as error:
+        return [*lines, unknown_subject(config.env_id) or str(error)]
+    except ValueError as error:
+        return [*lines, str(error)]
+    except EnvError:
+        if not (lines or mistaken):
+            raise
+        return lines
+    settled = settle(config, facts)
+    if line := torso_problem(settled.torso, facts.obs_shape):
+        lines = [*lines, line]
+    lines = [*lines, *_store_problems(config, facts), *evaluation_problems(facts, eval_envs)]
+    lines = lines or settled.problems() or memory_problems(config, facts)
+    return lines or _device_memory_problems(config, facts)
+
+
+def evaluation_problems(facts: EnvFacts, eval_envs: VectorEnv | None) -> list[str]:
+    """What keeps a policy for environments of these facts from being evaluated on eval_envs."""
+    if eval_envs is None:
+        return []
+    lines = []
+    if answers_for(eval_envs) < eval_envs.num_envs:
+        lines.append(
+            f"eval_envs answer for {answers_for(eval_envs)} of {eval_envs.num_envs} lanes at a "
+            "time: an evaluation needs all of them together, so make them without a batch_size"
+        )
+    try:
+        theirs = read_facts(eval_envs)
+    except ValueError as error:
+        return [*lines, f"eval_envs: {error}"]
+    parts = ("obs_shape", "obs_dtype", "obs_scale", "num_actions", "action_start")
+    differences = [
+        f"{name} {getattr(theirs, name)}, not {getattr(facts, name)}"
+        for name in parts
+        if getattr(theirs, name) != getattr(facts, name)
+    ]
+    if differences:
+        lines.append(
+            f"eval_envs have other spaces than envs: {'; '.join(differences)}; both must have "
+            "the same"
+        )
+    return lines
+
+
+def problems_around(config: Config) -> list[str]:
+    """What of the machine and its files keeps a run from starting, one line each."""
+    finders = (
+        _device_problem,
+        _cuda_problem,
+        _tensorboard_problem,
+        _wandb_problem,
+        _folder_problem,
+        _compiler_problem,
+    )
+    return [line for find in finders if (line := find(config))]
+
+
+def machine_problems(config: Config) -> list[str]:
+    """What this machine lacks that a run had, one line each."""
+    return [line for line in (_device_problem(config), _compiler_problem(config)) if line]
+
+
+def check_resume(
+    config: Config,
+    envs: object,
+    total_timesteps: int | None,
+    steps: int,
+    had: int | None,
+    handed_in: bool | None = None,
+) -> list[str]:
+    """What would keep a run from going on after steps, one line each.
+
+    envs   what was handed in, if anything; had  the total of steps that the run had
+    handed_in  whether the run's environments were, None: it is not recorded
+    """
+    lines = machine_problems(config)
+    if total_timesteps is not None and total_timesteps <= steps:
+        lines.append(
+            f"total_timesteps is {total_timesteps}, and {steps} steps are made already: it is the "
+            "new total, not what is added"
+        )
+    if handed_in is None:  # of before it was recorded: nothing resolved a VectorEnv's auto
+        handed_in = config.vectorization == "auto" or envs is not None
+    if envs is not None and not handed_in:
+        lines.append(
+            f"the run's environments are made from its env_id, {config.env_id!r}, and others would "
+            "not be recorded: leave envs out, or begin a new run"
+        )
+    if envs is None and handed_in:
+        lines.append(
+            f"the run's environments were handed in, and {config.env_id!r} need not make the same: "
+            "hand them in again, fastdqn.resume(run, envs)"
+        )
+    elif envs is None:
+        try:
+            facts = look_at(config)
+            lines += (
+                _store_problems(config, facts)
+                or memory_problems(config, facts)
+                or ([] if lines else _device_memory_problems(config, facts))
+            )
+        except UnknownEnvError as error:
+            lines.append(f"{error}; environments that were handed in must be handed in again")
+        except ValueError as error:
+            lines.append(str(error))
+    return lines
+
+
+def stray_modules(config: Config, folder: str) -> list[str]:
+    """A line for each module that options of a run's folder would import out of that folder."""
+    named = {"env_id": config.env_id, **{f"wrapper {w!r}": w for w in config.wrapper}}
+    return [
+        f"{what} names the module {module!r} inside the run's folder, which holds no code: move "
+        "it elsewhere"
+        for what, name in named.items()
+        if (module := name.rpartition(":")[0]) and lies_inside(module, folder)
+    ]
+
+
+def unknown_subject(name: str) -> str | None:
+    """The line for a name that may have been meant for a preset's."""
+    near = " or ".join(filter(None, (nearest(name, PRESETS), nearest(name, registered()))))
+    if ":" in name or not near:
+        return None
+    return f"no preset or environment is called {name!r}: did you mean {near}?"
+
+
+def recipe(config: Config, factory: Factory | None = None) -> EnvRecipe:
+    """How the lanes of a run are made: of env_id, or by a factory."""
+    return EnvRecipe(
+        factory or config.env_id,
+        config.vectorization,
+        config.env_kwargs,
+        config.wrapper,
+        config.atari_protocol,
+    )
+
+
+def look_at(config: Config, factory: Factory | None = None) -> EnvFacts:
+    """What the environment of a run is. Raises what look() does; EnvError where it hangs."""
+    how = recipe(config, factory)
+    with watch_making(str(how), config.max_step_seconds):
+        return look(how)
+
+
+def _device_problem(config: Config) -> str | None:
+    name = config.device
+    if name == "auto":
+        return None
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        return f"device is {name!r}: it must be auto, cpu, cuda or cuda:N"
+    if name == "cpu":
+        return None
+    if device.type != "cuda":
+        return f"device is {name!r}: it must be auto, cpu, cuda or cuda:N"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) < count:
+        return None
+    return f"device is {name!r}: this machine has {count} CUDA devices; use --device cpu or auto"
+
+
+def _cuda_problem(config: Config) -> str | None:
+    if config.device != "auto" or not wants_cuda(config) or torch.cuda.is_available():
+        return None
+    asked = "capture is graph" if config.capture == "graph" else f"precision is {config.precision}"
+    return f"{asked}, which is for CUDA devices, and this machine has none: use auto"
+
+
+def _device_memory_problems(config: Config, facts: EnvFacts) -> list[str]:
+    """What does not fit into the memory of the device that a run would take."""
+    name = config.device
+    if name == "auto":
+        name = choose_device(config, network_weights(config, facts))[0]
+    if name == "cpu":
+        return []
+    room = torch.cuda.mem_get_info(torch.device(name))[0] - _DEVICE_SPARE_BYTES
+    capture = choose_capture(config.replace(device=name))[0]
+    return device_problems(launched(config, name, capture), facts, max(0, room))
+
+
+def _wandb_problem(config: Config) -> str | None:
+    if config.wandb and importlib.util.find_spec("wandb") is None:
+        return "wandb is not installed: pip install 'fastdqn[wandb]'"
+    return None
+
+
+def _tensorboard_problem(config: Config) -> str | None:
+    if config.tensorboard is True and importlib.util.find_spec("tensorboard") is None:
+        return "tensorboard is not installed: pip install 'fastdqn[tensorboard]'"
+    return None
+
+
+def _compiler_problem(config: Config) -> str | None:
+    compilers = (os.environ.get("CXX") or "g++", "g++", "clang++")
+    if config.capture != "compile" or any(map(shutil.which, compilers)):
+        return None
+    return "capture is compile, which needs a C++ compiler, and none is here: install g++, or eager"
+
+
+def _folder_problem(config: Config) -> str | None:
+    return None if config.run_dir is None else folder_problem(config.run_dir)
+
+
+def _store_problems(config: Config, facts: EnvFacts) -> list[str]:
+    if not keeps_frames(config, facts.stack):
+        return []
+    if facts.stack == 1:
+        return [
+            "store is frames, and nothing declares that observations are stacked frames, as "
+            "FrameStackObservation around a lane, ale-py and EnvPool do: use --store rows"
+        ]
+    # Those of two beginnings, as a game's last life and the reset are, the end before them, and a
+    # valid one behind its own stack: else there are moments with none.
+    least = (2 * facts.stack + 1) * config.num_envs
+    if not 2 * config.num_envs <= config.buffer_size < least:
+        return []
+    return [
+        f"buffer_size is {config.buffer_size}: {config.num_envs} environments that stack "
+        f"{facts.stack} frames need at least {least}, {2 * facts.stack + 1} rows each"
+    ]

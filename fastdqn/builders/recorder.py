@@ -1,0 +1,150 @@
+"""Run folder: a run's folder, recorder and checkpoints, made out of options."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+
+from fastdqn.checkpoints.loader import Checkpoint
+from fastdqn.checkpoints.network_weights import save_weights
+from fastdqn.checkpoints.writer import CheckpointWriter
+from fastdqn.config.atari_protocols import frames_a_step
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.files.atomic_write import WriteError, write_whole
+from fastdqn.files.disk_errors import DiskErrors, EndRun, GoOn
+from fastdqn.files.durable_write import TEMPORARY, exists, remove
+from fastdqn.files.open_folder import Place, Where, names_in
+from fastdqn.files.run_folder import HandedIn, clear, create_folder, name_of, write_known
+from fastdqn.files.run_lock import LockedError, RunLock
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.logging.console import Display
+from fastdqn.logging.metric_sinks import MetricsSink, TensorBoardEvents
+from fastdqn.logging.recorder import RunRecorder
+from fastdqn.logging.wandb_run import WandbRun
+from fastdqn.schedules import Budget
+from fastdqn.training.checkpointer import Checkpointer
+from fastdqn.training.loop import Hooks, Run
+
+
+def take_folder(
+    config: Config,
+    unbegun: ExitStack,
+    owned: ExitStack,
+    options: str | None = None,
+    requested: Config | None = None,
+    handed_in: HandedIn = HandedIn(),  # noqa: B008
+) -> Place:
+    """A new run's folder, made and locked.
+
+    options  what config.json holds, if it is not config
+    requested  the options before None and auto were decided
+    """
+    asked = None if requested is None else requested.to_json()
+    folder = create_folder(config, _device_name(config.device), unbegun, options, asked, handed_in)
+    lock = RunLock(folder)
+    try:
+        owned.enter_context(lock)
+    except LockedError as error:
+        raise ConfigError([str(error)]) from None
+    return lock.place
+
+
+def names_of(envs: object, torso: object) -> HandedIn:
+    """What is recorded of environments and a torso that were handed in, if they were."""
+    return HandedIn(*(None if each is None else name_of(each) for each in (envs, torso)))
+
+
+def begin_in(
+    folder: Place, config: Config, requested: Config, unbegun: ExitStack, handed_in: HandedIn
+) -> None:
+    """Begin in a folder that is held already, where an earlier run may have ended before it had a
+    checkpoint."""
+    clear(folder)
+    unbegun.callback(clear, folder)
+    device = _device_name(config.device)
+    write_known(folder, config.to_json(), device, requested.to_json(), handed_in)
+
+
+def make_recorder(
+    config: Config,
+    folder: Place,
+    make_display: Callable[[Config], Display],
+    weights: tuple[FlatParameters, dict],
+    hooks: Hooks,
+    budget: Budget,
+) -> RunRecorder:
+    """weights  that are saved, and what describes them"""
+    online, description = weights
+    sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
+    if config.wandb:
+        sinks.append(WandbRun(folder, json.loads(config.to_json())))
+    return RunRecorder(
+        folder,
+        make_display(config),  # last: a live panel holds the terminal until it is closed
+        sinks,
+        lambda path: save_weights(path, online.named_tensors(), description),
+        budget.fraction,
+        hooks.on_evaluation,
+        frames_a_step(config.atari_protocol, config.env_kwargs),
+        disk_errors(config),
+    )
+
+
+def disk_errors(config: Config) -> Callable[[Callable[[str], None]], DiskErrors]:
+    """What becomes of a run whose files cannot be written, still without a way to tell it."""
+    return {"stop": EndRun, "continue": GoOn}[config.on_disk_error]
+
+
+def make_checkpoints(
+    config: Config,
+    recorder: RunRecorder,
+    run: Run,
+    resumed: Checkpoint | None,
+    owned: ExitStack,
+    own_torso: bool,
+) -> Checkpointer:
+    """own_torso  whether the torso was handed in: whoever resumes must hand it in again"""
+    described = {
+        "config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps,
+        "own_torso": own_torso,
+    }  # fmt: skip
+    folder = recorder.place
+    sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say)
+    owned.callback(_let_go, sink)
+    judge = run.judge
+
+    def best() -> Where | None:
+        there = judge is not None and judge.best_mean is not None
+        return folder / "best.safetensors" if there else None
+
+    return Checkpointer(
+        sink, config.checkpoint_frequency, config.checkpoint_seconds, config.checkpoint_replay,
+        best, run.replay.ring.added.copy(), time.monotonic, recorder.disk,
+    )  # fmt: skip
+
+
+def _let_go(sink: CheckpointWriter) -> None:
+    """Wait for what is being written; a run that failed to write has said so."""
+    with contextlib.suppress(WriteError):
+        sink.close()
+
+
+def go_back(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
+    """Bring a run's folder to a checkpoint; returns lines that say what was not restored."""
+    for name in names_in(recorder.place):
+        if name.startswith(TEMPORARY):  # of a process that was killed while it wrote
+            remove(recorder.place / name)
+    best = recorder.place / "best.safetensors"
+    for file in (best, recorder.place / "traceback.txt"):
+        if exists(file) and (file != best or checkpoint.best is None):
+            remove(file)
+    if checkpoint.best is not None:
+        write_whole(best, checkpoint.best)
+    return recorder.cut_back(checkpoint.steps)
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

@@ -1,0 +1,1 @@
+"""Checkpoints and weights on disk: format, writing, checked reading."""

@@ -1,0 +1,248 @@
+"""Commands: what the command line's commands do with a run, and what they say."""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium
+from rich.console import Console, RenderableType
+
+from fastdqn.api import evaluate_recipe
+from fastdqn.builders import memory_estimate, preflight
+from fastdqn.builders.auto_options import preview
+from fastdqn.cli.load_run import load_trained
+from fastdqn.config.conflicts import remarks
+from fastdqn.config.descriptions import replay_ratio
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.envs import NonFiniteError, find_supported_envs
+from fastdqn.envs.atari_scores import human_normalized
+from fastdqn.files.atomic_write import WriteError, to_json, write_whole
+from fastdqn.files.output_files import may_write, out_problems
+from fastdqn.files.run_folder import working_folder
+from fastdqn.session import Trained
+
+_WIDTH = 140  # columns, where the output is no terminal
+
+
+def plan(config: Config) -> str:
+    """What a run would do: resolved options, memory, replay ratio. Raises ConfigError."""
+    if lines := preflight.check(config):
+        raise ConfigError(lines)
+    resolved, facts = preview(config)
+    values = json.loads(resolved.to_json())
+    width = max(map(len, values))
+    copy = memory_estimate.checkpoint_bytes(resolved, facts)
+    return "\n".join(
+        [
+            *(f"{name:{width}}  {values[name]}" for name in values),
+            "",
+            f"observations {facts.obs_shape} {facts.obs_dtype}, {facts.num_actions} actions",
+            f"the replay takes {memory_estimate.replay_bytes(resolved, facts) / 2**20:,.1f} MiB"
+            + (f", each of {facts.stack} frames once" if resolved.store == "frames" else "")
+            + (f", writing it to a checkpoint {copy / 2**20:,.1f} MiB more" if copy else ""),
+            replay_ratio(resolved),
+            *remarks(resolved),
+        ]
+    )
+
+
+def evaluate_run(
+    run: str, mistakes: list[str], *, episodes: int, weights: str, seed: int, max_steps: int | None,
+    env_id: str | None, max_step_seconds: float | None, render: bool, json: bool, out: Path | None,
+) -> str:  # fmt: skip
+    """`fastdqn eval`: evaluate a run's weights on its environment; returns what to print.
+
+    mistakes  found while the options were parsed: lines to report with those found here
+    Raises ConfigError where the run, the options or the environment cannot be used; EnvError and
+    NonFiniteError where the environment fails while it is played; WriteError.
+    """
+    asked = Config(
+        eval_episodes=episodes, eval_max_steps=max_steps, seed=seed,
+        max_step_seconds=max_step_seconds,
+    )  # fmt: skip
+    lines = [*mistakes, *(line.removeprefix("eval_") for line in asked.problems())]
+    lines += out_problems(out)
+    base = working_folder()  # an environment may change it
+    policy, recipe, path = load_trained(run, weights, env_id, max_step_seconds, lines)
+    try:
+        evaluation = evaluate_recipe(
+            policy,
+            recipe,
+            episodes=episodes,
+            max_steps=max_steps,
+            seed=seed,
+            render_mode="human" if render else None,
+            patience=max_step_seconds,
+        )
+        result = evaluation.summary()
+        human = human_normalized(str(recipe), float(result["mean_return"]))
+        result = {**result, "human_normalized": human}
+        text = to_json(result, indent=2)
+        if out is not None:
+            write_whole(base / out, text + "\n")
+    except (WriteError, NonFiniteError):
+        raise
+    except (OSError, ValueError, gymnasium.error.Error) as error:
+        raise ConfigError([" ".join(str(error).split())]) from None
+    if json:
+        return text
+    return (
+        f"{recipe}: return {result['mean_return']:.1f} +- {result['std_return']:.1f} over "
+        f"{result['episodes']} greedy episodes (least {result['min_return']:.1f}, "
+        f"{result['cut_episodes']} cut at the step cap)\n"
+        + ("" if human is None else f"human-normalised {human:.2f}\n")
+        + f"weights: {path}"
+    )
+
+
+def bench_run(
+    part: str, config: Config, mistakes: list[str], *,
+    out: Path | None, against: str | None, seconds: float, repeats: int, command: str,
+) -> None:  # fmt: skip
+    """`fastdqn bench`: measure, show, and write the figures to out.
+
+    mistakes  found while the options were parsed: lines to report with those found here
+    command   as it was typed, for the header of the figures
+    Raises ConfigError where something cannot be used; EnvError where the environment fails.
+    """
+    lines, base = [*mistakes, *out_problems(out)], working_folder()  # an environment may change it
+    if not (0 < seconds <= 3600 and 1 <= repeats <= 1000):
+        lines.append(f"seconds is {seconds}, repeats {repeats}: both must be positive, and finite")
+    if against is not None and part not in ("train", "all"):
+        lines.append(f"against {against} compares training: fastdqn bench train ...")
+    if against is not None and importlib.util.find_spec("stable_baselines3") is None:
+        lines.append("Stable-Baselines3 is not installed: pip install 'fastdqn[peers]'")
+    lines += preflight.check(config, mistaken=bool(lines))
+    if lines:
+        raise ConfigError(lines)
+    from fastdqn.bench import bench
+    from fastdqn.bench.sb3_peer import PeerError
+
+    effort = bench.Effort(seconds, repeats, burn_in=seconds / 2)
+    try:
+        rows = bench.bench(part, config, effort, _printer(), command=command, against=against)
+        if out is not None:
+            bench.write_rows(base / out, rows)
+    except (PeerError, WriteError) as error:
+        raise ConfigError([str(error)]) from None
+
+
+def profile_run(
+    config: Config, mistakes: list[str], *, out: Path | None, what: str, updates: int
+) -> None:
+    """`fastdqn profile`: record, show, and write trace.json and profile.json into the folder out.
+
+    Raises ConfigError where something cannot be used; EnvError where the environment fails.
+    """
+    lines, base = list(mistakes), working_folder()  # an environment may change it
+    if out is None:
+        lines.append("profile needs --out DIR, a folder for trace.json and profile.json")
+    elif problem := _folder_problem(out, ("trace.json", "profile.json")):
+        lines.append(problem)
+    if not 1 <= updates <= 100_000:
+        lines.append(f"updates is {updates}: it must be a number from 1 to 100,000")
+    lines += preflight.check(config, mistaken=bool(lines))
+    if lines or out is None:
+        raise ConfigError(lines)
+    from fastdqn.bench.profile import profile_calls, profile_tables
+    from fastdqn.bench.repeats import Effort
+    from fastdqn.files.output_files import new_folder
+
+    show = _printer()
+    try:
+        with new_folder(base / out):
+            result = profile_calls(what, config, updates, base / out, Effort())
+    except WriteError as error:
+        raise ConfigError([str(error)]) from None
+    for drawn in profile_tables(result):
+        show(drawn)
+    show(f"written: {out / 'trace.json'} (open it at https://ui.perfetto.dev), profile.json")
+
+
+def _printer() -> Callable[[RenderableType], None]:
+    """Prints tables as wide as they need where there is no terminal to fit."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    return lambda drawn: console.print(drawn, markup=False)
+
+
+def _folder_problem(path: Path, names: tuple[str, ...]) -> str | None:
+    """Why files of these names cannot be written into a folder, new or not, or None."""
+    try:
+        existing = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+        usual = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+        taken = [name for name in names if path.is_dir() and not may_write(path / name)]
+    except (OSError, ValueError) as error:
+        return f"out is {str(path)!r}: {error}"
+    if not usual:
+        return f"out is {str(path)!r}: {existing} is no folder that can be written to"
+    if taken:
+        return f"out is {str(path)!r}: {taken[0]} in it is a link or a folder, not a file"
+    return None
+
+
+def describe(trained: Trained) -> str:
+    """What a run came to, in a few lines."""
+    summary = trained.summary
+    lines = [
+        f"{summary['exit_reason']} after {summary['total_steps']:,} steps, "
+        f"{summary['episodes']:,} episodes, {summary['updates']:,} updates; "
+        f"{summary['steps_per_second']:,.0f} steps/s"
+    ]
+    if solved := summary["solved"]:
+        lines.append(
+            f"solved: two fresh evaluations reached {solved['threshold']:g} "
+            f"{solved['seconds']:.1f} s after the process started"
+        )
+    if final := summary["eval"]:
+        lines.append(
+            f"final evaluation: return {final['mean_return']:.1f} +- {final['std_return']:.1f} "
+            f"over {final['episodes']} greedy episodes"
+        )
+    stopped = summary["exit_reason"].endswith("interrupted")
+    words = ["resume", "eval", "report"] if stopped else ["report", "video", "eval"]
+    folder = shlex.quote(str(trained.folder))
+    lines.append(f"run folder: {trained.folder}; next:")
+    return "\n".join([*lines, *(f"  fastdqn {word} {folder}" for word in words)])
+
+
+def list_envs(pattern: str) -> str:
+    """`fastdqn envs`: a line for each matching id. Raises ConfigError where there is none."""
+    try:
+        entries = list(find_supported_envs(pattern))
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
+    if not entries:
+        raise ConfigError(
+            [
+                f"no registered environment matches {pattern!r}: try a part of its name, ALE/ or "
+                "MinAtar/ before it for their games, or my_package: to import what registers it"
+            ]
+        )
+    problems, remedies = _folded([e.problem.removeprefix(f"{e.env_id} ") for e in entries])
+    rows = [
+        (e.env_id, e.vectorization or "no", problem or f"{e.observations} -> {e.actions}")
+        for e, problem in zip(entries, problems, strict=True)
+    ]
+    id_width, how_width = (max(len(row[i]) for row in rows) for i in range(2))
+    lines = [f"{name:{id_width}}  {how:{how_width}}  {told}" for name, how, told in rows]
+    return "\n".join([*lines, *remedies])
+
+
+def _folded(problems: list[str]) -> tuple[list[str], list[str]]:
+    """(problems, remedies): a remedy that several have is a numbered line of its own."""
+    # Not at the colons of a Dict's keys, which stand in quotes.
+    parted = [(*re.split(r"(?<!['\"]): ", problem, maxsplit=1), "")[:2] for problem in problems]
+    times = Counter(remedy for _, remedy in parted if remedy)
+    numbers = {remedy: i for i, remedy in enumerate((r for r in times if times[r] > 1), 1)}
+    short = [
+        f"{what} [{numbers[remedy]}]" if remedy in numbers else problem
+        for problem, (what, remedy) in zip(problems, parted, strict=True)
+    ]
+    return short, [f"[{i}] {remedy}" for remedy, i in numbers.items()]

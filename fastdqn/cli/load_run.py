@@ -1,0 +1,78 @@
+"""Trained: what a run came to, taken up again: its policy, and its environment."""
+
+from pathlib import Path
+
+from fastdqn.api import weights_path
+from fastdqn.builders import agent, preflight
+from fastdqn.checkpoints.table_weights import is_table
+from fastdqn.config.schema import ConfigError
+from fastdqn.envs import EnvError, EnvRecipe, UnknownEnvError, look
+from fastdqn.envs.watchdog import watch_making
+from fastdqn.files.run_folder import read_config, read_handed_in
+from fastdqn.learning.policy import Policy
+from fastdqn.tabular.files import read_table_config
+from fastdqn.tabular.q_table import TablePolicy
+
+
+def load_trained(
+    run: str, weights: str, env_id: str | None, patience: float | None, lines: list[str]
+) -> tuple[Policy | TablePolicy, EnvRecipe, Path]:
+    """The policy of a run's weights, the environment it was trained on, and the weights' file.
+
+    patience  seconds that making an environment may take, None: for ever
+    lines     mistakes that were found already
+    Raises ConfigError with them and what is found here; EnvError where a first reset fails, or
+    the environment does not come back in time.
+    """
+    try:
+        path = weights_path(run, weights)
+        policy, description = agent.load_policy(path)
+        recipe = _recipe_of(path, env_id)
+        with watch_making(str(recipe), patience):
+            _require_same_spaces(recipe, description)
+    except UnknownEnvError as error:
+        hint = "where it was handed in from Python, fastdqn.evaluate(load_policy(run), make_env)"
+        raise ConfigError([*lines, f"{error}; {hint}"]) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError([*lines, *str(error).split("\n")]) from None
+    except EnvError:
+        if not lines:
+            raise
+        raise ConfigError(lines) from None
+    if lines:
+        raise ConfigError(lines)
+    return policy, recipe, path
+
+
+def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
+    """The environment that a run was trained on, as it was made; another id has none of that."""
+    if env_id is not None:
+        return EnvRecipe(env_id)
+    path = weights.parent / "config.json"
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: name the environment with --env-id")
+    if is_table(weights):
+        config = read_table_config(path.parent).shared()
+    else:
+        config = read_config(path.parent)
+    if lines := preflight.stray_modules(config, str(path.parent)):
+        raise ConfigError(lines)
+    handed_in = read_handed_in(path.parent)
+    if handed_in is not None and handed_in.envs is not None:
+        raise ValueError(
+            f"the run's environments were handed in from Python ({handed_in.envs}), and "
+            f"{config.env_id!r} need not make the same: "
+            "fastdqn.evaluate(fastdqn.load_policy(run), make_env), or name an environment on "
+            "purpose: --env-id my_package:MyEnv-v0"
+        )
+    return preflight.recipe(config)
+
+
+def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:
+    facts = look(recipe)
+    learned = (tuple(description["obs_shape"]), description["num_actions"])
+    if learned != (facts.obs_shape, facts.num_actions):
+        raise ValueError(
+            f"{recipe} has observations {facts.obs_shape} and {facts.num_actions} actions; these "
+            f"weights were trained on {learned[0]} and {learned[1]}"
+        )

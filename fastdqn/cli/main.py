@@ -1,0 +1,324 @@
+"""The command line: what each word does. Mistakes are one line each and exit with 2."""
+
+import dataclasses
+import io
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from fastdqn.cli import parser
+from fastdqn.cli.options import (
+    BenchOptions,
+    EvalOptions,
+    ProfileOptions,
+    ResumeOptions,
+    TrainOptions,
+)
+from fastdqn.config.presets import DIFFERENCES, PRESETS
+from fastdqn.config.schema import Config, ConfigError, unknown_name
+from fastdqn.system import cwd_imports, signals, standard_streams
+from fastdqn.timing import process_age
+
+_USAGE = """usage: fastdqn COMMAND ...
+
+  fastdqn train PRESET|ENV_ID [options]   train an agent; --help lists the options
+  fastdqn tabular ENV_ID [options]        train a Q-table, where its states can be counted
+  fastdqn resume RUN [options]            go on with a run from its last checkpoint
+  fastdqn eval RUN [options]              evaluate a run's best weights, greedily
+  fastdqn video RUN [options]             film greedy episodes, the values of actions beside
+  fastdqn export RUN [options]            the network as ONNX, or as a program of torch
+  fastdqn plot RUN... --out FILE.png      curves of runs, means and intervals over their seeds
+  fastdqn report RUN... [options]         a page of HTML: results, curves, times, how to repeat it
+  fastdqn sweep PRESET|ENV_ID [options]   search for settings that learn faster
+  fastdqn bench PART [PRESET|ENV_ID]      measure env, act, replay, learner, train or all
+  fastdqn profile [PRESET|ENV_ID] --out DIR   what an update costs, against what is possible
+  fastdqn presets                         list the presets and what they set
+  fastdqn envs [PATTERN]                  list environments, how auto steps them, why not
+  fastdqn doctor [RUN]                    what this machine has; what is left of a run, and to do
+  fastdqn completion bash|zsh             a script that completes all of this
+  fastdqn --version
+"""
+
+# Characters of a message, where paths take 4,096 at most. Ours, untuned.
+_MOST = 6_000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 1 for a failed run, 2 for a mistake in asking."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a path need not be printable to be used
+    signals.prepare_program()
+    cwd_imports.allow()  # my_package:MyEnv-v0 may be there; installed modules come first
+    commands = {
+        "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
+        "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,
+        "sweep": _sweep, "doctor": _doctor, "plot": _plot, "report": _report,
+        "export": _export, "completion": lambda args: _completion(args, commands),
+    }  # fmt: skip
+    without = ("presets", "envs", "doctor", "completion")  # options
+    lists = args[:1] in [[name] for name in without]
+    if not args or args[lists : lists + 1] in (["-h"], ["--help"]):
+        print(_USAGE, end="")
+        return 0 if args else 2
+    if args[0] == "--version":
+        from fastdqn import __version__
+
+        print(f"fastdqn {__version__}")
+        return 0
+    try:
+        if args[0] not in commands:
+            raise ConfigError([unknown_name("command", args[0], commands)])
+        return commands[args[0]](args[1:])
+    except parser.HelpShown:
+        return 0
+    except ConfigError as error:
+        for line in error.lines:
+            standard_streams.tell(f"error: {_printable(line)}")
+        return 2
+    except ValueError as error:
+        from fastdqn.envs import MakeError
+
+        if not isinstance(error, MakeError):
+            raise
+        standard_streams.tell(f"error: {_printable(str(error))}")
+        return 2
+    except KeyboardInterrupt:
+        if argv is None:  # the program is ending: asked again, it would tell a traceback on its way
+            signals.ignore()
+        return 130
+
+
+def _train(args: list[str]) -> int:
+    name, rest = _subject(args, f"a preset ({', '.join(PRESETS)}) or an environment id", "train")
+    if name is None:
+        parser.parse(rest, TrainOptions(Config()), "fastdqn train PRESET|ENV_ID")
+    from fastdqn import api
+    from fastdqn.builders import preflight
+    from fastdqn.checkpoints.format import CheckpointError
+    from fastdqn.cli import commands
+    from fastdqn.kernels.jit import never_compiled
+    from fastdqn.session import RUN_FAILURES
+
+    default = api.preset(name or "")
+    chosen, mistakes = parser.parse(rest, TrainOptions(default), f"fastdqn train {name}")
+    if chosen.config.preset != default.preset:
+        mistakes.append(f"--preset only labels a run: fastdqn train {chosen.config.preset} ...")
+    try:
+        if mistakes:
+            raise ConfigError([*mistakes, *preflight.check(_new_in(chosen), mistaken=True)])
+        if chosen.dry_run:
+            print(commands.plan(_new_in(chosen)))
+            return 0
+        if (
+            not chosen.quiet and standard_streams.is_terminal() and never_compiled()
+        ):  # somebody waits
+            print("compiling kernels: some 10 s more, before the first run alone", flush=True)
+        with signals.answered():
+            trained = api.train(
+                chosen.config, quiet=chosen.quiet, resume=chosen.resume,
+                imports_seconds=process_age(), seed_globals=True,
+            )  # fmt: skip
+    except CheckpointError as error:
+        raise ConfigError([str(error)]) from None
+    except RUN_FAILURES as error:
+        return _failed(error)
+    if not chosen.quiet:
+        _show(commands.describe(trained))
+    return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
+
+
+def _new_in(chosen: TrainOptions) -> Config:
+    """The options of a new run: where it may go on with another, the folder may hold that."""
+    return chosen.config.replace(run_dir=None) if chosen.resume == "auto" else chosen.config
+
+
+def _resume(args: list[str]) -> int:
+    run, rest = _subject(args, "the folder of a run", "resume")
+    chosen, mistakes = parser.parse(rest, ResumeOptions(), "fastdqn resume RUN")
+    from fastdqn.checkpoints.format import CheckpointError
+    from fastdqn.cli import commands
+    from fastdqn.resuming import resume
+    from fastdqn.session import RUN_FAILURES
+
+    if mistakes:
+        raise ConfigError(
+            [*mistakes, "resume keeps the options of the run: only total_timesteps can change"]
+        )
+    try:
+        with signals.answered():
+            trained = resume(
+                str(run), total_timesteps=chosen.total_timesteps, checkpoint=chosen.checkpoint,
+                quiet=chosen.quiet, imports_seconds=process_age(), seed_globals=True,
+            )  # fmt: skip
+    except CheckpointError as error:
+        raise ConfigError([str(error)]) from None
+    except RUN_FAILURES as error:
+        return _failed(error)
+    if not chosen.quiet:
+        _show(commands.describe(trained))
+    return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
+
+
+def _failed(error: Exception) -> int:
+    """Say in one line why a run failed, after its environment's own traceback, if it has one."""
+    if trace := getattr(error, "trace", ""):
+        standard_streams.tell(trace.rstrip())
+    standard_streams.tell(f"error: {_printable(str(error))}")
+    return 1
+
+
+def _eval(args: list[str]) -> int:
+    run, rest = _subject(args, "the folder of a run, or a .safetensors file", "eval")
+    if run is None:
+        parser.parse(rest, EvalOptions(), "fastdqn eval RUN")
+    chosen, mistakes = parser.parse(rest, EvalOptions(), "fastdqn eval RUN")
+    from fastdqn.cli import commands
+
+    values = dataclasses.asdict(chosen)
+    return _told(lambda: _show(commands.evaluate_run(str(run), mistakes, **values)))
+
+
+def _tabular(args: list[str]) -> int:
+    name, rest = _subject(args, "an environment id", "tabular")
+    from fastdqn.cli.tabular import tabular
+
+    return _told(lambda: tabular(name, rest))
+
+
+def _sweep(args: list[str]) -> int:
+    name, rest = _subject(args, f"a preset ({', '.join(PRESETS)}) or an environment id", "sweep")
+    from fastdqn.cli.sweep import sweep
+
+    return _told(lambda: sweep(name, rest))
+
+
+def _video(args: list[str]) -> int:
+    run, rest = _subject(args, "the folder of a run, or a .safetensors file", "video")
+    from fastdqn.cli import video
+
+    return _told(lambda: _show(video.video_run(str(run), rest)))
+
+
+def _plot(args: list[str]) -> int:
+    from fastdqn.cli import report
+
+    _show(report.plot_runs(args))
+    return 0
+
+
+def _report(args: list[str]) -> int:
+    from fastdqn.cli import report
+
+    _show(report.report_runs(args))
+    return 0
+
+
+def _export(args: list[str]) -> int:
+    run, rest = _subject(args, "the folder of a run, or a .safetensors file", "export")
+    from fastdqn.cli import export
+
+    _show(export.export_run(str(run), rest))
+    return 0
+
+
+def _completion(args: list[str], commands: Iterable[str]) -> int:
+    from fastdqn.cli.completion import completion
+
+    print(completion(args, commands))
+    return 0
+
+
+def _bench(args: list[str]) -> int:
+    parts = ("env", "act", "replay", "learner", "train", "all")
+    part, rest = _subject(args, f"a part ({', '.join(parts)})", "bench")
+    name, rest = (rest[0], rest[1:]) if rest and rest[0][:1] != "-" else ("cartpole", rest)
+    usage = f"fastdqn bench {part or 'PART'} {name}"
+    if part is None:
+        parser.parse(rest, BenchOptions(Config()), usage)
+    from fastdqn import api
+    from fastdqn.cli import commands
+
+    chosen, mistakes = parser.parse(rest, BenchOptions(api.preset(name)), usage)
+    if part not in parts:
+        mistakes.insert(0, unknown_name("part", str(part), parts))
+    values = {name: getattr(chosen, name) for name in ("out", "against", "seconds", "repeats")}
+    values["command"] = shlex.join(["fastdqn", "bench", *args])
+    return _told(lambda: commands.bench_run(str(part), chosen.config, mistakes, **values))
+
+
+def _profile(args: list[str]) -> int:
+    name, rest = (args[0], args[1:]) if args and args[0][:1] != "-" else ("cartpole", args)
+    from fastdqn import api
+    from fastdqn.cli import commands
+
+    default = ProfileOptions(api.preset(name))
+    chosen, mistakes = parser.parse(rest, default, f"fastdqn profile {name}")
+    values = {name: getattr(chosen, name) for name in ("out", "what", "updates")}
+    return _told(lambda: commands.profile_run(chosen.config, mistakes, **values))
+
+
+def _show(text: str) -> None:
+    """Print what a command came to, wherever an environment has left standard output."""
+    standard_streams.restore()
+    print(text)
+
+
+def _told(command: Callable[[], int | None]) -> int:
+    """Run a command that uses an environment; its failures are one line and exit code 1."""
+    from fastdqn.session import RUN_FAILURES
+
+    try:
+        return command() or 0
+    except RUN_FAILURES as error:
+        return _failed(error)
+
+
+def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list[str]]:
+    """The word that a command is about, and the options; None where only help is asked for."""
+    if args and not args[0].startswith("-"):
+        return args[0], args[1:]
+    if "-h" in args or "--help" in args:
+        return None, args
+    raise ConfigError([f"{command} needs {what} first: fastdqn {command} NAME [options]"])
+
+
+def _printable(line: str) -> str:
+    """One line of some length whatever a user's text, or a file of anyone's, holds: of what is too
+    long the middle is left out."""
+    from fastdqn.text import printable
+
+    if len(line) > _MOST:
+        out = f" ... ({len(line) - _MOST:,} characters left out) ... "
+        line = line[: _MOST // 2] + out + line[-_MOST // 2 :]
+    return printable(line)
+
+
+def _presets(args: list[str]) -> int:
+    if args:
+        raise ConfigError([f"presets takes no arguments, got {args[0]!r}"])
+    default = dataclasses.asdict(Config())
+    for name, config in PRESETS.items():
+        values = dataclasses.asdict(config)
+        changed = [f"{k}={v}" for k, v in values.items() if v != default[k] and k != "preset"]
+        print(f"{name}\n  {config.env_id}  " + "  ".join(changed))
+        if name in DIFFERENCES:
+            print(f"  differs from {DIFFERENCES[name]}")
+    return 0
+
+
+def _doctor(args: list[str]) -> int:
+    if len(args) > 1 or (args and args[0].startswith("-")):
+        raise ConfigError([f"doctor takes one folder of a run, got {' '.join(args)!r}"])
+    from fastdqn.cli.doctor import doctor
+
+    return doctor(args[0] if args else None)
+
+
+def _envs(args: list[str]) -> int:
+    if len(args) > 1 or (args and args[0].startswith("-")):
+        raise ConfigError([f"envs takes one pattern, got {' '.join(args)!r}"])
+    from fastdqn.cli import commands
+
+    print(commands.list_envs(args[0] if args else ""))
+    return 0

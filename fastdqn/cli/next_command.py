@@ -1,0 +1,95 @@
+"""Suggests the next command for a run, without importing any module that the run names."""
+
+import importlib.util
+import os
+import shlex
+from pathlib import Path
+
+from fastdqn.builders.preflight import machine_problems
+from fastdqn.checkpoints.checked_read import read_manifest
+from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.envs import UnknownEnvError, find_spec
+from fastdqn.files.run_folder import HandedIn, read_handed_in
+from fastdqn.files.run_lock_file import holder
+from fastdqn.resuming import config_of_state
+from fastdqn.system.cwd_imports import named
+from fastdqn.training.progress import SOLVED, SPENT
+
+
+def remedy(run: Path, whole: list[str], latest: str, has_weights: bool) -> str:
+    """What to do next, in one line; a resume only where it would not be refused.
+
+    whole   names of the checkpoints that can be read, oldest first; latest  the latest one's
+    """
+    folder = shlex.quote(str(run))
+    if (held := holder(run)) is not None and held[1]:
+        return "wait for that process, or stop it"
+    evaluate = f"fastdqn eval {folder}"
+    if not whole:
+        return evaluate if has_weights else f"train again, as {run / 'command.txt'} says"
+    name = latest if latest in whole else whole[-1]
+    resume = f"fastdqn resume {folder}" + ("" if name == latest else f" --checkpoint {name}")
+    try:
+        config, had, ended, handed = _state(run, name)
+    except (ConfigError, CheckpointError) as error:
+        return error.lines[0] if isinstance(error, ConfigError) else str(error)
+    if handed or config.vectorization == "auto":
+        return f"from Python, with what it was handed: fastdqn.resume({str(run)!r}, ...)"
+    if line := _obstacle(run, config):
+        return line
+    if ended:
+        more = f"{resume} --total-timesteps {2 * had}" if had else ""
+        return f"it has finished: {evaluate}" + (f"; to train on: {more}" if more else "")
+    return resume
+
+
+def _state(run: Path, name: str) -> tuple[Config, int | None, bool, bool]:
+    """(options, total of steps, whether the run had come to its end, whether its environments or
+    torso were handed in) of a checkpoint.
+
+    Raises ConfigError, CheckpointError.
+    """
+    manifest = read_manifest(run, name)
+    config, had = config_of_state(run, manifest.config, str(run / "checkpoints" / name))
+    progress = manifest.state.get("progress", {})
+    progress = progress if isinstance(progress, dict) else {}
+    ended = progress.get("ended") in (SOLVED, SPENT) and not progress.get("owes_evaluation")
+    names = read_handed_in(run) or HandedIn()
+    handed = manifest.config.get("own_torso") is True or any(names)
+    return config, had or config.total_timesteps, ended, handed
+
+
+def _obstacle(run: Path, config: Config) -> str | None:
+    """Why a resume would be refused, or None."""
+    for line in machine_problems(config):
+        return line
+    for what, name in [("env_id", config.env_id), *(("wrapper", w) for w in config.wrapper)]:
+        module = name.rpartition(":")[0].partition(".")[0]
+        if not module:
+            continue
+        spec = _find(module)
+        if spec is None:
+            return f"{what} {name!r}: its module {module!r} is not installed here"
+        if os.path.realpath(spec).startswith(os.path.realpath(run) + os.sep):
+            return f"{what} {name!r}: its module lies inside the run's folder. Move it elsewhere"
+    if ":" not in config.env_id:
+        try:
+            find_spec(config.env_id)
+        except UnknownEnvError:
+            return f"from Python, with its environments: fastdqn.resume({str(run)!r}, make_env)"
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def _find(module: str) -> str | None:
+    """Where a top-level module lies; None where there is none. Nothing is imported."""
+    try:
+        with named(module):
+            spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    if spec is None:
+        return None
+    return spec.origin or next(iter(spec.submodule_search_locations or ()), "")

@@ -1,0 +1,246 @@
+"""Sweep: `fastdqn sweep`, a search for the settings with which a preset returns most."""
+
+import json
+import shlex
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from fastdqn import api
+from fastdqn.builders import preflight
+from fastdqn.builders.auto_options import preview
+from fastdqn.cli import parser
+from fastdqn.cli.sweep_storage import open_trials, passing_folder, writing
+from fastdqn.config.schema import Config, ConfigError, unknown_name
+from fastdqn.envs import NonFiniteError
+from fastdqn.files.run_folder import working_folder
+from fastdqn.training.loop import DivergedError
+
+# Settings that decide how fast DQN learns, and what they are chosen from: ours, around those that
+# published agents of classic control have. A pair of floats is a range, even in its logarithm.
+SPACE: dict[str, tuple[Any, ...]] = {
+    "learning_rate": (1e-4, 1e-2),
+    "batch_size": (32, 64, 128, 256),
+    "train_frequency": (1, 2, 4, 8, 16),
+    "target_network_frequency": (250, 500, 1_000, 2_000, 5_000),
+    "gamma": (0.98, 0.99, 0.995, 0.999),
+    "n_steps": (1, 3, 5),
+    "exploration_fraction": (0.05, 0.1, 0.2, 0.4),
+    "exploration_final_eps": (0.01, 0.05, 0.1),
+    "hidden_sizes": ("64 64", "128 128", "256 256"),
+}
+# Another one for whatever makes an old file's trials say nothing of new ones.
+VERSION = 1
+# Runs of a sweep begin at this seed: those before it are left for judging what it finds.
+FIRST_SEED = 1_001
+# Trials before any is cut short for returning less than their median. Ours, untuned.
+_UNCUT = 5
+# A setting with which numbers stop being finite is a bad one; the search goes on.
+_BAD_SETTING = (DivergedError, NonFiniteError)
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    config: tyro.conf.OmitArgPrefixes[Config]
+    trials: int = 20
+    """Settings to try, with those that the file holds already."""
+    seeds: int = 2
+    """Runs of each setting, from --seed on; worse than half of the others, it ends sooner."""
+    search: tuple[str, ...] = ()
+    """Options to search; none: all that a sweep knows and that are not given here."""
+    out: Path | None = None
+    """File of the trials, which the same command goes on with; None: sweeps/PRESET.journal."""
+    quiet: bool = False
+    """Print the result alone."""
+
+
+def sweep(name: str | None, args: list[str]) -> None:
+    """Run the command: search, and print what was found.
+
+    name  a preset or an environment's id; None: only help is asked for
+    Raises ConfigError with all mistakes, a line each; what api.train() raises where an environment
+    or the disk fails; KeyboardInterrupt, after which the same command goes on.
+    """
+    base = working_folder()  # an environment may change it
+    default = SweepOptions(api.preset(name or "cartpole").replace(seed=FIRST_SEED))
+    chosen, lines = parser.parse(args, default, f"fastdqn sweep {name or 'PRESET|ENV_ID'}")
+    given = _given(args)
+    lines += _mistakes(chosen, given)
+    lines += preflight.check(chosen.config, mistaken=bool(lines))
+    if lines:
+        raise ConfigError(lines)
+    names = chosen.search or [option for option in SPACE if option not in given]
+    own = _settings(preview(chosen.config)[0], names)
+    searched = {option: _with(SPACE[option], own[option]) for option in names}
+    path = base / (chosen.out or Path("sweeps", f"{chosen.config.preset}.journal"))
+    study = open_trials(path, _identity(chosen, searched), own)
+    with ExitStack() as held:
+        with writing(path):
+            folder = held.enter_context(passing_folder(path))
+        while told := _next(path, study, chosen, searched, folder):
+            if not chosen.quiet:
+                print(told, flush=True)
+    print(_found(study, [name or "", *_kept(given)], path))
+
+
+def _given(args: list[str]) -> dict[str, list[str]]:
+    """Options of the command line, with their words as they were typed."""
+    groups = [group for group in parser.groups(args) if group[0].startswith("--")]
+    return {_option(group[0]): group for group in groups}
+
+
+def _option(flag: str) -> str:
+    return flag[2:].partition("=")[0].replace("-", "_")
+
+
+def _mistakes(chosen: SweepOptions, given: dict[str, list[str]]) -> list[str]:
+    unknown = [name for name in chosen.search if name not in SPACE]
+    lines = [unknown_name("option to search", name, SPACE) for name in unknown]
+    for name in ("trials", "seeds"):
+        if getattr(chosen, name) < 1:
+            lines.append(f"{name} is {getattr(chosen, name)}: it must be at least 1")
+    last = chosen.config.replace(seed=chosen.config.seed + chosen.seeds - 1)
+    lines += [line for line in last.problems() if line.startswith("seed is ")]
+    if both := [name for name in chosen.search if name in given]:
+        lines.append(f"{' and '.join(both)} cannot be both given and searched")
+    if not chosen.search and given.keys() >= SPACE.keys():
+        lines.append("every option that a sweep knows is given: there is nothing to search")
+    if chosen.config.eval_frequency == 0:
+        lines.append("eval_frequency is 0: a sweep judges by evaluations")
+    if chosen.config.run_dir is not None:
+        lines.append("run_dir is not for a sweep: its runs leave nothing, --out names its file")
+    return lines
+
+
+def _identity(chosen: SweepOptions, searched: dict[str, tuple]) -> dict[str, Any]:
+    """What all trials of a file have in common, as JSON gives it back."""
+    fixed = json.loads(chosen.config.to_json())
+    fixed = {name: value for name, value in fixed.items() if name not in searched}
+    values = {"version": VERSION, "seeds": chosen.seeds, "searched": searched, "config": fixed}
+    return json.loads(json.dumps(values))
+
+
+def _settings(config: Config, names: Iterable[str]) -> dict[str, Any]:
+    """Options as a sweep says them: plain numbers, sizes of layers as a text."""
+    values = {name: getattr(config, name) for name in names}
+    if "train_frequency" in values:
+        values["train_frequency"] = json.loads(config.to_json())["train_frequency"]
+    if "hidden_sizes" in values:
+        values["hidden_sizes"] = " ".join(map(str, config.hidden_sizes or ()))
+    return values
+
+
+def _with(choices: tuple, own: Any) -> tuple:
+    """Choices that hold one's own setting, too."""
+    if _is_range(choices):
+        return min(choices[0], own), max(choices[1], own)
+    return choices if own in choices else (*choices, own)
+
+
+def _is_range(choices: tuple) -> bool:
+    return len(choices) == 2 and all(isinstance(end, float) for end in choices)
+
+
+def _finished(study) -> list:
+    """Trials that said something; not those that were interrupted."""
+    return [trial for trial in study.trials if trial.state.is_finished()]
+
+
+def _next(path: Path, study, chosen: SweepOptions, searched: dict[str, tuple], folder: Path) -> str:
+    """Try another setting; returns what to say of it, '' where enough were tried."""
+    with writing(path):
+        if len(_finished(study)) >= chosen.trials:
+            return ""
+        told = _try(study, chosen, searched, folder)
+        return f"{len(_finished(study)):3} of {chosen.trials}  {told}"
+
+
+def _try(study, chosen: SweepOptions, searched: dict[str, tuple], folder: Path) -> str:
+    """One setting, with each seed, its runs in a folder; returns what to say of it."""
+    import optuna
+
+    # By the trials that are there: neither a sweep that goes on, nor a second process, must draw
+    # again what was drawn before.
+    seed = (chosen.config.seed + len(study.trials)) % (1 << 32)  # NumPy's old generators' limit
+    study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNCUT)
+    trial = study.ask()
+    setting = {
+        name: trial.suggest_float(name, *choices, log=True)
+        if _is_range(choices)
+        else trial.suggest_categorical(name, choices)
+        for name, choices in searched.items()
+    }
+    config, returns, cut = chosen.config.replace(**_values(setting)), [], ""
+    try:
+        for run in range(chosen.seeds):
+            returns.append(_run(config.replace(seed=config.seed + run), folder))
+            trial.report(sum(returns) / len(returns), run)
+            if len(returns) < chosen.seeds and trial.should_prune():
+                cut = "cut"
+                break
+    except _BAD_SETTING as error:
+        cut = " ".join(str(error).split())
+    state = optuna.trial.TrialState
+    if cut:
+        study.tell(trial, state=state.PRUNED if returns else state.FAIL)
+    else:
+        study.tell(trial, sum(returns) / len(returns))
+    told = "  ".join(f"{value:.6g}" for value in returns)
+    return f"returns {told or 'none'}{cut and f' ({cut})'}  {_flags(setting)}"
+
+
+def _values(setting: dict[str, Any]) -> dict[str, Any]:
+    """A setting as options are given to a Config: with three digits, as it is told."""
+    values = {n: float(f"{v:.3g}") if isinstance(v, float) else v for n, v in setting.items()}
+    if sizes := setting.get("hidden_sizes"):
+        values["hidden_sizes"] = tuple(map(int, sizes.split()))
+    return values
+
+
+def _run(config: Config, place: Path) -> float:
+    """Train; returns the mean return of the best weights, on seeds that decided nothing."""
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        config = config.replace(
+            run_dir=str(Path(folder, "run")), tensorboard=False, wandb=False,
+            checkpoint_seconds=None, checkpoint_frequency=None, checkpoint_replay=False,
+            final_evaluation=True,
+        )  # fmt: skip
+        summary = api.train(config).summary
+    if summary["exit_reason"].endswith("interrupted"):
+        raise KeyboardInterrupt
+    return summary["eval"]["mean_return"]
+
+
+def _kept(given: dict[str, list[str]]) -> list[str]:
+    """The words that a training with what was found needs too."""
+    ours = {"trials", "seeds", "search", "out", "quiet", "no_quiet", "seed"}
+    return [word for name, group in given.items() if name not in ours for word in group]
+
+
+def _found(study, words: list[str], path: Path) -> str:
+    """The best setting, as the command that trains with it."""
+    # One that was cut has a value too, of the seeds that it came to.
+    complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    if not complete:
+        return f"no setting came to its end: numbers stopped being finite\ntrials: {path}"
+    best = max(complete, key=lambda trial: trial.value)
+    return (
+        f"best of {len(_finished(study))}: trial {best.number}, mean return {best.value:.6g}\n"
+        f"  fastdqn train {shlex.join(words)} {_flags(best.params)}\ntrials: {path}"
+    )
+
+
+def _flags(setting: dict[str, Any]) -> str:
+    """A setting as it is typed."""
+    return " ".join(
+        f"--{name.replace('_', '-')} {value:.3g}"
+        if isinstance(value, float)
+        else f"--{name.replace('_', '-')} {value}"
+        for name, value in setting.items()
+    )

@@ -1,0 +1,1 @@
+"""Options of a run: their schema, limits, conflicts and presets."""

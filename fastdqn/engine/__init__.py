@@ -1,1 +1,0 @@
-"""Time: the order of calls, their cadence, and evaluation."""

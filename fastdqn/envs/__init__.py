@@ -1,0 +1,58 @@
+"""Environments: making them, stepping them, telling transitions from starts."""
+
+from fastdqn.envs.backends import answers_for
+from fastdqn.envs.env_calls import Asking
+from fastdqn.envs.env_state import read_env_state, why_unreadable, write_env_state
+from fastdqn.envs.env_stream import EnvStream
+from fastdqn.envs.errors import EnvError, HungError, MakeError, NonFiniteError
+from fastdqn.envs.frame_stack import declared_stack
+from fastdqn.envs.make import VECTORIZATIONS, EnvRecipe, Factory
+from fastdqn.envs.observations import ObsReader
+from fastdqn.envs.probe import limit_of, look, look_closer
+from fastdqn.envs.registry import UnknownEnvError, find_spec, lies_inside, nearest, registered
+from fastdqn.envs.render import Screen, open_screen
+from fastdqn.envs.running_statistics import ObsStatistics, ReturnStatistics
+from fastdqn.envs.spaces import EnvFacts, count_problem, read_facts, read_spaces
+from fastdqn.envs.step import Step
+from fastdqn.envs.sub_env import close_quietly, shared_sub_env
+from fastdqn.envs.supported_envs import find_supported_envs
+from fastdqn.envs.watchdog import Making
+
+__all__ = [
+    "VECTORIZATIONS",
+    "Asking",
+    "EnvError",
+    "EnvFacts",
+    "EnvRecipe",
+    "EnvStream",
+    "Factory",
+    "HungError",
+    "MakeError",
+    "Making",
+    "NonFiniteError",
+    "ObsReader",
+    "ObsStatistics",
+    "ReturnStatistics",
+    "Screen",
+    "Step",
+    "UnknownEnvError",
+    "answers_for",
+    "close_quietly",
+    "count_problem",
+    "declared_stack",
+    "find_spec",
+    "find_supported_envs",
+    "lies_inside",
+    "limit_of",
+    "look",
+    "look_closer",
+    "nearest",
+    "open_screen",
+    "read_env_state",
+    "read_facts",
+    "read_spaces",
+    "registered",
+    "shared_sub_env",
+    "why_unreadable",
+    "write_env_state",
+]

@@ -1,0 +1,84 @@
+"""look(): reads spaces, masks and time limit from one trial environment."""
+
+import contextlib
+import os
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Space
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
+
+from fastdqn.envs.env_stream import EnvStream
+from fastdqn.envs.frame_stack import ask_worker
+from fastdqn.envs.make import EnvRecipe
+from fastdqn.envs.spaces import EnvFacts
+from fastdqn.envs.sub_env import close_quietly, sub_envs, time_limit_of
+from fastdqn.envs.worker_process import WorkerTarget
+
+# What EnvPool has for no limit is beyond it.
+_UNLIMITED = 1 << 30
+
+
+def look(recipe: EnvRecipe) -> EnvFacts:
+    """What one lane of a recipe is, as look_closer() finds it."""
+    return look_closer(recipe)[0]
+
+
+def look_closer(recipe: EnvRecipe) -> tuple[EnvFacts, Space]:
+    """Make one lane, reset it, and close it again: its facts, and the space of an observation.
+
+    Raises ValueError, one line, where it cannot be made or trained on; EnvError where its reset
+    fails.
+    """
+    in_process = recipe
+    if recipe.vectorization == "async":
+        in_process = replace(recipe, vectorization="sync")
+    place = ""
+    with contextlib.suppress(OSError):  # it is gone
+        place = os.getcwd()
+    envs = in_process.make(1)
+    try:
+        stream = EnvStream(envs)
+        stream.start(seed=0)
+        facts = stream.facts._replace(
+            has_masks=stream.mask is not None,
+            max_episode_steps=limit_of(envs, in_process.max_episode_steps()),
+        )
+        return facts, envs.single_observation_space
+    finally:
+        close_quietly(envs)
+        with contextlib.suppress(OSError):  # an environment may change it, and remove it again
+            os.chdir(place)
+
+
+def limit_of(envs: VectorEnv, registered: int | None = None) -> int | None:
+    """Steps after which these environments truncate an episode by themselves, where that is known.
+
+    What was made tells: the TimeLimit wrappers of a sub-environment, which a wrapper or a function
+    of the user's may have changed, or what a vector class keeps.
+    registered  by the id, where nothing else tells
+    """
+    inner: Any = envs.unwrapped
+    if lanes := sub_envs(envs):
+        limits = [time_limit_of(lane) for lane in lanes]
+        return None if None in limits else max(filter(None, limits))
+    if isinstance(inner, AsyncVectorEnv):
+        limit = _of_process(inner)
+    else:
+        config = getattr(inner, "config", None)  # EnvPool's
+        limit = config.get("max_episode_steps") if isinstance(config, dict) else None
+        limit = limit or getattr(inner, "max_episode_steps", None)
+    if isinstance(limit, int | np.integer) and not isinstance(limit, bool):
+        return int(limit) if 0 < limit < _UNLIMITED else None
+    return registered or getattr(envs.spec, "max_episode_steps", None)
+
+
+def _of_process(envs: AsyncVectorEnv) -> int | None:
+    """As the first worker process tells it; one that is no more is reported by start()."""
+    made_here = isinstance(envs.worker, WorkerTarget)
+    name = "sub_env_time_limit" if made_here else "_max_episode_steps"
+    with contextlib.suppress(EOFError, OSError):
+        if ask_worker(envs, "has_wrapper_attr", name):
+            return ask_worker(envs, "get_wrapper_attr", name) or _UNLIMITED
+    return None

@@ -1,0 +1,140 @@
+"""Names: registered environments, wrappers and factories, found by what a user types."""
+
+import difflib
+import importlib
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from fastdqn.envs.errors import one_line
+from fastdqn.envs.optional_packages import register_for
+from fastdqn.system.cwd_imports import named
+
+_MOST_LISTED = 20
+
+
+class UnknownEnvError(ValueError):
+    """No environment has this id."""
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """Look an id up, importing 'module:' first. Raises ValueError with the nearest names."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        find_module(module, f"env_id {env_id!r}")
+    register_for(name, env_id)
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        known = registered() if not module else registered_by(module)
+        if near := _atari_of(name) or nearest(name, known):
+            hint = f"did you mean {near}?"
+        elif module:
+            hint = f"{module} registers {_listed(known)}"
+        else:
+            hint = (
+                f"{error} Where a package of its own registers it, name the module: "
+                f"my_package:{name}; fastdqn envs my_package: lists them"
+            )
+        hint = " ".join(hint.split())
+        raise UnknownEnvError(f"no environment is registered as {env_id!r}: {hint}") from None
+
+
+def _listed(ids: list[str]) -> str:
+    """Ids in a line, of many the first ones."""
+    more = f" and {len(ids) - _MOST_LISTED} more" if len(ids) > _MOST_LISTED else ""
+    return (", ".join(ids[:_MOST_LISTED]) or "none") + more
+
+
+def _atari_of(name: str) -> str:
+    """What an id of Gym's old Atari names is now; '' if it is none of them."""
+    old = re.fullmatch(r"(\w+?)(?:NoFrameskip|Deterministic)-v\d", name)
+    return f"ALE/{old[1]}-v5, or without a protocol ale_py:{name}" if old else ""
+
+
+def find_wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
+    """What 'module:Name' names, or a wrapper of Gymnasium's by its bare name.
+
+    Raises ValueError, one line, where there is none.
+    """
+    module, _, attribute = name.rpartition(":")
+    module = module or "gymnasium.wrappers"
+    home: Any = find_module(module, f"wrapper {name!r}")
+    for part in attribute.split("."):
+        try:
+            inner = getattr(home, part) if part else None
+        except AttributeError:
+            inner = None
+        except Exception as error:  # a package that the module looks for when it is asked
+            raise ValueError(f"wrapper {name!r}: {one_line(error)}") from None
+        if inner is None:
+            near = nearest(attribute, [known for known in dir(home) if known[:1] != "_"])
+            hint = f": did you mean {near}?" if near else ": name it as my_package:MyWrapper"
+            raise ValueError(f"wrapper {name!r}: {module} has no {attribute!r}{hint}")
+        home = inner
+    if not callable(home):
+        raise ValueError(f"wrapper {name!r} is a {type(home).__name__}, not a class or function")
+    return home  # pyright: ignore[reportReturnType]
+
+
+def registered() -> list[str]:
+    """Every id that Gymnasium knows now."""
+    return list(gymnasium.registry)
+
+
+def registered_by(module: str) -> list[str]:
+    """Ids whose environments live in a module or package."""
+    homes = {
+        env_id: spec.entry_point
+        if isinstance(spec.entry_point, str)
+        else getattr(spec.entry_point, "__module__", "")
+        for env_id, spec in gymnasium.registry.items()
+    }
+    return [id_ for id_, home in homes.items() if re.match(rf"{re.escape(module)}\b", str(home))]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known names closest to one that is not known, as 'a or b'; '' if none is close."""
+    by_lower = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)
+    return " or ".join(by_lower[k] for k in close)
+
+
+def lies_inside(module: str, folder: str) -> bool:
+    """Whether importing a module would run a file below folder; finds out without running one."""
+    home = os.path.realpath(folder)
+    parts = module.split(".")
+    for i in range(len(parts)):  # looking for a.b imports a, which was looked at before
+        try:
+            with named(module):
+                spec = importlib.util.find_spec(".".join(parts[: i + 1]))
+        except (ImportError, ValueError, AttributeError):
+            return False
+        if spec is None:
+            return False
+        for place in (spec.origin, *(spec.submodule_search_locations or ())):
+            if place and f"{os.path.realpath(place)}{os.sep}".startswith(home + os.sep):
+                return True
+    return False
+
+
+def find_module(module: str, what: str) -> Any:
+    """Import a module by name. Raises ValueError, one line that begins with what needs it."""
+    try:
+        with named(module):
+            return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # pip's names may have what Python's cannot: highway-env installs highway_env.
+        other = module.replace("-", "_")
+        hint = f"its module may be {other}; " if other != module else ""
+        raise ValueError(
+            f"{what}: cannot import {module!r} ({error}); {hint}is it installed, or in the "
+            "directory you run from?"
+        ) from None
+    except (Exception, SystemExit) as error:  # a module of anyone's
+        raise ValueError(f"{what}: importing {module!r} failed: {one_line(error)}") from None

@@ -1,0 +1,72 @@
+"""Catalogue: which registered environments train here, and why the others do not."""
+
+import contextlib
+import fnmatch
+import io
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import gymnasium
+from gymnasium.vector import VectorEnv
+
+from fastdqn.envs.make import EnvRecipe
+from fastdqn.envs.observations import short
+from fastdqn.envs.optional_packages import register_for
+from fastdqn.envs.registry import find_module, registered, registered_by
+from fastdqn.envs.spaces import read_spaces
+from fastdqn.envs.sub_env import close_quietly
+
+
+class Entry(NamedTuple):
+    """One id: its spaces in words, the vectorization that auto takes, why it does not train."""
+
+    env_id: str
+    observations: str
+    actions: str
+    vectorization: str
+    problem: str
+
+
+def find_supported_envs(pattern: str = "") -> Iterator[Entry]:
+    """Make one environment of every matching id, and look at it.
+
+    pattern  a part of the id or a glob such as 'Cart*', in any case; behind 'module:' of its own
+    Raises ValueError where the module cannot be imported.
+    """
+    module, _, wanted = pattern.rpartition(":")
+    if module:
+        find_module(module, f"pattern {pattern!r}")
+    register_for(wanted, f"pattern {pattern!r}")
+    wanted = wanted.lower()
+    glob = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
+    for env_id in sorted(registered_by(module) if module else registered()):
+        if fnmatch.fnmatchcase(env_id.lower(), glob):
+            yield _entry(env_id)
+
+
+def _entry(env_id: str) -> Entry:
+    recipe = EnvRecipe(env_id)
+    quiet = contextlib.redirect_stdout(io.StringIO())  # packages may greet
+    with warnings.catch_warnings(), quiet:
+        warnings.simplefilter("ignore")
+        try:
+            settings = recipe.atari_settings()
+            env = recipe.make_one() if settings is None else recipe.make(1)
+        except ValueError as error:
+            return Entry(env_id, "", "", "", str(error))
+        spaces = _spaces_of_a_lane(env)
+        problem = ""
+        try:
+            read_spaces(*spaces)
+        except ValueError as error:
+            problem = str(error)
+        close_quietly(env)
+    observations, actions = short(spaces[0]), short(spaces[1])
+    return Entry(env_id, observations, actions, "" if problem else recipe.resolve(), problem)
+
+
+def _spaces_of_a_lane(env: gymnasium.Env | VectorEnv) -> tuple[gymnasium.Space, gymnasium.Space]:
+    if isinstance(env, VectorEnv):
+        return env.single_observation_space, env.single_action_space
+    return env.observation_space, env.action_space

@@ -1,0 +1,255 @@
+"""The run folder: made once, for one run."""
+
+import contextlib
+import functools
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.files.atomic_write import WriteError, read_text, to_json, write_whole
+from fastdqn.files.durable_write import TEMPORARY, remove
+from fastdqn.files.open_folder import Place, Where, names_in
+
+Options = TypeVar("Options")
+_KEPT_NAMES = {"lock", "wandb", "wandb.json"}
+_OUR_NAMES = _KEPT_NAMES | {
+    "config.json", "requested.json", "command.txt", "system.json", "wandb.json",
+    "summary.json", "traceback.txt", "metrics.jsonl", "eval.jsonl", "episodes.csv",
+    "policy.safetensors", "best.safetensors", "checkpoints",
+}  # fmt: skip
+
+
+class HandedIn(NamedTuple):
+    """Names of what a run was given from Python, 'module:name'; None: made of the options."""
+
+    envs: str | None = None
+    torso: str | None = None
+
+
+def default_run_dir(config: Config) -> str:
+    """runs/ENV__PRESET__SEED__TIME, the time in UTC down to the microsecond."""
+    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    env, preset = (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", name) for name in (config.env_id, config.preset)
+    )
+    return str(Path("runs", f"{env}__{preset}__{config.seed}__{time}"))
+
+
+def folder_problem(run_dir: str) -> str | None:
+    """Why a run cannot have this folder, in one line, or None."""
+    path = Path(run_dir)
+    if "\0" in run_dir:
+        return f"run_dir {run_dir!r} holds a null byte, which no file system takes"
+    try:
+        if not path.exists():
+            parent = next(p for p in path.absolute().parents if p.exists())
+            if not parent.is_dir():
+                return f"run_dir {run_dir}: {parent} is a file, not a folder"
+            return _unwritable(run_dir, parent)
+        if not path.is_dir():
+            return f"run_dir {run_dir} is a file: name a folder that is new or empty"
+        if any(path.iterdir()):
+            return f"run_dir {run_dir} is not empty: name a folder that is new or empty"
+    except (OSError, ValueError) as error:
+        return f"run_dir {run_dir}: {error}"
+    return _unwritable(run_dir, path)
+
+
+def _unwritable(run_dir: str, folder: Path) -> str | None:
+    writable = os.access(folder, os.W_OK | os.X_OK)
+    return None if writable else f"run_dir {run_dir}: {folder} is not writable"
+
+
+def working_folder() -> Path:
+    """Where relative paths begin, before an environment changes that. Raises ConfigError."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError([f"the working directory is gone: {error.strerror}"]) from None
+
+
+def create_folder(
+    config: Config,
+    device_name: str,
+    unbegun: ExitStack,
+    options: str | None = None,
+    requested: str | None = None,
+    handed_in: HandedIn = HandedIn(),  # noqa: B008
+) -> Path:
+    """Make the folder and write what is known before the run: see write_known().
+
+    unbegun  takes what makes it as it was, not there or empty, should the run not begin
+    options, requested  what config.json holds, if it is not config, and requested.json
+    Raises ConfigError where the folder cannot be had.
+    """
+    assert config.run_dir is not None
+    if problem := folder_problem(config.run_dir):
+        raise ConfigError([problem])
+    folder = working_folder() / config.run_dir
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # The first to create this file owns the folder, whoever looked at it at the same time.
+        os.close(os.open(folder / "config.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        raise ConfigError([f"run_dir {config.run_dir} was taken by another run just now"]) from None
+    except OSError as error:
+        _remove_empty(new)
+        raise ConfigError([f"run_dir {config.run_dir}: {error.strerror}"]) from None
+    unbegun.callback(_empty, folder, new)
+    write_known(folder, options or config.to_json(), device_name, requested, handed_in)
+    return folder
+
+
+def write_known(
+    folder: Where,
+    options: str,
+    device_name: str,
+    requested: str | None = None,
+    handed_in: HandedIn = HandedIn(),  # noqa: B008
+) -> None:
+    """Write what is known before the run: its options, the command line and the system.
+
+    requested  the options before None and auto were decided, where a later start compares them
+    Raises ConfigError.
+    """
+    try:
+        if requested is not None:
+            write_whole(folder / "requested.json", requested)
+        write_whole(folder / "command.txt", shlex.join(sys.argv) + "\n")
+        system = {**_system(device_name), "handed_in": handed_in._asdict()}
+        write_whole(folder / "system.json", to_json(system, indent=2) + "\n")
+        write_whole(folder / "config.json", options)
+    except WriteError as error:
+        raise ConfigError([str(error)]) from None
+
+
+def clear(folder: Place) -> None:
+    """Remove the files of a run that begins again in its folder; all others stay.
+
+    Raises ConfigError where the file system refuses.
+    """
+    try:
+        for name in names_in(folder):
+            if _is_ours(name) and name not in _KEPT_NAMES:
+                remove(folder / name)
+    except OSError as error:
+        raise ConfigError([f"cannot remove {error.filename}: {error.strerror}"]) from None
+
+
+def foreign_names(folder: Place) -> list[str]:
+    """Names in a folder that no run writes."""
+    return [name for name in names_in(folder) if not _is_ours(name)]
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OUR_NAMES or name.startswith((TEMPORARY, "events.out.tfevents."))
+
+
+def _empty(folder: Path, new: list[Path]) -> None:
+    """Take away all that is in a folder, and those folders that are new."""
+    with contextlib.suppress(OSError):  # why the run does not begin is told
+        for each in folder.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink(missing_ok=True)
+    _remove_empty(new)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it was not made, or is someone else's too by now
+            folder.rmdir()
+
+
+def read_config(folder: Where, name: str = "config.json") -> Config:
+    """The options that a run was made with. Raises ConfigError, whose lines name the file.
+
+    name  config.json, or requested.json for the options before None and auto were decided
+    """
+    return read_options(folder, Config.from_json, name)
+
+
+def read_options(
+    folder: Where, parse: Callable[[str], Options], name: str = "config.json"
+) -> Options:
+    """As read_config(), of a record of options that parse makes of text."""
+    path = folder / name
+    try:
+        return parse(read_text(path))
+    except ConfigError as error:
+        lines = [f"{path}: {line.removeprefix('config.json ')}" for line in error.lines]
+        raise ConfigError(lines) from None
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
+
+
+def name_of(given: Any) -> str:
+    """'module:name' of a function or class; of another object, of its class."""
+    if isinstance(given, functools.partial):
+        return name_of(given.func)
+    named = given if hasattr(given, "__qualname__") else type(given)
+    return f"{getattr(named, '__module__', None) or 'builtins'}:{named.__qualname__}"
+
+
+def read_handed_in(folder: Path) -> HandedIn | None:
+    """What a run was given from Python; None where it is not recorded, as in older runs.
+
+    Raises ConfigError, whose line names the file.
+    """
+    path = folder / "system.json"
+    if not path.exists():
+        return None
+    try:
+        system = json.loads(read_text(path))
+        found = system.get("handed_in") if isinstance(system, dict) else system
+        if found is None:
+            return None
+        read = HandedIn(**found)
+        if not all(name is None or isinstance(name, str) for name in read):
+            raise TypeError
+    except (TypeError, RecursionError):
+        raise ConfigError([f"{path}: handed_in is no names of envs and torso"]) from None
+    except ValueError as error:
+        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
+    return read
+
+
+def _system(device_name: str) -> dict:
+    packages = ("fastdqn", "torch", "gymnasium", "numpy", "numba", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "device": device_name,
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def processor() -> str:
+    """Name of the processor, as its maker calls it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.partition(":")[2].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,263 @@
+"""RunLock: one process at a time writes into a run's folder."""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import stat
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastdqn.files.atomic_write import WriteError
+from fastdqn.files.durable_write import TEMPORARY
+from fastdqn.files.open_folder import Place, open_folder
+from fastdqn.files.run_lock_file import STALE_SECONDS, guard, is_gone, read_holder
+from fastdqn.system.process_identity import machine, pid_namespace, start_of
+from fastdqn.system.threads import start_thread
+
+# Seconds between two signs of life.
+BEAT_SECONDS = 10.0
+# Others look at a lock within microseconds; ours, untuned.
+_TRIES, _PAUSE_SECONDS = 20, 0.01
+# How often a process that waits for another's lock looks at it.
+_WAIT_SECONDS = 1.0
+
+
+class LockedError(RuntimeError):
+    """Another process has the run: one line, which process, and what to do."""
+
+
+class LostRunError(RuntimeError):
+    """Another process has taken the run's folder over: this one must write no more."""
+
+
+class RunLock:
+    """RUN/lock: a kernel lock on a file, held while the run lasts, and who holds it.
+
+    The kernel releases the lock when the process dies, however that happens. On another machine
+    that is not always seen, and some file systems have no locks. There the time of the file's last
+    change decides: the holder renews it every BEAT_SECONDS, and a lock without a renewal for
+    STALE_SECONDS is taken over. A holder that was only stopped meanwhile notices that: its place
+    refuses all changes. Use it as a context manager, or call acquire() and release().
+    """
+
+    def __init__(self, run: Path):
+        self.path = run / "lock"
+        self._mine: dict[str, Any] | None = None
+        self._root = self._fd = -1
+        self._over = threading.Event()
+        self._beats: threading.Thread | None = None
+
+    @property
+    def place(self) -> Place:
+        """The run's folder, as it was opened by acquire(); it refuses changes once it is lost."""
+        return Place(self._root, self.path.parent, (), self.check)
+
+    def acquire(self, waits: bool = False, tell: Callable[[str], None] = lambda line: None) -> None:
+        """Take the lock. Raises LockedError where it is held, WriteError where it cannot be.
+
+        waits  whether to wait for a holder on another machine that may be gone, until its lock is
+               stale; tell takes a line then
+        """
+        _held.add(self)
+        try:
+            self._root = open_folder(self.path.parent)
+            self._take(waits, tell)
+        except OSError as error:
+            self._close()
+            if error.errno == errno.ELOOP:
+                raise LockedError(f"{self.path} is a symbolic link: delete it") from None
+            if error.errno in (errno.EISDIR, errno.ENXIO):
+                raise LockedError(f"{self.path} is not a regular file: delete it") from None
+            raise WriteError(f"cannot write {self.path}: {error.strerror}") from error
+        except BaseException:
+            self._close()
+            raise
+        self._over.clear()
+        try:  # at once: making environments, and reading a replay, may take minutes
+            self._beats = start_thread(self._beat, name="lock")
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the lock back; a lock that is no longer ours stays. Safe to call twice."""
+        mine, self._mine = self._mine, None
+        if mine is None or mine["pid"] != os.getpid():  # a child's copy holds nothing
+            return
+        self._over.set()
+        if self._beats is not None:
+            self._beats.join(BEAT_SECONDS)
+            self._beats = None
+        with contextlib.suppress(OSError):
+            if self._is_same() and read_holder(self._fd) == mine:
+                os.unlink("lock", dir_fd=self._root)
+        self._close()
+
+    def check(self) -> None:
+        """Raises LostRunError where another process has taken the lock over, or it was released."""
+        mine = self._mine
+        if mine is None:
+            raise LostRunError(f"{self.path}: this process does not hold the run")
+        try:
+            fd = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._root)
+        except OSError:  # the file was deleted, and no process has made it again
+            return
+        try:
+            found = read_holder(fd)
+        finally:
+            os.close(fd)
+        if found is not None and found != mine:
+            raise LostRunError(
+                f"{self.path}: process {found['pid']} on {found['host']!r} has taken the run over: "
+                "this process writes no more into it"
+            )
+
+    def __enter__(self) -> "RunLock":
+        self.acquire()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.release()
+
+    def _take(self, waits: bool, tell: Callable[[str], None]) -> None:
+        """Try until the lock is taken. Raises LockedError, OSError."""
+        seen, since = None, time.monotonic()
+        busy = 0
+        while True:
+            answer = self._try(seen is not None and time.monotonic() - since >= STALE_SECONDS)
+            if answer == "taken":
+                return
+            if answer == "busy":
+                busy += 1
+                if busy >= _TRIES:
+                    raise self._refusal("is using this run: wait, or stop it")
+                time.sleep(_PAUSE_SECONDS)
+                continue
+            changed = self._changed_ns
+            if not waits or (seen is not None and changed != seen):
+                raise self._refusal(
+                    "may be running: it is taken for gone after "
+                    f"{STALE_SECONDS:.0f} s without a sign of life. Wait, or stop it"
+                )
+            if seen is None:
+                seen = changed
+                tell(f"{self._refusal('may be running')}: waiting until its lock is stale")
+            time.sleep(_WAIT_SECONDS)
+
+    def _try(self, is_stale: bool) -> str:
+        """Take the lock if it is free: 'taken'; 'busy' where the kernel says that it is held, or
+        it has just changed hands; 'unknown' where its holder may live on another machine."""
+        created = self._open()
+        taken = False
+        try:
+            info = os.fstat(self._fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise LockedError(f"{self.path} is not a regular file: delete it")
+            guarded = guard(self._fd)
+            self._found = found = read_holder(self._fd)
+            self._changed_ns = info.st_mtime_ns
+            if guarded is False:
+                return "busy"
+            if not self._is_same():
+                return "busy"  # released since it was opened
+            gone = True if created else is_gone(found, guarded)
+            if gone is False:
+                return "busy"
+            if gone is None and not is_stale and self._age(info.st_mtime) < STALE_SECONDS:
+                return "unknown"
+            self._write()
+            taken = True
+            return "taken"
+        finally:
+            if not taken:
+                fd, self._fd = self._fd, -1
+                os.close(fd)
+
+    def _open(self) -> bool:
+        """Open the lock; returns whether it was not there."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            self._fd = os.open("lock", flags | os.O_EXCL, 0o644, dir_fd=self._root)
+        except FileExistsError:
+            self._fd = os.open("lock", flags, 0o644, dir_fd=self._root)
+            return False
+        return True
+
+    def _write(self) -> None:
+        pid = os.getpid()
+        mine = {
+            "pid": pid, "start": start_of(pid), "host": platform.node(), "machine": machine(),
+            "namespace": pid_namespace(), "token": uuid.uuid4().hex,
+        }  # fmt: skip
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, json.dumps(mine).encode() + b"\n", 0)
+        os.fsync(self._fd)
+        self._mine = mine
+
+    def _age(self, changed: float) -> float:
+        """Seconds since a time of the file system's clock, which need not be this machine's."""
+        name = f"{TEMPORARY}clock-{uuid.uuid4().hex}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o644, dir_fd=self._root)
+        try:
+            return os.fstat(fd).st_mtime - changed
+        finally:
+            os.close(fd)
+            os.unlink(name, dir_fd=self._root)
+
+    def _is_same(self) -> bool:
+        try:
+            here = os.stat("lock", dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(os.fstat(self._fd), here)
+
+    def _refusal(self, problem: str) -> LockedError:
+        found = self._found
+        who = "another process" if found is None else f"process {found['pid']}"
+        if found is not None and found["machine"] != machine():
+            who += f" on {found['host']!r}"
+        return LockedError(f"{self.path}: {who} {problem}")
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            with contextlib.suppress(OSError):  # the disk's trouble is told by whoever writes
+                os.utime(self._fd)
+
+    def _close(self) -> None:
+        """Close what is open, which gives the kernel's lock back."""
+        _held.discard(self)
+        for fd in (self._fd, self._root):
+            if fd >= 0:
+                with contextlib.suppress(OSError):  # an environment closed it
+                    os.close(fd)
+        self._fd = self._root = -1
+
+    def forget(self) -> None:
+        """In a forked child: the lock is the parent's alone, and ends with it."""
+        self._mine = None
+        for fd in (self._fd, self._root):
+            if fd >= 0:
+                with contextlib.suppress(OSError):  # an environment closed it
+                    os.close(fd)
+        self._fd = self._root = -1
+
+
+# Locks of this process: a child that is forked must not keep them beyond their holder's life.
+_held: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for each in list(_held):
+        each.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

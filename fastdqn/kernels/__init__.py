@@ -1,0 +1,1 @@
+"""Building blocks of compiled kernels: the JIT decorator, matmul, atomics, random numbers."""

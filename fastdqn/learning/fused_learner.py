@@ -1,0 +1,181 @@
+"""FusedStep: the update of an MLP on the CPU by one kernel of our own, in place of autograd."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastdqn.kernels.matmul import LANES
+from fastdqn.learning import fused_kernel, fused_kernel_two_threads
+from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.learning.fused_second_thread import SecondHalf
+from fastdqn.learning.learner import Learner
+from fastdqn.learning.networks import MLP, Affine, DuelingHead, PlainHead, QNetwork
+from fastdqn.learning.value import ScalarValue, huber, squared_error
+from fastdqn.replay.batch import Batch
+
+# Slope of the error's gradient, and the error from which on it stays as it is.
+_LOSSES = {squared_error: (2.0, np.inf), huber: (1.0, 1.0)}
+NO_MASK = np.ones((0, 0), np.bool_)
+
+
+class FusedStep:
+    """What an update of learner does between drawing random inputs and following the target.
+
+    Covers what the kernel can: an MLP on the CPU with a plain or dueling head of scalar values.
+    The learner's tensors are used where they lie; all other memory is made with the first batch
+    of its size. With 2 threads a second one computes half of a batch of more than a block, where
+    a core is free; the bits are those of threads, whether it does or not. Raises ValueError naming
+    what is not covered.
+    """
+
+    def __init__(self, learner: Learner, threads: int = 1):
+        network: Any = learner.online.module
+        if type(learner.backup) not in (DoubleBackup, MaxBackup):
+            raise ValueError(f"no fused update backs up by {type(learner.backup).__name__}")
+        if type(learner.value) is not ScalarValue:
+            raise ValueError(f"no fused update is of a {type(learner.value).__name__}")
+        dense = dense_layers(network)
+        if getattr(network.head, "gradient_scale", 1.0) != 1.0:
+            raise ValueError("a fused update does not scale the gradient of dueling streams")
+        slope, bend = _LOSSES[learner.value.element_loss]
+        self._learner = learner
+        self._layers = layer_table(dense, learner.online)
+        self._choices = (
+            type(learner.backup) is DoubleBackup, int(type(network.head) is DuelingHead),
+            np.float32(network.obs_scale), np.float32(slope), np.float32(bend),
+        )  # fmt: skip
+        adam = learner.optimizer
+        self._flat = (
+            learner.online.weights.numpy(), learner.target.weights.numpy(),
+            learner.online.gradient.numpy(),
+        )  # fmt: skip
+        self._adam = (
+            adam.exp_avg.numpy(), adam.exp_avg_sq.numpy(), adam.steps.numpy().reshape(1),
+            adam.learning_rate.numpy().reshape(1), adam.betas, adam.epsilon,
+            learner.max_grad_norm or 0.0,
+        )  # fmt: skip
+        self._loss_sum = learner.loss_sum.numpy().reshape(1)
+        self._threads = threads
+        self._second: SecondHalf | None = None
+        self._batch: Batch | None = None
+        self._converted: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Take the step; returns priorities [B], which the next step overwrites."""
+        if batch is not self._batch:
+            self._adopt(batch)
+        elif self._second is not None and not self._second.is_hired:
+            # Not with the first update of a batch: who brings another one each time needs none.
+            self._second.hire(self._inputs)
+        for kept, given in self._converted:
+            np.copyto(kept, given, casting="unsafe")
+        given = (
+            self._layers, *self._flat, *self._adam, *self._inputs, *self._scratch,
+            self._loss_sum, *self._choices,
+        )  # fmt: skip
+        if self._second is None:
+            fused_kernel.update(*given)
+        else:
+            fused_kernel_two_threads.update_in_two(*given, *self._second.shared)
+        self._learner.taken = self._taken
+        return self._priority
+
+    def _adopt(self, batch: Batch) -> None:
+        """Look up the arrays of a batch: a loop hands in the same one, filled anew."""
+        size = len(batch.action)
+        if self._batch is None or size != len(self._priority):
+            self._priority, self._taken = torch.zeros(2, size)
+            self._scratch = (self._priority.numpy(), self._taken.numpy(), *scratch(self._layers))
+        self._batch, self._converted = batch, []
+        obs, next_obs = (self._as_float(each.numpy()) for each in (batch.obs, batch.next_obs))
+        mask = NO_MASK if batch.next_mask is None else batch.next_mask.numpy()
+        self._inputs = (
+            obs, batch.action.numpy(), batch.reward.numpy(), batch.discount.numpy(), next_obs,
+            batch.weight.numpy(), mask,
+        )  # fmt: skip
+        self._second = self._second_for(size)
+
+    def _second_for(self, size: int) -> SecondHalf | None:
+        """The one there is, where no thread of it has the arrays of another batch."""
+        if self._threads == 1 or size <= fused_kernel.BLOCK:
+            return None
+        old = self._second
+        if old is not None and not old.is_hired and old.batch_size == size:
+            return old
+        constants = self._layers, self._flat[1]
+        scratches = [scratch(self._layers) for _ in range(2)]
+        return SecondHalf(constants, self._inputs, self._choices, scratches)
+
+    def _as_float(self, stored: np.ndarray) -> np.ndarray:
+        """[B, F] float32: the memory itself, or what it is converted to at each step."""
+        if stored.dtype == np.float32 and stored.flags.c_contiguous:
+            return stored.reshape(len(stored), -1)
+        converted = np.empty(stored.shape, np.float32)
+        self._converted.append((converted, stored))
+        return converted.reshape(len(stored), -1)
+
+
+def dense_layers(network: Any) -> list[Any]:
+    """The layers of an MLP and its head, in order, ReLU between them. Raises ValueError."""
+    if type(network) is not QNetwork or type(network.torso) is not MLP:
+        raise ValueError("a fused update is of an MLP of ours, not of another torso")
+    if hasattr(network.statistics, "obs_mean"):
+        raise ValueError("no fused update normalizes observations")
+    head: Any = network.head
+    if type(head) not in (PlainHead, DuelingHead) or type(head.shape) is not nn.Identity:
+        raise ValueError("a fused update has a plain or dueling head of scalar values")
+    last = head.streams if type(head) is DuelingHead else head.values
+    layers = [each for each in network.torso.layers if type(each) is nn.Linear]
+    layers += [*head.hidden, last]
+    if any(type(layer) not in (nn.Linear, Affine) for layer in layers):
+        raise ValueError("no fused update has noisy layers")
+    return layers
+
+
+def layer_table(dense: list[Any], online: FlatParameters) -> np.ndarray:
+    """layers [L, 8] as fused.py has it."""
+    rows, active, sums = [], 0, 0
+    start = online.weights.data_ptr()
+    for layer in dense:
+        outputs, features = layer.weight.shape
+        straight, swapped = outputs * _whole(features + 1), (features + 1) * _whole(outputs)
+        begins = [(each.data_ptr() - start) // 4 for each in (layer.weight, layer.bias)]
+        length = _whole(outputs if swapped < straight else features + 1)
+        rows.append([*begins, features, outputs, active, sums, length, swapped < straight])
+        active += fused_kernel.rows_of(features) * fused_kernel.BLOCK
+        sums += min(straight, swapped)
+    return np.array(rows, np.int64)
+
+
+def _whole(columns: int) -> int:
+    """Columns of as many whole tiles."""
+    return -(-columns // fused_kernel.BLOCK) * fused_kernel.BLOCK
+
+
+def scratch(layers: np.ndarray) -> list[np.ndarray]:
+    """active, other, turned and sums as fused_kernel.update() takes them, in torch's memory."""
+    features, outputs, lengths = layers[:, [2, 3, 6]].T
+    rows = np.where(layers[:, 7], features + 1, outputs)
+    # A tile of the last ones reaches beyond them.
+    sums = torch.zeros(int((rows * lengths).sum() + LANES * lengths.max())).numpy()
+    longest = max(lengths.max(), fused_kernel.rows_of(features.max()))
+    turned = torch.zeros(fused_kernel.BLOCK * int(longest + LANES)).numpy()
+    return [activations(layers), activations(layers), turned, sums]
+
+
+def activations(layers: np.ndarray) -> np.ndarray:
+    """Those of a block, all 0 but for a row of ones behind each layer's input."""
+    inputs, features, outputs = layers[:, [4, 2, 3]].T
+    end = (
+        inputs[-1]
+        + (fused_kernel.rows_of(features[-1]) + fused_kernel.rows_of(outputs[-1]))
+        * fused_kernel.BLOCK
+    )
+    active = torch.zeros(int(end)).numpy()
+    for begin, number in zip(inputs, features, strict=True):
+        ones = begin + number * fused_kernel.BLOCK
+        active[ones : ones + fused_kernel.BLOCK] = 1.0
+    return active

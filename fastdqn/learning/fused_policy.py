@@ -1,0 +1,37 @@
+"""FusedChoice: the greedy actions of an MLP on the CPU by one kernel, in place of torch."""
+
+from typing import Any
+
+import numpy as np
+
+from fastdqn.learning import fused_kernel
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.learning.fused_learner import NO_MASK, activations, dense_layers, layer_table
+from fastdqn.learning.networks import DuelingHead
+from fastdqn.learning.random_inputs import MEANS, Draw
+
+
+class FusedChoice:
+    """Chooses by the weights as they are, wherever they were changed.
+
+    Raises ValueError naming what is not covered: what FusedStep is not.
+    """
+
+    def __init__(self, online: FlatParameters):
+        network: Any = online.module
+        self._layers = layer_table(dense_layers(network), online)
+        self._weights = online.weights.numpy()
+        self._active = activations(self._layers)
+        self._choices = (int(type(network.head) is DuelingHead), np.float32(network.obs_scale))
+        self._features = int(self._layers[0, fused_kernel.IN])
+        self(np.empty((0, self._features), np.float32), None)  # compiled
+
+    def __call__(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw = MEANS) -> np.ndarray:
+        """Best actions [N] int64 for obs [N, *] as stored; mask [N, A], nonzero where allowed."""
+        chosen = np.empty(len(obs), np.int64)
+        numbers = np.ascontiguousarray(obs, np.float32).reshape(len(obs), self._features)
+        allowed = NO_MASK if mask is None else np.ascontiguousarray(mask, np.bool_)
+        fused_kernel.choose(
+            self._layers, self._weights, numbers, allowed, self._active, *self._choices, chosen
+        )
+        return chosen

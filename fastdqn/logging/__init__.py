@@ -1,0 +1,1 @@
+"""Metrics of a running training: sinks, rows, console, ETA."""

@@ -1,0 +1,267 @@
+"""RunRecorder: turns what the loop reports into files and a display."""
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastdqn.files.append_file import AppendFile
+from fastdqn.files.atomic_write import to_json, write_whole
+from fastdqn.files.disk_errors import DiskErrors, EndRun, Keeper
+from fastdqn.files.open_folder import Where, open_file, path_of
+from fastdqn.logging.console import Display
+from fastdqn.logging.eta import Remaining
+from fastdqn.logging.metric_rows import metric_row, status
+from fastdqn.logging.metric_sinks import JsonLines, MetricsSink
+from fastdqn.state_dict import (
+    State,
+    StateError,
+    take,
+    take_count,
+    take_list,
+    take_number,
+    take_seconds,
+    take_state,
+)
+
+# What "recent" means for episodes: Stable-Baselines3's window.
+_WINDOW = 100
+_CHUNK = 1 << 16  # bytes of a file read at a time; ours, untuned
+
+
+class RunRecorder:
+    """Writes metrics.jsonl, episodes.csv, eval.jsonl, the weights and summary.json into folder.
+
+    sinks   further takers of metric rows
+    save    writes the weights as they are now to a path
+    spent   share of the budget, in [0, 1], from (steps, episodes)
+    on_evaluation  a call of the user's own: (steps, kind, evaluation)
+    frames_a_step  emulator frames of a step, where there are such
+    disk_errors  makes .disk, what becomes of the run where a file cannot be written
+    """
+
+    def __init__(
+        self,
+        folder: Where,
+        display: Display,
+        sinks: list[MetricsSink],
+        save: Callable[[Where], None],
+        spent: Callable[[int, int], float],
+        on_evaluation: Callable[[int, str, Any], Any] | None = None,
+        frames_a_step: int | None = None,
+        disk_errors: Callable[[Callable[[str], None]], DiskErrors] = EndRun,
+    ):
+        self.place, self.folder = folder, path_of(folder)
+        self._display, self._save, self._spent = display, save, spent
+        self._on_evaluation, self._frames_a_step = on_evaluation, frames_a_step
+        with contextlib.ExitStack() as opened:  # closed here if a later one fails
+            for each in (display, *sinks):
+                opened.callback(each.close)
+            self._metrics = JsonLines(folder / "metrics.jsonl")
+            opened.callback(self._metrics.close)
+            self._evals = JsonLines(folder / "eval.jsonl")
+            opened.callback(self._evals.close)
+            self._episodes = AppendFile(folder / "episodes.csv")
+            opened.pop_all()
+        self._sinks = [self._metrics, *sinks]
+        if self._episodes.size == 0:
+            self._episodes.write("episode,steps,lane,return,length\n")
+        self._returns: deque[float] = deque(maxlen=_WINDOW)
+        self._lengths: deque[int] = deque(maxlen=_WINDOW)
+        self._last: dict[str, float] = {}  # phase totals at the last report
+        self._shown: dict[str, float] = {}  # the newest value of each metric
+        self._last_steps = self._last_updates = 0
+        self._remaining = Remaining()
+        self._eval_return: float | None = None
+        self.warnings: list[str] = []
+        self.disk = disk_errors(self.warn)
+        self._keeper = Keeper(self.disk)
+        self._sizes: dict[str, int] = {}  # of the files, in the state that was loaded
+
+    def episodes(self, progress, step) -> None:
+        """Note the episodes that ended in step; progress counts them already. Raises WriteError."""
+        first = progress.episodes - len(step.ended_lanes) + 1
+        returns, lengths = step.returns.tolist(), step.lengths.tolist()
+        ended = zip(step.ended_lanes.tolist(), returns, lengths, strict=True)
+        lines = [
+            f"{first + i},{progress.steps},{lane},{total:.9g},{length}\n"
+            for i, (lane, total, length) in enumerate(ended)
+        ]
+        with self.disk.around("episodes.csv"):
+            self._episodes.write("".join(lines))
+        self._returns.extend(returns)
+        self._lengths.extend(lengths)
+
+    def report(
+        self, progress, epsilon: float, report, totals: dict[str, float], final: bool = False
+    ) -> None:
+        """Write a row of metrics; rates are of the time since the row before.
+
+        A rate of nothing done since then is left out, and the display keeps the one it has.
+        """
+        since = {name: total - self._last.get(name, 0.0) for name, total in totals.items()}
+        steps, updates = progress.steps - self._last_steps, progress.updates - self._last_updates
+        self._last, self._last_steps, self._last_updates = (
+            dict(totals), progress.steps, progress.updates,
+        )  # fmt: skip
+        elapsed = sum(totals.values())
+        row = metric_row(
+            progress, epsilon, report, since, steps, updates, elapsed,
+            self._returns, self._lengths, self._frames_a_step,
+        )  # fmt: skip
+        self._write_row(progress.steps, row)
+        self._flush_episodes()
+        self._keeper.retry()
+        self._shown |= row
+        spent = self._spent(progress.steps, progress.episodes)
+        left = self._remaining(elapsed, spent)
+        self._display.show(status(progress, self._shown, spent, left, self._eval_return), final)
+
+    def evaluation(self, steps: int, kind: str, evaluation) -> None:
+        """Note a greedy evaluation: 'eval', 'confirm' or 'final'."""
+        summary = evaluation.summary()
+        self._eval_return = summary["mean_return"]
+        with self.disk.around(self._evals.name):
+            self._evals.write(steps, {"kind": kind, **summary})
+        row = {
+            "eval/mean_reward": summary["mean_return"],
+            "eval/mean_ep_length": summary["mean_length"],
+        }
+        if evaluation.predicted is not None:
+            row["eval/predicted_return"] = summary["mean_predicted"]
+            row["eval/discounted_return"] = summary["mean_discounted"]
+        if kind != "final":
+            self._display.say(
+                f"step {steps:>9,}  evaluation: return {summary['mean_return']:.1f} over "
+                f"{summary['episodes']} greedy episodes"
+                + (" to confirm" if kind == "confirm" else "")
+                + (f", {summary['cut_episodes']} cut" if summary["cut_episodes"] else "")
+            )
+        if kind == "eval":
+            self._write_row(steps, row)
+        if self._on_evaluation is not None:
+            self._on_evaluation(steps, kind, evaluation)
+
+    def save_best(self) -> None:
+        self._keeper.save(self.place / "best.safetensors", self._save)
+
+    def save_last(self) -> None:
+        self._keeper.save(self.place / "policy.safetensors", self._save)
+
+    def settle(self) -> None:
+        """Write what the disk has refused so far, for the last time. Raises WriteError."""
+        self._keeper.settle()
+        for file in self._files().values():
+            file.flush()
+
+    def state(self) -> State:
+        """Windows, totals and the sizes of the files: see cut_back()."""
+        self._flush_episodes()
+        return {
+            "returns": np.array(self._returns, np.float64),
+            "lengths": np.array(self._lengths, np.int64),
+            "last": dict(self._last),
+            "last_steps": self._last_steps,
+            "last_updates": self._last_updates,
+            "eval_return": self._eval_return,
+            "warnings": list(self.warnings),
+            "sizes": {name: file.size for name, file in self._files().items()},
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on from a state; cut_back() is the caller's to call then. Raises StateError."""
+        sizes = take_state(state, "sizes")
+        self._sizes = {name: take_count(sizes, name) for name in self._files()}
+        windows = {"returns": self._returns, "lengths": self._lengths}
+        for name, window in windows.items():
+            values = take(state, name)
+            if not isinstance(values, np.ndarray) or values.ndim != 1 or len(values) > _WINDOW:
+                raise StateError(f"{name} is {values!r:.80}: at most {_WINDOW} numbers expected")
+            window.extend(values.tolist())
+        last = take_state(state, "last")
+        self._last = {name: take_seconds(last, name) for name in last}
+        self._last_steps = take_count(state, "last_steps")
+        self._last_updates = take_count(state, "last_updates")
+        self.warnings += [str(line) for line in take_list(state, "warnings")]
+        if take(state, "eval_return") is not None:
+            self._eval_return = take_number(state, "eval_return")
+
+    def cut_back(self, steps: int) -> list[str]:
+        """Cut off what the files hold behind the state that was loaded, at so many steps.
+
+        returns  lines that say which are shorter than that, and so lack rows
+        """
+        lines = []
+        for name, file in self._files().items():
+            size, there = self._sizes[name], file.size
+            if there < size:
+                size = _whole_lines(self.place / name)
+                lines.append(
+                    f"the end of {name} was not restored: {there:,} bytes are left of "
+                    f"{self._sizes[name]:,} at the checkpoint"
+                )
+            file.truncate(size)
+        for sink in self._sinks:
+            sink.go_back(steps)
+        return lines
+
+    @property
+    def files(self) -> list[Where]:
+        """Those that grow while a run lasts."""
+        return [self.place / name for name in self._files()]
+
+    def _files(self) -> dict[str, AppendFile]:
+        return {
+            "metrics.jsonl": self._metrics.file,
+            "eval.jsonl": self._evals.file,
+            "episodes.csv": self._episodes,
+        }
+
+    def say(self, line: str) -> None:
+        self._display.say(line)
+
+    def warn(self, line: str) -> None:
+        """Say a line, and keep it for the summary."""
+        self.warnings.append(line)
+        self._display.say(f"warning: {line}")
+
+    def failure(self, trace: str) -> None:
+        """Keep the traceback of what ended the run."""
+        write_whole(self.place / "traceback.txt", trace)
+
+    def summary(self, summary: dict[str, Any]) -> None:
+        write_whole(self.place / "summary.json", to_json(summary, indent=2) + "\n")
+
+    def close(self) -> None:
+        """Flush and close everything, and only then raise WriteError; safe to call twice."""
+        with contextlib.ExitStack() as closed:
+            for file in (self._evals, *self._sinks, self._episodes):
+                closed.callback(file.close)
+            closed.callback(self._display.close)
+
+    def _write_row(self, steps: int, row: dict[str, float]) -> None:
+        for sink in self._sinks:
+            with self.disk.around(sink.name):
+                sink.write(steps, row)
+
+    def _flush_episodes(self) -> None:
+        with self.disk.around("episodes.csv"):
+            self._episodes.flush()
+
+
+def _whole_lines(path: Where) -> int:
+    """Bytes of a text file up to the end of its last whole line."""
+    fd, info = open_file(path, os.O_RDONLY)
+    try:
+        end = info.st_size
+        while end > 0:
+            start = max(0, end - _CHUNK)
+            if (at := os.pread(fd, end - start, start).rfind(b"\n")) >= 0:
+                return start + at + 1
+            end = start
+    finally:
+        os.close(fd)
+    return 0

@@ -1,1 +1,0 @@
-"""Bench and profile: each room measured alone, and all together."""

@@ -1,0 +1,233 @@
+"""PrioritizedSampler: rows drawn in proportion to how surprising they were the last time.
+
+Schaul et al. 2016, "Prioritized Experience Replay" (arXiv 1511.05952), the proportional variant.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fastdqn.kernels.jit import kernel
+from fastdqn.kernels.rng import seed_state, uniform
+from fastdqn.replay.ring import Ring, row_is_valid
+from fastdqn.replay.sum_tree import SumTree, find_many, sum_above
+from fastdqn.state_dict import State, StateError, take_array, take_generator, take_number
+
+# The small positive constant of section 3.3, which keeps rows without error in play; the paper
+# names no value. Ours, untuned: far below a TD error that matters.
+_LEAST_PRIORITY = 1e-6
+# A sum of any number of these is finite in float64. Losses are float32 and know no larger one.
+_LARGEST_PRIORITY = float(np.finfo(np.float32).max)
+# Leaves changed before their parents are recomputed together. Ours, untuned.
+_CHUNK = 1024
+
+
+class PrioritizedSampler:
+    """Draws row i with probability p_i^priority_exponent over their sum, p = |priority| + 1e-6.
+
+    num_slots  lanes * rows of the ring it is for
+    priority_exponent    alpha, in [0, 1]; 0 is uniform
+    importance_exponent  of environment steps: beta, 1 undoes all of the bias
+    seed  of its own generator; equal seeds and equal calls give equal draws
+
+    The leaf of a row is positive exactly while the row is valid. A row enters with the largest
+    leaf there ever was, so that each is drawn soon (algorithm 1, line 6).
+    """
+
+    wants_priorities = True
+    BYTES_PER_ROW = SumTree.BYTES_PER_SLOT
+
+    def __init__(
+        self,
+        num_slots: int,
+        priority_exponent: float,
+        importance_exponent: Callable[[int], float],
+        seed: int = 0,
+    ):
+        # Beyond 1 the leaf of a row without error would underflow, and the row would be lost.
+        if not 0.0 <= priority_exponent <= 1.0:
+            raise ValueError(f"priority_exponent is {priority_exponent}: it must be in [0, 1]")
+        self.tree = SumTree(num_slots)
+        self.priority_exponent = float(priority_exponent)
+        self.importance_exponent = importance_exponent
+        self.largest = 1.0  # the largest leaf there ever was
+        self.rng = seed_state(seed)
+        self._seen = np.empty(0, np.int64)  # rows of each lane, at the last follow()
+        self._touched = np.empty(_CHUNK, np.int64)
+        self._targets = np.empty(0, np.float64)
+
+    @property
+    def nbytes(self) -> int:
+        return self.tree.nbytes
+
+    def follow(self, ring: Ring, n_steps: int, lanes) -> None:
+        """Bring the leaves of lanes [M] up to date with their rows, after any change of those.
+
+        Raises ValueError where the ring is of another size.
+        """
+        if len(self._seen) != ring.num_lanes:
+            self._meet(ring)
+        _follow(
+            np.ascontiguousarray(lanes, np.int64), self._seen, self.tree.nodes, self._touched,
+            self.largest, ring.status, ring.added, n_steps, ring.stack,
+        )  # fmt: skip
+
+    def draw(
+        self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray, steps: int
+    ) -> None:
+        """Fill index [B] int64 with absolute row ids, weight [B] float32 with their importance.
+
+        One row out of each of B equal parts of the sum of all leaves (appendix B.2.1). Weights
+        are (1 / probability)^beta over the largest of the batch (section 3.4): it is 1.
+        steps  in the environment so far
+        Raises RuntimeError where no row is valid: a full window is needed first.
+        """
+        if len(self._targets) < len(index):
+            self._targets = np.empty(len(index), np.float64)
+        exponent = float(self.importance_exponent(steps))
+        found = _draw(
+            self.rng, self.tree.nodes, ring.added, ring.rows, exponent,
+            index, weight, self._targets,
+        )  # fmt: skip
+        if not found and len(index):
+            raise RuntimeError(
+                f"nothing to sample: no complete {n_steps}-step window among {len(ring)} rows"
+            )
+
+    def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
+        """Take the priorities [B] of rows index [B] that are still valid; of equal rows the last.
+
+        Only their size counts. One that is not finite leaves its row as it is: a single NaN would
+        spread to the root and make every draw meaningless, while the loss it came from is
+        reported elsewhere.
+        Raises ValueError where the shapes differ.
+        """
+        index = np.ascontiguousarray(index, np.int64)
+        priority = np.ascontiguousarray(priority, np.float64)
+        if index.shape != priority.shape:
+            raise ValueError(f"{priority.shape} priorities for {index.shape} rows: one a row")
+        largest = _update(
+            index, priority, self.tree.nodes, self._touched, self.priority_exponent,
+            self.largest, ring.status, ring.added, n_steps, ring.stack,
+        )  # fmt: skip
+        self.largest = float(largest)
+
+    def state(self) -> State:
+        return {
+            "rng": self.rng.copy(),
+            "leaves": self.tree.leaves.copy(),
+            "largest": self.largest,
+        }
+
+    def load_state(self, state: State, ring: Ring, n_steps: int) -> None:
+        """Go on from a state, the ring's rows being there. Raises StateError naming the field."""
+        rng = take_generator(state, "rng", self.rng)
+        leaves = take_array(state, "leaves", self.tree.leaves)
+        largest = take_number(state, "largest")
+        if not 1.0 <= largest <= _LARGEST_PRIORITY:
+            raise StateError(f"largest is {largest}: 1 to {_LARGEST_PRIORITY} expected")
+        in_range = (leaves >= 0.0) & (leaves <= largest)  # false for NaN
+        if not in_range.all():
+            raise StateError(f"leaves has {leaves[~in_range][0]}: 0 to largest {largest} expected")
+        self._meet(ring)
+        valid = np.empty(len(leaves), np.bool_)
+        _mark_valid(ring.status, ring.added, n_steps, ring.stack, valid)
+        if ((leaves > 0.0) != valid).any():
+            slot = np.flatnonzero((leaves > 0.0) != valid)[0]
+            kind = "valid row: more than 0" if valid[slot] else "row that is not valid: 0"
+            raise StateError(f"leaves has {leaves[slot]} at a {kind} expected")
+        self.rng[:], self.largest, self._seen[:] = rng, largest, ring.added
+        self.tree.rebuild(leaves)
+
+    def _meet(self, ring: Ring) -> None:
+        if ring.num_lanes * ring.rows != len(self.tree.leaves):
+            raise ValueError(
+                f"the sampler has {len(self.tree.leaves)} slots, the ring {ring.num_lanes} x "
+                f"{ring.rows}: make both with the same lanes and rows"
+            )
+        self._seen = np.zeros(ring.num_lanes, np.int64)
+
+
+@kernel
+def _put(nodes, node, leaf, touched, count):
+    """Write a leaf and note it; returns how many are noted."""
+    nodes[node] = leaf
+    touched[count] = node
+    if count + 1 < len(touched):
+        return count + 1
+    sum_above(nodes, touched, count + 1)
+    return 0
+
+
+@kernel
+def _follow(lanes, seen, nodes, touched, largest, status, added, n_steps, stack):
+    rows = status.shape[1]
+    count = 0
+    for lane in lanes:
+        base = len(nodes) // 2 + lane * rows
+        oldest = max(0, added[lane] - rows)
+        # Rows whose stack reaches behind the oldest: their leaves must not come back to life.
+        for row in range(oldest, min(oldest + stack - 1, added[lane])):
+            if nodes[base + row % rows] != 0.0:
+                count = _put(nodes, base + row % rows, 0.0, touched, count)
+        # A window that was not complete reached the head, so it began less than n rows before.
+        for row in range(max(oldest, seen[lane] - n_steps), added[lane]):
+            node = base + row % rows
+            leaf = 0.0
+            if row_is_valid(status, added, lane, row, n_steps, stack):
+                entered = row < seen[lane] and nodes[node] > 0.0
+                leaf = nodes[node] if entered else largest
+            if leaf != nodes[node]:
+                count = _put(nodes, node, leaf, touched, count)
+        seen[lane] = added[lane]
+    sum_above(nodes, touched, count)
+
+
+@kernel
+def _draw(rng, nodes, added, rows, exponent, index, weight, targets):
+    size, num_slots, num_lanes = len(index), len(nodes) // 2, len(added)
+    if not nodes[1] > 0.0:
+        return False
+    for k in range(size):
+        targets[k] = (k + uniform(rng)) / size * nodes[1]
+    find_many(nodes, targets, index)
+    smallest = np.inf
+    for k in range(size):
+        targets[k] = nodes[num_slots + index[k]]
+        smallest = min(smallest, targets[k])
+    for k in range(size):
+        weight[k] = np.float32(smallest / targets[k]) ** np.float32(exponent)
+        lane = index[k] // rows
+        head = added[lane] - 1
+        # The newest row that has this slot.
+        index[k] = (head - (head - index[k] % rows) % rows) * num_lanes + lane
+    return True
+
+
+@kernel
+def _update(
+    index, priority, nodes, touched, exponent, largest, status, added, n_steps, stack
+):  # fmt: skip
+    num_lanes, rows = status.shape
+    count = 0
+    for i in range(len(index)):
+        row, lane = divmod(index[i], num_lanes)
+        size = abs(priority[i])
+        # A NaN is not below any number.
+        if size <= _LARGEST_PRIORITY and row_is_valid(status, added, lane, row, n_steps, stack):
+            leaf = (size + _LEAST_PRIORITY) ** exponent
+            largest = max(largest, leaf)
+            node = len(nodes) // 2 + lane * rows + row % rows
+            count = _put(nodes, node, leaf, touched, count)
+    sum_above(nodes, touched, count)
+    return largest
+
+
+@kernel
+def _mark_valid(status, added, n_steps, stack, valid):
+    num_lanes, rows = status.shape
+    valid[:] = False
+    for lane in range(num_lanes):
+        for row in range(max(0, added[lane] - rows), added[lane]):
+            slot = lane * rows + row % rows
+            valid[slot] = row_is_valid(status, added, lane, row, n_steps, stack)

@@ -1,0 +1,76 @@
+"""RowStore: whole observations, one a row, copied in machine words."""
+
+import numpy as np
+
+from fastdqn.kernels.jit import kernel
+
+
+class RowStore:
+    """Preallocated observations for num_lanes * rows slots.
+
+    obs_shape, obs_dtype  of one observation, as it is given and handed back
+    words  [slots, W] the memory itself, in unsigned integers of the dtype word
+    Raises ValueError where an observation has no elements.
+    """
+
+    stack = 1
+
+    def __init__(self, num_lanes: int, rows: int, obs_shape: tuple[int, ...], obs_dtype):
+        self.obs_shape, self.obs_dtype = tuple(obs_shape), np.dtype(obs_dtype)
+        nbytes = int(np.prod(self.obs_shape, dtype=np.int64)) * self.obs_dtype.itemsize
+        if nbytes == 0:
+            raise ValueError(f"observations of shape {self.obs_shape} are empty: nothing to store")
+        # Words of 8 bytes where they fit: a copy loop over them runs at memory speed, one over
+        # bytes at a sixth of it.
+        self.word = np.dtype(f"u{next(size for size in (8, 4, 2, 1) if nbytes % size == 0)}")
+        self.words = np.zeros((num_lanes * rows, nbytes // self.word.itemsize), self.word)
+        empty = np.empty(0, np.int64)
+        _scatter(self.words, empty, self.words[:0])
+        _gather(self.words, empty, self.words[:0])
+
+    @property
+    def nbytes(self) -> int:
+        return self.words.nbytes
+
+    @property
+    def num_slots(self) -> int:
+        return len(self.words)
+
+    @property
+    def by_row(self) -> "RowStore":
+        return self
+
+    def begin(self, slots: np.ndarray, obs: np.ndarray) -> None:
+        """An episode's first observations are as whole as any."""
+        self.write(slots, obs)
+
+    def write(self, slots: np.ndarray, obs: np.ndarray) -> None:
+        """Keep obs [M, *] in slots [M] int64. Raises ValueError where the shape is another."""
+        if obs.shape != (len(slots), *self.obs_shape):
+            raise ValueError(
+                f"observations have shape {obs.shape}: {(len(slots), *self.obs_shape)} expected"
+            )
+        obs = np.ascontiguousarray(obs, self.obs_dtype)
+        _scatter(self.words, slots, self.words_of(obs))
+
+    def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
+        """Copy the observations in slots [B] int64 into out [B, *], C-contiguous."""
+        _gather(self.words, slots, self.words_of(out))
+
+    def words_of(self, array: np.ndarray) -> np.ndarray:
+        """A C-contiguous array [M, *] of the store's dtype as words [M, whatever it takes]."""
+        return array.reshape(len(array), -1).view(self.word) if len(array) else self.words[:0]
+
+
+@kernel
+def _scatter(data, slots, words):
+    for i in range(len(slots)):
+        for w in range(data.shape[1]):
+            data[slots[i], w] = words[i, w]
+
+
+@kernel
+def _gather(data, slots, words):
+    for i in range(len(slots)):
+        for w in range(data.shape[1]):
+            words[i, w] = data[slots[i], w]

@@ -1,0 +1,142 @@
+"""Figure: curves and phases of runs as one picture, drawn by matplotlib."""
+
+import math
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import style as mpl_style
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
+
+from fastdqn.report.curves import AXES, QUANTITIES, Over, band, line, phases
+from fastdqn.report.seed_groups import Group, goal_of, shortened
+
+# Colour-blind safe (Okabe and Ito, without their yellow; two of Paul Tol's behind them).
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255",
+)  # fmt: skip
+# One for each phase, the same in every picture.
+PHASE_COLOURS = {
+    "learn": "#0072B2", "env": "#E69F00", "act": "#009E73", "sample": "#CC79A7",
+    "store": "#D55E00", "upload": "#F0E442", "prioritize": "#56B4E9", "evaluate": "#332288",
+    "save": "#882255", "report": "#999999", "hooks": "#44AA99",
+}  # fmt: skip
+_WIDTH, _HEIGHT, _COLUMNS, _DPI = 4.6, 3.2, 3, 130
+# Letters of a name in a title or legend, letters of a line and phases in a legend, at most: more
+# would leave no room for the curves. Ours.
+_LONGEST, _LINE, _MOST_PHASES = 40, 60, 12
+
+
+def write_figure(path: Path, groups: list[Group], curves: Sequence[str], over: Over) -> None:
+    """Draw into a file of the kind that its name's ending tells.
+
+    curves  names of QUANTITIES, and 'phases'
+    Raises ValueError where no run has what is asked for.
+    """
+    draws = _panels(groups, curves, over)
+    columns = 2 if len(draws) == 4 else min(_COLUMNS, len(draws))
+    rows = math.ceil(len(draws) / columns)
+    # Letters of anyone's: no mathematics in them, and fonts need not have them. A matplotlibrc in
+    # the working directory is of anyone's, too.
+    own = {"text.parse_math": False, "svg.hashsalt": "fastdqn"}
+    with mpl_style.context(["default", own]):
+        size = (_WIDTH * columns, _HEIGHT * rows + 0.4)
+        figure = Figure(size, layout="constrained")
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axis, draw in zip(axes, draws, strict=False):
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set_xlabel(AXES[over][0])
+            axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
+            draw(axis)
+        for axis in axes[len(draws) :]:
+            axis.set_visible(False)
+        letters = _LINE if columns == 1 else 2 * _LINE
+        figure.suptitle(textwrap.fill(_title(groups), letters), fontsize="medium")
+        if len(groups) > 1:
+            figure.legend(*_legend(groups), loc="outside lower center", frameon=False, ncols=2)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")
+            figure.savefig(path, dpi=_DPI, metadata=_dateless(path))
+
+
+def _dateless(path: Path) -> dict[str, Any] | None:
+    """The same runs give the same bytes."""
+    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
+
+
+def _panels(groups: list[Group], curves: Sequence[str], over: Over) -> list[Callable[[Any], None]]:
+    """What draws each panel into its axes."""
+    draws: list[Callable[[Any], None]] = []
+    for name in curves:
+        if name != "phases":
+            quantity = QUANTITIES[name]
+            if any(len(line(run, quantity, over).x) for group in groups for run in group.runs):
+                draws.append(lambda axis, name=name: _draw_curves(axis, groups, name, over))
+            continue
+        for group in groups:
+            if (found := phases(group.runs, over)) is not None:
+                draws.append(lambda axis, g=group, f=found: _draw_phases(axis, g, f, len(groups)))
+    if not draws:
+        raise ValueError(f"these runs tell nothing of {', '.join(curves)} over {over}")
+    return draws
+
+
+def _draw_curves(axis, groups: list[Group], name: str, over: Over) -> None:
+    quantity = QUANTITIES[name]
+    for place, group in enumerate(groups):
+        colour, style = _look(place)
+        lines = [line(run, quantity, over) for run in group.runs]
+        mean = band(lines)
+        faint = {"alpha": 0.3, "linewidth": 0.7} if mean else {"linewidth": 1.4}
+        for each in lines:
+            axis.plot(each.x, each.y, style, color=colour, **faint)
+        if mean:
+            axis.plot(mean.x, mean.mean, style, color=colour, linewidth=1.6)
+            axis.fill_between(mean.x, mean.low, mean.high, color=colour, alpha=0.2, linewidth=0)
+    goal = goal_of(groups)
+    if goal is not None and name in ("evaluation", "return"):
+        axis.axhline(goal, color="#777777", linewidth=0.8, linestyle=":")
+    axis.set_title(quantity.title, loc="left", fontsize="medium")
+
+
+def _look(place: int) -> tuple[str, Any]:
+    """Colour and dashes of a group."""
+    return COLOURS[place % len(COLOURS)], ("-", "--", ":")[place // len(COLOURS) % 3]
+
+
+def _legend(groups: list[Group]) -> tuple[list[Line2D], list[str]]:
+    looks = [_look(place) for place in range(len(groups))]
+    lines = [Line2D([], [], color=colour, linestyle=style) for colour, style in looks]
+    return lines, [f"{group.label} ({len(group.runs)})" for group in groups]
+
+
+def _draw_phases(axis, group: Group, found, groups: int) -> None:
+    names = sorted(found.shares, key=lambda name: -found.shares[name].sum())
+    labels = [shortened(name, _LONGEST // 2) for name in names[:_MOST_PHASES]]
+    labels += ["_"] * (len(names) - len(labels))  # drawn, and not in the legend
+    colours = [PHASE_COLOURS.get(name, "#BBBBBB") for name in names]
+    stairs = [[*found.shares[name], found.shares[name][-1]] for name in names]
+    axis.stackplot(found.edges, stairs, step="post", colors=colours, labels=labels, linewidth=0)
+    axis.set_ylim(0, 1)
+    axis.margins(x=0)
+    axis.yaxis.set_major_formatter("{x:.0%}")
+    title = textwrap.fill("time: " + group.label, 44) if groups > 1 else "where the time went"
+    axis.set_title(title, loc="left", fontsize="medium")
+    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "reverse": True}
+    axis.legend(frameon=False, fontsize="x-small", **place)
+
+
+def _title(groups: list[Group]) -> str:
+    runs = sum(len(group.runs) for group in groups)
+    first = groups[0].runs[0]
+    env_id = shortened(first.env_id, _LONGEST)
+    if runs == 1:
+        seed = shortened(str(first.config.get("seed")), _LONGEST)
+        return f"{env_id}, {groups[0].label}, seed {seed}"
+    many = any(len(group.runs) > 1 for group in groups)
+    told = ": mean and 95 % bootstrap interval over seeds" if many else ""
+    return f"{env_id}, {runs} runs{told}"

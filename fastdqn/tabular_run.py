@@ -1,0 +1,219 @@
+"""Tables: a Q-table's whole run out of options, in the loop and the record of all others."""
+
+import contextlib
+import dataclasses
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastdqn.builders import preflight
+from fastdqn.builders.auto_options import resolve
+from fastdqn.builders.build import make_epsilon, make_evaluations, make_judge
+from fastdqn.builders.environments import make_streams
+from fastdqn.builders.recorder import disk_errors, take_folder
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.envs import EnvError, EnvFacts, UnknownEnvError, look_closer
+from fastdqn.envs.watchdog import watch_making
+from fastdqn.files.open_folder import Where
+from fastdqn.files.run_folder import default_run_dir, working_folder
+from fastdqn.logging.console import make_display
+from fastdqn.logging.metric_sinks import MetricsSink, TensorBoardEvents
+from fastdqn.logging.recorder import RunRecorder
+from fastdqn.schedules import Budget, Linear
+from fastdqn.seeding import EXPLORE, TRAIN, derive, env_seed
+from fastdqn.session import Session, Trained, run_session
+from fastdqn.system.available_memory import available_bytes
+from fastdqn.system.signals import passed_on
+from fastdqn.tabular.config import TableConfig
+from fastdqn.tabular.discretizer import Cut, Discretizer, cut, power, tell_bounds, too_large
+from fastdqn.tabular.files import load_table_policy, save_table_policy
+from fastdqn.tabular.q_learning import LastDelivery, QLearner
+from fastdqn.tabular.q_table import TablePolicy
+from fastdqn.timing import Laps
+from fastdqn.training.loop import Run
+
+# Tables in memory at once at most: the one that learns, and what writing it makes of it, or the
+# best one that is read for the final evaluation.
+_COPIES = 3
+
+
+class Plan(NamedTuple):
+    """What a run would have: its environment, and how observations are cut."""
+
+    facts: EnvFacts
+    found: Cut
+
+
+@dataclass(frozen=True)
+class EveryDelivery:
+    """When things fall due: what a delivery brought is learned in the next turn of the loop."""
+
+    eval_frequency: int  # steps; 0: never
+    log_frequency: int
+
+    def updates_due(self, before: int, now: int) -> int:
+        return int(now > before)
+
+
+def check(config: TableConfig, mistaken: bool = False) -> tuple[Plan | None, list[str]]:
+    """What a run would have, and every mistake in config and around it, one line each.
+
+    mistaken  whether there are mistakes already, found by others
+    Raises EnvError where the environment's reset fails, and there is no mistake.
+    """
+    if lines := config.type_problems():
+        return None, lines  # values of other types than promised can be asked nothing more
+    lines = [*config.problems(), *preflight.problems_around(config.shared())]
+    try:
+        with watch_making(config.env_id, config.max_step_seconds):
+            facts, space = look_closer(preflight.recipe(config.shared()))
+    except UnknownEnvError as error:
+        return None, [*lines, preflight.unknown_subject(config.env_id) or str(error)]
+    except ValueError as error:
+        return None, [*lines, str(error)]
+    except EnvError:
+        if not (lines or mistaken):
+            raise
+        return None, lines
+    try:
+        name = "" if config.wrapper else config.env_id
+        found = cut(space, name, config.bins, config.low, config.high)
+    except ValueError as error:
+        return None, [*lines, *str(error).split("\n")]
+    room, row = available_bytes(), _COPIES * facts.num_actions * _itemsize(config)
+    # A number of a state has 63 bits, whatever memory there is.
+    most = min((1 << 62) if room is None else room, row << 62)
+    if not lines and found.cells.num_states * row > most:
+        lines.append(too_large(found, space, config.env_id, row, most))
+    return Plan(facts, found), lines
+
+
+def describe_table(config: TableConfig, plan: Plan) -> list[str]:
+    """The size of the table, and the bounds of its cells."""
+    states, actions = plan.found.cells.num_states, plan.facts.num_actions
+    size = states * actions * _itemsize(config)
+    told = f"{size / 2**20:,.1f} MiB" if size >= 1 << 20 else f"{size:,} bytes"
+    return [
+        f"table: {power(plan.found.cells.bins)} states x {actions} actions in {config.precision}: "
+        f"{told}, and twice as much again while it is written",
+        *tell_bounds(plan.found),
+    ]
+
+
+def train(config: TableConfig, *, quiet: bool = True, imports_seconds: float = 0.0) -> Trained:
+    """Train a table and write its run folder.
+
+    Raises ConfigError with all mistakes, a line each; EnvError and NonFiniteError where an
+    environment fails, with the run's record complete up to there.
+    """
+    base = working_folder()  # an environment may change it
+    plan, lines = check(config)
+    if lines or plan is None:
+        raise ConfigError(lines)
+    run_dir = config.run_dir or default_run_dir(config.shared())
+    config = config.replace(run_dir=str(base / run_dir))
+    with passed_on():
+        session = build(config, plan, quiet)
+        session.startup.totals["imports"] = imports_seconds
+        with contextlib.closing(session):
+            return Trained(session.recorder.folder, run_session(session))
+
+
+def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
+    """Turn options that passed check() into a run that is ready to start.
+
+    Raises ConfigError where the run folder cannot be had; EnvError where a first reset fails.
+    """
+    startup = Laps()
+    with ExitStack() as unbegun, ExitStack() as owned:
+        shared, seed = config.shared(), env_seed(config.seed, TRAIN)
+        stream, eval_stream, limit, how, watchdog = make_streams(shared, None, None, seed, owned)
+        shared = resolve(shared, 0, limit, how)
+        config = resolved(config, plan, shared)
+        start = stream.start(seed)
+        folder = take_folder(shared, unbegun, owned, config.to_json())
+        display = make_display(f"fastdqn  {config.env_id}  {config.preset}", quiet)
+        for line in describe_table(config, plan):
+            display.say(line)
+        policy, learner, delivery = _make_parts(config, plan, stream.num_lanes)
+        startup.lap("build")
+        delivery.append(start)
+        learner.update(delivery.device)
+        policy(stream.obs, stream.mask)
+        startup.lap("kernels")
+        budget = Budget(config.total_timesteps, config.total_episodes)
+        sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
+        recorder = RunRecorder(
+            folder, display, sinks, lambda path: save_table_policy(path, policy), budget.fraction,
+            disk_errors=disk_errors(shared),
+        )  # fmt: skip
+        owned.callback(recorder.close)
+        evaluations = make_evaluations(shared, policy, eval_stream)
+        judge = make_judge(shared, evaluations, recorder)
+        cadence: Any = EveryDelivery(config.eval_frequency, shared.log_frequency or 1)
+        run = Run(
+            stream, policy, delivery, delivery, learner, make_epsilon(shared), budget, cadence,
+            recorder, judge, start,
+        )  # fmt: skip
+        startup.lap("build")
+        unbegun.pop_all()
+        return Session(
+            shared, run, recorder, judge, evaluations, startup, owned.pop_all(),
+            limit is not None, introduce=_introduce, saved_policy=_saved_policy,
+            watchdog=watchdog,
+        )  # fmt: skip
+
+
+def _make_parts(config: TableConfig, plan: Plan, num_lanes: int) -> tuple[Any, Any, Any]:
+    """Policy, learner, and what stands for replay and staging: the loop asks the network's parts
+    for no more than these can do."""
+    discretizer = Discretizer(plan.found.cells, plan.facts.obs_shape)
+    table = np.zeros((plan.found.cells.num_states, plan.facts.num_actions), config.precision)
+    policy = TablePolicy(table, discretizer, derive(config.seed, EXPLORE))
+    learner = QLearner(table, float(config.gamma), _make_rate(config))
+    return policy, learner, LastDelivery(discretizer, num_lanes, plan.facts.num_actions)
+
+
+def resolved(config: TableConfig, plan: Plan, shared: Config) -> TableConfig:
+    """The options with every None decided: of bins and bounds the numbers that are cut."""
+    cells = plan.found.cells._asdict()
+    cells = {name: values[plan.found.binned] for name, values in cells.items()}
+    names = [each.name for each in dataclasses.fields(config)]
+    values = {n: getattr(shared, n) for n in names if hasattr(shared, n) and n != "learning_rate"}
+    values["final_learning_rate"] = config.final_learning_rate
+    if config.final_learning_rate is None:
+        falls = config.total_timesteps is not None
+        values["final_learning_rate"] = config.learning_rate / (100 if falls else 1)
+    if len(cells["bins"]):
+        for name in ("bins", "low", "high"):
+            values[name] = tuple(cells[name].tolist())
+    return config.replace(**values)
+
+
+def _make_rate(config: TableConfig) -> Linear:
+    assert config.final_learning_rate is not None
+    first, last = float(config.learning_rate), float(config.final_learning_rate)
+    return Linear(first, last, config.total_timesteps or 0)
+
+
+def _itemsize(config: TableConfig) -> int:
+    return np.dtype(config.precision).itemsize
+
+
+def _introduce(session: Session) -> None:
+    shared = session.config
+    session.recorder.say(
+        f"run folder: {session.recorder.folder}\n{shared.num_envs} environments "
+        f"({shared.vectorization}); each transition is learned from once"
+    )
+    if session.evaluations is not None and not session.has_limit:
+        session.recorder.say(
+            "the environment has no time limit: episodes of an evaluation are cut at "
+            f"{shared.eval_max_steps:,} steps (--eval-max-steps)"
+        )
+
+
+def _saved_policy(path: Where, like: Any) -> TablePolicy:
+    return load_table_policy(path)[0]

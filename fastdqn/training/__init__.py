@@ -1,0 +1,1 @@
+"""The training loop, its callbacks, greedy evaluation and checkpoint schedule."""
