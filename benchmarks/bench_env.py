@@ -5,10 +5,9 @@ python benchmarks/bench_env.py --envs CartPole-v1 Acrobot-v1 --lanes 8 64
 
 import time
 
-from harness import count, effort_of, main_of, parser, save, show
-
 from fastdqn.bench.env_speed import LANES, measure_envs
 from fastdqn.envs import EnvRecipe
+from harness import count, effort_of, main_of, parser, save, show
 
 
 def main() -> None:

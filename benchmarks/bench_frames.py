@@ -9,13 +9,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from harness import count, main_of, parser
 
 from fastdqn.bench.synthetic_data import fill_replay
 from fastdqn.builders import agent
 from fastdqn.builders.memory_estimate import replay_bytes
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
+from harness import count, main_of, parser
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ turns, so that their ratios hold on a noisy machine.
 from collections.abc import Callable
 
 import torch
-from harness import console, count, effort_of, main_of, parser, save, show
 from torch import nn
 
 from fastdqn.bench.learner_speed import learner_on
@@ -19,6 +18,7 @@ from fastdqn.bench.results import Figure
 from fastdqn.builders.auto_options import preview
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config
+from harness import console, count, effort_of, main_of, parser, save, show
 
 
 def main() -> None:

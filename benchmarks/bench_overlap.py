@@ -17,7 +17,6 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
-from harness import console, effort_of, parser, save
 
 from fastdqn.bench.env_speed import measure_stream
 from fastdqn.bench.repeats import Effort, repeat
@@ -25,6 +24,7 @@ from fastdqn.bench.training_speed import Trained, measure_training
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvRecipe, EnvStream
 from fastdqn.system.cpu_limits import usable_cores
+from harness import console, effort_of, parser, save
 
 MILLISECONDS = 5.0
 PONG = Config(

@@ -26,13 +26,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from peers import launch, report
-from peers.catalogue import PEERS
-from peers.workload import ALIGNED_STEPS, START_STEPS, WORKLOADS
-
 from fastdqn.bench.machine_info import commit, machine
 from fastdqn.config.schema import unknown_name
 from fastdqn.files.atomic_write import WriteError, to_json, write_whole
+from peers import launch, report
+from peers.catalogue import PEERS
+from peers.workload import ALIGNED_STEPS, START_STEPS, WORKLOADS
 
 # Whose versions decide how fast a peer is, beside its own.
 _BENEATH = ("fastdqn", "torch", "jax", "jaxlib", "optax", "flax", "gymnasium", "numpy", "numba")

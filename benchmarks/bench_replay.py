@@ -7,7 +7,6 @@ python benchmarks/bench_replay.py --rows 1000000 --batch-sizes 128 256
 import time
 
 import numpy as np
-from harness import count, effort_of, main_of, parser, save, show
 
 from fastdqn.bench.repeats import Effort
 from fastdqn.bench.replay_speed import measure_adding, measure_copy, measure_sampling
@@ -15,6 +14,7 @@ from fastdqn.bench.results import Figure
 from fastdqn.bench.synthetic_data import fill_replay
 from fastdqn.envs import EnvFacts
 from fastdqn.replay import PrioritizedSampler, Replay, Ring, RowStore, UniformSampler
+from harness import count, effort_of, main_of, parser, save, show
 
 
 def main() -> None:

@@ -14,12 +14,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
-from harness import console, effort_of, main_of, parser, save
 
 from fastdqn.bench.repeats import Effort
 from fastdqn.bench.results import phase_table, table
 from fastdqn.bench.training_speed import Trained, measure_training
 from fastdqn.config.presets import PRESETS
+from harness import console, effort_of, main_of, parser, save
 
 NUM_ENVS = (1, 4, 16, 64, 256, 1024, 4096)
 ROWS = (10**4, 10**5, 10**6, 10**7)

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import count, fail, main_of, writable
-from seeds import interval, split
 
 from fastdqn.bench.machine_info import describe_machine
 from fastdqn.files.atomic_write import write_whole
+from harness import count, fail, main_of, writable
+from seeds import interval, split
 
 
 def main() -> None:

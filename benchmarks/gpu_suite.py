@@ -22,8 +22,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from harness import console, fail, main_of
-from impala import Impala
 from torch import nn
 
 import fastdqn
@@ -41,6 +39,8 @@ from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.files.atomic_write import to_json, write_whole
+from harness import console, fail, main_of
+from impala import Impala
 
 BATCH_SIZES = (32, 128, 512, 2048)
 # What an update is run by: capture, precision, updates in a launch.

@@ -17,9 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import fail
-
 from fastdqn.checkpoints.loader import load_checkpoint
+from harness import fail
 
 _OPTIONS = (
     "--seed", "3", "--stop-at-return", "None", "--eval-frequency", "0", "--eval-episodes", "5",

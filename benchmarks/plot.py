@@ -15,8 +15,9 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("agg")
-import study_pictures
 from matplotlib import pyplot as plt
+
+import study_pictures
 
 RESULTS = Path(__file__).parent / "results"
 # Colour-blind safe (Okabe and Ito), one for each phase of the loop and the same in each picture.

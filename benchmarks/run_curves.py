@@ -13,9 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness import count, fail, writable
-
 from fastdqn.files.atomic_write import write_whole
+from harness import count, fail, writable
 
 _SAID = (
     "total_steps", "total_frames", "episodes", "updates", "wall_seconds", "steps_per_second",

@@ -22,11 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import count, fail, writable
-from seeds import split
-
 from fastdqn.bench.machine_info import describe_machine
 from fastdqn.files.atomic_write import write_whole
+from harness import count, fail, writable
+from seeds import split
 
 WARM_UP_SECONDS = 60.0
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -20,13 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from fastdqn.bench.machine_info import describe_machine
+from fastdqn.files.atomic_write import WriteError, read_text, write_whole
 from harness import count, fail
 from study_figures import summary, table
 from study_files import read_result
 from study_rows import CLASSIC, TASKS, VERSION, Job, jobs, settings
-
-from fastdqn.bench.machine_info import describe_machine
-from fastdqn.files.atomic_write import WriteError, read_text, write_whole
 
 HEADER = "study.json"
 _INTERRUPTED = 130

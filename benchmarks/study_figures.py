@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from scipy import stats
+
 from study_rows import CLASSIC, PREDICTED, TASKS
 
 # A row's place on a scale: 0 is random play, 1 the return at which Gymnasium calls a task solved.

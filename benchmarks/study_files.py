@@ -5,9 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from study_rows import CLASSIC, Job
-
 from fastdqn.files.atomic_write import read_text
+from study_rows import CLASSIC, Job
 
 # Far beyond any return, and far from what overflows when it is added up. Ours.
 _LARGEST = 1e30

@@ -15,6 +15,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+
+import fastdqn
+from fastdqn.builders.build import build
+from fastdqn.cli import main as cli
+from fastdqn.files.atomic_write import to_json, write_whole
+from fastdqn.logging.console import Silent
+from fastdqn.session import run_session
+from fastdqn.training.loop import DivergedError, Hooks
 from harness import fail
 from seeds import episode_of, highest_mean
 from study_rows import (
@@ -28,14 +36,6 @@ from study_rows import (
     steps_of,
     table_words,
 )
-
-import fastdqn
-from fastdqn.builders.build import build
-from fastdqn.cli import main as cli
-from fastdqn.files.atomic_write import to_json, write_whole
-from fastdqn.logging.console import Silent
-from fastdqn.session import run_session
-from fastdqn.training.loop import DivergedError, Hooks
 
 
 def main() -> None:

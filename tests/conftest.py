@@ -19,8 +19,8 @@ def no_sync(monkeypatch):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    from checkpoint_parts import make_run
-    from load_parts import NEWEST
+    from helpers.checkpoints import make_run
+    from helpers.loading import NEWEST
 
     return make_run(tmp_path_factory.mktemp("template"), 1, 2, NEWEST)
 
@@ -46,7 +46,7 @@ def waits(monkeypatch):
 
 @pytest.fixture(scope="module")
 def odd_environments():
-    from cli_parts import odd_environments
+    from helpers.command_line import odd_environments
 
     with odd_environments():
         yield

@@ -5,12 +5,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "fastdqn"
-FILES = sorted(PACKAGE.rglob("*.py"))
+from helpers.sources import FILES, MEETS_NUMPY, PACKAGE, relative
+
 STDLIB = frozenset(sys.stdlib_module_names)
 CLOCKS = {"time", "datetime", "timeit"}
 
@@ -97,14 +96,6 @@ FORBIDDEN: dict[str, set[str]] = {
     "config": CLOCKS | {"random", "os"},
 }
 
-# Where learning/ meets NumPy. The rest of the room knows tensors only. The kernels of the fused
-# update take arrays, and its object hands them the memory of the tensors.
-MEETS_NUMPY = {
-    "learning/batch_staging.py", "learning/policy.py", "learning/fused_kernel.py",
-    "learning/fused_learner.py", "learning/fused_policy.py", "learning/fused_second_thread.py",
-    "learning/fused_kernel_two_threads.py", "learning/priority_feedback.py",
-    "learning/captured_policy.py",
-}  # fmt: skip
 
 # Files that import what their caller names, which no parser can know.
 IMPORTS_BY_NAME = {"__init__.py", "envs/registry.py"}
@@ -162,10 +153,6 @@ def _is_allowed(name: str, allowed: set[str], forbidden: set[str]) -> bool:
     if top != "fastdqn" or name == "fastdqn":
         return top in allowed
     return name.split(".")[1] in allowed
-
-
-def relative(file: Path) -> str:
-    return file.relative_to(PACKAGE).as_posix()
 
 
 def test_every_file_imports_only_what_its_room_may():

@@ -7,8 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from capture_parts import EVERY, FACTS, PICTURES, VALUES, Reads, batches_of, config_of
-from test_learning import CPU, make_batch, make_learner
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fastdqn
@@ -22,6 +20,8 @@ from fastdqn.learning.graph_capture import CudaRecorder, Graphs, eager
 from fastdqn.learning.priority_feedback import Returns
 from fastdqn.learning.random_inputs import MEANS
 from fastdqn.replay import Batch, Replay, Ring, RowStore, UniformSampler
+from helpers.capture import EVERY, FACTS, PICTURES, VALUES, Reads, batches_of, config_of
+from helpers.learners import CPU, make_batch, make_learner
 
 pytestmark = [
     pytest.mark.gpu,

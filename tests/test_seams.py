@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from test_architecture import FILES, MEETS_NUMPY, PACKAGE, relative
+from helpers.sources import FILES, MEETS_NUMPY, PACKAGE, relative
 
 # Methods of learning/ that say they wait for the device; nothing else may read it back.
 WAITING = {"largest_weight", "loss_total", "report", "state"}

@@ -1,0 +1,318 @@
+"""The measuring room: each figure is of its own part, by a clock that the test turns."""
+
+import itertools
+
+import pytest
+
+from fastdqn.bench import replay_speed
+from fastdqn.bench.bottleneck import sentence
+from fastdqn.bench.env_speed import measure_stream
+from fastdqn.bench.learner_speed import measure_learner
+from fastdqn.bench.policy_speed import measure_policy
+from fastdqn.bench.repeats import Effort, Rate, by_turns, repeat
+from fastdqn.bench.results import Figure, short
+from fastdqn.bench.roofline import Ceilings, Work, count_flops, verdict
+from fastdqn.bench.technique_costs import SWITCHES, measure_switches
+from fastdqn.bench.training_speed import measure_training
+from fastdqn.config.schema import Config
+from fastdqn.envs import EnvRecipe, EnvStream
+from fastdqn.learning.learner import Learner
+from fastdqn.replay import Replay
+from helpers.measuring import (
+    ACT_SECONDS,
+    EFFORT,
+    FACTS,
+    LANES,
+    SAMPLE_SECONDS,
+    STEP_SECONDS,
+    UPDATE_SECONDS,
+    FakeClock,
+    Slow,
+    config,
+)
+
+# -- each its own
+
+
+def test_an_environment_is_measured_by_its_own_time_and_resets_are_no_steps(clock, slow_parts):
+    figure = measure_stream(EnvStream(Slow(clock)), EFFORT, clock, num_envs=LANES)
+    assert figure.rate.median == pytest.approx(0.9 * LANES / STEP_SECONDS, rel=0.05)
+
+
+def test_the_learner_is_measured_by_its_own_time(clock, slow_parts):
+    updates, samples = list(measure_learner(config(), FACTS, [], EFFORT, clock))
+    assert updates.rate.median == pytest.approx(1 / UPDATE_SECONDS, rel=0.05)
+    assert samples.rate.median == pytest.approx(16 / UPDATE_SECONDS, rel=0.05)
+
+
+def test_acting_is_measured_by_its_own_time(clock, slow_parts):
+    from fastdqn.builders import agent
+
+    online, _ = agent.make_online(config(), FACTS)
+    value = agent.make_learner(config(), online).value
+    policy = agent.make_policy(config(), online, value, FACTS)
+    calls, actions = measure_policy(policy, LANES, FACTS, EFFORT, clock, {})
+    assert calls.rate.median == pytest.approx(1 / ACT_SECONDS, rel=0.05)
+    assert actions.rate.median == pytest.approx(LANES / ACT_SECONDS, rel=0.05)
+
+
+def test_sampling_is_measured_by_its_own_time(clock, slow_parts):
+    from fastdqn.bench.synthetic_data import fill_replay
+    from fastdqn.builders import agent
+
+    replay = agent.make_replay(config(), FACTS)
+    fill_replay(replay, FACTS, 50)
+    samples, rows, moved = replay_speed.measure_sampling(replay, 16, EFFORT, clock)
+    assert samples.rate.median == pytest.approx(1 / SAMPLE_SECONDS, rel=0.05)
+    assert rows.rate.median == pytest.approx(16 / SAMPLE_SECONDS, rel=0.05)
+    assert moved.rate.median == pytest.approx(16 * 32 / SAMPLE_SECONDS, rel=0.05)
+
+
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_training_bills_each_phase_its_own_time_and_their_sum_is_all(
+    clock, slow_parts, synchronised
+):
+    envs = Slow(clock)
+    trained = measure_training(config(), EFFORT, synchronised, clock, envs)
+    calls, updates = trained.steps / (0.9 * LANES), trained.updates
+    assert updates == pytest.approx(trained.steps / 4, abs=3)
+    assert trained.phases["env"] == pytest.approx(calls * STEP_SECONDS, rel=0.05)
+    assert trained.phases["learn"] == pytest.approx(updates * UPDATE_SECONDS, rel=0.05)
+    assert trained.phases["act"] == pytest.approx(calls * ACT_SECONDS, rel=0.05)
+    assert trained.phases["sample"] == pytest.approx(updates * SAMPLE_SECONDS, rel=0.05)
+    assert sum(trained.phases.values()) == pytest.approx(trained.seconds, rel=1e-6)
+    per_step = trained.seconds / trained.steps
+    assert trained.figure.rate.median == pytest.approx(1 / per_step, rel=0.05)
+    assert trained.warm_up_steps >= 100
+
+
+def never(*_, **__):
+    raise AssertionError("it is none of this benchmark's business")
+
+
+def forbid(monkeypatch, *methods) -> None:
+    for owner, name in methods:
+        monkeypatch.setattr(owner, name, never)
+
+
+LEARNING = ((Learner, "update"), (Learner, "prepare"))
+STEPPING = ((EnvStream, "__init__"), (EnvRecipe, "make"))
+REPLAYING = ((Replay, "append"), (Replay, "sample"))
+
+
+def test_the_environment_benchmark_has_no_learner_and_no_replay(clock, monkeypatch):
+    forbid(monkeypatch, *LEARNING, *REPLAYING)
+    assert measure_stream(EnvStream(Slow(clock)), EFFORT, clock).rate.calls > 0
+
+
+def test_the_learner_benchmark_has_no_environment_and_no_replay(monkeypatch):
+    resolved = config()
+    forbid(monkeypatch, *STEPPING, *REPLAYING)
+    assert len(list(measure_learner(resolved, FACTS, [], Effort(0.001, 1, 0.0)))) == 2
+
+
+def test_the_replay_benchmark_has_neither(monkeypatch):
+    resolved = config()
+    forbid(monkeypatch, *STEPPING, *LEARNING)
+    figures = replay_speed.measure_replay(resolved, FACTS, Effort(0.001, 1, 0.0))
+    assert len(figures) == 12
+    assert {f.of.get("sampler") for f in figures} == {"uniform", "prioritized", None}
+
+
+def test_each_switch_is_measured_beside_the_plain_update(monkeypatch):
+    resolved = config(noisy=True)
+    forbid(monkeypatch, *STEPPING)
+    figures = measure_switches(resolved, FACTS, Effort(0.001, 2, 0.0))
+    assert [figure.of["switch"] for figure in figures] == list(SWITCHES)
+    assert figures[0].of["ratio"] == 1.0
+    assert all(figure.of["ratio"] > 0 for figure in figures)
+
+
+def test_turns_are_taken_repeat_by_repeat():
+    clock, order = FakeClock(), []
+
+    def costs(name, seconds):
+        def call():
+            order.append(name)
+            clock.spend(seconds)
+
+        return call
+
+    rates = by_turns({"a": costs("a", 0.5), "b": costs("b", 0.25)}, Effort(0.5, 2, 0.0), clock)
+    assert (rates["a"].median, rates["b"].median) == (2.0, 4.0)
+    assert [name for name, _ in itertools.groupby(order)] == ["a", "b", "a", "b"]
+
+
+# -- repeat
+
+
+def test_a_rate_is_the_median_of_its_repeats_and_counts_what_a_call_gets_made(clock):
+    durations = iter([0.1] * 3 + [0.2] * 3 + [0.4] * 2 + [0.8] * 99)
+
+    def call() -> int:
+        clock.spend(next(durations))
+        return 5
+
+    # Burn-in takes three calls; then repeats of at least half a second.
+    rate = repeat(call, Effort(0.5, 3, 0.25), clock)
+    assert (rate.most, rate.median) == (pytest.approx(25), pytest.approx(12.5))
+    assert rate.least == pytest.approx(5 / 0.8)
+
+
+class Queue:
+    """Calls that only launch work: 10 us each, 2 ms until it is over."""
+
+    def __init__(self, clock: FakeClock):
+        self.clock, self.waiting = clock, 0.0
+
+    def __call__(self) -> None:
+        self.clock.spend(1e-5)
+        self.waiting += 2e-3
+
+    def finish(self) -> None:
+        self.clock.spend(self.waiting)
+        self.waiting = 0.0
+
+
+def test_launches_do_not_run_ahead_of_the_clock(clock):
+    queue, effort = Queue(clock), Effort(0.5, 3, 0.2)
+    rate = repeat(queue, effort, clock, queue.finish)
+    assert rate.median == pytest.approx(1 / 2.01e-3, rel=1e-6)
+    assert clock.now - 100.0 < 1.5 * effort.total
+    assert queue.waiting == 0.0
+
+
+def test_a_rate_in_another_unit():
+    assert Rate(2.0, 1.0, 3.0, 7).scaled(10) == (20.0, 10.0, 30.0, 7)
+
+
+# -- sentence
+
+
+def figures() -> list[Figure]:
+    def rate(median) -> Rate:
+        return Rate(median, median, median, 1)
+
+    learner = [
+        Figure(
+            "learner",
+            "learner_samples_per_second",
+            rate(n),
+            {
+                "batch_size": b,
+                "learner": "torch",
+                "capture": c,
+            },
+        )
+        for b, n, c in (
+            (64, 64_000, "eager"),
+            (512, 512_000, "eager"),
+            (2048, 520_000, "eager"),
+            (2048, 9e9, "compile"),
+        )
+    ]
+    envs = [
+        Figure("env", "env_steps_per_second", rate(n), {"num_envs": e, "vectorization": v})
+        for e, v, n in ((8, "sync", 10_000), (64, "native", 2_100_000))
+    ]
+    act = [
+        Figure("act", "act_actions_per_second", rate(n), {"num_envs": e})
+        for e, n in ((1, 10_000), (64, 500_000))
+    ]
+    return [*learner, *envs, *act]
+
+
+def own_run(**changes) -> Config:
+    """Of 64 samples a step, like the figures."""
+    return config().replace(batch_size=64, train_frequency=1, learner="torch", **changes)
+
+
+@pytest.mark.parametrize(
+    ("phases", "says"),
+    [
+        # 64 samples a step at 64 k/s are 1 ms of 1.25; at 512 k/s 0.125 ms: 1.25 / 0.375 = 3.3.
+        (
+            {"learn": 1.0, "env": 0.25},
+            "the learner takes 80 %: --batch-size 512 --train-frequency 8, the same samples a "
+            "step, gives 3.3x; the environment alone could do 2.1 M steps/s",
+        ),
+        (
+            {"learn": 0.2, "env": 0.8},
+            "the environment takes 80 %: --num-envs 64 gives 5.0x",
+        ),
+        ({"act": 0.9, "env": 0.1}, "acting takes 90 %: --num-envs 64: as many share one call"),
+        ({"store": 0.9, "env": 0.1}, "storing in the replay takes 90 %: nothing measured here"),
+    ],
+)
+def test_the_sentence_names_what_bounds_and_what_would_lift_it(phases, says):
+    assert sentence(own_run(), phases, 1000, figures()).startswith(says)
+
+
+def test_a_gain_that_is_noise_is_no_advice():
+    few = [figure for figure in figures() if figure.of.get("batch_size") in (None, 64)]
+    assert "nothing measured here" in sentence(own_run(), {"learn": 1.0}, 1000, few)
+    slow = [*few, Figure("learner", few[0].key, Rate(6e4, 6e4, 6e4, 1),
+                         {"batch_size": 512, "learner": "torch", "capture": "eager"})]  # fmt: skip
+    assert "a larger batch would not lift" in sentence(own_run(), {"learn": 1.0}, 1000, slow)
+
+
+@pytest.mark.parametrize(
+    ("changes", "of", "says"),
+    [
+        # From partial batches to whole ones, and the other way.
+        ({"vectorization": "async", "env_batch_size": 4},
+         {"num_envs": 8, "vectorization": "sync"}, ": --vectorization sync --env-batch-size None "),
+        ({}, {"num_envs": 8, "vectorization": "async", "env_batch_size": 4},
+         ": --vectorization async --env-batch-size 4 gives 5.0x"),
+        # Not what the run would refuse, or what is so already.
+        ({"buffer_size": 64}, {"num_envs": 64, "vectorization": "native"}, ": nothing measured"),
+        ({"vectorization": "sync"}, {"num_envs": 8, "vectorization": "sync"}, ": no other back"),
+    ],
+)  # fmt: skip
+def test_advice_is_options_that_the_run_would_take(changes, of, says, monkeypatch):
+    monkeypatch.setattr("fastdqn.bench.env_speed.usable_cores", lambda: 2)
+    resolved = own_run(**changes)
+    assert resolved.problems() == []
+    envs = [Figure("env", "env_steps_per_second", Rate(2.1e6, 2.1e6, 2.1e6, 1), of)]
+    assert says in sentence(resolved, {"env": 0.8, "learn": 0.2}, 1000, envs)
+
+
+def test_advice_for_an_eager_run_does_not_go_by_compiled_updates():
+    said = sentence(own_run(), {"learn": 1.0}, 1000, figures())
+    assert "--batch-size 512" in said
+    compiled = own_run(capture="compile")
+    assert "--batch-size 2048" in sentence(compiled, {"learn": 1.0}, 1000, figures())
+
+
+def test_numbers_are_short():
+    assert [short(n) for n in (2_150_000.0, 999.0, 1_500.0, 7e9)] == [
+        "2.15 M", "999", "1.5 k", "7 G",
+    ]  # fmt: skip
+
+
+# -- ceilings
+
+
+def test_products_are_counted_as_two_n_cubed():
+    import torch
+
+    a = torch.ones(8, 8)
+    assert count_flops(lambda: a @ a) == 2 * 8**3
+
+
+@pytest.mark.parametrize(
+    ("work", "busy", "is_gpu", "says"),
+    [
+        (Work(1000, 10), 0.2, True, "launch-bound"),
+        (Work(1000, 10), 0.2, False, "overhead-bound"),
+        (Work(10, 1), 0.9, False, "overhead-bound"),
+        (Work(800, 100), 0.9, True, "compute-bound"),
+        (Work(100, 800), 0.9, True, "memory-bound"),
+        (None, 0.2, False, "overhead-bound"),
+        (Work(10, 1), 0.9, True, "latency-bound"),
+        (None, 0.9, True, "device-bound"),
+        (None, 0.9, False, "operator-bound"),
+    ],
+)
+def test_the_verdict(work, busy, is_gpu, says):
+    assert verdict(work, 1.0, Ceilings(1000.0, 1000.0), busy, is_gpu) == says

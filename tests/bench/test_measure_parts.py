@@ -1,0 +1,266 @@
+"""Partial batches, slow environments, headers: measured as they are, and no longer than asked."""
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from fastdqn.bench import bench, env_speed, repeat_budget, training_speed
+from fastdqn.bench.env_speed import available, measure_envs, waits
+from fastdqn.bench.machine_info import commit, describe_machine, torch_threads
+from fastdqn.bench.policy_speed import measure_acting
+from fastdqn.bench.repeat_budget import RepeatsBudget, TurnsBudget
+from fastdqn.bench.repeats import Effort, Rate
+from fastdqn.bench.replay_speed import measure_adding
+from fastdqn.bench.synthetic_data import fill_replay
+from fastdqn.bench.training_speed import measure_training
+from fastdqn.builders import agent
+from fastdqn.cli.main import main
+from fastdqn.envs import EnvRecipe
+from fastdqn.learning.policy import Policy
+from fastdqn.timing import Laps
+from helpers.measuring import EFFORT, FACTS, LANES, FakeClock, Slow, clock, config, slow_parts
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+__all__ = ["clock", "slow_parts"]  # fixtures
+
+# -- partial batches
+
+
+def partial(**changes):
+    return config(vectorization="async", env_batch_size=2, **changes)
+
+
+def test_a_policy_is_called_for_the_lanes_that_answer_together(monkeypatch):
+    sizes = set()
+    original = Policy.act
+
+    def act(self, obs, *args):
+        sizes.add(len(obs))
+        return original(self, obs, *args)
+
+    monkeypatch.setattr(Policy, "act", act)
+    calls, actions = measure_acting(partial(), FACTS, Effort(0.001, 1, 0.0))
+    assert sizes == {2}
+    assert calls.of == {"num_envs": LANES, "env_batch_size": 2}
+    assert actions.rate.median == pytest.approx(2 * calls.rate.median)
+
+
+def test_every_lane_brings_rows_though_few_do_at_a_time():
+    replay = agent.make_replay(config(), FACTS)
+    fill_replay(replay, FACTS, 3)
+    before, lanes = replay.ring.added.copy(), []
+    original = replay.append
+    replay.append = lambda step: (lanes.append(step.lanes.tolist()), original(step))[1]
+    adds, rows = measure_adding(replay, 3, FACTS, Effort(0.01, 1, 0.0), time.perf_counter)
+    assert [len(set(of_a_call)) for of_a_call in lanes] == [3] * len(lanes)
+    assert rows.rate.median == pytest.approx(3 * adds.rate.median)
+    assert (replay.ring.added - before > 0).all()
+    assert adds.of["env_batch_size"] == 3
+
+
+def test_turns_of_the_loop_are_counted_whatever_a_turn_brings(clock, slow_parts):
+    # A tenth of the turns only resets: they bring no step.
+    trained = measure_training(config(), EFFORT, clock=clock, envs=Slow(clock))
+    steps_per_turn = trained.figure.rate.median / trained.turns.median
+    assert steps_per_turn == pytest.approx(0.9 * LANES, rel=0.02)
+
+
+def test_a_sweep_tries_the_own_batch_and_every_back_end_that_can():
+    assert waits(EnvRecipe("CartPole-v1", "async"), 8) == [8, 4]
+    assert waits(EnvRecipe("CartPole-v1", "async"), 8, 3) == [8, 4, 3]
+    assert waits(EnvRecipe("CartPole-v1", "sync"), 8, 3) == [8]
+    assert available(EnvRecipe("CartPole-v1", "sync"))[0] == "sync"
+    assert "native" in available(EnvRecipe("CartPole-v1", "sync"))
+    assert "native" not in available(EnvRecipe("Acrobot-v1"))
+
+
+def test_a_bench_of_environments_waits_as_the_run_does(tmp_path):
+    out = tmp_path / "out.jsonl"
+    words = (
+        "bench env CartPole-v1 --vectorization async --num-envs 3 --env-batch-size 2 "
+        f"--seconds 0.001 --repeats 1 --out {out}"
+    )
+    assert main(words.split()) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()][1:]
+    assert {"async", "sync", "native"} <= {row["vectorization"] for row in rows}
+    waited = {row.get("env_batch_size") for row in rows
+              if row["vectorization"] == "async" and row["num_envs"] == 3}  # fmt: skip
+    assert waited == {None, 1, 2}
+
+
+# -- slow environments
+
+
+class SlowToMake(gymnasium.Env):
+    """Takes a second of a clock to make, and nothing to step."""
+
+    clock: FakeClock
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self):
+        self.clock.spend(1.0)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.clock.spend(1e-3)
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+def test_counts_that_would_take_too_long_are_left_out(clock, monkeypatch):
+    monkeypatch.setattr(SlowToMake, "clock", clock, raising=False)
+    monkeypatch.setattr(env_speed, "available", lambda *_: ["sync"])
+    figures = measure_envs(EnvRecipe(SlowToMake), [4, 1, 8, 64, 512], Effort(0.1, 1, 0.0), clock)
+    assert [figure.of["num_envs"] for figure in figures] == [4, 1, 8]
+
+
+def test_learning_begins_in_time_however_slow_the_environments_are(clock, slow_parts, monkeypatch):
+    monkeypatch.setattr(Slow, "step", slow_step)
+    asked = config().replace(learning_starts=10_000)
+    began = clock.now
+    trained = measure_training(asked, Effort(5.0, 1, 0.0), clock=clock, envs=Slow(clock))
+    assert trained.updates > 0
+    assert clock.now - began < repeat_budget.MOST_RANDOM_SECONDS + 30.0  # not 1,250 s
+
+
+def slow_step(envs: Slow, actions):
+    envs.clock.spend(1.0)
+    obs = np.zeros((envs.num_envs, 4), np.float32)
+    never = np.zeros(envs.num_envs, bool)
+    return obs, np.ones(envs.num_envs), never, never, {}
+
+
+# -- sums
+
+
+def test_time_that_no_phase_is_billed_is_seen(clock, slow_parts, monkeypatch):
+    original = Laps.lap
+
+    def forgets_the_environment(self, name: str) -> None:
+        if name == "env":
+            self._last = self._clock()
+        else:
+            original(self, name)
+
+    monkeypatch.setattr(Laps, "lap", forgets_the_environment)
+    trained = measure_training(config(), EFFORT, clock=clock, envs=Slow(clock))
+    assert sum(trained.phases.values()) < 0.7 * trained.seconds
+    said = bench._around(trained)
+    assert "the phases add up to 100" not in said
+    assert "before: build" in said
+
+
+def test_a_budget_of_turns_begins_after_burn_in_and_counts_them(clock):
+    run = SimpleNamespace(progress=SimpleNamespace(updates=0))
+    run.stream = SimpleNamespace(num_lanes=1)
+    run.replay = SimpleNamespace(n_steps=1)
+    run.staging = SimpleNamespace(host=SimpleNamespace(index=[0]))
+    run.cadence = SimpleNamespace(learning_starts=0)
+    told: list[str] = []
+    budget = TurnsBudget(run, 2, lambda: told.append("begin"), lambda: told.append("end"), clock)  # pyright: ignore[reportArgumentType]
+    assert not budget.spent(1, 0)
+    run.progress.updates = 1
+    assert not budget.spent(2, 0)
+    clock.spend(60.0)  # a slow one need not make 20 updates
+    assert [budget.spent(steps, 0) for steps in (3, 4, 5)] == [False, False, True]
+    assert told == ["begin", "end"]
+
+
+# -- headers
+
+
+def git(folder: Path, *words: str) -> None:
+    settings = ["-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(folder), *settings, *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A repository of somebody's, with a package of ours in it; returns the package."""
+    package = tmp_path / "fastdqn"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    return package
+
+
+def test_a_commit_is_told_and_whether_files_differ_from_it(checkout):
+    clean = commit(checkout)
+    assert clean is not None
+    assert not clean.endswith("-dirty")
+    (checkout / "__init__.py").write_text("changed")
+    assert commit(checkout) == f"{clean}-dirty"
+
+
+def test_the_repository_around_an_installed_package_is_none_of_ours(checkout, monkeypatch):
+    installed = checkout.parent / "venv" / "site-packages" / "fastdqn"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").touch()
+    assert commit(installed) is None
+    git(checkout.parent, "add", "-f", "venv")
+    assert commit(installed) is None  # kept there, it is still not where ours lies
+    git(checkout.parent, "rm", "-q", "--cached", "fastdqn/__init__.py")
+    assert commit(checkout) is None  # nobody keeps it there
+    monkeypatch.setenv("GIT_DIR", str(checkout.parent / ".git"))
+    assert commit(installed) is None
+
+
+def test_threads_are_those_of_the_measurement_not_of_the_end():
+    with torch_threads(1):
+        assert torch.get_num_threads() == 1
+    assert describe_machine("cpu", 1)["threads"] == 1
+
+
+@pytest.mark.parametrize("words", ["--repeats 0", "--seconds 0", "--seconds nan", "--repeats x"])
+def test_a_benchmark_refuses_an_effort_that_measures_nothing(words, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    harness = importlib.import_module("harness")
+    with pytest.raises(SystemExit, match="2"):
+        harness.parser("").parse_args(words.split())
+    assert "must be" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_sweep_that_trains_tells_its_threads_and_its_effort(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    bench_train = importlib.import_module("bench_train")
+    trained = training_speed.Trained(
+        training_speed.Figure("train", "train_steps_per_second", Rate(1, 1, 1, 1), {}),
+        Rate(1, 1, 1, 1), {"env": 1.0}, 1.0, 1, 1, {}, 0.0, 0,
+    )  # fmt: skip
+    monkeypatch.setattr(bench_train, "measure_training", lambda *_, **__: trained)
+    out = tmp_path / "out.json"
+    words = ["bench_train.py", "--sweep", "rows", "--seconds", "0.1", "--repeats", "2"]
+    monkeypatch.setattr(sys, "argv", [*words, "--out", str(out)])
+    bench_train.main()
+    record = json.loads(out.read_text())
+    assert record["machine"]["threads"] == bench_train.THREADS == 1
+    assert (record["seconds"], record["repeats"]) == (0.1, 2)
+
+
+def test_a_rate_needs_its_repeats(clock):
+    run = SimpleNamespace(
+        progress=SimpleNamespace(updates=1), laps=SimpleNamespace(restart=lambda: None)
+    )
+    budget = RepeatsBudget(run, Effort(1.0, 2, 0.0), clock)  # pyright: ignore[reportArgumentType]
+    ended = []
+    for turn in range(1, 6):
+        ended.append(budget.spent(10 * turn, 0))
+        clock.spend(0.5)
+    assert ended == [False, False, False, False, True]
+    assert budget.step_rates == [20.0, 20.0]
+    assert budget.turn_rates == [2.0, 2.0]
+    assert budget.turns == 4

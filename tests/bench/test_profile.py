@@ -1,0 +1,293 @@
+"""Profiles of a GPU, read without one; files that appear together; what torch prints meanwhile."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch._C._autograd import DeviceType
+
+from fastdqn.bench import profile, torch_profiler
+from fastdqn.bench.profile_timeline import Timeline, read_timeline
+from fastdqn.bench.repeats import Effort, Rate
+from fastdqn.bench.roofline import Ceilings, Work
+from fastdqn.builders import devices
+from fastdqn.cli.main import main
+from fastdqn.config.schema import Config
+from fastdqn.files.atomic_write import WriteError
+from fastdqn.files.output_files import new_folder, write_together
+from helpers.capture import FACTS, config_of
+from helpers.compiler import needs_a_compiler
+from helpers.graphs import TracedRecorder
+
+
+def event(name, start=0.0, end=0.0, gpu=False, parent=None, annotation=False):
+    made = SimpleNamespace(
+        name=name, time_range=SimpleNamespace(start=start, end=end), cpu_parent=parent,
+        device_type=DeviceType.CUDA if gpu else DeviceType.CPU, cpu_children=[],
+        is_user_annotation=annotation,
+    )  # fmt: skip
+    if parent is not None:
+        parent.cpu_children.append(made)
+    return made
+
+
+def row(key, count, gpu=False, annotation=False, **times):
+    zero = dict.fromkeys(
+        ("self_device_time_total", "self_cpu_time_total", "self_cpu_memory_usage",
+         "self_device_memory_usage"), 0,
+    )  # fmt: skip
+    kind = DeviceType.CUDA if gpu else DeviceType.CPU
+    return SimpleNamespace(
+        key=key, count=count, device_type=kind, is_user_annotation=annotation, **zero | times
+    )
+
+
+def recorded(events, rows):
+    return SimpleNamespace(events=lambda: events, key_averages=lambda: rows)
+
+
+# -- timeline
+
+
+@pytest.fixture
+def on_gpu() -> Timeline:
+    """Two updates in 100 us, each a product of 10 us; they allocate 64 bytes of the GPU each."""
+    learn = event("learn", 0, 100)
+    events = [learn, event("learn", 20, 90, gpu=True, annotation=True)]
+    for start in (20, 80):
+        event("aten::mm", start - 10, start, parent=learn)
+        events += [*learn.cpu_children[-1:], event("gemm", start, start + 10, gpu=True)]
+    rows = [
+        row("aten::mm", 2, self_device_time_total=20, self_cpu_memory_usage=7,
+            self_device_memory_usage=128),
+        row("gemm", 2, gpu=True, self_device_time_total=20),
+        row("learn", 1, gpu=True, annotation=True, self_device_time_total=70),
+        row("learn", 1, self_cpu_time_total=80),
+    ]  # fmt: skip
+    return read_timeline(recorded(events, rows), "learn", 2, is_gpu=True)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_kernel_on_a_gpu_is_told_once(on_gpu):
+    (gemm,) = on_gpu.operators
+    assert gemm == {
+        "name": "gemm", "calls_per_call": 1.0, "microseconds_per_call": 10.0, "share": 1.0,
+    }  # fmt: skip
+    assert on_gpu.launches == 1.0
+    assert on_gpu.busy_seconds == pytest.approx(10e-6)
+
+
+def test_allocations_of_a_gpu_are_those_of_its_memory(on_gpu):
+    assert on_gpu.allocated == 64
+
+
+def test_a_gpu_is_busy_by_the_time_of_a_call_without_a_profiler(on_gpu):
+    # Recorded, a call took 50 us; without a profiler 12.5.
+    share, gap = profile.busy_share(on_gpu, 12.5e-6, is_gpu=True)
+    assert (share, gap) == (pytest.approx(0.8), pytest.approx(2.5e-6))
+    share, gap = profile.busy_share(on_gpu, 12.5e-6, is_gpu=False)
+    assert (share, gap) == (pytest.approx(0.2), pytest.approx(40e-6))
+
+
+def test_launches_on_a_cpu_are_operators_that_compute():
+    learn = event("learn", 0, 100)
+    linear = event("aten::linear", parent=learn)
+    view = event("aten::as_strided", parent=event("aten::t", parent=linear))
+    product = event("aten::mm", parent=linear)
+    conj = event("aten::resolve_conj", parent=product)
+    empty = event("aten::empty", parent=learn)
+    graph = event("## Call CompiledFxGraph f6i ##", parent=learn)
+    kernel = event("graph_0_cpp_fused_add_mul_0", parent=graph)
+    events = [learn, linear, view, product, conj, empty, graph, kernel, view.cpu_parent]
+    timeline = read_timeline(recorded(events, []), "learn", 1, is_gpu=False)  # pyright: ignore[reportArgumentType]
+    assert timeline.launches == 2  # the product, the compiled kernel
+
+
+# -- recording
+
+
+class FakeProfile:
+    def __init__(self, **_):
+        self.calls: list[str] = []
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch):
+    """A GPU that holds 100 bytes, until something is allocated."""
+    gpu = SimpleNamespace(peak=500, held=100)
+    monkeypatch.setattr(torch_profiler, "profile", FakeProfile)
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "reset_peak_memory_stats", lambda _: vars(gpu).update(peak=gpu.held))
+    monkeypatch.setattr(cuda, "max_memory_allocated", lambda _: gpu.peak)
+    monkeypatch.setattr(cuda, "synchronize", lambda _: None)
+    monkeypatch.setattr(cuda.nvtx, "range_push", lambda _: None)
+    monkeypatch.setattr(cuda.nvtx, "range_pop", lambda: None)
+    return gpu
+
+
+def test_the_peak_of_memory_is_the_calls_own(fake_gpu):
+    def run(begin, end) -> None:
+        begin()
+        fake_gpu.peak = 140
+        end()
+
+    told = torch_profiler.record("learn", torch.device("cuda"), run)
+    fake_gpu.peak = 1 << 40  # the ceilings, measured next
+    assert told.peak_bytes == 140
+
+
+def test_a_profile_of_a_gpu_measures_the_ceilings_last(fake_gpu, monkeypatch, tmp_path):
+    def ceilings(device, effort):
+        fake_gpu.peak = 1 << 40
+        return Ceilings(1e12, 1e12)
+
+    def run(calls, begin, end) -> int:
+        begin()
+        fake_gpu.peak = 140
+        end()
+        return calls + 1  # as many as are launched at once
+
+    timelines = [Timeline(10, launches, 9e-4, 2e-3, 64, []) for launches in (12, 0.25)]
+    copies = [
+        {"cat": "gpu_memcpy", "name": f"Memcpy {way} (Pinned -> Device)", "args": {"bytes": size}}
+        for way, size in (("HtoD", 30), ("HtoD", 10), ("DtoH", 8), ("DtoD", 99))
+    ]
+    trace = json.dumps({"traceEvents": [*copies, {"cat": "kernel", "name": "HtoD"}]})
+    monkeypatch.setattr(profile, "measure_ceilings", ceilings)
+    monkeypatch.setattr(profile, "read_timeline", lambda *_: timelines.pop())
+    monkeypatch.setattr(profile, "describe_machine", lambda *_: {"device": "H100"})
+    monkeypatch.setattr(profile, "write_trace", lambda _, path: path.write_text(trace))
+    rate = Rate(1e3, 1e3, 1e3, 1)
+    subject = profile.Subject(lambda _: rate, run, torch.device("cuda"), Work(1, 1), run)
+    config = Config(threads=1)
+    result = profile._profile("learn", config, subject, 1, tmp_path, Effort())
+    assert result["peak_bytes"] == 140
+    assert result["busy_share"] == pytest.approx(0.9)
+    assert result["verdict"] == "latency-bound"
+    written = json.loads((tmp_path / "profile.json").read_text())
+    assert (written["calls"], result["flops_per_second"]) == (2, pytest.approx(1e3))
+    assert (written["bytes_to_device_per_call"], written["bytes_to_host_per_call"]) == (20, 4)
+    said = list(map(str, profile.profile_tables(result)))
+    assert "busy 90 %, gaps 100.0 us, 64B allocated" in said[1]
+    launches = "the host launches 0.25 times, not captured 12; 20B to the device, 4B back"
+    assert said[2] == launches
+
+
+def test_a_graph_is_one_launch_of_the_host_whatever_it_holds(on_gpu):
+    assert on_gpu.host_launches == 0
+    learn = event("learn", 0, 100)
+    events = [learn, event("cudaGraphLaunch", parent=learn), event("cudaMemcpyAsync", parent=learn)]
+    events += [event("cudaEventRecord", parent=learn), event("cudaStreamWaitEvent", parent=learn)]
+    events += [event("gemm", start, start + 1, gpu=True) for start in range(20)]
+    timeline = read_timeline(recorded(events, []), "learn", 1, is_gpu=True)  # pyright: ignore[reportArgumentType]
+    assert (timeline.launches, timeline.host_launches) == (20, 2)
+
+
+def test_torch_prints_nothing_while_it_profiles_and_others_may(capfd):
+    def run(begin, end) -> None:
+        begin()
+        torch.ones(8).sum()
+        os.write(2, b"somebody else\n")
+        end()
+
+    torch_profiler.record("learn", torch.device("cpu"), run)
+    assert capfd.readouterr().err == "somebody else\n"
+
+
+def test_a_trace_that_torch_cut_short_is_refused(tmp_path):
+    path = tmp_path / "trace.json"
+    for export in (lambda path: None, lambda path: Path(path).write_text('{"traceEvents": [')):
+        with pytest.raises(OSError, match="could not write the whole trace"):
+            torch_profiler.write_trace(SimpleNamespace(export_chrome_trace=export), path)  # pyright: ignore[reportArgumentType]
+
+
+# -- files
+
+
+def full(path: Path) -> None:
+    path.write_text("half")
+    path.with_name("beside").touch()
+    raise OSError(28, "No space left on device")
+
+
+def test_files_appear_together_or_the_old_ones_stay(tmp_path):
+    (tmp_path / "a").write_text("old")
+    writers = {"a": lambda path: path.write_text("new"), "b": full}
+    with pytest.raises(WriteError, match=r"cannot write .*b: No space left on device; [\d,]+ byte"):
+        write_together(tmp_path, writers)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
+    write_together(tmp_path, {**writers, "b": lambda path: path.write_text("too")})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "too"}
+
+
+def test_folders_made_for_nothing_are_taken_away(tmp_path):
+    with pytest.raises(KeyError), new_folder(tmp_path / "x" / "y" / "z"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(tmp_path / "x" / "y"):
+        pass
+    assert (tmp_path / "x" / "y").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="cannot make the folder"), new_folder(tmp_path / "file/x"):
+        pass
+
+
+@pytest.mark.parametrize("place", ["link", "in/link", "full/new", "x" * 300])
+def test_a_profile_that_cannot_be_written_is_one_line(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in" / "link").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "in" / "link" / "profile.json").symlink_to(tmp_path / "nowhere")
+
+    def cut(recorded, path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(profile, "write_trace", cut)
+    words = ["profile", "cartpole", "--updates", "1", "--out", str(tmp_path / place)]
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "link"]
+    assert [path.name for path in (tmp_path / "in" / "link").iterdir()] == ["profile.json"]
+
+
+def test_figures_that_cannot_be_written_are_one_line(tmp_path, monkeypatch, capsys):
+    from fastdqn.bench import bench
+
+    def cut(path, text) -> None:
+        raise WriteError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(bench, "write_whole", cut)
+    words = f"bench act cartpole --num-envs 4 --seconds 0.001 --repeats 1 --out {tmp_path}/x"
+    assert main(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left" in line
+
+
+@needs_a_compiler
+def test_a_profile_of_compiled_updates_counts_their_kernels(tmp_path):
+    words = f"profile cartpole --capture compile --updates 2 --hidden-sizes 8 --out {tmp_path}"
+    assert main(words.split()) == 0
+    result = json.loads((tmp_path / "profile.json").read_text())
+    kernels = [row for row in result["operators"] if "cpp_fused" in row["name"]]
+    assert kernels
+    products = [row for row in result["operators"] if row["name"] in ("aten::mm", "aten::addmm")]
+    counted = sum(row["calls_per_call"] for row in (*kernels, *products))
+    assert result["launches_per_call"] >= counted
+
+
+def test_the_arithmetic_of_captured_acting_is_that_of_one_call(monkeypatch):
+    monkeypatch.setattr(devices, "CudaRecorder", lambda device: TracedRecorder())
+    counted = []
+    for capture in ("eager", "graph"):
+        with profile._act(config_of(capture=capture, num_envs=4), FACTS) as subject:
+            assert subject.work is not None
+            counted.append(subject.work.flops)
+    assert counted[0] == counted[1] > 0

@@ -1,0 +1,243 @@
+"""Options of devices: what auto comes to, what is refused, and whole runs by recorded updates."""
+
+import pytest
+import torch
+
+import fastdqn
+from fastdqn import Config
+from fastdqn.builders import build, devices, preflight
+from fastdqn.builders.auto_options import resolve
+from fastdqn.builders.memory_estimate import device_bytes, device_problems
+from fastdqn.config.descriptions import residual_phases
+from fastdqn.envs import EnvFacts
+from fastdqn.learning.graph_capture import UncapturableError
+from fastdqn.logging.console import Silent
+from helpers.capture import FACTS, PICTURES, Reads
+from helpers.graphs import TracedRecorder
+from helpers.loop import run_loop, small
+
+LARGE, SMALL = 2_000_000, 1_000
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """As if there were a device; nothing is asked of it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+def told(weights=LARGE, host_read=None, **options) -> list:
+    resolved = resolve(Config().replace(**options), weights, None, "sync", False, 1, host_read)
+    names = ("device", "capture", "precision", "updates_per_launch", "priority_lag")
+    return [getattr(resolved, name) for name in names]
+
+
+def test_on_the_cpu_auto_is_eager_in_float32_one_by_one_with_priorities_at_once():
+    assert told(device="cpu") == ["cpu", "eager", "float32", 1, 0]
+    assert told(device="cpu", prioritized=True) == ["cpu", "eager", "float32", 1, 0]
+
+
+def test_auto_takes_a_device_for_a_large_network_or_where_an_option_needs_one(cuda):
+    assert told()[:3] == ["cuda", "graph", "tf32"]
+    assert told(SMALL)[:3] == ["cpu", "eager", "float32"]
+    assert told(SMALL, capture="graph")[:2] == ["cuda", "graph"]
+    assert told(SMALL, precision="bf16")[:3] == ["cuda", "graph", "bf16"]
+    assert told(capture="compile", precision="float32")[:3] == ["cuda", "compile", "float32"]
+
+
+@pytest.mark.parametrize(
+    ("options", "launch", "lag"),
+    [
+        ({"num_envs": 64, "train_frequency": 4}, 8, 0),
+        ({"num_envs": 16, "train_frequency": 4}, 4, 0),
+        ({"num_envs": 28, "train_frequency": 4}, 4, 0),  # a power of two
+        ({"num_envs": 2, "train_frequency": 4}, 1, 0),
+        ({"num_envs": 64, "env_batch_size": 8, "train_frequency": 4}, 2, 0),
+        ({"num_envs": 64, "prioritized": True}, 1, 1),
+        ({"num_envs": 64, "prioritized": True, "updates_per_launch": 4, "priority_lag": 0}, 4, 0),
+        ({"num_envs": 64, "capture": "eager"}, 1, 0),
+    ],
+)
+def test_a_launch_has_the_updates_that_a_turn_earns(cuda, options, launch, lag):
+    assert told(**options)[3:] == [launch, lag]
+
+
+def test_a_torso_that_reads_the_host_is_run_eagerly(cuda):
+    assert told(host_read="aten.nonzero.default")[1] == "eager"
+    config = Config(device="cuda")
+    assert "aten.nonzero" in devices.choose_capture(config, "aten.nonzero.default")[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"device": "cpu", "capture": "graph"}, "capture is graph, which only CUDA devices have"),
+        ({"device": "cpu", "precision": "bf16"}, "precision is bf16, which is for CUDA devices"),
+        ({"device": "cpu", "precision": "tf32"}, "precision is tf32, which is for CUDA devices"),
+        ({"updates_per_launch": 6}, "must be a power of two, so that few graphs are needed"),
+        ({"updates_per_launch": 128}, "updates_per_launch is 128: it must be a number"),
+        ({"priority_lag": 2}, "priority_lag is 2: it must be a number, at least 0, at most 1"),
+        ({"learner": "fused", "capture": "graph"}, "does not cover capture graph"),
+        ({"learner": "fused", "precision": "tf32"}, "does not cover precision tf32"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_a_line(options, says):
+    (line,) = Config(**options).problems()
+    assert says in line
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"capture": "graph"}, "capture is graph, which is for CUDA devices, and this machine"),
+        ({"precision": "bf16"}, "precision is bf16, which is for CUDA devices, and this machine"),
+    ],
+)
+def test_what_needs_a_device_is_refused_where_there_is_none(monkeypatch, options, says):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (line,) = preflight.check(Config(**options))
+    assert line.startswith(says)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7"])
+def test_a_run_of_a_device_is_resumed_nowhere_else(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = Config(device=device, vectorization="sync")
+    (line,) = preflight.check_resume(config, None, None, 0, None)
+    assert line.startswith(f"device is '{device}': this machine has 0 CUDA devices")
+
+
+def test_auto_says_that_it_takes_the_cpu_for_a_network_worth_a_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    session = build.build(small(tmp_path, hidden_sizes=(1024, 1024)), lambda _: Silent())
+    session.close()
+    assert "device cpu: the network is large, 1,057,795 weights, and there is no CUDA" in (
+        session.notes
+    )
+
+
+def test_the_largest_batch_that_fits_a_device_is_named():
+    config = Config(device="cuda", batch_size=4096, torso="nature", updates_per_launch=2)
+    room = device_bytes(config.replace(batch_size=300, hidden_sizes=(512,)), PICTURES)
+    (line,) = device_problems(config, PICTURES, room)
+    assert line.startswith("batch_size is 4096: network, optimizer and batches need ")
+    assert line.endswith("the largest --batch-size that fits is about 300")
+    assert device_problems(config.replace(batch_size=300), PICTURES, room) == []
+    (line,) = device_problems(config, PICTURES, 1 << 20)
+    assert line.endswith("not even a batch of 1 fits: fewer hidden_sizes, or --device cpu")
+
+
+def test_a_device_is_asked_for_its_memory_before_anything_is_allocated(cuda, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda device: asked.append(device) or (2 << 30, 0)
+    )
+    config = Config(device="cuda", torso="nature", batch_size=4096, buffer_size=8192)
+    (line,) = preflight.check(config, PICTURES._replace(obs_shape=(4, 84, 84)))
+    assert "of cuda's memory and 1.00 GiB are available; the largest --batch-size that" in line
+    assert asked == [torch.device("cuda")]
+
+
+@pytest.mark.parametrize(("options", "launch"), [({}, 8), ({"capture": "eager"}, 1)])
+def test_the_memory_of_all_updates_of_a_launch_is_asked_for(cuda, monkeypatch, options, launch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 << 30, 0))
+    monkeypatch.setattr(
+        preflight,
+        "device_problems",
+        lambda config, *_: asked.append(config.updates_per_launch) or [],
+    )
+    config = Config().replace(device="cuda", num_envs=64, train_frequency=4, **options)
+    assert preflight.check(config, FACTS) == []
+    assert asked == [launch]
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Graphs are recorded as traces, on the CPU: all else is as on a device."""
+    recorders = []
+    monkeypatch.setattr(
+        devices, "CudaRecorder", lambda device: recorders.append(TracedRecorder()) or recorders[-1]
+    )
+    return recorders
+
+
+@pytest.mark.parametrize("options", [{}, {"prioritized": True, "noisy": True, "priority_lag": 1}])
+def test_a_run_by_recorded_updates_has_the_bits_of_an_eager_one(tmp_path, traced, options):
+    options = {
+        "total_timesteps": 300, "train_frequency": 2, "updates_per_launch": 2, "device": "cpu",
+        "learner": "torch", "target_network_frequency": 30, "eval_frequency": 150, **options,
+    }  # fmt: skip
+    runs = []
+    for capture in ("eager", "graph"):
+        config = small(tmp_path / capture, capture=capture, **options)
+        session, _ = run_loop(config)
+        assert session.config.capture == capture
+        runs.append(session.run)
+    eager, graph = runs
+    assert graph.learner.updates == eager.learner.updates == 125
+    assert torch.equal(graph.learner.online.weights, eager.learner.online.weights)
+    assert torch.equal(graph.learner.target.weights, eager.learner.target.weights)
+    (recorder,) = traced
+    slots = 1 + options.get("priority_lag", 0)
+    # Of each slot calls of two and of one; acting with and without noise; evaluation's lanes.
+    assert recorder.recorded == 2 * slots + 1 + options.get("noisy", False) + 1
+
+
+def test_an_update_that_cannot_be_captured_runs_eagerly_or_is_refused(tmp_path, monkeypatch):
+    class Fails:
+        def __call__(self, call):
+            raise UncapturableError("it cannot be captured as a graph: operation not permitted")
+
+    monkeypatch.setattr(devices, "CudaRecorder", lambda device: Fails())
+    asked = small(tmp_path, device="cpu", learner="torch", capture="graph")
+    with pytest.raises(fastdqn.ConfigError) as caught:
+        build.build(asked, lambda _: Silent())
+    assert caught.value.lines == [
+        "capture is graph, and it cannot be captured as a graph: operation not permitted: use "
+        "--capture auto"
+    ]
+    monkeypatch.setattr(devices, "choose_capture", lambda *_: ("graph", ""))
+    monkeypatch.setattr("fastdqn.builders.auto_options.choose_capture", lambda *_: ("graph", ""))
+    session, reason = run_loop(asked.replace(capture="auto"))
+    assert (session.config.capture, reason) == ("eager", "budget spent")
+    assert "capture eager: it cannot be captured as a graph: operation not permitted" in (
+        session.notes
+    )
+
+
+def test_a_graph_of_a_torso_that_reads_the_host_is_refused(tmp_path, cuda, monkeypatch):
+    facts = EnvFacts((5,), FACTS.obs_dtype, 1.0, 3, 0)
+    config = small(tmp_path, capture="graph", device="cuda")
+    with pytest.raises(fastdqn.ConfigError, match=r"the torso reads the host: aten\._local_scalar"):
+        build._resolve(config, facts, Reads("item"), None, "sync")
+    resolved, notes = build._resolve(config.replace(capture="auto"), facts, Reads("branch"), None,
+                                     "sync")  # fmt: skip
+    assert resolved.capture == "eager"
+    assert notes[-1].startswith("capture eager: the torso reads the host, which no graph can hold")
+
+
+@pytest.mark.parametrize("together", [2, 4])
+def test_updates_that_are_launched_together_leave_the_bits_of_a_run_as_they_are(tmp_path, together):
+    options = {"train_frequency": 1, "target_network_frequency": 30}
+    one, _ = run_loop(small(tmp_path / "1", **options))
+    several, _ = run_loop(small(tmp_path / "2", updates_per_launch=together, **options))
+    assert several.run.learner.updates == one.run.learner.updates == 650
+    assert torch.equal(several.run.learner.online.weights, one.run.learner.online.weights)
+
+
+def test_hooks_are_told_of_each_update_of_a_launch(tmp_path):
+    seen = []
+    fastdqn.train(
+        small(tmp_path, updates_per_launch=4, train_frequency=1, prioritized=True),
+        on_update=lambda progress, batch, priority: seen.append((progress.updates, len(priority))),
+    )
+    assert seen == [(n, 16) for n in range(1, 651)]
+
+
+def test_phases_that_are_what_is_left_to_wait_for_are_labelled():
+    config = Config(device="cpu", vectorization="sync", atari_protocol="none")
+    assert residual_phases(config) == {}
+    assert residual_phases(config.replace(vectorization="async"))["env"].startswith("residual wait")
+    assert [*residual_phases(config.replace(device="cuda"))] == ["learn", "act"]

@@ -1,0 +1,350 @@
+"""Environments that raise, die or break their word: who it was, and a record up to there."""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv
+
+import fastdqn
+from fastdqn import EnvError
+from fastdqn.cli import main as cli
+from fastdqn.envs import EnvRecipe, EnvStream
+from helpers.loop import small
+from helpers.memory_segments import shared_memory
+
+
+class Fragile(gymnasium.Env):
+    """Episodes of 5 steps; the lane seeded with `seed % 4 == 2` does `fail` at `when`: its 13th
+    step, or its third reset."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2, start=7)
+
+    def __init__(self, fail: Callable[[], Any], when: str = "step"):
+        self.fail, self.when, self.fails = fail, when, False
+        self.t = self.age = self.resets = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.fails = seed % 4 == 2
+        self.resets, self.age = self.resets + 1, 0
+        if self.fails and self.when == "reset" and self.resets == 3:
+            return self.fail(), {}
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action) -> tuple[Any, float, bool, bool, dict]:
+        self.t, self.age = self.t + 1, self.age + 1
+        if self.fails and self.when == "step" and self.t == 13:
+            return self.fail(), 1.0, False, False, {}
+        return np.zeros(2, np.float32), 1.0, False, self.age == 5, {}
+
+
+def raise_():
+    raise RuntimeError("boom\nover two lines")
+
+
+class Unsendable(Exception):
+    def __init__(self, code, *, place):
+        super().__init__(f"{code} at {place}")
+        self.held = lambda: None
+
+
+def raise_unsendable():
+    raise Unsendable(3, place="sea")
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave():
+    os._exit(3)
+
+
+def wide():
+    return np.zeros(3, np.float32)
+
+
+def words():
+    return np.array(["a", "b"])
+
+
+FAILURES = [
+    (raise_, "step", "RuntimeError: boom over two lines"),
+    (raise_, "reset", "RuntimeError: boom over two lines"),
+    (raise_unsendable, "step", "Unsendable: 3 at sea"),
+    (wide, "step", r"\(3,\)"),
+    (words, "step", "<U1|string"),
+]
+DEATHS = [
+    (die, "step", r"its process was killed by signal 9 \(SIGKILL\)"),
+    (leave, "reset", "its process exited with code 3"),
+]
+
+
+@pytest.mark.parametrize(
+    ("vectorization", "wait_for", "fail", "when", "says"),
+    [
+        *(("sync", None, *failure) for failure in FAILURES),
+        *(("async", None, *failure) for failure in [*FAILURES, *DEATHS]),
+        *(("async", 2, *failure) for failure in [*FAILURES, *DEATHS]),
+    ],
+)
+def test_the_lane_that_failed_is_named_and_nothing_is_left_of_it(
+    tmp_path, vectorization, wait_for, fail, when, says
+):
+    before = shared_memory()
+    config = small(
+        tmp_path, num_envs=4, vectorization=vectorization, env_batch_size=wait_for, seed=11,
+        learning_starts=20, eval_frequency=0,
+    )  # fmt: skip
+    with pytest.raises(EnvError, match=says) as caught:
+        fastdqn.train(config, lambda: Fragile(fail, when))
+    assert not multiprocessing.active_children()
+    assert shared_memory() == before
+    said = str(caught.value)
+    assert "\n" not in said
+    lane, step, seed, action = read(said)
+    assert seed % 4 == 2
+    assert step == (13 if when == "step" else 11)
+    assert action in (7, 8)
+    if fail is raise_:
+        assert "in raise_" in (tmp_path / "run" / "traceback.txt").read_text()
+    check_record(tmp_path / "run", said, lane)
+
+
+def read(said: str) -> tuple[int, int, int, int]:
+    """lane, step, seed and last action out of an error's line."""
+    place = said.partition("): ")[0].replace(",", "").replace("(", "").split()
+    numbers = [int(word) for word in place if word.isdigit()]
+    assert place[::2][:3] == ["lane", "step", "seed"]
+    assert len(numbers) == 4
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def check_record(folder, said: str, lane: int) -> None:
+    """Every episode that was over, a last row of metrics, the last weights, the reason."""
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["exit_reason"] == f"failed: {said}"
+    with open(folder / "episodes.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == summary["episodes"]
+    assert [row["return"] for row in rows if int(row["lane"]) == lane] == ["5"] * 2
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["time/total_timesteps"] == summary["total_steps"]
+    assert (folder / "policy.safetensors").exists()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_the_command_line_ends_with_the_line_and_code_1(tmp_path, capsys, vectorization):
+    gymnasium.register("Fragile-v0", lambda **_: Fragile(raise_))
+    asked = f"--num-envs 4 --vectorization {vectorization} --total-timesteps 9000 --quiet --run-dir"
+    try:
+        code = cli.main(["train", "Fragile-v0", *asked.split(), str(tmp_path / "run")])
+    finally:
+        del gymnasium.registry["Fragile-v0"]
+    assert code == 1
+    *trace, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("error: lane ")
+    assert last.endswith("RuntimeError: boom over two lines")
+    assert any("in raise_" in line for line in trace)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_an_environment_whose_first_reset_fails_is_one_line_before_anything_is_made(
+    tmp_path, vectorization
+):
+    class Stillborn(Fragile):
+        def reset(self, *, seed=None, options=None):
+            raise OSError("no display")
+
+    config = small(tmp_path, vectorization=vectorization)
+    with pytest.raises(EnvError, match=r"^lane 0, reset \(seed 0\): OSError: no display$"):
+        fastdqn.train(config, lambda: Stillborn(raise_))
+    assert not (tmp_path / "run").exists()
+
+
+class Numbered(Fragile):
+    """Every lane but the first fails at its first step, with words of its own."""
+
+    def __init__(self, lane):
+        super().__init__(raise_)
+        self.lane = lane
+
+    def step(self, action):
+        if self.lane:
+            raise ValueError(f"I am lane {self.lane}")
+        return super().step(action)
+
+
+@pytest.mark.parametrize("close_first", [False, True])
+def test_of_several_lanes_that_fail_at_once_one_is_told_in_its_own_words(close_first):
+    envs = AsyncVectorEnv([lambda lane=lane: Numbered(lane) for lane in range(4)])
+    stream = EnvStream(envs)
+    stream.start(seed=0)
+    stream.send(np.zeros(4, np.int64))
+    if not close_first:
+        with pytest.raises(EnvError, match=r"^lane (\d), step 1 .*I am lane \1$"):
+            stream.recv()
+    stream.close()
+    assert not multiprocessing.active_children()
+
+
+def test_given_processes_can_be_used_again_after_a_run_that_waited_for_some(tmp_path):
+    envs = AsyncVectorEnv([lambda: Fragile(raise_, "never")] * 4)
+    for name in ("a", "b"):
+        config = small(tmp_path, env_batch_size=2, run_dir=str(tmp_path / name))
+        run = fastdqn.train(config, envs)
+        returns = (run.folder / "episodes.csv").read_text().splitlines()[1:]
+        assert {line.split(",")[3] for line in returns} == {"5"}
+    obs, _ = envs.reset(seed=3)
+    assert obs.shape == (4, 2)
+    envs.close()
+
+
+class MisshapenPart(Fragile):
+    """Its second observation is broadcast into shared memory where nobody looks."""
+
+    observation_space = spaces.Dict(x=spaces.Box(-1.0, 1.0, (2,)), n=spaces.MultiDiscrete([3, 3]))
+
+    def __init__(self, part, value):
+        super().__init__(raise_, "never")
+        self.part, self.value = part, value
+
+    def reset(self, *, seed=None, options=None) -> Any:
+        return {"x": np.zeros(2, np.float32), "n": np.zeros(2, np.int64)}, {}
+
+    def step(self, action) -> Any:
+        obs, info = self.reset()
+        return {**obs, self.part: self.value}, 0.0, False, False, info
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("x", np.zeros(1, np.float32)), ("n", np.zeros(1, int)), ("n", [0.5, 1.0])]
+)
+def test_a_part_of_an_observation_that_is_not_of_its_space_is_refused_in_a_process_too(part, value):
+    stream = EnvStream(EnvRecipe(lambda: MisshapenPart(part, value), "async").make(2))
+    stream.start(seed=0)
+    stream.send(np.zeros(2, np.int64))
+    with pytest.raises(EnvError, match=rf"lane 0, step 1 .*an observation\['{part}'\] is "):
+        stream.recv()
+    stream.close()
+
+
+def test_a_final_evaluation_that_fails_is_in_the_record(tmp_path):
+    def refuse(steps, kind, evaluation):
+        if kind == "final":
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        fastdqn.train(small(tmp_path), on_evaluation=refuse)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"].startswith("budget spent; the final evaluation failed: Runtime")
+    assert "in refuse" in (tmp_path / "run" / "traceback.txt").read_text()
+
+
+@pytest.mark.parametrize("words", [["train", "Still-v0", "--gama", "0.9"], ["train", "Still-v0"]])
+def test_a_failing_reset_beside_a_mistake_or_alone_is_no_traceback_of_ours(words, capsys):
+    class Still(Fragile):
+        def reset(self, *, seed=None, options=None):
+            raise OSError("no display")
+
+    gymnasium.register("Still-v0", lambda **_: Still(raise_))
+    try:
+        code = cli.main(words)
+    finally:
+        del gymnasium.registry["Still-v0"]
+    said = capsys.readouterr().err.splitlines()
+    assert (code, said[-1]) == (
+        (2, "error: unknown option '--gama': did you mean --gamma?")
+        if len(words) > 2
+        else (1, "error: lane 0, reset (seed 0): OSError: no display")
+    )
+
+
+@pytest.mark.parametrize("when", ["step", "reset"])
+def test_an_environment_that_fails_in_an_evaluation_of_its_own_is_code_1(tmp_path, capsys, when):
+    broken = []
+    gymnasium.register(
+        "Brittle-v0",
+        lambda **_: Fragile(lambda: raise_() if broken else np.zeros(2, np.float32), when),
+    )
+    try:
+        run = fastdqn.train(small(tmp_path, env_id="Brittle-v0", total_timesteps=60))
+        broken.append(True)
+        code = cli.main(["eval", str(run.folder), "--episodes", "390"])
+    finally:
+        del gymnasium.registry["Brittle-v0"]
+    *trace, last = capsys.readouterr().err.splitlines()
+    assert (code, last[:12]) == (1, "error: lane ")
+    assert last.endswith("RuntimeError: boom over two lines")
+    assert any("in raise_" in line for line in trace)
+
+
+class Hanging(Fragile):
+    """Lane 2 does not answer its third step: it stops itself."""
+
+    def __init__(self, lane):
+        super().__init__(raise_)
+        self.lane = lane
+
+    def step(self, action):
+        if self.lane == 2 and self.t == 2:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().step(action)
+
+
+@pytest.mark.parametrize("wait_for", [None, 2])
+def test_a_lane_that_hangs_keeps_nobody_from_closing(monkeypatch, wait_for):
+    monkeypatch.setattr("fastdqn.envs.workers._PATIENCE", 0.2)
+    envs = AsyncVectorEnv([lambda lane=lane: Hanging(lane) for lane in range(3)])
+    stream = EnvStream(envs, wait_for)
+    stream.start(seed=0)
+    for calls in range(3):
+        stream.send(np.zeros(len(stream.lanes), np.int64))
+        if calls < 2:
+            stream.recv()
+    stream.close()
+    assert not multiprocessing.active_children()
+
+
+def test_closing_with_answers_under_way_is_quiet(capfd):
+    for _ in range(5):
+        stream = EnvStream(AsyncVectorEnv([lambda: Fragile(raise_, "never")] * 4), 2)
+        stream.start(seed=0)
+        stream.send(np.zeros(2, np.int64))
+        stream.close()
+    assert capfd.readouterr().err == ""
+
+
+class Unclosing(Fragile):
+    def close(self):
+        raise RuntimeError("still in use")
+
+
+def test_an_environment_that_cannot_be_closed_costs_no_result(tmp_path):
+    run = fastdqn.train(small(tmp_path), lambda: Unclosing(raise_, "never"))
+    assert run.summary["exit_reason"] == "budget spent"
+
+
+def test_a_later_lane_that_cannot_be_made_is_a_mistake_of_one_line(tmp_path):
+    made = []
+
+    def make_env():
+        made.append(1)
+        if len(made) > 3:
+            raise OSError("port in use")
+        return Fragile(raise_, "never")
+
+    with pytest.raises(fastdqn.ConfigError, match="make_env cannot be made: OSError: port in use"):
+        fastdqn.train(small(tmp_path, vectorization="sync"), make_env)

@@ -1,0 +1,175 @@
+"""Environments and torsos that were handed in are recorded; nothing else is taken for them."""
+
+import functools
+import json
+from pathlib import Path
+
+import gymnasium
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
+
+import fastdqn
+from fastdqn.config.schema import ConfigError
+from fastdqn.files.run_folder import HandedIn, name_of, read_handed_in
+from helpers.command_line import ask
+from helpers.far_env import Far
+from helpers.loop import small
+
+
+def make_mine(**kwargs):
+    return gymnasium.make("CartPole-v1", **kwargs)
+
+
+class Flat(torch.nn.Linear):
+    """As wide as the torso that the options make: weights alone do not tell them apart."""
+
+    def __init__(self):
+        super().__init__(4, 16)
+
+
+@pytest.fixture(scope="module")
+def by_id(tmp_path_factory) -> Path:
+    """A run of environments that are made of their id."""
+    return fastdqn.train(short(tmp_path_factory.mktemp("id"))).folder
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Path:
+    """A run of a factory's environments, by the settings of another."""
+    config = short(tmp_path_factory.mktemp("given"), preset="acrobot", env_id="Acrobot-v1")
+    return fastdqn.train(config, make_mine).folder
+
+
+@pytest.fixture(scope="module")
+def with_torso(tmp_path_factory) -> Path:
+    return fastdqn.train(short(tmp_path_factory.mktemp("torso")), torso=Flat()).folder
+
+
+def short(folder: Path, **changes) -> fastdqn.Config:
+    return small(folder, total_timesteps=300, eval_episodes=1, **changes)
+
+
+def vector(make=make_mine, count=4) -> SyncVectorEnv:
+    return SyncVectorEnv([make] * count)
+
+
+def test_a_record_names_what_was_handed_in(given, by_id, with_torso):
+    assert read_handed_in(given) == HandedIn("test_handed_in:make_mine", None)
+    assert read_handed_in(by_id) == HandedIn(None, None)
+    assert read_handed_in(with_torso) == HandedIn(None, "test_handed_in:Flat")
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (make_mine, "test_handed_in:make_mine"),
+        (functools.partial(make_mine, render_mode=None), "test_handed_in:make_mine"),
+        (Far, "test_own:Far"),
+        (Flat(), "test_handed_in:Flat"),
+    ],
+)
+def test_a_name_is_the_modules_and_the_functions_or_the_class(value, name):
+    assert name_of(value) == name
+
+
+@pytest.mark.parametrize("words", ["eval {} --episodes 1", "video {} --episodes 1", "resume {}"])
+def test_no_command_makes_others_of_their_id(given, words):
+    code, out, (line,) = ask(*words.format(given).split())
+    assert (code, out) == (2, "")
+    assert "were handed in" in line
+    assert "test_handed_in:make_mine" in line or "fastdqn.resume(run, envs)" in line
+
+
+def test_another_environment_may_be_named_on_purpose(given):
+    code, _, lines = ask("eval", str(given), "--episodes", "1", "--env-id", "CartPole-v1")
+    assert (code, lines) == (0, [])
+
+
+def test_doctor_and_report_say_it(given):
+    _, out, _ = ask("doctor", str(given))
+    assert "Acrobot-v1, envs handed in (test_handed_in:make_mine)" in out
+    assert "from Python, with what it was handed: fastdqn.resume(" in out
+    assert ask("report", str(given))[0] == 0
+    page = (given / "report.html").read_text()
+    assert "Acrobot-v1 (handed in: test_handed_in:make_mine)" in page
+    assert "--env-id my_package:MyEnv-v0" in page
+
+
+def test_handed_in_again_it_goes_on(given):
+    with pytest.raises(ConfigError, match="hand them in again"):
+        fastdqn.resume(given, total_timesteps=400)
+    assert fastdqn.resume(given, make_mine, total_timesteps=400).summary["total_steps"] >= 400
+
+
+def test_a_run_of_before_it_was_recorded_is_evaluated_and_goes_on(tmp_path):
+    run = fastdqn.train(short(tmp_path)).folder
+    system = json.loads((run / "system.json").read_text())
+    del system["handed_in"]
+    (run / "system.json").write_text(json.dumps(system))
+    assert ask("eval", str(run), "--episodes", "1")[0] == 0
+    assert fastdqn.resume(run, total_timesteps=400).summary["total_steps"] >= 400
+
+
+@pytest.mark.parametrize("text", ['{"handed_in": 3}', '{"handed_in": {"envs": 3}}', "[", "3"])
+def test_a_record_that_is_none_is_one_line(tmp_path, text):
+    (tmp_path / "system.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"system\.json") as caught:
+        read_handed_in(tmp_path)
+    assert len(caught.value.lines) == 1
+
+
+class Wide(Far):
+    def __init__(self):
+        super().__init__()
+        self.action_space = spaces.Discrete(5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"envs": "MountainCar-v0"}, "envs is the id 'MountainCar-v0': a run goes on with its own"),
+        ({"envs": make_mine}, "made from its env_id, 'CartPole-v1'"),
+        ({"envs": 3}, "envs is no VectorEnv but int"),
+        ({"torso": "x"}, "torso is no nn.Module but 'x'"),
+        ({"torso": Flat()}, "torso is test_handed_in:Flat, and the run was given none"),
+        ({"eval_envs": 3}, "eval_envs is no VectorEnv but int"),
+        ({"eval_envs": vector(Wide)}, "eval_envs have other spaces than envs"),
+    ],
+    ids=["id", "factory", "number", "text", "torso", "eval_envs", "other spaces"],
+)
+def test_resume_refuses_arguments_that_are_not_the_runs(by_id, changes, says):
+    before = sorted(by_id.rglob("*"))
+    with pytest.raises(ConfigError, match=says) as caught:
+        fastdqn.resume(by_id, total_timesteps=400, **changes)
+    assert len(caught.value.lines) == 1
+    assert sorted(by_id.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("envs", "says"),
+    [
+        (vector(count=3), "num_envs is 4, but the given envs are 3"),
+        (vector(Wide), r"5 actions; the run was\s+trained on \(4,\) and 2"),
+        (Wide, r"5 actions; the run was\s+trained on \(4,\) and 2"),
+    ],
+    ids=["count", "envs", "factory"],
+)
+def test_other_environments_than_a_runs_are_no_damage(given, envs, says):
+    with pytest.raises(ConfigError, match=says):
+        fastdqn.resume(given, envs, total_timesteps=1_000)
+
+
+def test_a_torso_that_was_handed_in_is_handed_in_again(with_torso):
+    with pytest.raises(ConfigError, match=r"handed in \(test_handed_in:Flat\).*torso="):
+        fastdqn.resume(with_torso, total_timesteps=400)
+    run = fastdqn.resume(with_torso, torso=Flat(), total_timesteps=400)
+    assert run.summary["total_steps"] >= 400
+
+
+@pytest.mark.parametrize("envs", [None, make_mine, vector()], ids=["id", "factory", "envs"])
+def test_environments_of_evaluations_are_held_against_trainings_at_the_start(tmp_path, envs):
+    with pytest.raises(ConfigError, match=r"eval_envs have other spaces.*num_actions 5, not 2"):
+        fastdqn.train(short(tmp_path), envs, eval_envs=vector(Wide))
+    assert not list(tmp_path.iterdir())

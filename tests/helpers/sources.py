@@ -1,0 +1,22 @@
+"""The source files of the package."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "fastdqn"
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+# Where learning/ meets NumPy. The rest of the room knows tensors only. The kernels of the fused
+# update take arrays, and its object hands them the memory of the tensors.
+MEETS_NUMPY = {
+    "learning/batch_staging.py", "learning/policy.py", "learning/fused_kernel.py",
+    "learning/fused_learner.py", "learning/fused_policy.py", "learning/fused_second_thread.py",
+    "learning/fused_kernel_two_threads.py", "learning/priority_feedback.py",
+    "learning/captured_policy.py",
+}  # fmt: skip
+
+
+def relative(file: Path) -> str:
+    return file.relative_to(PACKAGE).as_posix()

@@ -1,0 +1,5 @@
+"""Replay against a list-of-episodes model, under whatever calls hypothesis can think of."""
+
+from helpers.replay_machine import ReplayMachine
+
+TestReplayAgainstItsModel = ReplayMachine.TestCase

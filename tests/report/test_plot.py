@@ -1,0 +1,190 @@
+"""fastdqn plot: what curves are made of, the picture, and every way to be refused."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from fastdqn.report.curves import QUANTITIES, band, line, phases
+from fastdqn.report.run_data import read_runs
+from fastdqn.report.seed_groups import goal_of, group
+from helpers.command_line import ask
+from helpers.report_pages import evaluation_row, write_run
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("scipy")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Three seeds of one setting, and one of another."""
+    root = tmp_path_factory.mktemp("runs")
+    seeds = [write_run(root / f"a{seed}", seed=seed) for seed in (1, 2, 3)]
+    return [*map(str, seeds), str(write_run(root / "b", rows=10, seed=1, double=False))]
+
+
+@pytest.fixture
+def records(folders):
+    return read_runs(folders)
+
+
+def test_runs_that_differ_by_seed_and_housekeeping_are_one_group(tmp_path, records):
+    kept = {"checkpoint_seconds": None, "on_disk_error": "continue", "max_step_seconds": 30.0}
+    other = read_runs([str(write_run(tmp_path / "x", seed=9, **kept))])
+    found = group([*records, *other])
+    assert [(each.label, len(each.runs)) for each in found] == [("double", 4), ("no double", 1)]
+    assert [each.label for each in group(records[:3])] == ["cartpole"]
+
+
+@pytest.mark.parametrize(("over", "end"), [("steps", 2000), ("episodes", 40), ("time", 10.0)])
+def test_a_curve_has_its_rows_wherever_it_is_drawn_over(records, over, end):
+    returns = line(records[0], QUANTITIES["return"], over)
+    assert (len(returns.x), returns.x[-1], returns.y[-1]) == (20, end, 21.0)
+    evaluations = line(records[0], QUANTITIES["evaluation"], over)
+    np.testing.assert_allclose(evaluations.x, end * np.array([0.25, 0.5, 0.75, 1.0]))
+    np.testing.assert_array_equal(evaluations.y, [12.0, 22.0, 32.0, 42.0])
+
+
+def test_a_mean_is_taken_where_all_runs_are_and_its_interval_lies_among_them(records):
+    lines = [line(record, QUANTITIES["return"], "steps") for record in records]
+    found = band(lines)
+    assert found is not None
+    assert (found.x[0], found.x[-1]) == (100.0, 1000.0)  # the last run has ten rows
+    np.testing.assert_allclose(found.mean, found.x / 100 + (1 + 2 + 3 + 1) / 4)
+    assert (found.low >= found.x / 100 + 1 - 1e-9).all()
+    assert (found.high <= found.x / 100 + 3 + 1e-9).all()
+    assert (found.low < found.mean).all()
+    assert band(lines[:1]) is None
+
+
+@pytest.mark.parametrize("over", ["steps", "episodes", "time"])
+def test_phases_are_shares_of_the_time_in_each_bin(records, over):
+    found = phases(records[:2], over)
+    assert found is not None
+    assert (found.edges[0], len(found.edges)) == (0.0, 21)
+    for name, share in (("learn", 0.5), ("env", 0.3), ("act", 0.2)):
+        np.testing.assert_allclose(found.shares[name], share)
+
+
+def test_a_row_without_a_number_leaves_a_gap_not_a_zero(tmp_path):
+    folder = write_run(tmp_path / "x", rows=3)
+    rows = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows[1]["rollout/ep_rew_mean"] = None
+    del rows[0]["rollout/ep_rew_mean"]
+    text = "".join(json.dumps(row) + "\n" for row in rows) + '{"step": 400, "rollout/ep_'
+    (folder / "metrics.jsonl").write_text(text)  # the last row is being written
+    found = line(read_runs([str(folder)])[0], QUANTITIES["return"], "steps")
+    assert (found.x.tolist(), found.y.tolist()) == ([300.0], [4.0])
+
+
+def test_confirmations_and_the_final_evaluation_are_no_points_of_a_curve(tmp_path):
+    folder = write_run(tmp_path / "x")
+    with open(folder / "eval.jsonl", "a") as file:
+        for kind in ("confirm", "final"):
+            file.write(json.dumps({**evaluation_row(20, 1), "kind": kind}) + "\n")
+    found = line(read_runs([str(folder)])[0], QUANTITIES["evaluation"], "steps")
+    assert len(found.x) == 4
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.svg"])
+def test_a_picture_of_several_settings_and_seeds_is_written(folders, tmp_path, name):
+    out = tmp_path / name
+    code, said, err = ask("plot", *folders, "--out", str(out))
+    assert (code, said, err) == (0, f"written: {out}\n", [])
+    assert out.stat().st_size > 10_000
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_names_of_anyone_are_text_in_a_picture(tmp_path):
+    folder = write_run(tmp_path / "x", preset="$\\frac{1}$ <script> \u4e2d _\ud800\n", seed=7)
+    out = tmp_path / "a.svg"
+    words = ["--curves", "evaluation", "--over", "time", "--out", str(out)]
+    assert ask("plot", str(folder), *words)[0] == 0
+    assert "<script>" not in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "plot needs --out FILE.png, or .svg, or .pdf"),
+        (["--out", "a.gif"], "out is 'a.gif': the name of a picture ends in .png, .svg or .pdf"),
+        (["--out", "a.png", "--over", "years"], "--over is 'years': it must be"),
+        (["--out", "a.png", "--curves"], "curves has no value"),
+        (["--outt", "a.png", "--out", "a.png"], "unknown option '--outt': did you mean --out?"),
+    ],
+)
+def test_a_mistake_of_plot_is_one_line(folders, tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    code, out, lines = ask("plot", folders[0], *words)
+    assert (code, out, len(lines)) == (2, "", 1)
+    assert lines[0].startswith(f"error: {says}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def spoiled(folder, kind: str):
+    """A run that cannot be shown, and the end of what is said of it."""
+    if kind == "begun":
+        (write_run(folder) / "metrics.jsonl").write_text("")
+        (folder / "summary.json").unlink()
+        return "has no row of metrics yet: it has just begun: try again when it has"
+    if kind == "failed":
+        write_run(folder, summary={"exit_reason": "failed: lane 3:\nboom"})
+        (folder / "metrics.jsonl").write_text("")
+        return "has no row of metrics yet: failed: lane 3: boom"
+    if kind == "other":
+        write_run(folder, env_id="Acrobot-v1")
+        return "runs of CartPole-v1 and Acrobot-v1 have no common scale: name those of one"
+    if kind == "broken":
+        (write_run(folder) / "metrics.jsonl").write_text('{"step": 1}\n{"step": [1]}\n')
+        return "metrics.jsonl, line 2: no row of metrics, with its step"
+    if kind == "within":
+        nested = '{"a":' * 900 + "1" + "}" * 900
+        (write_run(folder, env_id="CartPole-v1") / "system.json").write_text(nested)
+        return "system.json holds values within values, more than 20 deep"
+    if kind == "nested":
+        (write_run(folder) / "config.json").write_text("[" * 100_000)
+        return "config.json is not JSON: "
+    folder.mkdir()
+    return "is no folder of a run: it has no config.json"
+
+
+@pytest.mark.parametrize("goal", ["NaN", "1" + "0" * 400, "1e300", "true"])
+def test_a_goal_that_is_no_number_is_left_out(tmp_path, goal):
+    run = write_run(tmp_path / "run")
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(
+        config.replace('"stop_at_return": 30.0', f'"stop_at_return": {goal}')
+    )
+    assert goal_of(group(read_runs([str(run)]))) is None
+    (run / "config.json").write_text(config)
+    assert goal_of(group(read_runs([str(run)]))) == 30.0
+
+
+@pytest.mark.parametrize(
+    "kind", ["begun", "failed", "other", "broken", "within", "nested", "empty"]
+)
+@pytest.mark.parametrize("command", ["plot", "report"])
+def test_a_run_that_cannot_be_shown_is_one_line(folders, tmp_path, command, kind):
+    says, out = spoiled(tmp_path / "x", kind), tmp_path / ("a.png", "a.html")[command == "report"]
+    code, said, lines = ask(command, folders[0], str(tmp_path / "x"), "--out", str(out))
+    assert (code, said, len(lines)) == (2, "", 1)
+    assert says in lines[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("command", ["plot", "report"])
+def test_a_file_that_cannot_be_written_is_one_line(folders, tmp_path, command):
+    ending = {"plot": "png", "report": "html"}[command]
+    (tmp_path / "file").write_text("")
+    os.symlink(tmp_path / "file", tmp_path / f"link.{ending}")
+    for out in (tmp_path / f"link.{ending}", tmp_path / "file" / f"a.{ending}"):
+        code, said, lines = ask(command, folders[0], "--out", str(out))
+        assert (code, said, len(lines)) == (2, "", 1)
+    assert (tmp_path / "file").read_text() == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", f"link.{ending}"]
+
+
+def test_a_run_named_twice_is_refused(folders, tmp_path):
+    code, _, lines = ask("plot", folders[0], folders[0] + "/.", "--out", str(tmp_path / "a.png"))
+    assert (code, lines) == (2, ["error: a run is named twice: it would count twice"])

@@ -1,0 +1,294 @@
+"""fastdqn report: what the page says, that it fetches and runs nothing, and who can read it."""
+
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from helpers import browser
+from helpers.command_line import ask
+from helpers.report_pages import PHASES, write_run
+
+pytest.importorskip("jinja2")
+pytest.importorskip("scipy")
+
+# Elements without an end.
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}"
+
+
+class Page(HTMLParser):
+    """Elements as (tag, attributes), and the text by the innermost tag around it."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: dict[str, list[str]] = {}
+        self.open: list[str] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, "elements are nested as they should be"
+
+    def handle_data(self, data):
+        if self.open and data.strip():
+            self.text.setdefault(self.open[-1], []).append(data.strip())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(texts) for tag, texts in self.text.items() if tag != "style")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> list[str]:
+    root = tmp_path_factory.mktemp("runs")
+    runs = [write_run(root / f"a{seed}", seed=seed) for seed in (1, 2)]
+    return [
+        *map(str, runs),
+        str(write_run(root / "b", rows=1, summary={"solved": None}, n_steps=3)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def pages(folders, tmp_path_factory) -> dict[str, Path]:
+    """A page of one run, of three runs of two settings, and of a run that wishes us evil."""
+    root = tmp_path_factory.mktemp("pages")
+    evil = write_run(
+        root / "evil", seed=1, preset=HOSTILE, env_kwargs={"a": HOSTILE},
+        summary={"exit_reason": HOSTILE, "warnings": [HOSTILE]},
+    )  # fmt: skip
+    config = json.loads((evil / "config.json").read_text())
+    (evil / "config.json").write_text(
+        json.dumps({**config, "env_id": HOSTILE + "\ud800", HOSTILE: HOSTILE})
+    )
+    (evil / "system.json").write_text(
+        json.dumps({HOSTILE: HOSTILE, "packages": {HOSTILE: HOSTILE}})
+    )
+    (evil / "command.txt").write_text(HOSTILE)
+    asked = {"one": folders[:1], "several": folders, "evil": [str(evil)]}
+    for name, runs in asked.items():
+        code, said, err = ask("report", *runs, "--out", str(root / f"{name}.html"))
+        assert (code, err) == (0, []), err
+        assert said == f"written: {root / name}.html\n"
+    return {name: root / f"{name}.html" for name in asked}
+
+
+@pytest.fixture(params=["one", "several", "evil"])
+def page(pages, request) -> Page:
+    return Page(pages[request.param])
+
+
+def test_a_page_refers_to_nothing_but_itself_and_runs_nothing(page):
+    names = {attribute for _, attributes in page.elements for attribute in attributes}
+    assert not {name for name in names if name.startswith("on")}
+    assert not names & {"src", "srcset", "action", "data", "xlink:href", "target", "ping"}
+    assert not {tag for tag, _ in page.elements} & {"script", "iframe", "object", "embed", "form"}
+    places = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    for attributes in page.all("a"):
+        href = str(attributes["href"])
+        assert (href[:1], href[1:] in places) == ("#", True)
+    assert [each["href"] for each in page.all("link")] == ["data:,"]
+    assert not re.search(r"url\(|@import|http-equiv=.refresh", page.source)
+    assert "default-src 'none'" in page.source
+
+
+def test_a_page_has_landmarks_names_and_an_order(page):
+    tags = [tag for tag, _ in page.elements]
+    assert [tags.count(tag) for tag in ("h1", "main", "nav", "header", "footer", "title")] == [
+        1
+    ] * 6
+    assert page.all("html")[0]["lang"] == "en"
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    named = [a for _, a in page.elements if "aria-labelledby" in a]
+    assert {attributes["aria-labelledby"] for attributes in named} <= set(ids)
+    assert all(svg["role"] == "img" for svg in page.all("svg"))
+    regions = [a for _, a in page.elements if a.get("role") == "region"]
+    assert all(a["tabindex"] == "0" and a["aria-label"] for a in regions)
+    assert all(a.get("scope") for a in page.all("th"))
+    assert "<details" in page.source
+    assert page.all("a")[0] == {"class": "skip", "href": "#main"}
+
+
+def test_text_of_anyone_stays_text(pages):
+    page = Page(pages["evil"])
+    for tag in ("h1", "title", "p", "code", "td", "th"):
+        assert any(HOSTILE in text for text in page.text[tag]), tag
+
+
+def test_a_page_of_a_run_says_what_came_of_it(pages):
+    page = Page(pages["one"])
+    assert page.text["h1"] == ["CartPole-v1"]
+    for said in (
+        "31.5", "± 2.5 over 20 greedy episodes, least 27",
+        "solved: two fresh evaluations reached 30 after 1500 steps, 4.5 s after the process",
+        "2,000", "fastdqn train cartpole", "pip install fastdqn==0.1.0 torch==2.13.0",
+        "environment alone, steps per second", "a processor", "learning_rate", "goal", "50.0%",
+        "value of first observations, and the discounted return that came",
+    ):  # fmt: skip
+        assert said in page.words, said
+    assert {"learn", "env", "act"} == set(PHASES) == set(page.text["th"]) & set(PHASES)
+    marked = [a for tag, a in page.elements if tag == "tr" and a.get("class") == "marked"]
+    assert len(marked) == 3  # preset, stop_at_return, run_dir
+
+
+def test_a_page_of_several_compares_settings_by_mean_and_interval(pages):
+    page = Page(pages["several"])
+    assert "3 runs of 2 settings" in page.words
+    assert "n_steps 1" in page.text["th"]
+    assert "n_steps 3" in page.text["th"]
+    assert "31.5 [31.5, 31.5]" in page.text["td"]
+    assert "2 of 2" in page.text["td"]
+    assert "0 of 1" in page.text["td"]
+    assert "n_steps" in page.text["th"]  # in the table of what differs
+
+
+def test_the_page_of_a_run_that_goes_on_lies_in_its_folder(tmp_path):
+    folder = write_run(tmp_path / "x", rows=3)
+    (folder / "summary.json").unlink()
+    (folder / "eval.jsonl").unlink()
+    code, said, _ = ask("report", str(folder))
+    assert (code, said) == (0, f"written: {folder / 'report.html'}\n")
+    words = Page(folder / "report.html").words
+    assert "not over yet" in words
+    assert "no final evaluation" in words
+
+
+def test_phases_by_both_clocks_stand_beside_those_of_the_run(folders, tmp_path):
+    rows = [{"part": "header"}] + [
+        {"part": "train", "clock": clock, "steps": 10, "phase_seconds": {"learn": 3.0, "env": 1.0}}
+        for clock in ("plain", "synchronised")
+    ]
+    (tmp_path / "figures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--bench", str(tmp_path / "figures.jsonl"), "--out", str(tmp_path / "a.html")]
+    assert ask("report", folders[0], *words)[0] == 0
+    page = Page(tmp_path / "a.html")
+    assert "The same settings measured, by the synchronised clock" in page.text["h3"]
+    assert "75.0%" in page.text["td"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--out", "a.txt"], "out is 'a.txt': the name of a page ends in .html"),
+        (["--bench", "nowhere.jsonl"], "nowhere.jsonl: No such file or directory"),
+        (["--bench", "."], ".: is not a regular file"),
+        (["--over", "time"], "unknown option '--over'"),
+    ],
+)
+def test_a_mistake_of_report_is_one_line(folders, tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    code, out, lines = ask("report", folders[0], *words)
+    assert (code, out, len(lines)) == (2, "", 1)
+    assert lines[0].startswith(f"error: {says}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_folder_is_no_text_has_a_page(tmp_path):
+    run = write_run(tmp_path / "\udcff", env_kwargs={"\ud800": 1})
+    (run / "command.txt").write_bytes(b"fastdqn train cartpole --run-dir \xff\n")
+    assert ask("report", str(run))[0] == 0
+    words = Page(run / "report.html").words
+    assert "fastdqn train cartpole --run-dir \ufffd" in words
+    assert "?=1" in words
+
+
+def test_several_runs_need_a_name_for_their_page(folders):
+    assert ask("report", *folders)[2] == ["error: a report of several runs needs --out FILE.html"]
+
+
+def colours(block: str) -> dict[str, str]:
+    return dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block))
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2.2 defines it, from two colours such as #1b1f27."""
+    bright = []
+    for colour in (one, other):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        bright.append(sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True)))
+    return (max(bright) + 0.05) / (min(bright) + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_and_lines_can_be_told_from_the_ground(pages, scheme):
+    style = Page(pages["one"]).text["style"][0]
+    light, dark = re.findall(r":root \{(.*?)\}", style, flags=re.S)
+    found = colours({"light": light, "dark": dark}[scheme])
+    assert len(found) == 7 + 8 + 11
+    for ground in ("ground", "card"):
+        for words in ("ink", "faint", "link"):
+            assert contrast(found[words], found[ground]) >= 4.5, (words, ground)
+    assert contrast(found["ink"], found["mark"]) >= 4.5
+    lines = {name: contrast(found[name], found["card"]) for name in found if name[0] in "sp"}
+    assert {name: ratio for name, ratio in lines.items() if ratio < 3} == {}
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[browser.Browser]:
+    if not browser.is_there():
+        pytest.skip("needs chromium and chromedriver")
+    with browser.browser() as found:
+        yield found
+
+
+ACTIVE = """
+const e = document.activeElement;
+return e === document.body ? null : [e.tagName, e.getAttribute('href') || e.textContent.trim()];
+"""
+
+
+@pytest.mark.parametrize("name", ["one", "several", "evil"])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+def test_a_browser_has_nothing_to_say_fetches_nothing_and_shows_it_all(
+    window, pages, name, width, scheme
+):
+    window.open(pages[name], width, scheme)
+    assert window.requests() == [pages[name].as_uri()]
+    assert window.log("browser") == []
+    wide, ground = window.run(
+        "return [document.documentElement.scrollWidth, "
+        "getComputedStyle(document.body).backgroundColor]"
+    )
+    assert wide <= width
+    assert ground == {"dark": "rgb(20, 22, 26)", "light": "rgb(244, 245, 247)"}[scheme]
+
+
+def test_the_keyboard_reaches_and_opens_everything(window, pages):
+    window.open(pages["several"])
+    links, summaries = [], 0
+    window.press("Tab", 9)
+    while (active := window.run(ACTIVE)) and len(links) + summaries < 200:
+        if active[0] == "A":
+            links.append(active[1])
+        if active[0] == "SUMMARY":
+            summaries += 1
+            window.press("Enter", 13)
+        window.press("Tab", 9)
+    assert links[:2] == ["#main", "#result"]
+    assert links[-1] == "#machine"
+    opened, all_of_them = window.run(
+        "return [document.querySelectorAll('details[open]').length, "
+        "document.querySelectorAll('details').length]"
+    )
+    assert opened == all_of_them == summaries
+    window.run("document.querySelector('a.skip').focus()")
+    window.press("Enter", 13)
+    assert window.run("return document.activeElement.id") == "main"

@@ -1,0 +1,82 @@
+"""Numbers that stop being numbers, and memory that runs out, inside a run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import fastdqn
+from fastdqn.builders import build
+from fastdqn.checkpoints.loader import checkpoint_names, load_checkpoint
+from fastdqn.checkpoints.network_weights import load_weights
+from fastdqn.cli import main as cli
+from fastdqn.learning.learner import Learner
+from fastdqn.learning.out_of_memory import OutOfMemoryError, memory_errors
+from fastdqn.logging.console import Silent
+from fastdqn.session import run_session
+from fastdqn.training.loop import DivergedError, Hooks
+from helpers.loop import small
+
+
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("looks", [{"eval_frequency": 100}, {"checkpoint_frequency": 100}])
+def test_weights_that_are_not_finite_end_the_run_before_anyone_keeps_them(tmp_path, number, looks):
+    """They become so behind a last loss that still was finite."""
+    config = small(tmp_path, learner="torch", log_frequency=100_000, **looks)
+
+    def spoil(progress, batch, priority):
+        if progress.steps >= 296:
+            session.run.learner.online.weights[3] = number
+
+    session = build.build(config, lambda _: Silent(), hooks=Hooks(on_update=spoil))
+    expected = rf"^a weight is {abs(number)} by update 6\d, step 30\d: "
+    with pytest.raises(DivergedError, match=expected):
+        run_session(session)
+    session.close()
+    folder = tmp_path / "run"
+    for name in ("best.safetensors", "policy.safetensors"):
+        if (folder / name).exists():
+            assert all(np.isfinite(each).all() for each in load_weights(folder / name)[0].values())
+    for name in checkpoint_names(folder):
+        assert np.isfinite(load_checkpoint(folder, name).weights["weights"]).all()
+    kept = "best.safetensors" if "eval_frequency" in looks else "checkpoints/latest"
+    assert (folder / kept).exists()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["exit_reason"].startswith("failed: a weight is ")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB. GPU 0 has\nmore"),
+         "cpu has no memory left: CUDA out of memory. Tried 2 GiB; a smaller --batch-size or"),
+        (MemoryError("Unable to allocate 9 GiB"), "this machine has no memory left (Unable to"),
+    ],
+)  # fmt: skip
+def test_memory_that_runs_out_is_one_line_and_code_1(tmp_path, monkeypatch, capsys, error, says):
+    def update(self, batch):
+        raise error
+
+    monkeypatch.setattr(Learner, "update", update)
+    words = ["--total-timesteps", "3000", "--quiet", "--run-dir", str(tmp_path / "run")]
+    assert cli.main(["train", "cartpole", *words]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"error: {says}")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"] == "failed: " + said.removeprefix("error: ")
+
+
+def test_a_device_that_was_not_chosen_yet_is_not_called_auto():
+    expected = pytest.raises(OutOfMemoryError, match=r"^the device has no memory left: CUDA out of")
+    with expected, memory_errors("auto"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_first_run_without_faults_ends_well(tmp_path):
+    """What the other tests spoil is what this leaves whole."""
+    run = fastdqn.train(small(tmp_path, on_disk_error="continue", max_step_seconds=None))
+    assert run.summary["exit_reason"] == "budget spent"
+    assert run.summary["restarted_lanes"] == 0
+    assert run.summary["warnings"] == []
