@@ -34,7 +34,6 @@ def test_weights_that_are_not_finite_end_the_run_before_anyone_keeps_them(tmp_pa
     expected = rf"^a weight is {abs(number)} by update 6\d, step 30\d: "
     with pytest.raises(DivergedError, match=expected):
         run_session(session)
-    session.close()
     folder = tmp_path / "run"
     for name in ("best.safetensors", "policy.safetensors"):
         if (folder / name).exists():
