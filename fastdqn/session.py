@@ -269,7 +269,7 @@ def _summary(session: Session, reason: str, wall: float, final: dict | None) -> 
         **_frames(config, run.progress.steps),
         "episodes": run.progress.episodes,
         "updates": run.progress.updates,
-        "restarted_lanes": run.progress.restarted_lanes,
+        "restarted_envs": run.progress.restarted_envs,
         "startup_seconds": dict(session.startup.totals),
         "wall_seconds": wall,
         "steps_per_second": steps_per_second(run.progress.steps, phases),

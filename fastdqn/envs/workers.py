@@ -233,7 +233,7 @@ class Workers:
         if self._restarted >= self._restarts:
             self._failed = True
             if self._restarts:
-                failure.line += f"; all {self._restarts} of --restart-lanes were restarted before"
+                failure.line += f"; all {self._restarts} of --restart-envs were restarted before"
             raise failure
         self._restarted += 1
         new_seed = (seed or 0) + self._envs.num_envs

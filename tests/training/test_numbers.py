@@ -77,5 +77,5 @@ def test_a_first_run_without_faults_ends_well(tmp_path):
     """What the other tests spoil is what this leaves whole."""
     run = fastdqn.train(small(tmp_path, on_disk_error="continue", max_step_seconds=None))
     assert run.summary["exit_reason"] == "budget spent"
-    assert run.summary["restarted_lanes"] == 0
+    assert run.summary["restarted_envs"] == 0
     assert run.summary["warnings"] == []
