@@ -260,7 +260,7 @@ def test_a_config_without_problems_survives_json(values):
 def test_an_old_name_of_an_option_is_accepted_with_a_warning():
     with pytest.warns(FutureWarning, match="^restart_lanes is now called restart_envs$"):
         assert Config().replace(restart_lanes=3).restart_envs == 3
-    text = Config(restart_envs=2).to_json()
+    text = Config(restart_envs=2, vectorization="async").to_json()
     assert Config.from_json(text.replace("restart_envs", "restart_lanes")).restart_envs == 2
 
 
