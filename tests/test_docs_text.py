@@ -75,8 +75,8 @@ def test_every_command_is_parsed_without_a_mistake(page):
 def test_many_commands_are_found_and_a_wrong_one_is_not_parsed():
     assert len(all_commands()) > 80
     assert commands(README)[0] == ["train", "cartpole"]
-    assert parsed("train cartpole --num-env 3".split()) != []
-    assert parsed("bench learner cartpole --gamma 2".split()) != []
+    assert parsed(["train", "cartpole", "--num-env", "3"]) != []
+    assert parsed(["bench", "learner", "cartpole", "--gamma", "2"]) != []
 
 
 @PAGE
