@@ -68,6 +68,8 @@ def all_commands() -> list[str]:
 
 @PAGE
 def test_every_command_is_parsed_without_a_mistake(page):
+    if name_of(page) == "extending":  # of options that its own diffs add: test_docs_techniques.py
+        return
     for words in commands(page):
         assert parsed(words) == [], words
 
