@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from docs_parts import GUIDE, ROOT, blocks, commands
+
+from helpers.docs_pages import GUIDE, ROOT, blocks, commands
 
 PAGE = GUIDE / "extending.md"
 # Kernels of a copy would be compiled afresh; a few hundred steps go without.

@@ -4,11 +4,11 @@ import contextlib
 import io
 
 import pytest
-from cli_parts import ask
 from rich.console import Console
 
 from fastdqn.cli import docs
 from fastdqn.cli.docs import TOPICS, contents, purpose, read_page, search
+from helpers.command_line import ask
 
 
 def test_without_a_topic_each_page_is_one_line_with_its_purpose():

@@ -5,8 +5,14 @@ import re
 import typing
 
 import pytest
-from cli_parts import ask
-from docs_parts import (
+
+from fastdqn.cli import parser
+from fastdqn.cli.tabular import TabularOptions
+from fastdqn.config.presets import PRESETS, defaults_of
+from fastdqn.config.schema import Config
+from fastdqn.tabular.config import TableConfig
+from helpers.command_line import ask
+from helpers.docs_pages import (
     BENCHMARKS,
     GUIDE,
     PAGES,
@@ -21,12 +27,6 @@ from docs_parts import (
     name_of,
     sentences,
 )
-
-from fastdqn.cli import parser
-from fastdqn.cli.tabular import TabularOptions
-from fastdqn.config.presets import PRESETS, defaults_of
-from fastdqn.config.schema import Config
-from fastdqn.tabular.config import TableConfig
 
 PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
 # The name of another program, in tables of names, is no option of ours.
@@ -138,7 +138,17 @@ def test_every_module_and_test_of_the_text_exists(page):
             assert (BENCHMARKS.parent / code).exists(), code
         match = re.fullmatch(r"(test_\w+?)(\*?)", code)
         if match and name_of(page) in ("faults", "extending"):
-            assert list((ROOT / "tests").glob(f"{match[1]}{match[2]}.py")), code
+            assert list((ROOT / "tests").rglob(f"{match[1]}{match[2]}.py")), code
+
+
+@PAGE
+def test_every_path_given_to_pytest_exists(page):
+    for words in commands(page, "pytest"):
+        for word in words:
+            assert not word.endswith(".py") or (ROOT / word).exists(), word
+    for code in inline_code(page):
+        for word in code.split()[1:] if code.startswith("pytest ") else []:
+            assert not word.endswith(".py") or (ROOT / word).exists(), word
 
 
 @PAGE

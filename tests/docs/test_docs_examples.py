@@ -14,11 +14,11 @@ from collections.abc import Iterator
 import gymnasium
 import numpy as np
 import pytest
-from cli_parts import ask
-from docs_parts import GUIDE, PAGES, blocks, commands, name_of, shell_lines
 from gymnasium import spaces
 
 import fastdqn
+from helpers.command_line import ask
+from helpers.docs_pages import GUIDE, PAGES, blocks, commands, name_of, shell_lines
 
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 

@@ -21,7 +21,7 @@ from fastdqn.cli.sweep import SweepOptions
 from fastdqn.cli.tabular import TabularOptions
 from fastdqn.cli.video import VideoOptions
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "fastdqn" / "docs"
 README, BENCHMARKS = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 PAGES = (README, BENCHMARKS, *(GUIDE / f"{topic}.md" for topic in TOPICS))
