@@ -7,7 +7,6 @@ import typing
 import pytest
 
 from fastdqn.cli import parser
-from fastdqn.cli.tabular import TabularOptions
 from fastdqn.config.presets import PRESETS, defaults_of
 from fastdqn.config.schema import Config
 from fastdqn.tabular.config import TableConfig
@@ -37,7 +36,8 @@ def options_of(record: type) -> set[str]:
     """Names of the options of a record, those of its config included."""
     names = set()
     for name, hint in typing.get_type_hints(record).items():
-        names |= options_of(hint) if dataclasses.is_dataclass(hint) else {name}
+        nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        names |= options_of(hint) if nested else {name}
     return names
 
 
@@ -55,7 +55,9 @@ def parsed(words: list[str]) -> list[str]:
     if "config" not in typing.get_type_hints(record):
         return parser.parse(rest, record(), "fastdqn")[1]
     name = "cartpole" if len(subjects) < 1 + (command == "bench") else subjects[-1]
-    default = TableConfig() if record is TabularOptions else PRESETS.get(name) or defaults_of(name)
+    default = PRESETS.get(name) or defaults_of(name)
+    if command == "tabular":
+        default = TableConfig()
     chosen, mistakes = parser.parse(rest, record(default), "fastdqn")
     return mistakes + chosen.config.problems()
 

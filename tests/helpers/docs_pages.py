@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastdqn.cli.docs import TOPICS, DocsOptions
 from fastdqn.cli.export import ExportOptions
@@ -27,7 +27,7 @@ README, BENCHMARKS = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 PAGES = (README, BENCHMARKS, *(GUIDE / f"{topic}.md" for topic in TOPICS))
 
 # The record that the options of a command are parsed into; other commands take none.
-RECORDS = {
+RECORDS: dict[str, Any] = {
     "train": TrainOptions, "resume": ResumeOptions, "eval": EvalOptions, "bench": BenchOptions,
     "profile": ProfileOptions, "plot": PlotOptions, "report": ReportOptions,
     "export": ExportOptions, "video": VideoOptions, "tabular": TabularOptions,
