@@ -6,6 +6,7 @@ import typing
 
 import pytest
 
+import fastdqn
 from fastdqn.cli import parser
 from fastdqn.config.presets import PRESETS, defaults_of
 from fastdqn.config.schema import Config
@@ -185,6 +186,11 @@ def test_the_readme_is_short_and_has_the_two_commands():
         "pip install -e . && fastdqn train cartpole",
         "pip install -e '.[dev]' && pytest -n auto",
     ]
+
+
+def test_the_version_is_that_of_the_package():
+    assert f"version = {{{fastdqn.__version__}}}" in README.read_text()
+    assert f"\n## {fastdqn.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_every_preset_and_page_is_named():
