@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -125,12 +126,20 @@ def test_the_command_of_the_job_script_is_accepted():
     assert ask(*words, "--dry-run")[0] == 0
 
 
+def sleeps(pid: int) -> bool:
+    """Whether a script waits for its run, and so knows its number; True where nobody can say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+    except FileNotFoundError:
+        return True
+
+
 @pytest.mark.parametrize(("name", "requeued"), [("USR1", True), ("TERM", False)])
 def test_the_job_script_lets_the_run_end_and_requeues_it(tmp_path, name, requeued):
     """With programs in place of fastdqn and SLURM."""
     for program, text in (
         ("fastdqn", "trap 'echo ended > ended; exit 130' TERM\necho > began\n"
-                    "while :; do sleep 0.01; done"),
+                    "while kill -0 $PPID; do sleep 0.01; done"),
         ("scontrol", "test -e ended && echo $* > requeued"),
     ):  # fmt: skip
         (tmp_path / program).write_text(f"#!/bin/bash\n{text}\n")
@@ -138,12 +147,16 @@ def test_the_job_script_lets_the_run_end_and_requeues_it(tmp_path, name, requeue
     (tmp_path / "job").write_text(job_script())
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
     job = subprocess.Popen(["bash", "job"], cwd=tmp_path, env=env)
-    while not (tmp_path / "began").exists():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            job.wait(timeout=0.01)
-            raise AssertionError("ended before the run began")
-    job.send_signal(getattr(signal, f"SIG{name}"))
-    job.wait(timeout=30)
+    try:
+        while not ((tmp_path / "began").exists() and sleeps(job.pid)):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                job.wait(timeout=0.01)
+                raise AssertionError("ended before the run began")
+        job.send_signal(getattr(signal, f"SIG{name}"))
+        job.wait(timeout=60)
+    finally:
+        job.kill()
+        job.wait()
     assert (tmp_path / "ended").exists()
     assert (tmp_path / "requeued").exists() == requeued
     if requeued:
