@@ -4,6 +4,7 @@ import dataclasses
 import typing
 from typing import Any, Literal
 
+from fastdqn.cli.docs import TOPICS, DocsOptions
 from fastdqn.cli.options import (
     BenchOptions,
     EvalOptions,
@@ -55,7 +56,7 @@ def completion(args: list[str], commands: typing.Iterable[str]) -> str:
     script = _SCRIPT.format(
         commands=" ".join(commands),
         values=_cases(of_values),
-        subjects=_cases({name: list(PRESETS) for name in _TRAINED}),
+        subjects=_cases({name: list(PRESETS) for name in _TRAINED} | {"docs": list(TOPICS)}),
         flags=_cases({command: list(flags) for command, flags in known.items()}),
     )
     return "autoload -U +X bashcompinit && bashcompinit\n" + script if args[0] == "zsh" else script
@@ -79,7 +80,7 @@ def _options() -> dict[str, dict[str, list[str]]]:
         "train": TrainOptions, "resume": ResumeOptions, "eval": EvalOptions, "bench": BenchOptions,
         "profile": ProfileOptions, "plot": PlotOptions, "report": ReportOptions,
         "export": ExportOptions, "video": VideoOptions, "tabular": TabularOptions,
-        "sweep": SweepOptions,
+        "sweep": SweepOptions, "docs": DocsOptions,
     }  # fmt: skip
     return {command: _flags(record) for command, record in known.items()}
 

@@ -28,6 +28,8 @@ def script() -> str:
         (["plot", "runs/x", "--ov"], ["--over"]),
         (["plot", "runs/x", "--over", "t"], ["time"]),
         (["export", "runs/x", "--format", ""], ["onnx", "torch"]),
+        (["docs", "glo"], ["glossary"]),
+        (["docs", "replay", "--s"], ["--search"]),
         (["eval", "run"], []),  # files are the shell's own to offer
     ],
 )
