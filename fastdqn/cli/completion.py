@@ -62,7 +62,7 @@ def completion(args: list[str], commands: typing.Iterable[str]) -> str:
     return "autoload -U +X bashcompinit && bashcompinit\n" + script if args[0] == "zsh" else script
 
 
-def _cases(words: dict[str, list[str]]) -> str:
+def _cases(words: typing.Mapping[str, typing.Sequence[str]]) -> str:
     """Branches of a shell's case, each of which replies with words."""
     reply = 'COMPREPLY=($(compgen -W "{}" -- "$word")); return'
     return "\n".join(f'    "{case}") {reply.format(" ".join(w))};;' for case, w in words.items())

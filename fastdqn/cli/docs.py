@@ -13,7 +13,7 @@ from fastdqn.config.schema import ConfigError, unknown_name
 TOPICS = (
     "getting_started", "command_line", "environments", "algorithms", "replay", "atari", "gpu",
     "checkpoints", "faults", "profiling", "experiments", "extending", "migration", "architecture",
-    "tabular", "faq", "glossary",
+    "tabular", "faq", "glossary", "changelog",
 )  # fmt: skip
 
 
