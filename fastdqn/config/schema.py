@@ -20,185 +20,198 @@ class Config:
     """
 
     env_id: str = "CartPole-v1"
-    """Id of a registered Gymnasium environment, 'module:Name-v0' to import its module first."""
+    """Registered Gymnasium id. `module:Name-v0` imports the module first."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of its constructor: size=8 slippery=False."""
+    """Arguments of the environment's constructor, such as size=8 slippery=False."""
     wrapper: tuple[str, ...] = ()
-    """Wrappers of each lane, the first innermost: my_package:MyWrapper, or one of Gymnasium's."""
+    """Wrappers of each sub-environment, the innermost first: my_package:MyWrapper, or one of
+    Gymnasium's."""
     preset: str = "default"
-    """Name that the settings started from; it only labels the run."""
+    """Preset that the settings started from. It only labels the run."""
 
     num_envs: int = 16
-    """Environments that step together."""
+    """Environments that step in parallel."""
     total_timesteps: int | None = 500_000
-    """Steps after which the run ends; None: the episodes alone decide."""
+    """Environment steps after which the run ends. None: only total_episodes ends it."""
     total_episodes: int | None = None
-    """Episodes after which the run ends, if the steps do not end it first."""
+    """Episodes after which the run ends, if total_timesteps does not end it first."""
     seed: int = 1
-    """Of environments, exploration, sampling and initial weights."""
+    """Seed of environments, exploration, sampling and initial weights."""
     vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
-    """How lanes are stepped; auto: the environment's own vector class, else one after another."""
+    """How environments are vectorized. auto: the environment's own vector class if it has one, else
+    sync."""
     env_batch_size: int | None = None
-    """Lanes whose answers a call waits for, with async, envpool and Atari; None: all of them."""
+    """Sub-environments that a step waits for, with async, envpool and Atari. None: all."""
     atari_protocol: Literal["auto", "dqn2015", "machado2018", "none"] = "auto"
-    """Settings of Atari, each of which env_kwargs may change; auto: machado2018 for ALE ids."""
+    """Atari settings, which env_kwargs may override. auto: machado2018 for ALE ids."""
     max_step_seconds: float | None = 300.0
-    """Seconds after which a reset or step that has not come back has failed, or the making of
-    environments; None: never."""
+    """Timeout in seconds of a reset, of a step, and of making environments. None: no timeout."""
     restart_envs: int = 0
-    """Restarts of sub-environments of async that fail, in all, their episodes ending as
-    truncated; one more ends the run."""
+    """Failed sub-environments of async that may be restarted in total. Their episodes end as
+    truncated. One more failure ends the run."""
 
     learning_rate: float = 5e-4
-    """Of Adam."""
+    """Learning rate of Adam."""
     adam_epsilon: float = 1e-8
-    """Of Adam: added to the root of its second moment."""
+    """Epsilon of Adam: a constant added to the square root of the second moment."""
     buffer_size: int = 100_000
-    """Rows of replay, summed over environments."""
+    """Capacity of the replay buffer in transitions, summed over environments."""
     store: Literal["auto", "rows", "frames"] = "auto"
-    """What a row keeps: the observation, or of stacked frames the newest, so that each is kept
-    once; auto: frames where the environment declares that it stacks them."""
+    """What a row of the replay stores: the whole observation, or only its newest frame. auto:
+    frames where the environment declares frame stacking, else rows."""
     learning_starts: int = 1_000
-    """Steps before the first update."""
+    """Environment steps before the first update."""
     replay: bool = True
-    """Learn from stored transitions again and again; without: from the newest, once, in order."""
+    """Sample transitions from a replay buffer. --no-replay: learn from each transition once, in
+    order."""
     batch_size: int = 128
-    """Transitions in an update."""
+    """Transitions per update."""
     train_frequency: Fraction = Fraction(4)
-    """Steps per update, whatever num_envs; may be a fraction: 1/2 makes two updates a step."""
+    """Environment steps per update, for any num_envs. It may be a fraction: 1/2 makes two updates
+    per step."""
     target_network: bool = True
-    """A copy of the network, kept back, evaluates; without: the online network itself does."""
+    """Use a target network. --no-target-network: bootstrap from the online network."""
     target_network_frequency: int = 2_000
-    """Steps between target updates; all that fall due between two gradient steps are made."""
+    """Environment steps between target network updates. Updates that fall due between two gradient
+    steps are applied together."""
     tau: float = 1.0
-    """Share of the online weights in a target update; 1 copies them."""
+    """Polyak coefficient of a target network update. 1 is a hard update."""
     gamma: float = 0.99
-    """Discount per step."""
+    """Discount factor per step."""
     n_steps: int = 1
     """Rewards summed before bootstrapping."""
     max_grad_norm: float | None = 10.0
-    """Global-norm clip of the gradient; None: no clip."""
+    """Maximum global norm of the gradient, which is clipped to it. None: no clipping."""
     loss: Literal["mse", "huber"] = "mse"
-    """Of the TD error: mse is its square, without the 1/2 of some papers; huber has it."""
+    """Loss of the TD error: mse is its square without a factor of 1/2, huber includes the
+    factor."""
     double: bool = True
     """Double DQN: the online network selects the action that the target network evaluates."""
     dueling: bool = True
-    """Dueling head: state value plus centred advantages."""
+    """Dueling head: state value plus centered advantages."""
     dueling_gradient_scale: float = 1.0
-    """Factor of the gradient that enters the shared layers from the dueling streams: Wang et al.
-    2016 have 0.7071, 1/sqrt(2)."""
+    """Factor of the gradient from the dueling streams into the shared layers. Wang et al. 2016 use
+    0.7071, 1/sqrt(2)."""
     munchausen: bool = False
-    """Soft policy and its log-probability as a bonus, in place of --double; not for categorical."""
+    """Munchausen DQN: a soft policy, with its scaled log-probability as a bonus. It replaces
+    --double and excludes categorical values."""
     munchausen_alpha: float = 0.9
-    """Share of the bonus."""
+    """Factor of the Munchausen bonus."""
     munchausen_temperature: float = 0.03
-    """Of the soft policy, in the units of values."""
+    """Temperature of the Munchausen policy, in units of return."""
     munchausen_floor: float = -1.0
-    """The scaled log-probability is cut off below this."""
+    """Lower bound of the scaled log-probability in the Munchausen bonus."""
     value: Literal["scalar", "categorical", "quantile", "implicit-quantile"] = "scalar"
-    """What an output means: expected return, atoms (C51), quantiles (QR-DQN), or IQN's."""
+    """What the network predicts: expected return, atoms (C51), quantiles (QR-DQN), or sampled
+    quantiles (IQN)."""
     num_atoms: int = 51
-    """Of categorical values, from v_min to v_max."""
+    """Atoms of categorical values, from v_min to v_max."""
     v_min: float = -10.0
-    """Least discounted return that categorical values can tell."""
+    """Smallest discounted return that categorical values can represent."""
     v_max: float = 10.0
-    """Largest discounted return that categorical values can tell."""
+    """Largest discounted return that categorical values can represent."""
     num_quantiles: int = 32
-    """Of quantile values."""
+    """Quantiles of quantile values."""
     num_fractions: int = 8
-    """Of implicit quantiles: samples of the prediction (N); the paper's Atari agents have 64."""
+    """Samples of the prediction of implicit quantiles (N). The paper uses 64 on Atari."""
     num_target_fractions: int = 8
-    """Of implicit quantiles: samples of the target (N'); the paper's Atari agents have 64."""
+    """Samples of the target of implicit quantiles (N'). The paper uses 64 on Atari."""
     num_policy_fractions: int = 32
-    """Of implicit quantiles: samples that say which action is best (K)."""
+    """Samples of implicit quantiles that select the greedy action (K)."""
     noisy: bool = False
-    """Noisy layers after the first hidden one explore, by learned noise, in place of epsilon."""
+    """Noisy layers after the first hidden layer: learned noise explores in place of epsilon."""
     noisy_sigma: float = 0.5
-    """Initial deviation of noisy layers, by the square root of their inputs."""
+    """Initial standard deviation of noisy layers, times the square root of their inputs
+    (sigma_0)."""
     prioritized: bool = False
-    """Draw transitions by their last error (PER), not uniformly; no share of draws is uniform."""
+    """Prioritized replay: sample in proportion to the last TD error, with no uniform share."""
     priority_exponent: float = 0.5
-    """How much priorities count: 0 draws uniformly."""
+    """Exponent of priorities. 0 samples uniformly."""
     importance_exponent: float = 0.4
-    """How much of that bias weights undo at first; it rises to 1 over total_timesteps."""
+    """Initial exponent of the importance sampling weights. It rises to 1 over total_timesteps."""
     torso: Literal["auto", "mlp", "nature", "data-efficient", "minatar"] = "auto"
-    """What looks at an observation first: an MLP, or the convolutions of Nature 2015, of Rainbow's
-    data-efficient variant (a sixth of the work), or of MinAtar; auto: nature for bytes [K, 84, 84],
-    minatar for [10, 10, C], else mlp."""
+    """Network before the head: an MLP, or convolutions of Nature 2015, data-efficient Rainbow, or
+    MinAtar. auto: nature for uint8 [K, 84, 84], minatar for [10, 10, C], else mlp."""
     hidden_sizes: tuple[int, ...] | None = None
-    """Units of each hidden layer; None: 512 behind nature, 256 behind data-efficient, 128 behind
+    """Units of each hidden layer. None: 512 after nature, 256 after data-efficient, 128 after
     minatar, else 120 84."""
     normalize_observation: bool = False
-    """Bring each number of an observation to mean 0 and deviation 1, by what was seen so far."""
+    """Normalize each observation feature by its running mean and standard deviation."""
     normalize_reward: bool = False
-    """Divide rewards by the deviation of the discounted return; the record keeps true ones."""
+    """Divide rewards by the running standard deviation of the discounted return. Logged returns
+    stay unscaled."""
 
     exploration: Literal["schedule", "ladder"] = "schedule"
-    """One epsilon that falls by schedule, or a constant one for each environment (Ape-X)."""
+    """schedule: one epsilon that decays. ladder: a constant epsilon for each environment
+    (Ape-X)."""
     ladder_epsilon: float = 0.4
-    """Of the ladder: lane i explores with ladder_epsilon^(1 + ladder_alpha i/(num_envs - 1))."""
+    """Base of the ladder: environment i explores with ladder_epsilon^(1 + ladder_alpha i/(num_envs
+    - 1))."""
     ladder_alpha: float = 7.0
-    """Of the ladder: how much less the last lane explores than the first."""
+    """Exponent of the ladder: the larger, the less the last environment explores."""
     exploration_initial_eps: float | None = None
-    """Chance of a random action at first; None: 1, with --noisy the final one."""
+    """Initial epsilon. None: 1, or with --noisy the final epsilon."""
     exploration_final_eps: float | None = None
-    """Chance of a random action in the end; None: 0.05, with --noisy 0."""
+    """Final epsilon. None: 0.05, or with --noisy 0."""
     exploration_fraction: float = 0.2
-    """Share of total_timesteps over which it falls, in a straight line."""
+    """Fraction of total_timesteps over which epsilon decays linearly."""
     exploration_decay: float | None = None
-    """Multiply it by this for each finished episode instead."""
+    """Factor of epsilon per finished episode, in place of the linear decay."""
     exploration_zeta: float | None = None
-    """Go on with a random action, for k steps with a chance of k to the power of minus this
-    (ez-greedy, whose authors take 2); None: it is made once."""
+    """Repeat a random action for k steps with probability proportional to k^-zeta (ez-greedy, whose
+    paper uses 2). None: no repeats."""
 
     eval_frequency: int = 10_000
-    """Steps between greedy evaluations; 0: none."""
+    """Environment steps between greedy evaluations. 0: none."""
     final_evaluation: bool | None = None
-    """Evaluate the best weights once more at the end, on fresh seeds; None: unless eval_frequency
-    is 0. Without any evaluation no environments are made for it."""
+    """Evaluate the best weights at the end, on new seeds. None: yes, unless eval_frequency is 0.
+    Without evaluations no environments are made for them."""
     eval_episodes: int = 20
-    """Episodes of an evaluation, in parallel."""
+    """Episodes per evaluation, in parallel."""
     eval_max_steps: int | None = None
-    """Cap on an evaluation episode; None: the environment's own limit, else 27,000."""
+    """Maximum steps of an evaluation episode. None: the environment's own limit, else 27,000."""
     stop_at_return: float | None = None
-    """End the run once two fresh evaluations reach this mean return."""
+    """Stop early once two evaluations on new seeds reach this mean return."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto: cuda where there is one and the network is large."""
+    """cpu, cuda, cuda:1, and so on. auto: cuda if available and the network is large, else cpu."""
     threads: int | None = None
-    """Of torch; None: one for a small network on the CPU, else all cores. Of a fused update, at
-    most 2; None: 2 where a core is free and the batch large. Its bits depend on this number."""
+    """CPU threads of torch. None: 1 for a small network, else all cores. The fused learner uses at
+    most 2. None: 2 if a core is idle and the batch is large. Its bits depend on this number."""
     learner: Literal["auto", "fused", "torch"] = "auto"
-    """What updates: one kernel for small MLPs on the CPU, or torch; auto: fused where it can."""
+    """fused: one compiled kernel for small MLPs on the CPU. torch: autograd. auto: fused where it
+    applies."""
     capture: Literal["auto", "eager", "compile", "graph"] = "auto"
-    """How updates and acting run: as written, compiled by torch (takes a minute at the start), or
-    launched at once as a CUDA graph; auto: graph on CUDA, eager on the CPU."""
+    """How updates and policy run: eager, compiled by torch (a minute at startup), or as a CUDA
+    graph. auto: graph on CUDA, eager on the CPU."""
     precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
-    """Of products on CUDA: float32, factors rounded to TF32, or bfloat16 in the torso; auto: tf32
-    there. The CPU has float32 alone."""
+    """Precision of matrix products on CUDA: float32, TF32, or bfloat16 in the torso. auto: tf32.
+    The CPU uses float32."""
     updates_per_launch: int | None = None
-    """Updates that a CUDA graph makes at once, a power of two; None: as many as a turn of all lanes
-    earns, at most 8, but 1 with --prioritized, whose priorities would come back late by as many."""
+    """Updates per CUDA graph launch, a power of two. None: as many as a step of all environments
+    earns, up to 8. With --prioritized 1, since priorities would return late."""
     priority_lag: int | None = None
-    """Launches by which priorities come back late: 0, or 1, so that nothing waits for a device;
-    None: 1 on CUDA, 0 on the CPU."""
+    """Launches by which priorities return late: 0, or 1 so that no launch waits. None: 1 on CUDA, 0
+    on the CPU."""
     run_dir: str | None = None
-    """Folder of the run, new or empty; None: runs/ENV__PRESET__SEED__TIME."""
+    """Run folder, new or empty. None: runs/ENV__PRESET__SEED__TIME."""
     checkpoint_frequency: int | None = None
-    """Steps between checkpoints, which a run can be resumed from; None: by time alone."""
+    """Environment steps between checkpoints. None: only checkpoint_seconds decides."""
     checkpoint_seconds: float | None = 60.0
-    """Seconds between checkpoints; None: by steps alone. One is written at the end in any case."""
+    """Seconds between checkpoints. None: only checkpoint_frequency decides. One is always written
+    at the end."""
     checkpoint_replay: bool = True
-    """Keep the replay in checkpoints: without it a resumed run begins with an empty one."""
+    """Include the replay buffer in checkpoints. Without it a resumed run starts with an empty
+    one."""
     on_disk_error: Literal["stop", "continue"] = "stop"
-    """Where a file cannot be written: end the run, or go on and try again later; what cannot be
-    written at the end is an error in any case."""
+    """When a file cannot be written: stop the run, or continue and retry. Failing to write at the
+    end is always an error."""
     log_frequency: int | None = None
-    """Steps between rows of metrics; None: a two-hundredth of the budget."""
+    """Environment steps between metrics rows. None: 1/200 of the budget."""
     tensorboard: bool | None = None
-    """Write TensorBoard events; None: where the extra is installed."""
+    """Write TensorBoard events. None: if the extra is installed."""
     wandb: bool = False
-    """Write to Weights & Biases too (extra wandb); WANDB_MODE=offline: into the run folder."""
+    """Log to Weights & Biases (extra wandb). WANDB_MODE=offline logs into the run folder."""
 
     def __post_init__(self):
         object.__setattr__(self, "train_frequency", as_fraction(self.train_frequency))

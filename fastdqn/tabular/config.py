@@ -15,75 +15,78 @@ class TableConfig:
     """Options of one run, as those of Config where they have its names."""
 
     env_id: str = "FrozenLake-v1"
-    """Id of a registered Gymnasium environment, 'module:Name-v0' to import its module first."""
+    """Registered Gymnasium id. `module:Name-v0` imports the module first."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of its constructor: map_name=8x8 is_slippery=False."""
+    """Arguments of the environment's constructor, such as map_name=8x8 is_slippery=False."""
     wrapper: tuple[str, ...] = ()
-    """Wrappers of each lane, the first innermost: my_package:MyWrapper, or one of Gymnasium's."""
+    """Wrappers of each sub-environment, the innermost first: my_package:MyWrapper, or one of
+    Gymnasium's."""
     preset: str = "table"
-    """Name that the settings started from; it only labels the run."""
+    """Preset that the settings started from. It only labels the run."""
 
     bins: tuple[int, ...] = (20,)
-    """Cells of each number of an observation: one for all, or one for each."""
+    """Bins per observation feature: one number for all, or one for each."""
     low: tuple[float, ...] | None = None
-    """Where the first bin begins: one for all numbers whose space tells no bound, or one for each;
-    None: the space's bounds."""
+    """Lower edge of the first bin, for features whose space is unbounded: one for all, or one for
+    each. None: the bounds of the space."""
     high: tuple[float, ...] | None = None
-    """Where the last bin ends, likewise."""
+    """Upper edge of the last bin, in the same form."""
     precision: Literal["float32", "float64"] = "float32"
-    """Of the numbers of the table."""
+    """Float type of the table."""
 
     num_envs: int = 64
-    """Environments that step together."""
+    """Environments that step in parallel."""
     total_timesteps: int | None = 200_000
-    """Steps after which the run ends; None: the episodes alone decide."""
+    """Environment steps after which the run ends. None: only total_episodes ends it."""
     total_episodes: int | None = None
-    """Episodes after which the run ends, if the steps do not end it first."""
+    """Episodes after which the run ends, if total_timesteps does not end it first."""
     seed: int = 1
-    """Of environments and exploration."""
+    """Seed of environments and exploration."""
     vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
-    """How lanes are stepped; auto: the environment's own vector class, else one after another."""
+    """How environments are vectorized. auto: the environment's own vector class if it has one, else
+    sync."""
     max_step_seconds: float | None = 300.0
-    """Seconds after which a reset or step that has not come back has failed, or the making of
-    environments; None: never."""
+    """Timeout in seconds of a reset, of a step, and of making environments. None: no timeout."""
     restart_envs: int = 0
-    """Lanes of async that are restarted when they fail, in all; one more ends the run."""
+    """Failed sub-environments of async that may be restarted in total. Their episodes end as
+    truncated. One more failure ends the run."""
 
     learning_rate: float = 0.2
-    """Share of an error that is corrected, at first."""
+    """Initial learning rate: the share of the TD error that an update corrects."""
     final_learning_rate: float | None = None
-    """Share in the end, to which it falls in a straight line over total_timesteps; None: a
-    hundredth of it, or the same where episodes alone end the run."""
+    """Final learning rate, reached linearly at total_timesteps. None: 1/100 of learning_rate, or
+    the same if only episodes end the run."""
     gamma: float = 0.99
-    """Discount per step."""
+    """Discount factor per step."""
 
     exploration_initial_eps: float = 1.0
-    """Chance of a random action at first."""
+    """Initial epsilon."""
     exploration_final_eps: float = 0.1
-    """Chance of a random action in the end."""
+    """Final epsilon."""
     exploration_fraction: float = 0.5
-    """Share of total_timesteps over which it falls, in a straight line."""
+    """Fraction of total_timesteps over which epsilon decays linearly."""
     exploration_decay: float | None = None
-    """Multiply it by this for each finished episode instead."""
+    """Factor of epsilon per finished episode, in place of the linear decay."""
 
     eval_frequency: int = 0
-    """Steps between greedy evaluations, of which the best table is kept; 0: none, the last is."""
+    """Environment steps between greedy evaluations, which select the best table. 0: none, and the
+    last table counts."""
     eval_episodes: int = 100
-    """Episodes of an evaluation, in parallel."""
+    """Episodes per evaluation, in parallel."""
     eval_max_steps: int | None = None
-    """Cap on an evaluation episode; None: the environment's own limit, else 27,000."""
+    """Maximum steps of an evaluation episode. None: the environment's own limit, else 27,000."""
     stop_at_return: float | None = None
-    """End the run once two fresh evaluations reach this mean return."""
+    """Stop early once two evaluations on new seeds reach this mean return."""
 
     run_dir: str | None = None
-    """Folder of the run, new or empty; None: runs/ENV__PRESET__SEED__TIME."""
+    """Run folder, new or empty. None: runs/ENV__PRESET__SEED__TIME."""
     on_disk_error: Literal["stop", "continue"] = "stop"
-    """Where a file cannot be written: end the run, or go on and try again later; what cannot be
-    written at the end is an error in any case."""
+    """When a file cannot be written: stop the run, or continue and retry. Failing to write at the
+    end is always an error."""
     log_frequency: int | None = None
-    """Steps between rows of metrics; None: a two-hundredth of the budget."""
+    """Environment steps between metrics rows. None: 1/200 of the budget."""
     tensorboard: bool | None = None
-    """Write TensorBoard events; None: where the extra is installed."""
+    """Write TensorBoard events. None: if the extra is installed."""
 
     def replace(self, /, **changes) -> "TableConfig":
         """A copy with some options changed. Raises ConfigError where one does not exist."""

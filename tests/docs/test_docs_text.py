@@ -156,7 +156,7 @@ def test_every_path_given_to_pytest_exists(page):
 
 @PAGE
 def test_pages_of_the_guide_link_to_related_ones(page):
-    if page.parent == GUIDE:
+    if page.parent == GUIDE and page.stem != "changelog":
         related = page.read_text().split("\n## ")[-1]
         assert related.startswith(("Related pages\n", "Next\n"))
         assert len(re.findall(r"^- \[", related, flags=re.M)) >= 2
@@ -164,6 +164,8 @@ def test_pages_of_the_guide_link_to_related_ones(page):
 
 @PAGE
 def test_no_sentence_has_more_than_30_words(page):
+    if page.stem == "changelog":
+        pytest.skip("a list of what changed, not sentences")
     long = [each for each in sentences(page) if len(each.split()) > 30]
     assert long == []
 
