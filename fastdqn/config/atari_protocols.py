@@ -1,10 +1,9 @@
-"""Atari protocols: every setting that a published score was measured with."""
+"""Atari protocols: the emulator and preprocessing settings behind published scores."""
 
 from typing import Any
 
-# What both have: a 210 x 160 screen is made grey and 84 x 84, of two frames the brighter pixels,
-# four of those make an observation; half an hour of play, 60 frames a second, ends a game. No
-# button is pressed for the agent at a game's start.
+# Common to both: grayscale 84 x 84 screens, the pixelwise maximum of two frames, four screens per
+# observation, and half an hour of play at 60 frames per second. FIRE is not pressed at the start.
 _COMMON: dict[str, Any] = {
     "frameskip": 4,
     "maxpool": True,
@@ -16,12 +15,12 @@ _COMMON: dict[str, Any] = {
     "use_fire_reset": False,
     "reward_clipping": True,
 }
-# By the names of ale-py's AtariVectorEnv. Of two the meaning is ours: reward_clipping clips what
-# the learner sees to -1 and 1, the record keeps true scores; life_loss_info ends the value where a
-# life ends, in training alone, and the game goes on.
+# Names are those of ale-py's AtariVectorEnv, with two differences. reward_clipping clips the
+# learner's rewards to [-1, 1], while logged scores stay unclipped. life_loss_info sets the
+# bootstrap value to 0 at a lost life during training, without resetting the game.
 PROTOCOLS: dict[str, dict[str, Any]] = {
-    # Mnih et al. 2015 (doi 10.1038/nature14236), Methods and extended data table 1; the limit of
-    # half an hour is of later papers, theirs was five minutes of evaluation.
+    # Mnih et al. 2015 (doi 10.1038/nature14236), Methods and extended data table 1. The limit of
+    # half an hour is from later papers: theirs was five minutes, in evaluation.
     "dqn2015": {
         **_COMMON,
         "noop_max": 30,
@@ -29,8 +28,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "life_loss_info": True,
         "full_action_space": False,
     },
-    # Machado et al. 2018 (arXiv 1709.06009), section 4 and table 4: chance comes from actions that
-    # stick, games end where they end, and every game has all 18 actions.
+    # Machado et al. 2018 (arXiv 1709.06009), section 4 and table 4: sticky actions, no episode end
+    # at a lost life, and all 18 actions in every game.
     "machado2018": {
         **_COMMON,
         "noop_max": 0,
@@ -39,19 +38,19 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "full_action_space": True,
     },
 }
-# What Gymnasium's v5 ids stand for.
+# The protocol of Gymnasium's v5 ids.
 DEFAULT = "machado2018"
-# Arguments of AtariVectorEnv that would change what the rest of the program relies on.
+# Arguments of AtariVectorEnv that are set here, with the option to use in their place.
 _TAKEN = {
-    "episodic_life": "it restarts the game at each life: life_loss_info=True ends only the value",
-    "batch_size": "give --env-batch-size",
-    "num_envs": "give --num-envs",
-    "autoreset_mode": "it is NextStep here",
+    "episodic_life": "it resets the game at each lost life; use life_loss_info=True",
+    "batch_size": "use --env-batch-size",
+    "num_envs": "use --num-envs",
+    "autoreset_mode": "it is always NEXT_STEP",
     "game": "the id names the game",
     "continuous": "DQN needs Discrete actions",
 }
-# Least and most of a setting: of some others C++ plays games of no frame, or takes all memory, and
-# says nothing. Ours.
+# Smallest and largest value of a setting. Beyond them ale-py plays games of no frame, or allocates
+# all memory, without an error.
 _LIMITS: dict[str, tuple[float, float]] = {
     "frameskip": (1, 1_000),
     "stack_num": (1, 1_000),
@@ -65,15 +64,19 @@ _LIMITS: dict[str, tuple[float, float]] = {
 
 
 def is_atari(env_id: str) -> bool:
-    """Whether an id is one of ale-py's that come with a vector environment: ALE/Pong-v5."""
+    """Returns whether an id, such as ALE/Pong-v5, has ale-py's vector environment."""
     return env_id.rpartition(":")[2].startswith("ALE/")
 
 
 def settings(protocol: str, own: dict[str, Any]) -> dict[str, Any]:
-    """Every setting of a protocol, those of the user's own in place of its.
+    """Returns every setting of a protocol, overridden by the user's.
 
-    protocol  auto, or a name in PROTOCOLS
-    Raises ValueError where there is no such protocol, or a setting is not the user's to make.
+    Args:
+        protocol: auto, or a name in PROTOCOLS.
+        own: The user's settings, from env_kwargs.
+
+    Raises:
+        ValueError: The protocol does not exist, or a setting is reserved or beyond its limits.
     """
     name = resolved(protocol)
     if name not in PROTOCOLS:
@@ -89,7 +92,7 @@ def settings(protocol: str, own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beyond(name: str, value: Any) -> str | None:
-    """What a setting must be, where it is not: its type is that of the protocols."""
+    """Returns what a setting must be if its value is not that, else None."""
     if isinstance(PROTOCOLS[DEFAULT].get(name), bool):
         return None if isinstance(value, bool) else "True or False"
     if name not in _LIMITS:
@@ -102,25 +105,25 @@ def _beyond(name: str, value: Any) -> str | None:
 
 
 def resolved(protocol: str) -> str:
-    """auto as the name that it stands for."""
+    """Returns a protocol's name, with auto resolved."""
     return DEFAULT if protocol == "auto" else protocol
 
 
 def steps_of_game(settings: dict[str, Any]) -> int:
-    """The limit of a game in steps: each is frameskip frames."""
+    """Returns the time limit of a game in steps of frameskip frames."""
     return -(-settings["max_num_frames_per_episode"] // settings["frameskip"])
 
 
 def reward_bound(protocol: str, settings: dict[str, Any]) -> float:
-    """Bound of the rewards that the learner sees, of a resolved protocol; inf: none."""
+    """Returns the bound of the learner's rewards under a resolved protocol. inf: no bound."""
     return 1.0 if protocol in PROTOCOLS and settings["reward_clipping"] else float("inf")
 
 
 def frames_a_step(protocol: str, settings: dict[str, Any]) -> int | None:
-    """Emulator frames of a step, of a resolved protocol; None where there is none."""
+    """Returns emulator frames per step under a resolved protocol, or None without one."""
     return settings["frameskip"] if protocol in PROTOCOLS else None
 
 
 def describe(protocol: str, settings: dict[str, Any]) -> str:
-    """All settings in one line."""
+    """Returns all settings as one line."""
     return f"atari protocol {protocol}: " + ", ".join(f"{k} {v}" for k, v in settings.items())

@@ -1,4 +1,4 @@
-"""Combinations: which options contradict each other, and why."""
+"""Validation of combinations of options: conflicts, remarks and derived values."""
 
 import types
 from collections.abc import Iterator
@@ -8,21 +8,21 @@ from fastdqn.config.atari_protocols import is_atari
 
 
 def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
-    """(names of options, whether they contradict each other, the line that says so)."""
+    """Yields (names of the options, whether they conflict, the message)."""
     yield from _budget_conflicts(c)
-    yield from _lane_conflicts(c)
+    yield from _vectorization_conflicts(c)
     yield from _exploration_conflicts(c)
     yield from _technique_conflicts(c)
     yield from _device_conflicts(c)
 
 
 def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
-    """Of the run's length, the replay's size, and what has to happen within them."""
+    """Yields conflicts between the length of the run and the size of the replay."""
     steps, episodes = c.total_timesteps, c.total_episodes
     yield (
         "total_timesteps total_episodes",
         steps is None and episodes is None,
-        "total_timesteps and total_episodes are both None: the run would never end; set one",
+        "total_timesteps and total_episodes are both None: the run would never end. Set one",
     )
     yield (
         "total_timesteps exploration_decay",
@@ -31,14 +31,14 @@ def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
         and c.exploration_decay is None
         and c.exploration == "schedule"
         and epsilons(c)[0] != epsilons(c)[1],
-        "exploration_fraction is a share of total_timesteps, which is None: set it, or "
-        "exploration_decay",
+        "exploration_fraction is a fraction of total_timesteps, which is None: set "
+        "total_timesteps or exploration_decay",
     )
     yield (
         "batch_size buffer_size",
         c.replay and c.batch_size > c.buffer_size,
         f"batch_size is {c.batch_size}, buffer_size only {c.buffer_size}: a batch must fit into "
-        "the replay",
+        "the replay buffer",
     )
     yield (
         "buffer_size num_envs",
@@ -71,17 +71,17 @@ def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
     yield (
         "stop_at_return eval_frequency",
         c.stop_at_return is not None and c.eval_frequency == 0,
-        "stop_at_return is decided by evaluations, and eval_frequency is 0: set that, or "
+        "stop_at_return needs evaluations, and eval_frequency is 0: set eval_frequency, or "
         "stop_at_return to None",
     )
 
 
-def _lane_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
-    """Of the environments that a call waits for."""
+def _vectorization_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """Yields conflicts of how environments are vectorized."""
     yield (
         "env_batch_size num_envs",
         c.env_batch_size is not None and c.env_batch_size > c.num_envs,
-        f"env_batch_size is {c.env_batch_size}, num_envs only {c.num_envs}: a call cannot wait for "
+        f"env_batch_size is {c.env_batch_size}, num_envs only {c.num_envs}: a step cannot wait for "
         "more environments than there are",
     )
     yield (
@@ -89,115 +89,116 @@ def _lane_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]
         c.env_batch_size not in (None, c.num_envs)
         and c.vectorization not in ("async", "envpool")
         and not (is_atari(c.env_id) and c.vectorization in ("auto", "native") and not c.wrapper),
-        f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} answers for all "
-        f"{c.num_envs} environments together; async, envpool and Atari's may answer for some first",
+        f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} steps all "
+        f"{c.num_envs} environments together. Use async, envpool, or an Atari id",
     )
     yield (
         "restart_envs vectorization",
         c.restart_envs > 0 and c.vectorization != "async",
-        f"restart_envs is {c.restart_envs}, which takes lanes with processes of their own: "
+        f"restart_envs is {c.restart_envs}, and only worker processes can be restarted: use "
         "--vectorization async",
     )
 
 
 def _exploration_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
-    """Of the chance of a random action."""
+    """Yields conflicts of the exploration schedule."""
     yield (
         "exploration_decay",
         c.exploration == "ladder" and c.exploration_decay is not None,
-        "exploration ladder is constant, and exploration_decay is set: choose one of them",
+        "exploration is ladder, whose epsilon is constant, and exploration_decay is set: leave "
+        "one of them out",
     )
     yield (
         "num_envs",
         c.exploration == "ladder" and c.num_envs == 1,
-        f"exploration ladder gives each environment an epsilon of its own, and num_envs is 1: a "
-        f"single one would explore with {c.ladder_epsilon} to the end",
+        f"exploration is ladder, one epsilon for each environment, and num_envs is 1: the only "
+        f"environment would explore with epsilon {c.ladder_epsilon} to the end",
     )
     initial, final = epsilons(c)
     yield (
         "exploration_initial_eps exploration_final_eps",
         final > initial,
-        f"exploration_final_eps is {final}, above exploration_initial_eps {initial}: exploration "
-        "only falls",
+        f"exploration_final_eps is {final}, above exploration_initial_eps {initial}: epsilon can "
+        "only decay",
     )
 
 
 def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
-    """The pairs of switches that cannot be combined, with the reason; all others can."""
+    """Yields the pairs of techniques that cannot be combined. All other pairs can."""
     yield (
         "v_min v_max num_atoms",
         c.value == "categorical" and not _has_distinct_atoms(c),
-        f"v_min is {c.v_min}, v_max {c.v_max}: the {c.num_atoms} atoms of categorical values lie "
-        "between them, so v_min must be below, by what float32 can tell apart",
+        f"v_min is {c.v_min}, v_max {c.v_max}: the {c.num_atoms} atoms between them must be "
+        "distinct in float32. Raise v_max or lower v_min",
     )
     yield (
         "value munchausen",
         c.munchausen and c.value == "categorical",
-        "munchausen adds an entropy to the bootstrap value, which atoms that stay where they are "
-        "cannot take: use --value scalar, quantile or implicit-quantile",
+        "munchausen adds an entropy bonus to the bootstrap value, which fixed atoms cannot "
+        "represent: use --value scalar, quantile or implicit-quantile",
     )
     yield (
         "value loss",
         c.loss == "huber" and c.value != "scalar",
-        f"loss is huber, which is of scalar values, and {c.value} ones have a loss of their own: "
+        f"loss is huber, which is for scalar values, and value {c.value} has its own loss: "
         "use --loss mse",
     )
     yield (
         "prioritized total_timesteps",
         c.prioritized and c.total_timesteps is None,
-        "importance_exponent rises over total_timesteps, which is None: set it, or leave "
-        "prioritized out",
+        "importance_exponent rises over total_timesteps, which is None: set total_timesteps, or "
+        "leave out --prioritized",
     )
     yield (
         "replay prioritized",
         not c.replay and c.prioritized,
-        "prioritized draws transitions again by their error, and without replay none comes again: "
-        "leave one of --no-replay and --prioritized out",
+        "prioritized samples stored transitions, and without replay none are stored: "
+        "leave out --no-replay or --prioritized",
     )
     yield (
         "replay train_frequency",
         not c.replay and c.train_frequency.denominator != 1,
         f"train_frequency is {c.train_frequency}: without replay an update learns from the "
-        "transitions of the steps between two, so it must be a whole number, at least 1",
+        "transitions since the last update, so it must be a whole number, at least 1",
     )
     yield (
         "learner",
         c.learner == "fused" and bool(beyond_fused(c)),
-        f"learner is fused, which does not cover {' or '.join(beyond_fused(c))}: leave it at auto, "
-        "or that out",
+        f"learner is fused, which does not support {' or '.join(beyond_fused(c))}: use "
+        "--learner auto",
     )
 
 
 def _device_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
-    """What a CPU does not do, and what is launched at once."""
+    """Yields conflicts between the device and the options of its learner."""
     yield (
         "device capture",
         c.device == "cpu" and c.capture == "graph",
-        "capture is graph, which only CUDA devices have, and device is cpu: use --capture auto",
+        "capture is graph, which needs a CUDA device, and device is cpu: use --capture auto",
     )
     yield (
         "device precision",
         c.device == "cpu" and c.precision in ("tf32", "bf16"),
-        f"precision is {c.precision}, which is for CUDA devices, and device is cpu, which would be "
-        "slower with it: use --precision auto",
+        f"precision is {c.precision}, which is for CUDA devices and slower on the CPU, and device "
+        "is cpu: use --precision auto",
     )
     launch = c.updates_per_launch or 1
     yield (
         "updates_per_launch",
         launch & (launch - 1) != 0,
-        f"updates_per_launch is {launch}: it must be a power of two, so that few graphs are needed "
-        f"for what is left over; use {1 << (launch.bit_length() - 1)} or "
+        f"updates_per_launch is {launch}: it must be a power of two, so that few graphs are "
+        f"captured. Use {1 << (launch.bit_length() - 1)} or "
         f"{1 << launch.bit_length()}",
     )
 
 
 def wants_cuda(c: Any) -> bool:
-    """Whether an option asks for what only a CUDA device has."""
+    """Returns whether an option needs a CUDA device."""
     return c.capture == "graph" or c.precision in ("tf32", "bf16")
 
 
 def beyond_fused(c: Any) -> list[str]:
-    """The options that are not covered by the fused learner, as they are set."""
+    """Returns the options, with their values, that the fused learner does not support."""
     covered = {
         "value": ("scalar",), "capture": ("auto", "eager"), "device": ("auto", "cpu"),
         "torso": ("auto", "mlp"), "precision": ("auto", "float32"),
@@ -213,63 +214,72 @@ def beyond_fused(c: Any) -> list[str]:
 
 
 def _has_distinct_atoms(c: Any) -> bool:
-    """Whether the atoms are different numbers of float32, and their distance has an inverse."""
+    """Returns whether the atoms are distinct in float32 and their spacing has an inverse."""
     try:
         apart = (c.v_max - c.v_min) / (c.num_atoms - 1)
         return apart > 2.0**-22 * max(abs(c.v_min), abs(c.v_max), 1e-25)
-    except (OverflowError, ZeroDivisionError):  # beyond their own limits, which is told elsewhere
+    except (
+        OverflowError,
+        ZeroDivisionError,
+    ):  # beyond their own limits
         return False
 
 
 def remarks(c: Any) -> list[str]:
-    """What is worth saying about a combination that is fine: a line each."""
+    """Returns remarks on combinations that are valid, a line each."""
     lines = []
     if c.munchausen and c.double:
-        lines.append("munchausen bootstraps from its own soft policy: it replaces double")
+        lines.append("munchausen bootstraps from a soft policy: double has no effect")
     if not c.replay:
         lines.append(
             f"without replay an update learns from the newest {c.train_frequency} transitions, "
-            "each once, in order: batch_size is train_frequency, and buffer_size what that takes"
+            "each once, in order: batch_size is train_frequency, and buffer_size follows from it"
         )
     if not c.target_network:
         lines.append(
-            "without a target network the online one evaluates: target_network_frequency and tau "
-            "have no effect" + (", nor has double" if c.double and not c.munchausen else "")
+            "without a target network the online network is bootstrapped from: "
+            "target_network_frequency and tau have no effect"
+            + (", nor has double" if c.double and not c.munchausen else "")
         )
     epsilon = c.ladder_epsilon if c.exploration == "ladder" else max(epsilons(c))
     if c.exploration_zeta is not None and epsilon == 0:
-        lines.append("epsilon is 0, so no random action is repeated: exploration_zeta does nothing")
+        lines.append(
+            "epsilon is 0, so no random action is repeated: exploration_zeta has no effect"
+        )
     if c.noisy and epsilon > 0:
-        lines.append(f"noise explores, and epsilon {epsilon:g} on top of it")
+        lines.append(f"noisy layers explore, and epsilon {epsilon:g} in addition")
     initial, final = epsilons(c)
     falls = c.exploration == "schedule" and c.exploration_decay is None and initial > final
     fallen = round(c.exploration_fraction * (c.total_timesteps or 0))
     if falls and fallen <= c.learning_starts:
         lines.append(
-            f"epsilon has fallen to {final:g} by step {fallen:,}, before learning starts at "
-            f"{c.learning_starts:,}: --exploration-fraction {c.exploration_fraction:g} is a share "
-            f"of {c.total_timesteps:,} steps"
+            f"epsilon has decayed to {final:g} by step {fallen:,}, before learning starts at "
+            f"{c.learning_starts:,}: --exploration-fraction {c.exploration_fraction:g} is a "
+            f"fraction of {c.total_timesteps:,} steps"
         )
     return lines
 
 
 def ends_with_evaluation(c: Any) -> bool:
-    """Whether the weights are evaluated once more at the end: unless it is said, where they are
-    evaluated while the run goes on."""
+    """Returns whether the best weights are evaluated at the end of the run."""
     return c.eval_frequency > 0 if c.final_evaluation is None else c.final_evaluation
 
 
 def evaluates(c: Any) -> bool:
-    """Whether a run evaluates at any time, and so needs environments for it."""
+    """Returns whether a run evaluates at all, and so needs evaluation environments."""
     return c.eval_frequency > 0 or ends_with_evaluation(c)
 
 
 def sized(c: Any, stack: int) -> Any:
-    """c with the batch_size and buffer_size that it takes to learn from each row once, if so.
+    """Returns c, without replay with the batch_size and buffer_size that follow from other options.
 
-    stack  rows that an observation lies in
-    A batch is what comes between two updates. Kept are the turns of all lanes in which what waits
-    came, each with an outcome of a lane and two beginnings: a life lost, and the game with it.
+    A batch holds the transitions between two updates. The buffer holds the steps from which
+    transitions still wait, each with three rows: a step, and the starts after a lost life and a
+    lost game.
+
+    Args:
+        c: The options.
+        stack: Rows that one observation spans.
     """
     if c.replay:
         return c
@@ -279,7 +289,7 @@ def sized(c: Any, stack: int) -> Any:
 
 
 def epsilons(c: Any) -> tuple[float, float]:
-    """Epsilon at first and in the end: None is 1 and 0.05, or none at all where noise explores."""
+    """Returns initial and final epsilon. None means 1 and 0.05, or 0 with noisy layers."""
     final, initial = c.exploration_final_eps, c.exploration_initial_eps
     if final is None:
         final = 0.0 if c.noisy else 0.05

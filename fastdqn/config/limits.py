@@ -1,4 +1,4 @@
-"""Rules: what values the options of a run may have, each alone."""
+"""Validation of single options: types and limits."""
 
 import math
 import types
@@ -10,7 +10,7 @@ from fastdqn.config.conflicts import conflicts
 
 
 def type_problems(values: dict[str, Any], hints: dict[str, Any]) -> list[str]:
-    """A line for every value that is not of the type in hints."""
+    """Returns a message for each value that does not have the type in hints."""
     return [
         f"{name} is {_short(values[name])}: it must be {spell(hint)}"
         for name, hint in hints.items()
@@ -19,7 +19,7 @@ def type_problems(values: dict[str, Any], hints: dict[str, Any]) -> list[str]:
 
 
 def limit_problems(values: dict[str, Any]) -> list[str]:
-    """A line for every value beyond its limits, and for every contradiction between others."""
+    """Returns a message for each value beyond its limits, and for each conflict of the others."""
     beyond = {name: _beyond(name, values[name], limit) for name, limit in _LIMITS.items()}
     lines = [line for line in beyond.values() if line]
     for names, broken, line in conflicts(types.SimpleNamespace(**values)):
@@ -29,14 +29,14 @@ def limit_problems(values: dict[str, Any]) -> list[str]:
 
 
 def beyond(values: dict[str, Any], limits: "dict[str, Limit]") -> list[str]:
-    """A line for every value beyond limits that are its record's own."""
+    """Returns a message for each value beyond the given limits."""
     lines = [_beyond(name, values[name], limit) for name, limit in limits.items()]
     return [line for line in lines if line]
 
 
 @dataclass(frozen=True)
 class Limit:
-    """An interval of finite numbers: low <= x <= high, or low < x where open."""
+    """Interval of finite numbers: low <= x <= high, or low < x <= high where open."""
 
     low: float
     high: float = math.inf
@@ -45,7 +45,7 @@ class Limit:
     def holds(self, number) -> bool:
         try:
             finite = math.isfinite(number)
-        except OverflowError:  # a whole number or fraction beyond any float
+        except OverflowError:  # an integer or fraction that no float can hold
             return False
         if not finite:
             return False
@@ -65,7 +65,7 @@ _POSITIVE = Limit(0, open=True)
 _LIMITS = {
     "num_envs": Limit(1, 1 << 20),
     "env_batch_size": Limit(1, 1 << 20),
-    # Threads do not wait for longer than some 292 years, in nanoseconds.
+    # Python's locks wait for at most 292 years, counted in nanoseconds.
     "max_step_seconds": Limit(0, 1e9, open=True),
     "restart_envs": Limit(0, 1 << 20),
     "total_timesteps": _COUNT,
@@ -83,7 +83,7 @@ _LIMITS = {
     "n_steps": Limit(1, 1 << 16),
     "max_grad_norm": _POSITIVE,
     "munchausen_alpha": _SHARE,
-    # Values are divided by it, in float32.
+    # Divides values in float32.
     "munchausen_temperature": Limit(1e-6, 1e6),
     "munchausen_floor": Limit(-1e9, 0),
     "dueling_gradient_scale": Limit(0, 1e3),
@@ -119,10 +119,10 @@ _LIMITS = {
 
 
 def _short(value: Any) -> str:
-    """A value as it is written, at most 60 characters of it."""
+    """Returns a value as text, cut to 60 characters."""
     try:
         text = str(value) if isinstance(value, int | float | Fraction) else repr(value)
-    except ValueError:  # an integer of more digits than Python writes out
+    except ValueError:  # an integer with more digits than Python prints
         return "a huge number"
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -151,20 +151,20 @@ def _is_instance(value, hint) -> bool:
 
 
 def _is_json(value: Any) -> bool:
-    """Whether config.json can hold the value, and give it back as it is."""
+    """Returns whether config.json can store the value and restore it unchanged."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_json(v) for key, v in value.items())
     if isinstance(value, list):
         return all(map(_is_json, value))
     if isinstance(value, int):
-        return abs(value) < 1 << 64  # Python refuses to write out what is very long
+        return abs(value) < 1 << 64  # Python refuses to print very long integers
     if isinstance(value, float):
-        return math.isfinite(value)  # JSON has no other
+        return math.isfinite(value)  # JSON has neither infinities nor NaN
     return value is None or isinstance(value, str)
 
 
 def spell(hint) -> str:
-    """A type hint of an option in words."""
+    """Returns a type hint of an option in words."""
     if get_origin(hint) is types.UnionType:
         return " or ".join(spell(arm) for arm in get_args(hint))
     if get_origin(hint) is Literal:
@@ -174,9 +174,8 @@ def spell(hint) -> str:
         return words.get(get_args(hint)[0], "names such as my_package:MyWrapper")
     if get_origin(hint) is dict:
         return (
-            "names with plain values, such as size=8 slippery=False; what else an environment "
-            "takes, tuples and infinities among it, a function of yours can give that makes and "
-            "registers it"
+            "names with plain values, such as size=8 slippery=False. For other values, such as "
+            "tuples and infinities, register a function that makes the environment"
         )
     names = {
         int: "a whole number",

@@ -1,4 +1,4 @@
-"""Presets: named settings to start from."""
+"""Presets: named sets of options."""
 
 from fractions import Fraction
 
@@ -10,10 +10,10 @@ _RAINBOW = {
 }  # fmt: skip
 
 PRESETS: dict[str, Config] = {
-    # Ours: 64 environments make steps cheap, updates stay dear, so each takes a long stride. Of
+    # Tuned here: with 64 environments steps are cheap and updates are not, so updates are rare. Of
     # the learning rates tried, 1e-3 to 8e-3, the higher ones solved CartPole in fewer updates
-    # (three to five seeds each, at 40 steps an update, batch 128 and 120-84 units); a batch of
-    # 64 and 64 units a layer took about as many updates, and cheaper ones (ten seeds).
+    # (three to five seeds each, 40 steps per update, batch 128, 120-84 units). A batch of 64 and
+    # 64 units per layer needed about as many updates, each cheaper (ten seeds).
     "cartpole": Config(
         preset="cartpole",
         num_envs=64,
@@ -28,10 +28,10 @@ PRESETS: dict[str, Config] = {
         eval_frequency=10_000,
         eval_episodes=100,
         stop_at_return=475.0,
-        v_min=0.0,  # for --value categorical: 500 rewards of 1 at gamma 0.99 are worth 99.3
+        v_min=0.0,  # for --value categorical: the return of 500 rewards of 1 at gamma 0.99 is 99.3
         v_max=100.0,
     ),
-    # The textbook agent: one environment, an update a step, exploration that falls by episode.
+    # The textbook agent: one environment, an update per step, epsilon that decays per episode.
     "cartpole-classic": Config(
         preset="cartpole-classic",
         num_envs=1,
@@ -53,7 +53,7 @@ PRESETS: dict[str, Config] = {
         final_evaluation=True,
         eval_episodes=100,
     ),
-    # CleanRL's dqn.py on CartPole, the work that other trainers are compared on.
+    # CleanRL's dqn.py on CartPole, the workload of the comparison with other trainers.
     "cartpole-cleanrl": Config(
         preset="cartpole-cleanrl",
         total_timesteps=500_000,
@@ -70,8 +70,8 @@ PRESETS: dict[str, Config] = {
         final_evaluation=True,
         eval_episodes=100,
     ),
-    # Ours: one-hot states, so the first layer is a table; the best policy's mean return is 7.93,
-    # over Taxi's 300 equally likely starts.
+    # Tuned here. States are one-hot, so the first layer is a table. The mean return of the optimal
+    # policy over Taxi's 300 equally likely starts is 7.93.
     "taxi": Config(
         preset="taxi",
         env_id="Taxi-v4",
@@ -84,7 +84,7 @@ PRESETS: dict[str, Config] = {
         eval_episodes=200,
         stop_at_return=7.7,
     ),
-    # Ours. The shortest way along the cliff costs 13; the environment has no time limit.
+    # Tuned here. The shortest path along the cliff costs 13. The environment has no time limit.
     "cliffwalking": Config(
         preset="cliffwalking",
         env_id="CliffWalking-v1",
@@ -100,9 +100,9 @@ PRESETS: dict[str, Config] = {
         stop_at_return=-13.0,
     ),
 }
-# Ours, found by trial. The zoo of Stable-Baselines3 has a learning rate of 6.3e-4, a hard copy per
-# 250 steps, one step and epsilon to 0.1; an update a step, batch and 256-256 units are its own.
-# Random actions that go on swing the tip up in the first episodes.
+# Tuned here. One update per step, the batch size and 256-256 units are those of RL Baselines3 Zoo.
+# The zoo uses a learning rate of 6.3e-4, a hard target update every 250 steps, one-step returns and
+# a final epsilon of 0.1. Repeated random actions swing the tip up in the first episodes.
 PRESETS["acrobot"] = Config(
     preset="acrobot",
     env_id="Acrobot-v1",
@@ -118,9 +118,9 @@ PRESETS["acrobot"] = Config(
     eval_frequency=4_000,
     eval_episodes=100,
 )
-# Ours, found by trial. Learning rate, buffer and gamma of Stable-Baselines3's zoo (4e-3, 10,000,
-# 0.98, one step, plain DQN, 256-256 units) did not reach the flag here; random actions that go on
-# reach it in the first thousands of steps, by three steps and an update a step that is learned.
+# Tuned here. The settings of RL Baselines3 Zoo (learning rate 4e-3, buffer 10,000, gamma 0.98,
+# one-step returns, plain DQN, 256-256 units) did not reach the flag. Repeated random actions reach
+# it in the first thousands of steps. Three-step returns and an update per step learn from that.
 PRESETS["mountaincar"] = Config(
     preset="mountaincar",
     env_id="MountainCar-v0",
@@ -139,8 +139,8 @@ PRESETS["mountaincar"] = Config(
     eval_frequency=6_000,
     eval_episodes=100,
 )
-# The zoo's learning rate, batch, buffer, target period and epsilon. Ours: Double and Dueling, eight
-# environments, an update per two steps where it has one a step, 128-128 units in place of 256-256.
+# Learning rate, batch, buffer, target period and epsilon of RL Baselines3 Zoo. Changed here: Double
+# and Dueling, eight environments, an update per two steps (zoo: one), 128-128 units (256-256).
 PRESETS["lunarlander"] = Config(
     preset="lunarlander",
     env_id="LunarLander-v3",
@@ -157,10 +157,10 @@ PRESETS["lunarlander"] = Config(
     eval_frequency=5_000,
     eval_episodes=50,
 )
-# Young and Tian 2019 (arXiv 1903.03176), appendix, and their dqn.py: all six actions, sticky ones
-# of 0.1, epsilon from 1 to 0.1 over 100,000 frames, of which they play 5 million. Ours: Adam in
-# place of centred RMSProp, an update every second frame in place of every one, sixteen
-# environments, and a cap of evaluation episodes, since the games have none.
+# Young and Tian 2019 (arXiv 1903.03176), appendix, and their dqn.py: all six actions, sticky
+# actions of 0.1, epsilon from 1 to 0.1 over 100,000 frames of 5 million. Changed here: Adam
+# (centered RMSProp), an update every second frame (every frame), sixteen environments, and a limit of
+# evaluation episodes, since the games have none.
 for _game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"):
     _name = "minatar-" + _game.replace("Invaders", "-Invaders").lower()
     PRESETS[_name] = Config(
@@ -183,8 +183,8 @@ for _game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"):
         eval_episodes=30,
         eval_max_steps=5_000,
     )
-# Ours, untuned: three steps and priorities bring rare rewards back sooner, sixteen games keep the
-# cores and the batch busy, a million steps are an evening on two cores.
+# Not tuned. Three-step returns and priorities propagate rare rewards faster. A million steps take
+# an evening on two cores.
 PRESETS["atari-pong"] = Config(
     preset="atari-pong",
     env_id="ALE/Pong-v5",
@@ -218,9 +218,9 @@ PRESETS["atari-breakout"] = PRESETS["atari-pong"].replace(
     target_network_frequency=8_000,
     stop_at_return=None,
 )
-# Mnih et al. 2015, extended data table 1, on a game of your choice (--env-id). In our units: a
-# target per 10,000 updates of 4 steps is one per 40,000 steps; epsilon falls over a million
-# frames, a quarter as many steps. RMSProp is not here: Adam as Dopamine and Rainbow set it.
+# Mnih et al. 2015, extended data table 1, on a game of your choice (--env-id), in steps: a target
+# update per 10,000 updates of 4 steps is one per 40,000 steps, and epsilon decays over a million
+# frames, a quarter as many steps. Adam with the settings of Dopamine and Rainbow replaces RMSProp.
 PRESETS["atari-dqn"] = Config(
     preset="atari-dqn",
     env_id="ALE/Breakout-v5",
@@ -244,8 +244,8 @@ PRESETS["atari-dqn"] = Config(
     eval_frequency=250_000,
     eval_episodes=30,
 )
-# Hessel et al. 2018 (arXiv 1710.02298), table 1, in steps where it has frames; the norm of
-# gradients is Dueling's, Wang et al. 2016. Epsilon is 0: noise explores.
+# Hessel et al. 2018 (arXiv 1710.02298), table 1, with frames converted to steps. The gradient norm
+# is that of Dueling, Wang et al. 2016. Epsilon is 0, since noisy layers explore.
 PRESETS["atari-rainbow"] = PRESETS["atari-dqn"].replace(
     preset="atari-rainbow",
     learning_starts=20_000,
@@ -262,9 +262,9 @@ PRESETS["atari-rainbow"] = PRESETS["atari-dqn"].replace(
     dueling_gradient_scale=0.7071,  # Wang et al. 2016 (arXiv 1511.06581), section 4.2: 1/sqrt(2)
     **_RAINBOW,
 )
-# Hessel et al. 2018 (arXiv 1710.02298), table 1, where a setting does not hang on the task. Ours,
-# for many environments: a stride of updates and a learning rate as in cartpole, one noise a lane
-# and step where theirs has one environment.
+# Hessel et al. 2018 (arXiv 1710.02298), table 1, where a setting does not depend on the task. For
+# many environments: train frequency and learning rate of cartpole, and separate noise for each
+# environment and step.
 PRESETS["cartpole-rainbow"] = PRESETS["cartpole"].replace(preset="cartpole-rainbow", **_RAINBOW)
 
 _MINATAR = (
@@ -275,7 +275,7 @@ _RAINBOW_DIFFERS = (
     "Hessel et al. 2018: priorities have no uniform share (DQN Zoo mixes in 1e-3); importance "
     "weights are divided by the largest of their batch"
 )
-# What a preset does otherwise than the paper that it names; `fastdqn presets` prints it.
+# Deviations of a preset from the paper that it names, printed by `fastdqn presets`.
 DIFFERENCES: dict[str, str] = {
     **{name: _MINATAR for name in PRESETS if name.startswith("minatar-")},
     "atari-dqn": (
@@ -293,8 +293,10 @@ DIFFERENCES: dict[str, str] = {
 
 
 def defaults_of(env_id: str) -> Config:
-    """What an environment id starts from: for games of pixels the settings of a preset beside it,
-    under the protocol that the id stands for; else Config's own."""
+    """Returns the default options of an environment id.
+
+    MinAtar and Atari ids start from the settings of their presets, others from Config's defaults.
+    """
     package = env_id.rpartition(":")[2].partition("/")[0]
     if package == "ALE":
         return PRESETS["atari-breakout"].replace(

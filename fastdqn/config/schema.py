@@ -1,4 +1,4 @@
-"""Config: every option of a run as one flat, frozen record."""
+"""Config: all options of a run in one frozen dataclass."""
 
 import dataclasses
 import difflib
@@ -14,9 +14,9 @@ from fastdqn.config import limits
 
 @dataclass(frozen=True)
 class Config:
-    """Options of one run. None and 'auto' are resolved once, printed, and written to config.json.
+    """Options of a run. None and auto are resolved once, printed, and written to config.json.
 
-    Counts of steps are environment transitions summed over all environments.
+    Steps are environment transitions, summed over all environments.
     """
 
     env_id: str = "CartPole-v1"
@@ -220,13 +220,13 @@ class Config:
         for name in ("hidden_sizes", "wrapper"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name, hint in _HINTS.items():  # gamma=1 is the number 1.0 to every kernel and tensor
+        for name, hint in _HINTS.items():  # kernels and tensors need gamma=1 as 1.0
             value = getattr(self, name)
             if hint in (float, float | None) and type(value) is int and abs(value) < 1 << 53:
                 object.__setattr__(self, name, float(value))
 
     def replace(self, /, **changes) -> "Config":
-        """A copy with some options changed. Raises ConfigError where one does not exist."""
+        """Returns a copy with some options changed. Raises ConfigError for an unknown one."""
         changes = current_names(changes)
         known = [field.name for field in dataclasses.fields(self)]
         unknown = [name for name in changes if name not in known]
@@ -235,11 +235,11 @@ class Config:
         return dataclasses.replace(self, **changes)
 
     def problems(self) -> list[str]:
-        """Every mistake that can be seen without the environment, one line each."""
+        """Returns a message for each mistake that needs no environment to be found."""
         return self.type_problems() or limits.limit_problems(vars(self))
 
     def type_problems(self) -> list[str]:
-        """A line for every option whose value is of another type than it is declared."""
+        """Returns a message for each option whose value does not have its declared type."""
         return limits.type_problems(vars(self), _HINTS)
 
     def to_json(self) -> str:
@@ -250,14 +250,13 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """Read what to_json() wrote, at any time: a run goes on as it was. Raises ConfigError where
-        it is not that."""
+        """Parse what to_json() of this or an earlier version wrote. Raises ConfigError."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError([f"config.json is not JSON: {error}"]) from None
         if not isinstance(values, dict):
-            raise ConfigError(["config.json holds no object of options"])
+            raise ConfigError(["config.json is not an object of options"])
         config = cls().replace(**(_BEFORE | current_names(values, warns=False)))
         if lines := config.problems():
             raise ConfigError(lines)
@@ -269,14 +268,14 @@ RENAMED = {"restart_lanes": "restart_envs"}
 
 
 def current_names(values: dict[str, Any], warns: bool = True) -> dict[str, Any]:
-    """Returns options by their names of today; an old name is a FutureWarning where warns."""
+    """Returns options by their current names. Where warns, an old name is a FutureWarning."""
     for old in RENAMED.keys() & values.keys() if warns else ():
         warnings.warn(f"{old} is now called {RENAMED[old]}", FutureWarning, stacklevel=4)
     return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
 class ConfigError(ValueError):
-    """Mistakes of a user's, one line each in .lines."""
+    """Mistakes of the user, one line each in .lines."""
 
     def __init__(self, lines: list[str]):
         super().__init__("\n".join(lines))
@@ -284,17 +283,17 @@ class ConfigError(ValueError):
 
 
 _HINTS = get_type_hints(Config)
-# What was done before there were options for it, where that is not their default.
+# Values of options that older versions did not have, where these are not the defaults.
 _BEFORE = {
     "store": "rows", "torso": "mlp", "atari_protocol": "none", "precision": "float32",
     "updates_per_launch": 1, "priority_lag": 0, "final_evaluation": True,
 }  # fmt: skip
-# Fraction('1e999999999') would write out all its digits: exponents stop where those of floats do.
+# Fraction('1e999999999') would compute all its digits, so exponents are limited as in floats.
 _HUGE_EXPONENT = re.compile(r"[eE][+-]?[\d_]{4}")
 
 
 def as_fraction(value: Any) -> Any:
-    """A number or '1/3' as an exact Fraction; what is neither comes back as it is."""
+    """Returns a number or '1/3' as an exact Fraction, and anything else unchanged."""
     if isinstance(value, bool) or _HUGE_EXPONENT.search(str(value)):
         return value
     try:
@@ -304,7 +303,7 @@ def as_fraction(value: Any) -> Any:
 
 
 def unknown_name(kind: str, name: str, known) -> str:
-    """One line for a name that does not exist, with the nearest that does."""
+    """Returns a message for an unknown name, with the nearest known one."""
     bare = {option.lstrip("-"): option for option in known}  # shared dashes are no likeness
     near = difflib.get_close_matches(name.lstrip("-"), bare, n=1)
     return f"unknown {kind} {name!r}" + (f": did you mean {bare[near[0]]}?" if near else "")

@@ -1,4 +1,4 @@
-"""TableConfig: every option of a Q-table's run as one flat, frozen record."""
+"""TableConfig: all options of a tabular run in one frozen dataclass."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from fastdqn.config.schema import Config, ConfigError, current_names, unknown_na
 
 @dataclass(frozen=True)
 class TableConfig:
-    """Options of one run, as those of Config where they have its names."""
+    """Options of a tabular run. Options of the same name mean the same as in Config."""
 
     env_id: str = "FrozenLake-v1"
     """Registered Gymnasium id. `module:Name-v0` imports the module first."""
@@ -89,7 +89,7 @@ class TableConfig:
     """Write TensorBoard events. None: if the extra is installed."""
 
     def replace(self, /, **changes) -> "TableConfig":
-        """A copy with some options changed. Raises ConfigError where one does not exist."""
+        """Returns a copy with some options changed. Raises ConfigError for an unknown one."""
         changes = current_names(changes)
         known = [each.name for each in dataclasses.fields(self)]
         unknown = [name for name in changes if name not in known]
@@ -98,24 +98,23 @@ class TableConfig:
         return dataclasses.replace(self, **changes)
 
     def problems(self) -> list[str]:
-        """Every mistake that can be seen without the environment, one line each."""
+        """Returns a message for each mistake that needs no environment to be found."""
         if lines := self.type_problems():
             return lines
         lines = limits.beyond(vars(self), _LIMITS) + self.shared().problems()
         if self.final_learning_rate is not None and self.total_timesteps is None:
             lines.append(
-                "final_learning_rate is reached at total_timesteps, which is None: set that, or "
-                "leave it out"
+                "final_learning_rate is reached at total_timesteps, which is None: set "
+                "total_timesteps, or leave it out"
             )
         return lines
 
     def type_problems(self) -> list[str]:
-        """A line for every option whose value is of another type than it is declared."""
+        """Returns a message for each option whose value does not have its declared type."""
         return limits.type_problems(vars(self), _HINTS)
 
     def shared(self) -> Config:
-        """The options of a network's run that this one has too; of the others those that say
-        nothing about a table."""
+        """Returns the options shared with Config, and neutral values of all others."""
         names = {each.name for each in dataclasses.fields(Config)}
         values = {name: value for name, value in vars(self).items() if name in names}
         del values["learning_rate"]
@@ -129,13 +128,13 @@ class TableConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "TableConfig":
-        """Read what to_json() wrote. Raises ConfigError where it is not that."""
+        """Parse what to_json() wrote. Raises ConfigError."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError([f"config.json is not JSON: {error}"]) from None
         if not isinstance(values, dict):
-            raise ConfigError(["config.json holds no object of options"])
+            raise ConfigError(["config.json is not an object of options"])
         lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
         config = cls().replace(**current_names({**values, **lists}, warns=False))
         if lines := config.problems():
@@ -145,7 +144,7 @@ class TableConfig:
 
 _HINTS = get_type_hints(TableConfig)
 _LIMITS = {
-    # A bin is a digit of a number that must fit 64 bits, and memory long before.
+    # The number of a state has one digit per bin and must fit into 64 bits.
     "bins": limits.Limit(1, 1 << 30),
     "low": limits.Limit(-1e30, 1e30),
     "high": limits.Limit(-1e30, 1e30),

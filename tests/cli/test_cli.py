@@ -33,7 +33,7 @@ def test_train_help_lists_every_option_with_its_sentence(command):
     assert (code, err) == (0, [])
     options = ["--" + name.replace("_", "-") for name in Config.__dataclass_fields__]
     assert [option for option in [*options, "--dry-run"] if option not in out] == []
-    assert "Discount per step." in out
+    assert "Discount factor per step." in out
 
 
 def test_train_help_comes_in_groups_with_the_default_of_each_option():

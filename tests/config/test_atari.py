@@ -67,8 +67,8 @@ def test_lanes_are_what_the_protocol_says(protocol, actions):
         ({"vectorization": "sync", "atari_protocol": "dqn2015"}, "does not step ALE/Pong-v5"),
         ({"env": "CartPole-v1", "atari_protocol": "dqn2015"}, "does not step CartPole-v1"),
         ({"atari_protocol": "none"}, "need one of dqn2015, machado2018"),
-        ({"kwargs": {"episodic_life": True}}, "life_loss_info=True ends only the value"),
-        ({"kwargs": {"batch_size": 2}}, "give --env-batch-size"),
+        ({"kwargs": {"episodic_life": True}}, "use life_loss_info=True"),
+        ({"kwargs": {"batch_size": 2}}, "use --env-batch-size"),
         ({"kwargs": {"img_height": 1_000_000}}, "img_height in env_kwargs is '1000000'"),
         ({"kwargs": {"img_width": "a"}}, "a whole number from 1 to 1,000"),
         ({"kwargs": {"stack_num": 0}}, "stack_num in env_kwargs is '0'"),
@@ -91,7 +91,7 @@ def test_a_wrapped_game_answers_for_no_part_of_its_lanes():
     config = Config(env_id="ALE/Pong-v5", num_envs=4, env_batch_size=2)
     assert config.problems() == []
     (line,) = config.replace(wrapper=("FlattenObservation",)).problems()
-    assert "answers for all 4 environments together" in line
+    assert "steps all 4 environments together" in line
 
 
 def test_without_the_package_the_line_says_how_to_get_it(monkeypatch):

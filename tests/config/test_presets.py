@@ -40,7 +40,7 @@ def test_the_rainbow_of_atari_scales_the_gradient_of_its_streams_and_no_kernel_i
     assert config.dueling_gradient_scale == pytest.approx(0.5**0.5, abs=1e-4)
     small = PRESETS["cartpole"].replace(dueling_gradient_scale=0.5, learner="fused")
     (line,) = small.problems()
-    assert "does not cover dueling_gradient_scale 0.5" in line
+    assert "does not support dueling_gradient_scale 0.5" in line
     assert small.replace(dueling=False).problems() == []
 
 

@@ -192,7 +192,9 @@ def test_the_readme_is_short_and_has_the_two_commands():
 
 def test_the_version_is_that_of_the_package():
     assert f"version = {{{fastdqn.__version__}}}" in README.read_text()
-    assert f"\n## {fastdqn.__version__}\n" in (ROOT / "fastdqn" / "docs" / "changelog.md").read_text()
+    assert (
+        f"\n## {fastdqn.__version__}\n" in (ROOT / "fastdqn" / "docs" / "changelog.md").read_text()
+    )
 
 
 def test_every_preset_and_page_is_named():
