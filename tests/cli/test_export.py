@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from typing import Any
@@ -131,7 +130,6 @@ def test_a_network_that_torch_cannot_export_or_gets_wrong_leaves_no_file(tmp_pat
     assert os.listdir(tmp_path) == ["policy.safetensors"]
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="a limit of Unix")
 def test_a_full_disk_is_one_line_and_leaves_no_file(tmp_path):
     path = write_weights(tmp_path / "policy.safetensors")
     program = "import sys; from fastdqn.cli.main import main; sys.exit(main(sys.argv[1:]))"

@@ -198,7 +198,6 @@ def test_a_process_with_a_second_thread_ends():
     assert (ended.stdout, ended.stderr, ended.returncode) == (f"{expected}\n", "", 0)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_goes_on_without_the_thread():
     staged, *_ = make_batches(1, size=96)
     learner = make_learner(TWO)
