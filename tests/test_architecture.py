@@ -73,7 +73,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "__init__": {"api", "config", "envs", "resuming", "session"},
     "cli": {
-        "gymnasium", "numba", "numpy", "onnx", "optuna", "rich", "torch", "tyro", "__init__", "api",
+        "gymnasium", "numba", "numpy", "onnx", "optuna", "rich", "shtab", "torch", "tyro",
+        "__init__", "api",
         "bench", "builders", "checkpoints", "config", "envs", "files", "kernels", "learning",
         "replay", "report", "resuming", "seeding", "session", "system", "tabular", "tabular_run",
         "text", "timing", "training",
