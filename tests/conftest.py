@@ -1,15 +1,110 @@
-"""Fixtures of several tests: of checkpoints, and of the command line."""
+"""Fixtures of several tests: of checkpoints, of the command line, and what no test may leave."""
 
+import contextlib
+import gc
+import multiprocessing
 import os
 import shutil
 import signal
+import sys
+import threading
+from pathlib import Path
 
 import gymnasium
 import pytest
+from gymnasium.vector import AsyncVectorEnv
 
 # A shell starts what it runs in the background with SIGINT ignored, and programs inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Vector environments that the package has made since the current test began.
+_made: list[gymnasium.vector.VectorEnv] = []
+# Programs that libraries start once and keep: Python's multiprocessing, and torch.compile's.
+_KEPT_PROGRAMS = (
+    "multiprocessing.resource_tracker",
+    "multiprocessing.forkserver",
+    "compile_worker",
+)
+# Seconds that a thread or a process may take to end after its owner has closed it.
+_END_SECONDS = 10
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _vector_environments_are_noted():
+    from fastdqn.envs import make
+
+    def noting(function):
+        def noted(*args, **kwargs):
+            envs = function(*args, **kwargs)
+            _made.append(envs)
+            return envs
+
+        return noted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make.EnvRecipe, "make", noting(make.EnvRecipe.make))
+        patch.setattr(make, "_make_envpool", noting(make._make_envpool))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_open(_vector_environments_are_noted):
+    """Fails a test that leaves an environment of the package, a thread or a process behind.
+
+    Environments in threads of C++ that are still open when the process exits abort it. The check
+    itself takes some 20 us a test.
+    """
+    _made.clear()
+    threads, processes = set(threading.enumerate()), _child_processes()
+    yield
+    left = [f"{type(envs).__name__} is open" for envs in _made if _runs_elsewhere(envs)]
+    _made.clear()
+    late = [each for each in threading.enumerate() if each not in threads]
+    if late:
+        gc.collect()  # ends those whose owner the test has let go
+    for each in late:
+        each.join(_END_SECONDS)
+        if each.is_alive():
+            left.append(f"thread {each.name} runs")
+    for pid in _child_processes() - processes:
+        if not (program := _program(pid)) or any(kept in program for kept in _KEPT_PROGRAMS):
+            continue
+        left.append(f"process {pid} runs: {program[:200]}")
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def _runs_elsewhere(envs: gymnasium.vector.VectorEnv) -> bool:
+    """Whether an environment is open, and in other processes or in threads of C++."""
+    if envs.closed:
+        return False
+    packages = {base.__module__.partition(".")[0] for base in type(envs).__mro__}
+    return isinstance(envs, AsyncVectorEnv) or not packages.isdisjoint({"ale_py", "envpool"})
+
+
+def _child_processes() -> set[int]:
+    """Ids of this process's children; on systems without /proc, of multiprocessing's alone."""
+    known = {each.pid for each in multiprocessing.active_children() if each.pid is not None}
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return known
+    found = set(known)
+    for task in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            found.update(map(int, task.read_text().split()))
+    return found
+
+
+def _program(pid: int) -> str:
+    """The command line of a process; empty for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return "unknown" if sys.platform == "darwin" else ""
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ KEYS = (
 SMALL = shlex.split("--num-envs 4 --batch-size 8 --hidden-sizes 8 --seconds 0.002 --repeats 1")
 
 
+@pytest.mark.slow
 def test_bench_all_writes_every_figure_and_says_what_bounds(tmp_path, capsys):
     out = tmp_path / "out.jsonl"
     assert main(["bench", "all", "cartpole", *SMALL, "--out", str(out)]) == 0
@@ -41,6 +42,7 @@ def test_bench_all_writes_every_figure_and_says_what_bounds(tmp_path, capsys):
         assert row["startup_seconds"].keys() == {"build", "kernels"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["env", "act", "replay", "learner", "train"])
 def test_a_part_is_measured_alone(tmp_path, part):
     out = tmp_path / "out.jsonl"
@@ -51,6 +53,7 @@ def test_a_part_is_measured_alone(tmp_path, part):
     assert len(rows) > 1
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace_for_perfetto_and_what_it_says(tmp_path, capsys):
     folder = tmp_path / "profile"
     words = ["--updates", "3", "--learner", "torch", "--out", str(folder)]
@@ -76,6 +79,7 @@ def test_profile_writes_a_trace_for_perfetto_and_what_it_says(tmp_path, capsys):
     assert sorted(path.name for path in folder.iterdir()) == ["profile.json", "trace.json"]
 
 
+@pytest.mark.slow
 def test_a_fused_update_is_one_launch_and_its_arithmetic_is_counted_all_the_same(tmp_path):
     assert main(["profile", "cartpole", "--updates", "3", "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "profile.json").read_text())
@@ -86,6 +90,7 @@ def test_a_fused_update_is_one_launch_and_its_arithmetic_is_counted_all_the_same
     assert result["busy_share"] > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["act", "train"])
 def test_acting_and_the_loop_can_be_profiled_too(tmp_path, what):
     words = f"--what {what} --updates 4 --learning-starts 100 --out {tmp_path}"
@@ -95,6 +100,7 @@ def test_acting_and_the_loop_can_be_profiled_too(tmp_path, what):
     assert (result["flops_per_call"] is None) == (what == "train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -142,6 +148,7 @@ def test_rows_are_written_whole(tmp_path):
     assert (tmp_path / "x.jsonl").read_text() == '{"a": 1}\n{"b": null}\n'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -162,6 +169,7 @@ def test_the_benchmarks_run_and_write_their_file(tmp_path, words):
     assert record.get("rows") or record["sweeps"]["obs_size"]
 
 
+@pytest.mark.slow
 def test_every_part_of_the_gpu_suite_walks_through_on_the_cpu(tmp_path):
     script = __file__.rpartition("tests")[0] + "benchmarks/gpu_suite.py"
     asked = [sys.executable, script, "--dry-run", "--out", str(tmp_path)]

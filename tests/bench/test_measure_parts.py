@@ -84,6 +84,7 @@ def test_a_sweep_tries_the_own_batch_and_every_back_end_that_can():
     assert "native" not in available(EnvRecipe("Acrobot-v1"))
 
 
+@pytest.mark.slow
 def test_a_bench_of_environments_waits_as_the_run_does(tmp_path):
     out = tmp_path / "out.jsonl"
     words = (

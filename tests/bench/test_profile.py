@@ -240,6 +240,7 @@ def test_folders_made_for_nothing_are_taken_away(tmp_path):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["link", "in/link", "full/new", "x" * 300])
 def test_a_profile_that_cannot_be_written_is_one_line(place, tmp_path, monkeypatch, capsys):
     (tmp_path / "in" / "link").mkdir(parents=True)
@@ -271,6 +272,7 @@ def test_figures_that_cannot_be_written_are_one_line(tmp_path, monkeypatch, caps
     assert "No space left" in line
 
 
+@pytest.mark.slow
 @needs_a_compiler
 def test_a_profile_of_compiled_updates_counts_their_kernels(tmp_path):
     words = f"profile cartpole --capture compile --updates 2 --hidden-sizes 8 --out {tmp_path}"

@@ -168,6 +168,7 @@ def test_figures_by_hand(modules):
     assert "2 of 2 within 200 to 400 episodes" in figures.table(found)
 
 
+@pytest.mark.slow
 def test_every_picture_can_be_drawn(modules):
     pytest.importorskip("matplotlib").use("agg")
     rows, figures = modules("study_rows"), modules("study_figures")

@@ -66,6 +66,7 @@ def test_any_state_comes_back_bit_for_bit(no_sync, state):
         assert_equal(load_checkpoint(Path(run)).state, state)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @in_no_time
 def test_any_rows_come_back_bit_for_bit(no_sync, data):
@@ -211,6 +212,7 @@ def test_a_checkpoint_without_rows_lists_none(tmp_path):
     assert list(load_checkpoint(tmp_path).segments()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -14,6 +14,7 @@ from fastdqn.cli import main as cli
 from fastdqn.envs import EnvStream
 from fastdqn.replay import Replay
 from fastdqn.seeding import TRAIN, env_seed
+from helpers.cost import slow_but
 from helpers.far_env import Far
 from helpers.loop import small
 from helpers.resumed_runs import (
@@ -44,8 +45,8 @@ VARIANTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("stop_at", [30, 437])
+@pytest.mark.parametrize("variant", slow_but(VARIANTS, 1))
+@pytest.mark.parametrize("stop_at", slow_but([30, 437], 1))
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, variant, stop_at):
     options = {"eval_frequency": 250, "log_frequency": 90, **VARIANTS[variant]}
     config = small(tmp_path, total_timesteps=1_000).replace(**options)
@@ -57,6 +58,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, variant, stop_at)
     assert_same_run(whole.folder, part.folder)
 
 
+@pytest.mark.slow
 def test_the_preset_cartpole_rainbow_goes_on_exactly(tmp_path):
     config = fastdqn.PRESETS["cartpole-rainbow"].replace(
         total_timesteps=2_400, learning_starts=500, eval_frequency=900, eval_episodes=2,
@@ -69,6 +71,7 @@ def test_the_preset_cartpole_rainbow_goes_on_exactly(tmp_path):
     assert_same_run(whole.folder, part.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_every_autoreset_mode_goes_on_exactly(tmp_path, mode):
     def envs():

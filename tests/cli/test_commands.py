@@ -125,6 +125,7 @@ def my_package(tmp_path, monkeypatch):
     gymnasium.registry.pop("Corridor-v0", None)
 
 
+@pytest.mark.slow
 def test_the_environment_and_the_wrapper_of_the_readme_learn_and_are_evaluated(my_package, capsys):
     (command,) = [line for line in commands() if "my_package:StepCosts" in line]
     words = "--total-timesteps 10000 --target-network-frequency 200 --eval-frequency 0 --quiet"
@@ -178,6 +179,7 @@ def test_the_job_script_lets_the_run_end_and_requeues_it(tmp_path, name, requeue
         assert (tmp_path / "requeued").read_text() == "requeue 7\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
 def test_the_commands_of_the_readme_are_understood(
     command, run, my_package, capsys, request, monkeypatch

@@ -5,10 +5,10 @@ import shutil
 import subprocess
 
 import pytest
-from helpers.cli import ask
 
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config
+from helpers.command_line import ask
 
 # Words behind `fastdqn`, the last of them not finished, and what is offered for it.
 OFFERED = [

@@ -8,6 +8,7 @@ import sys
 
 import gymnasium
 import numpy as np
+import pytest
 from gymnasium import spaces
 
 from helpers.readme import README, blocks
@@ -21,6 +22,7 @@ def block_of(language: str, start: str) -> str:
     return found
 
 
+@pytest.mark.slow
 def test_the_technique_of_the_readme_trains_in_a_copy_of_the_package(tmp_path):
     skipped = shutil.ignore_patterns("__pycache__")
     shutil.copytree(README.parent / "fastdqn", tmp_path / "fastdqn", ignore=skipped)

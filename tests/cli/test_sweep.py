@@ -111,6 +111,7 @@ def test_what_was_cut_or_diverged_with_a_later_seed_is_not_the_best(
     assert float(told.split()[-1]) <= 4e-3
 
 
+@pytest.mark.slow
 def test_what_is_found_is_the_command_that_was_run(trained, tmp_path, capsys):
     assert run(tmp_path, "--trials", "8", "--seeds", "1", "--quiet", "--tau", "0.5") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -134,6 +135,7 @@ def refused(capsys, *words: str) -> list[str]:
     return capsys.readouterr().err.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -41,6 +41,7 @@ def ask(capsys, *words) -> tuple[int, str, str]:
     return code, said.out, said.err
 
 
+@pytest.mark.slow
 def test_a_film_holds_every_step_and_a_second_of_each_ending(run, tmp_path, capsys):
     out = tmp_path / "film.mp4"
     code, said, err = ask(capsys, run, "--episodes", 2, "--out", out)
@@ -63,11 +64,13 @@ def test_a_film_holds_every_step_and_a_second_of_each_ending(run, tmp_path, caps
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
+@pytest.mark.slow
 def test_the_film_of_a_run_lies_in_it(run, capsys):
     assert ask(capsys, run, "--episodes", 1, "--max-steps", 1)[0] == 0
     assert [path.name for path in (run / "video").iterdir()] == ["best.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [

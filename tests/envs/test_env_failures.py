@@ -18,6 +18,7 @@ import fastdqn
 from fastdqn import EnvError
 from fastdqn.cli import main as cli
 from fastdqn.envs import EnvRecipe, EnvStream
+from helpers.cost import slow_but
 from helpers.loop import small
 from helpers.memory_segments import shared_memory
 
@@ -95,9 +96,9 @@ DEATHS = [
 @pytest.mark.parametrize(
     ("vectorization", "wait_for", "fail", "when", "says"),
     [
-        *(("sync", None, *failure) for failure in FAILURES),
-        *(("async", None, *failure) for failure in [*FAILURES, *DEATHS]),
-        *(("async", 2, *failure) for failure in [*FAILURES, *DEATHS]),
+        *slow_but([("sync", None, *failure) for failure in FAILURES], 0, 1),
+        *slow_but([("async", None, *failure) for failure in [*FAILURES, *DEATHS]], 0, 5),
+        *slow_but([("async", 2, *failure) for failure in [*FAILURES, *DEATHS]]),
     ],
 )
 def test_the_lane_that_failed_is_named_and_nothing_is_left_of_it(
@@ -145,6 +146,7 @@ def check_record(folder, said: str, lane: int) -> None:
     assert (folder / "policy.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_the_command_line_ends_with_the_line_and_code_1(tmp_path, capsys, vectorization):
     gymnasium.register("Fragile-v0", lambda **_: Fragile(raise_))
@@ -200,6 +202,7 @@ def test_of_several_lanes_that_fail_at_once_one_is_told_in_its_own_words(close_f
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_given_processes_can_be_used_again_after_a_run_that_waited_for_some(tmp_path):
     envs = AsyncVectorEnv([lambda: Fragile(raise_, "never")] * 4)
     for name in ("a", "b"):
@@ -229,6 +232,7 @@ class MisshapenPart(Fragile):
         return {**obs, self.part: self.value}, 0.0, False, False, info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "value"), [("x", np.zeros(1, np.float32)), ("n", np.zeros(1, int)), ("n", [0.5, 1.0])]
 )
@@ -318,6 +322,7 @@ def test_a_lane_that_hangs_keeps_nobody_from_closing(monkeypatch, wait_for):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_closing_with_answers_under_way_is_quiet(capfd):
     for _ in range(5):
         stream = EnvStream(AsyncVectorEnv([lambda: Fragile(raise_, "never")] * 4), 2)

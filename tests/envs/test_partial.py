@@ -76,6 +76,7 @@ def assert_same_windows(replay: Replay, lanes: list[LaneModel]) -> None:
 # -- processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("wait_for", "n_steps"), [(1, 1), (2, 3), (3, 1), (4, 1)])
 def test_processes_store_what_single_environments_live(mode, wait_for, n_steps):
@@ -131,6 +132,7 @@ def lone_lanes(make_one, seed: int, taken, num_actions) -> Iterator[LaneModel]:
         yield model
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of EnvPool's own making
 @pytest.mark.parametrize("batch_size", [8, 4, 1])
 @pytest.mark.parametrize("n_steps", [1, 3])
@@ -142,6 +144,7 @@ def test_envpool_stores_exactly_the_transitions_that_it_made(batch_size, n_steps
     assert {length for _, _, length in episodes} > {15}  # some are cut, others fall earlier
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_arcade_environments_that_answer_first_store_what_single_ones_live():
     ale_py = pytest.importorskip("ale_py")
@@ -162,6 +165,7 @@ def test_arcade_environments_that_answer_first_store_what_single_ones_live():
 # -- runs
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("vectorization", ["envpool", "async"])
 def test_counts_stay_exact_in_a_run_that_waits_for_some(tmp_path, vectorization):

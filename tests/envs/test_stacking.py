@@ -80,6 +80,7 @@ def test_arcade_environments_declare_how_they_were_made():
     assert declared_stack(AtariVectorEnv("pong", 1, stack_num=3)) == 3
 
 
+@pytest.mark.slow
 def test_envpools_environments_declare_how_they_were_made():
     pytest.importorskip("envpool")
 

@@ -81,6 +81,7 @@ def test_it_is_released_when_the_run_raises(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_a_killed_ones_lock_is_taken_over(tmp_path):
     child = start(tmp_path)
     assert line(child) == "held"
@@ -247,6 +248,7 @@ def test_without_proc_or_kernel_locks_a_living_pid_holds_the_lock(tmp_path, monk
         assert read(tmp_path) == holder(start=None)
 
 
+@pytest.mark.slow
 def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):
     for _ in range(5):
         put(tmp_path, holder(start=1))

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 FILES = (
     "kernels/test_rng.py", "replay/test_store.py", "replay/test_replay.py",
@@ -12,6 +14,7 @@ FILES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_replay_works_without_the_compiler():
     env = os.environ | {"NUMBA_DISABLE_JIT": "1", "FASTDQN_TEST_EXAMPLES": "8"}
     # NumPy's scalars warn where the generator's sums wrap around; compiled ones just do.

@@ -40,6 +40,7 @@ from helpers.compiler import needs_a_compiler
 from helpers.graphs import TracedRecorder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", EVERY, ids=str)
 def test_every_update_runs_with_tensors_that_have_no_numbers(options):
     learner = learner_of(**options)
@@ -48,6 +49,7 @@ def test_every_update_runs_with_tensors_that_have_no_numbers(options):
     assert (priority.shape, taken.shape) == ((6,), (6,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torso", ["nature", "minatar"])
 def test_updates_of_convolutions_run_with_tensors_that_have_no_numbers(torso):
     facts = PICTURES if torso == "nature" else PICTURES._replace(obs_shape=(10, 10, 4))
@@ -96,6 +98,7 @@ def test_more_batches_at_once_than_the_learner_was_made_for_are_refused():
         learner.update(*batches_of(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "together"),
     [
@@ -138,6 +141,7 @@ def test_a_replayed_update_has_the_bits_of_an_eager_one(options, together):
     assert replayed.report() == reference.report()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capture", "options"),
     [(eager, {"noisy": True, "value": "implicit-quantile"}), (graphs(), {"noisy": True})],

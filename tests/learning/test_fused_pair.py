@@ -77,6 +77,7 @@ def lent_share(learner, batch, updates=2000):
     return lent / updates
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(usable_cores() < 2, reason="there is no core for a second thread")
 def test_a_second_thread_lends_its_half_at_all(monkeypatch):
     monkeypatch.setattr(fused_second_thread, "start_spare", run_start)
@@ -162,6 +163,7 @@ def test_two_learners_side_by_side_do_not_mix(monkeypatch):
     assert torch.equal(second.online.weights, third.online.weights)
 
 
+@pytest.mark.slow
 def test_the_thread_and_the_weights_go_with_the_learner(monkeypatch):
     started = []
     monkeypatch.setattr(
@@ -188,6 +190,7 @@ print(float(kept.online.weights.double().sum()).hex())
 """
 
 
+@pytest.mark.slow
 def test_a_process_with_a_second_thread_ends():
     learner, _ = trained(TWO)
     program = PROGRAM.format(tests=str(Path(__file__).parents[1]))

@@ -100,6 +100,7 @@ def test_it_evaluates_in_eval_mode():
     assert not NoTarget().follow(1, online, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, {"noisy": True, "value": "implicit-quantile"}, {"normalize_observation": True}]
 )

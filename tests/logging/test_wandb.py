@@ -86,6 +86,7 @@ def test_a_run_that_is_open_gets_the_rows_and_stays_open(wandb, tmp_path):
     assert wandb.run.rows == [(None, row) for row in expected]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_there_too(wandb, tmp_path):
     run = train(tmp_path)
     assert "resume" not in wandb.told

@@ -42,6 +42,7 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full
 NO_ROOM = "error: standard output cannot be written: No space left on device\n"
 
 
+@pytest.mark.slow
 @needs_full
 @pytest.mark.parametrize("unbuffered", ["", "-u"])
 def test_a_full_disk_behind_the_output_is_one_line(unbuffered):

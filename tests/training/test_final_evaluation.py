@@ -26,6 +26,7 @@ class Licensed(Plain):
         Licensed.running -= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("off", [{"final_evaluation": None}, {"final_evaluation": False}])
 def test_without_evaluations_one_set_of_environments_is_made(tmp_path, off):
     config = small(tmp_path, num_envs=1, eval_frequency=0, **off)
@@ -76,6 +77,7 @@ def test_the_command_line_says_it_in_one_line_where_more_cannot_be_made(tmp_path
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["bench env", "bench train", "eval RUN --env-id", "tabular"])
 def test_every_command_says_it_in_one_line_where_not_all_can_be_made(tmp_path, capsys, command):
     import gymnasium

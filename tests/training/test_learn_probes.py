@@ -13,6 +13,7 @@ from fastdqn.builders import build
 from fastdqn.learning.random_inputs import Draw
 from fastdqn.logging.console import Silent
 from fastdqn.training import loop
+from helpers.cost import slow_but
 
 
 class Probe(gymnasium.Env):
@@ -163,9 +164,8 @@ def test_value_depends_on_observation_and_action(tmp_path, overrides):
     np.testing.assert_allclose(q[[0, 2]], [[1.0, -1.0], [-1.0, 1.0]], atol=0.01)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", list(AutoresetMode))
-@pytest.mark.parametrize("n_steps", [1, 3, 5])
+@pytest.mark.parametrize("mode", slow_but(AutoresetMode, 0))
+@pytest.mark.parametrize("n_steps", slow_but([1, 3, 5], 1))
 def test_a_time_limit_is_not_worth_zero(tmp_path, mode, n_steps):
     q = train_probe(Truncated, tmp_path, mode, n_steps=n_steps)
     assert q[1] == pytest.approx([2.0, 2.0], abs=0.01)

@@ -19,6 +19,7 @@ from fastdqn.training.loop import DivergedError, Hooks
 from helpers.loop import small
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("waits")
 @pytest.mark.parametrize("number", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("looks", [{"eval_frequency": 100}, {"checkpoint_frequency": 100}])
