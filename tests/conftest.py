@@ -61,13 +61,7 @@ def _nothing_is_left_open(_vector_environments_are_noted):
     yield
     left = [f"{type(envs).__name__} is open" for envs in _made if _runs_elsewhere(envs)]
     _made.clear()
-    late = [each for each in threading.enumerate() if each not in threads]
-    if late:
-        gc.collect()  # ends those whose owner the test has let go
-    for each in late:
-        each.join(_END_SECONDS)
-        if each.is_alive():
-            left.append(f"thread {each.name} runs")
+    left += [f"thread {each.name} runs" for each in _threads_beyond(threads)]
     for pid in _child_processes() - processes:
         if not (program := _program(pid)) or any(kept in program for kept in _KEPT_PROGRAMS):
             continue
@@ -75,6 +69,22 @@ def _nothing_is_left_open(_vector_environments_are_noted):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
     assert left == []
+
+
+def _threads_beyond(known: set[threading.Thread]) -> list[threading.Thread]:
+    """Threads that run and are not known, once those have ended that are about to.
+
+    A learner's spare thread goes with the learner, whenever that is collected.
+    """
+    late = [each for each in threading.enumerate() if each not in known and each.is_alive()]
+    late = [each for each in late if each.name != "spare"]
+    for each in late:
+        each.join(_END_SECONDS / 100)
+    if any(each.is_alive() for each in late):
+        gc.collect()  # ends those whose owner the test has let go
+    for each in late:
+        each.join(_END_SECONDS)
+    return [each for each in late if each.is_alive()]
 
 
 def _runs_elsewhere(envs: gymnasium.vector.VectorEnv) -> bool:

@@ -85,7 +85,8 @@ def test_a_sweep_tries_the_own_batch_and_every_back_end_that_can():
 
 
 @pytest.mark.slow
-def test_a_bench_of_environments_waits_as_the_run_does(tmp_path):
+def test_a_bench_of_environments_waits_as_the_run_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastdqn.bench.env_speed._MOST_SECONDS", 0.5)
     out = tmp_path / "out.jsonl"
     words = (
         "bench env CartPole-v1 --vectorization async --num-envs 3 --env-batch-size 2 "

@@ -171,8 +171,10 @@ def test_the_job_script_lets_the_run_end_and_requeues_it(tmp_path, name, requeue
         with contextlib.suppress(subprocess.TimeoutExpired):
             job.wait(timeout=0.01)
             raise AssertionError("ended before the run began")
-    job.send_signal(getattr(signal, f"SIG{name}"))
-    job.wait(timeout=30)
+    while job.poll() is None:  # once more where the script did not know its run yet
+        job.send_signal(getattr(signal, f"SIG{name}"))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(timeout=0.5)
     assert (tmp_path / "ended").exists()
     assert (tmp_path / "requeued").exists() == requeued
     if requeued:

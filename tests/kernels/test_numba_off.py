@@ -19,9 +19,9 @@ def test_the_replay_works_without_the_compiler():
     env = os.environ | {"NUMBA_DISABLE_JIT": "1", "FASTDQN_TEST_EXAMPLES": "8"}
     # NumPy's scalars warn where the generator's sums wrap around; compiled ones just do.
     wrap = "ignore:overflow encountered in scalar add:RuntimeWarning"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", wrap]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        command + [str(TESTS / file) for file in FILES],
+        [*command, "-m", "not slow", "-W", wrap, *(str(TESTS / file) for file in FILES)],
         cwd=TESTS.parent, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
