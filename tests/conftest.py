@@ -19,6 +19,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Neighbors run in one process and share fixtures; a process that is done takes others'."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
 # Vector environments that the package has made since the current test began.
 _made: list[gymnasium.vector.VectorEnv] = []
 # Programs that libraries start once and keep: Python's multiprocessing, and torch.compile's.
@@ -27,6 +35,8 @@ _KEPT_PROGRAMS = (
     "multiprocessing.forkserver",
     "compile_worker",
 )
+# Threads that libraries start once and keep, and a learner's spare one, which goes with it.
+_KEPT_THREADS = {"spare", "tqdm_monitor"}
 # Seconds that a thread or a process may take to end after its owner has closed it.
 _END_SECONDS = 10
 
@@ -72,12 +82,9 @@ def _nothing_is_left_open(_vector_environments_are_noted):
 
 
 def _threads_beyond(known: set[threading.Thread]) -> list[threading.Thread]:
-    """Threads that run and are not known, once those have ended that are about to.
-
-    A learner's spare thread goes with the learner, whenever that is collected.
-    """
+    """Threads that run and are not known, once those have ended that are about to."""
     late = [each for each in threading.enumerate() if each not in known and each.is_alive()]
-    late = [each for each in late if each.name != "spare"]
+    late = [each for each in late if each.name not in _KEPT_THREADS]
     for each in late:
         each.join(_END_SECONDS / 100)
     if any(each.is_alive() for each in late):

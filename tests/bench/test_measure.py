@@ -294,6 +294,7 @@ def test_numbers_are_short():
 # -- ceilings
 
 
+@pytest.mark.slow
 def test_products_are_counted_as_two_n_cubed():
     import torch
 

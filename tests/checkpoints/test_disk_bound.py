@@ -40,7 +40,7 @@ def test_rows_on_disk_are_bounded_and_come_back(tmp_path, no_sync, monkeypatch, 
     monkeypatch.setattr(
         store, "_sweep", lambda *args: (peaks.append(disk_bytes(tmp_path)), sweep(*args))
     )
-    for turn in range(1, 4_201):
+    for turn in range(1, 2_101):
         chosen = WHICH_LANES[lanes](turn)
         replay.add(chosen, chosen, chosen * 1.0, np.full((len(chosen), 64), turn))
         if turn % turns_each == 0:

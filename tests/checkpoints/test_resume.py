@@ -134,6 +134,7 @@ def test_environments_that_cannot_be_restored_are_reset_and_it_is_said(tmp_path,
     assert set(lengths) == {10}  # the open ones are no episodes of their own
 
 
+@pytest.mark.slow
 def test_without_the_replay_learning_begins_again_and_catches_up_nothing(tmp_path, capsys):
     config = small(tmp_path, total_timesteps=1_200, checkpoint_replay=False)
     part = fastdqn.train(config, on_step=stopping_at(600))
@@ -189,6 +190,7 @@ def test_a_run_that_is_over_is_left_as_it_is(tmp_path, capsys):
     assert (run.folder / "policy.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_being_stopped_in_the_last_evaluation_makes_nothing_twice_but_that(tmp_path):
     config = small(tmp_path, total_timesteps=700, eval_frequency=500)
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
@@ -220,6 +222,7 @@ def test_the_best_weights_are_those_of_the_checkpoint(tmp_path):
     assert best.read_bytes() == found.best
 
 
+@pytest.mark.slow
 def test_seconds_are_added_to_those_from_before(tmp_path):
     part = fastdqn.train(small(tmp_path, total_timesteps=900), on_step=stopping_at(850))
     before = load_checkpoint(part.folder).state["phase_seconds"]
@@ -228,6 +231,7 @@ def test_seconds_are_added_to_those_from_before(tmp_path):
     assert all(after[name] >= seconds for name, seconds in before.items())
 
 
+@pytest.mark.slow
 def test_a_reset_at_a_resume_repeats_no_episode(tmp_path, monkeypatch):
     seeds, start = [], EnvStream.start
     monkeypatch.setattr(
@@ -241,6 +245,7 @@ def test_a_reset_at_a_resume_repeats_no_episode(tmp_path, monkeypatch):
     assert env_seed(config.seed, TRAIN, steps) in seeds
 
 
+@pytest.mark.slow
 def test_rows_that_are_on_disk_are_not_written_again(tmp_path):
     config = small(tmp_path, total_timesteps=900, buffer_size=5_000)
     part = fastdqn.train(config, on_step=stopping_at(400))

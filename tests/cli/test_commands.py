@@ -194,7 +194,7 @@ def test_the_commands_of_the_readme_are_understood(
         monkeypatch.setattr("fastdqn.bench.env_speed._MOST_SECONDS", 1.0)
     short = ["--episodes", "2"] if words[0] in ("eval", "video") else []
     short += ["--max-steps", "20"] if words[0] == "video" else []
-    short += ["--total-timesteps", "2000"] if words[0] == "tabular" else []
+    short += ["--total-timesteps", "2000", "--eval-episodes", "2"] if words[0] == "tabular" else []
     if words == ["envs"]:
         request.getfixturevalue("without_the_arcade")
     if words[0] == "sweep":

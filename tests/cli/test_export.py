@@ -111,6 +111,7 @@ def test_a_table_a_torso_of_one_s_own_and_nothing_are_one_line(tmp_path):
         assert says in lines[0]
 
 
+@pytest.mark.slow
 def test_a_network_that_torch_cannot_export_or_gets_wrong_leaves_no_file(tmp_path, monkeypatch):
     path = write_weights(tmp_path / "policy.safetensors")
     ask_for = ("export", str(path), "--format", "torch")

@@ -150,7 +150,8 @@ def check_record(folder, said: str, lane: int) -> None:
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_the_command_line_ends_with_the_line_and_code_1(tmp_path, capsys, vectorization):
     gymnasium.register("Fragile-v0", lambda **_: Fragile(raise_))
-    asked = f"--num-envs 4 --vectorization {vectorization} --total-timesteps 9000 --quiet --run-dir"
+    asked = f"--num-envs 4 --vectorization {vectorization} --total-timesteps 9000 --quiet "
+    asked += "--eval-episodes 1 --run-dir"
     try:
         code = cli.main(["train", "Fragile-v0", *asked.split(), str(tmp_path / "run")])
     finally:

@@ -187,6 +187,7 @@ def test_counts_stay_exact_in_a_run_that_waits_for_some(tmp_path, vectorization)
     assert sum(int(row.split(",")[-1]) for row in rows) <= steps
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_environments_that_answer_first_are_refused_where_all_must_answer(tmp_path):
     eval_envs = pool(4, 2, seed=1)

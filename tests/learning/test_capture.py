@@ -37,6 +37,7 @@ from helpers.capture import (
     learner_of,
 )
 from helpers.compiler import needs_a_compiler
+from helpers.cost import slow_but
 from helpers.graphs import TracedRecorder
 
 
@@ -205,7 +206,9 @@ def test_inputs_in_another_place_are_copied_and_another_shape_is_recorded_again_
     assert torch.equal(replayed.online.weights, reference.online.weights)
 
 
-@pytest.mark.parametrize("options", [{}, {"noisy": True}, {"value": "implicit-quantile"}], ids=str)
+@pytest.mark.parametrize(
+    "options", slow_but([{}, {"noisy": True}, {"value": "implicit-quantile"}], 1), ids=str
+)
 def test_updates_that_come_together_are_those_made_one_by_one(options):
     one = learner_of(**options, target_network_frequency=28)  # a copy after 7, 14, ... updates
     several = learner_of(**options, target_network_frequency=28, updates_per_launch=8)
@@ -235,7 +238,8 @@ def test_a_call_ends_with_the_update_after_which_the_target_is_copied(every):
 @needs_a_compiler
 @pytest.mark.parametrize(("number", "value"), list(enumerate(VALUES)), ids=list(VALUES))
 def test_a_compiled_update_and_actor_agree_with_eager_ones(number, value):
-    options = VALUES[value] | {"dueling": number % 2 == 1}  # each head with some of them
+    # Each head, and noise or none, with some of them.
+    options = VALUES[value] | {"dueling": number % 2 == 1, "noisy": value == "scalar"}
     reference, fast = learner_of(**options), learner_of(compiled, way="compile", **options)
     network = fast.online.eval_alias()
     choose = DeviceChoice(network, fast.value, CPU, compiled)

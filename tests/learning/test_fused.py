@@ -63,7 +63,7 @@ def test_200_updates_end_where_autograd_ends(head, backup, loss, clip, masks):
 @pytest.mark.parametrize("head", [PlainHead, DuelingHead])
 def test_any_depth_and_width(hidden, head):
     both = make_both(hidden=hidden, head=head, inputs=5, actions=2, clip=10.0)
-    assert_equal_paths(*both, make_batches(200, shape=(5,), actions=2))
+    assert_equal_paths(*both, make_batches(80, shape=(5,), actions=2))
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_any_stored_observation_scaled(dtype):
     assert_equal_paths(*both, make_batches(50, shape=(3, 4), dtype=dtype))
 
 
-@pytest.mark.parametrize("every", [Fraction(3), Fraction(1, 4), Fraction(2, 3)])
+@pytest.mark.parametrize("every", slow_but([Fraction(3), Fraction(1, 4), Fraction(2, 3)], 2))
 def test_a_target_that_follows_slowly(every):
     assert_equal_paths(*make_both(follower=PolyakAverage(every, 0.1)), make_batches(100))
 

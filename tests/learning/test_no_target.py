@@ -21,6 +21,7 @@ from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import PlainHead
 from fastdqn.learning.target_network import NoTarget
 from fastdqn.replay import Batch
+from helpers.cost import slow_but
 from helpers.fused import assert_equal_paths, make_batches, make_both, make_learner
 from helpers.fused_pair import TWO, run_start
 from helpers.loop import run_loop, small
@@ -60,7 +61,7 @@ def test_two_updates_by_hand(make_step):
     assert learner.update(batch).item() == pytest.approx(abs(0.5 + 0.9 * value - value), abs=1e-3)
 
 
-@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("masks", slow_but([False, True], 1))
 def test_200_fused_updates_end_where_autograd_ends(masks):
     both = make_both(backup=MaxBackup(), follower=NoTarget(), clip=0.5)
     assert_equal_paths(*both, make_batches(200, masks=masks))

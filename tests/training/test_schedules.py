@@ -15,6 +15,7 @@ periods = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 5000), max_size=30), counts, periods)
 def test_ticks_of_consecutive_intervals_add_up_to_those_of_the_whole(strides, start, per):
     now, total = start, 0
