@@ -103,17 +103,12 @@ def _runs_elsewhere(envs: gymnasium.vector.VectorEnv) -> bool:
 
 
 def _child_processes() -> set[int]:
-    """Ids of this process's children; on systems without /proc, of multiprocessing's alone."""
-    known = {each.pid for each in multiprocessing.active_children() if each.pid is not None}
+    """Ids of the main thread's children; on systems without /proc, of multiprocessing's alone."""
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return known
-    found = set(known)
-    for task in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
-            found.update(map(int, task.read_text().split()))
-    return found
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return set(map(int, file.read().split()))
+    except OSError:
+        return {each.pid for each in multiprocessing.active_children() if each.pid is not None}
 
 
 def _program(pid: int) -> str:
