@@ -75,6 +75,7 @@ def test_turns_of_the_loop_are_counted_whatever_a_turn_brings(clock, slow_parts)
     assert steps_per_turn == pytest.approx(0.9 * LANES, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_sweep_tries_the_own_batch_and_every_back_end_that_can():
     assert waits(EnvRecipe("CartPole-v1", "async"), 8) == [8, 4]
     assert waits(EnvRecipe("CartPole-v1", "async"), 8, 3) == [8, 4, 3]

@@ -191,6 +191,7 @@ def test_a_graph_is_one_launch_of_the_host_whatever_it_holds(on_gpu):
     assert (timeline.launches, timeline.host_launches) == (20, 2)
 
 
+@pytest.mark.slow
 def test_torch_prints_nothing_while_it_profiles_and_others_may(capfd):
     def run(begin, end) -> None:
         begin()

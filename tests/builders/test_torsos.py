@@ -114,6 +114,7 @@ def plain_minatar(torso, obs):
     return functional.relu(x).permute(0, 2, 3, 1).flatten(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "plain", "shape"),
     [
@@ -135,6 +136,7 @@ def test_features_and_gradients_are_those_of_contiguous_convolutions(make, plain
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_weights_stay_channels_last_views_of_the_flat_tensor_through_updates_and_a_load():
     _, learner, batch = learner_for("nature")
     before = learner.online.weights.clone()
@@ -156,6 +158,7 @@ def learner_for(torso, **options):
     return learner.update, learner, batch_for(facts)
 
 
+@pytest.mark.slow
 def test_no_gradient_is_computed_for_the_observation():
     _, learner, batch = learner_for("nature")
     asked = []

@@ -56,6 +56,7 @@ in_no_time = settings(
 )
 
 
+@pytest.mark.slow
 @given(state=states)
 @in_no_time
 def test_any_state_comes_back_bit_for_bit(no_sync, state):
@@ -176,6 +177,7 @@ def test_the_last_two_checkpoints_and_the_segments_they_list_are_kept(tmp_path):
     assert_is(load_checkpoint(run, folder(run, 6).name), 6)
 
 
+@pytest.mark.slow
 def test_a_segment_stays_while_one_lane_needs_it(tmp_path):
     writer = CheckpointWriter(tmp_path, CONFIG)
 
@@ -258,6 +260,7 @@ def test_a_run_with_checkpoints_is_gone_on_from_or_refused(tmp_path):
         CheckpointWriter(other, CONFIG, load_checkpoint(run))
 
 
+@pytest.mark.slow
 def test_going_on_from_an_older_checkpoint_abandons_the_newer(tmp_path):
     run = make_run(tmp_path, 1, 2, 3)
     kept = [folder(run, 2).name]

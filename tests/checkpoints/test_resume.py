@@ -92,6 +92,7 @@ def test_environments_that_were_handed_in_are_not_made_by_their_name(tmp_path):
     assert fastdqn.resume(part.folder, envs, on_step=nothing).summary["total_steps"] > 60
 
 
+@pytest.mark.slow
 def test_a_run_may_be_stopped_and_resumed_again_and_again(tmp_path):
     config = small(tmp_path, total_timesteps=1_000, eval_frequency=300, checkpoint_frequency=100)
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
@@ -103,6 +104,7 @@ def test_a_run_may_be_stopped_and_resumed_again_and_again(tmp_path):
     assert_same_run(whole.folder, part.folder)
 
 
+@pytest.mark.slow
 def test_being_stopped_inside_an_evaluation_repeats_it_and_its_rows(tmp_path):
     """The second evaluation of the run stops it from within: at its confirmation."""
     config = small(tmp_path, total_timesteps=800, eval_frequency=200, stop_at_return=1.0)
@@ -123,6 +125,7 @@ def test_being_stopped_inside_an_evaluation_repeats_it_and_its_rows(tmp_path):
     assert_same_run(whole.folder, part.folder)
 
 
+@pytest.mark.slow
 def test_environments_that_cannot_be_restored_are_reset_and_it_is_said(tmp_path, capsys):
     config = small(tmp_path, total_timesteps=900)
     part = fastdqn.train(config, Far, on_step=stopping_at(405))
@@ -153,6 +156,7 @@ def test_without_the_replay_learning_begins_again_and_catches_up_nothing(tmp_pat
     assert not list((run.folder / "checkpoints" / "segments").iterdir())
 
 
+@pytest.mark.slow
 def test_without_the_replay_late_priorities_are_given_to_no_rows_of_the_same_number(
     tmp_path, monkeypatch
 ):
@@ -202,6 +206,7 @@ def test_being_stopped_in_the_last_evaluation_makes_nothing_twice_but_that(tmp_p
     assert_same_run(whole.folder, part.folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_solved_goes_on_to_a_new_total(tmp_path):
     config = small(tmp_path, total_timesteps=800, eval_frequency=200, stop_at_return=1.0)
     run = fastdqn.train(config)
@@ -254,6 +259,7 @@ def test_rows_that_are_on_disk_are_not_written_again(tmp_path):
     np.testing.assert_array_equal(second.first, first.last - 2)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_in_its_final_evaluation_says_so(tmp_path, monkeypatch):
     evaluated = session.evaluate
 

@@ -50,6 +50,7 @@ def test_a_stopped_run_of_frames_goes_on_as_if_it_had_not_been(tmp_path, stop_at
     assert '"store": "frames"' in (part.folder / "config.json").read_text()
 
 
+@pytest.mark.slow
 def test_environments_that_are_reset_begin_a_stack_in_the_replay_too(tmp_path):
     def forgetful() -> gymnasium.Env:
         return FrameStackObservation(gymnasium.make("CartPole-v1"), 3)

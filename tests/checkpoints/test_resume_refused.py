@@ -132,6 +132,7 @@ def test_a_damaged_checkpoint_is_named_and_the_other_offered(tmp_path):
     assert fastdqn.resume(run.folder, checkpoint=other).summary["total_steps"] >= 600
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_read_under_the_lock(tmp_path, monkeypatch):
     """Or another process could go on from it, and delete it, in between."""
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
@@ -185,6 +186,7 @@ class Own(gymnasium.Env):
         self.t = state["t"]
 
 
+@pytest.mark.slow
 def test_an_environment_that_refuses_its_state_is_one_line(tmp_path, monkeypatch):
     run = fastdqn.train(small(tmp_path, total_timesteps=300), Own)
     kept = sorted((run.folder / "checkpoints").iterdir())

@@ -103,6 +103,7 @@ def test_without_a_whole_checkpoint_weights_or_the_command_are_left(run):
     assert "best.safetensors" in found["best.safetensors"]
 
 
+@pytest.mark.slow
 def test_who_holds_the_lock_is_told(run):
     with RunLock(run):
         found, _ = examine(run)

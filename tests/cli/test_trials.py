@@ -44,6 +44,7 @@ def test_a_line_without_an_end_is_cut_off_before_the_next(trained, tmp_path):
     assert all("op_code" in line for line in lines(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_lock_that_was_left_holds_nobody_up(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweeps").mkdir()
@@ -96,6 +97,7 @@ def test_output_that_cannot_be_written_is_not_taken_for_the_file(trained, tmp_pa
     assert not isinstance(caught.value, WriteError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pipe", "x" * 300])
 def test_what_can_be_no_file_is_refused(trained, tmp_path, capsys, name):
     path = tmp_path / name

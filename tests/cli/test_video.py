@@ -124,6 +124,7 @@ def test_a_film_that_fails_leaves_nothing_half_written(run, tmp_path, failure, c
     assert [path.read_text() for path in tmp_path.iterdir()] == ["as it was"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward", ["nan", "no number"])
 def test_an_environment_that_fails_in_a_film_is_code_1(run, tmp_path, reward, capsys, monkeypatch):
     step = Walk.step
@@ -145,6 +146,7 @@ def test_pictures_of_different_sizes_are_refused(tmp_path):
         write_film(tmp_path / "a.mp4", sizes, 10)
 
 
+@pytest.mark.slow
 def test_an_encoder_that_fails_is_an_error_that_says_so(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fastdqn.report.mp4._ENCODER", ["-c:v", "no such"])
     code, out, err = ask(capsys, run, "--out", tmp_path / "a.mp4")
@@ -239,6 +241,7 @@ def test_bars_are_as_long_as_values_and_the_chosen_one_has_another_colour():
     assert plain.argmax() > chosen.argmax() > 66  # c below b
 
 
+@pytest.mark.slow
 def test_values_that_are_not_allowed_or_all_equal_or_many_are_drawn():
     picture = np.zeros((33, 31, 3), np.uint8)
     panel = Panel([f"action {i}" for i in range(500)])

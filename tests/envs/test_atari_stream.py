@@ -156,6 +156,7 @@ def test_a_class_of_ones_own_on_ale_pys_may_lose_lives_too():
     envs.close()
 
 
+@pytest.mark.slow
 def test_an_action_out_of_range_is_refused_and_hangs_no_lane():
     stream = EnvStream(make("pong", atari_protocols.settings("dqn2015", {}), lanes=2))
     stream.start(SEED)

@@ -190,6 +190,7 @@ class Numbered(Fragile):
         return super().step(action)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("close_first", [False, True])
 def test_of_several_lanes_that_fail_at_once_one_is_told_in_its_own_words(close_first):
     envs = AsyncVectorEnv([lambda lane=lane: Numbered(lane) for lane in range(4)])
@@ -246,6 +247,7 @@ def test_a_part_of_an_observation_that_is_not_of_its_space_is_refused_in_a_proce
     stream.close()
 
 
+@pytest.mark.slow
 def test_a_final_evaluation_that_fails_is_in_the_record(tmp_path):
     def refuse(steps, kind, evaluation):
         if kind == "final":
@@ -309,6 +311,7 @@ class Hanging(Fragile):
         return super().step(action)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait_for", [None, 2])
 def test_a_lane_that_hangs_keeps_nobody_from_closing(monkeypatch, wait_for):
     monkeypatch.setattr("fastdqn.envs.workers._PATIENCE", 0.2)

@@ -143,6 +143,7 @@ def test_a_state_without_environments_leaves_the_stream_as_it_was():
         fresh.state()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [

@@ -309,6 +309,7 @@ def test_the_fuzz_sees_that_a_friendly_environment_trains(back_end):
         assert check(Case(back_end=back_end, mode=mode, flag="bool")) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [

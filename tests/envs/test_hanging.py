@@ -161,6 +161,7 @@ def test_an_environment_that_hangs_while_it_is_made_is_left_and_named(tmp_path, 
     assert nothing_is_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_lane_that_hangs_while_its_process_makes_it_is_ended(tmp_path):
     parent = os.getpid()
 
@@ -173,6 +174,7 @@ def test_a_lane_that_hangs_while_its_process_makes_it_is_ended(tmp_path):
     assert nothing_is_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_table_too_is_told_of_an_environment_that_is_not_made(tmp_path, capsys):
     gymnasium.register("Endless-v0", lambda **_: spin())
     words = ["--max-step-seconds", "0.3", "--run-dir", str(tmp_path / "run")]

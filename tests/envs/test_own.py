@@ -80,6 +80,7 @@ def test_given_environments_take_no_arguments_of_environments_that_are_made(tmp_
         fastdqn.train(small(tmp_path, wrapper=("TimeLimit",)), SyncVectorEnv([Far] * 4))
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_as_it_was_trained(tmp_path, capsys):
     gymnasium.register("Far-v0", lambda **given: Far(**given), max_episode_steps=50)
     try:
@@ -123,6 +124,7 @@ def test_a_torso_that_does_not_fit_is_told_what_comes_to_it(tmp_path, torso, say
         fastdqn.train(small(tmp_path), Far, torso=torso)
 
 
+@pytest.mark.slow
 def test_an_id_may_stand_in_the_place_of_environments(tmp_path):
     run = fastdqn.train(small(tmp_path).replace(total_timesteps=300), "MountainCar-v0")
     assert run.summary["env_id"] == "MountainCar-v0"

@@ -197,6 +197,7 @@ def test_environments_that_answer_first_are_refused_where_all_must_answer(tmp_pa
         fastdqn.evaluate(lambda obs: np.zeros(len(obs), np.int64), eval_envs, episodes=6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_environments_with_lanes_under_way_are_not_started_again_by_anyone():
     envs = pool(4, 2, seed=1)
@@ -205,6 +206,7 @@ def test_environments_with_lanes_under_way_are_not_started_again_by_anyone():
         EnvStream(envs).start()
 
 
+@pytest.mark.slow
 def test_a_run_says_that_its_order_is_the_clocks(tmp_path, capsys):
     config = small(tmp_path, num_envs=4, vectorization="async", env_batch_size=2)
     fastdqn.train(config.replace(total_timesteps=200), quiet=False)
@@ -243,6 +245,7 @@ def test_envpool_is_refused_where_it_cannot_do_what_is_asked():
             recipe.make(2)
 
 
+@pytest.mark.slow
 def test_a_run_over_some_of_envpools_lanes_goes_on(tmp_path):
     """They can be reset only while none is under way, which is never after the first time."""
     pytest.importorskip("envpool")

@@ -75,6 +75,7 @@ def test_lanes_in_processes_are_asked(make, stack):
         stream.close()
 
 
+@pytest.mark.slow
 def test_arcade_environments_declare_how_they_were_made():
     pytest.importorskip("ale_py")
     from ale_py.vector_env import AtariVectorEnv

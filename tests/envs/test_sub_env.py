@@ -114,6 +114,7 @@ def longer(env):
     return TimeLimit(env.unwrapped, 1_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_the_limit_of_what_was_made_comes_before_the_registered_one(vectorization):
     recipe = EnvRecipe("MountainCar-v0", vectorization, wrappers=("test_sub_env:longer",))
@@ -383,6 +384,7 @@ def test_a_reset_in_the_same_step_is_found_where_no_mode_is_declared(envs, says)
         run_steps(EnvStream(envs()), 12)
 
 
+@pytest.mark.slow
 def test_a_mode_that_is_not_declared_is_warned_of_and_recorded(tmp_path):
     class Silent(Counted):
         def step(self, actions):

@@ -171,6 +171,7 @@ def test_other_processes_of_the_program_are_left_alone_where_workers_are_ended()
     other.join()
 
 
+@pytest.mark.slow
 def test_an_attribute_of_given_environments_is_no_step_limit():
     class Seconds(Plain):
         time_limit = 60

@@ -58,6 +58,7 @@ def test_a_link_in_place_of_a_file_is_refused_and_nothing_is_written_through_it(
     assert (tree(outside) if outside.is_dir() else outside.read_bytes()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPLACED)
 def test_a_link_in_place_of_a_file_that_is_written_whole_is_replaced(run, tmp_path, name):
     outside = tmp_path / "outside"

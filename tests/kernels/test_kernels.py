@@ -150,6 +150,7 @@ def test_what_is_no_file_in_the_cache_costs_time(cache, suffix):
     assert not jit.never_compiled()
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
 def test_a_cache_that_takes_nothing_costs_time(tmp_path, monkeypatch, code):

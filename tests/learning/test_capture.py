@@ -190,6 +190,7 @@ def test_a_step_keeps_nothing_that_it_allocates_and_the_fused_one_allocates_noth
         assert abs(sum(taken)) <= 4 * 4 * 6  # the results of the last: priorities and values
 
 
+@pytest.mark.slow
 def test_inputs_in_another_place_are_copied_and_another_shape_is_recorded_again_and_said():
     said, recorder = [], TracedRecorder()
     replayed, reference = learner_of(Graphs(recorder, said.append)), learner_of()

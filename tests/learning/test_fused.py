@@ -50,7 +50,7 @@ from helpers.fused import (
             (PlainHead, DuelingHead), (MaxBackup(), DoubleBackup()), (squared_error, huber),
             (None, 0.5), (False, True),
         ),
-        0, 31,
+        31,
     ),
 )  # fmt: skip
 def test_200_updates_end_where_autograd_ends(head, backup, loss, clip, masks):

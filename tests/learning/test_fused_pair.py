@@ -110,6 +110,7 @@ def test_a_half_that_was_claimed_and_does_not_come_is_computed_here(monkeypatch)
     assert_equal_bits(trained(TWO, before=claim), trained(TWO))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
 def test_stored_observations_and_masks_reach_the_second_thread(dtype, monkeypatch):
     def path(make_step, start):
@@ -150,6 +151,7 @@ def test_a_new_batch_each_time_needs_no_thread(monkeypatch):
     assert len(started) == 1
 
 
+@pytest.mark.slow
 def test_two_learners_side_by_side_do_not_mix(monkeypatch):
     monkeypatch.setattr(fused_second_thread, "start_spare", run_start)
     (batch,) = make_batches(1, size=96)

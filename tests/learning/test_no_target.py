@@ -114,6 +114,7 @@ def test_a_run_takes_max_for_double_and_evaluates_by_itself(tmp_path, changes):
     assert learner.online.weights.isfinite().all()
 
 
+@pytest.mark.slow
 def test_munchausen_goes_by_the_online_policy(tmp_path):
     session, _ = run_loop(small(tmp_path, target_network=False, munchausen=True))
     assert type(session.run.learner.backup) is MunchausenBackup

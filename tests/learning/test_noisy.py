@@ -116,6 +116,7 @@ def test_every_pass_of_an_update_has_noise_of_its_own():
     assert everything.unique().numel() == everything.numel()
 
 
+@pytest.mark.slow
 def test_learners_that_are_fed_the_same_numbers_agree_and_others_do_not():
     one, same, other = make_learner(seed=1), make_learner(seed=1), make_learner(seed=2)
     for update in range(20):

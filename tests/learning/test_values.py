@@ -267,6 +267,7 @@ def losses():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", losses(), ids=lambda case: case[0])
 def test_the_gradient_of_a_loss_is_its_slope(case):
     name, value, shape, target_shape, draw = case

@@ -66,6 +66,7 @@ def test_successive_samples_differ():
 # -- importance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [0.3, 0.6, 1.0])
 def test_importance_weights_undo_the_bias(exponent):
     """Weighted by 1 / (M P), the mean of a function over draws is that over all rows."""

@@ -29,6 +29,7 @@ def stacked(env: gymnasium.Env) -> gymnasium.Env:
     return FrameStackObservation(env, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "stack", "resolved", "made", "rows"),
     [

@@ -207,6 +207,7 @@ def test_a_checkpoint_that_is_asked_for_is_taken_and_the_run_goes_on(tmp_path):
     assert run.summary["exit_reason"] == "budget spent"
 
 
+@pytest.mark.slow
 def test_signals_of_a_run_around_which_nobody_passes_them_on_are_forgotten(tmp_path, monkeypatch):
     monkeypatch.setattr(signals, "_received", [signal.SIGINT])
     assert fastdqn.train(small(tmp_path)).summary["exit_reason"] == "budget spent"
@@ -225,6 +226,7 @@ def test_a_resumed_run_passes_signals_on_too(tmp_path):
     assert not (run / "lock").exists()
 
 
+@pytest.mark.slow
 def test_a_run_within_a_run_ends_both(tmp_path):
     """The outer one hears what the inner one passes on."""
     outer = []

@@ -139,6 +139,7 @@ def test_a_run_whose_files_an_environment_closes_says_so(tmp_path):
     assert line.startswith("error: cannot write ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["presets"], ["doctor"], ["train", "--help"], ["nonsense"]])
 def test_commands_run_without_standard_output(tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)

@@ -156,6 +156,7 @@ def broken(run, tmp_path, **changed):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "line"),
     [

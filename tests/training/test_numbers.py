@@ -48,6 +48,7 @@ def test_weights_that_are_not_finite_end_the_run_before_anyone_keeps_them(tmp_pa
     assert summary["exit_reason"].startswith("failed: a weight is ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "says"),
     [
