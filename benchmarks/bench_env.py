@@ -1,6 +1,6 @@
 """Environments alone: steps/s of each back end over counts of lanes, random actions, no learner.
 
-python benchmarks/bench_env.py --envs CartPole-v1 Acrobot-v1 --lanes 8 64
+python benchmarks/bench_env.py --envs CartPole-v1 Acrobot-v1 --num-envs 8 64
 """
 
 import time
@@ -13,12 +13,12 @@ from harness import count, effort_of, main_of, parser, save, show
 def main() -> None:
     asked = parser(__doc__)
     asked.add_argument("--envs", nargs="+", default=["CartPole-v1", "Acrobot-v1"])
-    asked.add_argument("--lanes", type=count, nargs="+", default=list(LANES))
+    asked.add_argument("--num-envs", type=count, nargs="+", default=list(LANES))
     args = asked.parse_args()
     rows = []
     for env_id in args.envs:
         figures = list(
-            measure_envs(EnvRecipe(env_id), args.lanes, effort_of(args), time.perf_counter)
+            measure_envs(EnvRecipe(env_id), args.num_envs, effort_of(args), time.perf_counter)
         )
         rows += [{"env_id": env_id, **row} for row in show(env_id, figures)]
     save(args, rows, threads=None)

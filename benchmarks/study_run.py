@@ -82,11 +82,9 @@ def train(job: Job, share: float, run_dir: str) -> tuple[dict[int, dict], str | 
 
     session = build(config, lambda _: Silent(), hooks=Hooks(on_evaluation=on_evaluation))
     try:
-        summary = run_session(session)
+        summary = run_session(session).summary
     except DivergedError as error:
         return predictions, str(error)
-    finally:
-        session.close()
     if "interrupted" in summary["exit_reason"]:
         raise SystemExit(130)
     return predictions, None

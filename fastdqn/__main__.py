@@ -10,11 +10,11 @@ def main() -> int:
         from fastdqn.system import standard_streams
 
         standard_streams.occupy()
-        from fastdqn.cli import (
-            main as cli,  # takes a while, in which somebody may change their mind
-        )
+        from fastdqn.cli import main as cli  # takes a while, in which Ctrl-C may come
 
-        code = standard_streams.delivered(cli.main)
+        with standard_streams.checked_output() as outcome:
+            outcome.code = cli.main()
+        code = outcome.code
     except KeyboardInterrupt:
         code = 130
     # An interrupt that came within generated code (numba's, a dataclass's) would otherwise be

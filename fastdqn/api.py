@@ -28,7 +28,7 @@ from fastdqn.files.run_folder import default_run_dir, working_folder
 from fastdqn.logging.console import run_display
 from fastdqn.replay import Batch
 from fastdqn.seeding import AUDIT, env_seed, seed_global_generators
-from fastdqn.session import Trained, run_to_its_end
+from fastdqn.session import Trained, run_session
 from fastdqn.system.cpu_limits import usable_cores
 from fastdqn.system.signals import passed_on
 from fastdqn.training.evaluation import Evaluation
@@ -109,7 +109,7 @@ def train(
         seed_global_generators(config.seed)
     with passed_on():
         session = build.build(config, run_display(quiet), envs, eval_envs, torso, hooks)
-        return run_to_its_end(session, session.recorder.folder, imports_seconds)
+        return run_session(session, imports_seconds)
 
 
 def preset(name: str) -> Config:

@@ -23,7 +23,7 @@ from fastdqn.files.run_lock import LockedError, RunLock
 from fastdqn.logging.console import run_display
 from fastdqn.resuming import config_of, go_on
 from fastdqn.seeding import seed_global_generators
-from fastdqn.session import Trained, run_to_its_end
+from fastdqn.session import Trained, run_session
 from fastdqn.system.signals import passed_on
 from fastdqn.tabular.files import is_table_run
 from fastdqn.training.callbacks import Hooks
@@ -198,7 +198,7 @@ def _begin(
     if seed_globals:
         seed_global_generators(config.seed)
     session = build.build(config, run_display(quiet), envs, eval_envs, torso, hooks, folder=place)
-    return run_to_its_end(session, path_of(place), imports_seconds)
+    return run_session(session, imports_seconds)
 
 
 def _tell(quiet: bool, line: str) -> None:

@@ -23,7 +23,7 @@ from fastdqn.files.run_lock import LockedError, RunLock
 from fastdqn.logging.console import run_display
 from fastdqn.replay import Batch
 from fastdqn.seeding import seed_global_generators
-from fastdqn.session import Trained, run_to_its_end
+from fastdqn.session import Trained, run_session
 from fastdqn.state_dict import StateError
 from fastdqn.system.signals import passed_on
 from fastdqn.tabular.files import is_table_run
@@ -132,7 +132,7 @@ def go_on(
         )  # fmt: skip
     except StateError as error:
         raise CheckpointError(f"{found.folder}: {error}") from error
-    return run_to_its_end(session, folder, imports_seconds)
+    return run_session(session, imports_seconds)
 
 
 def config_of(folder: Where, checkpoint: Checkpoint) -> tuple[Config, int | None]:

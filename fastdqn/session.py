@@ -109,57 +109,54 @@ class Session:
         self.owned.close()
 
 
-def run_to_its_end(session: Session, folder: Path, imports_seconds: float) -> Trained:
-    """Run a session and close it. imports_seconds is added to its startup times."""
-    session.startup.totals["imports"] = imports_seconds
-    with contextlib.closing(session):
-        return Trained(folder, run_session(session))
+def run_session(session: Session, imports_seconds: float = 0.0) -> Trained:
+    """Train, save, evaluate, and close the session. The summary is in the run folder too.
 
-
-def run_session(session: Session) -> dict[str, Any]:
-    """Train, save, evaluate; returns the summary, which is in the run folder too.
-
+    imports_seconds  what importing took, for the startup times of the summary
     SIGINT, SIGTERM and SIGHUP, where this is the main thread, end it in order: with a checkpoint.
     SIGUSR1 takes one, and the run goes on. A run that fails leaves its record up to there, its
     checkpoints, the traceback, a summary that says why, and the last weights if they are finite.
     """
-    with listen() as requests:
-        session.run.stop, session.run.wants_checkpoint = requests.stop, requests.checkpoint
+    session.startup.totals["imports"] = imports_seconds
+    run = session.run
+    with contextlib.closing(session), listen() as requests:
+        run.stop, run.wants_checkpoint = requests.stop, requests.checkpoint
         if session.evaluations is not None:
             session.evaluations.stop = requests.stop
-        return _run_to_its_end(session)
+        session.introduce(session)
+        before, began = sum(run.laps.totals.values()), time.perf_counter()
+
+        def wall() -> float:
+            return before + time.perf_counter() - began
+
+        if session.watchdog is not None:
+            session.watchdog.record = lambda error: _record_reason(session, error, wall(), "failed")
+        try:
+            with memory_errors(session.config.device):
+                reason = loop.train(run)
+            if run.checkpoints is not None:
+                run.checkpoints.finish(run)
+                run.laps.lap("save")
+            if reason == loop.INTERRUPTED:
+                loop.report(run, final=True)  # cut off again by whoever resumes
+        except KeyboardInterrupt:
+            reason = loop.INTERRUPTED
+        except BaseException as error:  # hooks and torsos of anyone's may raise anything
+            _record_failure(session, error, wall())
+            raise
+        return Trained(session.recorder.folder, _finish(session, reason, wall))
 
 
-def _run_to_its_end(session: Session) -> dict[str, Any]:
-    recorder, run = session.recorder, session.run
-    session.introduce(session)
-    before, began = sum(run.laps.totals.values()), time.perf_counter()
-
-    def wall() -> float:
-        return before + time.perf_counter() - began
-
-    if session.watchdog is not None:
-        session.watchdog.record = lambda error: _record_reason(session, error, wall(), "failed")
-    try:
-        with memory_errors(session.config.device):
-            reason = loop.train(run)
-        if run.checkpoints is not None:
-            run.checkpoints.finish(run)
-            run.laps.lap("save")
-        if reason == loop.INTERRUPTED:
-            loop.report(run, final=True)  # cut off again by whoever resumes
-    except KeyboardInterrupt:
-        reason = loop.INTERRUPTED
-    except BaseException as error:  # hooks and torsos of anyone's may raise anything
-        _record_failure(session, error, wall())
-        raise
+def _finish(session: Session, reason: str, wall: Callable[[], float]) -> dict[str, Any]:
+    """Save the last weights, evaluate the best, and write the summary, which is returned."""
+    recorder = session.recorder
     try:
         recorder.save_last()
         recorder.settle()
     except WriteError as error:
         _record_reason(session, error, wall(), "failed")
         raise
-    run.laps.lap("save")
+    session.run.laps.lap("save")
     loop_seconds = wall()
     # Before the last evaluation, which may fail, be interrupted, or be killed.
     pending = reason != loop.INTERRUPTED and session.evaluations is not None
@@ -272,7 +269,7 @@ def _summary(session: Session, reason: str, wall: float, final: dict | None) -> 
         **_frames(config, run.progress.steps),
         "episodes": run.progress.episodes,
         "updates": run.progress.updates,
-        "restarted_lanes": run.progress.restarted_lanes,
+        "restarted_envs": run.progress.restarted_envs,
         "startup_seconds": dict(session.startup.totals),
         "wall_seconds": wall,
         "steps_per_second": steps_per_second(run.progress.steps, phases),

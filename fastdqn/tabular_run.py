@@ -1,6 +1,5 @@
 """Tables: a Q-table's whole run out of options, in the loop and the record of all others."""
 
-import contextlib
 import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -115,10 +114,7 @@ def train(config: TableConfig, *, quiet: bool = True, imports_seconds: float = 0
     run_dir = config.run_dir or default_run_dir(config.shared())
     config = config.replace(run_dir=str(base / run_dir))
     with passed_on():
-        session = build(config, plan, quiet)
-        session.startup.totals["imports"] = imports_seconds
-        with contextlib.closing(session):
-            return Trained(session.recorder.folder, run_session(session))
+        return run_session(build(config, plan, quiet), imports_seconds)
 
 
 def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:

@@ -16,7 +16,7 @@ from fastdqn.system.cpu_limits import thread_limit, usable_cores
 from fastdqn.system.idle_thread import HAS_SPARE
 
 # Samples in a batch from which on half of it is worth another core: measured, see
-# benchmarks/NOTES.md.
+# benchmarks/README.md.
 _LARGE_BATCH = 128
 # Steps of an evaluation episode where neither the environment nor the user sets a limit:
 # 30 minutes of Atari at 15 decisions a second, as published scores have it.

@@ -65,7 +65,7 @@ def _make_streams(
     how = recipe(config, envs)
     try:  # one environment could be made, which does not mean that all of them can
         made = how.make(config.num_envs, seed=seed, env_batch_size=config.env_batch_size)
-        stream = _stream_over(made, owned, config.env_batch_size, config.restart_lanes)
+        stream = _stream_over(made, owned, config.env_batch_size, config.restart_envs)
         if evaluated is None and evaluates(config):
             # A process for each lane is dear: evaluation takes no more than training has.
             most = config.num_envs if config.vectorization == "async" else EVAL_LANES

@@ -167,9 +167,9 @@ def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None
         lines.append("eval_envs are the envs: evaluating would reset the training's episodes")
     elif line := shared_sub_env(envs, *([] if eval_envs is None else [eval_envs])):
         lines.append(line)
-    if config.restart_lanes:
+    if config.restart_envs:
         lines.append(
-            f"restart_lanes is {config.restart_lanes}: hand in a function that makes one "
+            f"restart_envs is {config.restart_envs}: hand in a function that makes one "
             "environment; lanes of given envs are not ours to restart"
         )
     if config.env_batch_size is not None:

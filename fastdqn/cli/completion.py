@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from fastdqn.cli.docs import TOPICS, DocsOptions
 from fastdqn.cli.help import sentences
 from fastdqn.cli.options import (
     BenchOptions,
@@ -56,7 +57,7 @@ def _subjects(command: str, parts: tuple[str, ...]) -> list[dict[str, Any]]:
     return {
         "train": [presets], "sweep": [presets], "tabular": [presets], "profile": [presets],
         "bench": [{"choices": parts}, presets], "completion": [{"choices": SHELLS}],
-        "presets": [], "envs": [],
+        "docs": [{"choices": TOPICS}], "presets": [], "envs": [],
         "plot": [{"nargs": "+", "type": Path}], "report": [{"nargs": "+", "type": Path}],
     }.get(command, [{"type": Path}])  # fmt: skip
 
@@ -73,7 +74,7 @@ def _options() -> dict[str, type]:
         "train": TrainOptions, "resume": ResumeOptions, "eval": EvalOptions, "bench": BenchOptions,
         "profile": ProfileOptions, "plot": PlotOptions, "report": ReportOptions,
         "export": ExportOptions, "video": VideoOptions, "tabular": TabularOptions,
-        "sweep": SweepOptions,
+        "sweep": SweepOptions, "docs": DocsOptions,
     }  # fmt: skip
 
 

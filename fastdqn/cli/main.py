@@ -35,6 +35,7 @@ _USAGE = """usage: fastdqn COMMAND ...
   fastdqn presets                         list the presets and what they set
   fastdqn envs [PATTERN]                  list environments, how auto steps them, why not
   fastdqn doctor [RUN]                    what this machine has; what is left of a run, and to do
+  fastdqn docs [TOPIC]                    read the guide; --search WORD finds a word in it
   fastdqn completion bash|zsh|tcsh        a script that completes all of this
   fastdqn --version
 """
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
         "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,
         "sweep": _sweep, "doctor": _doctor, "plot": _plot, "report": _report,
-        "export": _export, "completion": lambda args: _completion(args, commands),
+        "export": _export, "docs": _docs, "completion": lambda args: _completion(args, commands),
     }  # fmt: skip
     without = ("presets", "envs", "doctor", "completion")  # options
     lists = args[:1] in [[name] for name in without]
@@ -229,6 +230,12 @@ def _completion(args: list[str], commands: Iterable[str]) -> int:
 
     print(completion(args, commands, _PARTS))
     return 0
+
+
+def _docs(args: list[str]) -> int:
+    from fastdqn.cli.docs import docs
+
+    return docs(args)
 
 
 def _bench(args: list[str]) -> int:

@@ -13,7 +13,8 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from fastdqn.cli.help import grouped
 from fastdqn.config.limits import spell
-from fastdqn.config.schema import as_fraction, unknown_name
+from fastdqn.config.schema import RENAMED, as_fraction, unknown_name
+from fastdqn.system.standard_streams import tell
 
 
 class HelpShown(Exception):
@@ -57,6 +58,7 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
     the options come back with whatever was right, and a line for each that was not.
     Prints the help and raises HelpShown where args ask for it.
     """
+    args = [_current_name(word) for word in args]
     if "--help" in args or "-h" in args:
         shown = grouped(default)
         try:
@@ -77,6 +79,16 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
         else:
             default = changed
     return default, lines or ["unexpected '--': options follow the name directly"]
+
+
+def _current_name(word: str) -> str:
+    """Returns an option by its name of today, and warns of an old one."""
+    flag, equals, attached = word.partition("=")
+    new = RENAMED.get(flag.removeprefix("--").replace("-", "_"))
+    if new is None or not flag.startswith("--"):
+        return word
+    tell(f"warning: {flag} is now called --{new.replace('_', '-')}")
+    return f"--{new.replace('_', '-')}{equals}{attached}"
 
 
 def groups(args: Sequence[str]) -> list[list[str]]:

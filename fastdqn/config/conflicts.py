@@ -93,9 +93,9 @@ def _lane_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]
         f"{c.num_envs} environments together; async, envpool and Atari's may answer for some first",
     )
     yield (
-        "restart_lanes vectorization",
-        c.restart_lanes > 0 and c.vectorization != "async",
-        f"restart_lanes is {c.restart_lanes}, which takes lanes with processes of their own: "
+        "restart_envs vectorization",
+        c.restart_envs > 0 and c.vectorization != "async",
+        f"restart_envs is {c.restart_envs}, which takes lanes with processes of their own: "
         "--vectorization async",
     )
 

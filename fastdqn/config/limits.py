@@ -67,7 +67,7 @@ _LIMITS = {
     "env_batch_size": Limit(1, 1 << 20),
     # Threads do not wait for longer than some 292 years, in nanoseconds.
     "max_step_seconds": Limit(0, 1e9, open=True),
-    "restart_lanes": Limit(0, 1 << 20),
+    "restart_envs": Limit(0, 1 << 20),
     "total_timesteps": _COUNT,
     "total_episodes": _COUNT,
     "seed": Limit(0, (1 << 63) - 1),

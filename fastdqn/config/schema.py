@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import re
+import warnings
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, get_type_hints
@@ -44,8 +45,8 @@ class Config:
     max_step_seconds: float | None = 300.0
     """Seconds after which a reset or step that has not come back has failed, or the making of
     environments; None: never."""
-    restart_lanes: int = 0
-    """Lanes of async that are restarted when they fail, in all, their episodes ending as
+    restart_envs: int = 0
+    """Restarts of sub-environments of async that fail, in all, their episodes ending as
     truncated; one more ends the run."""
 
     learning_rate: float = 5e-4
@@ -213,6 +214,7 @@ class Config:
 
     def replace(self, /, **changes) -> "Config":
         """A copy with some options changed. Raises ConfigError where one does not exist."""
+        changes = current_names(changes)
         known = [field.name for field in dataclasses.fields(self)]
         unknown = [name for name in changes if name not in known]
         if unknown:
@@ -243,10 +245,21 @@ class Config:
             raise ConfigError([f"config.json is not JSON: {error}"]) from None
         if not isinstance(values, dict):
             raise ConfigError(["config.json holds no object of options"])
-        config = cls().replace(**(_BEFORE | values))
+        config = cls().replace(**(_BEFORE | current_names(values, warns=False)))
         if lines := config.problems():
             raise ConfigError(lines)
         return config
+
+
+# Old names of options, accepted with a warning until 0.3.
+RENAMED = {"restart_lanes": "restart_envs"}
+
+
+def current_names(values: dict[str, Any], warns: bool = True) -> dict[str, Any]:
+    """Returns options by their names of today; an old name is a FutureWarning where warns."""
+    for old in RENAMED.keys() & values.keys() if warns else ():
+        warnings.warn(f"{old} is now called {RENAMED[old]}", FutureWarning, stacklevel=4)
+    return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
 class ConfigError(ValueError):

@@ -23,7 +23,7 @@ def connect(envs: VectorEnv, env_batch_size: int | None = None, restarts: int = 
         return Workers(envs, env_batch_size or envs.num_envs, restarts)
     if restarts:
         raise ValueError(
-            f"restart_lanes is {restarts}, but these environments have no processes of their own: "
+            f"restart_envs is {restarts}, but these environments have no processes of their own: "
             "--vectorization async"
         )
     backend = Native(envs) if hasattr(type(envs), "recv") else Calls(envs)

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import errno
+import gc
 import multiprocessing
 import signal
 import traceback
@@ -46,7 +47,7 @@ class WorkerTarget:
         self._reports, self._room = reports or (
             multiprocessing.SimpleQueue(), multiprocessing.Semaphore(_MOST_REPORTS),
         )  # fmt: skip
-        self._imports = Inherited()
+        self._imports, self._collects = Inherited(), gc.isenabled()
         self._reported: dict[int, tuple[str, str]] = {}
 
     def with_seed(self, seed: int) -> "WorkerTarget":
@@ -55,6 +56,9 @@ class WorkerTarget:
 
     def __call__(self, index: int, env_fn: Callable, *arguments) -> None:
         """Run the worker; it ends quietly where the parent was killed."""
+        gc.freeze()  # the parent's garbage, see inherited_garbage_kept()
+        if self._collects:
+            gc.enable()
         leave_signals_to_the_parent()
         # As a daemon it could start no process, which environments with a simulator do; to the
         # parent, which does not wait for it at its own exit, it remains one.
@@ -105,6 +109,22 @@ def _obeyed_by_the_parent(number, frame) -> None:
 
 
 @contextlib.contextmanager
+def inherited_garbage_kept() -> Iterator[None]:
+    """Within, a process that is forked collects no garbage before it runs its target.
+
+    Garbage that it inherits belongs to the parent: the destructor of a C++ object, such as a vector
+    environment of EnvPool or ale-py, would wait for threads that exist in the parent alone.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@contextlib.contextmanager
 def starting_workers(target: WorkerTarget, count: int) -> Iterator[None]:
     """Around the making of an AsyncVectorEnv: no process is left where it fails.
 
@@ -113,7 +133,8 @@ def starting_workers(target: WorkerTarget, count: int) -> Iterator[None]:
     _require_main_is_guarded()
     before = _workers()
     try:
-        yield
+        with inherited_garbage_kept():
+            yield
     except BaseException as error:
         _kill(_workers() - before)  # Gymnasium would terminate them, and wait
         if isinstance(error, EOFError | ConnectionError):

@@ -16,7 +16,7 @@ from gymnasium.vector.utils import CloudpickleWrapper, concatenate, iterate
 from fastdqn.envs.backend_interface import Arrival
 from fastdqn.envs.errors import LaneFailure, how_it_ended, one_line
 from fastdqn.envs.infos import gather
-from fastdqn.envs.worker_process import WorkerTarget
+from fastdqn.envs.worker_process import WorkerTarget, inherited_garbage_kept
 from fastdqn.system.cwd_imports import safe_children
 
 
@@ -47,7 +47,7 @@ def replace_process(
         ),
         daemon=envs.daemon,
     )  # fmt: skip
-    with warnings.catch_warnings(), safe_children():
+    with warnings.catch_warnings(), safe_children(), inherited_garbage_kept():
         # It is forked as all the others were, though there are threads by now.
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
@@ -233,7 +233,7 @@ class Workers:
         if self._restarted >= self._restarts:
             self._failed = True
             if self._restarts:
-                failure.line += f"; all {self._restarts} of --restart-lanes were restarted before"
+                failure.line += f"; all {self._restarts} of --restart-envs were restarted before"
             raise failure
         self._restarted += 1
         new_seed = (seed or 0) + self._envs.num_envs

@@ -26,8 +26,8 @@ def metric_row(
         "charts/SPS": _rate(progress.steps, elapsed),
         "train/n_updates": progress.updates,
     }
-    if progress.restarted_lanes:
-        row["rollout/restarted_lanes"] = progress.restarted_lanes
+    if progress.restarted_envs:
+        row["rollout/restarted_envs"] = progress.restarted_envs
     if frames_a_step is not None:
         row["time/total_frames"] = progress.steps * frames_a_step
     if steps:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TextIO
 
 _NAMES = ("stdout", "stderr")
@@ -30,15 +30,32 @@ def occupy() -> None:
                 os.open(os.devnull, os.O_RDWR)
 
 
-def delivered(command: Callable[[], int]) -> int:
-    """Run a command; returns its exit code, and where its output could not be written one that is
-    not 0, told in a line.
+class Outcome:
+    """code  exit code of a command; not 0 where its output could not be written."""
 
-    Of a pipe whose reader has gone nothing is told: that is how a reader has enough.
+    code = 0
+
+
+@contextlib.contextmanager
+def checked_output() -> Iterator[Outcome]:
+    """Around a command that prints: reports in one line where its output could not be written.
+
+    A broken pipe is not reported: a reader such as `head` closes it when it has enough.
     """
-    missing = _keep()
+    outcome, missing = Outcome(), _keep()
     try:
-        return _delivered(command)
+        try:
+            yield outcome
+            restore()
+            lost = _refusal()
+        except (OSError, ValueError):  # ValueError: it is closed
+            restore()
+            lost = _refusal("\n")
+            if lost is None:  # the error is another file's
+                raise
+        if lost is not None:
+            _report_lost(lost)
+            outcome.code = outcome.code or 1
     finally:
         _kept.clear()
         for name in missing:
@@ -46,25 +63,12 @@ def delivered(command: Callable[[], int]) -> int:
             setattr(sys, name, None)
 
 
-def _delivered(command: Callable[[], int]) -> int:
-    code = 0
-    try:
-        code = command()
-        restore()
-        lost = _refusal()
-    except (OSError, ValueError):  # ValueError: it is closed
-        restore()
-        lost = _refusal("\n")
-        if lost is None:  # of another file
-            raise
-    if lost is None:
-        return code
-    if not isinstance(lost, BrokenPipeError):
-        why = getattr(lost, "strerror", None) or str(lost)
+def _report_lost(error: OSError | ValueError) -> None:
+    if not isinstance(error, BrokenPipeError):
+        why = getattr(error, "strerror", None) or str(error)
         tell(f"error: standard output cannot be written: {why}")
-    with contextlib.suppress(OSError, ValueError):  # it would be tried again, and told, at exit
+    with contextlib.suppress(OSError, ValueError):  # Python would write it again at exit, and fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code or 1
 
 
 def tell(text: str) -> None:
@@ -82,7 +86,7 @@ def is_terminal() -> bool:
 def restore() -> None:
     """Standard output and error as the program found them, whatever environments did to them.
 
-    Nothing happens outside of delivered().
+    Does nothing outside of checked_output().
     """
     for name, (stream, copy, identity) in _kept.items():
         if copy is None or (

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any, Literal, get_type_hints
 
 from fastdqn.config import limits
-from fastdqn.config.schema import Config, ConfigError, unknown_name
+from fastdqn.config.schema import Config, ConfigError, current_names, unknown_name
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TableConfig:
     max_step_seconds: float | None = 300.0
     """Seconds after which a reset or step that has not come back has failed, or the making of
     environments; None: never."""
-    restart_lanes: int = 0
+    restart_envs: int = 0
     """Lanes of async that are restarted when they fail, in all; one more ends the run."""
 
     learning_rate: float = 0.2
@@ -87,6 +87,7 @@ class TableConfig:
 
     def replace(self, /, **changes) -> "TableConfig":
         """A copy with some options changed. Raises ConfigError where one does not exist."""
+        changes = current_names(changes)
         known = [each.name for each in dataclasses.fields(self)]
         unknown = [name for name in changes if name not in known]
         if unknown:
@@ -133,7 +134,7 @@ class TableConfig:
         if not isinstance(values, dict):
             raise ConfigError(["config.json holds no object of options"])
         lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
-        config = cls().replace(**{**values, **lists})
+        config = cls().replace(**current_names({**values, **lists}, warns=False))
         if lines := config.problems():
             raise ConfigError(lines)
         return config

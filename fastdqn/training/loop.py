@@ -199,7 +199,7 @@ def tell_lost(run: Run) -> None:
     lost = run.stream.asking.lost
     for error in lost:
         run.recorder.warn(f"{error}; its episode ends as truncated")
-    run.progress.restarted_lanes += len(lost)
+    run.progress.restarted_envs += len(lost)
     lost.clear()
 
 

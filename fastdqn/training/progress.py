@@ -14,7 +14,7 @@ class Progress:
     before, now  the steps that count, around the last turn of the loop: what they earned is due
     owes_evaluation  whether one was due and is not over
     closed  whether the updates still due at the end are made
-    restarted_lanes  how often one failed, and was started again
+    restarted_envs  how often a sub-environment failed and was restarted
     ended  why the run is over, where only a larger budget takes it further: solved, budget spent
     """
 
@@ -25,7 +25,7 @@ class Progress:
     now: int = 0
     owes_evaluation: bool = False
     closed: bool = False
-    restarted_lanes: int = 0
+    restarted_envs: int = 0
     ended: str = ""
 
     def state(self) -> State:
@@ -36,7 +36,8 @@ class Progress:
             setattr(self, name, take_count(state, name))
         if not self.before <= self.now <= self.steps:  # updates would be due that nobody earned
             raise StateError(f"now is {self.now}: from before, {self.before}, to steps")
-        self.restarted_lanes = take_count({"restarted_lanes": 0, **state}, "restarted_lanes")
+        older = {"restarted_envs": state.get("restarted_lanes", 0)}  # its name before 0.2
+        self.restarted_envs = take_count(older | state, "restarted_envs")
         self.owes_evaluation = take_truth(state, "owes_evaluation")
         self.closed = take_truth(state, "closed")
         self.ended = word(take(state, "ended"), ("", SOLVED, SPENT), "ended")

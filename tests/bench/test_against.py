@@ -147,7 +147,7 @@ num_fractions num_target_fractions num_policy_fractions munchausen_alpha munchau
 munchausen_floor
 noisy_sigma preset total_episodes ladder_epsilon ladder_alpha eval_frequency eval_episodes
 eval_max_steps stop_at_return run_dir checkpoint_frequency checkpoint_seconds checkpoint_replay
-log_frequency tensorboard wandb store max_step_seconds restart_lanes on_disk_error priority_lag
+log_frequency tensorboard wandb store max_step_seconds restart_envs on_disk_error priority_lag
 final_evaluation dueling_gradient_scale"""
 
 

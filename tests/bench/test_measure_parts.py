@@ -28,11 +28,9 @@ from fastdqn.cli.main import main
 from fastdqn.envs import EnvRecipe
 from fastdqn.learning.policy import Policy
 from fastdqn.timing import Laps
-from helpers.measuring import EFFORT, FACTS, LANES, FakeClock, Slow, clock, config, slow_parts
+from helpers.measuring import EFFORT, FACTS, LANES, FakeClock, Slow, config
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-__all__ = ["clock", "slow_parts"]  # fixtures
-
 # -- partial batches
 
 

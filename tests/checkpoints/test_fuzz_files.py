@@ -2,7 +2,6 @@
 
 import json
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,27 +24,15 @@ from helpers.checkpoints import weights_at
 from helpers.fuzz import (
     JUNK,
     MOST_BYTES,
-    _listening,
-    _seen,
     edited,
+    memory_is_bounded,
     refusal,
     spoiled,
     thousand_cases,
 )
 from helpers.loading import NEWEST, newest, npy
 
-RUNS_CODE = {
-    "exec", "pickle.find_class", "marshal.loads", "os.system", "os.exec", "os.posix_spawn",
-    "os.fork", "subprocess.Popen", "ctypes.dlopen",
-}  # fmt: skip
-
-
-def _audit(event: str, arguments: tuple) -> None:
-    if _listening and event in RUNS_CODE:
-        _seen.append(event)
-
-
-sys.addaudithook(_audit)  # it cannot be taken away again
+__all__ = ["memory_is_bounded"]  # a fixture of every test here
 
 
 def test_memory_beyond_the_bound_is_not_had():

@@ -141,7 +141,7 @@ def test_envs_of_a_module_lists_what_it_registers_even_if_closing_one_fails():
 
     register("Unclosing-v0", Unclosing)
     try:
-        code, said, _ = ask("envs", "cli_parts:")
+        code, said, _ = ask("envs", "helpers.command_line:")
     finally:
         del gymnasium.registry["Unclosing-v0"]
     assert code == 0

@@ -25,6 +25,8 @@ OFFERED = [
     (["plot", "runs/x", "--over", "t"], ["time"]),
     (["plot", "runs/x", "--curves", "q", "l"], ["loss"]),
     (["export", "runs/x", "--format", ""], ["onnx", "torch"]),
+    (["docs", "glo"], ["glossary"]),
+    (["docs", "replay", "--s"], ["--search"]),
     (["completion", "z"], ["zsh"]),
     (["eval", "run"], ["runs"]),
     (["doctor", "runs/"], ["runs/x"]),

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastdqn.cli.options import TrainOptions
+from fastdqn.cli.parser import parse
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config, ConfigError, as_fraction
 
@@ -255,3 +257,17 @@ def test_a_config_without_problems_survives_json(values):
     config = Config(**values)
     if not config.problems():
         assert Config.from_json(config.to_json()) == config
+
+
+def test_an_old_name_of_an_option_is_accepted_with_a_warning():
+    with pytest.warns(FutureWarning, match="^restart_lanes is now called restart_envs$"):
+        assert Config().replace(restart_lanes=3).restart_envs == 3
+    text = Config(restart_envs=2, vectorization="async").to_json()
+    assert Config.from_json(text.replace("restart_envs", "restart_lanes")).restart_envs == 2
+
+
+def test_an_old_name_of_a_flag_is_accepted_with_a_warning(capsys):
+    for words in (["--restart-lanes", "3"], ["--restart-lanes=3"], ["--restart_lanes=3"]):
+        chosen, mistakes = parse(words, TrainOptions(Config()), "fastdqn train x")
+        assert (chosen.config.restart_envs, mistakes) == (3, [])
+        assert "is now called --restart-envs\n" in capsys.readouterr().err

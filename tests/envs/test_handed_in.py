@@ -66,7 +66,7 @@ def test_a_record_names_what_was_handed_in(given, by_id, with_torso):
     [
         (make_mine, "test_handed_in:make_mine"),
         (functools.partial(make_mine, render_mode=None), "test_handed_in:make_mine"),
-        (Far, "test_own:Far"),
+        (Far, "helpers.far_env:Far"),
         (Flat(), "test_handed_in:Flat"),
     ],
 )

@@ -96,10 +96,10 @@ def test_no_transition_joins_the_episodes_before_and_after_a_restart(mode, wait_
 def test_a_run_goes_on_and_tells_and_counts_what_it_restarted(tmp_path, fail):
     before = shared_memory()
     config = small(
-        tmp_path, vectorization="async", restart_lanes=50, total_timesteps=300, learning_starts=60
+        tmp_path, vectorization="async", restart_envs=50, total_timesteps=300, learning_starts=60
     )
     run = fastdqn.train(config, lambda: Mortal(fail))
-    warnings, count = run.summary["warnings"], run.summary["restarted_lanes"]
+    warnings, count = run.summary["warnings"], run.summary["restarted_envs"]
     assert len(warnings) == count > 2
     what = "RuntimeError: boom" if fail is raise_ else "its process was killed by signal 9"
     for i, line in enumerate(warnings):
@@ -108,7 +108,7 @@ def test_a_run_goes_on_and_tells_and_counts_what_it_restarted(tmp_path, fail):
         assert what in line
         assert line.endswith(f"restarted, {i + 1} of 50; its episode ends as truncated")
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    counted = [row.get("rollout/restarted_lanes", 0) for row in rows]
+    counted = [row.get("rollout/restarted_envs", 0) for row in rows]
     assert counted == sorted(counted)
     assert counted[-1] == count
     lengths = [
@@ -121,11 +121,11 @@ def test_a_run_goes_on_and_tells_and_counts_what_it_restarted(tmp_path, fail):
 
 @pytest.mark.slow
 def test_one_failure_more_ends_the_run_and_says_why(tmp_path):
-    config = small(tmp_path, vectorization="async", restart_lanes=1)
-    with pytest.raises(EnvError, match=r"boom; all 1 of --restart-lanes were restarted before$"):
+    config = small(tmp_path, vectorization="async", restart_envs=1)
+    with pytest.raises(EnvError, match=r"boom; all 1 of --restart-envs were restarted before$"):
         fastdqn.train(config, lambda: Mortal(raise_))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["restarted_lanes"] == 1
+    assert summary["restarted_envs"] == 1
     assert not multiprocessing.active_children()
 
 
@@ -146,8 +146,8 @@ def test_a_restarted_lane_has_a_seed_of_its_own_which_the_next_message_tells():
 
 def test_lanes_that_are_not_ours_to_restart_are_refused_by_name(tmp_path):
     envs = AsyncVectorEnv([lambda: Mortal(raise_)] * 4)
-    with pytest.raises(ConfigError, match="restart_lanes is 2: hand in a function"):
-        fastdqn.train(small(tmp_path, restart_lanes=2), envs)
+    with pytest.raises(ConfigError, match="restart_envs is 2: hand in a function"):
+        fastdqn.train(small(tmp_path, restart_envs=2), envs)
     envs.close()
-    with pytest.raises(ConfigError, match="restart_lanes is 2, which takes lanes with processes"):
-        fastdqn.train(small(tmp_path, restart_lanes=2))
+    with pytest.raises(ConfigError, match="restart_envs is 2, which takes lanes with processes"):
+        fastdqn.train(small(tmp_path, restart_envs=2))

@@ -1,6 +1,7 @@
 """Worker processes: what environments may do in them, and what the system may refuse."""
 
 import errno
+import gc
 import multiprocessing
 import os
 import resource
@@ -43,6 +44,42 @@ class Simulator(Plain):
 def test_an_environment_in_a_worker_may_start_processes():
     steps = run_steps(EnvStream(EnvRecipe(Simulator, "async").make(2)), 2)
     assert steps[1].reward.tolist() == [5.0, 5.0]
+
+
+class Owned:
+    """Garbage in a circle; notes the process in which it is collected."""
+
+    def __init__(self, path: Path):
+        self.path, self.itself = path, self
+
+    def __del__(self):
+        with self.path.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+class Collecting(Plain):
+    def reset(self, **given):
+        gc.collect()
+        return super().reset(**given)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_a_worker_leaves_the_parents_garbage_to_the_parent(tmp_path, collects):
+    before = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        Owned(tmp_path / "processes")
+        if collects:
+            gc.enable()
+        envs = EnvRecipe(Collecting, "async").make(2)
+        assert gc.isenabled() == collects
+        envs.reset(seed=0)
+        envs.close()
+    finally:
+        gc.enable() if before else gc.disable()
+    gc.collect()
+    assert (tmp_path / "processes").read_text() == f"{os.getpid()}\n"
 
 
 class Program(Plain):

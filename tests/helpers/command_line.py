@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from fastdqn.builders import build
 from fastdqn.cli.main import main
+from fastdqn.session import Trained
 
 
 class Odd(gymnasium.Env):
@@ -92,7 +93,11 @@ def no_training(run=lambda session: SUMMARY):
         close=lambda: None,
     )
     building = mock.patch.object(build, "build", return_value=session)
-    with building, mock.patch("fastdqn.session.run_session", run):
+
+    def trained(session, imports_seconds):
+        return Trained(session.recorder.folder, run(session))
+
+    with building, mock.patch("fastdqn.api.run_session", trained):
         yield
 
 

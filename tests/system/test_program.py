@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastdqn.system.standard_streams import delivered
+from fastdqn.system.standard_streams import checked_output
 
 
 def ended(*words: str, path: str = "", out: Any = None) -> tuple[int, str]:
@@ -27,7 +27,7 @@ def test_an_interrupt_while_modules_are_imported_is_quiet(tmp_path):
 
 def test_an_interrupt_within_generated_code_has_the_same_exit_code(tmp_path):
     lines = [
-        "from fastdqn import cli",
+        "from fastdqn.cli import main as cli",
         "from fastdqn.__main__ import main",
         "def interrupted():",
         "    exec('raise KeyboardInterrupt')",
@@ -40,6 +40,12 @@ def test_an_interrupt_within_generated_code_has_the_same_exit_code(tmp_path):
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
 NO_ROOM = "error: standard output cannot be written: No space left on device\n"
+
+
+def delivered(command) -> int:
+    with checked_output() as outcome:
+        outcome.code = command()
+    return outcome.code
 
 
 @pytest.mark.slow

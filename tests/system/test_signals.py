@@ -82,7 +82,7 @@ def test_a_child_forked_meanwhile_has_neither_the_handlers_nor_the_pipe():
 
 WAITS = """
 import multiprocessing, signal
-from fastdqn import signals
+from fastdqn.system import signals
 signals._ECHO = {echo}
 if {broken}:
     signals.multiprocessing.active_children = lambda: 1 / 0

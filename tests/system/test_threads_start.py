@@ -146,15 +146,17 @@ def test_commands_run_without_standard_output(tmp_path, monkeypatch, words):
     monkeypatch.setattr(sys, "stdout", None)
     from fastdqn.cli.main import main
 
-    assert standard_streams.delivered(lambda: main(words)) == (2 if words == ["nonsense"] else 0)
+    with standard_streams.checked_output() as outcome:
+        outcome.code = main(words)
+    assert outcome.code == (2 if words == ["nonsense"] else 0)
 
 
 def test_a_closed_stream_is_no_file_of_the_runs(tmp_path):
     """Descriptor 1 would be the next file that is opened, and take what C code prints."""
     lines = [
         "import os",
-        "from fastdqn import output",
-        "output.occupy()",
+        "from fastdqn.system.standard_streams import occupy",
+        "occupy()",
         "fd = os.open('file', os.O_CREAT | os.O_WRONLY)",
         "raise SystemExit(fd < 3)",
     ]

@@ -35,7 +35,6 @@ def test_weights_that_are_not_finite_end_the_run_before_anyone_keeps_them(tmp_pa
     expected = rf"^a weight is {abs(number)} by update 6\d, step 30\d: "
     with pytest.raises(DivergedError, match=expected):
         run_session(session)
-    session.close()
     folder = tmp_path / "run"
     for name in ("best.safetensors", "policy.safetensors"):
         if (folder / name).exists():
@@ -80,5 +79,5 @@ def test_a_first_run_without_faults_ends_well(tmp_path):
     """What the other tests spoil is what this leaves whole."""
     run = fastdqn.train(small(tmp_path, on_disk_error="continue", max_step_seconds=None))
     assert run.summary["exit_reason"] == "budget spent"
-    assert run.summary["restarted_lanes"] == 0
+    assert run.summary["restarted_envs"] == 0
     assert run.summary["warnings"] == []

@@ -66,7 +66,7 @@ def test_each_part_names_a_field_that_is_missing_or_of_another_kind(tmp_path, na
     part = components(made.run)[name]
     for field in part.state().keys() - {"envs"}:  # of another kind: they are reset
         for wrong in ({}, {field: object()}):
-            if field == "restarted_lanes" and not wrong:  # checkpoints of before have none
+            if field == "restarted_envs" and not wrong:  # checkpoints of before have none
                 continue
             state = {k: v for k, v in part.state().items() if k != field} | wrong
             with pytest.raises(ValueError, match=field):

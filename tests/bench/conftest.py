@@ -1,0 +1,5 @@
+"""Fixtures of the benchmarks' tests."""
+
+from helpers.measuring import clock, slow_parts
+
+__all__ = ["clock", "slow_parts"]

@@ -1,0 +1,5 @@
+"""Fixtures of the command line's tests."""
+
+from helpers.sweeps import trained
+
+__all__ = ["trained"]

@@ -1,0 +1,123 @@
+"""Parts of the tests of the documentation: its pages, code blocks, commands, prose and links."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastdqn.cli.docs import TOPICS, DocsOptions
+from fastdqn.cli.export import ExportOptions
+from fastdqn.cli.options import (
+    BenchOptions,
+    EvalOptions,
+    ProfileOptions,
+    ResumeOptions,
+    TrainOptions,
+)
+from fastdqn.cli.report import PlotOptions, ReportOptions
+from fastdqn.cli.sweep import SweepOptions
+from fastdqn.cli.tabular import TabularOptions
+from fastdqn.cli.video import VideoOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = ROOT / "fastdqn" / "docs"
+README, BENCHMARKS = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
+PAGES = (README, BENCHMARKS, *(GUIDE / f"{topic}.md" for topic in TOPICS))
+
+# The record that the options of a command are parsed into; other commands take none.
+RECORDS: dict[str, Any] = {
+    "train": TrainOptions, "resume": ResumeOptions, "eval": EvalOptions, "bench": BenchOptions,
+    "profile": ProfileOptions, "plot": PlotOptions, "report": ReportOptions,
+    "export": ExportOptions, "video": VideoOptions, "tabular": TabularOptions,
+    "sweep": SweepOptions, "docs": DocsOptions,
+}  # fmt: skip
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.S | re.M)
+_SHELL = ("", "sh")
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+
+
+def name_of(page: Path) -> str:
+    """README.md, benchmarks/README.md, or the topic of a page of the guide."""
+    return page.stem if page.parent == GUIDE else page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The code blocks of a page in these languages."""
+    found = [Block(*each) for each in _BLOCK.findall(page.read_text())]
+    return [block.text for block in found if block.language in languages]
+
+
+def shell_lines(page: Path) -> list[str]:
+    """The lines of a page's shell blocks."""
+    return "\n".join(blocks(page, *_SHELL)).splitlines()
+
+
+def commands(page: Path, program: str = "fastdqn") -> list[list[str]]:
+    """Every call of a program in the shell blocks of a page, as its words behind its name.
+
+    A program is first in its line or behind `;` and the like, `do`, NAME=VALUE, or options of a
+    profiler. Its call ends where the shell goes on with something else; a variable counts as 1.
+    """
+    return [words for line in shell_lines(page) for words in _calls(line, program)]
+
+
+def _calls(line: str, program: str) -> Iterator[list[str]]:
+    if program not in line or line.startswith("#"):
+        return
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.commenters, lexer.whitespace_split = "#", True
+    words: list[str] | None = None
+    before = ""
+    for word in lexer:
+        if set(word) <= set("();<>|&"):
+            if words is not None:
+                yield words
+            words = None
+        elif words is not None:
+            words.append(re.sub(r"\$\w+", "1", word))
+        elif word == program and (before in ("", "do") or "=" in before):
+            words = []
+        before = "" if set(word) <= set("();<>|&") else word
+    if words is not None:
+        yield words
+
+
+def prose(page: Path) -> str:
+    """A page without its code blocks, inline code, tables, pictures and addresses."""
+    text = _BLOCK.sub("\n", page.read_text())
+    text = re.sub(r"^(\||!\[).*$", "", text, flags=re.M)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    return re.sub(r"`[^`]*`", "Code", text, flags=re.S)
+
+
+def sentences(page: Path) -> Iterator[str]:
+    """The sentences of a page's prose; a heading and an item of a list end one."""
+    for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-#]|\d+\.)\s?)", prose(page)):
+        flat = " ".join(paragraph.split())
+        yield from re.split(r"(?<=[.!?])\W*\s+(?=\W*[^a-z])", flat)
+
+
+def inline_code(page: Path) -> list[str]:
+    """What stands between single back quotes."""
+    return re.findall(r"`([^`\n]+)`", _BLOCK.sub("\n", page.read_text()))
+
+
+def links(page: Path) -> list[str]:
+    """Targets of the links and pictures of a page that lie in the repository."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", _BLOCK.sub("\n", page.read_text()))
+    return [target for target in targets if not target.startswith(("http://", "https://"))]
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """Names of a page's headings as GitHub links to them."""
+    headings = re.findall(r"^#+ (.*)$", _BLOCK.sub("\n", page.read_text()), flags=re.M)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return frozenset(heading.replace(" ", "-") for heading in plain)
