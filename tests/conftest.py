@@ -1,15 +1,122 @@
-"""Fixtures of several tests: of checkpoints, and of the command line."""
+"""Fixtures of several tests: of checkpoints, of the command line, and what no test may leave."""
 
+import contextlib
+import gc
+import multiprocessing
 import os
 import shutil
 import signal
+import sys
+import threading
+from pathlib import Path
 
 import gymnasium
 import pytest
+from gymnasium.vector import AsyncVectorEnv
 
 # A shell starts what it runs in the background with SIGINT ignored, and programs inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Neighbors run in one process and share fixtures; a process that is done takes others'."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
+# Vector environments that the package has made since the current test began.
+_made: list[gymnasium.vector.VectorEnv] = []
+# Programs that libraries start once and keep: Python's multiprocessing, and torch.compile's.
+_KEPT_PROGRAMS = (
+    "multiprocessing.resource_tracker",
+    "multiprocessing.forkserver",
+    "compile_worker",
+)
+# Threads that libraries start once and keep, and a learner's spare one, which goes with it.
+_KEPT_THREADS = {"spare", "tqdm_monitor"}
+# Seconds that a thread or a process may take to end after its owner has closed it.
+_END_SECONDS = 10
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _vector_environments_are_noted():
+    from fastdqn.envs import make
+
+    def noting(function):
+        def noted(*args, **kwargs):
+            envs = function(*args, **kwargs)
+            _made.append(envs)
+            return envs
+
+        return noted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make.EnvRecipe, "make", noting(make.EnvRecipe.make))
+        patch.setattr(make, "_make_envpool", noting(make._make_envpool))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_open(_vector_environments_are_noted):
+    """Fails a test that leaves an environment of the package, a thread or a process behind.
+
+    Environments in threads of C++ that are still open when the process exits abort it. The check
+    itself takes some 20 us a test.
+    """
+    _made.clear()
+    threads, processes = set(threading.enumerate()), _child_processes()
+    yield
+    left = [f"{type(envs).__name__} is open" for envs in _made if _runs_elsewhere(envs)]
+    _made.clear()
+    left += [f"thread {each.name} runs" for each in _threads_beyond(threads)]
+    for pid in _child_processes() - processes:
+        if not (program := _program(pid)) or any(kept in program for kept in _KEPT_PROGRAMS):
+            continue
+        left.append(f"process {pid} runs: {program[:200]}")
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def _threads_beyond(known: set[threading.Thread]) -> list[threading.Thread]:
+    """Threads that run and are not known, once those have ended that are about to."""
+    late = [each for each in threading.enumerate() if each not in known and each.is_alive()]
+    late = [each for each in late if each.name not in _KEPT_THREADS]
+    for each in late:
+        each.join(_END_SECONDS / 100)
+    if any(each.is_alive() for each in late):
+        gc.collect()  # ends those whose owner the test has let go
+    for each in late:
+        each.join(_END_SECONDS)
+    return [each for each in late if each.is_alive()]
+
+
+def _runs_elsewhere(envs: gymnasium.vector.VectorEnv) -> bool:
+    """Whether an environment is open, and in other processes or in threads of C++."""
+    if envs.closed:
+        return False
+    packages = {base.__module__.partition(".")[0] for base in type(envs).__mro__}
+    return isinstance(envs, AsyncVectorEnv) or not packages.isdisjoint({"ale_py", "envpool"})
+
+
+def _child_processes() -> set[int]:
+    """Ids of the main thread's children; on systems without /proc, of multiprocessing's alone."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return set(map(int, file.read().split()))
+    except OSError:
+        return {each.pid for each in multiprocessing.active_children() if each.pid is not None}
+
+
+def _program(pid: int) -> str:
+    """The command line of a process; empty for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return "unknown" if sys.platform == "darwin" else ""
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from helpers.sources import FILES, MEETS_NUMPY, PACKAGE, relative
+from helpers.sources import FILES, MEETS_NUMPY, PACKAGE, parse, relative
 
 # Methods of learning/ that say they wait for the device; nothing else may read it back.
 WAITING = {"largest_weight", "loss_total", "report", "state"}
@@ -26,7 +26,7 @@ def test_reading_back_is_seen_in_an_update_and_allowed_in_a_report():
 def _reads_back(source: str) -> list[str]:
     """Calls that wait for the device, by the function around them, WAITING left out."""
     found = []
-    for function in ast.walk(ast.parse(source)):
+    for function in ast.walk(parse(source)):
         if isinstance(function, ast.FunctionDef) and function.name not in WAITING:
             for node in ast.walk(function):
                 attribute = node.func if isinstance(node, ast.Call) else None
@@ -70,7 +70,7 @@ def test_a_branch_on_the_algorithm_is_seen():
 
 def _branches(source: str) -> list[str]:
     """Names of techniques, and of type checks, in the conditions of a source."""
-    tree = ast.parse(source)
+    tree = parse(source)
     found = set(_asked_types(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.If | ast.IfExp | ast.While | ast.Assert):
@@ -124,7 +124,7 @@ def test_a_read_of_an_option_is_seen():
 
 def _reads(name: str, source: str) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, ast.Attribute) and node.attr in TECHNIQUES:
             of = node.value
             owner = of.id if isinstance(of, ast.Name) else getattr(of, "attr", "")

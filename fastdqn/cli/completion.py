@@ -1,10 +1,14 @@
-"""Completion: `fastdqn completion bash|zsh`, a script that completes commands and options."""
+"""Shell completion: `fastdqn completion bash|zsh|tcsh` prints a script, made by shtab."""
 
+import argparse
 import dataclasses
 import typing
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 from fastdqn.cli.docs import TOPICS, DocsOptions
+from fastdqn.cli.help import sentences
 from fastdqn.cli.options import (
     BenchOptions,
     EvalOptions,
@@ -15,91 +19,95 @@ from fastdqn.cli.options import (
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import ConfigError, unknown_name
 
-SHELLS = ("bash", "zsh")
-# Commands whose first word may be a preset.
-_TRAINED = ("train", "sweep", "tabular", "profile")
-_SCRIPT = """\
-_fastdqn() {{
-  local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
-  local command=${{COMP_WORDS[1]}}
-  if [ "$COMP_CWORD" -eq 1 ]; then
-    COMPREPLY=($(compgen -W "{commands}" -- "$word")); return
-  fi
-  case "$command $before" in
-{values}
-  esac
-  if [ "$COMP_CWORD" -eq 2 ] && [ "${{word#-}}" = "$word" ]; then
-    case $command in
-{subjects}
-    esac
-  fi
-  case $command in
-{flags}
-  esac
-}}
-complete -o bashdefault -o default -F _fastdqn fastdqn"""
+SHELLS = ("bash", "zsh", "tcsh")
 
 
-def completion(args: list[str], commands: typing.Iterable[str]) -> str:
-    """The script for a shell. Raises ConfigError where there is none for it."""
+def completion(args: list[str], commands: Iterable[str], parts: Iterable[str]) -> str:
+    """Returns the script for a shell. Raises ConfigError if there is none for it.
+
+    commands  names of all commands
+    parts     what `fastdqn bench` measures
+    """
     if len(args) != 1:
-        raise ConfigError([f"completion takes one shell: {' or '.join(SHELLS)}"])
+        raise ConfigError([f"completion takes one shell: {', '.join(SHELLS)}"])
     if args[0] not in SHELLS:
         raise ConfigError([unknown_name("shell", args[0], SHELLS)])
-    known = _options()
-    of_values = {
-        f"{command} {flag}": words
-        for command, flags in known.items()
-        for flag, words in flags.items()
-        if words
-    }
-    script = _SCRIPT.format(
-        commands=" ".join(commands),
-        values=_cases(of_values),
-        subjects=_cases({name: list(PRESETS) for name in _TRAINED} | {"docs": list(TOPICS)}),
-        flags=_cases({command: list(flags) for command, flags in known.items()}),
-    )
-    return "autoload -U +X bashcompinit && bashcompinit\n" + script if args[0] == "zsh" else script
+    import shtab
+
+    return shtab.complete(_parser(commands, parts), shell=args[0])
 
 
-def _cases(words: typing.Mapping[str, typing.Sequence[str]]) -> str:
-    """Branches of a shell's case, each of which replies with words."""
-    reply = 'COMPREPLY=($(compgen -W "{}" -- "$word")); return'
-    return "\n".join(f'    "{case}") {reply.format(" ".join(w))};;' for case, w in words.items())
+def _parser(commands: Iterable[str], parts: Iterable[str]) -> argparse.ArgumentParser:
+    """A parser of all commands, which shtab reads; it parses nothing."""
+    root = argparse.ArgumentParser(prog="fastdqn")
+    root.add_argument("--version", action="store_true", help="Print the version.")
+    by_name, known = root.add_subparsers(), _options()
+    for name in commands:
+        command = by_name.add_parser(name, help="")
+        for subject in _subjects(name, tuple(parts)):
+            _add(command, f"{name} argument", **subject)
+        if name in known:
+            _add_options(command, known[name])
+    return root
 
 
-def _options() -> dict[str, dict[str, list[str]]]:
-    """Flags of each command, with the words that each may have, if they are few."""
+def _subjects(command: str, parts: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The arguments before a command's options, as settings of argparse."""
+    presets = {"choices": tuple(PRESETS)}
+    return {
+        "train": [presets], "sweep": [presets], "tabular": [presets], "profile": [presets],
+        "bench": [{"choices": parts}, presets], "completion": [{"choices": SHELLS}],
+        "docs": [{"choices": TOPICS}], "presets": [], "envs": [],
+        "plot": [{"nargs": "+", "type": Path}], "report": [{"nargs": "+", "type": Path}],
+    }.get(command, [{"type": Path}])  # fmt: skip
+
+
+def _options() -> dict[str, type]:
+    """The options of each command that has any."""
     from fastdqn.cli.export import ExportOptions
     from fastdqn.cli.report import PlotOptions, ReportOptions
     from fastdqn.cli.sweep import SweepOptions
     from fastdqn.cli.tabular import TabularOptions
     from fastdqn.cli.video import VideoOptions
 
-    known = {
+    return {
         "train": TrainOptions, "resume": ResumeOptions, "eval": EvalOptions, "bench": BenchOptions,
         "profile": ProfileOptions, "plot": PlotOptions, "report": ReportOptions,
         "export": ExportOptions, "video": VideoOptions, "tabular": TabularOptions,
         "sweep": SweepOptions, "docs": DocsOptions,
     }  # fmt: skip
-    return {command: _flags(record) for command, record in known.items()}
 
 
-def _flags(record: type) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _add_options(command: argparse.ArgumentParser, record: type) -> None:
+    helps = sentences(record)
     for name, hint in typing.get_type_hints(record).items():
+        flag, text = "--" + name.replace("_", "-"), helps.get(name, "").replace("%", "%%")
         if dataclasses.is_dataclass(hint):  # the config
-            found |= _flags(typing.cast(type, hint))
+            _add_options(command, typing.cast(type, hint))
+        elif hint is bool:
+            _add(command, flag, action="store_true", help=text)
+            _add(command, "--no-" + flag[2:], action="store_true", help=text)
         else:
-            flag = "--" + name.replace("_", "-")
-            found[flag] = _words(hint)
-            if hint is bool:
-                found["--no-" + flag[2:]] = []
-    return found
+            several = typing.get_origin(hint) in (tuple, dict)
+            _add(
+                command, flag, help=text, nargs="*" if several else None,
+                choices=_choices(hint) or None,
+                type=Path if name == "run_dir" or Path in typing.get_args(hint) else None,
+            )  # fmt: skip
 
 
-def _words(hint: Any) -> list[str]:
-    """The words of a Literal, also within a tuple or beside None."""
+def _add(command: argparse.ArgumentParser, name: str, **settings: Any) -> None:
+    import shtab
+
+    argument = command.add_argument(name, **settings)
+    if settings.get("type") is Path:
+        argument.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _choices(hint: Any) -> list[str]:
+    """The words of a Literal, and of bool | None, also within a tuple or beside None."""
     if typing.get_origin(hint) is Literal:
         return [str(word) for word in typing.get_args(hint)]
-    return [word for inner in typing.get_args(hint) for word in _words(inner)]
+    if hint is bool:
+        return ["True", "False"]
+    return [word for inner in typing.get_args(hint) for word in _choices(inner)]

@@ -51,14 +51,15 @@ def _record(name: str, members: list[tuple[str, Any, Any]]) -> Any:
 
 def _arguments(record: type) -> dict[str, Any]:
     """The fields' types, each with the sentence that stands under it in the source."""
-    said = _sentences(record)
+    said = sentences(record)
     return {
         name: Annotated[hint, tyro.conf.arg(help=said.get(name, ""))]
         for name, hint in get_type_hints(record, include_extras=True).items()
     }
 
 
-def _sentences(record: type) -> dict[str, str]:
+def sentences(record: type) -> dict[str, str]:
+    """The sentence under each field of a dataclass in its source, by field."""
     body = ast.parse(inspect.getsource(record)).body[0]
     assert isinstance(body, ast.ClassDef)
     found = {}

@@ -36,10 +36,12 @@ _USAGE = """usage: fastdqn COMMAND ...
   fastdqn envs [PATTERN]                  list environments, how auto steps them, why not
   fastdqn doctor [RUN]                    what this machine has; what is left of a run, and to do
   fastdqn docs [TOPIC]                    read the guide; --search WORD finds a word in it
-  fastdqn completion bash|zsh             a script that completes all of this
+  fastdqn completion bash|zsh|tcsh        a script that completes all of this
   fastdqn --version
 """
 
+# What `fastdqn bench` measures.
+_PARTS = ("env", "act", "replay", "learner", "train", "all")
 # Characters of a message, where paths take 4,096 at most. Ours, untuned.
 _MOST = 6_000
 
@@ -226,7 +228,7 @@ def _export(args: list[str]) -> int:
 def _completion(args: list[str], commands: Iterable[str]) -> int:
     from fastdqn.cli.completion import completion
 
-    print(completion(args, commands))
+    print(completion(args, commands, _PARTS))
     return 0
 
 
@@ -237,8 +239,7 @@ def _docs(args: list[str]) -> int:
 
 
 def _bench(args: list[str]) -> int:
-    parts = ("env", "act", "replay", "learner", "train", "all")
-    part, rest = _subject(args, f"a part ({', '.join(parts)})", "bench")
+    part, rest = _subject(args, f"a part ({', '.join(_PARTS)})", "bench")
     name, rest = (rest[0], rest[1:]) if rest and rest[0][:1] != "-" else ("cartpole", rest)
     usage = f"fastdqn bench {part or 'PART'} {name}"
     if part is None:
@@ -247,8 +248,8 @@ def _bench(args: list[str]) -> int:
     from fastdqn.cli import commands
 
     chosen, mistakes = parser.parse(rest, BenchOptions(api.preset(name)), usage)
-    if part not in parts:
-        mistakes.insert(0, unknown_name("part", str(part), parts))
+    if part not in _PARTS:
+        mistakes.insert(0, unknown_name("part", str(part), _PARTS))
     values = {name: getattr(chosen, name) for name in ("out", "against", "seconds", "repeats")}
     values["command"] = shlex.join(["fastdqn", "bench", *args])
     return _told(lambda: commands.bench_run(str(part), chosen.config, mistakes, **values))

@@ -1,6 +1,7 @@
 """Trials: the file of a sweep, which any number of processes write and any of them may die of."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -11,11 +12,6 @@ from typing import Any
 from fastdqn.config.schema import ConfigError
 from fastdqn.files.atomic_write import WriteError, refused
 from fastdqn.files.output_files import new_folder
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 _STUDY = "sweep"
 
@@ -68,10 +64,6 @@ def passing_folder(path: Path) -> Iterator[Path]:
     Raises OSError where it cannot be made.
     """
     place, prefix = path.absolute().parent, f".{path.name}.runs."
-    if fcntl is None:  # who is still there cannot be known
-        with tempfile.TemporaryDirectory(dir=place, prefix=prefix) as folder:
-            yield Path(folder)
-        return
     with _Lock(path):  # or another might take away what is made here, before it is locked
         for each in place.iterdir():
             if each.name.startswith(prefix) and (left := _lock_folder(each)) is not None:
@@ -90,7 +82,6 @@ def passing_folder(path: Path) -> Iterator[Path]:
 def _lock_folder(folder: Path) -> int | None:
     """Hold a folder, until what is returned is closed or the process dies; None: it is held, or
     cannot be opened, as one that its owner takes away just now."""
-    assert fcntl is not None
     with contextlib.suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -130,8 +121,6 @@ def _storage(path: Path):
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    if fcntl is None:
-        return JournalStorage(JournalFileBackend(str(path)))
     return JournalStorage(JournalFileBackend(str(path), lock_obj=_Lock(path)))  # pyright: ignore
 
 
@@ -146,7 +135,6 @@ class _Lock:
         self._path, self._fd = path, -1
 
     def acquire(self) -> bool:
-        assert fcntl is not None
         fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)

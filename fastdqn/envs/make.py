@@ -251,6 +251,7 @@ def _envpool_id(recipe: EnvRecipe) -> str:
 def _envpool_limit(recipe: EnvRecipe) -> int | None:
     envs: Any = _make_envpool(recipe, 1, 1, 0)
     limit = envs.config.get("max_episode_steps")
+    envs.close()
     return limit if limit is not None and limit < 1 << 30 else None
 
 

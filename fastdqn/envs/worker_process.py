@@ -23,7 +23,7 @@ _PARENT_SECONDS = 1.0
 # holds 64 KiB, and a worker that waits for room in it would not end.
 _MOST_REPORTS, _MOST_LINE, _MOST_TRACE = 2, 1_000, 6_000
 # What a terminal or a cluster's scheduler may send to all processes of a group, besides SIGINT.
-_GROUP_SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1")
+_GROUP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 # What the system refuses where too many processes are asked for: the limit, and what shows it.
 _LIMITS = {
     errno.EMFILE: "the limit of open files (ulimit -n)",
@@ -100,9 +100,8 @@ def leave_signals_to_the_parent() -> None:
     that an environment starts would inherit that, and could not be ended by SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in _GROUP_SIGNALS:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _obeyed_by_the_parent)
+    for number in _GROUP_SIGNALS:
+        signal.signal(number, _obeyed_by_the_parent)
 
 
 def _obeyed_by_the_parent(number, frame) -> None:

@@ -1,5 +1,6 @@
 """Parses RUN/lock, and checks whether the process that it names is alive."""
 
+import fcntl
 import json
 import os
 import stat
@@ -8,11 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fastdqn.system.process_identity import is_alive, machine, pid_namespace
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 # Seconds without a sign of life after which a holder on another machine is taken for gone.
 STALE_SECONDS = 60.0
@@ -52,8 +48,6 @@ def holder(run: Path) -> tuple[str, bool] | None:
 def guard(fd: int, shared: bool = False) -> bool | None:
     """Take the kernel's lock until the file is closed: True; False: another has it; None: there
     is no such lock."""
-    if fcntl is None:
-        return None
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -23,10 +23,8 @@ _PATIENCE = 5.0
 # its processes, and some of those hand it on.
 _ECHO = 0.5
 _EXIT_CODE = 130
-_END = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
-_CHECKPOINT = getattr(signal, "SIGUSR1", None)
+_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_CHECKPOINT = signal.SIGUSR1
 _OVER = b"\0"  # no signal's number
 
 # Handlers from before, while runs listen: a forked child goes back to the first of them.
@@ -153,7 +151,7 @@ def prepare_program() -> None:
     for number in _END[1:]:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    if _CHECKPOINT is not None and signal.getsignal(_CHECKPOINT) is signal.SIG_DFL:
+    if signal.getsignal(_CHECKPOINT) is signal.SIG_DFL:
         signal.signal(_CHECKPOINT, _nothing_to_save)
 
 
@@ -175,10 +173,9 @@ def _heard_signals() -> dict[signal.Signals, Any]:
     """The handlers that a run takes the place of, by signal."""
     heard = {number: signal.getsignal(number) for number in _END}
     heard = {number: each for number, each in heard.items() if each is not signal.SIG_IGN}
-    if _CHECKPOINT is not None:
-        handler = signal.getsignal(_CHECKPOINT)
-        if handler in (signal.SIG_DFL, _nothing_to_save, _heard_elsewhere):
-            heard[_CHECKPOINT] = handler
+    handler = signal.getsignal(_CHECKPOINT)
+    if handler in (signal.SIG_DFL, _nothing_to_save, _heard_elsewhere):
+        heard[_CHECKPOINT] = handler
     return heard
 
 
@@ -195,8 +192,7 @@ def _be_a_child() -> None:
         _before.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_be_a_child)
+os.register_at_fork(after_in_child=_be_a_child)
 
 
 def _heard_elsewhere(number, frame) -> None:
@@ -211,7 +207,7 @@ def _watch(reader: int, requests: Requests, over: threading.Event) -> None:
         if not heard or heard == _OVER:
             break
         # The pipe tells of every signal that has a handler, the user's own among them.
-        if _CHECKPOINT is not None and heard[0] == _CHECKPOINT:
+        if heard[0] == _CHECKPOINT:
             requests.ask_for_checkpoint()
         if heard[0] not in _END:
             continue

@@ -119,6 +119,7 @@ def test_the_replay_benchmark_has_neither(monkeypatch):
     assert {f.of.get("sampler") for f in figures} == {"uniform", "prioritized", None}
 
 
+@pytest.mark.slow
 def test_each_switch_is_measured_beside_the_plain_update(monkeypatch):
     resolved = config(noisy=True)
     forbid(monkeypatch, *STEPPING)
@@ -293,6 +294,7 @@ def test_numbers_are_short():
 # -- ceilings
 
 
+@pytest.mark.slow
 def test_products_are_counted_as_two_n_cubed():
     import torch
 

@@ -1,17 +1,20 @@
 """`fastdqn bench` and `fastdqn profile` as commands, and the scripts of benchmarks/."""
 
 import json
+import runpy
 import shlex
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from fastdqn.bench import bench
 from fastdqn.bench.env_speed import available
 from fastdqn.cli.main import main
 from fastdqn.envs import EnvRecipe
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 KEYS = (
     "env_steps_per_second", "act_calls_per_second", "replay_adds_per_second",
     "replay_samples_per_second", "learner_updates_per_second", "learner_samples_per_second",
@@ -20,7 +23,9 @@ KEYS = (
 SMALL = shlex.split("--num-envs 4 --batch-size 8 --hidden-sizes 8 --seconds 0.002 --repeats 1")
 
 
-def test_bench_all_writes_every_figure_and_says_what_bounds(tmp_path, capsys):
+@pytest.mark.slow
+def test_bench_all_writes_every_figure_and_says_what_bounds(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fastdqn.bench.env_speed._MOST_SECONDS", 0.5)
     out = tmp_path / "out.jsonl"
     assert main(["bench", "all", "cartpole", *SMALL, "--out", str(out)]) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
@@ -41,8 +46,10 @@ def test_bench_all_writes_every_figure_and_says_what_bounds(tmp_path, capsys):
         assert row["startup_seconds"].keys() == {"build", "kernels"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["env", "act", "replay", "learner", "train"])
-def test_a_part_is_measured_alone(tmp_path, part):
+def test_a_part_is_measured_alone(tmp_path, monkeypatch, part):
+    monkeypatch.setattr("fastdqn.bench.env_speed._MOST_SECONDS", 0.5)
     out = tmp_path / "out.jsonl"
     words = ["--vectorization", "sync", *SMALL, "--out", str(out)]
     assert main(["bench", part, "Taxi-v4", *words]) == 0  # masks too
@@ -51,6 +58,7 @@ def test_a_part_is_measured_alone(tmp_path, part):
     assert len(rows) > 1
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace_for_perfetto_and_what_it_says(tmp_path, capsys):
     folder = tmp_path / "profile"
     words = ["--updates", "3", "--learner", "torch", "--out", str(folder)]
@@ -76,6 +84,7 @@ def test_profile_writes_a_trace_for_perfetto_and_what_it_says(tmp_path, capsys):
     assert sorted(path.name for path in folder.iterdir()) == ["profile.json", "trace.json"]
 
 
+@pytest.mark.slow
 def test_a_fused_update_is_one_launch_and_its_arithmetic_is_counted_all_the_same(tmp_path):
     assert main(["profile", "cartpole", "--updates", "3", "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "profile.json").read_text())
@@ -86,6 +95,7 @@ def test_a_fused_update_is_one_launch_and_its_arithmetic_is_counted_all_the_same
     assert result["busy_share"] > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["act", "train"])
 def test_acting_and_the_loop_can_be_profiled_too(tmp_path, what):
     words = f"--what {what} --updates 4 --learning-starts 100 --out {tmp_path}"
@@ -95,6 +105,7 @@ def test_acting_and_the_loop_can_be_profiled_too(tmp_path, what):
     assert (result["flops_per_call"] is None) == (what == "train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -131,6 +142,7 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch, tmp_path, capsys):
     assert "needs a C++ compiler" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_back_ends_that_cannot_step_an_environment_are_left_out():
     assert available(EnvRecipe("Acrobot-v1"))[:2] == ["sync", "async"]
     assert "native" in available(EnvRecipe("CartPole-v1"))
@@ -142,6 +154,21 @@ def test_rows_are_written_whole(tmp_path):
     assert (tmp_path / "x.jsonl").read_text() == '{"a": 1}\n{"b": null}\n'
 
 
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Runs a script of benchmarks/ as a program, in this process; torch's threads are as before."""
+
+    def run(script: str, *words: str) -> None:
+        monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / script), *words])
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -151,21 +178,18 @@ def test_rows_are_written_whole(tmp_path):
         "bench_train.py --sweep obs_size",
     ],
 )
-def test_the_benchmarks_run_and_write_their_file(tmp_path, words):
+def test_the_benchmarks_run_and_write_their_file(tmp_path, benchmark, words):
     script, *rest = words.split()
-    benchmarks = __file__.rpartition("tests")[0] + "benchmarks/"
     out = tmp_path / "out.json"
-    asked = [sys.executable, benchmarks + script, *rest, "--seconds", "0.01", "--repeats", "1"]
-    subprocess.run([*asked, "--out", str(out)], check=True, capture_output=True)
+    benchmark(script, *rest, "--seconds", "0.01", "--repeats", "1", "--out", str(out))
     record = json.loads(out.read_text())
     assert record["command"].startswith(f"python benchmarks/{script}")
     assert record.get("rows") or record["sweeps"]["obs_size"]
 
 
-def test_every_part_of_the_gpu_suite_walks_through_on_the_cpu(tmp_path):
-    script = __file__.rpartition("tests")[0] + "benchmarks/gpu_suite.py"
-    asked = [sys.executable, script, "--dry-run", "--out", str(tmp_path)]
-    subprocess.run(asked, check=True, capture_output=True)
+@pytest.mark.slow
+def test_every_part_of_the_gpu_suite_walks_through_on_the_cpu(tmp_path, benchmark, capsys):
+    benchmark("gpu_suite.py", "--dry-run", "--out", str(tmp_path))
     parts = {path.stem for path in tmp_path.glob("*.json")}
     assert parts == {
         "parity", "update-mlp", "update-nature", "update-impala", "upload", "profile", "train",
@@ -173,5 +197,6 @@ def test_every_part_of_the_gpu_suite_walks_through_on_the_cpu(tmp_path):
     }  # fmt: skip
     records = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert all(record["complete"] and record["machine"]["cores"] for record in records)
-    again = subprocess.run(asked, check=True, capture_output=True, text=True)
-    assert "is there already" in again.stdout
+    capsys.readouterr()
+    benchmark("gpu_suite.py", "--dry-run", "--out", str(tmp_path))
+    assert capsys.readouterr().out.count("is there already") == len(parts)

@@ -73,6 +73,7 @@ def test_turns_of_the_loop_are_counted_whatever_a_turn_brings(clock, slow_parts)
     assert steps_per_turn == pytest.approx(0.9 * LANES, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_sweep_tries_the_own_batch_and_every_back_end_that_can():
     assert waits(EnvRecipe("CartPole-v1", "async"), 8) == [8, 4]
     assert waits(EnvRecipe("CartPole-v1", "async"), 8, 3) == [8, 4, 3]
@@ -82,7 +83,9 @@ def test_a_sweep_tries_the_own_batch_and_every_back_end_that_can():
     assert "native" not in available(EnvRecipe("Acrobot-v1"))
 
 
-def test_a_bench_of_environments_waits_as_the_run_does(tmp_path):
+@pytest.mark.slow
+def test_a_bench_of_environments_waits_as_the_run_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastdqn.bench.env_speed._MOST_SECONDS", 0.5)
     out = tmp_path / "out.jsonl"
     words = (
         "bench env CartPole-v1 --vectorization async --num-envs 3 --env-batch-size 2 "

@@ -191,6 +191,7 @@ def test_a_graph_is_one_launch_of_the_host_whatever_it_holds(on_gpu):
     assert (timeline.launches, timeline.host_launches) == (20, 2)
 
 
+@pytest.mark.slow
 def test_torch_prints_nothing_while_it_profiles_and_others_may(capfd):
     def run(begin, end) -> None:
         begin()
@@ -240,6 +241,7 @@ def test_folders_made_for_nothing_are_taken_away(tmp_path):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["link", "in/link", "full/new", "x" * 300])
 def test_a_profile_that_cannot_be_written_is_one_line(place, tmp_path, monkeypatch, capsys):
     (tmp_path / "in" / "link").mkdir(parents=True)
@@ -271,6 +273,7 @@ def test_figures_that_cannot_be_written_are_one_line(tmp_path, monkeypatch, caps
     assert "No space left" in line
 
 
+@pytest.mark.slow
 @needs_a_compiler
 def test_a_profile_of_compiled_updates_counts_their_kernels(tmp_path):
     words = f"profile cartpole --capture compile --updates 2 --hidden-sizes 8 --out {tmp_path}"

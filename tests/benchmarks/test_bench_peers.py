@@ -142,6 +142,7 @@ def test_a_window_counts_from_its_first_tick_to_its_last(bench):
     assert (result["steps_per_second"], result["cores_used"]) == (15.0, 0.5)
 
 
+@pytest.mark.slow
 def test_fastdqn_is_measured_in_a_process_of_its_own(bench, monkeypatch, tmp_path, capsys):
     monkeypatch.undo()  # the real interpreter and measurement
     out = tmp_path / "peers.json"

@@ -45,6 +45,7 @@ def refused(study, monkeypatch, capsys, *words) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_every_row_is_a_config_without_problems(modules):
     rows = modules("study_rows")
     asked = rows.jobs(None)
@@ -74,6 +75,7 @@ def test_rows_differ_from_dqn_by_what_their_names_say(modules):
     assert all(getattr(last, name) == getattr(rainbow, name) for name in switches)
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was(study, tmp_path, monkeypatch, capsys):
     folder, out = tmp_path / "study", tmp_path / "out.json"
     call(study, monkeypatch, folder, "--seeds", 1, "--tasks", "CartPole-v1", "--share", 0.1)
@@ -168,6 +170,7 @@ def test_figures_by_hand(modules):
     assert "2 of 2 within 200 to 400 episodes" in figures.table(found)
 
 
+@pytest.mark.slow
 def test_every_picture_can_be_drawn(modules):
     pytest.importorskip("matplotlib").use("agg")
     rows, figures = modules("study_rows"), modules("study_figures")

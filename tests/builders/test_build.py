@@ -58,6 +58,7 @@ def test_a_torso_of_ones_own_is_learned_by_torch_and_the_start_says_so(tmp_path)
     assert session.notes == ["learner torch: not fused: the torso is no MLP of ours"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "value", "read", "expected"),
     [
@@ -169,6 +170,7 @@ def kernels() -> dict[str, Dispatcher]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -106,6 +106,7 @@ def test_a_run_of_a_device_is_resumed_nowhere_else(monkeypatch, device):
     assert line.startswith(f"device is '{device}': this machine has 0 CUDA devices")
 
 
+@pytest.mark.slow
 def test_auto_says_that_it_takes_the_cpu_for_a_network_worth_a_device(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     session = build.build(small(tmp_path, hidden_sizes=(1024, 1024)), lambda _: Silent())
@@ -163,6 +164,7 @@ def traced(monkeypatch):
     return recorders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"prioritized": True, "noisy": True, "priority_lag": 1}])
 def test_a_run_by_recorded_updates_has_the_bits_of_an_eager_one(tmp_path, traced, options):
     options = {
@@ -185,6 +187,7 @@ def test_a_run_by_recorded_updates_has_the_bits_of_an_eager_one(tmp_path, traced
     assert recorder.recorded == 2 * slots + 1 + options.get("noisy", False) + 1
 
 
+@pytest.mark.slow
 def test_an_update_that_cannot_be_captured_runs_eagerly_or_is_refused(tmp_path, monkeypatch):
     class Fails:
         def __call__(self, call):
@@ -218,6 +221,7 @@ def test_a_graph_of_a_torso_that_reads_the_host_is_refused(tmp_path, cuda, monke
     assert notes[-1].startswith("capture eager: the torso reads the host, which no graph can hold")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [2, 4])
 def test_updates_that_are_launched_together_leave_the_bits_of_a_run_as_they_are(tmp_path, together):
     options = {"train_frequency": 1, "target_network_frequency": 30}
@@ -227,6 +231,7 @@ def test_updates_that_are_launched_together_leave_the_bits_of_a_run_as_they_are(
     assert torch.equal(several.run.learner.online.weights, one.run.learner.online.weights)
 
 
+@pytest.mark.slow
 def test_hooks_are_told_of_each_update_of_a_launch(tmp_path):
     seen = []
     fastdqn.train(

@@ -187,6 +187,7 @@ def test_a_run_folder_that_cannot_be_written_is_refused(run_dir, tmp_path, monke
     assert line.endswith("locked is not writable")
 
 
+@pytest.mark.slow
 def test_a_new_or_empty_run_folder_is_fine(tmp_path):
     (tmp_path / "empty").mkdir()
     for run_dir in ("empty", "new", "new/below"):

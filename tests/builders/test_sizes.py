@@ -14,6 +14,7 @@ from fastdqn.learning.autograd import AutogradSteps
 from fastdqn.learning.batch_staging import Staging
 from fastdqn.learning.graph_capture import eager
 from fastdqn.replay.batch import new_batch
+from helpers.cost import slow_but_one_of
 
 FACTS = EnvFacts((3, 2), np.dtype(np.float32), 1.0, 4, 0)
 KINDS = list(
@@ -24,7 +25,7 @@ KINDS = list(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "dueling", "noisy", "sizes"), KINDS)
+@pytest.mark.parametrize(("value", "dueling", "noisy", "sizes"), slow_but_one_of(KINDS, 9))
 def test_weights_are_counted_right_and_memory_is_not_underestimated(value, dueling, noisy, sizes):
     config = Config(
         value=value, dueling=dueling, noisy=noisy, hidden_sizes=sizes, device="cpu",

@@ -114,6 +114,7 @@ def plain_minatar(torso, obs):
     return functional.relu(x).permute(0, 2, 3, 1).flatten(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "plain", "shape"),
     [
@@ -135,6 +136,7 @@ def test_features_and_gradients_are_those_of_contiguous_convolutions(make, plain
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_weights_stay_channels_last_views_of_the_flat_tensor_through_updates_and_a_load():
     _, learner, batch = learner_for("nature")
     before = learner.online.weights.clone()
@@ -156,6 +158,7 @@ def learner_for(torso, **options):
     return learner.update, learner, batch_for(facts)
 
 
+@pytest.mark.slow
 def test_no_gradient_is_computed_for_the_observation():
     _, learner, batch = learner_for("nature")
     asked = []
@@ -180,6 +183,7 @@ def test_streams_have_hidden_layers_of_their_own_and_advantages_of_mean_zero(per
     assert torch.equal(q.argmax(-1), best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torso", ["nature", "minatar"])
 @pytest.mark.parametrize("name", [name for name in SWITCHES if name not in ("ladder", "decay")])
 def test_every_technique_takes_20_updates_on_pictures(torso, name):
@@ -194,6 +198,7 @@ def test_every_technique_takes_20_updates_on_pictures(torso, name):
     learner.online.check_views()
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_a_batch_that_stays():
     _, learner, batch = learner_for("minatar", gamma=0.0)
     first = learner.update(batch).mean().item()
@@ -261,6 +266,7 @@ def test_the_fused_learner_refuses_convolutions_by_name():
 # -- weights files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torso", FACTS)
 @pytest.mark.parametrize("noisy", [False, True])
 def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, torso, noisy):
@@ -298,6 +304,7 @@ def test_a_description_that_lies_is_refused_in_a_line(tmp_path, changes, says):
 # -- what they need
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("torso", "value", "dueling", "noisy"),
     list(
@@ -332,6 +339,7 @@ def test_weights_are_counted_right_and_memory_is_not_underestimated(torso, value
 # -- bytes on their way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("facts", [ATARI, MINATAR])
 def test_observations_are_staged_as_they_are_stored_and_left_alone(facts):
     update, _, _ = learner_on(settled(facts), facts)

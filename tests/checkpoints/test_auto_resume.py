@@ -35,6 +35,7 @@ def whole(tmp_path_factory) -> Path:
     return fastdqn.train(small(folder, eval_frequency=300), on_step=nothing).folder
 
 
+@pytest.mark.slow
 def test_a_new_run_begins_and_a_finished_one_is_left_as_it_is(tmp_path, whole):
     config = small(tmp_path, eval_frequency=300)
     first = train(config)
@@ -53,6 +54,7 @@ def test_the_same_command_goes_on_with_an_interrupted_run(tmp_path, whole):
     assert_same_run(whole, train(config).folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["", "{", None])
 def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path, whole, options):
     """A job's own files, such as the output of a scheduler, stay."""

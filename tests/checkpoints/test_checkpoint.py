@@ -56,6 +56,7 @@ in_no_time = settings(
 )
 
 
+@pytest.mark.slow
 @given(state=states)
 @in_no_time
 def test_any_state_comes_back_bit_for_bit(no_sync, state):
@@ -66,6 +67,7 @@ def test_any_state_comes_back_bit_for_bit(no_sync, state):
         assert_equal(load_checkpoint(Path(run)).state, state)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @in_no_time
 def test_any_rows_come_back_bit_for_bit(no_sync, data):
@@ -175,6 +177,7 @@ def test_the_last_two_checkpoints_and_the_segments_they_list_are_kept(tmp_path):
     assert_is(load_checkpoint(run, folder(run, 6).name), 6)
 
 
+@pytest.mark.slow
 def test_a_segment_stays_while_one_lane_needs_it(tmp_path):
     writer = CheckpointWriter(tmp_path, CONFIG)
 
@@ -211,6 +214,7 @@ def test_a_checkpoint_without_rows_lists_none(tmp_path):
     assert list(load_checkpoint(tmp_path).segments()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -256,6 +260,7 @@ def test_a_run_with_checkpoints_is_gone_on_from_or_refused(tmp_path):
         CheckpointWriter(other, CONFIG, load_checkpoint(run))
 
 
+@pytest.mark.slow
 def test_going_on_from_an_older_checkpoint_abandons_the_newer(tmp_path):
     run = make_run(tmp_path, 1, 2, 3)
     kept = [folder(run, 2).name]

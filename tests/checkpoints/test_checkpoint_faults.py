@@ -94,6 +94,7 @@ def templates(tmp_path_factory):
     return {name: make_run(root / name, *before) for name, (before, _) in SITUATIONS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("situation", "crashes"), [("first", True), ("later", True), ("later", False)]
 )
@@ -146,6 +147,7 @@ def assert_goes_on(run: Path, before: tuple, steps: int) -> None:
     assert segments == sorted(listed)
 
 
+@pytest.mark.slow
 def test_a_writer_whose_disk_failed_writes_the_next_checkpoint(tmp_path, templates, no_sync):
     """The same writer: after each possible failure all rows are handed over again."""
     fails_at, failed = 0, True
@@ -233,6 +235,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_is_gone_on_from_each_time(tmp_path):
     run, reached = make_run(tmp_path, 1), 1
     code = WRITES_ON.format(tests=str(Path(__file__).parents[1]), run=str(run))

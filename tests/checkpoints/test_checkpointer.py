@@ -83,6 +83,7 @@ def test_a_write_that_failed_is_told_at_the_next_turn():
         checkpointer(sink).due(0, 1, 1)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_ends_the_run_with_one_line_and_a_whole_checkpoint(
     tmp_path, monkeypatch, capsys
 ):
@@ -128,6 +129,7 @@ class Dawdling(gymnasium.Env):
         return np.zeros(2, np.float32), 1.0, self.t == 2, False, {}
 
 
+@pytest.mark.slow
 def test_a_turn_of_resets_alone_takes_no_second_checkpoint_of_the_same_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: Dawdling.now[0])
     write = CheckpointWriter.write
@@ -147,6 +149,7 @@ def names_and_weights(run: Path) -> dict[str, bool]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log_frequency", [2_900, 30])
 def test_a_run_that_diverged_keeps_its_last_good_checkpoint(tmp_path, log_frequency):
     """It diverges between two rows of metrics, where nobody looks at the loss."""

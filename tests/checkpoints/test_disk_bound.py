@@ -28,6 +28,7 @@ def disk_bytes(run: Path) -> int:
     return sum(file.stat().st_size for file in run.rglob("*.npy"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", WHICH_LANES)
 @pytest.mark.parametrize("turns_each", [25, 130, 240, 700])
 def test_rows_on_disk_are_bounded_and_come_back(tmp_path, no_sync, monkeypatch, lanes, turns_each):
@@ -39,7 +40,7 @@ def test_rows_on_disk_are_bounded_and_come_back(tmp_path, no_sync, monkeypatch, 
     monkeypatch.setattr(
         store, "_sweep", lambda *args: (peaks.append(disk_bytes(tmp_path)), sweep(*args))
     )
-    for turn in range(1, 4_201):
+    for turn in range(1, 2_101):
         chosen = WHICH_LANES[lanes](turn)
         replay.add(chosen, chosen, chosen * 1.0, np.full((len(chosen), 64), turn))
         if turn % turns_each == 0:
@@ -74,6 +75,7 @@ def test_rows_are_copied_once(tmp_path, no_sync):
     assert peak < 1.2 * replay.nbytes
 
 
+@pytest.mark.slow
 def test_segments_that_are_many_become_one(tmp_path, no_sync, monkeypatch):
     monkeypatch.setattr(store, "_MOST_SEGMENTS", 5)
     replay = make_replay(1, rows=256)

@@ -53,6 +53,7 @@ def names_field(said: str, path: Path) -> bool:
     return said.startswith(f"{path}: ") and len(said.removeprefix(f"{path}: ").split(": ")) > 1
 
 
+@pytest.mark.slow
 @thousand_cases
 def test_manifests_with_a_right_checksum(template, seed):
     chance = random.Random(seed)
@@ -71,6 +72,7 @@ def test_manifests_with_a_right_checksum(template, seed):
     assert said is None or names_field(said, path)
 
 
+@pytest.mark.slow
 @thousand_cases
 def test_tensors_of_a_checkpoint_with_a_right_checksum(template, seed):
     names = ("checkpoints", f"step-{NEWEST:012d}", "fuzzed.safetensors")
@@ -114,6 +116,7 @@ DIGITS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @thousand_cases
 def test_policies_and_tables(policies, seed):
     name, read = (("network", load_weights), ("table", load_table))[seed % 2]
@@ -133,6 +136,7 @@ def test_policies_and_tables(policies, seed):
     assert said is None or said.startswith(str(path))
 
 
+@pytest.mark.slow
 @thousand_cases
 def test_npy_headers(template, seed):
     chance = random.Random(seed)
@@ -153,6 +157,7 @@ def test_npy_headers(template, seed):
     assert said is None or names_field(said, path)
 
 
+@pytest.mark.slow
 @thousand_cases
 def test_configs(tmp_path, seed):
     table = seed % 2 == 0

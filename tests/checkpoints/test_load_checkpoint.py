@@ -69,6 +69,7 @@ def rename_a_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps(Evil()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
     "damage",
@@ -89,6 +90,7 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_is_offered(
     assert_is(load_checkpoint(run, BEFORE), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_anywhere_is_noticed(run, name):
     path, dice = file_of(run, name), random.Random(name)

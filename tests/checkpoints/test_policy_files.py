@@ -76,6 +76,7 @@ def test_a_torso_of_the_users_own_comes_back_under_a_noisy_head_of_any_value(tmp
         agent.load_policy(path)
 
 
+@pytest.mark.slow
 def test_a_noisy_run_is_evaluated_by_its_means(tmp_path):
     run = fastdqn.train(paired(tmp_path, "noisy", "categorical"))
     policy = fastdqn.load_policy(run.folder)

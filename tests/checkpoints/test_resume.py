@@ -14,6 +14,7 @@ from fastdqn.cli import main as cli
 from fastdqn.envs import EnvStream
 from fastdqn.replay import Replay
 from fastdqn.seeding import TRAIN, env_seed
+from helpers.cost import slow_but
 from helpers.far_env import Far
 from helpers.loop import small
 from helpers.resumed_runs import (
@@ -44,8 +45,8 @@ VARIANTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("stop_at", [30, 437])
+@pytest.mark.parametrize("variant", slow_but(VARIANTS, 1))
+@pytest.mark.parametrize("stop_at", slow_but([30, 437], 1))
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, variant, stop_at):
     options = {"eval_frequency": 250, "log_frequency": 90, **VARIANTS[variant]}
     config = small(tmp_path, total_timesteps=1_000).replace(**options)
@@ -57,6 +58,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, variant, stop_at)
     assert_same_run(whole.folder, part.folder)
 
 
+@pytest.mark.slow
 def test_the_preset_cartpole_rainbow_goes_on_exactly(tmp_path):
     config = fastdqn.PRESETS["cartpole-rainbow"].replace(
         total_timesteps=2_400, learning_starts=500, eval_frequency=900, eval_episodes=2,
@@ -69,6 +71,7 @@ def test_the_preset_cartpole_rainbow_goes_on_exactly(tmp_path):
     assert_same_run(whole.folder, part.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_every_autoreset_mode_goes_on_exactly(tmp_path, mode):
     def envs():
@@ -89,6 +92,7 @@ def test_environments_that_were_handed_in_are_not_made_by_their_name(tmp_path):
     assert fastdqn.resume(part.folder, envs, on_step=nothing).summary["total_steps"] > 60
 
 
+@pytest.mark.slow
 def test_a_run_may_be_stopped_and_resumed_again_and_again(tmp_path):
     config = small(tmp_path, total_timesteps=1_000, eval_frequency=300, checkpoint_frequency=100)
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
@@ -100,6 +104,7 @@ def test_a_run_may_be_stopped_and_resumed_again_and_again(tmp_path):
     assert_same_run(whole.folder, part.folder)
 
 
+@pytest.mark.slow
 def test_being_stopped_inside_an_evaluation_repeats_it_and_its_rows(tmp_path):
     """The second evaluation of the run stops it from within: at its confirmation."""
     config = small(tmp_path, total_timesteps=800, eval_frequency=200, stop_at_return=1.0)
@@ -120,6 +125,7 @@ def test_being_stopped_inside_an_evaluation_repeats_it_and_its_rows(tmp_path):
     assert_same_run(whole.folder, part.folder)
 
 
+@pytest.mark.slow
 def test_environments_that_cannot_be_restored_are_reset_and_it_is_said(tmp_path, capsys):
     config = small(tmp_path, total_timesteps=900)
     part = fastdqn.train(config, Far, on_step=stopping_at(405))
@@ -131,6 +137,7 @@ def test_environments_that_cannot_be_restored_are_reset_and_it_is_said(tmp_path,
     assert set(lengths) == {10}  # the open ones are no episodes of their own
 
 
+@pytest.mark.slow
 def test_without_the_replay_learning_begins_again_and_catches_up_nothing(tmp_path, capsys):
     config = small(tmp_path, total_timesteps=1_200, checkpoint_replay=False)
     part = fastdqn.train(config, on_step=stopping_at(600))
@@ -149,6 +156,7 @@ def test_without_the_replay_learning_begins_again_and_catches_up_nothing(tmp_pat
     assert not list((run.folder / "checkpoints" / "segments").iterdir())
 
 
+@pytest.mark.slow
 def test_without_the_replay_late_priorities_are_given_to_no_rows_of_the_same_number(
     tmp_path, monkeypatch
 ):
@@ -186,6 +194,7 @@ def test_a_run_that_is_over_is_left_as_it_is(tmp_path, capsys):
     assert (run.folder / "policy.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_being_stopped_in_the_last_evaluation_makes_nothing_twice_but_that(tmp_path):
     config = small(tmp_path, total_timesteps=700, eval_frequency=500)
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
@@ -197,6 +206,7 @@ def test_being_stopped_in_the_last_evaluation_makes_nothing_twice_but_that(tmp_p
     assert_same_run(whole.folder, part.folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_solved_goes_on_to_a_new_total(tmp_path):
     config = small(tmp_path, total_timesteps=800, eval_frequency=200, stop_at_return=1.0)
     run = fastdqn.train(config)
@@ -217,6 +227,7 @@ def test_the_best_weights_are_those_of_the_checkpoint(tmp_path):
     assert best.read_bytes() == found.best
 
 
+@pytest.mark.slow
 def test_seconds_are_added_to_those_from_before(tmp_path):
     part = fastdqn.train(small(tmp_path, total_timesteps=900), on_step=stopping_at(850))
     before = load_checkpoint(part.folder).state["phase_seconds"]
@@ -225,6 +236,7 @@ def test_seconds_are_added_to_those_from_before(tmp_path):
     assert all(after[name] >= seconds for name, seconds in before.items())
 
 
+@pytest.mark.slow
 def test_a_reset_at_a_resume_repeats_no_episode(tmp_path, monkeypatch):
     seeds, start = [], EnvStream.start
     monkeypatch.setattr(
@@ -238,6 +250,7 @@ def test_a_reset_at_a_resume_repeats_no_episode(tmp_path, monkeypatch):
     assert env_seed(config.seed, TRAIN, steps) in seeds
 
 
+@pytest.mark.slow
 def test_rows_that_are_on_disk_are_not_written_again(tmp_path):
     config = small(tmp_path, total_timesteps=900, buffer_size=5_000)
     part = fastdqn.train(config, on_step=stopping_at(400))
@@ -246,6 +259,7 @@ def test_rows_that_are_on_disk_are_not_written_again(tmp_path):
     np.testing.assert_array_equal(second.first, first.last - 2)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_in_its_final_evaluation_says_so(tmp_path, monkeypatch):
     evaluated = session.evaluate
 

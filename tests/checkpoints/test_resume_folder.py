@@ -73,6 +73,7 @@ def test_what_a_resume_cuts_is_on_the_disk_before_the_checkpoint_that_says_where
     assert "metrics.jsonl" not in synced  # it was there, and is cleared again
 
 
+@pytest.mark.slow
 def test_tensorboard_is_told_where_the_run_went_on(tmp_path):
     """Its files cannot be cut: a reader drops what it read from there on."""
     accumulator = pytest.importorskip(

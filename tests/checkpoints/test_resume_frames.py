@@ -34,6 +34,7 @@ def make_lane() -> gymnasium.Env:
     return KeptStack(gymnasium.make("CartPole-v1", max_episode_steps=30))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [30, 437])
 def test_a_stopped_run_of_frames_goes_on_as_if_it_had_not_been(tmp_path, stop_at):
     config = small(
@@ -49,6 +50,7 @@ def test_a_stopped_run_of_frames_goes_on_as_if_it_had_not_been(tmp_path, stop_at
     assert '"store": "frames"' in (part.folder / "config.json").read_text()
 
 
+@pytest.mark.slow
 def test_environments_that_are_reset_begin_a_stack_in_the_replay_too(tmp_path):
     def forgetful() -> gymnasium.Env:
         return FrameStackObservation(gymnasium.make("CartPole-v1"), 3)

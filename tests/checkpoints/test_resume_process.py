@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import fastdqn
 from fastdqn.checkpoints.loader import load_checkpoint
 from fastdqn.cli.main import main
@@ -34,6 +36,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
             raise AssertionError(f"ended before {path} was there")
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_a_checkpoint_becomes_the_run_never_killed(tmp_path):
     assert start_training(tmp_path / "whole", *WORDS).wait() == 0
     killed = start_training(tmp_path / "part", *WORDS)
@@ -45,6 +48,7 @@ def test_a_run_killed_after_a_checkpoint_becomes_the_run_never_killed(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "part")
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_run_with_a_checkpoint_and_code_130(tmp_path):
     process = start_training(tmp_path / "run", *WORDS)
     wait_for(tmp_path / "run" / "checkpoints" / "latest", process)
@@ -73,6 +77,7 @@ def start_async(folder: Path) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_ends_a_run_with_workers_in_order(tmp_path):
     process = start_async(tmp_path / "run")
     os.killpg(process.pid, signal.SIGTERM)
@@ -83,6 +88,7 @@ def test_a_signal_to_the_whole_group_ends_a_run_with_workers_in_order(tmp_path):
     assert load_checkpoint(tmp_path / "run").steps == summary["total_steps"]
 
 
+@pytest.mark.slow
 def test_workers_end_quietly_with_a_parent_that_is_killed(tmp_path):
     process = start_async(tmp_path / "run")
     process.kill()
@@ -91,6 +97,7 @@ def test_workers_end_quietly_with_a_parent_that_is_killed(tmp_path):
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_run_in_progress_is_not_resumed_beside_itself(tmp_path, capsys):
     process = start_training(tmp_path / "run", *WORDS, "--total-timesteps", "10000000")
     try:
@@ -106,6 +113,7 @@ def test_a_run_in_progress_is_not_resumed_beside_itself(tmp_path, capsys):
     assert main(["resume", str(tmp_path / "run"), *words]) == 0
 
 
+@pytest.mark.slow
 def test_loading_reaches_no_pickle(tmp_path):
     run = fastdqn.train(small(tmp_path, total_timesteps=300, normalize_observation=True))
     code = f"""

@@ -23,6 +23,7 @@ from helpers.checkpoints import edit_manifest
 from helpers.loop import small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -55,6 +56,7 @@ def make_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "eval.jsonl", "episodes.csv"])
 def test_a_pipe_or_a_folder_in_a_files_place_is_one_line_and_hangs_nothing(tmp_path, capsys, name):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
@@ -68,6 +70,7 @@ def test_a_pipe_or_a_folder_in_a_files_place_is_one_line_and_hangs_nothing(tmp_p
         assert line == f"error: cannot write {run.folder / name}: is not a regular file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["policy.safetensors", "best.safetensors", "config.json"])
 def test_eval_of_a_pipe_is_one_line_and_hangs_nothing(tmp_path, capsys, name):
     run = fastdqn.train(small(tmp_path, total_timesteps=300, eval_frequency=100))
@@ -78,6 +81,7 @@ def test_eval_of_a_pipe_is_one_line_and_hangs_nothing(tmp_path, capsys, name):
     assert "is not a regular file" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["payload", "deep.payload"])
 def test_a_run_folder_cannot_name_code_that_lies_inside_it(tmp_path, monkeypatch, capsys, place):
     """Whoever sends a run sends numbers, not programs."""
@@ -128,6 +132,7 @@ def test_a_damaged_checkpoint_is_named_and_the_other_offered(tmp_path):
     assert fastdqn.resume(run.folder, checkpoint=other).summary["total_steps"] >= 600
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_read_under_the_lock(tmp_path, monkeypatch):
     """Or another process could go on from it, and delete it, in between."""
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
@@ -181,6 +186,7 @@ class Own(gymnasium.Env):
         self.t = state["t"]
 
 
+@pytest.mark.slow
 def test_an_environment_that_refuses_its_state_is_one_line(tmp_path, monkeypatch):
     run = fastdqn.train(small(tmp_path, total_timesteps=300), Own)
     kept = sorted((run.folder / "checkpoints").iterdir())
@@ -205,6 +211,7 @@ TOO_MUCH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TOO_MUCH)
 def test_a_state_that_cannot_be_stored_is_one_that_cannot_be_read(
     tmp_path, monkeypatch, capsys, case
@@ -217,6 +224,7 @@ def test_a_state_that_cannot_be_stored_is_one_that_cannot_be_read(
     assert "the environments could not be restored" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["replay", "learner", "stream", "progress", "phase_seconds"])
 def test_a_checkpoint_that_lacks_a_part_names_it(tmp_path, key):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
@@ -230,6 +238,7 @@ def test_a_checkpoint_that_lacks_a_part_names_it(tmp_path, key):
         fastdqn.resume(run.folder, total_timesteps=400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "changes", "says"),
     [

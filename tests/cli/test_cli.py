@@ -27,6 +27,7 @@ def test_without_a_command_the_usage_is_shown_and_the_code_is_2():
     assert out.startswith("usage: fastdqn")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train --help", "train cartpole -h", "train cartpole --help"])
 def test_train_help_lists_every_option_with_its_sentence(command):
     code, out, err = ask(*command.split())
@@ -49,6 +50,7 @@ def test_train_help_comes_in_groups_with_the_default_of_each_option():
     assert out.count("default:") >= len(Config.__dataclass_fields__)
 
 
+@pytest.mark.slow
 def test_help_shows_the_defaults_of_the_preset():
     shown = ask("train", "cartpole", "--help")[1].replace("│", " ")  # lines break anywhere
     assert "(default: 475.0)" in " ".join(shown.split())
@@ -101,6 +103,7 @@ def test_what_a_run_came_to_is_printed_unless_quiet():
         assert ask("train", "cartpole", "--quiet") == (0, "", [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", RUN_FAILURES)
 def test_a_run_that_fails_by_its_numbers_is_one_line_and_exit_code_1(failure):
     def run(session):

@@ -8,7 +8,10 @@ from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config
 from helpers.command_line import ask, no_training
 
-pytestmark = pytest.mark.usefixtures("odd_environments", "in_an_empty_folder", "without_the_arcade")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("odd_environments", "in_an_empty_folder", "without_the_arcade"),
+]
 
 FLAGS = [
     "--" + name.replace("_", "-") for name in (*Config.__dataclass_fields__, "dry_run", "quiet")
@@ -39,7 +42,7 @@ subjects = st.one_of(st.sampled_from([*PRESETS, "CartPole-v1", "FrozenLake-v1", 
 
 
 # Others on every run: a refusal is parsed once an option, 0.1 s of tyro's work a command line.
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(subjects, st.lists(options, max_size=3))
 def test_no_command_line_raises_and_every_refusal_says_why(subject, groups):
     args = [word for group in groups for word in group]
@@ -50,7 +53,7 @@ def test_no_command_line_raises_and_every_refusal_says_why(subject, groups):
     assert all(line.startswith("error: ") for line in lines)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.sampled_from(["eval", "presets", "envs", "train", "nonsense"]), st.lists(words, max_size=3)
 )

@@ -103,6 +103,7 @@ def test_without_a_whole_checkpoint_weights_or_the_command_are_left(run):
     assert "best.safetensors" in found["best.safetensors"]
 
 
+@pytest.mark.slow
 def test_who_holds_the_lock_is_told(run):
     with RunLock(run):
         found, _ = examine(run)
@@ -158,6 +159,7 @@ def stopped(tmp_path, *given, **options) -> Path:
     return fastdqn.train(config, *given, **options).folder
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_can_be_resumed_as_it_says(tmp_path, capsys):
     run = stopped(tmp_path)
     told = examine(run)[0]["what can be done"]
@@ -169,6 +171,7 @@ def make_corridor():
     return gymnasium.make("CartPole-v1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "options"), [
     ((make_corridor,), {}),
     ((gymnasium.vector.SyncVectorEnv([make_corridor] * 4),), {}),
@@ -181,6 +184,7 @@ def test_what_was_handed_in_is_no_resume_for_the_command_line(tmp_path, given, o
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "says"), [
     ({"env_id": "no_such_module:Evil-v0"}, "its module 'no_such_module' is not installed here"),
     ({"wrapper": ["planted:Evil"]}, "its module lies inside the run's folder"),

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from typing import Any
@@ -42,6 +41,7 @@ def write_weights(path, **changes):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_program_of_torch_gives_the_policy_s_values(tmp_path, name):
     path, out = write_weights(tmp_path / "policy.safetensors", **NETWORKS[name]), tmp_path / "a.pt2"
@@ -56,6 +56,7 @@ def test_a_program_of_torch_gives_the_policy_s_values(tmp_path, name):
     np.testing.assert_array_equal(found.argmax(1), policy(obs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["categorical-noisy", "implicit", "nature"])
 def test_a_file_of_onnx_gives_the_policy_s_values_and_stands_alone(tmp_path, name):
     onnx = pytest.importorskip("onnx")
@@ -110,6 +111,7 @@ def test_a_table_a_torso_of_one_s_own_and_nothing_are_one_line(tmp_path):
         assert says in lines[0]
 
 
+@pytest.mark.slow
 def test_a_network_that_torch_cannot_export_or_gets_wrong_leaves_no_file(tmp_path, monkeypatch):
     path = write_weights(tmp_path / "policy.safetensors")
     ask_for = ("export", str(path), "--format", "torch")
@@ -131,7 +133,7 @@ def test_a_network_that_torch_cannot_export_or_gets_wrong_leaves_no_file(tmp_pat
     assert os.listdir(tmp_path) == ["policy.safetensors"]
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="a limit of Unix")
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_no_file(tmp_path):
     path = write_weights(tmp_path / "policy.safetensors")
     program = "import sys; from fastdqn.cli.main import main; sys.exit(main(sys.argv[1:]))"

@@ -32,6 +32,7 @@ def test_each_setting_is_run_with_as_many_seeds_as_are_asked_for(trained, tmp_pa
     assert settings[0] == settings[1] == settings[2] != settings[3] == settings[5]
 
 
+@pytest.mark.slow
 def test_what_is_given_is_not_searched(trained, tmp_path):
     assert run(tmp_path, "--trials", "6", "--gamma=0.9", "--batch-size", "48") == 0
     assert {(config.gamma, config.batch_size) for config in trained} == {(0.9, 48)}
@@ -51,6 +52,7 @@ def test_a_bad_setting_is_not_run_with_all_seeds(trained, tmp_path, capsys):
     assert len(trained) == 2 * 12 - len(cut)
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_draws_other_settings(trained, tmp_path):
     assert run(tmp_path, "--trials", "3", "--seeds", "1") == 0
     assert run(tmp_path, "--trials", "3", "--seeds", "1") == 0
@@ -60,6 +62,7 @@ def test_the_same_command_goes_on_and_draws_other_settings(trained, tmp_path):
     assert len({config.learning_rate for config in trained}) == 6
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_does_not_count(trained, tmp_path, monkeypatch):
     whole, answers = sweep.api.train, iter(["interrupted"])
 
@@ -93,6 +96,7 @@ def test_a_trial_writes_nowhere(trained, tmp_path):
     assert told == (False, False, None, None)
 
 
+@pytest.mark.slow
 def test_what_was_cut_or_diverged_with_a_later_seed_is_not_the_best(
     trained, tmp_path, monkeypatch, capsys
 ):
@@ -111,6 +115,7 @@ def test_what_was_cut_or_diverged_with_a_later_seed_is_not_the_best(
     assert float(told.split()[-1]) <= 4e-3
 
 
+@pytest.mark.slow
 def test_what_is_found_is_the_command_that_was_run(trained, tmp_path, capsys):
     assert run(tmp_path, "--trials", "8", "--seeds", "1", "--quiet", "--tau", "0.5") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -134,6 +139,7 @@ def refused(capsys, *words: str) -> list[str]:
     return capsys.readouterr().err.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -152,6 +158,7 @@ def test_mistakes_are_told_before_anything_runs(trained, capsys, words, told):
     assert trained == []
 
 
+@pytest.mark.slow
 def test_a_sweep_of_other_settings_is_refused_and_kept(trained, tmp_path, capsys):
     out = str(tmp_path / "s.journal")
     assert run(tmp_path, "--trials", "1", "--seeds", "1") == 0
@@ -163,6 +170,7 @@ def test_a_sweep_of_other_settings_is_refused_and_kept(trained, tmp_path, capsys
     assert (tmp_path / "s.journal").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["no journal\n", "[1]\n", '{"op_code": 99}\n', "\x00\n"])
 def test_a_file_of_something_else_is_refused_and_kept(trained, tmp_path, capsys, content):
     path = tmp_path / "notes.txt"

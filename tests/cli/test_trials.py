@@ -17,6 +17,7 @@ def lines(tmp_path) -> list[dict]:
     return [json.loads(line) for line in (tmp_path / "s.journal").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_that_begin_at_once_try_different_settings(trained, tmp_path, monkeypatch):
     others = [lambda: run(tmp_path, "--trials", "3", "--seeds", "1")]
 
@@ -32,6 +33,7 @@ def test_two_that_begin_at_once_try_different_settings(trained, tmp_path, monkey
     assert len({config.learning_rate for config in trained}) == 6
 
 
+@pytest.mark.slow
 def test_a_line_without_an_end_is_cut_off_before_the_next(trained, tmp_path):
     assert run(tmp_path, "--trials", "1", "--seeds", "1") == 0
     with open(tmp_path / "s.journal", "ab") as file:
@@ -42,6 +44,7 @@ def test_a_line_without_an_end_is_cut_off_before_the_next(trained, tmp_path):
     assert all("op_code" in line for line in lines(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_lock_that_was_left_holds_nobody_up(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweeps").mkdir()
@@ -69,6 +72,7 @@ def test_a_file_that_could_not_be_begun_is_as_it_was(trained, tmp_path, monkeypa
     assert os.listdir(path.parent) == ["a.journal"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_sweep_by_one_line(trained, tmp_path, monkeypatch, capsys):
     import optuna.storages.journal as journal
 
@@ -93,6 +97,7 @@ def test_output_that_cannot_be_written_is_not_taken_for_the_file(trained, tmp_pa
     assert not isinstance(caught.value, WriteError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pipe", "x" * 300])
 def test_what_can_be_no_file_is_refused(trained, tmp_path, capsys, name):
     path = tmp_path / name

@@ -41,6 +41,7 @@ def ask(capsys, *words) -> tuple[int, str, str]:
     return code, said.out, said.err
 
 
+@pytest.mark.slow
 def test_a_film_holds_every_step_and_a_second_of_each_ending(run, tmp_path, capsys):
     out = tmp_path / "film.mp4"
     code, said, err = ask(capsys, run, "--episodes", 2, "--out", out)
@@ -63,11 +64,13 @@ def test_a_film_holds_every_step_and_a_second_of_each_ending(run, tmp_path, caps
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
+@pytest.mark.slow
 def test_the_film_of_a_run_lies_in_it(run, capsys):
     assert ask(capsys, run, "--episodes", 1, "--max-steps", 1)[0] == 0
     assert [path.name for path in (run / "video").iterdir()] == ["best.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -121,6 +124,7 @@ def test_a_film_that_fails_leaves_nothing_half_written(run, tmp_path, failure, c
     assert [path.read_text() for path in tmp_path.iterdir()] == ["as it was"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward", ["nan", "no number"])
 def test_an_environment_that_fails_in_a_film_is_code_1(run, tmp_path, reward, capsys, monkeypatch):
     step = Walk.step
@@ -142,6 +146,7 @@ def test_pictures_of_different_sizes_are_refused(tmp_path):
         write_film(tmp_path / "a.mp4", sizes, 10)
 
 
+@pytest.mark.slow
 def test_an_encoder_that_fails_is_an_error_that_says_so(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fastdqn.report.mp4._ENCODER", ["-c:v", "no such"])
     code, out, err = ask(capsys, run, "--out", tmp_path / "a.mp4")
@@ -236,6 +241,7 @@ def test_bars_are_as_long_as_values_and_the_chosen_one_has_another_colour():
     assert plain.argmax() > chosen.argmax() > 66  # c below b
 
 
+@pytest.mark.slow
 def test_values_that_are_not_allowed_or_all_equal_or_many_are_drawn():
     picture = np.zeros((33, 31, 3), np.uint8)
     panel = Panel([f"action {i}" for i in range(500)])

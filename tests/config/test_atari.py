@@ -101,6 +101,7 @@ def test_without_the_package_the_line_says_how_to_get_it(monkeypatch):
         find_spec("ALE/Pong-v5")
 
 
+@pytest.mark.slow
 def test_the_learner_sees_clipped_rewards_and_the_caller_keeps_true_ones():
     replay = Replay(
         Ring(1, 8), RowStore(1, 8, (1,), np.uint8), UniformSampler(1),
@@ -124,6 +125,7 @@ def breakout(tmp_path, **overrides) -> Config:
     ).replace(**overrides)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rewards_are_normalised_by_what_is_left_of_them_once_clipped(tmp_path):
     session = build.build(breakout(tmp_path, normalize_reward=True), lambda _: Silent())
     session.close()
@@ -138,6 +140,7 @@ def test_rewards_are_normalised_by_what_is_left_of_them_once_clipped(tmp_path):
     assert replay.reward_scale > 0.1
 
 
+@pytest.mark.slow
 def test_a_run_records_every_setting_frames_and_true_scores(tmp_path):
     rewards, learned = [], set()
 
@@ -164,6 +167,7 @@ def test_a_run_records_every_setting_frames_and_true_scores(tmp_path):
     assert float(first.split(",")[3]) % 5 == 0
 
 
+@pytest.mark.slow
 def test_an_evaluation_ends_where_games_do(tmp_path):
     recipe = EnvRecipe("ALE/Breakout-v5", atari_protocol="dqn2015")
     told = recipe.for_scores().atari_settings()
@@ -177,6 +181,7 @@ def test_an_evaluation_ends_where_games_do(tmp_path):
     assert played.cut == 0
 
 
+@pytest.mark.slow
 def test_a_run_of_lanes_that_answer_first_is_resumed_on_games_that_begin_anew(tmp_path):
     config = breakout(tmp_path, env_batch_size=2, checkpoint_seconds=None)
     part = fastdqn.train(config, on_step=stopping_at(300))
@@ -186,6 +191,7 @@ def test_a_run_of_lanes_that_answer_first_is_resumed_on_games_that_begin_anew(tm
     assert 600 <= run.summary["total_steps"] <= 601  # a lane that resets in the last call
 
 
+@pytest.mark.slow
 def test_environments_that_were_handed_in_have_no_protocol(tmp_path):
     envs = ale_py.AtariVectorEnv("breakout", 4)
     with pytest.raises(ConfigError, match="atari_protocol are for environments that are made here"):
@@ -193,6 +199,7 @@ def test_environments_that_were_handed_in_have_no_protocol(tmp_path):
     envs.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["atari-pong", "atari-breakout", "atari-dqn", "atari-rainbow"])
 def test_a_preset_of_atari_takes_a_step_and_an_update(tmp_path, name):
     run = fastdqn.train(

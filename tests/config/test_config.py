@@ -189,6 +189,7 @@ def test_options_that_a_run_was_made_before_are_what_was_done_then():
     assert config.adam_epsilon == 1e-8
 
 
+@pytest.mark.slow
 @given(st.fractions(min_value=Fraction(1, 1000), max_value=1000).filter(bool))
 def test_json_keeps_fractions_exact(per):
     again = Config.from_json(Config(train_frequency=per).to_json())
@@ -244,6 +245,7 @@ anything = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(FIELDS), anything, min_size=1, max_size=6))
 def test_problems_never_raises_whatever_the_values(values):
     lines = Config(**values).problems()

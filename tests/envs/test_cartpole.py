@@ -34,6 +34,7 @@ def _assert_equal_steps(theirs, ours, turns: int, obs) -> None:
         obs = expected[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_envs", [1, 3, 7, 64])
 @pytest.mark.parametrize(
     "kwargs", [{}, {"max_episode_steps": 13}, {"sutton_barto_reward": True}], ids=str

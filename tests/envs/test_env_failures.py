@@ -18,6 +18,7 @@ import fastdqn
 from fastdqn import EnvError
 from fastdqn.cli import main as cli
 from fastdqn.envs import EnvRecipe, EnvStream
+from helpers.cost import slow_but
 from helpers.loop import small
 from helpers.memory_segments import shared_memory
 
@@ -95,9 +96,9 @@ DEATHS = [
 @pytest.mark.parametrize(
     ("vectorization", "wait_for", "fail", "when", "says"),
     [
-        *(("sync", None, *failure) for failure in FAILURES),
-        *(("async", None, *failure) for failure in [*FAILURES, *DEATHS]),
-        *(("async", 2, *failure) for failure in [*FAILURES, *DEATHS]),
+        *slow_but([("sync", None, *failure) for failure in FAILURES], 0, 1),
+        *slow_but([("async", None, *failure) for failure in [*FAILURES, *DEATHS]], 0, 5),
+        *slow_but([("async", 2, *failure) for failure in [*FAILURES, *DEATHS]]),
     ],
 )
 def test_the_lane_that_failed_is_named_and_nothing_is_left_of_it(
@@ -145,10 +146,12 @@ def check_record(folder, said: str, lane: int) -> None:
     assert (folder / "policy.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_the_command_line_ends_with_the_line_and_code_1(tmp_path, capsys, vectorization):
     gymnasium.register("Fragile-v0", lambda **_: Fragile(raise_))
-    asked = f"--num-envs 4 --vectorization {vectorization} --total-timesteps 9000 --quiet --run-dir"
+    asked = f"--num-envs 4 --vectorization {vectorization} --total-timesteps 9000 --quiet "
+    asked += "--eval-episodes 1 --run-dir"
     try:
         code = cli.main(["train", "Fragile-v0", *asked.split(), str(tmp_path / "run")])
     finally:
@@ -187,6 +190,7 @@ class Numbered(Fragile):
         return super().step(action)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("close_first", [False, True])
 def test_of_several_lanes_that_fail_at_once_one_is_told_in_its_own_words(close_first):
     envs = AsyncVectorEnv([lambda lane=lane: Numbered(lane) for lane in range(4)])
@@ -200,6 +204,7 @@ def test_of_several_lanes_that_fail_at_once_one_is_told_in_its_own_words(close_f
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_given_processes_can_be_used_again_after_a_run_that_waited_for_some(tmp_path):
     envs = AsyncVectorEnv([lambda: Fragile(raise_, "never")] * 4)
     for name in ("a", "b"):
@@ -229,6 +234,7 @@ class MisshapenPart(Fragile):
         return {**obs, self.part: self.value}, 0.0, False, False, info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "value"), [("x", np.zeros(1, np.float32)), ("n", np.zeros(1, int)), ("n", [0.5, 1.0])]
 )
@@ -241,6 +247,7 @@ def test_a_part_of_an_observation_that_is_not_of_its_space_is_refused_in_a_proce
     stream.close()
 
 
+@pytest.mark.slow
 def test_a_final_evaluation_that_fails_is_in_the_record(tmp_path):
     def refuse(steps, kind, evaluation):
         if kind == "final":
@@ -304,6 +311,7 @@ class Hanging(Fragile):
         return super().step(action)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait_for", [None, 2])
 def test_a_lane_that_hangs_keeps_nobody_from_closing(monkeypatch, wait_for):
     monkeypatch.setattr("fastdqn.envs.workers._PATIENCE", 0.2)
@@ -318,6 +326,7 @@ def test_a_lane_that_hangs_keeps_nobody_from_closing(monkeypatch, wait_for):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_closing_with_answers_under_way_is_quiet(capfd):
     for _ in range(5):
         stream = EnvStream(AsyncVectorEnv([lambda: Fragile(raise_, "never")] * 4), 2)

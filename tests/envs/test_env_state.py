@@ -26,6 +26,7 @@ from helpers.env_states import (
 )
 
 
+@pytest.mark.slow
 @every_mode
 @pytest.mark.parametrize("lane", LANES)
 def test_lanes_of_every_known_environment_and_wrapper_go_on_exactly(lane, mode):
@@ -33,6 +34,7 @@ def test_lanes_of_every_known_environment_and_wrapper_go_on_exactly(lane, mode):
         assert_goes_on(partial(sync, lane, mode), before, 60, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [0, 1, 22, 23, 24, 57])
 def test_native_cartpole_goes_on_exactly_across_ends_limits_and_resets(before):
     assert_goes_on(native, before, 120, before)
@@ -43,6 +45,7 @@ def test_a_vector_environment_of_anyones_goes_on_with_the_state_that_it_tells():
     assert_goes_on(partial(Walks, 4), 17, 50)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     lane=st.sampled_from([*LANES, None]),
@@ -124,6 +127,7 @@ NOT_KEPT = {
 KEPT_OTHERWISE = {"_observations", "_env_obs", "_autoreset_envs"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [native, *(partial(sync, lane) for lane in LANES)])
 def test_nothing_changes_in_known_environments_that_a_state_does_not_keep(make):
     """Fails where a new Gymnasium remembers more than we know of."""

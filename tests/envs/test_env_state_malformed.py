@@ -94,6 +94,7 @@ JUNK = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_junk_in_any_field_is_taken_as_it_is_or_refused_by_field(data):
@@ -118,6 +119,7 @@ def refused(envs: VectorEnv, state: Any) -> str:
     return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", [None, 3, [], {}, {"kind": "sync", 1: 2}])
 def test_what_is_no_state_at_all_is_refused(state):
     for envs in (native(), sync("Taxi"), Walks(2)):

@@ -65,6 +65,7 @@ class DerivedVector(SyncVectorEnv):
     pass
 
 
+@pytest.mark.slow
 def test_derived_wrapped_and_remote_vector_environments_have_no_state():
     remote = AsyncVectorEnv([CartPoleEnv] * 2, context="forkserver")
     wrapped = gymnasium.wrappers.vector.RecordEpisodeStatistics(native())
@@ -81,6 +82,7 @@ def fitting(envs: VectorEnv) -> dict[str, Any]:
     return {name: values.copy() for name, values in stream._kept().items()}
 
 
+@pytest.mark.slow
 def test_environments_in_threads_have_no_state():
     envpool, ale_py = pytest.importorskip("envpool"), pytest.importorskip("ale_py.vector_env")
     for envs in (
@@ -141,6 +143,7 @@ def test_a_state_without_environments_leaves_the_stream_as_it_was():
         fresh.state()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [

@@ -302,12 +302,14 @@ def test_a_run_equals_a_plain_loop_or_ends_in_a_line(case):
         assert line or bandit or INFOS[case.info](0) in (None, [0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back_end", BACK_ENDS)
 def test_the_fuzz_sees_that_a_friendly_environment_trains(back_end):
     for mode in AutoresetMode:
         assert check(Case(back_end=back_end, mode=mode, flag="bool")) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -67,6 +67,7 @@ def test_a_bit_generator_of_anyones_is_not_read():
 # -- plain values
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)

@@ -103,6 +103,7 @@ def test_handed_in_again_it_goes_on(given):
     assert fastdqn.resume(given, make_mine, total_timesteps=400).summary["total_steps"] >= 400
 
 
+@pytest.mark.slow
 def test_a_run_of_before_it_was_recorded_is_evaluated_and_goes_on(tmp_path):
     run = fastdqn.train(short(tmp_path)).folder
     system = json.loads((run / "system.json").read_text())

@@ -20,6 +20,7 @@ from fastdqn.bench import env_speed
 from fastdqn.cli import main as cli
 from fastdqn.envs import EnvRecipe, EnvStream, Making, look, watchdog
 from fastdqn.envs.watchdog import Watchdog
+from helpers.cost import slow_but
 from helpers.loop import small
 
 
@@ -81,7 +82,7 @@ def wait_for_others(stream: EnvStream, hung: int = 2) -> None:
         assert lane == hung or lane not in stream.asking.unanswered() or pipe.poll(30)
 
 
-@pytest.mark.parametrize("wait_for", [None, 3, 2])
+@pytest.mark.parametrize("wait_for", slow_but([None, 3, 2], 2))
 def test_a_process_that_hangs_is_killed_and_named(wait_for):
     stream = EnvStream(AsyncVectorEnv(lanes(stop_itself)), wait_for)
     dog = Watchdog(limit=4.0)
@@ -117,6 +118,7 @@ def test_lanes_that_have_answered_are_waited_for_by_nobody():
     stream.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hang", [spin, fall_asleep])
 def test_a_call_that_hangs_is_left_and_the_record_is_complete(tmp_path, hang):
     config = small(tmp_path, num_envs=3, max_step_seconds=0.5, learning_starts=6, buffer_size=50)
@@ -142,6 +144,7 @@ def nothing_is_left(tmp_path) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hang", "at"), [(spin, 0), (fall_asleep, 2), (spin, 4)])
 def test_an_environment_that_hangs_while_it_is_made_is_left_and_named(tmp_path, hang, at):
     """One is looked at first; three are trained on, then two are evaluated on."""
@@ -158,6 +161,7 @@ def test_an_environment_that_hangs_while_it_is_made_is_left_and_named(tmp_path, 
     assert nothing_is_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_lane_that_hangs_while_its_process_makes_it_is_ended(tmp_path):
     parent = os.getpid()
 
@@ -170,6 +174,7 @@ def test_a_lane_that_hangs_while_its_process_makes_it_is_ended(tmp_path):
     assert nothing_is_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_table_too_is_told_of_an_environment_that_is_not_made(tmp_path, capsys):
     gymnasium.register("Endless-v0", lambda **_: spin())
     words = ["--max-step-seconds", "0.3", "--run-dir", str(tmp_path / "run")]
@@ -213,6 +218,7 @@ class Drawn(Hanging):
             spin()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["first making", "second making", "step", "close", "render"])
 @pytest.mark.parametrize(
     "words",
@@ -280,6 +286,7 @@ def train_deaf(config, when: str) -> None:
     fastdqn.train(config, make)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(
     ("when", "who"), [("stepped", "lane 1, step 3 (seed "), ("made", "be_deaf hangs while it is")]
@@ -326,6 +333,7 @@ def test_someone_elses_alarm_is_not_touched():
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_a_close_that_hangs_is_given_up_and_the_run_is_whole(tmp_path, monkeypatch, vectorization):
     """The environments that only tell their spaces are closed as well, one after another."""

@@ -74,6 +74,7 @@ def assert_masks_fit(obs, masks, silent=False) -> None:
         np.testing.assert_array_equal(mask, np.ones(4) if everything else allowed(lane, t))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize("make_vec", [SyncVectorEnv, AsyncVectorEnv])
 @pytest.mark.parametrize("mode", MODES)
@@ -94,6 +95,7 @@ def test_masks_belong_to_the_observation_beside_them(mode, make_vec, silent):
     stream.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("overrides", [{}, {"n_steps": 3}, {"double": False, "dueling": False}])
 def test_a_masked_action_is_never_taken_and_never_bootstrapped_from(tmp_path, mode, overrides):
@@ -111,6 +113,7 @@ def test_a_masked_action_is_never_taken_and_never_bootstrapped_from(tmp_path, mo
         assert_masks_fit(next_obs[alive].numpy(), next_mask[alive].numpy())
 
 
+@pytest.mark.slow
 def test_masked_taxi_never_takes_a_masked_action(tmp_path):
     taken: list[int] = []
     masks: dict[int, np.ndarray] = {}
@@ -317,6 +320,7 @@ def given(*masks):
     return lambda: SyncVectorEnv([lambda: Masked(*masks) for _ in range(2)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mask", [[1, 0], (True, False), np.array([1.0, 0.0]), np.array([1, 0], np.int64), ONE]
 )
@@ -342,6 +346,7 @@ def test_where_an_episode_is_over_no_mask_is_needed(vectorization, at_end):
     assert (masks.sum(2) == [[2 if t % 5 == 4 else 1] * 2 for t in range(11)]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_masks_of_resets_alone_are_refused_in_every_mode(mode, vectorization):

@@ -29,6 +29,7 @@ def test_an_id_without_the_package_names_the_extra(monkeypatch):
     assert len(check(fastdqn.Config(env_id="MinAtar/Breakout-v1"))) == 1
 
 
+@pytest.mark.slow
 def test_nothing_of_it_is_imported_before_an_id_asks():
     code = (
         "import sys; from fastdqn.envs import find_spec; find_spec('CartPole-v1');"
@@ -38,6 +39,7 @@ def test_nothing_of_it_is_imported_before_an_id_asks():
     assert result.stdout == "False\n", result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GAMES)
 def test_a_preset_is_of_the_published_game_and_settings(name):
     pytest.importorskip("minatar")
@@ -71,6 +73,7 @@ def test_it_registers_once_quietly_and_finds_near_names():
     assert not entries["MinAtar/Asterix-v1"].problem
 
 
+@pytest.mark.slow
 def test_a_run_trains_its_convolutions_and_the_policy_comes_back(tmp_path):
     pytest.importorskip("minatar")
     config = small(

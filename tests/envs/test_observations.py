@@ -43,6 +43,7 @@ nested = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(nested, st.integers(1, 4), st.integers(0, 2**31))
 def test_each_lane_reads_as_gymnasium_flattens_it(space, num_lanes, seed):

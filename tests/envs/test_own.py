@@ -27,6 +27,7 @@ class Shifted(gymnasium.ObservationWrapper):
 # -- environments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["auto", "sync", "async"])
 def test_a_factory_makes_the_lanes_of_training_and_evaluation(tmp_path, vectorization):
     config = small(tmp_path, vectorization=vectorization, env_kwargs={"offset": 10.0})
@@ -79,6 +80,7 @@ def test_given_environments_take_no_arguments_of_environments_that_are_made(tmp_
         fastdqn.train(small(tmp_path, wrapper=("TimeLimit",)), SyncVectorEnv([Far] * 4))
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_as_it_was_trained(tmp_path, capsys):
     gymnasium.register("Far-v0", lambda **given: Far(**given), max_episode_steps=50)
     try:
@@ -122,6 +124,7 @@ def test_a_torso_that_does_not_fit_is_told_what_comes_to_it(tmp_path, torso, say
         fastdqn.train(small(tmp_path), Far, torso=torso)
 
 
+@pytest.mark.slow
 def test_an_id_may_stand_in_the_place_of_environments(tmp_path):
     run = fastdqn.train(small(tmp_path).replace(total_timesteps=300), "MountainCar-v0")
     assert run.summary["env_id"] == "MountainCar-v0"
@@ -219,6 +222,7 @@ def test_what_a_hook_writes_decides_nothing(tmp_path):
 NORMAL = {"normalize_observation": True, "normalize_reward": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_the_network_sees_numbers_around_zero_and_the_replay_true_ones(tmp_path, mode):
     envs = SyncVectorEnv([Far] * 4, autoreset_mode=mode)
@@ -238,6 +242,7 @@ def test_the_network_sees_numbers_around_zero_and_the_replay_true_ones(tmp_path,
     assert batch.reward.max() == pytest.approx(1000.0 / deviation, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_statistics_are_saved_with_the_weights_and_loaded_with_them(tmp_path):
     run = fastdqn.train(small(tmp_path, **NORMAL), Far)
     policy = fastdqn.load_policy(run.folder)
@@ -247,6 +252,7 @@ def test_statistics_are_saved_with_the_weights_and_loaded_with_them(tmp_path):
     assert statistics.return_deviation.item() > 100
 
 
+@pytest.mark.slow
 def test_far_observations_and_large_rewards_are_learned_from_when_they_are_normalised(tmp_path):
     config = small(tmp_path, total_timesteps=3_000, learning_rate=1e-3, gamma=0.5, **NORMAL)
     run = fastdqn.train(config, Far)
@@ -273,6 +279,7 @@ def test_return_statistics_are_those_of_gymnasium():
     assert ours.deviation == pytest.approx(np.sqrt(theirs.var + 1e-8))
 
 
+@pytest.mark.slow
 def test_the_target_network_normalises_by_the_same_statistics_from_the_first_step(tmp_path):
     session = build.build(small(tmp_path, **NORMAL), lambda _: Silent(), SyncVectorEnv([Far] * 4))
     from fastdqn.training import loop
@@ -296,6 +303,7 @@ def test_the_ladder_goes_down_from_the_first_lane_to_the_last():
     assert LadderEpsilon(0.4, 7.0, 1)(10, 10).tolist() == [0.4]
 
 
+@pytest.mark.slow
 def test_lanes_explore_as_their_rung_says(tmp_path):
     """Far pays whatever a lane does, so a lane of epsilon 0 repeats its greedy action."""
     config = small(
@@ -306,6 +314,7 @@ def test_lanes_explore_as_their_rung_says(tmp_path):
     assert np.bincount(taken) / len(taken) == pytest.approx([1 / 3] * 3, abs=0.05)
 
 
+@pytest.mark.slow
 def test_an_on_policy_epsilon_belongs_to_the_lane_that_answers(tmp_path, monkeypatch):
     from fastdqn.learning.policy import Policy
 
@@ -359,6 +368,7 @@ def test_the_catalogue_has_the_environments_that_everyone_knows():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is out of date")
 @pytest.mark.parametrize("env_id", DISCRETE_IDS)
 def test_every_environment_with_discrete_actions_trains(tmp_path, env_id):

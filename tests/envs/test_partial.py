@@ -76,6 +76,7 @@ def assert_same_windows(replay: Replay, lanes: list[LaneModel]) -> None:
 # -- processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("wait_for", "n_steps"), [(1, 1), (2, 3), (3, 1), (4, 1)])
 def test_processes_store_what_single_environments_live(mode, wait_for, n_steps):
@@ -131,6 +132,7 @@ def lone_lanes(make_one, seed: int, taken, num_actions) -> Iterator[LaneModel]:
         yield model
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of EnvPool's own making
 @pytest.mark.parametrize("batch_size", [8, 4, 1])
 @pytest.mark.parametrize("n_steps", [1, 3])
@@ -142,6 +144,7 @@ def test_envpool_stores_exactly_the_transitions_that_it_made(batch_size, n_steps
     assert {length for _, _, length in episodes} > {15}  # some are cut, others fall earlier
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_arcade_environments_that_answer_first_store_what_single_ones_live():
     ale_py = pytest.importorskip("ale_py")
@@ -162,6 +165,7 @@ def test_arcade_environments_that_answer_first_store_what_single_ones_live():
 # -- runs
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("vectorization", ["envpool", "async"])
 def test_counts_stay_exact_in_a_run_that_waits_for_some(tmp_path, vectorization):
@@ -183,6 +187,7 @@ def test_counts_stay_exact_in_a_run_that_waits_for_some(tmp_path, vectorization)
     assert sum(int(row.split(",")[-1]) for row in rows) <= steps
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_environments_that_answer_first_are_refused_where_all_must_answer(tmp_path):
     eval_envs = pool(4, 2, seed=1)
@@ -192,6 +197,7 @@ def test_environments_that_answer_first_are_refused_where_all_must_answer(tmp_pa
         fastdqn.evaluate(lambda obs: np.zeros(len(obs), np.int64), eval_envs, episodes=6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_environments_with_lanes_under_way_are_not_started_again_by_anyone():
     envs = pool(4, 2, seed=1)
@@ -200,6 +206,7 @@ def test_environments_with_lanes_under_way_are_not_started_again_by_anyone():
         EnvStream(envs).start()
 
 
+@pytest.mark.slow
 def test_a_run_says_that_its_order_is_the_clocks(tmp_path, capsys):
     config = small(tmp_path, num_envs=4, vectorization="async", env_batch_size=2)
     fastdqn.train(config.replace(total_timesteps=200), quiet=False)
@@ -238,6 +245,7 @@ def test_envpool_is_refused_where_it_cannot_do_what_is_asked():
             recipe.make(2)
 
 
+@pytest.mark.slow
 def test_a_run_over_some_of_envpools_lanes_goes_on(tmp_path):
     """They can be reset only while none is under way, which is never after the first time."""
     pytest.importorskip("envpool")

@@ -56,6 +56,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "wait_for", "fail"),
     [(AutoresetMode.NEXT_STEP, 4, raise_), (AutoresetMode.SAME_STEP, 4, die),
@@ -90,6 +91,7 @@ def test_no_transition_joins_the_episodes_before_and_after_a_restart(mode, wait_
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fail", [raise_, die])
 def test_a_run_goes_on_and_tells_and_counts_what_it_restarted(tmp_path, fail):
     before = shared_memory()
@@ -117,6 +119,7 @@ def test_a_run_goes_on_and_tells_and_counts_what_it_restarted(tmp_path, fail):
     assert shared_memory() == before
 
 
+@pytest.mark.slow
 def test_one_failure_more_ends_the_run_and_says_why(tmp_path):
     config = small(tmp_path, vectorization="async", restart_envs=1)
     with pytest.raises(EnvError, match=r"boom; all 1 of --restart-envs were restarted before$"):

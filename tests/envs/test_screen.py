@@ -129,6 +129,7 @@ def reduced(picture: np.ndarray) -> np.ndarray:
     return shares(210) @ grey @ shares(160).T
 
 
+@pytest.mark.slow
 def test_atari_shows_the_whole_screen_of_the_very_game_that_the_policy_sees():
     pytest.importorskip("ale_py")
     recipe = EnvRecipe("ALE/Breakout-v5", atari_protocol="dqn2015")

@@ -1,5 +1,7 @@
 """Which environments say that their observations are stacks of frames, and how many of them."""
 
+import contextlib
+
 import gymnasium
 import numpy as np
 import pytest
@@ -73,6 +75,7 @@ def test_lanes_in_processes_are_asked(make, stack):
         stream.close()
 
 
+@pytest.mark.slow
 def test_arcade_environments_declare_how_they_were_made():
     pytest.importorskip("ale_py")
     from ale_py.vector_env import AtariVectorEnv
@@ -80,11 +83,13 @@ def test_arcade_environments_declare_how_they_were_made():
     assert declared_stack(AtariVectorEnv("pong", 1, stack_num=3)) == 3
 
 
+@pytest.mark.slow
 def test_envpools_environments_declare_how_they_were_made():
     pytest.importorskip("envpool")
 
     def declared(env_id, **kwargs) -> int:
-        return declared_stack(EnvRecipe(env_id, "envpool", kwargs).make(1))
+        with contextlib.closing(EnvRecipe(env_id, "envpool", kwargs).make(1)) as envs:
+            return declared_stack(envs)
 
     assert declared("Pong-v5", stack_num=2) == 2
     assert declared("CartPole-v1") == 1

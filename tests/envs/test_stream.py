@@ -107,6 +107,7 @@ def test_the_stored_transitions_are_those_of_single_environments(mode, n_steps):
     assert_as_lived_alone(replay, SCRIPTS, 25)
 
 
+@pytest.mark.slow
 def test_async_environments_store_the_same():
     for mode in (NEXT_STEP, SAME_STEP):
         make_vec = partial(AsyncVectorEnv, context="forkserver")
@@ -298,6 +299,7 @@ def test_actions_count_from_zero_whatever_the_environment_counts_from():
     assert_as_lived_alone(replay, SCRIPTS, 25, action_start=5)
 
 
+@pytest.mark.slow
 @every_mode
 @pytest.mark.parametrize(
     ("given", "kept"),

@@ -88,6 +88,7 @@ def test_environments_that_were_made_are_closed_where_a_later_one_fails():
 # -- arguments of constructors
 
 
+@pytest.mark.slow
 def test_arguments_that_a_constructor_changes_are_whole_for_the_next_one(tmp_path):
     class Greedy(Plain):
         def __init__(self, goals, sizes):
@@ -113,6 +114,7 @@ def longer(env):
     return TimeLimit(env.unwrapped, 1_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_the_limit_of_what_was_made_comes_before_the_registered_one(vectorization):
     recipe = EnvRecipe("MountainCar-v0", vectorization, wrappers=("test_sub_env:longer",))
@@ -121,6 +123,7 @@ def test_the_limit_of_what_was_made_comes_before_the_registered_one(vectorizatio
     envs.close()
 
 
+@pytest.mark.slow
 def test_a_raised_limit_holds_in_evaluations(tmp_path, capsys):
     config = small(
         tmp_path, env_id="MountainCar-v0", wrapper=("test_sub_env:longer",), eval_frequency=400,
@@ -155,6 +158,7 @@ class Global(Plain):
         return obs, sum(drawn), *ends
 
 
+@pytest.mark.slow
 def test_worker_processes_draw_different_numbers_from_the_global_generators():
     def rewards(seed):
         stream = EnvStream(EnvRecipe(Global, "async").make(3, seed=seed))
@@ -166,6 +170,7 @@ def test_worker_processes_draw_different_numbers_from_the_global_generators():
     assert (first != rewards(6)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [["train", "Global-v0", "--learning-starts", "50"], ["tabular", "Global-v0", "--bins", "9"]],
@@ -207,6 +212,7 @@ def test_rewards_flags_and_infos_may_have_any_form(vectorization):
     assert steps[-1].returns.tolist() == [5.0, 5.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("result", "says"),
     [
@@ -249,6 +255,7 @@ def test_a_function_that_makes_no_environment_is_refused(tmp_path, made, says):
     assert len(caught.value.lines) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_a_number_beyond_float32_is_named_as_it_was_given(vectorization):
     class Huge(Plain):
@@ -271,6 +278,7 @@ class Reused(Plain):
         return self.buffer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_an_array_that_is_reused_is_copied_in_time(mode, vectorization):
@@ -376,6 +384,7 @@ def test_a_reset_in_the_same_step_is_found_where_no_mode_is_declared(envs, says)
         run_steps(EnvStream(envs()), 12)
 
 
+@pytest.mark.slow
 def test_a_mode_that_is_not_declared_is_warned_of_and_recorded(tmp_path):
     class Silent(Counted):
         def step(self, actions):
@@ -453,6 +462,7 @@ class Speechless(BaseException):
         raise self
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize(
     ("obs", "says"),

@@ -40,6 +40,7 @@ class Simulator(Plain):
         return obs, self.paid, *rest
 
 
+@pytest.mark.slow
 def test_an_environment_in_a_worker_may_start_processes():
     steps = run_steps(EnvStream(EnvRecipe(Simulator, "async").make(2)), 2)
     assert steps[1].reward.tolist() == [5.0, 5.0]
@@ -104,6 +105,7 @@ def test_an_environment_in_a_worker_can_end_its_programs(tmp_path):
     assert closed.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [SystemExit(0), GeneratorExit(), RuntimeError("stuck"), OSError()]
 )
@@ -117,6 +119,7 @@ def test_a_close_that_raises_costs_nothing(tmp_path, vectorization, error):
     assert fastdqn.train(config, Clingy).summary["exit_reason"] == "budget spent"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stays", ["close", "thread"])
 def test_a_worker_that_does_not_end_is_ended(monkeypatch, stays):
     monkeypatch.setattr("fastdqn.envs.workers._PATIENCE", 0.2)
@@ -185,6 +188,7 @@ def test_errors_of_many_constructors_wait_for_no_room_in_the_pipe():
     assert list(target.reports()) == [0, 1, 9]
 
 
+@pytest.mark.slow
 def test_other_processes_of_the_program_are_left_alone_where_workers_are_ended():
     others = []
 
@@ -204,6 +208,7 @@ def test_other_processes_of_the_program_are_left_alone_where_workers_are_ended()
     other.join()
 
 
+@pytest.mark.slow
 def test_an_attribute_of_given_environments_is_no_step_limit():
     class Seconds(Plain):
         time_limit = 60
@@ -213,6 +218,7 @@ def test_an_attribute_of_given_environments_is_no_step_limit():
     envs.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit("over")])
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_a_step_that_raises_what_is_no_error_is_named(vectorization, error):
@@ -226,6 +232,7 @@ def test_a_step_that_raises_what_is_no_error_is_named(vectorization, error):
     stream.close()
 
 
+@pytest.mark.slow
 def test_too_few_file_descriptors_are_one_line_that_names_the_limit():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd"))
@@ -251,7 +258,10 @@ from helpers.sub_env import Plain
 
 def train():
     run = fastdqn.train(
-        small(Path({folder!r}), vectorization="async", num_envs=2, total_timesteps=10**7),
+        small(
+            Path({folder!r}), vectorization="async", num_envs=2, total_timesteps=10**7,
+            final_evaluation=False,
+        ),
         Plain, on_step=stop,
     )
     print(run.summary["exit_reason"], flush=True)
@@ -285,6 +295,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_of_the_whole_group_leaves_workers_of_a_fork_server_to_the_parent(tmp_path):
     ended = run_script(tmp_path, "forkserver", GUARDED)
     assert ended.stderr == ""
@@ -293,6 +304,7 @@ def test_an_interrupt_of_the_whole_group_leaves_workers_of_a_fork_server_to_the_
     assert '"exit_reason": "interrupted"' in summary
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_told_so_in_one_line(tmp_path):
     ended = run_script(tmp_path, "spawn", "train()")
     assert ended.returncode != 0
@@ -300,6 +312,7 @@ def test_a_script_without_a_main_guard_is_told_so_in_one_line(tmp_path):
     assert "freeze_support" not in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "says"),
     [

@@ -102,6 +102,7 @@ def operations(tmp_path) -> list[tuple[str, str]]:
     return [each for each in kinds if each not in inside] + inside[::8]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_sync", "waits")
 def test_whatever_fails_once_a_run_that_goes_on_ends_with_all_there_is(tmp_path):
     (tmp_path / "all").mkdir()
@@ -127,6 +128,7 @@ def test_whatever_fails_once_a_run_that_goes_on_ends_with_all_there_is(tmp_path)
     assert survived > len(found) * 2 / 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_sync", "waits")
 def test_whatever_fails_a_run_that_stops_says_so_and_its_checkpoint_loads(tmp_path):
     (tmp_path / "all").mkdir()
@@ -153,6 +155,7 @@ def files_of_at_most(size: int):
         signal.signal(signal.SIGXFSZ, ignored)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("waits")
 def test_a_disk_that_has_room_again_gets_what_it_refused(tmp_path):
     with contextlib.ExitStack() as limited:
@@ -176,6 +179,7 @@ def test_a_disk_that_has_room_again_gets_what_it_refused(tmp_path):
         assert warnings.count(f"{what} could be written again") == 1
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_is_an_error_in_the_end(tmp_path, capsys):
     words = ["--total-timesteps", "2000", "--checkpoint-frequency", "500", "--quiet"]
     with files_of_at_most(4_000):

@@ -58,6 +58,7 @@ def test_a_link_in_place_of_a_file_is_refused_and_nothing_is_written_through_it(
     assert (tree(outside) if outside.is_dir() else outside.read_bytes()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPLACED)
 def test_a_link_in_place_of_a_file_that_is_written_whole_is_replaced(run, tmp_path, name):
     outside = tmp_path / "outside"
@@ -104,6 +105,7 @@ def test_a_run_whose_folder_is_a_link_goes_on(run, tmp_path):
     assert fastdqn.resume(tmp_path / "link", total_timesteps=500).summary["total_steps"] >= 500
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_its_folder_when_that_is_moved_and_another_takes_its_path(tmp_path):
     config = small(tmp_path, checkpoint_frequency=100, eval_frequency=200)
     whole = fastdqn.train(config.replace(run_dir=str(tmp_path / "whole")), on_step=lambda *_: None)
@@ -151,6 +153,7 @@ def wanders(tmp_path, monkeypatch):
     del gymnasium.registry["Wanders-v0"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("wanders")
 def test_an_environment_that_changes_the_working_directory_moves_no_file(tmp_path, monkeypatch):
     here = tmp_path / "here"

@@ -193,6 +193,7 @@ def spoil(run: Path, outside: Path, marker: Path, chance: random.Random) -> str:
     return ", ".join(told)
 
 
+@pytest.mark.slow
 def test_folders_of_strangers_are_used_within_bounds_or_refused(stranger, tmp_path, monkeypatch):
     codes: Counter[tuple[str, object]] = Counter()
     monkeypatch.chdir(tmp_path)
@@ -222,6 +223,7 @@ def test_folders_of_strangers_are_used_within_bounds_or_refused(stranger, tmp_pa
         sys.stderr.write(f"{COUNT} folders: {dict(sorted(codes.items(), key=str))}\n")
 
 
+@pytest.mark.slow
 def test_a_command_that_runs_in_a_strangers_folder_executes_nothing_of_it(stranger, tmp_path):
     """As one who looks at what was sent."""
     run, marker = shutil.copytree(stranger, tmp_path / "run"), tmp_path / "marker"

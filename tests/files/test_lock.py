@@ -81,6 +81,7 @@ def test_it_is_released_when_the_run_raises(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_a_killed_ones_lock_is_taken_over(tmp_path):
     child = start(tmp_path)
     assert line(child) == "held"
@@ -247,6 +248,7 @@ def test_without_proc_or_kernel_locks_a_living_pid_holds_the_lock(tmp_path, monk
         assert read(tmp_path) == holder(start=None)
 
 
+@pytest.mark.slow
 def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):
     for _ in range(5):
         put(tmp_path, holder(start=1))
@@ -306,6 +308,7 @@ def test_a_child_does_not_release_its_parents_lock(tmp_path, monkeypatch):
         patch.setattr(os, "getpid", lambda: pid + 1)
         mine.release()
     assert read(tmp_path)["pid"] == pid
+    mine._over.set()  # release() stops the thread of its own process alone
 
 
 def test_without_kernel_locks_signs_of_life_and_pids_decide(tmp_path, monkeypatch):

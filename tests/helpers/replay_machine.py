@@ -25,7 +25,7 @@ from helpers.oracles import (
     valid_rows,
 )
 
-EXAMPLES = int(os.environ.get("FASTDQN_TEST_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("FASTDQN_TEST_EXAMPLES", "12"))
 SEEDS = st.integers(0, 2**32 - 1)
 STORES = st.sampled_from([RowStore, FrameStore])
 ENDS = st.sampled_from([(False, False)] * 3 + [(True, False), (False, True), (True, True)])
@@ -141,3 +141,9 @@ class ReplayMachine(RuleBasedStateMachine):
 ReplayMachine.TestCase.settings = settings(
     max_examples=EXAMPLES, stateful_step_count=30, deadline=None
 )
+
+
+def at_length(case: type) -> type:
+    """The test case of a machine with four times as many examples, as a slow test."""
+    settled = settings(case.settings, max_examples=4 * EXAMPLES)
+    return pytest.mark.slow(type("AtLength", (case,), {"settings": settled}))

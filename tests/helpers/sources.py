@@ -1,5 +1,7 @@
 """The source files of the package."""
 
+import ast
+import functools
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "fastdqn"
@@ -16,6 +18,12 @@ MEETS_NUMPY = {
     "learning/fused_kernel_two_threads.py", "learning/priority_feedback.py",
     "learning/captured_policy.py",
 }  # fmt: skip
+
+
+@functools.cache
+def parse(source: str) -> ast.Module:
+    """The tree of a source, for reading alone: the next test gets the same one."""
+    return ast.parse(source)
 
 
 def relative(file: Path) -> str:

@@ -117,6 +117,7 @@ def test_a_copy_may_come_from_anywhere(offset):
     np.testing.assert_array_equal(to, source)
 
 
+@pytest.mark.slow
 def test_a_semaphore_brings_with_it_what_was_copied_before():
     words = np.zeros(16, np.int64)
     assert [make(words, place) for place in (0, 8)] == [0, 0]

@@ -31,6 +31,7 @@ def kernels_of(file: Path) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_kernels_are_imported_only_from_the_files_the_cache_watches():
     homes = {name: file for file in PACKAGE.rglob("*.py") for name in kernels_of(file)}
     for file in PACKAGE.rglob("*.py"):
@@ -40,6 +41,7 @@ def test_kernels_are_imported_only_from_the_files_the_cache_watches():
                     assert str(homes[name].relative_to(PACKAGE)) in SHARED, name
 
 
+@pytest.mark.slow
 def test_a_change_in_a_shared_kernel_reaches_the_kernels_that_use_it(tmp_path):
     """Numba alone would go on drawing by the old rule of validity."""
     package = tmp_path / "fastdqn"
@@ -127,6 +129,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -147,6 +150,7 @@ def test_what_is_no_file_in_the_cache_costs_time(cache, suffix):
     assert not jit.never_compiled()
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
 def test_a_cache_that_takes_nothing_costs_time(tmp_path, monkeypatch, code):

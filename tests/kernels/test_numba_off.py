@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 FILES = (
     "kernels/test_rng.py", "replay/test_store.py", "replay/test_replay.py",
@@ -12,13 +14,14 @@ FILES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_replay_works_without_the_compiler():
     env = os.environ | {"NUMBA_DISABLE_JIT": "1", "FASTDQN_TEST_EXAMPLES": "8"}
     # NumPy's scalars warn where the generator's sums wrap around; compiled ones just do.
     wrap = "ignore:overflow encountered in scalar add:RuntimeWarning"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", wrap]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        command + [str(TESTS / file) for file in FILES],
+        [*command, "-m", "not slow", "-W", wrap, *(str(TESTS / file) for file in FILES)],
         cwd=TESTS.parent, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -37,9 +37,11 @@ from helpers.capture import (
     learner_of,
 )
 from helpers.compiler import needs_a_compiler
+from helpers.cost import slow_but
 from helpers.graphs import TracedRecorder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", EVERY, ids=str)
 def test_every_update_runs_with_tensors_that_have_no_numbers(options):
     learner = learner_of(**options)
@@ -48,6 +50,7 @@ def test_every_update_runs_with_tensors_that_have_no_numbers(options):
     assert (priority.shape, taken.shape) == ((6,), (6,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torso", ["nature", "minatar"])
 def test_updates_of_convolutions_run_with_tensors_that_have_no_numbers(torso):
     facts = PICTURES if torso == "nature" else PICTURES._replace(obs_shape=(10, 10, 4))
@@ -96,6 +99,7 @@ def test_more_batches_at_once_than_the_learner_was_made_for_are_refused():
         learner.update(*batches_of(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "together"),
     [
@@ -138,6 +142,7 @@ def test_a_replayed_update_has_the_bits_of_an_eager_one(options, together):
     assert replayed.report() == reference.report()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capture", "options"),
     [(eager, {"noisy": True, "value": "implicit-quantile"}), (graphs(), {"noisy": True})],
@@ -185,6 +190,7 @@ def test_a_step_keeps_nothing_that_it_allocates_and_the_fused_one_allocates_noth
         assert abs(sum(taken)) <= 4 * 4 * 6  # the results of the last: priorities and values
 
 
+@pytest.mark.slow
 def test_inputs_in_another_place_are_copied_and_another_shape_is_recorded_again_and_said():
     said, recorder = [], TracedRecorder()
     replayed, reference = learner_of(Graphs(recorder, said.append)), learner_of()
@@ -201,7 +207,9 @@ def test_inputs_in_another_place_are_copied_and_another_shape_is_recorded_again_
     assert torch.equal(replayed.online.weights, reference.online.weights)
 
 
-@pytest.mark.parametrize("options", [{}, {"noisy": True}, {"value": "implicit-quantile"}], ids=str)
+@pytest.mark.parametrize(
+    "options", slow_but([{}, {"noisy": True}, {"value": "implicit-quantile"}], 1), ids=str
+)
 def test_updates_that_come_together_are_those_made_one_by_one(options):
     one = learner_of(**options, target_network_frequency=28)  # a copy after 7, 14, ... updates
     several = learner_of(**options, target_network_frequency=28, updates_per_launch=8)
@@ -231,7 +239,8 @@ def test_a_call_ends_with_the_update_after_which_the_target_is_copied(every):
 @needs_a_compiler
 @pytest.mark.parametrize(("number", "value"), list(enumerate(VALUES)), ids=list(VALUES))
 def test_a_compiled_update_and_actor_agree_with_eager_ones(number, value):
-    options = VALUES[value] | {"dueling": number % 2 == 1}  # each head with some of them
+    # Each head, and noise or none, with some of them.
+    options = VALUES[value] | {"dueling": number % 2 == 1, "noisy": value == "scalar"}
     reference, fast = learner_of(**options), learner_of(compiled, way="compile", **options)
     network = fast.online.eval_alias()
     choose = DeviceChoice(network, fast.value, CPU, compiled)

@@ -13,6 +13,7 @@ from helpers.capture import CPU, batches_of, learner_of
 from helpers.graphs import TracedRecorder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noisy", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_captured_actor_follows_every_update_and_every_load(noisy, masked):

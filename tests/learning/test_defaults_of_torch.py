@@ -28,6 +28,7 @@ def bits(folder, **changes):
     return run.folder, (run.folder / "policy.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", SETTINGS, ids=str)
 def test_the_default_type_of_tensors_changes_nothing(tmp_path, double, changes):
     run, learned = bits(tmp_path / "double", **changes)
@@ -44,6 +45,7 @@ def lazy() -> nn.Module:
     return nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(6))
 
 
+@pytest.mark.slow
 def test_lazy_modules_of_a_torso_get_their_sizes_from_the_observations(tmp_path):
     torso = lazy()
     run = fastdqn.train(small(tmp_path, total_timesteps=300), torso=torso)
@@ -64,6 +66,7 @@ def test_equal_seeds_give_lazy_modules_equal_weights(tmp_path):
     assert weights("a") == weights("b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", SETTINGS, ids=str)
 def test_no_observations_give_no_actions(tmp_path, changes):
     policy = fastdqn.load_policy(bits(tmp_path, **changes)[0])

@@ -32,6 +32,7 @@ from fastdqn.learning.noisy import NoisyLayers
 from fastdqn.learning.random_inputs import Draws
 from fastdqn.learning.target_network import HardCopy, PolyakAverage
 from fastdqn.learning.value import ScalarValue, huber, squared_error
+from helpers.cost import slow_but
 from helpers.fused import (
     CPU,
     assert_equal_paths,
@@ -44,11 +45,12 @@ from helpers.fused import (
 
 @pytest.mark.parametrize(
     ("head", "backup", "loss", "clip", "masks"),
-    list(
+    slow_but(
         itertools.product(
             (PlainHead, DuelingHead), (MaxBackup(), DoubleBackup()), (squared_error, huber),
             (None, 0.5), (False, True),
-        )
+        ),
+        31,
     ),
 )  # fmt: skip
 def test_200_updates_end_where_autograd_ends(head, backup, loss, clip, masks):
@@ -56,13 +58,15 @@ def test_200_updates_end_where_autograd_ends(head, backup, loss, clip, masks):
     assert_equal_paths(*both, make_batches(200, masks=masks))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [(), (1,), (33,), (64, 64), (120, 84), (17, 40, 9)])
 @pytest.mark.parametrize("head", [PlainHead, DuelingHead])
 def test_any_depth_and_width(hidden, head):
     both = make_both(hidden=hidden, head=head, inputs=5, actions=2, clip=10.0)
-    assert_equal_paths(*both, make_batches(200, shape=(5,), actions=2))
+    assert_equal_paths(*both, make_batches(80, shape=(5,), actions=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 31, 32, 33, 96])
 @pytest.mark.parametrize(("inputs", "actions"), [(1, 1), (40, 18), (3, 70)])
 def test_any_batch_and_any_spaces(size, inputs, actions):
@@ -71,13 +75,14 @@ def test_any_batch_and_any_spaces(size, inputs, actions):
     assert_equal_paths(*both, batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64, np.float32, np.int64, np.bool_])
 def test_any_stored_observation_scaled(dtype):
     both = make_both(inputs=12, scale=1 / 255)
     assert_equal_paths(*both, make_batches(50, shape=(3, 4), dtype=dtype))
 
 
-@pytest.mark.parametrize("every", [Fraction(3), Fraction(1, 4), Fraction(2, 3)])
+@pytest.mark.parametrize("every", slow_but([Fraction(3), Fraction(1, 4), Fraction(2, 3)], 2))
 def test_a_target_that_follows_slowly(every):
     assert_equal_paths(*make_both(follower=PolyakAverage(every, 0.1)), make_batches(100))
 
@@ -114,6 +119,7 @@ def test_a_checkpoint_of_either_goes_on_as_the_other():
     assert_equal_paths(other_torch, other_fused, make_batches(50))
 
 
+@pytest.mark.slow
 def test_rate_and_weights_changed_in_place_are_seen():
     both = make_both()
     batches = list(make_batches(100))

@@ -77,6 +77,7 @@ def lent_share(learner, batch, updates=2000):
     return lent / updates
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(usable_cores() < 2, reason="there is no core for a second thread")
 def test_a_second_thread_lends_its_half_at_all(monkeypatch):
     monkeypatch.setattr(fused_second_thread, "start_spare", run_start)
@@ -109,6 +110,7 @@ def test_a_half_that_was_claimed_and_does_not_come_is_computed_here(monkeypatch)
     assert_equal_bits(trained(TWO, before=claim), trained(TWO))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
 def test_stored_observations_and_masks_reach_the_second_thread(dtype, monkeypatch):
     def path(make_step, start):
@@ -149,6 +151,7 @@ def test_a_new_batch_each_time_needs_no_thread(monkeypatch):
     assert len(started) == 1
 
 
+@pytest.mark.slow
 def test_two_learners_side_by_side_do_not_mix(monkeypatch):
     monkeypatch.setattr(fused_second_thread, "start_spare", run_start)
     (batch,) = make_batches(1, size=96)
@@ -162,6 +165,7 @@ def test_two_learners_side_by_side_do_not_mix(monkeypatch):
     assert torch.equal(second.online.weights, third.online.weights)
 
 
+@pytest.mark.slow
 def test_the_thread_and_the_weights_go_with_the_learner(monkeypatch):
     started = []
     monkeypatch.setattr(
@@ -188,6 +192,7 @@ print(float(kept.online.weights.double().sum()).hex())
 """
 
 
+@pytest.mark.slow
 def test_a_process_with_a_second_thread_ends():
     learner, _ = trained(TWO)
     program = PROGRAM.format(tests=str(Path(__file__).parents[1]))
@@ -198,7 +203,6 @@ def test_a_process_with_a_second_thread_ends():
     assert (ended.stdout, ended.stderr, ended.returncode) == (f"{expected}\n", "", 0)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_goes_on_without_the_thread():
     staged, *_ = make_batches(1, size=96)
     learner = make_learner(TWO)

@@ -174,6 +174,7 @@ def test_adam_equals_torch_for_200_steps_with_a_change_of_rate(optimizer):
     torch.testing.assert_close(ours.weights, theirs.detach(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [PlainHead, DuelingHead])
 def test_the_flat_update_equals_plain_torch_for_200_updates(head):
     learner = make_learner(head=head, clip=1.0)
@@ -201,6 +202,7 @@ def test_the_flat_update_equals_plain_torch_for_200_updates(head):
         )
 
 
+@pytest.mark.slow
 @needs_a_compiler
 def test_compiled_equals_eager_for_200_updates_through_a_load_and_a_change_of_rate():
     reference = make_learner(clip=1.0)

@@ -68,6 +68,7 @@ def test_the_scaled_log_probability_is_cut_off_before_its_share_is_taken():
     assert bootstrap.bonus.tolist() == pytest.approx([-0.9, 0.9 * math.log(0.8)])
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(-50, 50), min_size=2, max_size=6), st.floats(0.01, 5),
 )  # fmt: skip

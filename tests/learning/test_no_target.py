@@ -21,6 +21,7 @@ from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import PlainHead
 from fastdqn.learning.target_network import NoTarget
 from fastdqn.replay import Batch
+from helpers.cost import slow_but
 from helpers.fused import assert_equal_paths, make_batches, make_both, make_learner
 from helpers.fused_pair import TWO, run_start
 from helpers.loop import run_loop, small
@@ -60,7 +61,7 @@ def test_two_updates_by_hand(make_step):
     assert learner.update(batch).item() == pytest.approx(abs(0.5 + 0.9 * value - value), abs=1e-3)
 
 
-@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("masks", slow_but([False, True], 1))
 def test_200_fused_updates_end_where_autograd_ends(masks):
     both = make_both(backup=MaxBackup(), follower=NoTarget(), clip=0.5)
     assert_equal_paths(*both, make_batches(200, masks=masks))
@@ -100,6 +101,7 @@ def test_it_evaluates_in_eval_mode():
     assert not NoTarget().follow(1, online, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, {"noisy": True, "value": "implicit-quantile"}, {"normalize_observation": True}]
 )
@@ -112,6 +114,7 @@ def test_a_run_takes_max_for_double_and_evaluates_by_itself(tmp_path, changes):
     assert learner.online.weights.isfinite().all()
 
 
+@pytest.mark.slow
 def test_munchausen_goes_by_the_online_policy(tmp_path):
     session, _ = run_loop(small(tmp_path, target_network=False, munchausen=True))
     assert type(session.run.learner.backup) is MunchausenBackup

@@ -36,6 +36,7 @@ class SlowRepeats:
                     self.going[lane] = [repeated, left - 1]
 
 
+@pytest.mark.slow
 def test_repeats_are_those_of_a_lane_by_lane_account():
     rng, state, twin = np.random.default_rng(0), seed_state(3), seed_state(3)
     fast, slow = Repeats(1.5, LANES, ACTIONS), SlowRepeats()

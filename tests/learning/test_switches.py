@@ -8,6 +8,7 @@ import torch
 
 from fastdqn import Config
 from fastdqn.config.conflicts import epsilons, remarks
+from helpers.cost import slow_but_one_of
 from helpers.loop import run_loop
 from helpers.switches import SWITCHES, paired
 
@@ -28,7 +29,9 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@pytest.mark.parametrize(
+    "pair", slow_but_one_of([pytest.param(pair) for pair in PAIRS], 24), ids="-".join
+)
 def test_a_pair_of_switches_trains_200_updates_or_is_refused_with_the_reason(tmp_path, pair):
     config = paired(tmp_path, *pair)
     if pair in REFUSED:
@@ -45,6 +48,7 @@ def test_a_pair_of_switches_trains_200_updates_or_is_refused_with_the_reason(tmp
     assert not torch.equal(learner.target.weights, torch.zeros_like(learner.target.weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["scalar", "categorical", "quantile", "implicit-quantile"])
 def test_all_switches_that_go_together_train_at_once(tmp_path, value):
     names = {"double", "dueling", "prioritized", "n_steps", "noisy", "polyak",
@@ -56,6 +60,7 @@ def test_all_switches_that_go_together_train_at_once(tmp_path, value):
     assert math.isfinite(session.run.learner.loss_total())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["scalar", "quantile", "implicit-quantile"])
 def test_munchausen_takes_the_masks_of_both_states(tmp_path, value):
     session, _ = run_loop(
@@ -107,6 +112,7 @@ def test_a_run_whose_epsilon_falls_before_it_learns_is_told_so():
     assert remarks(short.replace(noisy=True)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -78,6 +78,7 @@ def test_the_projection_equals_its_slow_twin(num_atoms, v_min, span, reward, dis
     np.testing.assert_allclose(moved, twin, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(numbers, st.floats(0, 1), st.integers(0, 2**32 - 1))
 def test_no_mass_is_lost_in_float32_and_within_the_ends_the_mean_is_exact(reward, discount, seed):
     atoms = torch.linspace(-10.0, 10.0, 51)
@@ -266,6 +267,7 @@ def losses():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", losses(), ids=lambda case: case[0])
 def test_the_gradient_of_a_loss_is_its_slope(case):
     name, value, shape, target_shape, draw = case

@@ -72,6 +72,7 @@ def test_it_is_told_every_row_and_the_options_and_is_finished(wandb, tmp_path):
     assert wandb.made.finished == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_open_gets_the_rows_and_stays_open(wandb, tmp_path):
     """Others log into it before and after, by steps of their own."""
     wandb.run = Recorder("theirs")
@@ -86,6 +87,7 @@ def test_a_run_that_is_open_gets_the_rows_and_stays_open(wandb, tmp_path):
     assert wandb.run.rows == [(None, row) for row in expected]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_there_too(wandb, tmp_path):
     run = train(tmp_path)
     assert "resume" not in wandb.told

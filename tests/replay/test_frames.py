@@ -9,6 +9,7 @@ from fastdqn.config import atari_protocols
 from fastdqn.envs import EnvStream
 from fastdqn.replay import FrameStore, Replay, Ring, RowStore, UniformSampler
 from fastdqn.replay.ring import DEAD, LIVE, OPEN
+from helpers.cost import slow_but
 from helpers.oracle_priorities import make_prioritized
 from helpers.oracles import (
     ScriptedEnv,
@@ -71,6 +72,7 @@ def test_both_stores_give_equal_bits_from_one_stream(stack, num_lanes, ends):
                 assert_same_batches(rng, *replays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 @pytest.mark.parametrize("padding", ["reset", "zero"])
 def test_stacks_are_the_environments_own_in_both_autoreset_modes(mode, padding):
@@ -158,11 +160,13 @@ def test_what_is_no_stack_is_refused(shape, says):
         FrameStore(2, 9, shape, np.uint8)
 
 
+@pytest.mark.slow
 def test_a_ring_of_another_stack_is_refused():
     with pytest.raises(ValueError, match="stacks 4 frames, the ring 1"):
         Replay(Ring(1, 9), FrameStore(1, 9, (4, 2), np.uint8), UniformSampler(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("frame", "dtype"),
     [((84, 84), np.uint8), ((5, 7), np.uint8), ((3,), np.float32), ((), np.float64), ((9,), bool)],
@@ -202,9 +206,9 @@ def test_rows_on_their_way_to_a_checkpoint_are_single_frames_and_give_the_same_s
     assert isinstance(first.store.by_row, RowStore)
 
 
-@pytest.mark.parametrize("game", ["pong", "breakout", "space_invaders"])
-@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
-@pytest.mark.parametrize("steps", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("game", slow_but(["pong", "breakout", "space_invaders"], 0))
+@pytest.mark.parametrize("mode", slow_but(["NextStep", "SameStep"], 1))
+@pytest.mark.parametrize("steps", slow_but([600, 3_000], 0))
 def test_stacks_of_the_arcade_are_its_own_bytes(game, mode, steps):
     pytest.importorskip("ale_py")
     from ale_py.vector_env import AtariVectorEnv

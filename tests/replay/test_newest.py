@@ -184,6 +184,7 @@ def test_any_line_of_a_state_is_safe_to_draw_from():
 # -- in a run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_envs", "per"), [(1, 1), (4, 3), (7, 16), (64, 5)])
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_a_run_learns_from_each_transition_once(tmp_path, num_envs, per, n_steps, monkeypatch):

@@ -16,6 +16,7 @@ from helpers.oracles import ReplayModel, assert_rows_equal
 PRIORITIES = [0.0, 0.5, 1.0, 1.0, 2.0, 4.0, 0.01, 8.0, 3.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
 def test_rows_are_drawn_in_proportion_to_their_priority_to_the_exponent(exponent):
     replay, _ = with_leaves(PRIORITIES, exponent)
@@ -65,6 +66,7 @@ def test_successive_samples_differ():
 # -- importance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [0.3, 0.6, 1.0])
 def test_importance_weights_undo_the_bias(exponent):
     """Weighted by 1 / (M P), the mean of a function over draws is that over all rows."""
@@ -186,6 +188,7 @@ def test_a_ring_that_has_rows_already_is_taken_as_it_is():
 # -- together with windows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", [1, 3])
 @pytest.mark.parametrize("n_steps", [1, 3, 9])  # most episodes are shorter than 9
 def test_drawn_windows_are_those_of_the_episodes(n_steps, stack):

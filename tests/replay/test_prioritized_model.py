@@ -9,7 +9,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from fastdqn.replay import PrioritizedSampler, rows_per_lane
 from helpers.oracle_priorities import PriorityModel, make_prioritized
 from helpers.oracles import ReplayModel, Stacks, assert_rows_equal
-from helpers.replay_machine import EXAMPLES, SEEDS, STORES, ReplayMachine
+from helpers.replay_machine import EXAMPLES, SEEDS, STORES, ReplayMachine, at_length
 
 SIZES = [0.0, 1e-9, 0.3, 1.0, 7.0, 1e30, -2.0, np.nan, np.inf, -np.inf, 1e300]
 
@@ -103,3 +103,4 @@ PrioritizedMachine.TestCase.settings = settings(
     max_examples=EXAMPLES, stateful_step_count=30, deadline=None
 )
 TestPrioritizedAgainstItsModel = PrioritizedMachine.TestCase
+TestPrioritizedAgainstItsModelAtLength = at_length(PrioritizedMachine.TestCase)

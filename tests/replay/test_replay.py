@@ -345,6 +345,7 @@ def test_the_docstring_example_runs():
     assert (failed, tried > 0) == (0, True)
 
 
+@pytest.mark.slow
 def test_the_replay_imports_neither_torch_nor_gymnasium():
     code = "import sys, fastdqn.replay; print(*sorted({'torch', 'gymnasium'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -29,6 +29,7 @@ def stacked(env: gymnasium.Env) -> gymnasium.Env:
     return FrameStackObservation(env, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "stack", "resolved", "made", "rows"),
     [
@@ -96,6 +97,7 @@ def test_a_million_frames_need_seven_gigabytes_and_whole_observations_four_times
     assert memory_estimate.replay_bytes(config, WHOLE) > 28.0e9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["", "--no-checkpoint-replay", "--store rows"])
 def test_the_size_that_is_said_to_fit_does_fit_and_one_that_is_larger_does_not(
     tmp_path, monkeypatch, more
@@ -117,6 +119,7 @@ def test_a_dry_run_tells_what_the_replay_takes_and_how_it_keeps_it():
     assert re.search(r"the replay takes [\d.,]+ MiB, each of 4 frames once, ", out)
 
 
+@pytest.mark.slow
 def test_stacks_are_measured_from_a_full_replay_beside_a_copy_of_as_many_bytes():
     facts = PIXELS._replace(obs_shape=(4, 6, 8))
     config = Config(num_envs=4, buffer_size=400, batch_size=8, learner="torch")

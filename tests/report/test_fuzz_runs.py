@@ -24,6 +24,8 @@ __all__ = ["memory_is_bounded"]
 
 pytest.importorskip("jinja2")
 pytest.importorskip("scipy")
+
+pytestmark = pytest.mark.slow  # fuzz
 FILES = ("config.json", "summary.json", "system.json", "metrics.jsonl", "eval.jsonl", "command.txt",
          "bench.jsonl")  # fmt: skip
 DEFAULTS = json.loads(Config().to_json())

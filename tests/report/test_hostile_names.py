@@ -60,6 +60,7 @@ class Strict(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @settings(max_examples=6, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
@@ -82,6 +83,7 @@ def test_a_picture_and_a_page_of_any_name_parse(tmp_path_factory, name):
     assert parser.open == []
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_many_settings_and_phases_of_long_names_leave_room_for_the_curves(tmp_path):
     runs = [
@@ -108,6 +110,7 @@ def test_action_names_of_anyone_are_drawn_on_one_line():
     np.testing.assert_array_equal(panel.draw(screen, values, 0, ["a\nb"]), plain)
 
 
+@pytest.mark.slow
 def test_settings_of_matplotlib_in_the_working_directory_change_no_picture(tmp_path):
     run = write_run(tmp_path / "run")
     for name, settings_ in (("plain", ""), ("odd", "lines.linewidth: 40\nfont.size: 30\n")):

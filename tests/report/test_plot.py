@@ -87,6 +87,7 @@ def test_confirmations_and_the_final_evaluation_are_no_points_of_a_curve(tmp_pat
     assert len(found.x) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.png", "a.svg"])
 def test_a_picture_of_several_settings_and_seeds_is_written(folders, tmp_path, name):
     out = tmp_path / name

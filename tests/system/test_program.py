@@ -48,6 +48,7 @@ def delivered(command) -> int:
     return outcome.code
 
 
+@pytest.mark.slow
 @needs_full
 @pytest.mark.parametrize("unbuffered", ["", "-u"])
 def test_a_full_disk_behind_the_output_is_one_line(unbuffered):

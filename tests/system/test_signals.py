@@ -183,6 +183,7 @@ def test_a_handler_from_before_the_run_is_called_when_it_has_ended_in_order(tmp_
     assert called == [number]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("waits")
 def test_a_checkpoint_that_is_asked_for_is_taken_and_the_run_goes_on(tmp_path):
     heard, found = threading.Event(), []
@@ -206,11 +207,13 @@ def test_a_checkpoint_that_is_asked_for_is_taken_and_the_run_goes_on(tmp_path):
     assert run.summary["exit_reason"] == "budget spent"
 
 
+@pytest.mark.slow
 def test_signals_of_a_run_around_which_nobody_passes_them_on_are_forgotten(tmp_path, monkeypatch):
     monkeypatch.setattr(signals, "_received", [signal.SIGINT])
     assert fastdqn.train(small(tmp_path)).summary["exit_reason"] == "budget spent"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_passes_signals_on_too(tmp_path):
     run = fastdqn.train(small(tmp_path)).folder
 
@@ -223,6 +226,7 @@ def test_a_resumed_run_passes_signals_on_too(tmp_path):
     assert not (run / "lock").exists()
 
 
+@pytest.mark.slow
 def test_a_run_within_a_run_ends_both(tmp_path):
     """The outer one hears what the inner one passes on."""
     outer = []
@@ -249,6 +253,7 @@ for seed in (1, 2, 3):
 """
 
 
+@pytest.mark.slow
 def test_a_script_that_trains_in_a_loop_ends_by_the_first_sigterm(tmp_path):
     code = LOOP.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -55,6 +55,7 @@ ENDED_BY = {
 }
 
 
+@pytest.mark.slow
 def test_no_wait_is_without_an_end():
     """A thread, a queue or a process is never waited for without a limit."""
     found = {f"{relative(file)} {each}" for file in FILES for each in waits(file.read_text())}

@@ -107,6 +107,7 @@ def train(folder, mischief):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mischief",
     [
@@ -122,6 +123,7 @@ def test_a_run_survives_what_an_environment_does_to_the_streams(tmp_path, mischi
     assert (tmp_path / "r" / "policy.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_though_the_environment_has_closed_the_streams(tmp_path):
     ended = train(tmp_path, "sys.stderr.close(); os.close(2); raise ValueError('told')")
     assert ended.returncode == 1
@@ -129,6 +131,7 @@ def test_a_failure_is_told_though_the_environment_has_closed_the_streams(tmp_pat
     assert ended.stderr.endswith("ValueError: told\n")
 
 
+@pytest.mark.slow
 def test_a_run_whose_files_an_environment_closes_says_so(tmp_path):
     ended = train(tmp_path, "os.closerange(3, 64)")
     assert ended.returncode == 1
@@ -136,6 +139,7 @@ def test_a_run_whose_files_an_environment_closes_says_so(tmp_path):
     assert line.startswith("error: cannot write ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["presets"], ["doctor"], ["train", "--help"], ["nonsense"]])
 def test_commands_run_without_standard_output(tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
@@ -185,6 +189,7 @@ gymnasium.register("Leaving-v0", Leaving)
 """
 
 
+@pytest.mark.slow
 def test_a_thread_that_an_environment_left_does_not_hold_the_program_up(tmp_path):
     (tmp_path / "leaving.py").write_text(LEAVING)
     command = [sys.executable, "-c", "import fastdqn.system.threads as t, sys\n"

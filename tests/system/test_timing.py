@@ -30,6 +30,7 @@ def test_each_lap_bills_the_time_since_the_lap_before():
     assert laps.totals == {"act": 5.0, "env": 5.0, "learn": 0.0}
 
 
+@pytest.mark.slow
 @given(
     st.integers(0, 10**6),
     st.lists(st.tuples(st.sampled_from(["act", "env", "learn", "report"]), st.integers(0, 1000))),

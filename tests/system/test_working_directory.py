@@ -35,7 +35,10 @@ if __name__ == "__main__":
     for words in {commands!r}:
         print(words, main(words.split()), flush=True)
 """
-OPTIONS = "--total-timesteps 300 --learning-starts 64 --batch-size 16 --buffer-size 1000 --quiet"
+OPTIONS = (
+    "--total-timesteps 300 --learning-starts 64 --batch-size 16 --buffer-size 1000 --quiet "
+    "--eval-episodes 1"
+)
 
 
 def run(tmp_path: Path, *commands: str, method: str = "fork") -> subprocess.CompletedProcess[str]:
@@ -51,12 +54,13 @@ def run(tmp_path: Path, *commands: str, method: str = "fork") -> subprocess.Comp
     )
 
 
+@pytest.mark.slow
 def test_no_command_imports_a_file_of_the_working_directory(tmp_path):
     folder = tmp_path / "stranger"
     folder.mkdir()
     (folder / ".numba_config.yaml").write_text("cache_dir: planted_kernels")
     done = run(
-        tmp_path, f"train cartpole --run-dir r {OPTIONS} --eval-episodes 1", "doctor r",
+        tmp_path, f"train cartpole --run-dir r {OPTIONS}", "doctor r",
         "eval r --episodes 1", "report r", "plot r --out p.png", "envs CartPole",
     )  # fmt: skip
     planted = {file.name for file in folder.glob("*.py")}
@@ -80,6 +84,7 @@ gymnasium.register("Mine-v0", "helper_entry:Mine", max_episode_steps=50)
 """
 
 
+@pytest.mark.slow
 def test_a_named_module_imports_its_neighbors_at_any_time_and_in_every_process(tmp_path):
     folder = tmp_path / "stranger"
     folder.mkdir()
@@ -96,6 +101,7 @@ def test_a_named_module_imports_its_neighbors_at_any_time_and_in_every_process(t
     assert {file.name for file in folder.glob("RAN-*")} == set()
 
 
+@pytest.mark.slow
 def test_python_m_does_not_put_the_working_directory_before_installed_packages(tmp_path):
     (tmp_path / "tyro.py").write_text("open('ran', 'w')")
     command = [sys.executable, "-m", "fastdqn", "presets"]

@@ -36,6 +36,7 @@ def test_digits_count_from_the_first_number_to_the_last():
     assert states(box, values, bins=(2, 3)) == ([0, 2, 3, 5], 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "values", "expected"),
     [
@@ -143,6 +144,7 @@ def test_a_batch_of_another_shape_is_refused():
         discretizer(np.zeros(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("terminated", "moved"), [(False, 1.3), (True, 1.1)])
 def test_a_transition_moves_one_number_as_computed_by_hand(terminated, moved):
     """1 + 0.1 (2 + 0.5 x 4 - 1), and without a future 1 + 0.1 (2 - 1)."""
@@ -177,6 +179,7 @@ def test_the_kernel_agrees_with_the_slow_twin(dtype, masked):
     np.testing.assert_allclose(table, expected, atol=1e-5 if dtype == np.float32 else 1e-12)
 
 
+@pytest.mark.slow
 def test_the_best_allowed_action_is_greedy_and_of_equal_ones_the_first():
     found = cut(spaces.Discrete(2), "", (1,), None, None)
     policy = TablePolicy(np.array([[1.0, 3.0, 3.0], [0, 0, 0]]), Discretizer(found.cells, (2,)))

@@ -68,6 +68,7 @@ def test_its_best_table_is_evaluated_loaded_and_not_resumed(run, capsys):
     assert "has observations (500,) and 6 actions; these weights were trained on (16,)" in line
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_tables_and_others_do_not(run, tmp_path):
     config = read_table_config(run)
     told = [
@@ -99,6 +100,7 @@ class Screen(gymnasium.Env):
         return np.zeros((210, 160, 3), np.uint8), {}
 
 
+@pytest.mark.slow
 def test_what_explodes_is_refused_and_sent_to_the_networks(capsys):
     gymnasium.register("TabularScreen-v0", lambda **kwargs: Screen(**kwargs))
     try:
@@ -154,6 +156,7 @@ def broken(run, tmp_path, **changed):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "line"),
     [

@@ -221,6 +221,7 @@ MOST_LANES = 1 << 20
 purposes = st.sampled_from([TRAIN, EVAL, CONFIRM, FINAL, AUDIT])
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), purposes, purposes, st.integers(0, 99))
 def test_environment_seeds_of_two_purposes_never_meet(seed, other, one, two, count):
     low, high = env_seed(seed, one, count), env_seed(other, two, 0)

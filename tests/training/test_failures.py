@@ -144,6 +144,7 @@ def test_a_folder_that_could_not_be_begun_can_be_had_again(tmp_path, monkeypatch
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "tabular"])
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_run_that_does_not_begin_leaves_its_folder_as_it_was(

@@ -26,6 +26,7 @@ class Licensed(Plain):
         Licensed.running -= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("off", [{"final_evaluation": None}, {"final_evaluation": False}])
 def test_without_evaluations_one_set_of_environments_is_made(tmp_path, off):
     config = small(tmp_path, num_envs=1, eval_frequency=0, **off)
@@ -45,6 +46,7 @@ def test_evaluation_environments_that_cannot_be_made_are_one_line(tmp_path):
     assert Licensed.running == 0
 
 
+@pytest.mark.slow
 def test_a_final_evaluation_may_stand_alone_or_be_left_out(tmp_path):
     alone = fastdqn.train(small(tmp_path / "alone", eval_frequency=0, final_evaluation=True), Plain)
     assert alone.summary["eval"]["episodes"] == 2
@@ -76,6 +78,7 @@ def test_the_command_line_says_it_in_one_line_where_more_cannot_be_made(tmp_path
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["bench env", "bench train", "eval RUN --env-id", "tabular"])
 def test_every_command_says_it_in_one_line_where_not_all_can_be_made(tmp_path, capsys, command):
     import gymnasium

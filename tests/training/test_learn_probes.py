@@ -13,6 +13,7 @@ from fastdqn.builders import build
 from fastdqn.learning.random_inputs import Draw
 from fastdqn.logging.console import Silent
 from fastdqn.training import loop
+from helpers.cost import slow_but
 
 
 class Probe(gymnasium.Env):
@@ -114,6 +115,7 @@ def trained(probe, tmp_path, mode=AutoresetMode.NEXT_STEP, **overrides):
     return session.run.learner
 
 
+# Where one of these fails, an easier probe than the last two of them tells why.
 VARIANTS = [
     pytest.param({}, id="d3qn"),
     pytest.param({"double": False, "dueling": False}, id="plain"),
@@ -130,13 +132,13 @@ VARIANTS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", VARIANTS)
+@pytest.mark.parametrize("overrides", VARIANTS[:1])
 def test_constant_reward_is_the_value(tmp_path, overrides):
     assert train_probe(Probe, tmp_path, **overrides)[1] == pytest.approx([1.0, 1.0], abs=0.01)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", VARIANTS)
+@pytest.mark.parametrize("overrides", VARIANTS[:1])
 def test_value_depends_on_the_observation(tmp_path, overrides):
     q = train_probe(ObservationReward, tmp_path, **overrides)
     np.testing.assert_allclose(q[[0, 2]], [[-1.0, -1.0], [1.0, 1.0]], atol=0.01)
@@ -150,7 +152,7 @@ def test_later_rewards_are_discounted_once_a_step(tmp_path, overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", VARIANTS)
+@pytest.mark.parametrize("overrides", VARIANTS[:1])
 def test_value_depends_on_the_action(tmp_path, overrides):
     q = train_probe(ActionReward, tmp_path, **overrides)
     np.testing.assert_allclose(q[1], [-1.0, 1.0], atol=0.01)
@@ -163,9 +165,8 @@ def test_value_depends_on_observation_and_action(tmp_path, overrides):
     np.testing.assert_allclose(q[[0, 2]], [[1.0, -1.0], [-1.0, 1.0]], atol=0.01)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", list(AutoresetMode))
-@pytest.mark.parametrize("n_steps", [1, 3, 5])
+@pytest.mark.parametrize("mode", slow_but(AutoresetMode, 0))
+@pytest.mark.parametrize("n_steps", slow_but([1, 3, 5], 1))
 def test_a_time_limit_is_not_worth_zero(tmp_path, mode, n_steps):
     q = train_probe(Truncated, tmp_path, mode, n_steps=n_steps)
     assert q[1] == pytest.approx([2.0, 2.0], abs=0.01)

@@ -19,9 +19,11 @@ from fastdqn.replay import UniformSampler
 from fastdqn.schedules import Budget
 from fastdqn.training import loop
 from fastdqn.training.loop import Cadence
+from helpers.cost import slow_but
 from helpers.loop import Poisoned, run_loop, small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_envs", [1, 3, 64, 4096])
 def test_half_a_million_steps_earn_exactly_their_updates(num_envs):
     """One update per 10 steps after 10,000: 49,000, whatever the stride and however many of the
@@ -38,7 +40,7 @@ def test_half_a_million_steps_earn_exactly_their_updates(num_envs):
     assert updates == 49_000
 
 
-@pytest.mark.parametrize("num_envs", [1, 3, 7, 64])
+@pytest.mark.parametrize("num_envs", slow_but([1, 3, 7, 64], 1))
 @pytest.mark.parametrize("frequency", [Fraction(4), Fraction(7, 3), Fraction(1, 2)])
 def test_the_loop_makes_exactly_the_updates_due(tmp_path, num_envs, frequency, monkeypatch):
     copies = []
@@ -119,7 +121,7 @@ def test_phases_sum_to_the_wall_time(tmp_path):
     assert {"act", "sample", "upload", "learn", "env", "store", "report"} <= totals.keys()
 
 
-@pytest.mark.parametrize("overrides", [{}, {"n_steps": 3, "vectorization": "sync"}])
+@pytest.mark.parametrize("overrides", slow_but([{}, {"n_steps": 3, "vectorization": "sync"}], 1))
 def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path, overrides):
     def weights(name, seed):
         run = fastdqn.train(
@@ -133,6 +135,7 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path, overrides):
     assert first != other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [{}, {"prioritized": True, "n_steps": 3}])
 def test_environments_that_step_while_it_learns_change_no_bit(tmp_path, overrides):
     def weights(vectorization):
@@ -183,6 +186,7 @@ def test_the_command_line_reports_a_bad_environment_in_one_line(tmp_path, capsys
     assert capsys.readouterr().err == "error: lane 0, step 10: reward is nan\n"
 
 
+@pytest.mark.slow
 def test_given_environments_stay_open_and_a_given_torso_stays_as_it_was(tmp_path):
     import torch
 

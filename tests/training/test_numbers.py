@@ -19,6 +19,7 @@ from fastdqn.training.loop import DivergedError, Hooks
 from helpers.loop import small
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("waits")
 @pytest.mark.parametrize("number", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("looks", [{"eval_frequency": 100}, {"checkpoint_frequency": 100}])
@@ -46,6 +47,7 @@ def test_weights_that_are_not_finite_end_the_run_before_anyone_keeps_them(tmp_pa
     assert summary["exit_reason"].startswith("failed: a weight is ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "says"),
     [

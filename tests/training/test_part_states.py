@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,36 +26,41 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-def names() -> list[str]:
-    """Of every part that remembers; the list itself is engine.checkpoints.components()."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        made = built(Path(folder), "run", **EVERYTHING)
-        found = list(components(made.run))
-        made.close()
-    return found
+# Every part that remembers; the list itself is training.checkpointer.components().
+PARTS = (
+    "progress", "stream", "policy", "learner", "normalizer", "range", "judge", "recorder",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", names())
-def test_each_part_takes_the_state_that_it_gives(tmp_path, name):
-    one, two = (built(tmp_path, n, seed=s, **EVERYTHING) for n, s in (("a", 1), ("b", 2)))
-    loop.train(one.run)
-    state = components(one.run)[name].state()
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    made = built(tmp_path_factory.mktemp("trained"), "a", **EVERYTHING)
+    loop.train(made.run)
+    yield made
+    made.close()
+
+
+def test_the_parts_are_all_that_a_checkpoint_keeps(trained):
+    assert sorted(components(trained.run)) == sorted(PARTS)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_each_part_takes_the_state_that_it_gives(tmp_path, trained, name):
+    two = built(tmp_path, "b", seed=2, **EVERYTHING)
+    state = components(trained.run)[name].state()
     other = components(two.run)[name]
     assert not same(state, other.state())
     if name == "recorder":  # its files are those of the folder
         for file in ("metrics.jsonl", "eval.jsonl", "episodes.csv"):
-            shutil.copy(tmp_path / "a" / file, tmp_path / "b" / file)
+            shutil.copy(trained.recorder.folder / file, tmp_path / "b" / file)
         for file in other._files().values():  # pyright: ignore[reportAttributeAccessIssue]
             file.size = os.stat(tmp_path / "b" / file.path.name).st_size
     other.load_state(state)
     assert same(state, other.state())
-    one.close()
     two.close()
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", PARTS)
 def test_each_part_names_a_field_that_is_missing_or_of_another_kind(tmp_path, name):
     made = built(tmp_path, "a", **EVERYTHING)
     part = components(made.run)[name]

@@ -86,6 +86,7 @@ def test_the_watch_goes_on_from_a_state_in_mid_episode():
     assert said == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("v_max", "warned"), [(5.0, True), (101.0, False)])
 def test_a_range_that_is_too_narrow_lands_in_the_summary(tmp_path, v_max, warned):
     run = fastdqn.train(paired(tmp_path, "categorical", v_max=v_max, gamma=1.0, eval_episodes=1))
@@ -109,6 +110,7 @@ class Endless(gymnasium.Env):
         return np.zeros(1, np.float32), 1.0, False, self.t == 10, {}
 
 
+@pytest.mark.slow
 def test_normalized_rewards_are_held_against_the_range(tmp_path):
     """Ten rewards of 1 are 10, over their deviation less than 5."""
     narrow = {"v_min": -1.0, "v_max": 9.0, "gamma": 1.0}

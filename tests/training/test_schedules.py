@@ -15,6 +15,7 @@ periods = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 5000), max_size=30), counts, periods)
 def test_ticks_of_consecutive_intervals_add_up_to_those_of_the_whole(strides, start, per):
     now, total = start, 0
@@ -24,6 +25,7 @@ def test_ticks_of_consecutive_intervals_add_up_to_those_of_the_whole(strides, st
     assert total == ticks(start, now, per)
 
 
+@pytest.mark.slow
 @given(counts, st.integers(0, 10**6), periods)
 def test_ticks_are_within_one_of_the_interval_over_the_period(before, stride, per):
     assert abs(ticks(before, before + stride, per) - stride / Fraction(per)) < 1
