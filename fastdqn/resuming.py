@@ -67,7 +67,7 @@ def resume(
     if not os.path.isdir(folder):  # of any name: its own is_dir() raises where it is too long
         raise ConfigError([f"{run} is no folder: name the folder of a run"])
     if is_table_run(folder):
-        raise ConfigError([f"{folder} is a table's run, which has no checkpoints to go on from"])
+        raise ConfigError([f"{folder} is a tabular run, which has no checkpoints"])
     with (
         passed_on(),
         _locked(folder) as place,

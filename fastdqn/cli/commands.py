@@ -1,4 +1,4 @@
-"""Commands: what the command line's commands do with a run, and what they say."""
+"""Commands that share no module: dry run, eval, bench, profile, envs, and the final summary."""
 
 import importlib.util
 import json
@@ -26,11 +26,15 @@ from fastdqn.files.output_files import may_write, out_problems
 from fastdqn.files.run_folder import working_folder
 from fastdqn.session import Trained
 
-_WIDTH = 140  # columns, where the output is no terminal
+_WIDTH = 140  # columns of tables if the output is not a terminal
 
 
 def plan(config: Config) -> str:
-    """What a run would do: resolved options, memory, replay ratio. Raises ConfigError."""
+    """Returns what a dry run prints: resolved options, memory, replay ratio.
+
+    Raises:
+        ConfigError: The options are invalid.
+    """
     if lines := preflight.check(config):
         raise ConfigError(lines)
     resolved, facts = preview(config)
@@ -42,9 +46,13 @@ def plan(config: Config) -> str:
             *(f"{name:{width}}  {values[name]}" for name in values),
             "",
             f"observations {facts.obs_shape} {facts.obs_dtype}, {facts.num_actions} actions",
-            f"the replay takes {memory_estimate.replay_bytes(resolved, facts) / 2**20:,.1f} MiB"
-            + (f", each of {facts.stack} frames once" if resolved.store == "frames" else "")
-            + (f", writing it to a checkpoint {copy / 2**20:,.1f} MiB more" if copy else ""),
+            f"replay buffer: {memory_estimate.replay_bytes(resolved, facts) / 2**20:,.1f} MiB"
+            + (
+                f", each frame of a stack of {facts.stack} stored once"
+                if resolved.store == "frames"
+                else ""
+            )
+            + (f", and {copy / 2**20:,.1f} MiB while a checkpoint is written" if copy else ""),
             replay_ratio(resolved),
             *remarks(resolved),
         ]
@@ -55,11 +63,16 @@ def evaluate_run(
     run: str, mistakes: list[str], *, episodes: int, weights: str, seed: int, max_steps: int | None,
     env_id: str | None, max_step_seconds: float | None, render: bool, json: bool, out: Path | None,
 ) -> str:  # fmt: skip
-    """`fastdqn eval`: evaluate a run's weights on its environment; returns what to print.
+    """Runs `fastdqn eval`: evaluates weights of a run. Returns what to print.
 
-    mistakes  found while the options were parsed: lines to report with those found here
-    Raises ConfigError where the run, the options or the environment cannot be used; EnvError and
-    NonFiniteError where the environment fails while it is played; WriteError.
+    Args:
+        run: Run folder or weights file.
+        mistakes: Errors found while the options were parsed, reported with those found here.
+
+    Raises:
+        ConfigError: The run, an option or the environment cannot be used.
+        EnvError, NonFiniteError: The environment fails during an episode.
+        WriteError: The file cannot be written.
     """
     asked = Config(
         eval_episodes=episodes, eval_max_steps=max_steps, seed=seed,
@@ -67,7 +80,7 @@ def evaluate_run(
     )  # fmt: skip
     lines = [*mistakes, *(line.removeprefix("eval_") for line in asked.problems())]
     lines += out_problems(out)
-    base = working_folder()  # an environment may change it
+    base = working_folder()  # an environment may change the working directory
     policy, recipe, path = load_trained(run, weights, env_id, max_step_seconds, lines)
     try:
         evaluation = evaluate_recipe(
@@ -93,9 +106,9 @@ def evaluate_run(
         return text
     return (
         f"{recipe}: return {result['mean_return']:.1f} +- {result['std_return']:.1f} over "
-        f"{result['episodes']} greedy episodes (least {result['min_return']:.1f}, "
-        f"{result['cut_episodes']} cut at the step cap)\n"
-        + ("" if human is None else f"human-normalised {human:.2f}\n")
+        f"{result['episodes']} greedy episodes (minimum {result['min_return']:.1f}, "
+        f"{result['cut_episodes']} cut at the step limit)\n"
+        + ("" if human is None else f"human-normalized {human:.2f}\n")
         + f"weights: {path}"
     )
 
@@ -104,17 +117,29 @@ def bench_run(
     part: str, config: Config, mistakes: list[str], *,
     out: Path | None, against: str | None, seconds: float, repeats: int, command: str,
 ) -> None:  # fmt: skip
-    """`fastdqn bench`: measure, show, and write the figures to out.
+    """Runs `fastdqn bench`: measures, prints tables, and writes the rows to out.
 
-    mistakes  found while the options were parsed: lines to report with those found here
-    command   as it was typed, for the header of the figures
-    Raises ConfigError where something cannot be used; EnvError where the environment fails.
+    Args:
+        part: What to measure: env, act, replay, learner, train or all.
+        config: Options of the run.
+        mistakes: Errors found while the options were parsed, reported with those found here.
+        command: The command line, recorded in the header.
+
+    Raises:
+        ConfigError: An option cannot be used.
+        EnvError: The environment fails.
     """
-    lines, base = [*mistakes, *out_problems(out)], working_folder()  # an environment may change it
+    lines, base = (
+        [*mistakes, *out_problems(out)],
+        working_folder(),
+    )  # an environment may change the working directory
     if not (0 < seconds <= 3600 and 1 <= repeats <= 1000):
-        lines.append(f"seconds is {seconds}, repeats {repeats}: both must be positive, and finite")
+        lines.append(
+            f"seconds is {seconds}, repeats {repeats}: seconds must be in (0, 3600], repeats in "
+            "[1, 1000]"
+        )
     if against is not None and part not in ("train", "all"):
-        lines.append(f"against {against} compares training: fastdqn bench train ...")
+        lines.append(f"against {against} compares training: use fastdqn bench train ...")
     if against is not None and importlib.util.find_spec("stable_baselines3") is None:
         lines.append("Stable-Baselines3 is not installed: pip install 'fastdqn[peers]'")
     lines += preflight.check(config, mistaken=bool(lines))
@@ -135,11 +160,16 @@ def bench_run(
 def profile_run(
     config: Config, mistakes: list[str], *, out: Path | None, what: str, updates: int
 ) -> None:
-    """`fastdqn profile`: record, show, and write trace.json and profile.json into the folder out.
+    """Runs `fastdqn profile`: profiles calls and writes trace.json and profile.json into out.
 
-    Raises ConfigError where something cannot be used; EnvError where the environment fails.
+    Raises:
+        ConfigError: An option cannot be used.
+        EnvError: The environment fails.
     """
-    lines, base = list(mistakes), working_folder()  # an environment may change it
+    lines, base = (
+        list(mistakes),
+        working_folder(),
+    )  # an environment may change the working directory
     if out is None:
         lines.append("profile needs --out DIR, a folder for trace.json and profile.json")
     elif problem := _folder_problem(out, ("trace.json", "profile.json")):
@@ -165,7 +195,7 @@ def profile_run(
 
 
 def _printer() -> Callable[[RenderableType], None]:
-    """Prints tables as wide as they need where there is no terminal to fit."""
+    """Returns a function that prints tables, without wrapping if the output is not a terminal."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = _WIDTH
@@ -173,7 +203,7 @@ def _printer() -> Callable[[RenderableType], None]:
 
 
 def _folder_problem(path: Path, names: tuple[str, ...]) -> str | None:
-    """Why files of these names cannot be written into a folder, new or not, or None."""
+    """Returns why files of these names cannot be written into a folder, or None."""
     try:
         existing = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
         usual = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
@@ -181,14 +211,14 @@ def _folder_problem(path: Path, names: tuple[str, ...]) -> str | None:
     except (OSError, ValueError) as error:
         return f"out is {str(path)!r}: {error}"
     if not usual:
-        return f"out is {str(path)!r}: {existing} is no folder that can be written to"
+        return f"out is {str(path)!r}: {existing} is not a writable folder"
     if taken:
         return f"out is {str(path)!r}: {taken[0]} in it is a link or a folder, not a file"
     return None
 
 
 def describe(trained: Trained) -> str:
-    """What a run came to, in a few lines."""
+    """Returns a summary of a finished run and the commands to try next."""
     summary = trained.summary
     lines = [
         f"{summary['exit_reason']} after {summary['total_steps']:,} steps, "
@@ -197,7 +227,7 @@ def describe(trained: Trained) -> str:
     ]
     if solved := summary["solved"]:
         lines.append(
-            f"solved: two fresh evaluations reached {solved['threshold']:g} "
+            f"solved: two evaluations on new seeds reached {solved['threshold']:g}, "
             f"{solved['seconds']:.1f} s after the process started"
         )
     if final := summary["eval"]:
@@ -213,7 +243,7 @@ def describe(trained: Trained) -> str:
 
 
 def list_envs(pattern: str) -> str:
-    """`fastdqn envs`: a line for each matching id. Raises ConfigError where there is none."""
+    """Runs `fastdqn envs`. Returns a line per matching id. Raises ConfigError without one."""
     try:
         entries = list(find_supported_envs(pattern))
     except ValueError as error:
@@ -221,8 +251,8 @@ def list_envs(pattern: str) -> str:
     if not entries:
         raise ConfigError(
             [
-                f"no registered environment matches {pattern!r}: try a part of its name, ALE/ or "
-                "MinAtar/ before it for their games, or my_package: to import what registers it"
+                f"no registered environment matches {pattern!r}: try a part of its name, the "
+                "prefix ALE/ or MinAtar/, or my_package: to import the module that registers it"
             ]
         )
     problems, remedies = _folded([e.problem.removeprefix(f"{e.env_id} ") for e in entries])
@@ -231,13 +261,13 @@ def list_envs(pattern: str) -> str:
         for e, problem in zip(entries, problems, strict=True)
     ]
     id_width, how_width = (max(len(row[i]) for row in rows) for i in range(2))
-    lines = [f"{name:{id_width}}  {how:{how_width}}  {told}" for name, how, told in rows]
+    lines = [f"{name:{id_width}}  {how:{how_width}}  {text}" for name, how, text in rows]
     return "\n".join([*lines, *remedies])
 
 
 def _folded(problems: list[str]) -> tuple[list[str], list[str]]:
-    """(problems, remedies): a remedy that several have is a numbered line of its own."""
-    # Not at the colons of a Dict's keys, which stand in quotes.
+    """Returns (problems, remedies). A remedy that several problems share becomes a footnote."""
+    # Does not split at the colon of a quoted key of a Dict.
     parted = [(*re.split(r"(?<!['\"]): ", problem, maxsplit=1), "")[:2] for problem in problems]
     times = Counter(remedy for _, remedy in parted if remedy)
     numbers = {remedy: i for i, remedy in enumerate((r for r in times if times[r] > 1), 1)}

@@ -1,4 +1,4 @@
-"""Doctor: what a machine has to train with, and what is left of a run."""
+"""The doctor command: checks the machine, and the files and checkpoints of a run."""
 
 import importlib.util
 import os
@@ -35,7 +35,7 @@ _SETTINGS = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE",
     "NUMBA_NUM_THREADS", "NUMBA_DISABLE_JIT", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
-# Extras by a module that each brings.
+# One module of each extra.
 _EXTRAS = {
     "atari": "ale_py", "minatar": "minatar", "envpool": "envpool", "box2d": "Box2D",
     "tensorboard": "tensorboard", "wandb": "wandb", "report": "matplotlib",
@@ -46,7 +46,7 @@ _WHOLE = "whole"
 
 
 def examine_machine(folder: Path) -> Iterator[tuple[str, str]]:
-    """(name, what was found) of everything that a run depends on; folder is where runs would go."""
+    """Yields (name, finding) of everything that a run in folder would depend on."""
     yield (
         "versions",
         f"Python {platform.python_version()}, "
@@ -55,38 +55,39 @@ def examine_machine(folder: Path) -> Iterator[tuple[str, str]]:
     yield "system", f"{platform.platform()}; {processor()}"
     given = [f"{name}={os.environ[name]}" for name in _SETTINGS if name in os.environ]
     if (quota := cpu_quota()) is not None:
-        given.insert(0, f"quota of the control group {quota:g} cores")
+        given.insert(0, f"control group quota {quota:g} cores")
     yield (
         "threads",
         f"{usable_cores()} of {os.cpu_count()} cores, torch {torch.get_num_threads()}, "
         f"Numba {numba.get_num_threads()}" + "".join(f", {each}" for each in given),
     )
     yield "BLAS", _blas()
-    settings: Any = vars(numba)["config"]  # it makes its names as it is imported
-    compiles = "switched off" if settings.DISABLE_JIT else "compiles"
+    settings: Any = vars(numba)["config"]  # its names exist only at run time
+    compiles = "disabled" if settings.DISABLE_JIT else "compiles"
     yield "Numba", f"{compiles}, {settings.CPU_NAME or 'for this processor'}; {_cache()}"
     yield "GPU", _gpus()
     room = available_bytes()
     yield (
         "memory",
-        "unknown"
-        if room is None
-        else f"{_size(room)} for a run, by what the machine and its groups leave",
+        "unknown" if room is None else f"{_size(room)} available, control group limits included",
     )
     yield "disk", _disk(folder)
     shared = Path("/dev/shm")
     if shared.is_dir():
-        yield "shared memory", f"{_size(shutil.disk_usage(shared).free)} free, for async lanes"
+        yield "shared memory", f"{_size(shutil.disk_usage(shared).free)} free, for worker processes"
     yield "extras", ", ".join(_extra(*each) for each in _EXTRAS.items())
 
 
 def examine_run(run: Path) -> tuple[list[tuple[str, str]], bool]:
-    """(name, what was found) of a run's folder, what can be done last; and whether all is well.
+    """Returns (name, finding) of everything in a run folder, and whether all of it is intact.
 
-    Nothing that the run names is imported. Raises ConfigError where there is no such folder.
+    The last finding is the suggested next command. No module that the run names is imported.
+
+    Raises:
+        ConfigError: The folder does not exist.
     """
-    if not os.path.isdir(run):  # of any name: a path's own is_dir() raises where it is too long
-        raise ConfigError([f"{run} is no folder: name the folder of a run"])
+    if not os.path.isdir(run):  # Path.is_dir() raises for a very long name
+        raise ConfigError([f"{run} is not a folder: give the folder of a run"])
     table = is_table_run(run)
     found = [("options", _options(run, table)), ("lock", (holder(run) or ("free", False))[0])]
     found += [(name, _weights(run / name)) for name in ("policy.safetensors", "best.safetensors")]
@@ -96,14 +97,14 @@ def examine_run(run: Path) -> tuple[list[tuple[str, str]], bool]:
         found.append((f"checkpoint {name}", state + (", the latest" if name == latest else "")))
     if not table and latest not in checkpoints:
         found.append(("latest", latest))
-    told = [state for name, state in found if name not in ("lock", "latest")]
-    is_well = all(state.startswith((_WHOLE, "missing")) for state in told)
+    states = [state for name, state in found if name not in ("lock", "latest")]
+    is_well = all(state.startswith((_WHOLE, "missing")) for state in states)
     is_well &= latest in checkpoints or not checkpoints
     whole = [name for name, state in checkpoints.items() if state.startswith(_WHOLE)]
     weights = any(
         state.startswith(_WHOLE) for name, state in found if name.endswith(".safetensors")
     )
-    return [*found, ("what can be done", remedy(run, whole, latest, weights))], is_well
+    return [*found, ("next", remedy(run, whole, latest, weights))], is_well
 
 
 def _options(run: Path, table: bool) -> str:
@@ -111,13 +112,15 @@ def _options(run: Path, table: bool) -> str:
         config = read_table_config(run) if table else read_config(run)
     except ConfigError as error:
         return error.lines[0]
-    kind = "a table's run, which has no checkpoints, " if table else ""
+    kind = "a tabular run, which has no checkpoints, " if table else ""
     try:
         names = read_handed_in(run) or HandedIn()
     except ConfigError as error:
         return error.lines[0]
     given = "".join(
-        f", {what} handed in ({name})" for what, name in names._asdict().items() if name is not None
+        f", {what} passed from Python ({name})"
+        for what, name in names._asdict().items()
+        if name is not None
     )
     what = f"{kind}{config.env_id}{given}, {config.preset}, seed {config.seed}"
     return f"{_WHOLE}: {what}{_ending(run)}"
@@ -127,9 +130,9 @@ def _ending(run: Path) -> str:
     try:
         text = read_text(run / "summary.json")
     except ValueError:
-        return "; it has no summary: it runs, or was killed"
+        return "; no summary: it is running, or was killed"
     reason = text.partition('"exit_reason": "')[2].partition('",\n')[0]
-    return f"; it ended: {reason[:200]}"
+    return f"; ended: {reason[:200]}"
 
 
 def _weights(path: Path) -> str:
@@ -140,7 +143,7 @@ def _weights(path: Path) -> str:
     except ValueError as error:
         return str(error)
     if not all(np.isfinite(array).all() for array in arrays):
-        return f"{path} holds NaN or infinity"
+        return f"{path} contains NaN or infinity"
     return f"{_WHOLE}, {_size(path.stat().st_size)}"
 
 
@@ -153,7 +156,7 @@ def _latest(run: Path) -> str:
     try:
         return read_latest(run)
     except FileNotFoundError:
-        return "there is no checkpoint yet"
+        return "no checkpoint yet"
     except ValueError as error:
         return str(error)
 
@@ -178,19 +181,19 @@ def _blas() -> str:
 
 
 def _cache() -> str:
-    """Where compiled kernels are kept."""
-    import fastdqn.replay  # noqa: F401 (it has some)
+    """Describes the cache of compiled kernels."""
+    import fastdqn.replay  # noqa: F401 (it defines kernels)
 
     folder = cache_folder()
     if folder is None:
-        return "no cache of kernels: each process compiles its own. Set NUMBA_CACHE_DIR"
-    return f"cache of kernels in {folder}"
+        return "no kernel cache: each process compiles its own. Set NUMBA_CACHE_DIR"
+    return f"kernel cache in {folder}"
 
 
 def _gpus() -> str:
     if not torch.cuda.is_available():
         built = torch.version.cuda
-        return "none" + ("; torch is built without CUDA" if built is None else f" (CUDA {built})")
+        return "none" + ("; torch was built without CUDA" if built is None else f" (CUDA {built})")
     devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     return ", ".join(f"{each.name}, {_size(each.total_memory)}" for each in devices)
 
@@ -205,7 +208,7 @@ def _disk(folder: Path) -> str:
             os.fsync(file.fileno())
             return f"{free}; a synced write takes {1e3 * (time.perf_counter() - began):.1f} ms"
     except OSError as error:
-        return f"{folder.absolute()} cannot be written to: {error.strerror}"
+        return f"{folder.absolute()} is not writable: {error.strerror}"
 
 
 def _extra(name: str, module: str) -> str:
@@ -222,9 +225,10 @@ def _size(count: int) -> str:
 
 
 def doctor(run: str | None) -> int:
-    """`fastdqn doctor`: print what was found; 1 where something of the run is damaged.
+    """Runs `fastdqn doctor`. Returns the exit code: 1 if something of the run is damaged.
 
-    Raises ConfigError where there is no such folder.
+    Raises:
+        ConfigError: The folder does not exist.
     """
     rows, is_well = ([], True) if run is None else examine_run(Path(run))
     rows = [*examine_machine(Path.cwd()), *rows]

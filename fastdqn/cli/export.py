@@ -1,4 +1,4 @@
-"""Export: `fastdqn export`, a run's network as a file that other programs run."""
+"""The export command: writes the network of a run as ONNX or torch.export program."""
 
 import contextlib
 import importlib.util
@@ -23,25 +23,25 @@ from fastdqn.files.output_files import out_problems, write_together
 from fastdqn.learning.policy import Policy
 
 _ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
-# Of ONNX's operators: what its exporter writes without converting anything.
+# ONNX operator set that torch's exporter writes without conversion.
 _OPSET = 18
-# Observations that what was exported is tried on, and by how much values may differ: other
-# libraries add up in another order.
+# Number of observations on which an exported network is checked, and the tolerances: other
+# libraries sum in another order.
 _TRIED, _RELATIVE, _ABSOLUTE = 5, 1e-4, 1e-4
 
 
 @dataclass(frozen=True)
 class ExportOptions:
     format: Literal["onnx", "torch"] = "onnx"
-    """onnx: for any runtime of ONNX; torch: a program for torch.export.load."""
+    """onnx: for any ONNX runtime. torch: for torch.export.load."""
     out: Path | None = None
-    """File, .onnx or .pt2; None: beside the weights, by their name."""
+    """Output file, .onnx or .pt2. None: next to the weights, with their name."""
     weights: Literal["best", "last"] = "best"
-    """best: by evaluation while training, else the last; or last."""
+    """best: the best in evaluation, or the last if there was none. last: the last."""
 
 
 class ExpectedReturns(nn.Module):
-    """obs [N, *] as stored, to expected returns [N, A]: the greedy action is the largest's."""
+    """Module from observations [N, *], in their stored dtype, to expected returns float32[N, A]."""
 
     def __init__(self, policy: Policy):
         super().__init__()
@@ -52,16 +52,19 @@ class ExpectedReturns(nn.Module):
 
 
 def export_run(run: str, args: list[str]) -> str:
-    """Write a run's network; returns what to print.
+    """Runs `fastdqn export`. Returns what to print.
 
-    Raises ConfigError where the run, an option or the extra cannot be used, where the network
-    cannot be exported, or where what was exported does not give the policy's values.
+    Raises:
+        ConfigError: The run, an option or the extra cannot be used, the network cannot be
+            exported, or the exported network does not reproduce the policy's values.
     """
     chosen, lines = parser.parse(args, ExportOptions(), "fastdqn export RUN")
     lines += out_problems(chosen.out)
     ending = _ENDINGS[chosen.format]
     if chosen.out is not None and chosen.out.suffix.lower() != ending:
-        lines.append(f"out is {str(chosen.out)!r}: a file of {chosen.format} ends in {ending}")
+        lines.append(
+            f"out is {str(chosen.out)!r}: for format {chosen.format} it must end in {ending}"
+        )
     needed = ("onnx", "onnxscript") if chosen.format == "onnx" else ()
     lacks = [name for name in needed if importlib.util.find_spec(name) is None]
     if lacks:
@@ -72,7 +75,7 @@ def export_run(run: str, args: list[str]) -> str:
     except (OSError, ValueError) as error:
         raise ConfigError([*lines, *str(error).split("\n")]) from None
     if not isinstance(policy, Policy):
-        lines.append(f"{path} is a Q-table, not a network: its file is plain safetensors already")
+        lines.append(f"{path} is a Q-table, not a network: its file is already plain safetensors")
     if lines:
         raise ConfigError(lines)
     assert isinstance(policy, Policy)
@@ -85,13 +88,13 @@ def export_run(run: str, args: list[str]) -> str:
         raise ConfigError([" ".join(str(error).split())]) from None
     shape = ", ".join(map(str, ("N", *policy.obs_shape)))
     return (
-        f"obs [{shape}] {description['obs_dtype']} to q_values [N, {policy.num_actions}]; the "
-        f"same as the policy's on {_TRIED} observations\nweights: {path}\nwritten: {out}"
+        f"obs [{shape}] {description['obs_dtype']} to q_values [N, {policy.num_actions}], "
+        f"equal to the policy's on {_TRIED} observations\nweights: {path}\nwritten: {out}"
     )
 
 
 def _samples(policy: Policy, dtype: np.dtype) -> np.ndarray:
-    """Observations [N, *] as the replay would hold them."""
+    """Returns random observations [N, *] in the dtype of the replay buffer."""
     rng = np.random.default_rng(0)
     shape = (_TRIED, *policy.obs_shape)
     if dtype == np.bool_ or np.issubdtype(dtype, np.integer):
@@ -100,7 +103,7 @@ def _samples(policy: Policy, dtype: np.dtype) -> np.ndarray:
 
 
 def _write_torch(place: Path, policy: Policy, obs: np.ndarray) -> None:
-    buffer = io.BytesIO()  # a file that cannot be written to its end aborts torch's own writer
+    buffer = io.BytesIO()  # torch's own file writer aborts the process if the disk is full
     torch.export.save(_program(policy, obs), buffer)
     place.write_bytes(buffer.getvalue())
     loaded = torch.export.load(place).module()
@@ -112,7 +115,7 @@ def _write_onnx(place: Path, policy: Policy, obs: np.ndarray) -> None:
     from onnx.reference import ReferenceEvaluator
 
     program = _program(policy, obs)
-    with _unsaid("this network cannot be exported"):
+    with _silenced("this network cannot be exported"):
         made = torch.onnx.export(
             program, input_names=["obs"], output_names=["q_values"], opset_version=_OPSET,
             dynamo=True, verbose=False,
@@ -124,17 +127,16 @@ def _write_onnx(place: Path, policy: Policy, obs: np.ndarray) -> None:
 
 
 def _program(policy: Policy, obs: np.ndarray) -> torch.export.ExportedProgram:
-    """The network with any number of observations. Raises ValueError where torch cannot."""
+    """Exports the network with a dynamic batch size. Raises ValueError if torch cannot."""
     module = ExpectedReturns(policy).eval()
     sizes = {"obs": {0: torch.export.Dim("N")}}
-    with _unsaid("this network cannot be exported"), torch.no_grad():
+    with _silenced("this network cannot be exported"), torch.no_grad():
         return torch.export.export(module, (torch.from_numpy(obs),), dynamic_shapes=sizes)
 
 
 @contextlib.contextmanager
-def _unsaid(problem: str) -> Iterator[None]:
-    """Around exporters: what they write and log stays unsaid; what they raise, of any kind, becomes
-    a ValueError of one line, which begins with the problem."""
+def _silenced(problem: str) -> Iterator[None]:
+    """Suppresses output and logs of exporters. Any exception becomes a one-line ValueError."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -151,15 +153,15 @@ def _unsaid(problem: str) -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
-    """What torch says first; it goes on for pages."""
+    """Returns the first line of an error, since torch's errors have pages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
 def _compare(policy: Policy, obs: np.ndarray, values: Any) -> None:
-    """Raises ValueError where values of all observations, or of one, are not the policy's."""
+    """Raises ValueError if values of a batch, or of one observation, differ from the policy's."""
     for batch in (obs, obs[:1]):
         if not np.allclose(values(batch), policy.expected(batch), _RELATIVE, _ABSOLUTE):
             raise ValueError(
-                "what was exported gives other values than the policy: nothing is written"
+                "the exported network gives other values than the policy: nothing was written"
             )

@@ -1,4 +1,4 @@
-"""Help: the options of a command in groups, by what they are about."""
+"""Help texts: groups the options of a command by topic."""
 
 import ast
 import dataclasses
@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-# Where a group begins among the fields of Config, and what it is called; each lasts to the next.
+# The first field of Config in each group, and the title of the group.
 GROUPS = {
     "env_id": "environment",
     "num_envs": "size",
@@ -22,8 +22,10 @@ GROUPS = {
 
 
 def grouped(options: Any) -> Any:
-    """Options with a config among them as a record of other records, a group each, with the same
-    names, defaults and sentences; it is for showing alone. Other options are as they are."""
+    """Returns options with their config split into groups, for display only.
+
+    Names, defaults and help texts stay the same. Options without a config are returned unchanged.
+    """
     if not hasattr(options, "config"):
         return options
     config, parts = options.config, {}
@@ -43,14 +45,14 @@ def grouped(options: Any) -> Any:
 
 
 def _record(name: str, members: list[tuple[str, Any, Any]]) -> Any:
-    """A dataclass of (name, type, value), with these values."""
+    """Returns an instance of a new dataclass with fields (name, type, value)."""
     fields = [(each, kind) for each, kind, _ in members]
     made = dataclasses.make_dataclass(name, fields, namespace={"__doc__": ""})
     return made(**{each: value for each, _, value in members})
 
 
 def _arguments(record: type) -> dict[str, Any]:
-    """The fields' types, each with the sentence that stands under it in the source."""
+    """Returns the types of the fields, annotated with their help texts."""
     said = sentences(record)
     return {
         name: Annotated[hint, tyro.conf.arg(help=said.get(name, ""))]

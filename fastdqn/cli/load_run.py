@@ -1,4 +1,4 @@
-"""Trained: what a run came to, taken up again: its policy, and its environment."""
+"""Loads the policy and the environment of a finished run."""
 
 from pathlib import Path
 
@@ -17,12 +17,18 @@ from fastdqn.tabular.q_table import TablePolicy
 def load_trained(
     run: str, weights: str, env_id: str | None, patience: float | None, lines: list[str]
 ) -> tuple[Policy | TablePolicy, EnvRecipe, Path]:
-    """The policy of a run's weights, the environment it was trained on, and the weights' file.
+    """Returns a run's policy, the environment it was trained on, and the weights file.
 
-    patience  seconds that making an environment may take, None: for ever
-    lines     mistakes that were found already
-    Raises ConfigError with them and what is found here; EnvError where a first reset fails, or
-    the environment does not come back in time.
+    Args:
+        run: Run folder or weights file.
+        weights: best or last.
+        env_id: Environment in place of the run's, or None.
+        patience: Timeout in seconds of making an environment. None: no timeout.
+        lines: Errors found before, reported with those found here.
+
+    Raises:
+        ConfigError: All errors, a line each.
+        EnvError: The first reset fails or times out.
     """
     try:
         path = weights_path(run, weights)
@@ -31,7 +37,7 @@ def load_trained(
         with watch_making(str(recipe), patience):
             _require_same_spaces(recipe, description)
     except UnknownEnvError as error:
-        hint = "where it was handed in from Python, fastdqn.evaluate(load_policy(run), make_env)"
+        hint = "if it was passed from Python, use fastdqn.evaluate(load_policy(run), make_env)"
         raise ConfigError([*lines, f"{error}; {hint}"]) from None
     except (OSError, ValueError) as error:
         raise ConfigError([*lines, *str(error).split("\n")]) from None
@@ -45,7 +51,7 @@ def load_trained(
 
 
 def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
-    """The environment that a run was trained on, as it was made; another id has none of that."""
+    """Returns the environment of a run with its wrappers and arguments. env_id overrides it."""
     if env_id is not None:
         return EnvRecipe(env_id)
     path = weights.parent / "config.json"
@@ -60,10 +66,10 @@ def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
     handed_in = read_handed_in(path.parent)
     if handed_in is not None and handed_in.envs is not None:
         raise ValueError(
-            f"the run's environments were handed in from Python ({handed_in.envs}), and "
-            f"{config.env_id!r} need not make the same: "
-            "fastdqn.evaluate(fastdqn.load_policy(run), make_env), or name an environment on "
-            "purpose: --env-id my_package:MyEnv-v0"
+            f"the run's environments were passed from Python ({handed_in.envs}), and "
+            f"{config.env_id!r} may differ from them: use "
+            "fastdqn.evaluate(fastdqn.load_policy(run), make_env), or name an environment "
+            "with --env-id my_package:MyEnv-v0"
         )
     return preflight.recipe(config)
 
@@ -73,6 +79,6 @@ def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:
     learned = (tuple(description["obs_shape"]), description["num_actions"])
     if learned != (facts.obs_shape, facts.num_actions):
         raise ValueError(
-            f"{recipe} has observations {facts.obs_shape} and {facts.num_actions} actions; these "
+            f"{recipe} has observations {facts.obs_shape} and {facts.num_actions} actions, and the "
             f"weights were trained on {learned[0]} and {learned[1]}"
         )

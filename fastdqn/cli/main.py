@@ -1,4 +1,4 @@
-"""The command line: what each word does. Mistakes are one line each and exit with 2."""
+"""Command line entry point: dispatches commands and maps errors to exit codes."""
 
 import dataclasses
 import io
@@ -22,19 +22,19 @@ from fastdqn.timing import process_age
 _USAGE = """usage: fastdqn COMMAND ...
 
   fastdqn train PRESET|ENV_ID [options]   train an agent; --help lists the options
-  fastdqn tabular ENV_ID [options]        train a Q-table, where its states can be counted
-  fastdqn resume RUN [options]            go on with a run from its last checkpoint
-  fastdqn eval RUN [options]              evaluate a run's best weights, greedily
-  fastdqn video RUN [options]             film greedy episodes, the values of actions beside
-  fastdqn export RUN [options]            the network as ONNX, or as a program of torch
-  fastdqn plot RUN... --out FILE.png      curves of runs, means and intervals over their seeds
-  fastdqn report RUN... [options]         a page of HTML: results, curves, times, how to repeat it
+  fastdqn tabular ENV_ID [options]        train a Q-table on countable states
+  fastdqn resume RUN [options]            continue a run from its last checkpoint
+  fastdqn eval RUN [options]              evaluate the best weights of a run greedily
+  fastdqn video RUN [options]             record greedy episodes with their Q-values
+  fastdqn export RUN [options]            export the network to ONNX or torch.export
+  fastdqn plot RUN... --out FILE.png      plot curves with confidence intervals over seeds
+  fastdqn report RUN... [options]         write an HTML report: results, curves, times, commands
   fastdqn sweep PRESET|ENV_ID [options]   search for settings that learn faster
-  fastdqn bench PART [PRESET|ENV_ID]      measure env, act, replay, learner, train or all
-  fastdqn profile [PRESET|ENV_ID] --out DIR   what an update costs, against what is possible
-  fastdqn presets                         list the presets and what they set
-  fastdqn envs [PATTERN]                  list environments, how auto steps them, why not
-  fastdqn doctor [RUN]                    what this machine has; what is left of a run, and to do
+  fastdqn bench PART [PRESET|ENV_ID]      benchmark env, act, replay, learner, train or all
+  fastdqn profile [PRESET|ENV_ID] --out DIR   profile an update and compare it to the roofline
+  fastdqn presets                         list the presets and their options
+  fastdqn envs [PATTERN]                  list environments and how they are vectorized
+  fastdqn doctor [RUN]                    check this machine, or a run and its checkpoints
   fastdqn docs [TOPIC]                    read the guide; --search WORD finds a word in it
   fastdqn completion bash|zsh|tcsh        a script that completes all of this
   fastdqn --version
@@ -42,17 +42,19 @@ _USAGE = """usage: fastdqn COMMAND ...
 
 # What `fastdqn bench` measures.
 _PARTS = ("env", "act", "replay", "learner", "train", "all")
-# Characters of a message, where paths take 4,096 at most. Ours, untuned.
+# Maximum length of a message in characters. A path has at most 4,096.
 _MOST = 6_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 for a failed run, 2 for a mistake in asking."""
+    """Runs a command. Returns the exit code: 0, 1 for a failed run, 2 for a usage error."""
     args = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a path need not be printable to be used
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # paths may contain characters that cannot be encoded
     signals.prepare_program()
-    cwd_imports.allow()  # my_package:MyEnv-v0 may be there; installed modules come first
+    cwd_imports.allow()  # finds my_package:MyEnv-v0 there, after installed modules
     commands = {
         "train": _train, "eval": _eval, "resume": _resume, "bench": _bench, "profile": _profile,
         "presets": _presets, "envs": _envs, "video": _video, "tabular": _tabular,
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         standard_streams.tell(f"error: {_printable(str(error))}")
         return 2
     except KeyboardInterrupt:
-        if argv is None:  # the program is ending: asked again, it would tell a traceback on its way
+        if argv is None:  # a second Ctrl-C during exit would print a traceback
             signals.ignore()
         return 130
 
@@ -106,17 +108,15 @@ def _train(args: list[str]) -> int:
     default = api.preset(name or "")
     chosen, mistakes = parser.parse(rest, TrainOptions(default), f"fastdqn train {name}")
     if chosen.config.preset != default.preset:
-        mistakes.append(f"--preset only labels a run: fastdqn train {chosen.config.preset} ...")
+        mistakes.append(f"--preset only labels a run: use fastdqn train {chosen.config.preset} ...")
     try:
         if mistakes:
             raise ConfigError([*mistakes, *preflight.check(_new_in(chosen), mistaken=True)])
         if chosen.dry_run:
             print(commands.plan(_new_in(chosen)))
             return 0
-        if (
-            not chosen.quiet and standard_streams.is_terminal() and never_compiled()
-        ):  # somebody waits
-            print("compiling kernels: some 10 s more, before the first run alone", flush=True)
+        if not chosen.quiet and standard_streams.is_terminal() and never_compiled():
+            print("compiling kernels: about 10 s, before the first run only", flush=True)
         with signals.answered():
             trained = api.train(
                 chosen.config, quiet=chosen.quiet, resume=chosen.resume,
@@ -132,7 +132,7 @@ def _train(args: list[str]) -> int:
 
 
 def _new_in(chosen: TrainOptions) -> Config:
-    """The options of a new run: where it may go on with another, the folder may hold that."""
+    """Returns the options of a new run. With --resume auto its folder may already hold a run."""
     return chosen.config.replace(run_dir=None) if chosen.resume == "auto" else chosen.config
 
 
@@ -146,7 +146,7 @@ def _resume(args: list[str]) -> int:
 
     if mistakes:
         raise ConfigError(
-            [*mistakes, "resume keeps the options of the run: only total_timesteps can change"]
+            [*mistakes, "resume keeps the options of the run: only --total-timesteps can change"]
         )
     try:
         with signals.answered():
@@ -164,7 +164,7 @@ def _resume(args: list[str]) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Say in one line why a run failed, after its environment's own traceback, if it has one."""
+    """Prints why a run failed, after the traceback of its environment if there is one."""
     if trace := getattr(error, "trace", ""):
         standard_streams.tell(trace.rstrip())
     standard_streams.tell(f"error: {_printable(str(error))}")
@@ -179,28 +179,28 @@ def _eval(args: list[str]) -> int:
     from fastdqn.cli import commands
 
     values = dataclasses.asdict(chosen)
-    return _told(lambda: _show(commands.evaluate_run(str(run), mistakes, **values)))
+    return _reported(lambda: _show(commands.evaluate_run(str(run), mistakes, **values)))
 
 
 def _tabular(args: list[str]) -> int:
     name, rest = _subject(args, "an environment id", "tabular")
     from fastdqn.cli.tabular import tabular
 
-    return _told(lambda: tabular(name, rest))
+    return _reported(lambda: tabular(name, rest))
 
 
 def _sweep(args: list[str]) -> int:
     name, rest = _subject(args, f"a preset ({', '.join(PRESETS)}) or an environment id", "sweep")
     from fastdqn.cli.sweep import sweep
 
-    return _told(lambda: sweep(name, rest))
+    return _reported(lambda: sweep(name, rest))
 
 
 def _video(args: list[str]) -> int:
     run, rest = _subject(args, "the folder of a run, or a .safetensors file", "video")
     from fastdqn.cli import video
 
-    return _told(lambda: _show(video.video_run(str(run), rest)))
+    return _reported(lambda: _show(video.video_run(str(run), rest)))
 
 
 def _plot(args: list[str]) -> int:
@@ -252,7 +252,7 @@ def _bench(args: list[str]) -> int:
         mistakes.insert(0, unknown_name("part", str(part), _PARTS))
     values = {name: getattr(chosen, name) for name in ("out", "against", "seconds", "repeats")}
     values["command"] = shlex.join(["fastdqn", "bench", *args])
-    return _told(lambda: commands.bench_run(str(part), chosen.config, mistakes, **values))
+    return _reported(lambda: commands.bench_run(str(part), chosen.config, mistakes, **values))
 
 
 def _profile(args: list[str]) -> int:
@@ -263,17 +263,17 @@ def _profile(args: list[str]) -> int:
     default = ProfileOptions(api.preset(name))
     chosen, mistakes = parser.parse(rest, default, f"fastdqn profile {name}")
     values = {name: getattr(chosen, name) for name in ("out", "what", "updates")}
-    return _told(lambda: commands.profile_run(chosen.config, mistakes, **values))
+    return _reported(lambda: commands.profile_run(chosen.config, mistakes, **values))
 
 
 def _show(text: str) -> None:
-    """Print what a command came to, wherever an environment has left standard output."""
+    """Prints the result of a command, on standard output as it was before environments ran."""
     standard_streams.restore()
     print(text)
 
 
-def _told(command: Callable[[], int | None]) -> int:
-    """Run a command that uses an environment; its failures are one line and exit code 1."""
+def _reported(command: Callable[[], int | None]) -> int:
+    """Runs a command that uses an environment. A failure is one line and exit code 1."""
     from fastdqn.session import RUN_FAILURES
 
     try:
@@ -283,7 +283,7 @@ def _told(command: Callable[[], int | None]) -> int:
 
 
 def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list[str]]:
-    """The word that a command is about, and the options; None where only help is asked for."""
+    """Returns the subject of a command and its options. The subject is None for --help alone."""
     if args and not args[0].startswith("-"):
         return args[0], args[1:]
     if "-h" in args or "--help" in args:
@@ -292,12 +292,11 @@ def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list
 
 
 def _printable(line: str) -> str:
-    """One line of some length whatever a user's text, or a file of anyone's, holds: of what is too
-    long the middle is left out."""
+    """Returns one printable line. The middle of a very long line is left out."""
     from fastdqn.text import printable
 
     if len(line) > _MOST:
-        out = f" ... ({len(line) - _MOST:,} characters left out) ... "
+        out = f" ... ({len(line) - _MOST:,} characters omitted) ... "
         line = line[: _MOST // 2] + out + line[-_MOST // 2 :]
     return printable(line)
 

@@ -18,16 +18,20 @@ from fastdqn.training.progress import SOLVED, SPENT
 
 
 def remedy(run: Path, whole: list[str], latest: str, has_weights: bool) -> str:
-    """What to do next, in one line; a resume only where it would not be refused.
+    """Returns what to do next with a run, in one line. Suggests a resume only if it would work.
 
-    whole   names of the checkpoints that can be read, oldest first; latest  the latest one's
+    Args:
+        run: Run folder.
+        whole: Names of the readable checkpoints, oldest first.
+        latest: Name of the latest checkpoint.
+        has_weights: Whether a weights file can be read.
     """
     folder = shlex.quote(str(run))
     if (held := holder(run)) is not None and held[1]:
         return "wait for that process, or stop it"
     evaluate = f"fastdqn eval {folder}"
     if not whole:
-        return evaluate if has_weights else f"train again, as {run / 'command.txt'} says"
+        return evaluate if has_weights else f"train again with the command in {run / 'command.txt'}"
     name = latest if latest in whole else whole[-1]
     resume = f"fastdqn resume {folder}" + ("" if name == latest else f" --checkpoint {name}")
     try:
@@ -35,20 +39,22 @@ def remedy(run: Path, whole: list[str], latest: str, has_weights: bool) -> str:
     except (ConfigError, CheckpointError) as error:
         return error.lines[0] if isinstance(error, ConfigError) else str(error)
     if handed or config.vectorization == "auto":
-        return f"from Python, with what it was handed: fastdqn.resume({str(run)!r}, ...)"
+        return (
+            f"resume from Python, with the objects it was given: fastdqn.resume({str(run)!r}, ...)"
+        )
     if line := _obstacle(run, config):
         return line
     if ended:
         more = f"{resume} --total-timesteps {2 * had}" if had else ""
-        return f"it has finished: {evaluate}" + (f"; to train on: {more}" if more else "")
+        return f"finished: {evaluate}" + (f", or to continue training {more}" if more else "")
     return resume
 
 
 def _state(run: Path, name: str) -> tuple[Config, int | None, bool, bool]:
-    """(options, total of steps, whether the run had come to its end, whether its environments or
-    torso were handed in) of a checkpoint.
+    """Returns (options, total steps, whether it has finished, whether objects were passed in).
 
-    Raises ConfigError, CheckpointError.
+    Raises:
+        ConfigError, CheckpointError: The checkpoint cannot be used.
     """
     manifest = read_manifest(run, name)
     config, had = config_of_state(run, manifest.config, str(run / "checkpoints" / name))
@@ -61,7 +67,7 @@ def _state(run: Path, name: str) -> tuple[Config, int | None, bool, bool]:
 
 
 def _obstacle(run: Path, config: Config) -> str | None:
-    """Why a resume would be refused, or None."""
+    """Returns why a resume would fail, or None."""
     for line in machine_problems(config):
         return line
     for what, name in [("env_id", config.env_id), *(("wrapper", w) for w in config.wrapper)]:
@@ -72,19 +78,21 @@ def _obstacle(run: Path, config: Config) -> str | None:
         if spec is None:
             return f"{what} {name!r}: its module {module!r} is not installed here"
         if os.path.realpath(spec).startswith(os.path.realpath(run) + os.sep):
-            return f"{what} {name!r}: its module lies inside the run's folder. Move it elsewhere"
+            return f"{what} {name!r}: its module lies inside the run folder. Move it elsewhere"
     if ":" not in config.env_id:
         try:
             find_spec(config.env_id)
         except UnknownEnvError:
-            return f"from Python, with its environments: fastdqn.resume({str(run)!r}, make_env)"
+            return (
+                f"resume from Python, with its environments: fastdqn.resume({str(run)!r}, make_env)"
+            )
         except ValueError as error:
             return str(error)
     return None
 
 
 def _find(module: str) -> str | None:
-    """Where a top-level module lies; None where there is none. Nothing is imported."""
+    """Returns the path of a top-level module without importing it, or None."""
     try:
         with named(module):
             spec = importlib.util.find_spec(module)

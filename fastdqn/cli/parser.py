@@ -1,4 +1,4 @@
-"""Options: command-line words into a dataclass, by tyro, with all mistakes collected as lines."""
+"""Parser of options: command line arguments into a dataclass, by tyro, collecting all errors."""
 
 import ast
 import contextlib
@@ -18,7 +18,7 @@ from fastdqn.system.standard_streams import tell
 
 
 class HelpShown(Exception):
-    """The help was asked for and printed: there is nothing else to do."""
+    """The help has been printed, and the program ends."""
 
 
 Options = TypeVar("Options")
@@ -52,11 +52,13 @@ def _kwargs_rule(info):
 
 
 def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, list[str]]:
-    """Parse args over a default instance: (options, mistakes).
+    """Parses args on top of a default instance. Returns (options, error messages).
 
-    tyro stops at its first class of error. So where it refuses, each option is parsed alone:
-    the options come back with whatever was right, and a line for each that was not.
-    Prints the help and raises HelpShown where args ask for it.
+    tyro stops at the first kind of error. If it fails, each option is parsed separately: valid
+    ones are applied, and each invalid one gives a message.
+
+    Raises:
+        HelpShown: args contain --help or -h, and the help has been printed.
     """
     args = [_current_name(word) for word in args]
     if "--help" in args or "-h" in args:
@@ -78,11 +80,11 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
             lines.append(_mistake(group, hints))
         else:
             default = changed
-    return default, lines or ["unexpected '--': options follow the name directly"]
+    return default, lines or ["unexpected '--': options directly follow the name"]
 
 
 def _current_name(word: str) -> str:
-    """Returns an option by its name of today, and warns of an old one."""
+    """Returns an option by its current name, and warns if it is an old one."""
     flag, equals, attached = word.partition("=")
     new = RENAMED.get(flag.removeprefix("--").replace("-", "_"))
     if new is None or not flag.startswith("--"):
@@ -92,7 +94,7 @@ def _current_name(word: str) -> str:
 
 
 def groups(args: Sequence[str]) -> list[list[str]]:
-    """Each option with the words behind it; words before the first option are a group too."""
+    """Returns each option with its values. Words before the first option form a group too."""
     groups: list[list[str]] = []
     for word in args:
         if word.startswith("--") or not groups:
@@ -123,7 +125,7 @@ def _mistake(group: list[str], hints: dict[str, Any]) -> str:
         return unknown_name("option", flag, known)
     given = " ".join([attached, *values] if attached else values)
     if name not in hints or hints[name] is bool:
-        return f"{flag} is a switch: it takes no value, got {given!r}"
+        return f"{flag} takes no value, got {given!r}"
     if not given:
         return f"{flag} has no value: it must be {spell(hints[name])}"
     return f"{flag} is {given!r}: it must be {spell(hints[name])}"
@@ -141,13 +143,13 @@ _NUMBER = re.compile(r"[+-]?(inf|infinity|nan)", re.IGNORECASE)
 
 
 def _parse_kwarg(word: str) -> tuple[str, Any]:
-    """'size=8' to ('size', 8): a Python literal where it is one, else the text itself."""
+    """Parses 'size=8' into ('size', 8): the value is a Python literal, or else a string."""
     name, equals, text = word.partition("=")
     if not equals or not name.isidentifier():
         raise ValueError(f"{word!r} is not NAME=VALUE")
     if text.lower() in _WORDS:
         return name, _WORDS[text.lower()]
-    if _NUMBER.fullmatch(text):  # to be refused as the number that it is, not passed as a text
+    if _NUMBER.fullmatch(text):  # rejected later as a number, instead of passed on as a string
         return name, float(text)
     try:
         value = ast.literal_eval(text)

@@ -1,4 +1,4 @@
-"""Pages: `fastdqn plot` and `fastdqn report`, what a person sees of runs that are over."""
+"""The plot and report commands: figures and HTML reports of finished runs."""
 
 import importlib.util
 import json
@@ -19,36 +19,35 @@ _PICTURES = (".png", ".svg", ".pdf")
 @dataclass(frozen=True)
 class PlotOptions:
     out: Path | None = None
-    """File for the picture: .png, .svg or .pdf."""
+    """Output file: .png, .svg or .pdf."""
     over: Literal["steps", "episodes", "time"] = "steps"
-    """What curves are drawn over; time is that of the loop, in seconds."""
+    """The x axis. time: seconds in the training loop."""
     curves: tuple[Literal["evaluation", "return", "q", "loss", "epsilon", "phases"], ...] = (
         "evaluation", "return", "phases",
     )  # fmt: skip
-    """What to draw: returns of evaluations and of training, Q-values, loss, epsilon, and where the
-    time went."""
+    """What to plot: returns of evaluations and training, Q-values, loss, epsilon, phase times."""
 
 
 @dataclass(frozen=True)
 class ReportOptions:
     out: Path | None = None
-    """File for the page, .html; None: report.html in the folder of the run."""
+    """Output file, .html. None: report.html in the run folder."""
     bench: Path | None = None
-    """Figures that fastdqn bench train --out FILE measured: their phases by both clocks are told
-    beside those of the runs."""
+    """Output of `fastdqn bench train --out FILE`. Its phase times are shown next to those of the
+    runs."""
 
 
 def plot_runs(words: list[str]) -> str:
-    """`fastdqn plot RUN... --out FILE.png`; returns what to print. Raises ConfigError."""
+    """Runs `fastdqn plot RUN... --out FILE.png`. Returns what to print. Raises ConfigError."""
     runs, rest = _runs(words)
     chosen, lines = parser.parse(rest, PlotOptions(), "fastdqn plot RUN...")
     out = chosen.out
     if out is None:
-        lines.append("plot needs --out FILE.png, or .svg, or .pdf")
+        lines.append("plot needs --out FILE.png, FILE.svg or FILE.pdf")
     elif out.suffix.lower() not in _PICTURES:
-        lines.append(f"out is {str(out)!r}: the name of a picture ends in .png, .svg or .pdf")
+        lines.append(f"out is {str(out)!r}: it must end in .png, .svg or .pdf")
     if not chosen.curves:
-        lines.append("curves has no value: name what to draw")
+        lines.append("curves has no value: name what to plot")
     groups = _groups(runs, "plot", [*lines, *out_problems(out), *_missing("matplotlib", "scipy")])
     assert out is not None
     from fastdqn.report.matplotlib_figure import write_figure
@@ -57,7 +56,7 @@ def plot_runs(words: list[str]) -> str:
 
 
 def report_runs(words: list[str]) -> str:
-    """`fastdqn report RUN... [--out FILE.html]`; returns what to print. Raises ConfigError."""
+    """Runs `fastdqn report RUN... [--out FILE.html]`. Returns what to print. Raises ConfigError."""
     runs, rest = _runs(words)
     chosen, lines = parser.parse(rest, ReportOptions(), "fastdqn report RUN...")
     out = chosen.out
@@ -66,7 +65,7 @@ def report_runs(words: list[str]) -> str:
     elif out is None and runs:
         lines.append("a report of several runs needs --out FILE.html")
     elif out is not None and out.suffix.lower() not in (".html", ".htm"):
-        lines.append(f"out is {str(out)!r}: the name of a page ends in .html")
+        lines.append(f"out is {str(out)!r}: it must end in .html")
     clocks = []
     try:
         clocks = [] if chosen.bench is None else _clocks(chosen.bench)
@@ -82,28 +81,30 @@ def report_runs(words: list[str]) -> str:
 
 
 def _clocks(path: Path) -> list[dict]:
-    """The rows that tell phases by a clock. Raises ValueError."""
+    """Returns the rows with phase times. Raises ValueError."""
     rows = []
     for line in read_text(path, follow=True).splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            raise ValueError(f"bench is {str(path)!r}: no lines of JSON in it") from None
+            raise ValueError(f"bench is {str(path)!r}: it contains no JSON lines") from None
         if isinstance(row, dict) and isinstance(row.get("phase_seconds"), dict):
             rows.append({"clock": "plain", **row})
     if not rows:
-        raise ValueError(f"bench is {str(path)!r}: no phases in it; fastdqn bench train --out FILE")
+        raise ValueError(
+            f"bench is {str(path)!r}: it contains no phases. Use fastdqn bench train --out FILE"
+        )
     return rows
 
 
 def _runs(words: list[str]) -> tuple[list[str], list[str]]:
-    """The folders, and the options behind them."""
+    """Splits arguments into run folders and options."""
     count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     return words[:count], words[count:]
 
 
 def _groups(runs: list[str], command: str, lines: list[str]):
-    """The runs by their settings. Raises ConfigError with lines, and what is wrong with runs."""
+    """Returns the runs grouped by settings. Raises ConfigError with all errors."""
     if not runs:
         lines.append(f"{command} needs folders of runs first: fastdqn {command} RUN... [options]")
     records = []
@@ -122,7 +123,7 @@ def _missing(*packages: str) -> list[str]:
 
 
 def _write(out: Path, write) -> str:
-    """Write a file, whole or not at all. Raises ConfigError."""
+    """Writes a file completely or not at all. Raises ConfigError."""
     try:
         write_together(out.absolute().parent, {out.name: write})
     except (WriteError, ValueError) as error:

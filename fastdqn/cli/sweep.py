@@ -1,4 +1,4 @@
-"""Sweep: `fastdqn sweep`, a search for the settings with which a preset returns most."""
+"""The sweep command: searches for the settings with the highest return, with Optuna."""
 
 import json
 import shlex
@@ -15,14 +15,14 @@ from fastdqn import api
 from fastdqn.builders import preflight
 from fastdqn.builders.auto_options import preview
 from fastdqn.cli import parser
-from fastdqn.cli.sweep_storage import open_trials, passing_folder, writing
+from fastdqn.cli.sweep_storage import open_trials, temporary_runs_folder, writing
 from fastdqn.config.schema import Config, ConfigError, unknown_name
 from fastdqn.envs import NonFiniteError
 from fastdqn.files.run_folder import working_folder
 from fastdqn.training.loop import DivergedError
 
-# Settings that decide how fast DQN learns, and what they are chosen from: ours, around those that
-# published agents of classic control have. A pair of floats is a range, even in its logarithm.
+# Settings that decide how fast DQN learns, and their choices, around the values of published agents
+# on classic control. A pair of floats is a log-uniform range.
 SPACE: dict[str, tuple[Any, ...]] = {
     "learning_rate": (1e-4, 1e-2),
     "batch_size": (32, 64, 128, 256),
@@ -34,13 +34,13 @@ SPACE: dict[str, tuple[Any, ...]] = {
     "exploration_final_eps": (0.01, 0.05, 0.1),
     "hidden_sizes": ("64 64", "128 128", "256 256"),
 }
-# Another one for whatever makes an old file's trials say nothing of new ones.
+# Changes when old trials can no longer be compared with new ones.
 VERSION = 1
-# Runs of a sweep begin at this seed: those before it are left for judging what it finds.
+# Seed of the first run. Smaller seeds remain unused, for evaluating the result.
 FIRST_SEED = 1_001
-# Trials before any is cut short for returning less than their median. Ours, untuned.
+# Trials before pruning by the median starts.
 _UNCUT = 5
-# A setting with which numbers stop being finite is a bad one; the search goes on.
+# Divergence counts as a failed trial, and the search continues.
 _BAD_SETTING = (DivergedError, NonFiniteError)
 
 
@@ -48,25 +48,29 @@ _BAD_SETTING = (DivergedError, NonFiniteError)
 class SweepOptions:
     config: tyro.conf.OmitArgPrefixes[Config]
     trials: int = 20
-    """Settings to try, with those that the file holds already."""
+    """Number of settings to try, including those already in the file."""
     seeds: int = 2
-    """Runs of each setting, from --seed on; worse than half of the others, it ends sooner."""
+    """Runs per setting, with seeds from --seed. A setting below the median stops early."""
     search: tuple[str, ...] = ()
-    """Options to search; none: all that a sweep knows and that are not given here."""
+    """Options to search. None: every searchable option that is not given."""
     out: Path | None = None
-    """File of the trials, which the same command goes on with; None: sweeps/PRESET.journal."""
+    """File of the trials, which the same command continues. None: sweeps/PRESET.journal."""
     quiet: bool = False
-    """Print the result alone."""
+    """Print only the result."""
 
 
 def sweep(name: str | None, args: list[str]) -> None:
-    """Run the command: search, and print what was found.
+    """Runs `fastdqn sweep`: searches, and prints the best setting as a command.
 
-    name  a preset or an environment's id; None: only help is asked for
-    Raises ConfigError with all mistakes, a line each; what api.train() raises where an environment
-    or the disk fails; KeyboardInterrupt, after which the same command goes on.
+    Args:
+        name: Preset or environment id. None for --help alone.
+        args: The options.
+
+    Raises:
+        ConfigError: All errors in the options, a line each.
+        KeyboardInterrupt: The sweep was interrupted. The same command continues it.
     """
-    base = working_folder()  # an environment may change it
+    base = working_folder()  # an environment may change the working directory
     default = SweepOptions(api.preset(name or "cartpole").replace(seed=FIRST_SEED))
     chosen, lines = parser.parse(args, default, f"fastdqn sweep {name or 'PRESET|ENV_ID'}")
     given = _given(args)
@@ -81,15 +85,15 @@ def sweep(name: str | None, args: list[str]) -> None:
     study = open_trials(path, _identity(chosen, searched), own)
     with ExitStack() as held:
         with writing(path):
-            folder = held.enter_context(passing_folder(path))
-        while told := _next(path, study, chosen, searched, folder):
+            folder = held.enter_context(temporary_runs_folder(path))
+        while line := _next(path, study, chosen, searched, folder):
             if not chosen.quiet:
-                print(told, flush=True)
+                print(line, flush=True)
     print(_found(study, [name or "", *_kept(given)], path))
 
 
 def _given(args: list[str]) -> dict[str, list[str]]:
-    """Options of the command line, with their words as they were typed."""
+    """Returns the options on the command line with their words."""
     groups = [group for group in parser.groups(args) if group[0].startswith("--")]
     return {_option(group[0]): group for group in groups}
 
@@ -109,16 +113,16 @@ def _mistakes(chosen: SweepOptions, given: dict[str, list[str]]) -> list[str]:
     if both := [name for name in chosen.search if name in given]:
         lines.append(f"{' and '.join(both)} cannot be both given and searched")
     if not chosen.search and given.keys() >= SPACE.keys():
-        lines.append("every option that a sweep knows is given: there is nothing to search")
+        lines.append("every searchable option is given: there is nothing to search")
     if chosen.config.eval_frequency == 0:
-        lines.append("eval_frequency is 0: a sweep judges by evaluations")
+        lines.append("eval_frequency is 0: a sweep compares evaluations")
     if chosen.config.run_dir is not None:
-        lines.append("run_dir is not for a sweep: its runs leave nothing, --out names its file")
+        lines.append("run_dir is set: runs of a sweep leave no folder. Use --out for its file")
     return lines
 
 
 def _identity(chosen: SweepOptions, searched: dict[str, tuple]) -> dict[str, Any]:
-    """What all trials of a file have in common, as JSON gives it back."""
+    """Returns what all trials of a file share, as read back from JSON."""
     fixed = json.loads(chosen.config.to_json())
     fixed = {name: value for name, value in fixed.items() if name not in searched}
     values = {"version": VERSION, "seeds": chosen.seeds, "searched": searched, "config": fixed}
@@ -126,7 +130,7 @@ def _identity(chosen: SweepOptions, searched: dict[str, tuple]) -> dict[str, Any
 
 
 def _settings(config: Config, names: Iterable[str]) -> dict[str, Any]:
-    """Options as a sweep says them: plain numbers, sizes of layers as a text."""
+    """Returns options in the form of a sweep: plain numbers, and layer sizes as a string."""
     values = {name: getattr(config, name) for name in names}
     if "train_frequency" in values:
         values["train_frequency"] = json.loads(config.to_json())["train_frequency"]
@@ -136,7 +140,7 @@ def _settings(config: Config, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _with(choices: tuple, own: Any) -> tuple:
-    """Choices that hold one's own setting, too."""
+    """Returns choices that include the current setting."""
     if _is_range(choices):
         return min(choices[0], own), max(choices[1], own)
     return choices if own in choices else (*choices, own)
@@ -147,26 +151,27 @@ def _is_range(choices: tuple) -> bool:
 
 
 def _finished(study) -> list:
-    """Trials that said something; not those that were interrupted."""
+    """Returns the finished trials, without interrupted ones."""
     return [trial for trial in study.trials if trial.state.is_finished()]
 
 
 def _next(path: Path, study, chosen: SweepOptions, searched: dict[str, tuple], folder: Path) -> str:
-    """Try another setting; returns what to say of it, '' where enough were tried."""
+    """Runs the next trial. Returns a line about it, or '' if enough were run."""
     with writing(path):
         if len(_finished(study)) >= chosen.trials:
             return ""
-        told = _try(study, chosen, searched, folder)
-        return f"{len(_finished(study)):3} of {chosen.trials}  {told}"
+        result = _try(study, chosen, searched, folder)
+        return f"{len(_finished(study)):3} of {chosen.trials}  {result}"
 
 
 def _try(study, chosen: SweepOptions, searched: dict[str, tuple], folder: Path) -> str:
-    """One setting, with each seed, its runs in a folder; returns what to say of it."""
+    """Runs one setting with each seed. Returns a line about it."""
     import optuna
 
-    # By the trials that are there: neither a sweep that goes on, nor a second process, must draw
-    # again what was drawn before.
-    seed = (chosen.config.seed + len(study.trials)) % (1 << 32)  # NumPy's old generators' limit
+    # Seeded by the number of trials, so that a continued sweep and a second process draw new ones.
+    seed = (chosen.config.seed + len(study.trials)) % (
+        1 << 32
+    )  # the limit of NumPy's legacy generator
     study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNCUT)
     trial = study.ask()
@@ -191,12 +196,12 @@ def _try(study, chosen: SweepOptions, searched: dict[str, tuple], folder: Path) 
         study.tell(trial, state=state.PRUNED if returns else state.FAIL)
     else:
         study.tell(trial, sum(returns) / len(returns))
-    told = "  ".join(f"{value:.6g}" for value in returns)
-    return f"returns {told or 'none'}{cut and f' ({cut})'}  {_flags(setting)}"
+    texts = "  ".join(f"{value:.6g}" for value in returns)
+    return f"returns {texts or 'none'}{cut and f' ({cut})'}  {_flags(setting)}"
 
 
 def _values(setting: dict[str, Any]) -> dict[str, Any]:
-    """A setting as options are given to a Config: with three digits, as it is told."""
+    """Returns a setting as options of Config, rounded to the three digits that are printed."""
     values = {n: float(f"{v:.3g}") if isinstance(v, float) else v for n, v in setting.items()}
     if sizes := setting.get("hidden_sizes"):
         values["hidden_sizes"] = tuple(map(int, sizes.split()))
@@ -204,7 +209,7 @@ def _values(setting: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(config: Config, place: Path) -> float:
-    """Train; returns the mean return of the best weights, on seeds that decided nothing."""
+    """Trains. Returns the mean return of the best weights on seeds unused so far."""
     with tempfile.TemporaryDirectory(dir=place) as folder:
         config = config.replace(
             run_dir=str(Path(folder, "run")), tensorboard=False, wandb=False,
@@ -218,17 +223,17 @@ def _run(config: Config, place: Path) -> float:
 
 
 def _kept(given: dict[str, list[str]]) -> list[str]:
-    """The words that a training with what was found needs too."""
+    """Returns the given options that a training with the result needs too."""
     ours = {"trials", "seeds", "search", "out", "quiet", "no_quiet", "seed"}
     return [word for name, group in given.items() if name not in ours for word in group]
 
 
 def _found(study, words: list[str], path: Path) -> str:
-    """The best setting, as the command that trains with it."""
-    # One that was cut has a value too, of the seeds that it came to.
+    """Returns the best setting as the command that trains with it."""
+    # Pruned trials have a value too, of fewer seeds.
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     if not complete:
-        return f"no setting came to its end: numbers stopped being finite\ntrials: {path}"
+        return f"every setting diverged\ntrials: {path}"
     best = max(complete, key=lambda trial: trial.value)
     return (
         f"best of {len(_finished(study))}: trial {best.number}, mean return {best.value:.6g}\n"
@@ -237,7 +242,7 @@ def _found(study, words: list[str], path: Path) -> str:
 
 
 def _flags(setting: dict[str, Any]) -> str:
-    """A setting as it is typed."""
+    """Returns a setting as command line options."""
     return " ".join(
         f"--{name.replace('_', '-')} {value:.3g}"
         if isinstance(value, float)

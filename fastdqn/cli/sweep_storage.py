@@ -1,4 +1,4 @@
-"""Trials: the file of a sweep, which any number of processes write and any of them may die of."""
+"""Storage of a sweep: a journal file that several processes may write, and that survives kills."""
 
 import contextlib
 import fcntl
@@ -17,38 +17,46 @@ _STUDY = "sweep"
 
 
 def open_trials(path: Path, identity: dict[str, Any], first: dict[str, Any]):
-    """The study of a file, new or gone on with.
+    """Opens or creates the Optuna study of a file.
 
-    identity  what all trials of a file have in common, as JSON gives it back
-    first     the setting that a new file's search begins with
-    Raises ConfigError where there is no Optuna, or the file is another's or cannot be one.
+    Args:
+        path: The journal file.
+        identity: What all trials of the file share, as read back from JSON.
+        first: The first setting of a new study.
+
+    Raises:
+        ConfigError: Optuna is missing, or the file is not of this sweep or cannot be written.
     """
     try:
         import optuna
     except ImportError:
         raise ConfigError(["a sweep needs Optuna: pip install 'fastdqn[sweep]'"]) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if os.path.lexists(path) and not os.path.isfile(path):  # a device or a pipe might never end
-        raise ConfigError([f"{path} is no regular file: name another --out"])
+    if os.path.lexists(path) and not os.path.isfile(
+        path
+    ):  # reading a device or a pipe might never end
+        raise ConfigError([f"{path} is not a regular file: use another --out"])
     try:
         if not path.exists() or path.stat().st_size == 0:
             _begin(path, identity, first)
         study = optuna.load_study(study_name=_STUDY, storage=_storage(path))  # writes nothing
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror or error}"]) from None
-    except Exception as error:  # whatever Optuna makes of a file of anyone's
-        raise ConfigError([f"{path} is not a sweep's file ({error}): name another --out"]) from None
+    except Exception as error:  # Optuna raises anything on a foreign file
+        raise ConfigError(
+            [f"{path} is not the file of a sweep ({error}): use another --out"]
+        ) from None
     theirs = study.user_attrs.get("fastdqn")
     if not isinstance(theirs, dict):
-        raise ConfigError([f"{path} is not a sweep of fastdqn's: name another --out"])
+        raise ConfigError([f"{path} is not a sweep of fastdqn: use another --out"])
     if theirs != identity:
-        raise ConfigError([f"{path} is a sweep {_unlike(theirs, identity)}: name another --out"])
+        raise ConfigError([f"{path} is a sweep {_unlike(theirs, identity)}: use another --out"])
     return study
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around what writes trials: a refused write becomes a WriteError, one line."""
+    """Around writes of trials: an OSError becomes a one-line WriteError."""
     try:
         yield
     except WriteError:
@@ -58,13 +66,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def passing_folder(path: Path) -> Iterator[Path]:
-    """A folder beside the file for runs that leave nothing; those that killed sweeps left go first.
+def temporary_runs_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder for runs, next to the file. Removes those of killed sweeps first.
 
-    Raises OSError where it cannot be made.
+    Raises:
+        OSError: The folder cannot be made.
     """
     place, prefix = path.absolute().parent, f".{path.name}.runs."
-    with _Lock(path):  # or another might take away what is made here, before it is locked
+    with _Lock(path):  # else another sweep might remove the folder before it is locked
         for each in place.iterdir():
             if each.name.startswith(prefix) and (left := _lock_folder(each)) is not None:
                 shutil.rmtree(each, ignore_errors=True)
@@ -80,8 +89,10 @@ def passing_folder(path: Path) -> Iterator[Path]:
 
 
 def _lock_folder(folder: Path) -> int | None:
-    """Hold a folder, until what is returned is closed or the process dies; None: it is held, or
-    cannot be opened, as one that its owner takes away just now."""
+    """Locks a folder until the returned descriptor is closed or the process dies.
+
+    Returns None if another process holds it or it cannot be opened.
+    """
     with contextlib.suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -94,7 +105,7 @@ def _lock_folder(folder: Path) -> int | None:
 
 
 def _begin(path: Path, identity: dict[str, Any], first: dict[str, Any]) -> None:
-    """Make a file that is a sweep's from its first moment: nobody sees half of its beginning."""
+    """Creates the journal file atomically: no process sees an incomplete one."""
     import optuna
 
     with (
@@ -106,14 +117,14 @@ def _begin(path: Path, identity: dict[str, Any], first: dict[str, Any]) -> None:
         study = optuna.create_study(study_name=_STUDY, storage=_storage(new), direction="maximize")
         study.set_user_attr("fastdqn", identity)
         study.enqueue_trial(first)
-        if path.exists():  # an empty one, as a name for a new file is often got
+        if path.exists():  # an empty file, such as mktemp makes
             os.replace(new, path)
             return
         try:
             os.link(new, path)
-        except FileExistsError:  # another process has begun it
+        except FileExistsError:  # another process has created it
             pass
-        except OSError:  # a file system without links
+        except OSError:  # the file system has no hard links
             os.replace(new, path)
 
 
@@ -125,10 +136,9 @@ def _storage(path: Path):
 
 
 class _Lock:
-    """A lock of the system's on the file itself, which a process that dies lets go of.
+    """File lock on the journal itself, released by the system if the process dies.
 
-    Optuna's own is a link beside the file, which stays where its process was killed; if the path
-    is relative, the next one waits for it for ever.
+    Optuna's own lock is a link next to the file, which a killed process leaves behind.
     """
 
     def __init__(self, path: Path):
@@ -156,15 +166,15 @@ class _Lock:
 
 
 def _cut(fd: int) -> None:
-    """Take away a last line without an end: the disk was full, or its writer was killed. With
-    another line behind it the file could not be read any more."""
+    """Removes an incomplete last line, left by a kill or a full disk. With another line after it
+    the file could not be parsed."""
     size = os.fstat(fd).st_size
     if size and os.pread(fd, 1, size - 1) != b"\n":
         os.ftruncate(fd, os.pread(fd, size, 0).rfind(b"\n") + 1)
 
 
 def _unlike(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """In which words two sweeps differ."""
+    """Describes how two sweeps differ."""
     if theirs.get("version") != ours["version"]:
         return f"of version {theirs.get('version')}, this is {ours['version']}"
     config = theirs.get("config")

@@ -1,4 +1,4 @@
-"""Table command: `fastdqn tabular`, a Q-table trained where its states can be counted."""
+"""The tabular command: trains a Q-table."""
 
 import json
 from dataclasses import dataclass
@@ -23,20 +23,25 @@ class TabularOptions:
     dry_run: bool = False
     """Print the resolved options and the size of the table, and stop."""
     quiet: bool = False
-    """Print nothing but errors."""
+    """Print only errors."""
 
 
 def tabular(name: str | None, args: list[str]) -> int:
-    """Run the command; returns the exit code.
+    """Runs `fastdqn tabular`. Returns the exit code.
 
-    name  an environment's id, or a preset whose environment is meant; None: only help is asked for
-    Raises ConfigError with all mistakes, a line each; EnvError where the environment fails.
+    Args:
+        name: Environment id, or a preset whose environment is used. None for --help alone.
+        args: The options.
+
+    Raises:
+        ConfigError: All errors in the options, a line each.
+        EnvError: The environment fails.
     """
     env_id = PRESETS[name].env_id if name in PRESETS else name or TableConfig.env_id
     default = TabularOptions(TableConfig(env_id=env_id))
     chosen, mistakes = parser.parse(args, default, f"fastdqn tabular {name or 'ENV_ID'}")
     if chosen.config.preset != default.config.preset:
-        mistakes.append("--preset only labels a run: a table has no other settings to start from")
+        mistakes.append("--preset only labels a run: tabular runs have no presets")
     if mistakes or chosen.dry_run:
         plan, lines = tabular_run.check(chosen.config, mistaken=bool(mistakes))
         if mistakes or lines or plan is None:
@@ -54,7 +59,7 @@ def tabular(name: str | None, args: list[str]) -> int:
 
 
 def _planned(config: TableConfig, plan: tabular_run.Plan) -> str:
-    """What a run would do: resolved options, and the table."""
+    """Returns what a dry run prints: resolved options and the size of the table."""
     values = json.loads(tabular_run.resolved(config, plan, preview(config.shared())[0]).to_json())
     width = max(map(len, values))
     return "\n".join(

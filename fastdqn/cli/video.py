@@ -1,4 +1,4 @@
-"""Video: `fastdqn video`, a film of greedy episodes with the values of actions beside them."""
+"""The video command: records greedy episodes with their Q-values."""
 
 import contextlib
 import math
@@ -25,38 +25,40 @@ from fastdqn.seeding import AUDIT, env_seed
 from fastdqn.tabular.q_table import TablePolicy
 from fastdqn.training.playback import Moment, show
 
-# How long the last picture of an episode stays.
+# How long the last frame of an episode is shown.
 _ENDING_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class VideoOptions:
     episodes: int = 3
-    """Episodes, one after another."""
+    """Number of episodes, one after another."""
     out: Path | None = None
-    """File, .mp4; None: video/NAME.mp4 beside the weights, by their name."""
+    """Output file, .mp4. None: video/NAME.mp4 next to the weights NAME."""
     weights: Literal["best", "last"] = "best"
-    """best: by evaluation while training, else the last; or last."""
+    """best: the best in evaluation, or the last if there was none. last: the last."""
     seed: int = 0
-    """Of the first episode, as in eval: where lanes are Python's or ALE's, the same episodes."""
+    """Seed of the first episode. Python and ALE environments play the same episodes as in eval."""
     max_steps: int | None = None
-    """Cap on an episode; None: the environment's own limit, else 27,000."""
+    """Maximum steps of an episode. None: the environment's own limit, else 27,000."""
     env_id: str | None = None
-    """Environment; None: the one in the run's config.json."""
+    """Environment id. None: the one in the run's config.json."""
     max_step_seconds: float | None = Config.max_step_seconds
-    """Seconds after which making environments or a step has failed; None: never."""
+    """Timeout in seconds of a step and of making environments. None: no timeout."""
 
 
 def video_run(run: str, args: list[str]) -> str:
-    """Film a run's weights; returns what to print.
+    """Runs `fastdqn video`. Returns what to print. An error leaves an existing file unchanged.
 
-    args  the options, as they were typed
-    Raises ConfigError where the run, an option, an extra or the environment cannot be used, or the
-    file cannot be written; EnvError and NonFiniteError where the environment fails while it is
-    played. What was there before is then as it was.
+    Raises:
+        ConfigError: The run, an option, an extra, the environment or the file cannot be used.
+        EnvError, NonFiniteError: The environment fails during an episode.
     """
     chosen, lines = parser.parse(args, VideoOptions(), "fastdqn video RUN")
-    patience, base = chosen.max_step_seconds, working_folder()  # an environment may change it
+    patience, base = (
+        chosen.max_step_seconds,
+        working_folder(),
+    )  # an environment may change the working directory
     asked = Config(
         eval_episodes=chosen.episodes, eval_max_steps=chosen.max_steps, seed=chosen.seed,
         max_step_seconds=patience,
@@ -64,26 +66,26 @@ def video_run(run: str, args: list[str]) -> str:
     lines += [line.removeprefix("eval_") for line in asked.problems()]
     lines += out_problems(chosen.out)
     if chosen.out is not None and chosen.out.suffix.lower() != ".mp4":
-        lines.append(f"out is {str(chosen.out)!r}: the name of a video ends in .mp4")
+        lines.append(f"out is {str(chosen.out)!r}: it must end in .mp4")
     if problem := film_problem():
         lines.append(problem)
     policy, recipe, path = load_trained(run, chosen.weights, chosen.env_id, patience, lines)
     out = chosen.out or path.parent / "video" / f"{path.stem}.mp4"
     if chosen.out is None and out.parent.is_symlink():
-        raise ConfigError([f"{out.parent} is a symbolic link: name the file, --out FILE.mp4"])
-    # Pygame draws into memory: without a display, too.
+        raise ConfigError([f"{out.parent} is a symbolic link: use --out FILE.mp4"])
+    # Pygame can draw into memory, without a display.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
-        told = _film(policy, recipe, chosen, base / out)
+        summary = _film(policy, recipe, chosen, base / out)
     except (EnvError, NonFiniteError):
         raise
     except (OSError, ValueError, gymnasium.error.Error) as error:
         raise ConfigError([" ".join(str(error).split())]) from None
-    return f"{recipe}: {told}\nweights: {path}\nwritten: {out}"
+    return f"{recipe}: {summary}\nweights: {path}\nwritten: {out}"
 
 
 def _film(policy: Policy | TablePolicy, recipe: EnvRecipe, chosen: VideoOptions, out: Path) -> str:
-    """Write the film, whole or not at all; returns what there is to see."""
+    """Writes the video completely or not at all. Returns a summary of its episodes."""
     with watch_making(str(recipe), chosen.max_step_seconds):
         screen = open_screen(recipe)
     with watch(screen.stream.asking, chosen.max_step_seconds), contextlib.closing(screen):
@@ -98,14 +100,14 @@ def _film(policy: Policy | TablePolicy, recipe: EnvRecipe, chosen: VideoOptions,
             write_together(
                 out.parent, {out.name: lambda place: write_film(place, pictures, screen.fps)}
             )
-    told = ", ".join(f"{end.total:.6g} in {end.steps:,} steps" for end in endings)
-    return f"greedy episodes returned {told}"
+    returns = ", ".join(f"{end.total:.6g} in {end.steps:,} steps" for end in endings)
+    return f"greedy episodes returned {returns}"
 
 
 def _pictures(
     moments: Iterator[Moment], screen: Screen, episodes: int, endings: list[Moment]
 ) -> Iterator:
-    """Each moment drawn; the last of an episode stays for a while, and is put into endings."""
+    """Yields video frames. The last frame of an episode repeats, its moment goes into endings."""
     panel = Panel(screen.action_names)
     for moment in moments:
         lines = (

@@ -44,8 +44,8 @@ pytestmark = pytest.mark.usefixtures("odd_environments", "in_an_empty_folder")
         ("train cartpole --train-frequency 1/0", "--train-frequency is '1/0': it must be a number"),
         ("train cartpole --train-frequency 1e999999999", "--train-frequency is '1e999999999'"),
         ("train cartpole --train-frequency 1e-320", "train_frequency is 1/1000"),
-        ("train cartpole --double=yes", "--double is a switch: it takes no value, got 'yes'"),
-        ("train cartpole --no-double=", "--no-double is a switch: it takes no value"),
+        ("train cartpole --double=yes", "--double takes no value, got 'yes'"),
+        ("train cartpole --no-double=", "--no-double takes no value"),
         ("train cartpole --gamma 1.5", "gamma is 1.5: it must be a number, at least 0, at most 1"),
         ("train cartpole --gamma nan", "gamma is nan"),
         ("train cartpole --learning-rate -1", "learning_rate is -1.0"),
@@ -156,7 +156,7 @@ def test_the_size_that_is_said_to_fit_does_fit_and_wastes_little(tmp_path, monke
     fits = int(re.sub(r"\D", "", fits))
     code, out, _ = ask(*too_much.split(), str(fits))
     assert code == 0
-    needed = re.findall(r"(?:replay takes|checkpoint) ([\d.,]+) MiB", out)
+    needed = re.findall(r"(?:replay buffer:|, and) ([\d.,]+) MiB", out)
     assert len(needed) == 2 - len(more)
     assert sum(float(each.replace(",", "")) for each in needed) > 0.99 * 512
 
@@ -202,7 +202,7 @@ def test_a_label_cannot_lead_out_of_the_runs_folder():
 
 def test_a_preset_given_as_an_option_is_refused_since_it_would_only_label():
     (line,) = refused("train CartPole-v1 --preset cartpole")
-    assert line.startswith("--preset only labels a run: fastdqn train cartpole")
+    assert line.startswith("--preset only labels a run: use fastdqn train cartpole")
 
 
 def test_mistakes_of_every_kind_are_told_together():
@@ -222,4 +222,4 @@ def test_eval_tells_a_bad_option_and_a_missing_run_together():
 def test_a_line_about_a_word_of_any_length_has_an_end():
     (line,) = refused(f"train cartpole --env-id {'A' * 100_000}")
     assert len(line) < 7_000
-    assert "characters left out" in line
+    assert "characters omitted" in line

@@ -87,7 +87,7 @@ def test_dry_run_prints_what_is_resolved_and_writes_nothing(tmp_path):
     assert shown["run_dir"].startswith("runs/CartPole-v1__cartpole__1__")
     assert "observations (4,) float32, 2 actions" in out
     assert "each transition is replayed 3.2 times" in out
-    assert re.search(r"the replay takes [\d.]+ MiB", out)
+    assert re.search(r"replay buffer: [\d.]+ MiB", out)
     assert not any(tmp_path.iterdir())
 
 

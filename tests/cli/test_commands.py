@@ -70,7 +70,7 @@ def test_eval_takes_the_weights_it_is_told(run, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--env-id", "Acrobot-v1"], "Acrobot-v1 has observations (6,) and 3 actions; these"),
+        (["--env-id", "Acrobot-v1"], "Acrobot-v1 has observations (6,) and 3 actions, and the"),
         (["--episodes", "9999999999999"], "episodes is 9999999999999"),
         (["--out", "no/such/folder/x.json"], "out is 'no/such/folder/x.json'"),
     ],

@@ -1,4 +1,4 @@
-"""fastdqn doctor: what a machine has, what is left of a run, and what can be done with it."""
+"""The doctor command: the machine, the files of a run, and the suggested next command."""
 
 import importlib.util
 import json
@@ -58,7 +58,7 @@ def test_a_missing_extra_is_told_with_its_pip_line(monkeypatch, tmp_path):
 def test_a_quota_of_processor_time_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "cpu_quota", lambda: 1.5)
     told = dict(doctor.examine_machine(tmp_path))["threads"]
-    assert "quota of the control group 1.5 cores" in told
+    assert "control group quota 1.5 cores" in told
 
 
 def test_every_extra_is_looked_for():
@@ -74,9 +74,9 @@ def test_a_whole_run_can_be_resumed(run):
     assert len(names) == 2
     assert [found[f"checkpoint {name}"].startswith("whole, ") for name in names] == [True] * 2
     assert found[f"checkpoint {names[-1]}"].endswith(", the latest")
-    assert found["options"].endswith("it ended: budget spent")
-    assert found["what can be done"] == (
-        f"it has finished: fastdqn eval {run}; to train on: fastdqn resume {run} "
+    assert found["options"].endswith("ended: budget spent")
+    assert found["next"] == (
+        f"finished: fastdqn eval {run}, or to continue training fastdqn resume {run} "
         "--total-timesteps 1400"
     )
 
@@ -87,19 +87,19 @@ def test_a_damaged_checkpoint_is_told_by_file_and_the_other_is_offered(run, caps
     found, is_well = examine(run)
     assert not is_well
     assert f"{new}/weights.safetensors: size: " in found[f"checkpoint {new}"]
-    assert found["what can be done"] == f"fastdqn resume {run} --checkpoint {old}"
+    assert found["next"] == f"fastdqn resume {run} --checkpoint {old}"
     assert cli.main(["doctor", str(run)]) == 1
     assert "weights.safetensors: size: " in capsys.readouterr().out
 
 
 def test_without_a_whole_checkpoint_weights_or_the_command_are_left(run):
     shutil.rmtree(run / "checkpoints")
-    assert examine(run)[0]["what can be done"] == f"fastdqn eval {run}"
+    assert examine(run)[0]["next"] == f"fastdqn eval {run}"
     (run / "best.safetensors").write_bytes(b"x")
     (run / "policy.safetensors").write_bytes(b"x")
     found, is_well = examine(run)
     assert not is_well
-    assert found["what can be done"] == f"train again, as {run / 'command.txt'} says"
+    assert found["next"] == f"train again with the command in {run / 'command.txt'}"
     assert "best.safetensors" in found["best.safetensors"]
 
 
@@ -109,15 +109,15 @@ def test_who_holds_the_lock_is_told(run):
         found, _ = examine(run)
         said = json.loads((run / "lock").read_text())
     assert found["lock"] == f"held by process {os.getpid()}, which runs"
-    assert found["what can be done"].startswith("wait for that process")
+    assert found["next"].startswith("wait for that process")
     (run / "lock").write_text(json.dumps(said | {"machine": "another", "host": "elsewhere"}))
     found, _ = examine(run)
     assert re.fullmatch(r"held by process \d+ on 'elsewhere', whose last .* 0 s old", found["lock"])
-    assert found["what can be done"].startswith("wait for that process")
+    assert found["next"].startswith("wait for that process")
     (run / "lock").write_text(json.dumps(said))
     found, _ = examine(run)
     assert found["lock"].endswith("which is gone")
-    assert found["what can be done"].startswith("it has finished")
+    assert found["next"].startswith("finished")
 
 
 def test_a_config_that_lies_is_told_and_nothing_of_it_is_imported(run):
@@ -133,7 +133,7 @@ def test_a_config_that_lies_is_told_and_nothing_of_it_is_imported(run):
 
 @pytest.mark.parametrize(
     ("words", "line"),
-    [(["/no/such"], "error: /no/such is no folder: name the folder of a run\n"),
+    [(["/no/such"], "error: /no/such is not a folder: give the folder of a run\n"),
      (["a", "b"], "error: doctor takes one folder of a run, got 'a b'\n")],
 )  # fmt: skip
 def test_mistakes_are_one_line(words, line, capsys):
@@ -162,7 +162,7 @@ def stopped(tmp_path, *given, **options) -> Path:
 @pytest.mark.slow
 def test_an_interrupted_run_can_be_resumed_as_it_says(tmp_path, capsys):
     run = stopped(tmp_path)
-    told = examine(run)[0]["what can be done"]
+    told = examine(run)[0]["next"]
     assert told == f"fastdqn resume {run}"
     assert cli.main([*told.split()[1:], "--quiet"]) == 0
 
@@ -179,7 +179,7 @@ def make_corridor():
 ])  # fmt: skip
 def test_what_was_handed_in_is_no_resume_for_the_command_line(tmp_path, given, options, capsys):
     run = stopped(tmp_path, *given, **options)
-    assert examine(run)[0]["what can be done"].startswith("from Python, with ")
+    assert examine(run)[0]["next"].startswith("resume from Python, with ")
     assert cli.main(["resume", str(run)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -187,7 +187,7 @@ def test_what_was_handed_in_is_no_resume_for_the_command_line(tmp_path, given, o
 @pytest.mark.slow
 @pytest.mark.parametrize(("change", "says"), [
     ({"env_id": "no_such_module:Evil-v0"}, "its module 'no_such_module' is not installed here"),
-    ({"wrapper": ["planted:Evil"]}, "its module lies inside the run's folder"),
+    ({"wrapper": ["planted:Evil"]}, "its module lies inside the run folder"),
     ({"device": "cuda:77", "learner": "torch"}, "this machine has"),
 ])  # fmt: skip
 def test_a_resume_that_would_be_refused_is_not_recommended(
@@ -202,10 +202,10 @@ def test_a_resume_that_would_be_refused_is_not_recommended(
         )
     values = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(values | change))
-    assert says in examine(run)[0]["what can be done"]
+    assert says in examine(run)[0]["next"]
     assert cli.main(["resume", str(run)]) == 2
     (run / "config.json").write_text(json.dumps(values | change | {"gamma": 0.5}))
-    assert "gamma is 0.5 in config.json" in examine(run)[0]["what can be done"]
+    assert "gamma is 0.5 in config.json" in examine(run)[0]["next"]
 
 
 @pytest.mark.parametrize("command", ["doctor", "resume"])
@@ -213,7 +213,7 @@ def test_a_name_that_no_folder_can_have_is_one_line(command, capsys):
     assert cli.main([command, "x" * 5000]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert lines[0].endswith("is no folder: name the folder of a run")
+    assert lines[0].endswith("is not a folder: give the folder of a run")
 
 
 def test_without_a_run_the_machine_is_told(capsys, monkeypatch, tmp_path):

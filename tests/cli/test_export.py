@@ -79,7 +79,7 @@ def test_a_file_of_onnx_gives_the_policy_s_values_and_stands_alone(tmp_path, nam
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--out", "a.pt2"], "out is 'a.pt2': a file of onnx ends in .onnx"),
+        (["--out", "a.pt2"], "out is 'a.pt2': for format onnx it must end in .onnx"),
         (["--out", "no/a.onnx"], "out is 'no/a.onnx': name a file"),
         (["--format", "tflite"], "--format is 'tflite': it must be"),
     ],
@@ -128,7 +128,7 @@ def test_a_network_that_torch_cannot_export_or_gets_wrong_leaves_no_file(tmp_pat
         export.ExpectedReturns, "forward", lambda self, obs: self.network(obs) + 1.0
     )
     assert ask(*ask_for)[2] == [
-        "error: what was exported gives other values than the policy: nothing is written"
+        "error: the exported network gives other values than the policy: nothing was written"
     ]
     assert os.listdir(tmp_path) == ["policy.safetensors"]
 

@@ -86,7 +86,7 @@ def test_a_setting_that_diverges_is_a_bad_one(trained, tmp_path, monkeypatch, ca
     assert run(tmp_path, "--trials", "2") == 0
     out = capsys.readouterr().out
     assert out.count("returns none (the loss is nan at step 7)") == 2
-    assert "no setting came to its end" in out
+    assert "every setting diverged" in out
 
 
 def test_a_trial_writes_nowhere(trained, tmp_path):
@@ -147,8 +147,8 @@ def refused(capsys, *words: str) -> list[str]:
         (["--seeds", "-1"], "seeds is -1: it must be at least 1"),
         (["--search", "gama"], "unknown option to search 'gama': did you mean gamma?"),
         (["--search", "gamma", "--gamma", "0.9"], "gamma cannot be both given and searched"),
-        (["--eval-frequency", "0"], "eval_frequency is 0: a sweep judges by evaluations"),
-        (["--run-dir", "x"], "run_dir is not for a sweep: its runs leave nothing"),
+        (["--eval-frequency", "0"], "eval_frequency is 0: a sweep compares evaluations"),
+        (["--run-dir", "x"], "run_dir is set: runs of a sweep leave no folder"),
         (["--tau", "3"], "tau is 3.0"),
         (["--seed", str(2**63 - 1), "--seeds", "2"], f"seed is {2**63}"),
     ],
@@ -176,7 +176,7 @@ def test_a_file_of_something_else_is_refused_and_kept(trained, tmp_path, capsys,
     path = tmp_path / "notes.txt"
     path.write_text(content)
     (line,) = refused(capsys, "--out", str(path))
-    assert line.startswith(f"error: {path} is not a sweep's file")
+    assert line.startswith(f"error: {path} is not the file of a sweep")
     assert path.read_text() == content
     assert trained == []
 

@@ -123,7 +123,10 @@ def test_what_killed_sweeps_left_goes_and_what_others_hold_stays(tmp_path):
         (folder / "run").mkdir(parents=True)
     gone = tmp_path / ".s.journal.runs.y"  # by the time that it is looked at
     gone.symlink_to(tmp_path / "nowhere")
-    with sweep_storage.passing_folder(path) as others, sweep_storage.passing_folder(path) as ours:
+    with (
+        sweep_storage.temporary_runs_folder(path) as others,
+        sweep_storage.temporary_runs_folder(path) as ours,
+    ):
         (ours / "run").mkdir()
         assert set(tmp_path.iterdir()) == {path, strange, gone, others, ours}
     assert set(tmp_path.iterdir()) == {path, strange, gone}

@@ -75,11 +75,11 @@ def test_the_film_of_a_run_lies_in_it(run, capsys):
     ("words", "says"),
     [
         (["--out", "no/such/folder/x.mp4"], "out is 'no/such/folder/x.mp4': name a file"),
-        (["--out", "film.avi"], "out is 'film.avi': the name of a video ends in .mp4"),
+        (["--out", "film.avi"], "out is 'film.avi': it must end in .mp4"),
         (["--episodes", "0"], "episodes is 0"),
         (["--max-steps", "0"], "max_steps is 0"),
         (["--episods", "1"], "unknown option '--episods': did you mean --episodes?"),
-        (["--env-id", "Acrobot-v1"], "Acrobot-v1 has observations (6,) and 3 actions; these"),
+        (["--env-id", "Acrobot-v1"], "Acrobot-v1 has observations (6,) and 3 actions, and the"),
         (["--env-id", "Wolk-v0"], "no environment is registered as 'Wolk-v0'"),
     ],
 )

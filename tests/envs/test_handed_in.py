@@ -89,8 +89,8 @@ def test_another_environment_may_be_named_on_purpose(given):
 
 def test_doctor_and_report_say_it(given):
     _, out, _ = ask("doctor", str(given))
-    assert "Acrobot-v1, envs handed in (test_handed_in:make_mine)" in out
-    assert "from Python, with what it was handed: fastdqn.resume(" in out
+    assert "Acrobot-v1, envs passed from Python (test_handed_in:make_mine)" in out
+    assert "resume from Python, with the objects it was given: fastdqn.resume(" in out
     assert ask("report", str(given))[0] == 0
     page = (given / "report.html").read_text()
     assert "Acrobot-v1 (handed in: test_handed_in:make_mine)" in page

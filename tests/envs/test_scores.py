@@ -67,4 +67,4 @@ def test_eval_and_summary_of_a_game_tell_its_score(tmp_path, capsys, monkeypatch
     score = (5 + 20.7) / (14.6 + 20.7)
     assert run.summary["eval"]["human_normalized"] == pytest.approx(score)
     assert cli.main(["eval", str(run.folder), "--episodes", "1", "--max-steps", "5"]) == 0
-    assert f"human-normalised {score:.2f}\n" in capsys.readouterr().out
+    assert f"human-normalized {score:.2f}\n" in capsys.readouterr().out

@@ -116,7 +116,7 @@ def test_a_dry_run_tells_what_the_replay_takes_and_how_it_keeps_it():
     code, out, _ = ask(*STACKED.split())
     assert code == 0
     assert re.search(r"^store +frames$", out, re.MULTILINE)
-    assert re.search(r"the replay takes [\d.,]+ MiB, each of 4 frames once, ", out)
+    assert re.search(r"replay buffer: [\d.,]+ MiB, each frame of a stack of 4 stored once, ", out)
 
 
 @pytest.mark.slow

@@ -108,8 +108,8 @@ def test_names_of_anyone_are_text_in_a_picture(tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "plot needs --out FILE.png, or .svg, or .pdf"),
-        (["--out", "a.gif"], "out is 'a.gif': the name of a picture ends in .png, .svg or .pdf"),
+        ([], "plot needs --out FILE.png, FILE.svg or FILE.pdf"),
+        (["--out", "a.gif"], "out is 'a.gif': it must end in .png, .svg or .pdf"),
         (["--out", "a.png", "--over", "years"], "--over is 'years': it must be"),
         (["--out", "a.png", "--curves"], "curves has no value"),
         (["--outt", "a.png", "--out", "a.png"], "unknown option '--outt': did you mean --out?"),

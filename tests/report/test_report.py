@@ -186,7 +186,7 @@ def test_phases_by_both_clocks_stand_beside_those_of_the_run(folders, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--out", "a.txt"], "out is 'a.txt': the name of a page ends in .html"),
+        (["--out", "a.txt"], "out is 'a.txt': it must end in .html"),
         (["--bench", "nowhere.jsonl"], "nowhere.jsonl: No such file or directory"),
         (["--bench", "."], ".: is not a regular file"),
         (["--over", "time"], "unknown option '--over'"),

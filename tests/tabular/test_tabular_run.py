@@ -63,9 +63,9 @@ def test_its_best_table_is_evaluated_loaded_and_not_resumed(run, capsys):
     )
     assert best.shape == last.shape == (16, 4)
     (line,) = lines_of(capsys, "resume", str(run))
-    assert "is a table's run, which has no checkpoints" in line
+    assert "is a tabular run, which has no checkpoints" in line
     (line,) = lines_of(capsys, "eval", str(run), "--env-id", "Taxi-v4")
-    assert "has observations (500,) and 6 actions; these weights were trained on (16,)" in line
+    assert "has observations (500,) and 6 actions, and the weights were trained on (16,)" in line
 
 
 @pytest.mark.slow
