@@ -1,7 +1,7 @@
-"""fastdqn: vectorised, high-throughput training of DQN-family agents on Gymnasium environments.
+"""fastdqn: vectorized, high-throughput training of DQN-family agents on Gymnasium environments.
 
-The rooms work alone: fastdqn.replay imports neither torch nor gymnasium. So the names below are
-loaded when they are asked for.
+The public names are imported on first use, so that importing a subpackage such as fastdqn.replay
+loads neither torch nor gymnasium.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The Python interface: train, load a policy, evaluate it; resume is in resuming.py."""
+"""Python interface: train(), load_policy() and evaluate(). resume() is in resuming.py."""
 
 import inspect
 import os
@@ -52,37 +52,44 @@ def train(
     seed_globals: bool = False,
     **overrides,
 ) -> Trained:
-    """Train an agent and write its run folder.
+    """Trains an agent and writes its run folder.
 
-    config  a Config, the name of a preset, or the id of a registered environment
-    envs    in place of config.env_id: another id; a function that makes one environment (its
-            lanes are made as for an id, env_kwargs and wrapper included); or a VectorEnv, which
-            is evaluated only on eval_envs, if you give some, and which you close
-    torso   nn.Module from observations [B, *] float32 to features [B, F], in place of the MLP;
-            bytes that span 0 to 255 reach it scaled to [0, 1], so it must not divide again;
-            it is copied, must be all float32 (no BatchNorm: its counter is not), and must not
-            write to its input
-    on_step        called with (progress, step) after each delivery of the environments: progress
-                   counts .steps .episodes .updates, step is a Step; returning False ends the run
-    on_update      called with (progress, batch, priority) after each update: Batch of tensors,
-                   absolute errors [B]
-    on_evaluation  called with (steps, kind, evaluation) after each: kind is eval, confirm, final
-    quiet   False: show progress
-    seed_globals  seed the global generators of Python, NumPy and torch first, as the command line
-            does: environments that draw from them then give the same in each run
-    resume  auto: go on with the run in run_dir if there is one, from its last checkpoint, else
-            begin it; a finished run is returned as it is. Other options than the run's are a
-            ConfigError, but for a larger total_timesteps
-    overrides  options of Config by name: num_envs=64, seed=2
+    In the main thread, SIGINT, SIGTERM and SIGHUP stop the run after a checkpoint. Afterwards they
+    have their usual effect: SIGINT raises KeyboardInterrupt, SIGTERM ends the process, and other
+    handlers are called.
 
-    SIGINT, SIGTERM and SIGHUP end the run in order, where it runs in the main thread; then they do
-    what they would have done without it: SIGINT raises KeyboardInterrupt, SIGTERM ends the process,
-    or the handlers that were there before are called.
-    What hooks are given is lent: it is overwritten afterwards. The time of the first two is the
-    phase 'hooks', that of on_evaluation a part of 'evaluate'.
-    Raises ConfigError with all mistakes, a line each; EnvError where an environment raises or
-    dies, NonFiniteError and DivergedError where numbers stop being finite, with the run's record
-    complete up to there.
+    Args:
+        config: A Config, the name of a preset, or the id of a registered environment.
+        envs: Replaces config.env_id: another id, a function that makes one environment, or a
+            VectorEnv. A function is vectorized like an id, with env_kwargs and wrapper. A VectorEnv
+            stays open, and is evaluated only on eval_envs.
+        eval_envs: A VectorEnv for evaluations.
+        torso: Module from observations float32[B, *] to features [B, F] that replaces the MLP. It
+            is copied. uint8 observations in [0, 255] arrive scaled to [0, 1]. All its state must
+            be float32, which excludes BatchNorm. It must not modify its input.
+        on_step: Called with (progress, step) after each step of the environments. progress has
+            .steps, .episodes and .updates. Returning False stops the run.
+        on_update: Called with (progress, batch, priority) after each update, with a Batch of
+            tensors and absolute TD errors float32[B].
+        on_evaluation: Called with (steps, kind, evaluation) after each evaluation. kind is eval,
+            confirm or final.
+        quiet: False prints progress.
+        resume: auto continues the run in run_dir from its last checkpoint, or starts it. A
+            finished run is returned unchanged. Of the options only total_timesteps may differ
+            from those of the run, and only increase.
+        imports_seconds: Time of the imports, for the startup times in the summary.
+        seed_globals: Seeds the global generators of Python, NumPy and torch, which some
+            environments use, as the command line does.
+        **overrides: Options of Config, such as num_envs=64.
+
+    Arguments of callbacks are overwritten after the call: copy what you keep. The first two count
+    as phase hooks, on_evaluation as part of evaluate.
+
+    Raises:
+        ConfigError: All errors in the arguments, a line each.
+        EnvError: An environment raises or dies.
+        NonFiniteError, DivergedError: Observations, rewards or the loss are not finite. The run
+            folder is complete up to there.
     """
     if isinstance(envs, str):
         overrides["env_id"], envs = envs, None
@@ -91,7 +98,7 @@ def train(
     if lines := not_what_is_asked(config, envs, eval_envs, torso):
         raise ConfigError(lines)
     config = preset(config) if isinstance(config, str) else config
-    base = working_folder()  # an environment may change it
+    base = working_folder()  # an environment may change the working directory
     if resume == "auto":
         from fastdqn.auto_resume import train_or_resume
 
@@ -113,9 +120,9 @@ def train(
 
 
 def preset(name: str) -> Config:
-    """The settings of a preset, or those that an environment id starts from.
+    """Returns the options of a preset, or the default options of an environment id.
 
-    Whether there is such an environment is looked at by train().
+    train() checks whether the environment exists.
     """
     return PRESETS.get(name) or defaults_of(name)
 
@@ -123,19 +130,25 @@ def preset(name: str) -> Config:
 def load_policy(
     run: str | Path, *, weights: str = "best", torso: nn.Module | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Load the greedy policy of a run folder, or of a .safetensors file.
+    """Loads the greedy policy of a run folder or a .safetensors file.
 
-    It takes obs [N, *] and gives actions [N] int64 counted from 0: where an environment's
-    Discrete space starts elsewhere, add its start.
-    weights  best: by evaluation, the last if there was none · last
-    torso    a module of the shape that the run was trained with, if it was one of yours
-    Raises WeightsError, one line, where the file cannot be used.
+    Args:
+        run: Run folder or weights file.
+        weights: best is the best in evaluation, or the last without evaluations. last is the last.
+        torso: A module of the same architecture, if the run was trained with a torso of yours.
+
+    Returns:
+        A function from observations [N, *] to actions int64[N], counted from 0. Add the start of
+        the Discrete space if it is not 0.
+
+    Raises:
+        WeightsError: The file cannot be used.
     """
     return agent.load_policy(weights_path(run, weights), torso)[0]
 
 
 def weights_path(run: str | Path, weights: str = "best") -> Path:
-    """The weights file of a run folder; weights is best or last, else ValueError."""
+    """Returns the weights file of a run folder. Raises ValueError for an unknown choice."""
     path = Path(run)
     if path.is_file() or path.suffix == ".safetensors":
         return path
@@ -154,17 +167,20 @@ def evaluate(
     seed: int = 0,
     **env_kwargs,
 ) -> Evaluation:
-    """Run greedy episodes in parallel, none favoured for being short.
+    """Runs greedy episodes in parallel, without a bias towards short ones.
 
-    policy     obs [N, *] to actions [N], counted from 0; where the environment gives action
-               masks and the policy takes a second argument, it is the mask [N, A] bool
-    env        a registered id, a function that makes one, or a VectorEnv, which stays open
-    max_steps  cap on an episode; None: the environment's own limit, else 27,000
-    env_kwargs of the environment's constructor
+    Args:
+        policy: Function from observations [N, *] to actions [N], counted from 0. If it takes a
+            second argument, that is the action mask bool[N, A], or None.
+        env: Registered id, function that makes one environment, or VectorEnv, which stays open.
+        episodes: Number of episodes.
+        max_steps: Maximum steps of an episode. None: the environment's own limit, else 27,000.
+        seed: Seed of the first episode.
+        **env_kwargs: Arguments of the environment's constructor.
     """
     if not isinstance(env, str | VectorEnv) and not callable(env):
         raise ConfigError(
-            [f"env is no VectorEnv but {type(env).__name__}: give an id, a VectorEnv, or a "
+            [f"env is a {type(env).__name__}: pass an id, a VectorEnv, or a "
              "function that makes one environment, such as lambda: MyEnv()"]
         )  # fmt: skip
     if isinstance(env, VectorEnv):
@@ -186,20 +202,23 @@ def evaluate_recipe(
     render_mode: str | None = None,
     patience: float | None = None,
 ) -> Evaluation:
-    """As evaluate(), on environments made by a recipe; with a render_mode, one after another.
+    """As evaluate(), on environments of a recipe. With a render_mode, one episode at a time.
 
-    patience  seconds that making them or a step may take, None: for ever
-    Raises EnvError where an environment fails, or takes longer.
+    Args:
+        patience: Timeout in seconds of a step and of making environments. None: no timeout.
+
+    Raises:
+        EnvError: An environment fails or times out.
     """
     with watch_making(str(recipe), patience):
         if render_mode is not None:
             envs = SyncVectorEnv([lambda: recipe.make_one(render_mode=render_mode)])
         else:
-            # A process for each lane is dear.
+            # Many worker processes cost memory.
             most = 2 * usable_cores() if recipe.vectorization == "async" else EVAL_LANES
             envs = recipe.for_scores().make(min(episodes, most), seed=env_seed(seed, AUDIT))
     stream = EnvStream(envs)
-    with watch(stream.asking, patience):  # closing is a call as well
+    with watch(stream.asking, patience):  # close() may hang too
         try:
             limit = max_steps or limit_of(envs, recipe.max_episode_steps())
             return _evaluate(policy, stream, episodes, limit, seed)
@@ -210,8 +229,8 @@ def evaluate_recipe(
 def _evaluate(policy, stream: EnvStream, episodes: int, limit: int | None, seed: int) -> Evaluation:
     if stream.num_ready < stream.num_lanes:
         raise ValueError(
-            f"the environments answer for {stream.num_ready} of {stream.num_lanes} lanes at a "
-            "time: an evaluation needs all of them together"
+            f"a step returns {stream.num_ready} of {stream.num_lanes} environments: an evaluation "
+            "needs all of them together"
         )
     takes_masks = _takes_masks(policy)
 
@@ -222,7 +241,7 @@ def _evaluate(policy, stream: EnvStream, episodes: int, limit: int | None, seed:
 
 
 def _takes_masks(policy: Callable[..., np.ndarray]) -> bool:
-    """Whether a policy of anyone's can be called with (obs, mask)."""
+    """Returns whether a policy can be called with (obs, mask)."""
     try:
         inspect.signature(policy).bind(None, None)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Auto-resume: `fastdqn train --resume auto`, one command that begins a run and goes on with it."""
+"""Auto-resume (`fastdqn train --resume auto`): one command that starts or continues a run."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from fastdqn.files.open_folder import Place, path_of
 from fastdqn.files.run_folder import foreign_names, read_config, working_folder
 from fastdqn.files.run_lock import LockedError, RunLock
 from fastdqn.logging.console import run_display
-from fastdqn.resuming import config_of, go_on
+from fastdqn.resuming import config_of, resume_from
 from fastdqn.seeding import seed_global_generators
 from fastdqn.session import Trained, run_session
 from fastdqn.system.signals import passed_on
@@ -29,7 +29,7 @@ from fastdqn.tabular.files import is_table_run
 from fastdqn.training.callbacks import Hooks
 from fastdqn.training.progress import SOLVED, SPENT
 
-# Options that may differ: where the folder is, and how long the run is, which is compared apart.
+# Options that may differ from the run's. total_timesteps is compared separately.
 _FREE = {"run_dir", "total_timesteps"}
 
 
@@ -44,14 +44,14 @@ def train_or_resume(
     imports_seconds: float,
     seed_globals: bool,
 ) -> Trained:
-    """Go on with the run in run_dir from its last checkpoint; without one, begin it.
+    """Continues the run in run_dir from its last checkpoint, or starts it without one.
 
-    A finished run is returned as it is. Raises what train() and resume() raise.
+    A finished run is returned unchanged. Raises what train() and resume() raise.
     """
     run_dir = overrides.pop("run_dir", config.run_dir)
     if not isinstance(run_dir, str) or not run_dir:
-        raise ConfigError(["resume is auto: name the folder of the run, --run-dir DIR"])
-    folder = working_folder() / run_dir  # an environment may change it
+        raise ConfigError(["resume is auto: give the run folder with --run-dir DIR"])
+    folder = working_folder() / run_dir  # an environment may change the working directory
     config = checked(config.replace(run_dir=None), envs, eval_envs, overrides)
     config = config.replace(run_dir=str(folder))
     with passed_on(), _held(folder, quiet) as place:
@@ -60,7 +60,7 @@ def train_or_resume(
         summary = _finished(place, found)
         if found is None and summary is not None and total is not None:
             raise ConfigError(
-                [f"the run in {folder} has finished, and has no checkpoint to go on from: name "
+                [f"the run in {folder} has finished, and has no checkpoint to continue from: use "
                  "another --run-dir"]
             )  # fmt: skip
         if total is None and summary is not None:
@@ -71,7 +71,7 @@ def train_or_resume(
             return _begin(
                 place, config, envs, eval_envs, torso, hooks, quiet, imports_seconds, seed_globals
             )
-        return go_on(
+        return resume_from(
             place, found, envs, total, eval_envs, torso, hooks, quiet, imports_seconds,
             seed_globals,
         )  # fmt: skip
@@ -79,7 +79,7 @@ def train_or_resume(
 
 @contextlib.contextmanager
 def _held(folder: Path, quiet: bool) -> Iterator[Place]:
-    """The folder, made where it is not there, and locked; what is made for nothing is removed.
+    """Creates and locks the folder. Folders that stay empty are removed afterwards.
 
     Waits for a process on another machine whose lock is not stale yet. Raises ConfigError.
     """
@@ -93,46 +93,52 @@ def _held(folder: Path, quiet: bool) -> Iterator[Place]:
         except LockedError as error:
             raise ConfigError([str(error)]) from None
         except (OSError, ValueError) as error:
-            said = getattr(error, "strerror", None) or str(error)
-            raise ConfigError([f"run_dir {folder}: {said}"]) from None
+            why = getattr(error, "strerror", None) or str(error)
+            raise ConfigError([f"run_dir {folder}: {why}"]) from None
         yield lock.place
     finally:
         lock.release()
         for each in new:
-            with contextlib.suppress(OSError):  # it is not empty: the run has begun
+            with contextlib.suppress(OSError):  # it is not empty: the run has started
                 each.rmdir()
 
 
 def _checkpoint(place: Place) -> Checkpoint | None:
-    """The last checkpoint of a run; None where there is none, in a folder that a run may have.
+    """Returns the last checkpoint of a run, or None.
 
-    Raises ConfigError where the folder is something else's; CheckpointError where it is damaged.
+    Raises:
+        ConfigError: The folder holds something else than a run.
+        CheckpointError: The checkpoint is damaged.
     """
     if not exists(place / "config.json") and (foreign := foreign_names(place)):
         raise ConfigError(
-            [f"run_dir {place} holds {foreign[0]!r} and no run: name a folder that is new or empty"]
+            [
+                f"run_dir {place} contains {foreign[0]!r} and no run: use "
+                "a folder that is new or empty"
+            ]
         )
     if is_table_run(place):
-        raise ConfigError([f"run_dir {place} is a table's run, which has no checkpoints"])
+        raise ConfigError([f"run_dir {place} is a tabular run, which has no checkpoints"])
     try:
         name = read_latest(place)
     except FileNotFoundError:
-        # The first one may have got its name, and the process died before it became the latest.
+        # The process may have died before its first checkpoint became the latest.
         name = (checkpoint_names(place) or [None])[-1]
     return None if name is None else load_checkpoint(place, name)
 
 
 def _compare(config: Config, place: Place, found: Checkpoint | None) -> int | None:
-    """The new total of steps where a larger one is asked for, else None.
+    """Returns the new total of steps if it is larger than the run's, else None.
 
-    Raises ConfigError with a line for each option that is not the run's.
+    Raises:
+        ConfigError: Options differ from those of the run, a line each.
     """
     try:
         resolved = read_config(place)
     except ConfigError:
         if found is not None:
             raise
-        return None  # the process died before it had written them
+        return None  # the process died before it wrote them
     requested = read_config(place, "requested.json") if exists(place / "requested.json") else None
     lines = []
     for name in (each for each in config.__dataclass_fields__ if each not in _FREE):
@@ -145,12 +151,12 @@ def _compare(config: Config, place: Place, found: Checkpoint | None) -> int | No
     total, line = _new_total(config, requested or resolved, had or resolved.total_timesteps)
     lines += [line] if line else []
     if lines:
-        raise ConfigError([*lines, "a run goes on with its options: name another --run-dir"])
+        raise ConfigError([*lines, "a run keeps its options: use another --run-dir"])
     return total
 
 
 def _new_total(config: Config, requested: Config, had: int | None) -> tuple[int | None, str | None]:
-    """(a larger total of steps than the run had, or None; what is wrong with it, or None)."""
+    """Returns (a larger total of steps than the run's, or None; an error message, or None)."""
     total = config.total_timesteps
     if total in (requested.total_timesteps, had):
         return None, None
@@ -160,27 +166,23 @@ def _new_total(config: Config, requested: Config, had: int | None) -> tuple[int 
 
 
 def _finished(place: Place, found: Checkpoint | None) -> dict[str, Any] | None:
-    """The summary of a run that has come to its end, its final evaluation included, or None.
-
-    Its checkpoints may have been deleted since.
-    """
+    """Returns the summary of a finished run, or None. Its checkpoints may have been deleted."""
     try:
         summary = json.loads(read_text(place / "summary.json"))
         reason, steps = summary["exit_reason"], summary["total_steps"]
-    except (ValueError, TypeError, KeyError, RecursionError):  # none, or nothing that tells
+    except (ValueError, TypeError, KeyError, RecursionError):  # missing or incomplete
         return None
     is_of_this = found is None or steps == found.steps
     return summary if reason in (SOLVED, SPENT) and is_of_this else None
 
 
 def _require_nothing_learned(place: Place) -> None:
-    """Raises ConfigError where a run without a checkpoint has weights, which beginning it again
-    would remove."""
+    """Raises ConfigError if a run without checkpoints has weights that a restart removes."""
     for name in ("policy.safetensors", "best.safetensors"):
         if exists(place / name):
             raise ConfigError(
-                [f"the run in {path_of(place)} has no checkpoint to go on from, and {name}, which "
-                 "beginning it again would remove: name another --run-dir, or delete the file"]
+                [f"the run in {path_of(place)} has no checkpoint to continue from, and {name}, "
+                 "which a restart would remove: use another --run-dir, or delete the file"]
             )  # fmt: skip
 
 

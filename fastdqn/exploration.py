@@ -1,4 +1,4 @@
-"""Exploring: random actions in place of greedy ones, each lane by a draw of its own."""
+"""Epsilon-greedy exploration, with repeated random actions as an option (ez-greedy)."""
 
 from typing import Any
 
@@ -8,17 +8,16 @@ from fastdqn.kernels.jit import kernel
 from fastdqn.kernels.rng import below, uniform
 from fastdqn.state_dict import State, StateError, take_array
 
-# The longest that a random action is repeated: Dabney et al.'s.
+# Maximum number of repeats of a random action, as in Dabney et al. 2021.
 LONGEST = 10_000
 
 
 class Repeats:
-    """Random actions that go on, which reach where single ones never do: temporally extended
-    epsilon-greedy, Dabney et al. 2021 (arXiv 2006.01782), section 3.
+    """Temporally extended epsilon-greedy exploration (ez-greedy).
 
-    A draw that explores begins to repeat its action, for a number of steps from a zeta
-    distribution: k with a chance of k^-exponent, at most LONGEST. It ends with the episode, and
-    where a mask forbids the action.
+    A random action is repeated for k steps, k drawn from a zeta distribution: its probability is
+    proportional to k^-exponent, up to LONGEST. Repeating stops at the end of the episode, and when
+    a mask forbids the action. Dabney et al. 2021 (arXiv 2006.01782), section 3.
     """
 
     def __init__(self, exponent: float, num_lanes: int, num_actions: int):
@@ -28,11 +27,15 @@ class Repeats:
         self._action, self._num_actions = np.zeros(num_lanes, np.int64), num_actions
 
     def __call__(self, state, random, mask, lanes, action) -> None:
-        """Replace some of action [N] int64, in place, by those that begin or go on.
+        """Overwrites actions in place with repeated random ones.
 
-        random  [N] int64, the action of a draw that explores, else -1; one of those that go on
-                already changes nothing
-        mask    [N, A] bool, the actions allowed, or None; lanes [N] int64, whose they are
+        Args:
+            state: State of the random generator.
+            random: int64[N], the random action where exploration starts, else -1. Ignored where
+                a repeat is in progress.
+            mask: bool[N, A], the allowed actions, or None.
+            lanes: int64[N], the lane of each action.
+            action: int64[N], overwritten in place.
         """
         steps = np.empty(len(action), np.int64)
         _draw_steps(state, self._cumulative, steps)
@@ -46,8 +49,8 @@ class Repeats:
         self._left[lanes], self._action[lanes] = left - goes_on, repeated
 
     def follow(self, step: Any) -> None:
-        # Not where one ended: by then a call that only resets the lane is still to come, and may
-        # begin to repeat its action; and a lane that is replaced or reset tells of no end.
+        # At the start of an episode, not at its end: the policy may be called once more in between,
+        # for a step that only resets, and a restarted environment reports no end.
         self._left[step.start_lanes] = 0
 
     def state(self) -> State:
@@ -62,9 +65,14 @@ class Repeats:
 
 
 def explore(state, epsilon, num_actions: int, mask, action) -> None:
-    """Replace some of action [N] int64, in place, by random ones.
+    """Overwrites actions in place with random ones, with probability epsilon.
 
-    epsilon  in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed, or None
+    Args:
+        state: State of the random generator.
+        epsilon: In [0, 1], one number or float64[N].
+        num_actions: Number of actions A.
+        mask: bool[N, A], the allowed actions, or None.
+        action: int64[N], overwritten in place.
     """
     per_lane = np.full(len(action), epsilon, np.float64)
     if mask is None:
@@ -74,7 +82,7 @@ def explore(state, epsilon, num_actions: int, mask, action) -> None:
 
 
 def prepare(state) -> None:
-    """Compile before anyone looks at a clock; nothing is drawn."""
+    """Compiles the kernels without drawing a random number."""
     nobody = np.empty(0, np.int64)
     explore(state, 0.0, 1, None, nobody)
     explore(state, 0.0, 1, np.empty((0, 1), np.bool_), nobody)
@@ -83,7 +91,7 @@ def prepare(state) -> None:
 
 @kernel
 def _explore(state, epsilon, num_actions, action):
-    """Replace action [N] where a lane's draw says so; two draws a lane, used or not."""
+    """Overwrites actions with probability epsilon. Always draws two numbers per lane."""
     for i in range(len(action)):
         explores = uniform(state) < epsilon[i]
         random_action = below(state, num_actions)
@@ -93,7 +101,7 @@ def _explore(state, epsilon, num_actions, action):
 
 @kernel
 def _explore_allowed(state, epsilon, mask, action):
-    """As _explore, among the actions that mask [N, A] allows in the lane, all equally likely."""
+    """As _explore, uniformly among the actions that mask bool[N, A] allows."""
     for i in range(len(action)):
         explores = uniform(state) < epsilon[i]
         nth = below(state, max(mask[i].sum(), 1))
@@ -108,7 +116,7 @@ def _explore_allowed(state, epsilon, mask, action):
 
 @kernel
 def _draw_steps(state, cumulative, steps):
-    """steps [N], 1 and more, each by a draw of its own from cumulative [K] float64 shares."""
+    """Draws steps [N], each at least 1, from cumulative probabilities float64[K]."""
     for i in range(len(steps)):
         found = np.searchsorted(cumulative, uniform(state), side="right")
         steps[i] = min(found, len(cumulative) - 1) + 1

@@ -1,4 +1,4 @@
-"""The Python interface: go on with a run from a checkpoint."""
+"""resume(): continues a run from a checkpoint."""
 
 import contextlib
 import dataclasses
@@ -47,34 +47,42 @@ def resume(
     imports_seconds: float = 0.0,
     seed_globals: bool = False,
 ) -> Trained:
-    """Go on with a run that was stopped, killed or has ended, from its last checkpoint.
+    """Continues a run that was stopped, killed or has finished, with its options.
 
-    run     its folder; all options are the run's own
-    total_timesteps  a new total; None: the one that the run had. Schedules keep their horizon; the
-             next checkpoint remembers it, so a run that is killed before that must be told again
-    checkpoint  name of another than the latest
-    envs, eval_envs, torso, hooks  as the run was given them, see train()
-    seed_globals  as in train(), with the steps made so far: the generators' state is not restored
-    Environments whose state can be read go on exactly where they were (Gymnasium's native
-    CartPole, its classic control and toy text in sync, any with get_state and set_state); others
-    are reset, and their open episodes end as truncated.
-    Raises ConfigError where something does not fit the run; CheckpointError where a file is
-    damaged; and what train() raises.
+    Environments continue exactly where they were if their state can be read: Gymnasium's native
+    CartPole, classic control and toy text in sync, and any with get_state() and set_state().
+    Others are reset, and their open episodes end as truncated.
+
+    Args:
+        run: Run folder.
+        envs: As passed to train().
+        total_timesteps: New total of steps. None: unchanged. Schedules keep their horizon. The
+            next checkpoint stores it, so repeat it if the run is killed before that.
+        checkpoint: Name of a checkpoint. None: the latest.
+        eval_envs, torso, on_step, on_update, on_evaluation: As passed to train().
+        quiet, imports_seconds: As in train().
+        seed_globals: As in train(), with the number of steps added to the seed, since the states
+            of global generators are not restored.
+
+    Raises:
+        ConfigError: An argument does not fit the run.
+        CheckpointError: A file of the checkpoint is damaged.
+        Exception: What train() raises.
     """
     if lines := not_what_is_asked("", envs, eval_envs, torso):
         raise ConfigError(lines)
-    folder = working_folder() / run  # an environment may change it
-    if not os.path.isdir(folder):  # of any name: its own is_dir() raises where it is too long
-        raise ConfigError([f"{run} is no folder: name the folder of a run"])
+    folder = working_folder() / run  # an environment may change the working directory
+    if not os.path.isdir(folder):  # Path.is_dir() raises for a very long name
+        raise ConfigError([f"{run} is not a folder: give the folder of a run"])
     if is_table_run(folder):
         raise ConfigError([f"{folder} is a tabular run, which has no checkpoints"])
     with (
         passed_on(),
         _locked(folder) as place,
-    ):  # before a look at what another process may be changing
+    ):  # before reading what another process may be writing
         found = load_checkpoint(place, checkpoint)
         assert isinstance(place, Place)
-        return go_on(
+        return resume_from(
             place, found, envs, total_timesteps, eval_envs, torso,
             Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds, seed_globals,
         )  # fmt: skip
@@ -82,8 +90,8 @@ def resume(
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[Where]:
-    """A run's folder to ourselves, if it is one. Raises ConfigError where another has it."""
-    if not (folder / "checkpoints").is_dir():  # told by whoever looks for a checkpoint there
+    """Locks a run folder. Raises ConfigError if another process holds it."""
+    if not (folder / "checkpoints").is_dir():  # reported when the checkpoint is loaded
         yield folder
         return
     lock = RunLock(folder)
@@ -97,7 +105,7 @@ def _locked(folder: Path) -> Iterator[Where]:
         lock.release()
 
 
-def go_on(
+def resume_from(
     place: Place,
     found: Checkpoint,
     envs: VectorEnv | Factory | None,
@@ -109,7 +117,7 @@ def go_on(
     imports_seconds: float,
     seed_globals: bool,
 ) -> Trained:
-    """Go on from a checkpoint of a run whose folder is held. Raises what resume() raises."""
+    """Continues from a checkpoint of a locked run folder. Raises what resume() raises."""
     folder = path_of(place)
     config, had = config_of(place, found)
     if lines := preflight.stray_modules(config, str(folder)):
@@ -136,9 +144,10 @@ def go_on(
 
 
 def config_of(folder: Where, checkpoint: Checkpoint) -> tuple[Config, int | None]:
-    """The options that a checkpoint was written with, and its total of steps.
+    """Returns the options stored in a checkpoint, and its total steps.
 
-    Raises ConfigError where config.json says something else by now.
+    Raises:
+        ConfigError: config.json has been changed since.
     """
     return config_of_state(folder, checkpoint.config, str(checkpoint.folder))
 
@@ -146,10 +155,10 @@ def config_of(folder: Where, checkpoint: Checkpoint) -> tuple[Config, int | None
 def config_of_state(
     folder: Where, stored: dict[str, Any], checkpoint: str
 ) -> tuple[Config, int | None]:
-    """As config_of(), of what a checkpoint's manifest stores beside its state."""
+    """As config_of(), from what the manifest of a checkpoint stores."""
     given = stored.get("config")
     if not isinstance(given, dict):
-        raise CheckpointError(f"{checkpoint}/manifest.json: config holds no options")
+        raise CheckpointError(f"{checkpoint}/manifest.json: config is not an object of options")
     try:
         config = Config.from_json(json.dumps(given)).replace(run_dir=str(folder))
     except ConfigError as error:
@@ -160,8 +169,8 @@ def config_of_state(
         raise CheckpointError(f"{checkpoint}/manifest.json: total_timesteps is {had!r}")
     ours, theirs = dataclasses.asdict(read_config(folder)), dataclasses.asdict(config)
     lines = [
-        f"{name} is {ours[name]} in config.json, the checkpoint's is {theirs[name]}: a run goes on "
-        "with the options it had"
+        f"{name} is {ours[name]} in config.json and {theirs[name]} in the checkpoint: a run keeps "
+        "its options, so restore config.json"
         for name in ours
         if name != "run_dir" and ours[name] != theirs[name]
     ]

@@ -1,4 +1,4 @@
-"""Cadence and exploration as pure functions of the counts of steps and episodes."""
+"""Schedules: budget, update cadence and epsilon as functions of steps and episodes."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -7,16 +7,16 @@ import numpy as np
 
 
 def ticks(before: int, now: int, per: int | Fraction) -> int:
-    """How often a thing done every `per` steps falls due while the count goes from before to now.
+    """Returns how often an event every `per` steps occurs in the interval (before, now].
 
-    Exact for any stride: the ticks of consecutive intervals add up to those of the whole.
+    Exact for any stride: the counts of consecutive intervals add up to that of the whole.
     """
     return int(now // per - before // per)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When a run is over: after total_steps or total_episodes, whichever comes first."""
+    """Length of a run: total_steps or total_episodes, whichever comes first."""
 
     total_steps: int | None
     total_episodes: int | None
@@ -31,11 +31,11 @@ class Budget:
         )
 
     def counted(self, steps: int) -> int:
-        """Steps that earn updates: N lanes may run up to N - 1 steps over the budget."""
+        """Returns the steps that count towards updates, without those over the budget."""
         return steps if self.total_steps is None else min(steps, self.total_steps)
 
     def fraction(self, steps: int, episodes: int) -> float:
-        """Share of the budget that is spent, in [0, 1]."""
+        """Returns the spent fraction of the budget, in [0, 1]."""
         shares = [
             spent / total
             for spent, total in ((steps, self.total_steps), (episodes, self.total_episodes))
@@ -46,7 +46,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Linear:
-    """From initial to final in a straight line over the first over_steps steps, then constant."""
+    """Linear schedule from initial to final over the first over_steps steps, then constant."""
 
     initial: float
     final: float
@@ -60,7 +60,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class EpisodicEpsilon:
-    """Multiplied by decay for every finished episode, never below final."""
+    """Epsilon that is multiplied by decay after each episode, with a minimum of final."""
 
     initial: float
     final: float
@@ -71,9 +71,10 @@ class EpisodicEpsilon:
 
 
 class LadderEpsilon:
-    """One constant a lane, from epsilon down to epsilon^(1 + alpha): [N] float64.
+    """A constant epsilon for each environment, from epsilon down to epsilon^(1 + alpha).
 
-    Horgan et al. 2018 (arXiv 1803.00933), section 4.1; a single lane explores with epsilon.
+    Returns float64[N]. A single environment uses epsilon. Horgan et al. 2018 (arXiv 1803.00933),
+    section 4.1.
     """
 
     def __init__(self, epsilon: float, alpha: float, num_lanes: int):

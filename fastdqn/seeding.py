@@ -1,4 +1,4 @@
-"""Derives independent seeds from the one that the user gives."""
+"""Seeds: derives independent seeds from the seed of the run."""
 
 import random
 import sys
@@ -7,22 +7,22 @@ import numpy as np
 
 from fastdqn.kernels.rng import derive
 
-# Purposes that seeds are derived for; environment seeds of two purposes never meet.
+# Purposes that seeds are derived for. Environment seeds of two purposes never coincide.
 TRAIN, EVAL, CONFIRM, FINAL, AUDIT, WEIGHTS, EXPLORE, SAMPLE, DRAWS, NOISE = range(10)
 
 
 def env_seed(seed: int, purpose: int, count: int = 0) -> int:
-    """A seed for lane 0 of one use of environments: lane i takes the seed i above.
+    """Returns the seed of environment 0. Environment i uses this seed plus i.
 
-    Each purpose has 2^28 numbers of its own, so a lane's seed is used for nothing else.
+    Each purpose has its own range of 2^28 seeds.
     """
     return (purpose << 28) + derive(seed, purpose, count) % ((1 << 28) - (1 << 24))
 
 
 def seed_global_generators(seed: int) -> None:
-    """Seed the generators that a process has one of: Python's, NumPy's and, if imported, torch's.
+    """Seeds the global generators of Python, NumPy and, if imported, torch.
 
-    fastdqn draws from none of them. Environments do that do not know Gymnasium's np_random.
+    fastdqn does not use them. Environments without Gymnasium's np_random do.
     """
     random.seed(seed)
     np.random.seed(seed % (1 << 32))  # noqa: NPY002

@@ -1,4 +1,4 @@
-"""Session: a built run with what surrounds it, from its first step to its summary."""
+"""Session: runs training from the first step to the summary, with evaluation and recording."""
 
 import contextlib
 import copy
@@ -35,7 +35,7 @@ from fastdqn.training.best_weights import Judge
 from fastdqn.training.evaluation import Evaluation, Promises, Stopped, evaluate
 from fastdqn.training.loop import Run
 
-# What ends a run with one line and exit code 1, not a traceback.
+# Errors that end a run with one line and exit code 1, without a traceback.
 RUN_FAILURES = (
     EnvError, LostRunError, NonFiniteError, OutOfMemoryError, ThreadError, UnstackedError,
     WriteError, loop.DivergedError,
@@ -49,14 +49,18 @@ class Trained(NamedTuple):
     summary: dict[str, Any]
 
 
-# Behind the reason of a run whose process ended in its final evaluation.
+# Suffix of the exit reason while the final evaluation runs.
 _PENDING = "; the final evaluation has not ended"
 
 
 class Evaluations:
-    """Runs greedy evaluations on environments of their own, of one policy unless told otherwise.
+    """Runs greedy evaluations of a policy on separate environments.
 
-    gamma  of its values, where they are of the same rewards as the environments'; None elsewhere
+    Args:
+        policy: The policy, unless a call passes another.
+        stream: The evaluation environments.
+        episodes, max_steps, seed: Of each evaluation.
+        gamma: Discount factor of the values if they predict unscaled rewards, else None.
     """
 
     def __init__(
@@ -75,19 +79,21 @@ class Evaluations:
                 policy, self.stream, self._episodes, self._max_steps, seed, self.stop, promises
             )
         except (NonFiniteError, EnvError) as error:
-            told = type(error)(f"in an evaluation: {error}")
-            if isinstance(told, EnvError):
-                told.trace = getattr(error, "trace", "")
-            raise told from error
+            renamed = type(error)(f"in an evaluation: {error}")
+            if isinstance(renamed, EnvError):
+                renamed.trace = getattr(error, "trace", "")
+            raise renamed from error
 
 
 @dataclass
 class Session:
-    """A run with what surrounds it.
+    """A run with its recorder, evaluations and resources.
 
-    has_limit  whether its environment ends every episode by itself; notes  lines to say first
-    introduce  says what is about to run
-    saved_policy  makes the policy of a file that the run's recorder saved
+    Attributes:
+        has_limit: Whether the environment ends every episode.
+        notes: Lines to print at the start.
+        introduce: Prints what is about to run.
+        saved_policy: Loads the policy from a weights file of this run.
     """
 
     config: Config
@@ -105,17 +111,20 @@ class Session:
     final_evaluation: bool = True
 
     def close(self) -> None:
-        """Close the files, and the environments that were made for this run."""
+        """Closes the files, and the environments that were made for this run."""
         self.owned.close()
 
 
 def run_session(session: Session, imports_seconds: float = 0.0) -> Trained:
-    """Train, save, evaluate, and close the session. The summary is in the run folder too.
+    """Trains, saves, evaluates and closes the session. Returns folder and summary.
 
-    imports_seconds  what importing took, for the startup times of the summary
-    SIGINT, SIGTERM and SIGHUP, where this is the main thread, end it in order: with a checkpoint.
-    SIGUSR1 takes one, and the run goes on. A run that fails leaves its record up to there, its
-    checkpoints, the traceback, a summary that says why, and the last weights if they are finite.
+    In the main thread, SIGINT, SIGTERM and SIGHUP stop the run after a checkpoint, and SIGUSR1
+    writes a checkpoint. A run that fails leaves its metrics and checkpoints up to then, the
+    traceback, a summary with the reason, and the last weights if they are finite.
+
+    Args:
+        session: A built run.
+        imports_seconds: Time of the imports, for the startup times in the summary.
     """
     session.startup.totals["imports"] = imports_seconds
     run = session.run
@@ -138,17 +147,17 @@ def run_session(session: Session, imports_seconds: float = 0.0) -> Trained:
                 run.checkpoints.finish(run)
                 run.laps.lap("save")
             if reason == loop.INTERRUPTED:
-                loop.report(run, final=True)  # cut off again by whoever resumes
+                loop.report(run, final=True)  # truncated when the run is resumed
         except KeyboardInterrupt:
             reason = loop.INTERRUPTED
-        except BaseException as error:  # hooks and torsos of anyone's may raise anything
+        except BaseException as error:  # callbacks and torsos may raise anything
             _record_failure(session, error, wall())
             raise
         return Trained(session.recorder.folder, _finish(session, reason, wall))
 
 
 def _finish(session: Session, reason: str, wall: Callable[[], float]) -> dict[str, Any]:
-    """Save the last weights, evaluate the best, and write the summary, which is returned."""
+    """Saves the last weights, evaluates the best, and writes and returns the summary."""
     recorder = session.recorder
     try:
         recorder.save_last()
@@ -158,7 +167,7 @@ def _finish(session: Session, reason: str, wall: Callable[[], float]) -> dict[st
         raise
     session.run.laps.lap("save")
     loop_seconds = wall()
-    # Before the last evaluation, which may fail, be interrupted, or be killed.
+    # Written before the final evaluation, which may fail, be interrupted or be killed.
     pending = reason != loop.INTERRUPTED and session.evaluations is not None
     summary = _summary(session, reason + _PENDING * pending, loop_seconds, None)
     recorder.summary(summary)
@@ -181,11 +190,11 @@ def _finish(session: Session, reason: str, wall: Callable[[], float]) -> dict[st
 
 
 def _introduce(session: Session) -> None:
-    """Say what is about to run, and what is particular about it."""
+    """Prints the setup of the run and its particulars."""
     recorder, run, config = session.recorder, session.run, session.config
     way = "fused" if config.learner == "fused" else config.capture
     if config.device != "cpu":
-        way += f", {config.precision}, {config.updates_per_launch} updates a launch"
+        way += f", {config.precision}, {config.updates_per_launch} updates per launch"
     recorder.say(
         f"run folder: {recorder.folder}\n{_counted(config.num_envs)} ({config.vectorization}), "
         f"learner on {config.device} ({way}, threads: {config.threads}); " + replay_ratio(config)
@@ -196,17 +205,17 @@ def _introduce(session: Session) -> None:
         recorder.say(atari_protocols.describe(config.atari_protocol, config.env_kwargs))
     if run.stream.num_ready < run.stream.num_lanes:
         recorder.say(
-            f"{run.stream.num_ready} of {run.stream.num_lanes} lanes are waited for: they answer "
-            "in an order of their own, so equal seeds need not give equal bits"
+            f"a step waits for {run.stream.num_ready} of {run.stream.num_lanes} environments, in "
+            "the order in which they finish, so equal seeds may give different results"
         )
     if session.evaluations is not None and not session.has_limit:
         recorder.say(
-            "the environment has no time limit: episodes of an evaluation are cut at "
+            "the environment has no time limit: evaluation episodes are cut at "
             f"{config.eval_max_steps:,} steps (--eval-max-steps)"
         )
     kept = "each frame once" if config.store == "frames" else "whole observations"
     recorder.say(
-        f"the replay keeps {kept}: {run.replay.nbytes / 2**20:,.1f} MiB for "
+        f"the replay buffer stores {kept}: {run.replay.nbytes / 2**20:,.1f} MiB for "
         f"{config.buffer_size:,} rows"
     )
     if run.checkpoints is not None:
@@ -216,11 +225,11 @@ def _introduce(session: Session) -> None:
             f"every {config.checkpoint_seconds:g} s" if config.checkpoint_seconds else "",
             "at the end",
         ]
-        # Of what is not rows there are two checkpoints, and a third while it is written.
+        # Everything but rows exists twice, and three times while a checkpoint is written.
         most = MOST_REPLAYS * held + 3 * run.learner.nbytes
         recorder.say(
-            f"checkpoints {', '.join(filter(None, times))}; on disk they take up to "
-            f"{most / 2**20:,.1f} MiB"
+            f"checkpoints {', '.join(filter(None, times))}, with up to "
+            f"{most / 2**20:,.1f} MiB on disk"
         )
     for note in session.notes:
         recorder.say(note)
@@ -231,16 +240,16 @@ def _counted(num_envs: int) -> str:
 
 
 def _frames(config: Config, steps: int) -> dict[str, int]:
-    """Emulator frames of Atari, beside the steps; of other environments nothing is said."""
+    """Returns the emulator frames of Atari for the summary, or an empty dict."""
     each = atari_protocols.frames_a_step(config.atari_protocol, config.env_kwargs)
     return {} if each is None else {"total_frames": steps * each}
 
 
 def _record_failure(session: Session, error: BaseException, wall: float) -> None:
-    """Complete the record as far as it goes; what else fails here must not hide the error."""
+    """Writes what can be written after an error. Further failures do not hide it."""
     recorder = session.recorder
-    loop.tell_lost(session.run)  # in the call that failed, too
-    # The report first: it refuses a loss that is not finite. The disk may take one file of two.
+    loop.tell_lost(session.run)  # those of the failed call
+    # The report first, since it rejects a loss that is not finite. Each may fail separately.
     for record in (lambda: loop.report(session.run, final=True), recorder.save_last):
         try:
             record()
@@ -283,14 +292,14 @@ def _summary(session: Session, reason: str, wall: float, final: dict | None) -> 
 
 
 def _stream_warnings(session: Session) -> list[str]:
-    """What the streams of training and evaluation have warned of, a line once."""
+    """Returns the distinct warnings of the training and evaluation environments."""
     streams = [session.run.stream]
     streams += [session.evaluations.stream] if session.evaluations is not None else []
     return list(dict.fromkeys(line for stream in streams for line in stream.warnings))
 
 
 def _final_evaluation(session: Session) -> dict[str, Any] | None:
-    """Evaluate the best weights, or the last without a judge, on seeds that decided nothing."""
+    """Evaluates the best weights, or the last without evaluations, on unused seeds."""
     if session.evaluations is None or not session.final_evaluation:
         return None
     judge = session.judge
@@ -306,7 +315,7 @@ def _final_evaluation(session: Session) -> dict[str, Any] | None:
 
 
 def _saved_policy(path: Where, like: Policy) -> Policy:
-    """A copy of a policy with the weights of a file. Raises WeightsError where they do not fit."""
+    """Returns a copy of a policy with the weights of a file. Raises WeightsError."""
     network = copy.deepcopy(like.network)
     assign_weights(path, network, load_weights(path)[0])
     return Policy(network, like.value, like.device, like.obs_shape, like.num_actions)

@@ -1,19 +1,20 @@
-"""Plain values: what a saved state is made of, and the checks that one read back must pass."""
+"""State dicts: the values that a saved state may hold, and validation when one is loaded."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-# Words lead to numbers, strings, None, lists of those, arrays, or further such dicts.
+# Maps names to numbers, strings, None, lists of those, arrays, or nested state dicts.
 State = dict[str, Any]
 
 
 class Rows(NamedTuple):
-    """A copy of rows, lane after lane, as they are saved.
+    """A copy of replay rows, lane after lane, as they are saved.
 
-    first, last [N] int64: the rows of each lane, by their absolute numbers, last not included
-    columns  [R, *] by name, R = sum(last - first)
+    Attributes:
+        first, last: int64[N], the range of row numbers of each lane, without last.
+        columns: Arrays [R, *] by name, R = sum(last - first).
     """
 
     first: np.ndarray
@@ -22,10 +23,12 @@ class Rows(NamedTuple):
 
 
 class RowLayout(NamedTuple):
-    """What rows must be to go into a replay.
+    """The form that rows must have to be loaded into a replay.
 
-    lanes, rows  N lanes, of each at most so many rows at once
-    columns      by name, dtype and shape of a row
+    Attributes:
+        lanes: Number of lanes.
+        rows: Maximum rows per lane.
+        columns: Dtype and shape of a row, by name of the column.
     """
 
     lanes: int
@@ -34,33 +37,33 @@ class RowLayout(NamedTuple):
 
 
 class StateError(ValueError):
-    """A state does not belong where it is loaded; the message names the field."""
+    """A state does not fit the object that loads it. The message names the field."""
 
 
-# What a checkpoint can hold, for whoever makes a state and for whoever stores it. Ours, far above
-# what a run has.
-MAX_INT_BITS = 128  # of a PCG64 generator's state
+# Limits of a checkpoint, far above what a run needs.
+MAX_INT_BITS = 128  # a PCG64 generator has 128
 MAX_DEPTH = 32
 MAX_DIMENSIONS = 32
 _MAX_SECONDS = 1e11  # three thousand years
-# A part of anyone's own stands some levels down in the state of a run.
+# A state of the user's is nested inside the state of the run.
 _MAX_OWN_DEPTH = MAX_DEPTH - 12
 
-# NumPy scalars that calculate as Python's numbers do; one of another width would not come back.
+# NumPy scalars that convert to Python's numbers and back without loss.
 _NUMBERS = {bool: bool, np.bool_: bool, int: int, np.int64: int, float: float, np.float64: float}
 _WORDS = {str, np.str_}
 
 
 def copy_plain(value: Any, where: str, depth: int = 0) -> Any:
-    """A deep copy of a plain value, with Python's own numbers in it.
+    """Returns a deep copy of a state, with NumPy scalars as Python numbers.
 
-    Raises StateError naming the place of what is not plain, or more than a checkpoint can hold.
+    Raises:
+        StateError: A value has an unsupported type or exceeds the limits of a checkpoint.
     """
     if depth > _MAX_OWN_DEPTH:
         raise StateError(f"{where[:60]} is nested more than {_MAX_OWN_DEPTH} deep")
     if isinstance(value, dict):
         if not all(type(key) is str for key in value):
-            raise StateError(f"{where} has a key that is no string")
+            raise StateError(f"{where} has a key that is not a string")
         return {key: copy_plain(inner, f"{where}.{key}", depth + 1) for key, inner in value.items()}
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
         if value.ndim > MAX_DIMENSIONS:
@@ -79,7 +82,7 @@ def _copy_number(value: Any, where: str, depth: int) -> Any:
     if type(value) not in _NUMBERS:
         raise StateError(
             f"{where} is of type {type(value).__name__}: bool, int, float, str, None, lists of "
-            "those, arrays of numbers and dicts can be kept"
+            "those, arrays of numbers and dicts are supported"
         )
     number = _NUMBERS[type(value)](value)
     if type(number) is int and number.bit_length() > MAX_INT_BITS:
@@ -88,7 +91,7 @@ def _copy_number(value: Any, where: str, depth: int) -> Any:
 
 
 def text_bytes(value: Any) -> int:
-    """About how much text a plain value makes, arrays left out: at most, but for a few marks."""
+    """Returns an upper estimate of the JSON size of a state in bytes, without arrays."""
     if isinstance(value, dict):
         return sum(text_bytes(key) + text_bytes(inner) + 4 for key, inner in value.items())
     if isinstance(value, list):
@@ -99,7 +102,7 @@ def text_bytes(value: Any) -> int:
 
 
 def fields(value: Any, names: set[str], where: str) -> State:
-    """A dict with exactly these keys; raises StateError naming those that differ."""
+    """Returns value if it is a dict with exactly these keys. Raises StateError."""
     if not isinstance(value, dict):
         raise StateError(f"{where} is of type {type(value).__name__}: a dict expected")
     for name in sorted(names - value.keys()):
@@ -110,7 +113,7 @@ def fields(value: Any, names: set[str], where: str) -> State:
 
 
 def array(value: Any, shape: tuple[int, ...], dtype: DTypeLike, where: str) -> np.ndarray:
-    """A copy of an array; raises StateError where it is none of this shape and dtype."""
+    """Returns a copy of an array of this shape and dtype. Raises StateError for anything else."""
     if not isinstance(value, np.ndarray):
         raise StateError(f"{where} is of type {type(value).__name__}: an array expected")
     if value.dtype != dtype:
@@ -121,7 +124,7 @@ def array(value: Any, shape: tuple[int, ...], dtype: DTypeLike, where: str) -> n
 
 
 def integer(value: Any, least: int, most: int | None, where: str) -> int:
-    """An int from least to most, both included; raises StateError where it is none."""
+    """Returns value if it is an int in [least, most]. Raises StateError."""
     if type(value) is not int:
         raise StateError(f"{where} is of type {type(value).__name__}: an int expected")
     if value < least or (most is not None and value > most):
@@ -131,72 +134,72 @@ def integer(value: Any, least: int, most: int | None, where: str) -> int:
 
 
 def number(value: Any, where: str) -> float:
-    """A finite float; raises StateError where it is none."""
+    """Returns value if it is a finite float. Raises StateError."""
     if type(value) is not float or not np.isfinite(value):
         raise StateError(f"{where} is {value!r:.40}: a finite float expected")
     return value
 
 
 def truth(value: Any, where: str) -> bool:
-    """A bool; raises StateError where it is none."""
+    """Returns value if it is a bool. Raises StateError."""
     if type(value) is not bool:
         raise StateError(f"{where} is of type {type(value).__name__}: a bool expected")
     return value
 
 
 def word(value: Any, known: tuple[str, ...], where: str) -> str:
-    """One of the known words; raises StateError where it is none."""
+    """Returns value if it is one of the known strings. Raises StateError."""
     if type(value) is not str or value not in known:
         raise StateError(f"{where} is {value!r:.60}: {' or '.join(map(repr, known))} expected")
     return value
 
 
 def take(state: State, name: str) -> Any:
-    """A field that must be there. Raises StateError."""
+    """Returns a field. Raises StateError if it is missing."""
     if name not in state:
         raise StateError(f"{name} is missing")
     return state[name]
 
 
 def take_array(state: State, name: str, like: np.ndarray) -> np.ndarray:
-    """A copy of a field that must have the shape and dtype of another array."""
+    """Returns a copy of an array field with the shape and dtype of like. Raises StateError."""
     return array(take(state, name), like.shape, like.dtype, name)
 
 
 def take_generator(state: State, name: str, like: np.ndarray) -> np.ndarray:
-    """A copy of a field that must be the state of a generator of rng.py."""
+    """Returns a copy of a generator state of kernels.rng. Raises StateError."""
     words = take_array(state, name, like)
     if not words.any():
-        raise StateError(f"{name} is all zeros: that generator would give zeros for ever")
+        raise StateError(f"{name} is all zeros: the generator would only return zeros")
     return words
 
 
 def take_count(state: State, name: str) -> int:
-    """A field that must be a whole number, 0 or more."""
+    """Returns a field that must be a nonnegative int. Raises StateError."""
     return integer(take(state, name), 0, 1 << 62, name)
 
 
 def take_number(state: State, name: str) -> float:
-    """A field that must be a finite number."""
+    """Returns a field that must be a finite number. Raises StateError."""
     value = take(state, name)
     return float(value) if type(value) is int else number(value, name)
 
 
 def take_seconds(state: State, name: str) -> float:
-    """A field that must be a time that a run can have taken."""
+    """Returns a field that must be a plausible duration in seconds. Raises StateError."""
     seconds = take_number(state, name)
     if not 0.0 <= seconds < _MAX_SECONDS:
-        raise StateError(f"{name} is {seconds:g} seconds: no run takes that")
+        raise StateError(f"{name} is {seconds:g} seconds: 0 to 1e11 expected")
     return seconds
 
 
 def take_truth(state: State, name: str) -> bool:
-    """A field that must be a bool."""
+    """Returns a field that must be a bool. Raises StateError."""
     return truth(take(state, name), name)
 
 
 def take_list(state: State, name: str) -> list:
-    """A field that must be a list."""
+    """Returns a field that must be a list. Raises StateError."""
     value = take(state, name)
     if type(value) is not list:
         raise StateError(f"{name} is of type {type(value).__name__}: a list expected")
@@ -204,8 +207,8 @@ def take_list(state: State, name: str) -> list:
 
 
 def take_state(state: State, name: str) -> State:
-    """A field that must hold fields of its own."""
+    """Returns a field that must be a state dict. Raises StateError."""
     value = take(state, name)
     if not isinstance(value, dict):
-        raise StateError(f"{name} is {value!r:.80}: fields of its own expected")
+        raise StateError(f"{name} is {value!r:.80}: a dict expected")
     return value

@@ -1,4 +1,4 @@
-"""Tables: a Q-table's whole run out of options, in the loop and the record of all others."""
+"""Tabular runs: builds and runs tabular Q-learning in the loop that trains networks."""
 
 import dataclasses
 from contextlib import ExitStack
@@ -33,13 +33,13 @@ from fastdqn.tabular.q_table import TablePolicy
 from fastdqn.timing import Laps
 from fastdqn.training.loop import Run
 
-# Tables in memory at once at most: the one that learns, and what writing it makes of it, or the
-# best one that is read for the final evaluation.
+# Tables in memory at once: the one that learns, and either two copies while it is written, or the
+# best one that the final evaluation loads.
 _COPIES = 3
 
 
 class Plan(NamedTuple):
-    """What a run would have: its environment, and how observations are cut."""
+    """Facts about a run before it is built: its environment and its discretization."""
 
     facts: EnvFacts
     found: Cut
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class EveryDelivery:
-    """When things fall due: what a delivery brought is learned in the next turn of the loop."""
+    """Cadence with one update per iteration of the loop, on the transitions of the last step."""
 
     eval_frequency: int  # steps; 0: never
     log_frequency: int
@@ -57,13 +57,17 @@ class EveryDelivery:
 
 
 def check(config: TableConfig, mistaken: bool = False) -> tuple[Plan | None, list[str]]:
-    """What a run would have, and every mistake in config and around it, one line each.
+    """Validates a config against its environment. Returns (plan, error messages).
 
-    mistaken  whether there are mistakes already, found by others
-    Raises EnvError where the environment's reset fails, and there is no mistake.
+    Args:
+        config: Options of the run.
+        mistaken: Whether errors were found before, so that an EnvError is not raised.
+
+    Raises:
+        EnvError: The reset of the environment fails, and there are no errors.
     """
     if lines := config.type_problems():
-        return None, lines  # values of other types than promised can be asked nothing more
+        return None, lines  # the other checks need values of the declared types
     lines = [*config.problems(), *preflight.problems_around(config.shared())]
     try:
         with watch_making(config.env_id, config.max_step_seconds):
@@ -82,7 +86,7 @@ def check(config: TableConfig, mistaken: bool = False) -> tuple[Plan | None, lis
     except ValueError as error:
         return None, [*lines, *str(error).split("\n")]
     room, row = available_bytes(), _COPIES * facts.num_actions * _itemsize(config)
-    # A number of a state has 63 bits, whatever memory there is.
+    # State numbers are int64.
     most = min((1 << 62) if room is None else room, row << 62)
     if not lines and found.cells.num_states * row > most:
         lines.append(too_large(found, space, config.env_id, row, most))
@@ -90,24 +94,25 @@ def check(config: TableConfig, mistaken: bool = False) -> tuple[Plan | None, lis
 
 
 def describe_table(config: TableConfig, plan: Plan) -> list[str]:
-    """The size of the table, and the bounds of its cells."""
+    """Returns lines about the size of the table and the edges of its bins."""
     states, actions = plan.found.cells.num_states, plan.facts.num_actions
     size = states * actions * _itemsize(config)
-    told = f"{size / 2**20:,.1f} MiB" if size >= 1 << 20 else f"{size:,} bytes"
+    text = f"{size / 2**20:,.1f} MiB" if size >= 1 << 20 else f"{size:,} bytes"
     return [
         f"table: {power(plan.found.cells.bins)} states x {actions} actions in {config.precision}: "
-        f"{told}, and twice as much again while it is written",
+        f"{text}, and twice as much in addition while it is written",
         *tell_bounds(plan.found),
     ]
 
 
 def train(config: TableConfig, *, quiet: bool = True, imports_seconds: float = 0.0) -> Trained:
-    """Train a table and write its run folder.
+    """Trains a Q-table and writes its run folder.
 
-    Raises ConfigError with all mistakes, a line each; EnvError and NonFiniteError where an
-    environment fails, with the run's record complete up to there.
+    Raises:
+        ConfigError: All errors in the options, a line each.
+        EnvError, NonFiniteError: An environment fails. The run folder is complete up to there.
     """
-    base = working_folder()  # an environment may change it
+    base = working_folder()  # an environment may change the working directory
     plan, lines = check(config)
     if lines or plan is None:
         raise ConfigError(lines)
@@ -118,9 +123,11 @@ def train(config: TableConfig, *, quiet: bool = True, imports_seconds: float = 0
 
 
 def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
-    """Turn options that passed check() into a run that is ready to start.
+    """Builds a run from options that passed check().
 
-    Raises ConfigError where the run folder cannot be had; EnvError where a first reset fails.
+    Raises:
+        ConfigError: The run folder cannot be made.
+        EnvError: The first reset fails.
     """
     startup = Laps()
     with ExitStack() as unbegun, ExitStack() as owned:
@@ -163,8 +170,7 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
 
 
 def _make_parts(config: TableConfig, plan: Plan, num_lanes: int) -> tuple[Any, Any, Any]:
-    """Policy, learner, and what stands for replay and staging: the loop asks the network's parts
-    for no more than these can do."""
+    """Returns policy, learner, and one object in the roles of replay and staging."""
     discretizer = Discretizer(plan.found.cells, plan.facts.obs_shape)
     table = np.zeros((plan.found.cells.num_states, plan.facts.num_actions), config.precision)
     policy = TablePolicy(table, discretizer, derive(config.seed, EXPLORE))
@@ -173,7 +179,7 @@ def _make_parts(config: TableConfig, plan: Plan, num_lanes: int) -> tuple[Any, A
 
 
 def resolved(config: TableConfig, plan: Plan, shared: Config) -> TableConfig:
-    """The options with every None decided: of bins and bounds the numbers that are cut."""
+    """Returns the options with each None resolved, and bins and edges of each feature."""
     cells = plan.found.cells._asdict()
     cells = {name: values[plan.found.binned] for name, values in cells.items()}
     names = [each.name for each in dataclasses.fields(config)]
@@ -206,7 +212,7 @@ def _introduce(session: Session) -> None:
     )
     if session.evaluations is not None and not session.has_limit:
         session.recorder.say(
-            "the environment has no time limit: episodes of an evaluation are cut at "
+            "the environment has no time limit: evaluation episodes are cut at "
             f"{shared.eval_max_steps:,} steps (--eval-max-steps)"
         )
 

@@ -1,4 +1,4 @@
-"""Laps: where the time of the loop went, by partition."""
+"""Laps: the time of the loop, partitioned into phases."""
 
 import os
 import time
@@ -8,9 +8,10 @@ _IMPORTED = time.time()
 
 
 class Laps:
-    """Bills the time since the last lap to a name, so that all bills add up to the time passed.
+    """Adds the time since the last lap to a phase, so that all phases add up to the total time.
 
-    clock  seconds, monotone; a benchmark may hand in one that waits for the device first
+    Args:
+        clock: Monotonic clock in seconds. A benchmark may pass one that synchronizes the device.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
@@ -19,12 +20,12 @@ class Laps:
         self.restart()
 
     def restart(self) -> None:
-        """Forget all laps; the time begins now."""
+        """Clears all phases and starts the clock."""
         self._last = self._clock()
         self.totals.clear()
 
     def resume(self, totals: dict[str, float]) -> None:
-        """Go on where other laps ended: their time counts, the time between does not."""
+        """Continues from the totals of an earlier run, without the time in between."""
         totals = dict(totals)
         self.restart()
         self.totals.update(totals)
@@ -36,7 +37,7 @@ class Laps:
 
 
 def process_age() -> float:
-    """Seconds since this process started; since this import where the system does not say."""
+    """Returns seconds since the process started, or since this import if that is unknown."""
     try:
         with open("/proc/self/stat") as file:
             started_ticks = int(file.read().rpartition(")")[2].split()[19])

@@ -1,17 +1,17 @@
-"""How much memory this process may still take, containers' limits included."""
+"""Memory that this process may still allocate, container limits included."""
 
 from pathlib import Path
 
 from fastdqn.system.cgroups import groups, text_of
 
-# Never plan with the last of it: Python, torch and the environments live there too. Ours, untuned.
+# Reserve for Python, torch and the environments.
 _SPARE_BYTES = 512 << 20
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """Bytes free for a buffer; None where the system does not say.
+    """Returns bytes available for a buffer, or None if the system does not report them.
 
-    The least of what the machine has available and what each cgroup limit leaves.
+    The minimum of the machine's available memory and the rest of each control group limit.
     """
     rooms = [_machine(root), *_cgroups(root)]
     known = [room for room in rooms if room is not None]
@@ -27,7 +27,7 @@ def _machine(root: Path) -> int | None:
 
 
 def _cgroups(root: Path) -> list[int | None]:
-    """Limit less use of this process's group and its parents, in version 2 and version 1."""
+    """Returns limit minus usage of the process's control group and each of its parents."""
     names = {
         1: ("memory.limit_in_bytes", "memory.usage_in_bytes"),
         2: ("memory.max", "memory.current"),
@@ -43,6 +43,6 @@ def _room(group: Path, limit: str, use: str) -> int | None:
 
 
 def _reclaimable(group: Path) -> int:
-    """Bytes of file cache that the system drops when they are needed; they count as use."""
+    """Returns bytes of file cache, which count as usage but are dropped when needed."""
     values = dict(line.split() for line in text_of(group / "memory.stat").splitlines())
     return int(values.get("total_inactive_file") or values.get("inactive_file") or 0)

@@ -1,4 +1,4 @@
-"""Control groups: the folders in which Linux shows a container's limits, in versions 1 and 2."""
+"""Linux control groups, versions 1 and 2: the folders that hold a container's limits."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +7,10 @@ ROOT = Path("/")
 
 
 def groups(controller: str, root: Path = ROOT) -> Iterator[tuple[int, Path]]:
-    """(version, folder) of this process's group and each of its parents, where a controller such
-    as memory or cpu may set a limit; the least of them holds."""
+    """Yields (version, folder) of the process's control group and each parent.
+
+    Each may set a limit for a controller such as memory or cpu. The lowest one applies.
+    """
     for line in text_of(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -25,7 +27,7 @@ def groups(controller: str, root: Path = ROOT) -> Iterator[tuple[int, Path]]:
 
 
 def text_of(path: Path) -> str:
-    """A file's text; '' where it cannot be read."""
+    """Returns the text of a file, or '' if it cannot be read."""
     try:
         return path.read_text()
     except OSError:

@@ -7,9 +7,11 @@ from fastdqn.system.cgroups import ROOT, groups, text_of
 
 
 def usable_cores(root: Path = ROOT) -> int:
-    """Cores that this process may keep busy: those it may run on, and what a container's quota of
-    processor time comes to, rounded down, since a thread that gets a part of a core delays those
-    that wait for it; at least 1."""
+    """Returns the cores that this process may use, at least 1.
+
+    The minimum of its CPU affinity and the container's CPU quota, rounded down: a thread on a
+    fraction of a core delays all that wait for it.
+    """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -18,12 +20,12 @@ def usable_cores(root: Path = ROOT) -> int:
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """Cores' worth of processor time that the control groups allow; None: no limit."""
+    """Returns the CPU quota of the control groups in cores, or None without a limit."""
     return min(_quotas(root), default=None)
 
 
 def thread_limit() -> int | None:
-    """OMP_NUM_THREADS, the usual limit of a process's computing threads; None: not set."""
+    """Returns OMP_NUM_THREADS, or None if it is not set."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else None
 

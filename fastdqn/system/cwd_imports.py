@@ -1,7 +1,7 @@
-"""Finder of modules in the working directory: those that the user names, and no others.
+"""Import finder for modules in the working directory, limited to modules that the user names.
 
-A run folder may come from anybody. If the working directory were on the import path, a file such as
-dill.py in it would run as soon as a library tries that optional import.
+A run folder may come from a stranger. If the working directory were on the import path, a file such
+as dill.py in it would be executed by any library with that optional import.
 """
 
 import contextlib
@@ -11,18 +11,19 @@ import os
 import sys
 from collections.abc import Iterator
 
-# gymnasium.make() imports an entry point by name, on behalf of the module that registered it.
+# gymnasium.make() imports entry points by name, for the module that registered them.
 _REGISTRATION = "gymnasium.envs.registration"
 _SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class _Finder:
-    """Searches one folder, after everything on the import path, on behalf of few importers.
+    """Searches one folder, after the import path, for a few importers only.
 
-    named   top-level module that the user names, while it is imported
-    loaded  top-level modules that were found here: these may import others from the folder, at
-            any time
-    safe_path  the user's own PYTHONSAFEPATH
+    Attributes:
+        folder: The working directory.
+        named: Top-level module that the user names, while it is imported.
+        loaded: Top-level modules found here, which may import others from the folder.
+        safe_path: The user's PYTHONSAFEPATH.
     """
 
     def __init__(self):
@@ -31,7 +32,7 @@ class _Finder:
         self.loaded: set[str] = set()
 
     def find_spec(self, name: str, path=None, target=None):
-        """Called by the import system for a module that is found nowhere else."""
+        """Called by the import system for a module that no other finder has found."""
         if path is not None or not self.folder or not (name == self.named or self._is_trusted()):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, [self.folder], target)
@@ -40,7 +41,7 @@ class _Finder:
         return spec
 
     def _is_trusted(self) -> bool:
-        """Whether the module whose code imports was found here."""
+        """Returns whether the importing module was found here."""
         if not self.loaded:
             return False
         frame = sys._getframe(2)
@@ -55,19 +56,19 @@ _finder = _Finder()
 
 
 def allow() -> None:
-    """From now on named() finds modules in the working directory, as the command line promises."""
+    """Enables the finder: named() then finds modules in the working directory."""
     with contextlib.suppress(OSError):  # it was deleted
         _finder.folder = os.getcwd()
     if _finder not in sys.meta_path:
         sys.meta_path.append(_finder)
-    # Numba reads .numba_config.yaml in the working directory, and runs what it finds in the cache
-    # folder named there. The environment wins; "" means the default folder.
+    # Numba reads .numba_config.yaml in the working directory, which may name a cache folder with
+    # code of a stranger. The environment variable takes precedence. "" is the default folder.
     os.environ.setdefault("NUMBA_CACHE_DIR", "")
 
 
 @contextlib.contextmanager
 def named(module: str) -> Iterator[None]:
-    """Within, the module that the user names may come from the working directory."""
+    """Within, this module may be imported from the working directory."""
     before, _finder.named = _finder.named, module.partition(".")[0]
     try:
         yield
@@ -76,11 +77,10 @@ def named(module: str) -> Iterator[None]:
 
 
 class Inherited:
-    """An attribute of what is called in another process, which then searches the folder for as much
-    as this one does.
+    """Installs the finder in a worker process when it is unpickled there.
 
-    A process that is started by spawn or forkserver unpickles what it calls first, its arguments
-    (which may need a module of the folder) afterwards.
+    A process started by spawn or forkserver unpickles its target before its arguments, which may
+    need a module of the folder. So this is an attribute of the target.
     """
 
     def __reduce__(self):
@@ -89,7 +89,7 @@ class Inherited:
 
 def _inherit(folder: str, loaded: set[str], safe_path: str | None) -> Inherited:
     _finder.folder, _finder.loaded = folder, loaded
-    if folder:  # the variable is for this process: programs that it starts have the user's
+    if folder:  # programs that it starts get the user's own setting
         _restore(safe_path)
     if _finder not in sys.meta_path:
         sys.meta_path.append(_finder)
@@ -98,8 +98,11 @@ def _inherit(folder: str, loaded: set[str], safe_path: str | None) -> Inherited:
 
 @contextlib.contextmanager
 def safe_children() -> Iterator[None]:
-    """Within, processes started by spawn or forkserver do not put the working directory on their
-    import path, which `python -c` does. Without the command line nothing is changed."""
+    """Within, started processes do not put the working directory on their import path.
+
+    Processes of spawn and forkserver run `python -c`, which would. Does nothing unless allow() was
+    called.
+    """
     if not _finder.folder or multiprocessing.get_start_method() == "fork":
         yield
         return
@@ -118,9 +121,10 @@ def _restore(safe_path: str | None) -> None:
 
 
 def take_off_path(package_home: str) -> None:
-    """Undo `python -m`, which puts the working directory first on the import path.
+    """Removes the working directory from the import path, where `python -m` puts it first.
 
-    package_home  folder that fastdqn was imported from: it stays on the path, but last
+    Args:
+        package_home: Folder that fastdqn was imported from. It stays on the path, but last.
     """
     try:
         folder = os.getcwd()

@@ -1,4 +1,4 @@
-"""Spare: a thread that runs only where a core has nothing else to do."""
+"""Idle threads: daemon threads that run only while a core is idle (SCHED_IDLE)."""
 
 import contextlib
 import os
@@ -8,20 +8,20 @@ from typing import Any
 
 from fastdqn.system.threads import ThreadError, start_thread
 
-# Elsewhere such a thread would take a busy machine's cores from the one that it helps.
+# Without this policy such a thread would compete with the thread that it helps.
 HAS_SPARE = hasattr(os, "SCHED_IDLE")
 
 
 def start_spare(work: Callable[..., Any], *args: Any) -> threading.Thread | None:
-    """Call work in a daemon thread of the idle class; None where the system has no such thread.
+    """Calls work in an idle daemon thread. Returns None if the system has no idle threads.
 
-    A thread that does not run while it has the GIL would stop all others: work must be without it.
+    work must not hold the GIL: an idle thread may be paused at any time and would stop all others.
     """
     if not HAS_SPARE:
         return None
     try:
         return start_thread(_run, work, *args, name="spare")
-    except ThreadError:  # the system has no more threads, or Python is about to end
+    except ThreadError:  # the thread limit is reached, or Python is exiting
         return None
 
 

@@ -1,4 +1,4 @@
-"""Identifies a process: machine, PID namespace and start time."""
+"""Identity of a process: machine, PID namespace and start time."""
 
 import os
 import platform
@@ -7,9 +7,9 @@ _MAX_BYTES = 4096
 
 
 def machine() -> str:
-    """What tells a running kernel from all others: its locks reach as far as it does.
+    """Returns an identifier of the running kernel, which is the scope of its file locks.
 
-    Containers on one machine share it, whatever their host names; a restart makes another.
+    Containers on one machine share it. A reboot changes it.
     """
     try:
         with open("/proc/sys/kernel/random/boot_id", "rb") as file:
@@ -19,7 +19,7 @@ def machine() -> str:
 
 
 def pid_namespace() -> str:
-    """What tells apart the processes of containers on one machine, whose pids may be the same."""
+    """Returns the PID namespace, which distinguishes equal pids of two containers."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -27,7 +27,7 @@ def pid_namespace() -> str:
 
 
 def is_alive(pid: int, start: int | None) -> bool:
-    """Whether this very process runs; where start times are unknown, whether the pid does."""
+    """Returns whether the process is alive. Without start times, whether the pid is."""
     now = _stat(pid)
     if now is not None:
         return now[0] not in "ZX" and (start is None or now[1] == start)
@@ -41,16 +41,16 @@ def is_alive(pid: int, start: int | None) -> bool:
 
 
 def start_of(pid: int) -> int | None:
-    """When a process started, in ticks after boot; None where that is unknown."""
+    """Returns the start time of a process in ticks after boot, or None if unknown."""
     now = _stat(pid)
     return None if now is None else now[1]
 
 
 def _stat(pid: int) -> tuple[str, int] | None:
-    """State letter and start time in ticks after boot, from /proc; None where there is none."""
+    """Returns state letter and start time in ticks after boot from /proc, or None."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name before the last parenthesis may hold anything.
+            # The name before the last parenthesis may contain spaces and parentheses.
             fields = file.read(_MAX_BYTES).rpartition(b")")[2].split()
         return fields[0].decode(), int(fields[19])
     except (OSError, IndexError, ValueError):

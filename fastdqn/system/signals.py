@@ -1,7 +1,7 @@
-"""Signals: SIGINT, SIGTERM and SIGHUP end a run in order, SIGUSR1 asks for a checkpoint.
+"""Signals: SIGINT, SIGTERM and SIGHUP stop a run cleanly, SIGUSR1 requests a checkpoint.
 
-A second signal that ends a run ends the process at once. When a run has ended in order, the signal
-is passed on to the handler that was there before the run.
+A second stop signal ends the process at once. After a clean stop, the signal is passed on to the
+handler that was installed before the run.
 """
 
 import contextlib
@@ -17,27 +17,28 @@ from typing import Any
 from fastdqn.system.standard_streams import tell
 from fastdqn.system.threads import start_thread
 
-# Seconds after which somebody who asked is told that the run still waits.
+# Seconds until a message says that the run has not stopped yet.
 _PATIENCE = 5.0
-# Seconds within which a second signal is the first one's echo: a terminal's Ctrl-C goes to all of
-# its processes, and some of those hand it on.
+# Seconds within which a second signal counts as an echo of the first: Ctrl-C in a terminal goes to
+# all of its processes, and some of them forward it.
 _ECHO = 0.5
 _EXIT_CODE = 130
 _END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CHECKPOINT = signal.SIGUSR1
-_OVER = b"\0"  # no signal's number
+_OVER = b"\0"  # not a signal number
 
-# Handlers from before, while runs listen: a forked child goes back to the first of them.
+# Earlier handlers of nested runs. A forked child restores the outermost ones.
 _before: list[dict[signal.Signals, Any]] = []
-# Signals that ended runs, until they are passed on.
+# Signals that stopped runs and have not been passed on.
 _received: list[int] = []
 _is_answered = False
 
 
 class Requests:
-    """What signals have asked of a run so far.
+    """What signals have requested so far.
 
-    ended_by  the signal that asked it to end, or None
+    Attributes:
+        ended_by: The signal that requested the stop, or None.
     """
 
     def __init__(self):
@@ -45,11 +46,11 @@ class Requests:
         self._stop, self._checkpoint = threading.Event(), threading.Event()
 
     def stop(self) -> bool:
-        """Whether the run is to end."""
+        """Returns whether the run should stop."""
         return self._stop.is_set()
 
     def checkpoint(self) -> bool:
-        """Whether a checkpoint was asked for since the last call."""
+        """Returns whether a checkpoint was requested since the last call."""
         asked = self._checkpoint.is_set()
         if asked:
             self._checkpoint.clear()
@@ -65,13 +66,12 @@ class Requests:
 
 @contextlib.contextmanager
 def listen() -> Iterator[Requests]:
-    """Within, signals are heard by a thread; yields what they have asked for.
+    """Within, a thread receives signals. Yields the requests.
 
-    A Python handler waits until the main thread comes back from C++, which it may never do; the
-    byte that the C handler writes to a pipe is there at once. A signal that is ignored, as by
-    nohup, stays so, and so does a handler of the user's for SIGUSR1. Outside of the main thread,
-    which alone may set handlers, nothing is changed and nothing is heard. A child that is forked
-    meanwhile has the handlers from before.
+    A Python handler runs only once the main thread returns from C++, which may never happen. The
+    wakeup pipe is written at once. Ignored signals, such as under nohup, stay ignored, and the
+    user's handler of SIGUSR1 stays. Outside of the main thread, which alone may install handlers,
+    nothing changes and no signal is received. Forked children get the earlier handlers.
     """
     requests = Requests()
     if threading.current_thread() is not threading.main_thread():
@@ -95,10 +95,10 @@ def listen() -> Iterator[Requests]:
     try:
         yield requests
     finally:
-        if os.getpid() == process:  # a forked child's copy of the pipe is the parent's
+        if os.getpid() == process:  # in a forked child the pipe belongs to the parent
             _go_back(_before.pop(), wakeup)
             over.set()
-            with contextlib.suppress(OSError):  # an environment closed it
+            with contextlib.suppress(OSError):  # an environment has closed it
                 os.write(writer, _OVER)
             watcher.join(_PATIENCE)
             for end in (reader, writer):
@@ -110,14 +110,15 @@ def listen() -> Iterator[Requests]:
 
 @contextlib.contextmanager
 def passed_on() -> Iterator[None]:
-    """Around all that belongs to a run: a signal that ended it does afterwards what it would have
-    done without the run. So SIGINT raises KeyboardInterrupt, and SIGTERM ends the process, where
-    there were no handlers. Where the run raised, its error tells the caller to stop.
+    """Around a run: a signal that stopped it afterwards has its usual effect.
+
+    Without other handlers, SIGINT raises KeyboardInterrupt, and SIGTERM ends the process. If the
+    run raises, its exception takes precedence.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _received.clear()  # of runs around which nobody passes anything on
+    _received.clear()  # left by runs outside of passed_on()
     try:
         yield
     except BaseException:
@@ -128,13 +129,13 @@ def passed_on() -> Iterator[None]:
         if not _is_answered:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError, AttributeError):
-                    stream.flush()  # the process may be gone in a moment
+                    stream.flush()  # the process may end now
             signal.raise_signal(number)
 
 
 @contextlib.contextmanager
 def answered() -> Iterator[None]:
-    """Within, signals that ended a run are not passed on: the caller's exit code tells of them."""
+    """Within, stop signals are not passed on, since the caller reports them by its exit code."""
     global _is_answered
     _is_answered = True
     try:
@@ -144,8 +145,10 @@ def answered() -> Iterator[None]:
 
 
 def prepare_program() -> None:
-    """From here on, what ends a run raises KeyboardInterrupt before there is one, and SIGUSR1 does
-    nothing. A signal that is ignored stays so; outside of the main thread nothing is changed."""
+    """Installs handlers for the time before a run: stop signals raise KeyboardInterrupt.
+
+    SIGUSR1 has no effect. Ignored signals stay ignored. Outside of the main thread nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     for number in _END[1:]:
@@ -156,7 +159,7 @@ def prepare_program() -> None:
 
 
 def ignore() -> None:
-    """The program is ending: interrupted again, it would print a traceback on its way."""
+    """Ignores stop signals while the program exits, where they would print a traceback."""
     for number in _END:
         signal.signal(number, signal.SIG_IGN)
 
@@ -166,11 +169,11 @@ def _interrupt(number, frame) -> None:
 
 
 def _nothing_to_save(number, frame) -> None:
-    """A handler for SIGUSR1, whose default is to end the process."""
+    """Replaces the default of SIGUSR1, which ends the process."""
 
 
 def _heard_signals() -> dict[signal.Signals, Any]:
-    """The handlers that a run takes the place of, by signal."""
+    """Returns the handlers that a run replaces, by signal."""
     heard = {number: signal.getsignal(number) for number in _END}
     heard = {number: each for number, each in heard.items() if each is not signal.SIG_IGN}
     handler = signal.getsignal(_CHECKPOINT)
@@ -186,7 +189,7 @@ def _go_back(handlers: dict[signal.Signals, Any], wakeup: int) -> None:
 
 
 def _be_a_child() -> None:
-    """A child's signals are its own: they must neither be ignored nor reach the parent's pipe."""
+    """Restores the handlers in a forked child, whose signals must not reach the parent's pipe."""
     if _before:
         _go_back(_before[0], -1)
         _before.clear()
@@ -196,7 +199,7 @@ os.register_at_fork(after_in_child=_be_a_child)
 
 
 def _heard_elsewhere(number, frame) -> None:
-    """A handler must be there, or the signal would do what it does by default."""
+    """Replaces the default effect. The signal is received through the wakeup pipe."""
 
 
 def _watch(reader: int, requests: Requests, over: threading.Event) -> None:
@@ -206,7 +209,7 @@ def _watch(reader: int, requests: Requests, over: threading.Event) -> None:
         heard = os.read(reader, 1)
         if not heard or heard == _OVER:
             break
-        # The pipe tells of every signal that has a handler, the user's own among them.
+        # The pipe also receives signals with handlers of the user.
         if heard[0] == _CHECKPOINT:
             requests.ask_for_checkpoint()
         if heard[0] not in _END:
@@ -217,20 +220,22 @@ def _watch(reader: int, requests: Requests, over: threading.Event) -> None:
             continue
         first = time.monotonic()
         requests.ask_to_stop(heard[0])
-        late = threading.Timer(_PATIENCE, _say_that_it_waits)
+        late = threading.Timer(_PATIENCE, _report_waiting)
         late.daemon = True
-        with contextlib.suppress(RuntimeError, MemoryError):  # no more threads: it is not told
+        with contextlib.suppress(
+            RuntimeError, MemoryError
+        ):  # without another thread there is no message
             late.start()
     if late is not None:
         late.cancel()
 
 
-def _say_that_it_waits() -> None:
-    tell("asked to stop; environments or the disk have not answered yet (once more ends at once)")
+def _report_waiting() -> None:
+    tell("stopping: waiting for environments or the disk (a second signal ends at once)")
 
 
 def _leave() -> None:
-    """End now, and leave no process behind; files are whole at every moment."""
+    """Ends the process and its children at once. Files are consistent at any time."""
     try:
         for child in multiprocessing.active_children():
             child.kill()

@@ -1,4 +1,4 @@
-"""Output: a command's standard output arrives, or its exit code says that it did not."""
+"""Standard streams: restores them after environments, and reports output that is lost."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ _NAMES = ("stdout", "stderr")
 
 
 class _Stream(NamedTuple):
-    """A standard stream as the program found it; copy is a descriptor of the same file, or None."""
+    """A standard stream at program start, and a duplicate of its descriptor or None."""
 
     stream: Any
     copy: int | None
@@ -22,8 +22,10 @@ _kept: dict[str, _Stream] = {}
 
 
 def occupy() -> None:
-    """Open the null device in place of a standard stream that is closed: the next file that is
-    opened would get its number, and what C code prints there."""
+    """Opens the null device in place of each closed standard stream.
+
+    Else the next file that is opened would get its descriptor, and output of C code.
+    """
     for fd in range(3):
         if _identity(fd) is None:
             with contextlib.suppress(OSError):
@@ -31,14 +33,14 @@ def occupy() -> None:
 
 
 class Outcome:
-    """code  exit code of a command; not 0 where its output could not be written."""
+    """Holds the exit code of a command. It is not 0 if the output could not be written."""
 
     code = 0
 
 
 @contextlib.contextmanager
 def checked_output() -> Iterator[Outcome]:
-    """Around a command that prints: reports in one line where its output could not be written.
+    """Around a command that prints: reports in one line if its output could not be written.
 
     A broken pipe is not reported: a reader such as `head` closes it when it has enough.
     """
@@ -67,13 +69,14 @@ def _report_lost(error: OSError | ValueError) -> None:
     if not isinstance(error, BrokenPipeError):
         why = getattr(error, "strerror", None) or str(error)
         tell(f"error: standard output cannot be written: {why}")
-    with contextlib.suppress(OSError, ValueError):  # Python would write it again at exit, and fail
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # at exit Python would try again and print an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def tell(text: str) -> None:
-    """Print to standard error, if there is one that takes it: code of anyone's may have closed or
-    replaced it, and what is told here must not end the program in another way."""
+    """Prints to standard error. Failures are ignored, since environments may have closed it."""
     with contextlib.suppress(Exception):
         restore()
         print(text, file=sys.stderr, flush=True)
@@ -84,16 +87,16 @@ def is_terminal() -> bool:
 
 
 def restore() -> None:
-    """Standard output and error as the program found them, whatever environments did to them.
+    """Restores standard output and error after environments closed or replaced them.
 
     Does nothing outside of checked_output().
     """
     for name, (stream, copy, identity) in _kept.items():
         if copy is None or (
             not stream.closed and _identity(stream.fileno()) == identity
-        ):  # one of a test's, which has no descriptor
+        ):  # a stream without a descriptor, as in tests
             setattr(sys, name, stream)
-        else:  # closed; the number may be another file's by now
+        else:  # closed, and the descriptor may belong to another file by now
             place = copy if _identity(copy) == identity else os.open(os.devnull, os.O_WRONLY)
             _kept[name] = _Stream(_open(place), place, _identity(place))
             setattr(sys, name, _kept[name].stream)
@@ -103,15 +106,15 @@ def restore() -> None:
 
 
 def _keep() -> list[str]:
-    """Remember the standard streams; returns those that are missing, for which the null device
-    stands in: neither this program's libraries nor anyone's environments expect None."""
+    """Remembers the standard streams. Returns the missing ones, which the null device replaces,
+    since libraries and environments do not expect None."""
     missing = [name for name in _NAMES if getattr(sys, name) is None]
     for name in missing:
         setattr(sys, name, _open(os.devnull))
     _kept.clear()
     for name in _NAMES:
         stream, copy, identity = getattr(sys, name), None, None
-        with contextlib.suppress(Exception):  # one of a test's has no descriptor
+        with contextlib.suppress(Exception):  # streams of tests have no descriptor
             copy = os.dup(stream.fileno())
             identity = _identity(copy)
         _kept[name] = _Stream(stream, copy, identity)
@@ -123,7 +126,7 @@ def _open(file: int | str) -> TextIO:
 
 
 def _identity(fd: int) -> tuple[int, int] | None:
-    """What tells the open file of a descriptor from others; None where it is closed."""
+    """Returns device and inode of an open descriptor, or None if it is closed."""
     try:
         found = os.fstat(fd)
     except OSError:
@@ -132,7 +135,7 @@ def _identity(fd: int) -> tuple[int, int] | None:
 
 
 def _refusal(text: str = "") -> OSError | ValueError | None:
-    """Why standard output takes neither what waits to be written nor text, or None."""
+    """Writes text and flushes standard output. Returns the error, or None."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

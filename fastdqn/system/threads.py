@@ -1,4 +1,4 @@
-"""Threads: one that cannot start is an error, and one that is left behind holds nothing up."""
+"""Threads: start with an error message, and program exit despite leftover threads."""
 
 import os
 import sys
@@ -9,21 +9,21 @@ from typing import Any
 
 from fastdqn.system.standard_streams import tell
 
-# Seconds that a new thread may take to begin. Ours, untuned: it takes less than a millisecond.
+# Timeout of a thread's start in seconds. Normally it takes less than a millisecond.
 _SECONDS = 20.0
-# Seconds that a program waits at its end for threads that an environment left. Ours, untuned.
+# How long the program waits at exit for threads that an environment left, in seconds.
 _END_SECONDS = 5.0
 
 
 class ThreadError(RuntimeError):
-    """A thread did not start: the process is at a limit of memory or of threads."""
+    """A thread could not start: the process has reached its limit of memory or threads."""
 
 
 def start_thread(target: Callable[..., Any], *args: Any, name: str) -> threading.Thread:
-    """Call target(*args) in a daemon thread. Raises ThreadError, one line, where it cannot start.
+    """Calls target(*args) in a daemon thread. Raises ThreadError if it cannot start.
 
-    threading itself waits for ever for a thread that runs out of memory before its first line, and
-    refuses to make any while an environment has set an exception hook to None.
+    Python's threading would wait forever for a thread that runs out of memory at its start, and
+    fails if an environment has set an exception hook to None.
     """
     sys.excepthook = sys.excepthook or sys.__excepthook__
     threading.excepthook = threading.excepthook or threading.__excepthook__
@@ -35,8 +35,8 @@ def start_thread(target: Callable[..., Any], *args: Any, name: str) -> threading
     except (RuntimeError, MemoryError) as error:
         why = str(error) or type(error).__name__
         raise ThreadError(
-            f"the thread {name!r} cannot start ({why}): this process is at its limit of memory or "
-            "threads. Raise it (ulimit -v, ulimit -u) or use fewer of them"
+            f"the thread {name!r} cannot start ({why}): the process has reached its limit of "
+            "memory or threads. Raise it (ulimit -v, ulimit -u) or use fewer threads"
         ) from None
     return thread
 
@@ -44,15 +44,14 @@ def start_thread(target: Callable[..., Any], *args: Any, name: str) -> threading
 class _Started(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
         if not super().wait(_SECONDS if timeout is None else timeout) and timeout is None:
-            raise RuntimeError(f"it has not begun after {_SECONDS:g} s")
+            raise RuntimeError(f"it did not start within {_SECONDS:g} s")
         return True
 
 
 def end_despite_threads(code: int) -> None:
-    """Let the program end with this exit code although an environment has left a thread behind.
+    """Ensures that the program exits with this code despite threads that an environment left.
 
-    Python waits at its end for each thread that is no daemon, without a limit. Those that end
-    within some seconds are waited for.
+    Python waits at exit for each non-daemon thread without a limit. Here it waits for seconds.
     """
     if _left_behind():
         thread = threading.Thread(target=_end, args=(code,), name="end", daemon=True)
@@ -63,7 +62,9 @@ def _end(code: int) -> None:
     time.sleep(_END_SECONDS)
     if left := _left_behind():
         names = ", ".join(thread.name for thread in left[:3])
-        tell(f"warning: threads that an environment has left still run ({names}): not waited for")
+        tell(
+            f"warning: threads of an environment are still running ({names}), exiting without them"
+        )
         os._exit(code)
 
 

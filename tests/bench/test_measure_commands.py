@@ -120,7 +120,7 @@ def test_acting_and_the_loop_can_be_profiled_too(tmp_path, what):
         ("bench all cartpole --seconds nan", "seconds is nan"),
         ("profile cartpole", "profile needs --out DIR"),
         ("profile cartpole --out x --updates 0", "updates is 0"),
-        ("profile cartpole --out README.md/x", "is no folder that can be written to"),
+        ("profile cartpole --out README.md/x", "is not a writable folder"),
         ("profile cartpole --out x --what nothing", "--what is 'nothing'"),
     ],
 )

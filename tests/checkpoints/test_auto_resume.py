@@ -100,7 +100,7 @@ def test_other_options_are_an_error_that_names_them(tmp_path, whole):
         f"seed is 7, and 1 in the run in {run}",
         f"gamma is 0.5, and 0.99 in the run in {run}",
         "total_timesteps is 600, and 700 in the run: it may only grow",
-        "a run goes on with its options: name another --run-dir",
+        "a run keeps its options: use another --run-dir",
     ]
     assert contents(run) == before
 
@@ -127,13 +127,13 @@ def test_a_finished_run_whose_checkpoints_were_deleted_is_left_as_it_is(tmp_path
     shutil.rmtree(run / "checkpoints")
     before = contents(run)
     train(small(tmp_path, eval_frequency=300))
-    with pytest.raises(ConfigError, match="has finished, and has no checkpoint to go on from"):
+    with pytest.raises(ConfigError, match="has finished, and has no checkpoint to continue from"):
         train(small(tmp_path, eval_frequency=300, total_timesteps=900))
     assert contents(run) == before
 
 
 @pytest.mark.parametrize(("make", "says"), [
-    (lambda run: (run / "thesis.txt").write_text("x"), "holds 'thesis.txt' and no run"),
+    (lambda run: (run / "thesis.txt").write_text("x"), "contains 'thesis.txt' and no run"),
     (lambda run: (run.rmdir(), run.write_text("x")), "File exists"),
 ])  # fmt: skip
 def test_a_folder_that_is_no_runs_is_left_as_it_is(tmp_path, make, says):
@@ -146,7 +146,7 @@ def test_a_folder_that_is_no_runs_is_left_as_it_is(tmp_path, make, says):
 
 
 def test_without_a_folder_there_is_nothing_to_go_on_with():
-    with pytest.raises(ConfigError, match="resume is auto: name the folder of the run, --run-dir"):
+    with pytest.raises(ConfigError, match="resume is auto: give the run folder with --run-dir"):
         fastdqn.train("cartpole", resume="auto")
 
 

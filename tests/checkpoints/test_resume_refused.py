@@ -37,7 +37,7 @@ from helpers.loop import small
         (lambda run: make_pipe(run / "config.json"), "config.json: is not a regular file"),
         (
             lambda run: edit(run / "config.json", num_envs=8, buffer_size=999, hidden_sizes=[9]),
-            "num_envs is 8 in config.json, the checkpoint's is 4",
+            "num_envs is 8 in config.json and 4 in the checkpoint",
         ),
     ],
 )
@@ -155,7 +155,7 @@ def test_a_folder_that_is_none_or_no_runs_is_left_as_it_is(tmp_path, capsys):
     assert main(["resume", str(tmp_path)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert "is no folder: name the folder of a run" in lines[0]
+    assert "is not a folder: give the folder of a run" in lines[0]
     assert "there is no checkpoint yet" in lines[1]
     assert not list(tmp_path.iterdir())
 

@@ -49,7 +49,7 @@ def telling(value):
         (telling(np.float32(1)), "told is of type float32"),
         (telling([np.zeros(2)]), r"told\[0\] is of type ndarray"),
         (telling(np.array(["a"])), "told is of type ndarray"),
-        (telling({1: 2}), "key that is no string"),
+        (telling({1: 2}), "key that is not a string"),
         (telling(RuntimeError("no state")), "RuntimeError: no state"),
     ],
 )

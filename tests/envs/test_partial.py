@@ -210,7 +210,7 @@ def test_environments_with_lanes_under_way_are_not_started_again_by_anyone():
 def test_a_run_says_that_its_order_is_the_clocks(tmp_path, capsys):
     config = small(tmp_path, num_envs=4, vectorization="async", env_batch_size=2)
     fastdqn.train(config.replace(total_timesteps=200), quiet=False)
-    assert "2 of 4 lanes are waited for" in capsys.readouterr().out
+    assert "a step waits for 2 of 4 environments" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -200,5 +200,5 @@ def test_a_thread_that_an_environment_left_does_not_hold_the_program_up(tmp_path
         [*command, *words], cwd=tmp_path, capture_output=True, text=True, timeout=100
     )
     assert ended.returncode == 0
-    assert ended.stderr.startswith("warning: threads that an environment has left still run (sim")
+    assert ended.stderr.startswith("warning: threads of an environment are still running (sim")
     assert len(ended.stderr.splitlines()) == 1
