@@ -173,6 +173,33 @@ def test_rooms_import_only_rooms_below_them():
         below.add(room)
 
 
+def diagram() -> str:
+    """Returns the rooms as a Mermaid diagram, without imports that follow from others."""
+    ours = {room: allowed & set(ROOMS) for room, allowed in ROOMS.items()}
+    below: dict[str, set[str]] = {}
+    for room, rooms in ours.items():
+        below[room] = rooms.union(*(below[each] for each in rooms))
+    arrows = [
+        f"  {room} --> {each}"
+        for room, rooms in reversed(ours.items())
+        for each in sorted(rooms)
+        if not any(each in below[other] for other in rooms)
+    ]
+    return "\n".join(["```mermaid", "graph TD", *arrows, "```"])
+
+
+def test_the_guide_shows_the_rooms_as_they_are():
+    page = (PACKAGE / "docs" / "architecture.md").read_text()
+    assert diagram() in page
+    table = page.partition("| room | contains |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(\w+)(?:/|\.py)`", table))
+    assert named == set(ROOMS)
+
+
+def test_the_root_of_the_package_has_few_modules():
+    assert len(list(PACKAGE.glob("*.py"))) <= 14
+
+
 @pytest.mark.parametrize(
     ("file", "source", "line"),
     [
