@@ -1,6 +1,6 @@
-"""Learning curves of one preset under several settings, ten seeds of each, side by side.
+r"""Learning curves of one preset under several settings, ten seeds of each, side by side.
 
-    python benchmarks/curves.py cartpole --seeds 10 --steps 100000 --points 10 \\
+    python benchmarks/curves.py cartpole --seeds 10 --steps 100000 --points 10 \
         --setting "fused: --learner fused" --setting "torch: --learner torch"
 
 Each run is a process of its own that evaluates at the same steps; a curve is the mean over seeds

@@ -1,7 +1,7 @@
-"""Train one preset with many seeds, each in a process of its own, and say how it went.
+r"""Train one preset with many seeds, each in a process of its own, and say how it went.
 
     python benchmarks/seeds.py cartpole --seeds 10
-    python benchmarks/seeds.py cartpole --seeds 10 --num-envs 1 8 64 -- \\
+    python benchmarks/seeds.py cartpole --seeds 10 --num-envs 1 8 64 -- \
         --total-timesteps 100000 --stop-at-return None --eval-frequency 0
     python benchmarks/seeds.py cartpole-classic --seeds 10 --jobs 2
 

@@ -11,7 +11,9 @@ POINTS = 10  # evaluations on the way
 
 
 class Task(NamedTuple):
-    """start  what all its rows begin with; steps, seeds  of a run, and of a row
+    """The runs of one environment in a study.
+
+    start  what all its rows begin with; steps, seeds  of a run, and of a row
     random_return  mean of 1,000 episodes of random actions, seeds 0 to 999 of both spaces
     atoms  between which returns lie, for rows with categorical values
     bins   of the Q-table

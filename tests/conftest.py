@@ -11,12 +11,20 @@ import threading
 from pathlib import Path
 
 import gymnasium
+import hypothesis
 import pytest
 from gymnasium.vector import AsyncVectorEnv
 
 # A shell starts what it runs in the background with SIGINT ignored, and programs inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config):
+    """Without the slow tests, properties are tried with fewer examples than hypothesis's 100."""
+    if "not slow" in config.getoption("markexpr"):
+        hypothesis.settings.register_profile("quick", max_examples=25)
+        hypothesis.settings.load_profile("quick")
 
 
 @pytest.hookimpl(optionalhook=True)

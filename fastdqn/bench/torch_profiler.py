@@ -25,7 +25,10 @@ _CHATTER = re.compile(
 
 
 class Recorded(NamedTuple):
-    """peak_bytes  of the GPU's memory, the calls' own and what they were given; None on a CPU"""
+    """A profile of calls.
+
+    peak_bytes  of the GPU's memory, the calls' own and what they were given; None on a CPU
+    """
 
     profile: profile
     peak_bytes: int | None

@@ -26,7 +26,9 @@ MOST_RANDOM_STEPS = 10_000
 
 
 class Trained(NamedTuple):
-    """figure  steps/s of the loop; turns  of the loop, per second
+    """The speed of a training loop.
+
+    figure  steps/s of the loop; turns  of the loop, per second
     phases  seconds of each phase
     seconds  of all of them, by a look at the clock before and after: what the phases add up to,
              unless one of them is billed to nobody

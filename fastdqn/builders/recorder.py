@@ -76,7 +76,10 @@ def make_recorder(
     hooks: Hooks,
     budget: Budget,
 ) -> RunRecorder:
-    """weights  that are saved, and what describes them"""
+    """Returns the recorder of a run.
+
+    weights  that are saved, and what describes them
+    """
     online, description = weights
     sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
     if config.wandb:
@@ -106,7 +109,10 @@ def make_checkpoints(
     owned: ExitStack,
     own_torso: bool,
 ) -> Checkpointer:
-    """own_torso  whether the torso was handed in: whoever resumes must hand it in again"""
+    """Returns what writes the checkpoints of a run.
+
+    own_torso  whether the torso was handed in: whoever resumes must hand it in again
+    """
     described = {
         "config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps,
         "own_torso": own_torso,

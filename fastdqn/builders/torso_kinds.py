@@ -112,7 +112,10 @@ def remark(torso: str, facts: Any) -> str | None:
 
 
 class Needs(NamedTuple):
-    """weights  of the torso; features  F that it gives; numbers  that it keeps for a sample"""
+    """Sizes of a torso.
+
+    weights  of the torso; features  F that it gives; numbers  that it keeps for a sample
+    """
 
     weights: int
     features: int

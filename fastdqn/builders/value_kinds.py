@@ -20,7 +20,9 @@ OPTIONS = (
 
 
 class Kind(NamedTuple):
-    """make   options o and device to the Value
+    """How a kind of value is made.
+
+    make   options o and device to the Value
     outputs   numbers per action that a head gives; None: one, without an axis of its own
     """
 

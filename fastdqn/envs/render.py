@@ -26,7 +26,9 @@ _MINATAR = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f":
 
 
 class Screen(Protocol):
-    """stream   of one lane, which start() and step() move on
+    """What shows an environment while it is played.
+
+    stream   of one lane, which start() and step() move on
     fps           pictures a second at the environment's own pace
     action_names  one for each action, counted from 0; its number where it has none
     """

@@ -44,7 +44,9 @@ def load_generator(state: State, name: str, generator: torch.Generator) -> None:
 
 
 class Staging:
-    """host    Batch of NumPy arrays to fill; hosts(K) for updates that come together
+    """Moves batches from the replay to the device.
+
+    host    Batch of NumPy arrays to fill; hosts(K) for updates that come together
     device  Batch of tensors with the values of the last upload; upload() gives those of K
 
     batch     as Replay.new_batch() made it; on the CPU its memory is what the learner reads

@@ -18,7 +18,10 @@ _MOST_KINDS = 8
 
 
 class Seen(NamedTuple):
-    """obs [N, *] as stored; mask [N, A] bool or None; noise [N, D] or None"""
+    """Inputs of a captured action selection.
+
+    obs [N, *] as stored; mask [N, A] bool or None; noise [N, D] or None
+    """
 
     obs: Tensor
     mask: Tensor | None

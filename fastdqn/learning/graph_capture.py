@@ -15,7 +15,9 @@ Keep = Callable[[], AbstractContextManager[None]]
 
 
 class Whole(NamedTuple):
-    """run      of inputs: what the call returns, on the device
+    """A call that is captured as a whole.
+
+    run      of inputs: what the call returns, on the device
     prepare  the same, for inputs that will come again: what can be made beforehand is made
     """
 

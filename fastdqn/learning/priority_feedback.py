@@ -14,7 +14,10 @@ from fastdqn.state_dict import State, StateError, take, take_count
 
 
 class _Waiting(NamedTuple):
-    """rows [K] of index [B] int64; priority [K B] float32 once mark is reached"""
+    """Priorities of one launch on their way to the replay.
+
+    rows [K] of index [B] int64; priority [K B] float32 once mark is reached
+    """
 
     rows: list[np.ndarray]
     priority: torch.Tensor

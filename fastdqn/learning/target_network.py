@@ -7,7 +7,9 @@ from fastdqn.learning.flat_parameters import FlatParameters
 
 
 class TargetFollower(Protocol):
-    """within  whether the target moves by the same share with every update: step() is a part of it
+    """Updates the target network.
+
+    within  whether the target moves by the same share with every update: step() is a part of it
     then, and is recorded with it; else follow() moves it between updates
     """
 

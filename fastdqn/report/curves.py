@@ -16,7 +16,10 @@ AXES: dict[str, tuple[str, str]] = {
 
 
 class Quantity(NamedTuple):
-    """title  in words; key  of its column; evaluated  whether evaluations tell it"""
+    """A quantity that can be drawn as a curve.
+
+    title  in words; key  of its column; evaluated  whether evaluations tell it
+    """
 
     title: str
     key: str

@@ -36,7 +36,10 @@ class Mark(NamedTuple):
 
 
 class Stroke(NamedTuple):
-    """path  SVG's; kind  of CSS: line, faint, band, dashed, area; look  its colour"""
+    """A line or an area of a chart.
+
+    path  SVG's; kind  of CSS: line, faint, band, dashed, area; look  its colour
+    """
 
     path: str
     kind: str

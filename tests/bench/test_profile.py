@@ -286,6 +286,7 @@ def test_a_profile_of_compiled_updates_counts_their_kernels(tmp_path):
     assert result["launches_per_call"] >= counted
 
 
+@pytest.mark.slow
 def test_the_arithmetic_of_captured_acting_is_that_of_one_call(monkeypatch):
     monkeypatch.setattr(devices, "CudaRecorder", lambda device: TracedRecorder())
     counted = []

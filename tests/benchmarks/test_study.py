@@ -101,6 +101,7 @@ def test_a_dry_run_makes_nothing(study, tmp_path, monkeypatch, capsys):
     assert "minutes with 2 at a time" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_study_is_refused_and_left(study, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "study"
     call(study, monkeypatch, folder, "--seeds", 1, "--share", 0.1)

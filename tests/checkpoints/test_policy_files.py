@@ -131,7 +131,10 @@ def test_a_description_that_lies_is_refused_in_a_line_and_nothing_is_allocated(
 
 
 class Allocations(TorchDispatchMode):
-    """largest  bytes of the largest tensor that was made in memory meanwhile"""
+    """Watches the tensors that are allocated.
+
+    largest  bytes of the largest tensor that was made in memory meanwhile
+    """
 
     largest = 0
 

@@ -87,6 +87,7 @@ def test_a_full_disk_ends_a_sweep_by_one_line(trained, tmp_path, monkeypatch, ca
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_is_not_taken_for_the_file(trained, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

@@ -60,6 +60,7 @@ def run_block(source: str) -> None:
     exec(compile(source, name, "exec"), module.__dict__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
 def test_the_python_examples_of_a_page_run(page, workplace):
     for words in commands(page):

@@ -222,7 +222,10 @@ def train(case: Case, folder: str, on_step: Callable) -> Any:
 
 
 def outcome(case: Case) -> tuple[str, list[tuple], list[str]]:
-    """(the line that ended the run, or ''; transitions by lane; warnings)"""
+    """Returns what a run came to.
+
+    (the line that ended the run, or ''; transitions by lane; warnings)
+    """
     told: list[tuple] = []
 
     def note(progress, step):

@@ -87,6 +87,7 @@ def test_another_environment_may_be_named_on_purpose(given):
     assert (code, lines) == (0, [])
 
 
+@pytest.mark.slow
 def test_doctor_and_report_say_it(given):
     _, out, _ = ask("doctor", str(given))
     assert "Acrobot-v1, envs passed from Python (test_handed_in:make_mine)" in out

@@ -58,6 +58,7 @@ def test_a_preset_is_of_the_published_game_and_settings(name):
     assert (config.buffer_size, config.batch_size, falls) == (100_000, 32, 100_000)
 
 
+@pytest.mark.slow
 def test_it_registers_once_quietly_and_finds_near_names():
     pytest.importorskip("minatar")
     handlers = list(logging.root.handlers)

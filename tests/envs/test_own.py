@@ -130,6 +130,7 @@ def test_an_id_may_stand_in_the_place_of_environments(tmp_path):
     assert run.summary["env_id"] == "MountainCar-v0"
 
 
+@pytest.mark.slow
 def test_a_policy_says_what_it_takes_and_evaluate_takes_a_factory(tmp_path):
     run = fastdqn.train(small(tmp_path).replace(total_timesteps=300), Far)
     policy = fastdqn.load_policy(run.folder)
@@ -149,6 +150,7 @@ class Scalar(Far):
         return np.float32(self.np_random.normal(1e6, 2.0))
 
 
+@pytest.mark.slow
 def test_far_numbers_without_a_dimension_are_normalised_saved_and_loaded(tmp_path):
     class Flat(torch.nn.Module):
         def __init__(self):

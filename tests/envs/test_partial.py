@@ -233,6 +233,7 @@ def test_what_cannot_answer_first_says_so(make, wait_for, says):
     envs.close()
 
 
+@pytest.mark.slow
 def test_envpool_is_refused_where_it_cannot_do_what_is_asked():
     pytest.importorskip("envpool")
     for recipe, says in (

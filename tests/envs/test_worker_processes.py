@@ -63,6 +63,7 @@ class Collecting(Plain):
         return super().reset(**given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("collects", [True, False])
 def test_a_worker_leaves_the_parents_garbage_to_the_parent(tmp_path, collects):
     before = gc.isenabled()

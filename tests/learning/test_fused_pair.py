@@ -123,6 +123,7 @@ def test_stored_observations_and_masks_reach_the_second_thread(dtype, monkeypatc
     torch.testing.assert_close(two[1][:20], one[1][:20], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_changed_in_place_is_seen_by_the_second_thread(monkeypatch):
     def path(start):
         monkeypatch.setattr(fused_second_thread, "start_spare", start)
@@ -137,6 +138,7 @@ def test_what_is_changed_in_place_is_seen_by_the_second_thread(monkeypatch):
     assert torch.equal(path(run_start), path(no_thread))
 
 
+@pytest.mark.slow
 def test_a_new_batch_each_time_needs_no_thread(monkeypatch):
     started = []
     monkeypatch.setattr(

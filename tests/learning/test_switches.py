@@ -30,7 +30,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(
-    "pair", slow_but_one_of([pytest.param(pair) for pair in PAIRS], 24), ids="-".join
+    "pair", slow_but_one_of([pytest.param(pair) for pair in PAIRS], 48), ids="-".join
 )
 def test_a_pair_of_switches_trains_200_updates_or_is_refused_with_the_reason(tmp_path, pair):
     config = paired(tmp_path, *pair)

@@ -9,7 +9,6 @@ from fastdqn.config import atari_protocols
 from fastdqn.envs import EnvStream
 from fastdqn.replay import FrameStore, Replay, Ring, RowStore, UniformSampler
 from fastdqn.replay.ring import DEAD, LIVE, OPEN
-from helpers.cost import slow_but
 from helpers.oracle_priorities import make_prioritized
 from helpers.oracles import (
     ScriptedEnv,
@@ -206,9 +205,10 @@ def test_rows_on_their_way_to_a_checkpoint_are_single_frames_and_give_the_same_s
     assert isinstance(first.store.by_row, RowStore)
 
 
-@pytest.mark.parametrize("game", slow_but(["pong", "breakout", "space_invaders"], 0))
-@pytest.mark.parametrize("mode", slow_but(["NextStep", "SameStep"], 1))
-@pytest.mark.parametrize("steps", slow_but([600, 3_000], 0))
+@pytest.mark.slow
+@pytest.mark.parametrize("game", ["pong", "breakout", "space_invaders"])
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+@pytest.mark.parametrize("steps", [600, 3_000])
 def test_stacks_of_the_arcade_are_its_own_bytes(game, mode, steps):
     pytest.importorskip("ale_py")
     from ale_py.vector_env import AtariVectorEnv
