@@ -1,4 +1,4 @@
-"""Resolve: what None and auto come to, as a fixed function of config, network and machine."""
+"""Auto options: resolves None and auto from options, network and machine."""
 
 import importlib.util
 
@@ -15,11 +15,10 @@ from fastdqn.kernels.jit import COMPILES
 from fastdqn.system.cpu_limits import thread_limit, usable_cores
 from fastdqn.system.idle_thread import HAS_SPARE
 
-# Samples in a batch from which on half of it is worth another core: measured, see
-# benchmarks/README.md.
+# Batch size from which a second thread pays off, see benchmarks/README.md.
 _LARGE_BATCH = 128
-# Steps of an evaluation episode where neither the environment nor the user sets a limit:
-# 30 minutes of Atari at 15 decisions a second, as published scores have it.
+# Limit of an evaluation episode in steps if there is no other: 30 minutes of Atari at 15 decisions
+# per second, as in published scores.
 EVAL_MAX_STEPS = 27_000
 
 
@@ -32,14 +31,16 @@ def resolve(
     stack: int = 1,
     host_read: str | None = None,
 ) -> Config:
-    """Give every None and auto its value: a fixed function of config, network and machine.
+    """Returns the options with every None and auto resolved.
 
-    weights  numbers in the network
-    limit  steps of the environment's own time limit, if it has one
-    vectorization  as EnvRecipe resolves it; of environments that were handed in, what is known
-    own_torso  whether the torso is the user's
-    stack  frames that the environment declares in an observation
-    host_read  the operation by which that torso reads the host, if it does
+    Args:
+        config: The options.
+        weights: Number of weights of the network.
+        limit: The environment's own time limit in steps, or None.
+        vectorization: As EnvRecipe resolves it. For a VectorEnv from Python, what is known.
+        own_torso: Whether the torso was passed from Python.
+        stack: Frames that the environment declares in an observation.
+        host_read: The operation of the torso that reads from the host, or None.
     """
     frames = keeps_frames(config, stack)
     config = sized(config, stack if frames else 1)
@@ -71,21 +72,21 @@ def resolve(
 
 
 def threads_of_torch(config: Config) -> int:
-    """Threads of torch's own in a run of a resolved config."""
+    """Returns the number of torch threads of a run with resolved options."""
     assert config.threads is not None
     return 1 if config.learner == "fused" else config.threads
 
 
 def _threads(config: Config, large: bool, vectorization: str) -> int:
-    """Of torch, or of the fused update; config's device and learner are resolved."""
+    """Returns threads of torch or of the fused learner. device and learner must be resolved."""
     cores = min(usable_cores(), thread_limit() or usable_cores())
     if config.learner != "fused":
         every = cores if large and config.device == "cpu" else 1
         return config.threads or every
     if config.threads is not None:
         return min(config.threads, 2 if HAS_SPARE else 1)
-    # Environments in processes or threads take the other core, and a target that changes with each
-    # update goes from core to core each time.
+    # Environments in processes or threads use the other core. A target network that changes with
+    # each update would move between the caches of both cores.
     free = cores > 1 and HAS_SPARE and vectorization in ("native", "sync")
     rests = config.target_network and config.tau == 1.0
     pays = config.batch_size >= _LARGE_BATCH and rests
@@ -93,23 +94,23 @@ def _threads(config: Config, large: bool, vectorization: str) -> int:
 
 
 def choose_learner(config: Config, weights: int, own_torso: bool = False) -> tuple[str, str]:
-    """(fused or torch, the reason); config's device must be resolved, its learner need not."""
+    """Returns (fused or torch, the reason). The device must be resolved."""
     if config.learner != "auto":
-        return config.learner, "as the config says"
-    reasons = [f"it does not cover {each}" for each in beyond_fused(config)]
+        return config.learner, "set by --learner"
+    reasons = [f"it does not support {each}" for each in beyond_fused(config)]
     if own_torso:
-        reasons.append("the torso is no MLP of ours")
+        reasons.append("the torso is not the built-in MLP")
     if weights >= LARGE_NETWORK:
         reasons.append(f"the network is large, {weights:,} weights")
     if not COMPILES:
-        reasons.append("Numba is switched off")
+        reasons.append("Numba is disabled")
     if reasons:
         return "torch", f"not fused: {', '.join(reasons)}"
-    return "fused", "a small MLP on the CPU: one kernel makes the whole update"
+    return "fused", "a small MLP on the CPU is updated by one kernel"
 
 
 def preview(config: Config) -> tuple[Config, EnvFacts]:
-    """The resolved config of a run, and what its environment is, without starting it."""
+    """Returns the resolved options and the environment's facts without starting a run."""
     how = recipe(config)
     facts = look_at(config)
     config = settle(config, facts)

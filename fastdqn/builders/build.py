@@ -1,4 +1,4 @@
-"""Build: a whole run out of options; parts.py, streams.py and run_folder.py make what it joins."""
+"""Builds a run from its options and environments, ready to start."""
 
 import time
 from collections.abc import Callable
@@ -44,7 +44,7 @@ from fastdqn.training.loop import Cadence, Hooks, Run
 
 
 class _Agent(NamedTuple):
-    """All of a run that needs no folder; config is resolved, start is the first delivery."""
+    """The part of a run that needs no folder. config is resolved, start is the first step."""
 
     config: Config
     facts: EnvFacts
@@ -70,23 +70,31 @@ def build(
     had_timesteps: int | None = None,
     folder: Place | None = None,
 ) -> Session:
-    """Turn options into a run that is ready to start; the options must have passed check().
+    """Builds a run from options that passed preflight.check().
 
-    make_display  resolved Config to Display
-    envs, eval_envs  ready environments in place of env_id, or a factory of lanes; without
-                     eval_envs ready envs are never evaluated
-    hooks   calls of the user's own
-    clock   of the loop's phases; one that waits for the device first bills its work exactly
-    resumed  go on from a checkpoint of a run with this config, whose folder is held;
-             total_timesteps is its new total, None: what it had; schedules keep their horizon
-    folder   the run's, where it is held already; None: config names a new one
-    Raises ConfigError where the run folder cannot be had; ValueError where torso does not fit;
-    EnvError where a first reset fails; StateError where the checkpoint does not fit.
+    Args:
+        config: The options.
+        make_display: Makes the display from the resolved options.
+        envs: A VectorEnv or a function that makes one environment, in place of env_id.
+        eval_envs: A VectorEnv for evaluations. Without it, a VectorEnv is never evaluated.
+        torso: Replaces the built-in torso.
+        hooks: The callbacks.
+        clock: Clock of the phase times. One that synchronizes the device attributes its work.
+        resumed: A checkpoint of this run, whose folder is locked.
+        total_timesteps: New total of steps of a resumed run, or None. Schedules keep their horizon.
+        had_timesteps: Total of steps of the resumed run.
+        folder: The locked folder of the run. None: a new one.
+
+    Raises:
+        ConfigError: The run folder cannot be made.
+        ValueError: The torso does not fit.
+        EnvError: The first reset fails.
+        StateError: The checkpoint does not fit.
     """
     startup, hooks, requested = Laps(), hooks or Hooks(), config
-    # What is made here is closed here if a later part fails.
+    # Closes what was made before if a later part fails.
     with memory_errors(config.device), ExitStack() as unbegun, ExitStack() as owned:
-        # Started once: lanes of EnvPool's under way would never be idle again.
+        # Started only once, since EnvPool's environments cannot be stopped again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
         streams = make_streams(config, envs, eval_envs, seed, owned)
         agent = _make_agent(config, streams, torso, seed, startup, owned)
@@ -115,8 +123,8 @@ def build(
         run.checkpoints = recorder_builder.make_checkpoints(
             config, recorder, run, resumed, owned, agent.description["torso"] == "custom"
         )
-        if resumed is not None:  # last: from here on the checkpoint is the latest
-            notes += recorder_builder.go_back(recorder, resumed)
+        if resumed is not None:  # last, since the checkpoint then becomes the latest
+            notes += recorder_builder.restore_files(recorder, resumed)
         startup.lap("build")
         unbegun.pop_all()
         return Session(
@@ -134,7 +142,7 @@ def _make_agent(
     startup: Laps,
     owned: ExitStack,
 ) -> _Agent:
-    """Start the training stream, and make and warm up what learns from it."""
+    """Starts the training environments, and makes and warms up replay, learner and policy."""
     stream, asked, notices = streams.training, config.capture, Notices()
     config, notes = _resolve(config, stream.facts, torso, streams.limit, streams.how)
     owned.callback(torch.set_num_threads, torch.get_num_threads())
@@ -142,7 +150,7 @@ def _make_agent(
     owned.enter_context(devices.arithmetic(config))
     with float32_by_default():
         online, description = agent_builder.make_online(config, stream.facts, torso)
-    # The first reset tells whether there are masks, which the replay keeps.
+    # Only the first reset shows whether there are action masks, which the replay stores.
     start = stream.start(seed)
     startup.lap("build")
     facts = stream.facts._replace(has_masks=stream.mask is not None)
@@ -157,8 +165,10 @@ def _make_agent(
 def _resolve(
     config: Config, facts: EnvFacts, torso: nn.Module | None, limit: int | None, how: str
 ) -> tuple[Config, list[str]]:
-    """The options with every None and auto decided, and lines that say what learns, and why.
-    Raises ConfigError where a torso cannot be captured, and capture is graph.
+    """Returns the resolved options, and lines about the chosen learner and device.
+
+    Raises:
+        ConfigError: capture is graph, and the torso cannot be captured.
     """
     config = settle(config, facts)
     weights, read = network_weights(config, facts), None
@@ -169,7 +179,9 @@ def _resolve(
         device, why = devices.choose_device(config, weights)
         read = host_read(torso, facts.obs_shape) if device != "cpu" else None
     if read is not None and config.capture == "graph":
-        raise ConfigError([f"capture is graph, and the torso reads the host: {read}; use auto"])
+        raise ConfigError(
+            [f"capture is graph, and the torso reads from the host ({read}): use --capture auto"]
+        )
     resolved = resolve(config, weights, limit, how, torso is not None, facts.stack, read)
     learner, reason = choose_learner(config.replace(device=device), weights, torso is not None)
     flattened = remark(config.torso, facts) if torso is None else None
@@ -203,15 +215,13 @@ def _make_run(
 def _resume(
     run: Run, config: Config, checkpoint: Checkpoint, total_timesteps: int | None
 ) -> list[str]:
-    """Bring a run to a checkpoint, its folder left as it is; returns lines that say what was
-    restored and what was not."""
+    """Restores a run from a checkpoint, without its folder. Returns lines about what was restored."""
     lines = restore(run, checkpoint.state, checkpoint.weights, checkpoint.segments)
     progress = run.progress
     if progress.steps != checkpoint.steps:
-        raise StateError(f"progress: steps is {progress.steps}, the checkpoint is of others")
+        raise StateError(f"progress: steps is {progress.steps}, not that of the checkpoint")
     if checkpoint.state["replay"] is None:
-        # As at the beginning: nothing is learned before there is something to learn from, and
-        # steps made while there was not earn no updates.
+        # The replay is empty again, so learning starts after the same number of steps.
         starts = progress.steps + config.learning_starts
         run.cadence = replace(run.cadence, learning_starts=starts)
     if total_timesteps is not None:
@@ -231,7 +241,7 @@ def make_epsilon(config: Config):
     assert last is not None
     if config.exploration_decay is not None:
         return EpisodicEpsilon(first, last, config.exploration_decay)
-    # Without a total there is no share of it, and nothing falls: see combinations.py.
+    # Validation ensures that epsilon is constant without a total of steps.
     return Linear(first, last, round(config.exploration_fraction * (config.total_timesteps or 0)))
 
 
@@ -248,7 +258,7 @@ def make_evaluations(
     if stream is None:
         return None
     assert config.eval_max_steps is not None
-    # Values of scaled or clipped rewards, of lives, or with a bonus are of another currency.
+    # Values of scaled or clipped rewards, of lives, or with a bonus do not predict returns.
     other = config.normalize_reward or config.munchausen or config.atari_protocol in PROTOCOLS
     return Evaluations(
         policy, stream, config.eval_episodes, config.eval_max_steps, config.seed,

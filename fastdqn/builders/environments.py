@@ -1,4 +1,4 @@
-"""Streams: the environments of a run, those it learns from and those it is evaluated on."""
+"""Builds the training and evaluation environments of a run."""
 
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -12,13 +12,19 @@ from fastdqn.envs import EnvStream, Factory, Making, close_quietly, limit_of
 from fastdqn.envs.watchdog import Watchdog
 from fastdqn.seeding import EVAL, env_seed
 
-# Lanes of an evaluation at most: beyond it a round's cost grows with its lanes. Ours, untuned.
+# Maximum number of evaluation environments: more cost as much time per episode.
 EVAL_LANES = 128
 
 
 class Streams(NamedTuple):
-    """limit  the environment's of time, if it has one; how  lanes are stepped
-    watchdog  watches over both streams and their making, if anything does."""
+    """The environments of a run.
+
+    Attributes:
+        training, evaluation: The streams.
+        limit: The environment's own time limit in steps, or None.
+        how: The resolved vectorization.
+        watchdog: Ends hanging calls of both streams, or None without a timeout.
+    """
 
     training: EnvStream
     evaluation: EnvStream | None
@@ -34,10 +40,10 @@ def make_streams(
     seed: int,
     owned: ExitStack,
 ) -> Streams:
-    """Make the environments of a run, as far as they are not given."""
+    """Makes the environments of a run that were not passed from Python. Raises ConfigError."""
     watchdog = None
     if config.max_step_seconds is not None:
-        # First, and so the last to go: closing is a call as well.
+        # Entered first and so closed last, since close() may hang too.
         watchdog = owned.enter_context(Watchdog(config.max_step_seconds))
     making = Making(config.env_id if isinstance(envs, VectorEnv) else str(recipe(config, envs)))
     if watchdog is not None:
@@ -63,11 +69,11 @@ def _make_streams(
         owned.callback(stream.settle)
         return stream, evaluated, limit_of(envs), config.vectorization
     how = recipe(config, envs)
-    try:  # one environment could be made, which does not mean that all of them can
+    try:  # making many environments may fail where making one worked
         made = how.make(config.num_envs, seed=seed, env_batch_size=config.env_batch_size)
         stream = _stream_over(made, owned, config.env_batch_size, config.restart_envs)
         if evaluated is None and evaluates(config):
-            # A process for each lane is dear: evaluation takes no more than training has.
+            # Worker processes cost memory, so evaluation uses at most as many as training.
             most = config.num_envs if config.vectorization == "async" else EVAL_LANES
             lanes = min(config.eval_episodes, most)
             made_to_score = how.for_scores().make(lanes, seed=env_seed(config.seed, EVAL))
@@ -78,7 +84,7 @@ def _make_streams(
 
 
 def _stream_over(envs: VectorEnv, owned: ExitStack, *options: Any) -> EnvStream:
-    """A stream over environments that were made here, which are closed with it."""
+    """Returns a stream over environments made here, which it closes."""
     try:
         stream = EnvStream(envs, *options)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Sizes: what a run takes of memory, counted before a byte of it is allocated."""
+"""Memory estimate of a run, computed before anything is allocated."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from fastdqn.system.available_memory import available_bytes
 
 
 def memory_problems(config: Config, facts: EnvFacts) -> list[str]:
-    """Refuse what is larger than memory before a byte of it is allocated."""
+    """Returns an error message if a run does not fit into host memory."""
     room, config = available_bytes(), sized(settle(config, facts), _stack(config, facts))
     if room is None:
         return []
@@ -34,24 +34,24 @@ def memory_problems(config: Config, facts: EnvFacts) -> list[str]:
     fits = ((room - batch) // (row * config.num_envs) - around) * config.num_envs
     return [
         f"buffer_size is {config.buffer_size}: the run needs {needed / 2**30:,.1f} GiB and "
-        f"{room / 2**30:.1f} GiB are available; the largest --buffer-size that fits is about "
+        f"{room / 2**30:.1f} GiB are available. The largest --buffer-size that fits is about "
         f"{max(0, fits)}"
     ]
 
 
 def device_problems(config: Config, facts: EnvFacts, room: int) -> list[str]:
-    """Refuse what is larger than a device's free memory, room [bytes], before it is allocated."""
+    """Returns an error message if a run does not fit into room bytes of device memory."""
     config = sized(settle(config, facts), _stack(config, facts))
     needed = device_bytes(config, facts)
     if needed <= room:
         return []
-    said = (
+    message = (
         f"batch_size is {config.batch_size}: network, optimizer and batches need "
         f"{needed / 2**30:,.2f} GiB of {config.device}'s memory and {room / 2**30:,.2f} GiB are "
-        "available; "
+        "available. "
     )
     if device_bytes(config.replace(batch_size=1), facts) > room:
-        return [said + "not even a batch of 1 fits: fewer hidden_sizes, or --device cpu"]
+        return [message + "Not even a batch of 1 fits: use smaller --hidden-sizes or --device cpu"]
     fits, beyond = 1, config.batch_size
     while beyond - fits > 1:
         middle = (fits + beyond) // 2
@@ -59,43 +59,43 @@ def device_problems(config: Config, facts: EnvFacts, room: int) -> list[str]:
             fits = middle
         else:
             beyond = middle
-    return [said + f"the largest --batch-size that fits is about {fits}"]
+    return [message + f"The largest --batch-size that fits is about {fits}"]
 
 
 def device_bytes(config: Config, facts: EnvFacts) -> int:
-    """Memory of a device that a run takes: the learner's, and the batches on their way to it."""
-    # A captured update keeps its scratch memory, and a moving target is kept while it is prepared.
+    """Returns bytes of device memory of a run: the learner and staged batches."""
+    # While a captured update is prepared, a Polyak target is copied.
     kept = 4 * network_weights(config, facts) * (config.target_network and config.tau < 1.0)
     return network_bytes(config, facts) + kept + _staged_bytes(config, facts)
 
 
 def _staged_bytes(config: Config, facts: EnvFacts) -> int:
-    """Of the batches that take turns between replay and learner, on either side."""
-    # Eight bytes each of action and index, four each of reward, discount and weight; masks.
+    """Returns bytes of the staged batches between replay and learner, on either side."""
+    # Action and index take 8 bytes each, reward, discount and weight 4 each.
     sample = 2 * _obs_bytes(facts) + 28 + 2 * facts.num_actions * facts.has_masks
     slots = 2 if config.device.startswith("cuda") else 1 + (config.priority_lag or 0)
     return slots * (config.updates_per_launch or 1) * config.batch_size * sample
 
 
 def keeps_frames(config: Config, stack: int) -> bool:
-    """Whether a row of the replay keeps the newest of stacked frames alone."""
+    """Returns whether replay rows store only the newest of stacked frames."""
     return config.store == "frames" or (config.store == "auto" and stack > 1)
 
 
 def replay_bytes(config: Config, facts: EnvFacts) -> int:
-    """Host memory that the replay of a run takes: its rows, and the batches drawn from them."""
+    """Returns bytes of host memory of the replay: rows and staged batches."""
     batch = _staged_bytes(config, facts)
     return _rows(config, facts) * _row_bytes(config, facts) + batch
 
 
 def checkpoint_bytes(config: Config, facts: EnvFacts) -> int:
-    """Host memory that a checkpoint takes while it is written: a copy of the rows that have come
-    since the last one, at most all of them."""
+    """Returns the maximum bytes of host memory while a checkpoint is written: a copy of the rows
+    since the last one."""
     return _rows(config, facts) * _saved_bytes(config, facts)
 
 
 def network_weights(config: Config, facts: EnvFacts) -> int:
-    """Weights of torso and head, counted without making them."""
+    """Returns the number of weights of torso and head, without making them."""
     settled = settle(config, facts)
     if settled.torso in CONVOLUTIONS:
         return _convolution_weights(settled, facts)
@@ -103,13 +103,13 @@ def network_weights(config: Config, facts: EnvFacts) -> int:
     sizes = (math.prod(facts.obs_shape), *settled.hidden_sizes, outputs)
     layers = [(fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(sizes)]
     deviations = sum(layers[1:] or layers) if config.noisy else 0
-    # Noisy layers behind the first belong to the head, which the embedding stands before.
+    # Noisy layers after the first belong to the head, and the embedding precedes the head.
     embedded = sizes[min(1, len(sizes) - 2)] if config.noisy else sizes[-2]
     return sum(layers) + deviations + embedding_weights(config, embedded)
 
 
 def _convolution_weights(config: Any, facts: EnvFacts) -> int:
-    """As network_weights(): hidden layers belong to the head, and to each of its streams."""
+    """As network_weights(), with hidden layers in each stream of the head."""
     torso = needs(config.torso, facts.obs_shape)
     streams = (1, facts.num_actions) if config.dueling else (facts.num_actions,)
     total = torso.weights + embedding_weights(config, torso.features)
@@ -122,10 +122,10 @@ def _convolution_weights(config: Any, facts: EnvFacts) -> int:
 
 
 def _kept_by_mlp(config: Any, facts: EnvFacts) -> int:
-    """About how many numbers an update keeps for each sample; config has its hidden_sizes."""
+    """Returns about how many numbers an update stores per sample. hidden_sizes must be set."""
     units = sum(config.hidden_sizes) + math.prod(facts.obs_shape) + 4 * facts.num_actions
     inner = (math.prod(facts.obs_shape), *config.hidden_sizes)
-    # Fractions multiply all that stands behind the torso: noisy layers do.
+    # Fractions multiply everything after the torso, which noisy layers are part of.
     features = sum(inner) if config.noisy else inner[-1]
     return units + numbers_a_sample(config, facts.num_actions, features)
 
@@ -139,14 +139,16 @@ def _kept_by_convolutions(config: Any, facts: EnvFacts) -> int:
 
 
 def network_bytes(config: Config, facts: EnvFacts) -> int:
-    """Memory of the learner: weights, gradient, target, Adam's two moments, and, while it is
-    prepared, a copy of all but the target; the dueling head's constant matrix, twice; and what
-    a batch leaves for the backward pass: each layer's output and its gradient."""
+    """Returns bytes of the learner.
+
+    Counts weights, gradient, target, both moments of Adam, a copy of all but the target during
+    warm-up, the constant matrix of a dueling head twice, and activations with their gradients.
+    """
     settled = settle(config, facts)
     combine = 2 * facts.num_actions * (facts.num_actions + 1) if config.dueling else 0
     kept = _kept_by_convolutions if settled.torso in CONVOLUTIONS else _kept_by_mlp
     units = kept(settled, facts)
-    # A pass keeps a noisy layer's weights with their noise, and the noise of each.
+    # A forward pass stores the noise of noisy layers, and their weights with it.
     copies = 8 + config.target_network + 2 * config.noisy
     return 4 * (copies * network_weights(config, facts) + combine + 3 * config.batch_size * units)
 
@@ -156,12 +158,12 @@ def _obs_bytes(facts: EnvFacts) -> int:
 
 
 def _saved_bytes(config: Config, facts: EnvFacts) -> int:
-    """Of a row in a checkpoint: the row, and for a moment its place."""
+    """Returns bytes of a row while a checkpoint is written: the row and its index."""
     return _row_bytes(config, facts) + 8 if config.checkpoint_replay else 0
 
 
 def _stack(config: Config, facts: EnvFacts) -> int:
-    """Rows that an observation lies in."""
+    """Returns the number of rows that an observation spans."""
     return facts.stack if keeps_frames(config, facts.stack) else 1
 
 

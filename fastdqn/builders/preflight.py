@@ -1,4 +1,4 @@
-"""Checks: what would keep a run from starting, found before anything large is made."""
+"""Preflight checks: finds what would stop a run, before anything large is allocated."""
 
 import importlib.util
 import os
@@ -35,7 +35,7 @@ from fastdqn.envs import (
 from fastdqn.envs.watchdog import watch_making
 from fastdqn.files.run_folder import folder_problem
 
-# Never plan with the last of a device's memory: libraries take some of it. Ours, untuned.
+# Reserve of device memory for libraries.
 _DEVICE_SPARE_BYTES = 1 << 30
 
 
@@ -46,16 +46,20 @@ def check(
     mistaken: bool = False,
     eval_envs: VectorEnv | None = None,
 ) -> list[str]:
-    """Every mistake in config and around it, one line each; nothing large is allocated.
+    """Validates a config, its environment and the machine. Returns error messages.
 
-    facts    of environments that are there already; None: one is made and closed again
-    factory  makes one, in place of env_id
-    mistaken whether there are mistakes already, found by others
-    eval_envs  ready environments of evaluations, if they are not made as those of training
-    Raises EnvError where its reset fails, or nothing comes back, and there is no mistake.
+    Args:
+        config: The options.
+        facts: Of existing environments. None: one environment is made and closed.
+        factory: Makes an environment, in place of env_id.
+        mistaken: Whether errors were found before, so that an EnvError is not raised.
+        eval_envs: Existing evaluation environments, or None.
+
+    Raises:
+        EnvError: The environment fails or times out, and there are no errors.
     """
     if lines := config.type_problems():
-        return lines  # values of other types than promised can be asked nothing more
+        return lines  # the other checks need values of the declared types
     lines = [*config.problems(), *problems_around(config)]
     try:
         facts = facts or look_at(config, factory)
@@ -76,14 +80,14 @@ def check(
 
 
 def evaluation_problems(facts: EnvFacts, eval_envs: VectorEnv | None) -> list[str]:
-    """What keeps a policy for environments of these facts from being evaluated on eval_envs."""
+    """Returns messages on why a policy for these environments cannot be evaluated on eval_envs."""
     if eval_envs is None:
         return []
     lines = []
     if answers_for(eval_envs) < eval_envs.num_envs:
         lines.append(
-            f"eval_envs answer for {answers_for(eval_envs)} of {eval_envs.num_envs} lanes at a "
-            "time: an evaluation needs all of them together, so make them without a batch_size"
+            f"a step of eval_envs returns {answers_for(eval_envs)} of {eval_envs.num_envs} "
+            "environments, and an evaluation needs all: make them without a batch_size"
         )
     try:
         theirs = read_facts(eval_envs)
@@ -97,14 +101,14 @@ def evaluation_problems(facts: EnvFacts, eval_envs: VectorEnv | None) -> list[st
     ]
     if differences:
         lines.append(
-            f"eval_envs have other spaces than envs: {'; '.join(differences)}; both must have "
+            f"eval_envs have other spaces than envs: {'; '.join(differences)}. Both must have "
             "the same"
         )
     return lines
 
 
 def problems_around(config: Config) -> list[str]:
-    """What of the machine and its files keeps a run from starting, one line each."""
+    """Returns error messages about devices, packages and the run folder."""
     finders = (
         _device_problem,
         _cuda_problem,
@@ -117,7 +121,7 @@ def problems_around(config: Config) -> list[str]:
 
 
 def machine_problems(config: Config) -> list[str]:
-    """What this machine lacks that a run had, one line each."""
+    """Returns error messages about what this machine lacks for a run."""
     return [line for line in (_device_problem(config), _compiler_problem(config)) if line]
 
 
@@ -129,28 +133,33 @@ def check_resume(
     had: int | None,
     handed_in: bool | None = None,
 ) -> list[str]:
-    """What would keep a run from going on after steps, one line each.
+    """Returns error messages on why a run cannot be resumed.
 
-    envs   what was handed in, if anything; had  the total of steps that the run had
-    handed_in  whether the run's environments were, None: it is not recorded
+    Args:
+        config: Options of the run.
+        envs: Environments passed to resume(), or None.
+        total_timesteps: The new total of steps, or None.
+        steps: Steps made so far.
+        had: Total of steps of the run.
+        handed_in: Whether the run's environments were passed from Python. None: unknown.
     """
     lines = machine_problems(config)
     if total_timesteps is not None and total_timesteps <= steps:
         lines.append(
-            f"total_timesteps is {total_timesteps}, and {steps} steps are made already: it is the "
-            "new total, not what is added"
+            f"total_timesteps is {total_timesteps}, and {steps} steps are already made: it is the "
+            "new total, not an increment"
         )
-    if handed_in is None:  # of before it was recorded: nothing resolved a VectorEnv's auto
+    if handed_in is None:  # an older version did not record it, and left auto for a VectorEnv
         handed_in = config.vectorization == "auto" or envs is not None
     if envs is not None and not handed_in:
         lines.append(
             f"the run's environments are made from its env_id, {config.env_id!r}, and others would "
-            "not be recorded: leave envs out, or begin a new run"
+            "not be recorded: leave envs out, or start a new run"
         )
     if envs is None and handed_in:
         lines.append(
-            f"the run's environments were handed in, and {config.env_id!r} need not make the same: "
-            "hand them in again, fastdqn.resume(run, envs)"
+            f"the run's environments were passed from Python, and {config.env_id!r} may differ: "
+            "pass them again, fastdqn.resume(run, envs)"
         )
     elif envs is None:
         try:
@@ -161,33 +170,33 @@ def check_resume(
                 or ([] if lines else _device_memory_problems(config, facts))
             )
         except UnknownEnvError as error:
-            lines.append(f"{error}; environments that were handed in must be handed in again")
+            lines.append(f"{error}; environments that were passed from Python must be passed again")
         except ValueError as error:
             lines.append(str(error))
     return lines
 
 
 def stray_modules(config: Config, folder: str) -> list[str]:
-    """A line for each module that options of a run's folder would import out of that folder."""
+    """Returns a message for each module that a run would import from its own folder."""
     named = {"env_id": config.env_id, **{f"wrapper {w!r}": w for w in config.wrapper}}
     return [
-        f"{what} names the module {module!r} inside the run's folder, which holds no code: move "
-        "it elsewhere"
+        f"{what} names the module {module!r} inside the run folder, which must not contain code: "
+        "move it elsewhere"
         for what, name in named.items()
         if (module := name.rpartition(":")[0]) and lies_inside(module, folder)
     ]
 
 
 def unknown_subject(name: str) -> str | None:
-    """The line for a name that may have been meant for a preset's."""
+    """Returns a message for an unknown preset or environment, or None without a similar one."""
     near = " or ".join(filter(None, (nearest(name, PRESETS), nearest(name, registered()))))
     if ":" in name or not near:
         return None
-    return f"no preset or environment is called {name!r}: did you mean {near}?"
+    return f"unknown preset or environment {name!r}: did you mean {near}?"
 
 
 def recipe(config: Config, factory: Factory | None = None) -> EnvRecipe:
-    """How the lanes of a run are made: of env_id, or by a factory."""
+    """Returns how the sub-environments of a run are made: from env_id, or by a factory."""
     return EnvRecipe(
         factory or config.env_id,
         config.vectorization,
@@ -198,7 +207,7 @@ def recipe(config: Config, factory: Factory | None = None) -> EnvRecipe:
 
 
 def look_at(config: Config, factory: Factory | None = None) -> EnvFacts:
-    """What the environment of a run is. Raises what look() does; EnvError where it hangs."""
+    """Returns the facts of a run's environment. Raises what look() does, and EnvError."""
     how = recipe(config, factory)
     with watch_making(str(how), config.max_step_seconds):
         return look(how)
@@ -219,18 +228,18 @@ def _device_problem(config: Config) -> str | None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) < count:
         return None
-    return f"device is {name!r}: this machine has {count} CUDA devices; use --device cpu or auto"
+    return f"device is {name!r}: this machine has {count} CUDA devices. Use --device cpu or auto"
 
 
 def _cuda_problem(config: Config) -> str | None:
     if config.device != "auto" or not wants_cuda(config) or torch.cuda.is_available():
         return None
     asked = "capture is graph" if config.capture == "graph" else f"precision is {config.precision}"
-    return f"{asked}, which is for CUDA devices, and this machine has none: use auto"
+    return f"{asked}, which needs a CUDA device, and this machine has none: use auto"
 
 
 def _device_memory_problems(config: Config, facts: EnvFacts) -> list[str]:
-    """What does not fit into the memory of the device that a run would take."""
+    """Returns error messages about memory of the device that a run would use."""
     name = config.device
     if name == "auto":
         name = choose_device(config, network_weights(config, facts))[0]
@@ -257,7 +266,7 @@ def _compiler_problem(config: Config) -> str | None:
     compilers = (os.environ.get("CXX") or "g++", "g++", "clang++")
     if config.capture != "compile" or any(map(shutil.which, compilers)):
         return None
-    return "capture is compile, which needs a C++ compiler, and none is here: install g++, or eager"
+    return "capture is compile, which needs a C++ compiler: install g++, or use --capture eager"
 
 
 def _folder_problem(config: Config) -> str | None:
@@ -269,15 +278,15 @@ def _store_problems(config: Config, facts: EnvFacts) -> list[str]:
         return []
     if facts.stack == 1:
         return [
-            "store is frames, and nothing declares that observations are stacked frames, as "
-            "FrameStackObservation around a lane, ale-py and EnvPool do: use --store rows"
+            "store is frames, and the environment declares no stacked frames, as "
+            "FrameStackObservation, ale-py and EnvPool do: use --store rows"
         ]
-    # Those of two beginnings, as a game's last life and the reset are, the end before them, and a
-    # valid one behind its own stack: else there are moments with none.
+    # Two episode starts, as after a lost life and a reset, the end before them, and a valid row
+    # after its stack: with fewer rows there would be moments without a valid one.
     least = (2 * facts.stack + 1) * config.num_envs
     if not 2 * config.num_envs <= config.buffer_size < least:
         return []
     return [
-        f"buffer_size is {config.buffer_size}: {config.num_envs} environments that stack "
+        f"buffer_size is {config.buffer_size}: {config.num_envs} environments with stacks of "
         f"{facts.stack} frames need at least {least}, {2 * facts.stack + 1} rows each"
     ]

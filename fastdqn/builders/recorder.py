@@ -1,4 +1,4 @@
-"""Run folder: a run's folder, recorder and checkpoints, made out of options."""
+"""Builds the run folder, the recorder and the checkpointer of a run."""
 
 import contextlib
 import json
@@ -37,10 +37,18 @@ def take_folder(
     requested: Config | None = None,
     handed_in: HandedIn = HandedIn(),  # noqa: B008
 ) -> Place:
-    """A new run's folder, made and locked.
+    """Creates and locks the folder of a new run.
 
-    options  what config.json holds, if it is not config
-    requested  the options before None and auto were decided
+    Args:
+        config: Resolved options.
+        unbegun: Removes the folder if building the run fails.
+        owned: Releases the lock when the run is closed.
+        options: Content of config.json, if it is not config.
+        requested: Options before None and auto were resolved.
+        handed_in: Names of objects that were passed from Python.
+
+    Raises:
+        ConfigError: The folder cannot be made, or another process holds it.
     """
     asked = None if requested is None else requested.to_json()
     folder = create_folder(config, _device_name(config.device), unbegun, options, asked, handed_in)
@@ -53,15 +61,14 @@ def take_folder(
 
 
 def names_of(envs: object, torso: object) -> HandedIn:
-    """What is recorded of environments and a torso that were handed in, if they were."""
+    """Returns the recorded names of environments and torso that were passed from Python."""
     return HandedIn(*(None if each is None else name_of(each) for each in (envs, torso)))
 
 
 def begin_in(
     folder: Place, config: Config, requested: Config, unbegun: ExitStack, handed_in: HandedIn
 ) -> None:
-    """Begin in a folder that is held already, where an earlier run may have ended before it had a
-    checkpoint."""
+    """Starts a run in a locked folder, after removing what a run without a checkpoint left."""
     clear(folder)
     unbegun.callback(clear, folder)
     device = _device_name(config.device)
@@ -86,7 +93,7 @@ def make_recorder(
         sinks.append(WandbRun(folder, json.loads(config.to_json())))
     return RunRecorder(
         folder,
-        make_display(config),  # last: a live panel holds the terminal until it is closed
+        make_display(config),  # last, since a live panel occupies the terminal until it is closed
         sinks,
         lambda path: save_weights(path, online.named_tensors(), description),
         budget.fraction,
@@ -97,7 +104,7 @@ def make_recorder(
 
 
 def disk_errors(config: Config) -> Callable[[Callable[[str], None]], DiskErrors]:
-    """What becomes of a run whose files cannot be written, still without a way to tell it."""
+    """Returns a factory of the handler of disk errors. It takes a function that warns."""
     return {"stop": EndRun, "continue": GoOn}[config.on_disk_error]
 
 
@@ -119,7 +126,7 @@ def make_checkpoints(
     }  # fmt: skip
     folder = recorder.place
     sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say)
-    owned.callback(_let_go, sink)
+    owned.callback(_close_quietly, sink)
     judge = run.judge
 
     def best() -> Where | None:
@@ -132,16 +139,16 @@ def make_checkpoints(
     )  # fmt: skip
 
 
-def _let_go(sink: CheckpointWriter) -> None:
-    """Wait for what is being written; a run that failed to write has said so."""
+def _close_quietly(sink: CheckpointWriter) -> None:
+    """Waits for the write in progress. A failed write has been reported before."""
     with contextlib.suppress(WriteError):
         sink.close()
 
 
-def go_back(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
-    """Bring a run's folder to a checkpoint; returns lines that say what was not restored."""
+def restore_files(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
+    """Restores the files of a run folder as of a checkpoint. Returns warnings."""
     for name in names_in(recorder.place):
-        if name.startswith(TEMPORARY):  # of a process that was killed while it wrote
+        if name.startswith(TEMPORARY):  # left by a killed process
             remove(recorder.place / name)
     best = recorder.place / "best.safetensors"
     for file in (best, recorder.place / "traceback.txt"):

@@ -29,11 +29,12 @@ def checked(
     eval_envs: VectorEnv | None,
     overrides: dict[str, Any],
 ) -> Config:
-    """The options with what is overridden, and a name for environments that were handed in.
+    """Returns the options with overrides, and with a name for environments passed from Python.
 
-    Raises ConfigError with all that keeps a run from starting, a line each.
+    Raises:
+        ConfigError: All errors, a line each.
     """
-    if eval_envs is not None and config.final_evaluation is None:  # they are there to be used
+    if eval_envs is not None and config.final_evaluation is None:  # they were passed to be used
         overrides = {"final_evaluation": True, **overrides}
     if not isinstance(envs, VectorEnv):
         config = config.replace(**overrides)
@@ -54,8 +55,10 @@ def checked(
 def resumed_problems(
     config: Config, envs: VectorEnv | Factory | None, eval_envs: VectorEnv | None, folder: Path
 ) -> list[str]:
-    """What of the environments that resume() is given contradicts a run's options, as checked()
-    finds it for train(), or the weights in its folder."""
+    """Returns error messages about environments passed to resume().
+
+    They must fit the run's options, as in checked(), and the weights in its folder.
+    """
     if envs is None and eval_envs is None:
         return []
     try:
@@ -73,36 +76,36 @@ def resumed_problems(
 
 
 def _unlike_weights(folder: Path, facts: EnvFacts) -> list[str]:
-    """A line where a run's weights, if there are any yet, are for other spaces."""
+    """Returns a message if the run's weights, if there are any, are for other spaces."""
     try:
         description = load_weights(folder / "policy.safetensors")[1]
         learned = (tuple(description["obs_shape"]), description["num_actions"])
-    except (OSError, ValueError, KeyError, TypeError):  # the checkpoint is what counts
+    except (OSError, ValueError, KeyError, TypeError):  # the checkpoint is checked later
         return []
     if learned == (facts.obs_shape, facts.num_actions):
         return []
     return [
-        f"envs have observations {facts.obs_shape} and {facts.num_actions} actions; the run was "
-        f"trained on {learned[0]} and {learned[1]}"
+        f"envs have observations {facts.obs_shape} and {facts.num_actions} actions, and the run "
+        f"was trained on {learned[0]} and {learned[1]}"
     ]
 
 
 def torso_problems(handed_in: HandedIn | None, torso: nn.Module | None) -> list[str]:
-    """A line where resume() lacks the torso that a run was given, or is given one too many."""
+    """Returns a message if the torso passed to resume() is missing or unexpected."""
     if handed_in is None:
         return []
     if handed_in.torso is not None and torso is None:
         return [
-            f"the run's torso was handed in ({handed_in.torso}): hand it in again, "
+            f"the run's torso was passed from Python ({handed_in.torso}): pass it again, "
             "fastdqn.resume(run, torso=...)"
         ]
     if handed_in.torso is None and torso is not None:
-        return [f"torso is {name_of(torso)}, and the run was given none: leave it out"]
+        return [f"torso is {name_of(torso)}, and the run had none: leave it out"]
     return []
 
 
 def _as_made(envs: VectorEnv, config: Config, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The overrides, with what ready environments say of themselves where nobody else does."""
+    """Returns the overrides, completed by the attributes of a VectorEnv."""
     said: dict[str, Any] = {"num_envs": _whole(envs.num_envs)}
     if isinstance(envs, AsyncVectorEnv):
         said["vectorization"] = "async"
@@ -127,16 +130,16 @@ def not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> lis
     if torso is not None and not isinstance(torso, nn.Module):
         lines.append(f"torso is no nn.Module but {torso!r}: give an instance, MyTorso()")
     if isinstance(envs, str):  # train() takes an id, and has made an option of it
-        lines.append(f"envs is the id {envs!r}: a run goes on with its own, so leave it out")
+        lines.append(f"envs is the id {envs!r}: a run keeps its environment, so leave it out")
     elif envs is not None and not isinstance(envs, VectorEnv) and not callable(envs):
         lines.append(
-            f"envs is no VectorEnv but {type(envs).__name__}: give one, or a function that makes "
+            f"envs is a {type(envs).__name__}: pass a VectorEnv, or a function that makes "
             "one environment, such as lambda: MyEnv()"
         )
     if eval_envs is not None and not isinstance(eval_envs, VectorEnv):
         lines.append(
-            f"eval_envs is no VectorEnv but {type(eval_envs).__name__}: "
-            "gymnasium.vector.SyncVectorEnv([lambda: MyEnv()]) makes one"
+            f"eval_envs is a {type(eval_envs).__name__}: pass a VectorEnv, such as "
+            "gymnasium.vector.SyncVectorEnv([lambda: MyEnv()])"
         )
     given = [each for each in (envs, eval_envs) if isinstance(each, VectorEnv)]
     lines += [line for each in given if (line := count_problem(each)) is not None]
@@ -144,7 +147,7 @@ def not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> lis
 
 
 def _labelled(config: Config, envs: VectorEnv | Factory | None) -> Config:
-    """The default id would be a lie about environments that were handed in: take their name."""
+    """Returns the options with the name of passed environments in place of the default id."""
     if envs is None or config.env_id != Config.env_id:
         return config
     if isinstance(envs, VectorEnv):
@@ -154,23 +157,25 @@ def _labelled(config: Config, envs: VectorEnv | Factory | None) -> Config:
 
 
 def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None) -> list[str]:
-    """What contradicts the environments that were handed in."""
+    """Returns error messages about options that contradict a passed VectorEnv."""
     lines = []
     if config.num_envs != envs.num_envs:
-        lines.append(f"num_envs is {config.num_envs}, but the given envs are {envs.num_envs}")
+        lines.append(f"num_envs is {config.num_envs}, but envs has {envs.num_envs}")
     if config.wrapper or config.env_kwargs or config.atari_protocol in PROTOCOLS:
         lines.append(
-            "wrapper, env_kwargs and atari_protocol are for environments that are made here: hand "
-            "in a function that makes one, or wrap the given envs yourself"
+            "wrapper, env_kwargs and atari_protocol do not apply to a VectorEnv: pass a function "
+            "that makes one environment, or wrap the environments yourself"
         )
     if eval_envs is not None and eval_envs.unwrapped is envs.unwrapped:
-        lines.append("eval_envs are the envs: evaluating would reset the training's episodes")
+        lines.append(
+            "eval_envs is envs: an evaluation would reset the training episodes. Pass another"
+        )
     elif line := shared_sub_env(envs, *([] if eval_envs is None else [eval_envs])):
         lines.append(line)
     if config.restart_envs:
         lines.append(
-            f"restart_envs is {config.restart_envs}: hand in a function that makes one "
-            "environment; lanes of given envs are not ours to restart"
+            f"restart_envs is {config.restart_envs}, which does not apply to a VectorEnv: pass a "
+            "function that makes one environment"
         )
     if config.env_batch_size is not None:
         try:
@@ -179,7 +184,7 @@ def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None
             lines.append(str(error))
     if eval_envs is None and config.stop_at_return is not None:
         lines.append(
-            f"stop_at_return is {config.stop_at_return}, but given envs are evaluated only on "
-            "eval_envs: pass some, or stop_at_return=None"
+            f"stop_at_return is {config.stop_at_return}, but a VectorEnv is evaluated only on "
+            "eval_envs: pass eval_envs, or stop_at_return=None"
         )
     return lines

@@ -1,4 +1,4 @@
-"""Ready: what learns and what acts, each called once before the clock runs."""
+"""Warm-up: compiles and runs the learner and the policy once, before time is measured."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,6 +16,8 @@ from fastdqn.replay import Batch
 
 
 class Ready(NamedTuple):
+    """Learner, staging, priority feedback and policy after their first call."""
+
     learner: Learner
     staging: Staging
     returns: Returns
@@ -23,7 +25,7 @@ class Ready(NamedTuple):
 
 
 class Notices:
-    """Lines that come up before there is anyone to show them: they are kept until then."""
+    """Collects lines until a display can show them."""
 
     def __init__(self):
         self.lines: list[str] = []
@@ -42,19 +44,28 @@ def get_ready(
     facts: EnvFacts,
     say: Callable[[str], None],
 ) -> tuple[Config, Ready]:
-    """Learner, staging and policy of a resolved config, after a first call of each.
+    """Makes and warms up learner, staging and policy. Returns them with the config.
 
-    asked  what capture was before it was resolved; batch  as the replay lays it out
-    start  a stream that has started: its observations are acted for
-    Where the update cannot be captured it runs eagerly, and the config that comes back says so:
-    raises ConfigError where capture was asked for.
+    An update that cannot be captured runs eagerly, and the returned config says so.
+
+    Args:
+        config: Resolved options.
+        asked: The capture option before it was resolved.
+        online: The online network.
+        batch: A batch in the layout of the replay.
+        start: A started stream, whose observations are used.
+        facts: Of the environment.
+        say: Prints a line.
+
+    Raises:
+        ConfigError: capture is graph, and the update cannot be captured.
     """
     try:
         return config, _get_ready(config, online, batch, start, facts, say)
     except UncapturableError as error:
         if asked == "graph":
             raise ConfigError([f"capture is graph, and {error}: use --capture auto"]) from None
-        say(f"capture eager: {error}")
+        say(f"capture is eager: {error}")
     config = config.replace(capture="eager", updates_per_launch=1)
     return config, _get_ready(config, online, batch, start, facts, say)
 
