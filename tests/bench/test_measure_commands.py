@@ -172,7 +172,7 @@ def benchmark(monkeypatch):
 @pytest.mark.parametrize(
     "words",
     [
-        "bench_env.py --envs CartPole-v1 --lanes 2",
+        "bench_env.py --envs CartPole-v1 --num-envs 2",
         "bench_replay.py --rows 1000",
         "bench_learner.py --batch-sizes 8",
         "bench_train.py --sweep obs_size",

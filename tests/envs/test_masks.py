@@ -351,8 +351,10 @@ def test_where_an_episode_is_over_no_mask_is_needed(vectorization, at_end):
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_masks_of_resets_alone_are_refused_in_every_mode(mode, vectorization):
     recipe = EnvRecipe(lambda: Masked(ONE, MISSING, MISSING), vectorization)
+    envs = recipe.make(2, autoreset_mode=mode)
     with pytest.raises(EnvError, match=r"given by reset\(\) and not by step\(\)"):
-        masks_of(lambda: recipe.make(2, autoreset_mode=mode), 30)
+        masks_of(lambda: envs, 30)
+    envs.close()
 
 
 @pytest.mark.parametrize("make", [made_here, lambda _, *masks: given(*masks)])

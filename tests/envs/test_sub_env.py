@@ -127,7 +127,7 @@ def test_the_limit_of_what_was_made_comes_before_the_registered_one(vectorizatio
 def test_a_raised_limit_holds_in_evaluations(tmp_path, capsys):
     config = small(
         tmp_path, env_id="MountainCar-v0", wrapper=("test_sub_env:longer",), eval_frequency=400,
-        eval_episodes=1, total_timesteps=800,
+        eval_episodes=1, eval_max_steps=None, total_timesteps=800,
     )  # fmt: skip
     run = fastdqn.train(config)
     assert cli.main(["eval", str(run.folder), "--episodes", "1", "--json"]) == 0
@@ -264,8 +264,10 @@ def test_a_number_beyond_float32_is_named_as_it_was_given(vectorization):
         def observe(self):
             return np.array([1e300 if self.t == 2 else 0.0])
 
+    stream = EnvStream(EnvRecipe(Huge, vectorization).make(2))
     with pytest.raises(fastdqn.NonFiniteError, match=r"observation is 1e\+300, beyond .* float32"):
-        run_steps(EnvStream(EnvRecipe(Huge, vectorization).make(2)), 3)
+        run_steps(stream, 3)
+    stream.close()
 
 
 class Reused(Plain):
