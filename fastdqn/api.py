@@ -13,7 +13,7 @@ from torch import nn
 from fastdqn.builders import agent, build
 from fastdqn.builders.auto_options import EVAL_MAX_STEPS
 from fastdqn.builders.environments import EVAL_LANES
-from fastdqn.builders.user_objects import checked, not_what_is_asked
+from fastdqn.builders.user_objects import argument_problems, checked
 from fastdqn.config.presets import PRESETS, defaults_of
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import (
@@ -95,7 +95,7 @@ def train(
         overrides["env_id"], envs = envs, None
     if isinstance(overrides.get("run_dir"), os.PathLike):
         overrides["run_dir"] = os.fspath(overrides["run_dir"])
-    if lines := not_what_is_asked(config, envs, eval_envs, torso):
+    if lines := argument_problems(config, envs, eval_envs, torso):
         raise ConfigError(lines)
     config = preset(config) if isinstance(config, str) else config
     base = working_folder()  # an environment may change the working directory
@@ -180,7 +180,7 @@ def evaluate(
     """
     if not isinstance(env, str | VectorEnv) and not callable(env):
         raise ConfigError(
-            [f"env is a {type(env).__name__}: pass an id, a VectorEnv, or a "
+            [f"env is of type {type(env).__name__}: pass an id, a VectorEnv, or a "
              "function that makes one environment, such as lambda: MyEnv()"]
         )  # fmt: skip
     if isinstance(env, VectorEnv):

@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 from torch import nn
 
 from fastdqn.builders import build, preflight
-from fastdqn.builders.user_objects import not_what_is_asked, resumed_problems, torso_problems
+from fastdqn.builders.user_objects import argument_problems, resumed_problems, torso_problems
 from fastdqn.checkpoints.format import CheckpointError
 from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
 from fastdqn.config.schema import Config, ConfigError
@@ -69,7 +69,7 @@ def resume(
         CheckpointError: A file of the checkpoint is damaged.
         Exception: What train() raises.
     """
-    if lines := not_what_is_asked("", envs, eval_envs, torso):
+    if lines := argument_problems("", envs, eval_envs, torso):
         raise ConfigError(lines)
     folder = working_folder() / run  # an environment may change the working directory
     if not os.path.isdir(folder):  # Path.is_dir() raises for a very long name

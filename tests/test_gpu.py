@@ -197,7 +197,7 @@ def test_a_torso_that_reads_the_host_runs_eagerly_or_is_refused(tmp_path):
     torso = torch.nn.Sequential(torch.nn.Linear(4, 5), Reads("item"))
     run = fastdqn.train(options, torso=torso)
     assert json.loads((run.folder / "config.json").read_text())["capture"] == "eager"
-    with pytest.raises(fastdqn.ConfigError, match=r"the torso reads the host: aten\._local_scalar"):
+    with pytest.raises(fastdqn.ConfigError, match=r"reads from the host \(aten\._local_scalar"):
         fastdqn.train(options, torso=torso, capture="graph", run_dir=str(tmp_path / "other"))
 
 
@@ -207,7 +207,7 @@ def test_a_batch_beyond_the_device_is_refused_before_it_is_allocated():
         device="cuda", batch_size=1 << 24, buffer_size=1 << 25
     )
     lines = check(config.replace(hidden_sizes=(8192, 8192)))
-    assert any("the largest --batch-size that fits" in line or "GiB" in line for line in lines)
+    assert any("The largest --batch-size that fits" in line or "GiB" in line for line in lines)
     assert torch.cuda.memory_allocated() == before
 
 

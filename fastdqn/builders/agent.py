@@ -1,4 +1,4 @@
-"""Parts: replay, network, learner and policy, each from options and facts alone."""
+"""Builds the agent: replay, network, learner and policy, from options and environment facts."""
 
 import copy
 import math
@@ -67,7 +67,7 @@ from fastdqn.training.value_range import RangeWatch
 
 
 def make_replay(config: Config, facts: EnvFacts) -> Replay:
-    """An empty replay of config's size; config must be resolved."""
+    """Returns an empty replay buffer. The options must be resolved."""
     n = config.num_envs
     make_store, stack = {"rows": (RowStore, 1), "frames": (FrameStore, facts.stack)}[config.store]
     rows = rows_per_lane(config.buffer_size, n, config.n_steps, stack)
@@ -83,7 +83,7 @@ def make_replay(config: Config, facts: EnvFacts) -> Replay:
 
 
 def make_learner(config: Config, online: FlatParameters, capture: Capture | None = None) -> Learner:
-    """The learner over a flattened network; config must be resolved."""
+    """Returns the learner of a network. The options must be resolved."""
     optimizer = PlainAdam if config.capture == "compile" else FusedAdam
     backup = make_backup(config)
     return Learner(
@@ -107,26 +107,26 @@ def make_learner(config: Config, online: FlatParameters, capture: Capture | None
 
 
 def make_target_follower(config: Config) -> TargetFollower:
-    """What evaluates the next state, and how it follows the online network."""
+    """Returns the target network update: hard, Polyak, or no target network."""
     if not config.target_network:
         return NoTarget()
-    # Both frequencies count steps; the target counts updates, so only their ratio reaches it.
+    # Both frequencies are in steps, and the target network counts updates.
     every = config.target_network_frequency / config.train_frequency
     return HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau)
 
 
 def make_backup(config: Config) -> Backup:
-    """How the target looks at the next state; Munchausen's way replaces both others."""
+    """Returns the bootstrap target: Munchausen, Double or maximum."""
     if config.munchausen:
         return MunchausenBackup(
             config.munchausen_alpha, config.munchausen_temperature, config.munchausen_floor
         )
-    # Where one network does both there is nothing to part: it need not be asked twice.
+    # Without a target network, selection and evaluation use the same network.
     return DoubleBackup() if config.double and config.target_network else MaxBackup()
 
 
 def make_sampler(config: Config, num_slots: int) -> Sampler:
-    """What chooses the rows of a batch."""
+    """Returns the sampler of replay rows."""
     if not config.replay:
         return NewestSampler(num_slots)
     seed = derive(config.seed, SAMPLE)
@@ -140,9 +140,10 @@ def make_sampler(config: Config, num_slots: int) -> Sampler:
 def make_online(
     config: Config, facts: EnvFacts, torso: nn.Module | None = None
 ) -> tuple[FlatParameters, dict]:
-    """The online network on its device, flattened, and its description.
+    """Returns the online network on its device, with flat parameters, and its description.
 
-    Raises ValueError where the torso does not fit.
+    Raises:
+        ValueError: The torso does not fit.
     """
     description = describe_network(config, facts, torso)
     with torch.random.fork_rng(devices=[]):
@@ -159,7 +160,7 @@ def make_policy(
     facts: EnvFacts,
     capture: Capture | None = None,
 ) -> Policy:
-    """What acts with the online network's weights."""
+    """Returns the policy, which shares the weights of the online network."""
     device, size = online.weights.device, noise_size(online.module)
     network, choose = online.eval_alias(), None
     if config.learner == "fused":
@@ -188,7 +189,7 @@ def make_followers(
     facts: EnvFacts,
     warn: Callable[[str], None],
 ) -> dict[str, Follower]:
-    """What looks at every step, where config asks for any, by name."""
+    """Returns the objects that process every step, by name: repeats, normalizer, range check."""
     followers: dict[str, Follower] = {}
     if policy.repeats is not None:
         followers["repeats"] = policy.repeats
@@ -205,7 +206,7 @@ def make_followers(
 def _make_normalizer(
     config: Config, learner: Learner, replay: Replay, facts: EnvFacts
 ) -> Normalizer:
-    """What hands statistics on to network and replay."""
+    """Returns the normalizer, which passes statistics to the networks and the replay."""
     networks = (learner.online.module, learner.target.module)
     returns = ReturnStatistics(config.num_envs, config.gamma, replay.reward_bound)
     return Normalizer(
@@ -217,7 +218,7 @@ def _make_normalizer(
 
 
 def describe_network(config: Config, facts: EnvFacts, torso: nn.Module | None = None) -> dict:
-    """All that makes a network again, as plain values: it travels with the weights."""
+    """Returns the description from which a network can be rebuilt, stored with its weights."""
     settled = torso_kinds.settle(config, facts)
     return {
         "obs_shape": list(facts.obs_shape),
@@ -238,19 +239,23 @@ def describe_network(config: Config, facts: EnvFacts, torso: nn.Module | None = 
 def make_network(
     description: dict, torso: nn.Module | None = None, gradient_scale: float = 1.0
 ) -> QNetwork:
-    """Build the network of a description. Raises ValueError where its torso is missing, or takes no
-    such observation.
+    """Returns the network of a description.
 
-    gradient_scale  of a dueling head, which decides nothing but how it learns
+    Args:
+        description: As describe_network() returns it.
+        torso: A custom torso, or None.
+        gradient_scale: Of a dueling head, which affects only training.
+
+    Raises:
+        ValueError: The torso is missing, or cannot take the observations.
     """
     shape, sizes = tuple(description["obs_shape"]), tuple(description["hidden_sizes"])
     dueling = DuelingHead
     if torso is not None:
         sizes = ()
-        torso = copy.deepcopy(torso)  # its parameters become views of the flat tensor
+        torso = copy.deepcopy(torso)  # since its parameters become views of the flat tensor
     elif description["torso"] == "mlp":
-        # Noise is for the layers behind the first: what an observation is, is no matter of
-        # exploring.
+        # Only layers after the first are noisy.
         shared = sizes[:1] if description["noisy"] else sizes
         torso, sizes = MLP(math.prod(shape), shared), sizes[len(shared) :]
     elif description["torso"] in torso_kinds.CONVOLUTIONS:
@@ -259,7 +264,7 @@ def make_network(
         torso, dueling = torso_kinds.CONVOLUTIONS[description["torso"]].make(shape), StreamsHead
     else:
         raise ValueError(
-            "these weights belong to a torso of your own: fastdqn.load_policy(run, torso=...)"
+            "these weights belong to a custom torso: use fastdqn.load_policy(run, torso=...)"
         )
     features, options = count_features(torso, shape), types.SimpleNamespace(**description)
     outputs = Outputs(options.num_actions, value_kinds.outputs_per_action(options))
@@ -281,21 +286,23 @@ def make_network(
 def load_policy(
     path: Path, torso: nn.Module | None = None
 ) -> tuple[Policy | TablePolicy, dict[str, Any]]:
-    """A greedy CPU policy from a weights file, and the description of its network or table.
+    """Loads a greedy CPU policy. Returns it with the description of its network or table.
 
-    Raises WeightsError, one line, where the file cannot be used; ValueError where a torso does not.
+    Raises:
+        WeightsError: The file cannot be used.
+        ValueError: The torso does not fit.
     """
     if is_table(path):
         return load_table_policy(path)
     arrays, description = load_weights(path)
     if torso is None and description["torso"] != "custom":
-        # A few bytes may describe a network of any size: what the file holds must match first.
+        # A damaged file may describe a huge network, so the sizes are checked before allocation.
         try:
             with torch.device("meta"):
                 imagined = make_network(description)
-        except (RuntimeError, TypeError):  # sizes beyond what torch can count
-            raise WeightsError(f"{path} describes a network beyond any memory") from None
-        except ValueError as error:  # no picture that convolutions take
+        except (RuntimeError, TypeError):  # sizes beyond the limits of torch
+            raise WeightsError(f"{path} describes a network larger than any memory") from None
+        except ValueError as error:  # observations that the convolutions cannot take
             raise WeightsError(f"{path}: {error}") from None
         assign_weights(path, imagined, arrays)
     network = make_network(description, torso).eval().requires_grad_(False)

@@ -215,7 +215,7 @@ def _make_run(
 def _resume(
     run: Run, config: Config, checkpoint: Checkpoint, total_timesteps: int | None
 ) -> list[str]:
-    """Restores a run from a checkpoint, without its folder. Returns lines about what was restored."""
+    """Restores a run from a checkpoint, without its folder. Returns lines about it."""
     lines = restore(run, checkpoint.state, checkpoint.weights, checkpoint.segments)
     progress = run.progress
     if progress.steps != checkpoint.steps:

@@ -1,4 +1,4 @@
-"""Devices: how a run uses the device it has, from options alone."""
+"""Devices: chooses device, graph capture and precision from options."""
 
 import contextlib
 from collections.abc import Callable
@@ -16,40 +16,43 @@ from fastdqn.learning.precision import tf32_products
 from fastdqn.learning.priority_feedback import Returns
 from fastdqn.replay import Batch
 
-# Weights in a network that a GPU updates faster than a CPU core. Ours, untuned.
+# Number of weights from which a GPU is used by default. Not tuned.
 LARGE_NETWORK = 1_000_000
-# Updates in one graph: a launch is small beside so many. Ours, untuned.
+# Maximum updates per graph by default. Not tuned.
 _MOST_LAUNCHED = 8
 
 
 def choose_device(config: Config, weights: int) -> tuple[str, str]:
-    """(the device, the reason where there is one worth telling)."""
+    """Returns (the device, a remark or an empty string)."""
     if config.device != "auto":
         return config.device, ""
     large = weights >= LARGE_NETWORK and config.learner != "fused"
     if not (large or wants_cuda(config)):
         return "cpu", ""
     if not torch.cuda.is_available():
-        return "cpu", f"device cpu: the network is large, {weights:,} weights, and there is no CUDA"
+        return (
+            "cpu",
+            f"device cpu: the network is large, {weights:,} weights, and CUDA is not available",
+        )
     return "cuda", ""
 
 
 def choose_capture(config: Config, host_read: str | None = None) -> tuple[str, str]:
-    """(eager, compile or graph, the reason); config's device must be resolved.
+    """Returns (eager, compile or graph, the reason). The device must be resolved.
 
-    host_read  the operation by which a torso of the user's reads the host, if it does
+    host_read: the operation by which a custom torso reads from the host, or None.
     """
     if config.capture != "auto":
-        return config.capture, "as the config says"
+        return config.capture, "set by --capture"
     if config.device == "cpu":
-        return "eager", "the CPU is launched nothing"
+        return "eager", "the CPU has no launches to save"
     if host_read is not None:
-        return "eager", f"the torso reads the host, which no graph can hold: {host_read}"
-    return "graph", "on CUDA launches cost more than an update's arithmetic"
+        return "eager", f"the torso reads from the host, which a graph cannot capture: {host_read}"
+    return "graph", "on CUDA, launches cost more time than the arithmetic of an update"
 
 
 def launched(config: Config, device: str, capture: str) -> Config:
-    """config with what its device is asked for at once, and in which precision."""
+    """Returns the options with capture, precision, launch size and priority lag resolved."""
     on_cuda = device != "cpu"
     lag, launch = config.priority_lag, config.updates_per_launch
     if lag is None:
@@ -68,28 +71,28 @@ def launched(config: Config, device: str, capture: str) -> Config:
 
 
 def make_capture(config: Config, say: Callable[[str], None] = lambda line: None) -> Capture:
-    """How calls of the device are run; say takes a line where one is captured again."""
+    """Returns how device calls run. say prints a line when one is captured again."""
     if config.capture != "graph":
         return compiled if config.capture == "compile" else eager
     return Graphs(CudaRecorder(torch.device(config.device)), say)
 
 
 def arithmetic(config: Config) -> contextlib.AbstractContextManager[None]:
-    """Within, products are made as config's precision says."""
+    """Within, matrix products use the precision of the options."""
     if config.device == "cpu":
         return contextlib.nullcontext()
     return tf32_products(config.precision != "float32")
 
 
 def make_staging(config: Config, batch: Batch, device: torch.device) -> tuple[Staging, Returns]:
-    """What brings batches laid out as this one to the device, and priorities back."""
+    """Returns the staging of batches to the device, and the priority feedback."""
     lag = config.priority_lag or 0
     staging = Staging(batch, device, config.updates_per_launch or 1, lag + 1)
     return staging, Returns(staging, lag)
 
 
 def prepare_learner(learner: Learner, staging: Staging) -> None:
-    """Run every call once that a loop may make, and take it back. Raises UncapturableError."""
+    """Runs each call of the loop once and undoes it. Raises UncapturableError."""
     for batches in staging.all_devices:
         count = staging.together
         while count:
@@ -98,10 +101,10 @@ def prepare_learner(learner: Learner, staging: Staging) -> None:
 
 
 def place(config: Config, network: QNetwork) -> None:
-    """Let a network compute as its device does best, and as config's precision says."""
+    """Sets precision and memory layout of a network for its device."""
     if config.device == "cpu":
         return
-    # Tensor cores take pictures with the channels last.
+    # Tensor cores need images in channels-last layout.
     of_pictures = isinstance(network.torso, PictureCNN)
     network.compute_in(
         torch.bfloat16 if config.precision == "bf16" else None,

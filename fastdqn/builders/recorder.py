@@ -83,10 +83,7 @@ def make_recorder(
     hooks: Hooks,
     budget: Budget,
 ) -> RunRecorder:
-    """Returns the recorder of a run.
-
-    weights  that are saved, and what describes them
-    """
+    """Returns the recorder of a run. weights: the online network and its description."""
     online, description = weights
     sinks: list[MetricsSink] = [TensorBoardEvents(folder)] if config.tensorboard else []
     if config.wandb:
@@ -116,7 +113,7 @@ def make_checkpoints(
     owned: ExitStack,
     own_torso: bool,
 ) -> Checkpointer:
-    """Returns what writes the checkpoints of a run.
+    """Returns the checkpointer of a run.
 
     own_torso  whether the torso was handed in: whoever resumes must hand it in again
     """

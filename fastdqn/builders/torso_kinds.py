@@ -1,4 +1,4 @@
-"""Torsos: which one an observation gets, and what it takes, from options and shapes alone."""
+"""Torso kinds: chooses the torso of an observation shape, and its size."""
 
 import math
 from collections.abc import Callable
@@ -18,15 +18,18 @@ from fastdqn.learning.cnn_torsos import (
     count_layers,
 )
 
-# The square pictures of Atari's preprocessing, and MinAtar's.
+# Side lengths of preprocessed Atari screens and of MinAtar's.
 _ATARI_SIDE, _MINATAR_SIDE = 84, 10
 
 
 class Kind(NamedTuple):
-    """A torso of convolutions.
+    """A convolutional torso.
 
-    make    of obs_shape;  layers  of obs_shape, as they are counted
-    takes   in words;  hidden_sizes  behind it, where none are asked for
+    Attributes:
+        make: Function of obs_shape that returns the module.
+        layers: Function of obs_shape that returns the sizes of its layers.
+        takes: The expected observation shape, in words.
+        hidden_sizes: Default hidden layers after it.
     """
 
     make: Callable[[tuple[int, ...]], nn.Module]
@@ -36,7 +39,7 @@ class Kind(NamedTuple):
 
 
 def _pictures(layers: tuple[Layer, ...], units: int) -> Kind:
-    """Of pictures of bytes, channels first, as Atari's are."""
+    """Returns the kind of a torso for channels-first images, as Atari's."""
     return Kind(
         lambda shape: PictureCNN(shape, layers),
         lambda shape: count_layers(layers, shape[1], shape[2], shape[0]),
@@ -56,12 +59,12 @@ CONVOLUTIONS = {
     ),
 }
 _MLP_SIZES = (120, 84)
-# From here on bytes in three axes are taken for a picture: 36 x 36, the least that nature takes.
+# Size from which three-dimensional uint8 observations count as images: 36 x 36, nature's minimum.
 _PICTURE_BYTES = 36 * 36
 
 
 def settle(options: Any, facts: Any) -> Any:
-    """options (a Config) with the torso and hidden_sizes that facts (an environment's) give."""
+    """Returns the options with torso and hidden_sizes resolved for an environment's facts."""
     torso = options.torso
     if torso == "auto":
         torso = choose(tuple(facts.obs_shape), facts.obs_dtype)
@@ -72,7 +75,7 @@ def settle(options: Any, facts: Any) -> Any:
 
 
 def choose(obs_shape: tuple[int, ...], obs_dtype: np.dtype) -> str:
-    """nature for bytes [K, 84, 84], minatar for bytes or truths [10, 10, C], else mlp."""
+    """Returns nature for uint8[K, 84, 84], minatar for uint8 or bool[10, 10, C], else mlp."""
     is_picture = len(obs_shape) == 3 and np.dtype(obs_dtype).name in ("uint8", "bool")
     if is_picture and obs_shape[1:] == (_ATARI_SIDE,) * 2 and obs_dtype != np.bool_:
         return "nature"
@@ -82,39 +85,42 @@ def choose(obs_shape: tuple[int, ...], obs_dtype: np.dtype) -> str:
 
 
 def problem(torso: str, obs_shape: tuple[int, ...]) -> str | None:
-    """A line where a torso does not take observations of that shape."""
+    """Returns a message if a torso cannot take observations of a shape, else None."""
     if torso not in CONVOLUTIONS:
         return None
     why = f"torso is {torso}, which takes observations {CONVOLUTIONS[torso].takes}"
     if len(obs_shape) != 3:
-        return f"{why}; these are {list(obs_shape)}: use --torso mlp or auto"
+        return f"{why}. The observations are {list(obs_shape)}: use --torso mlp or auto"
     try:
         CONVOLUTIONS[torso].layers(obs_shape)
     except ValueError as error:
         remedy = "use --torso mlp or auto"
         if "first" in CONVOLUTIONS[torso].takes and obs_shape[2] <= 4 < obs_shape[0]:
-            remedy = "where channels are last, bring them to the front with a wrapper, or " + remedy
-        return f"{why}; these are {list(obs_shape)}, {error}: {remedy}"
+            remedy = "if channels are last, move them first with a wrapper, or " + remedy
+        return f"{why}. The observations are {list(obs_shape)}, {error}: {remedy}"
     return None
 
 
 def remark(torso: str, facts: Any) -> str | None:
-    """A line where pictures go into an MLP, which is slow and blind to what lies beside what."""
+    """Returns a remark if images go into an MLP, which ignores their spatial structure."""
     shape = facts.obs_shape
     if torso != "mlp" or facts.obs_dtype != np.uint8 or len(shape) != 3:
         return None
     if math.prod(shape) < _PICTURE_BYTES:
         return None
     return (
-        f"observations are {list(shape)} bytes, flattened into an MLP: if they are pictures, "
+        f"observations are uint8 {list(shape)}, flattened into an MLP: if they are images, "
         f"--torso nature takes {CONVOLUTIONS['nature'].takes}, of at least 36 x 36"
     )
 
 
 class Needs(NamedTuple):
-    """Sizes of a torso.
+    """Size of a torso.
 
-    weights  of the torso; features  F that it gives; numbers  that it keeps for a sample
+    Attributes:
+        weights: Number of weights.
+        features: Number of output features.
+        numbers: Numbers stored per sample for the backward pass.
     """
 
     weights: int
@@ -123,12 +129,12 @@ class Needs(NamedTuple):
 
 
 def needs(torso: str, obs_shape: tuple[int, ...]) -> Needs:
-    """Of a torso of convolutions, counted without making it."""
+    """Returns the size of a convolutional torso without making it."""
     layers = CONVOLUTIONS[torso].layers(obs_shape)
     return Needs(
         sum((layer.fan_in + 1) * layer.fan_out for layer in layers),
         layers[-1].positions * layers[-1].fan_out,
-        # Patches may be written out, and the observation is brought into another order.
+        # Counts unfolded patches and a copy of the observation in another layout.
         2 * math.prod(obs_shape)
         + sum(layer.positions * (layer.fan_in + layer.fan_out) for layer in layers),
     )

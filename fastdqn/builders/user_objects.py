@@ -110,22 +110,22 @@ def _as_made(envs: VectorEnv, config: Config, overrides: dict[str, Any]) -> dict
     if isinstance(envs, AsyncVectorEnv):
         said["vectorization"] = "async"
     elif overrides.get("env_batch_size", config.env_batch_size) == answers_for(envs):
-        overrides = overrides | {"env_batch_size": None}  # it is how they were made
+        overrides = overrides | {"env_batch_size": None}  # the environments were made with it
     return said | overrides
 
 
 def _whole(number: Any) -> Any:
-    """A whole number of NumPy's as one of Python's; what is none comes back as it is."""
+    """Returns a NumPy integer as a Python int, and anything else unchanged."""
     return int(number) if isinstance(number, np.integer) else number
 
 
-def not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> list[str]:
-    """What was handed in as options, environments or torso and is none."""
+def argument_problems(config: Any, envs: Any, eval_envs: Any, torso: Any) -> list[str]:
+    """Returns error messages about arguments of the wrong type."""
     lines = []
     if not isinstance(config, Config | str):
         lines.append(
             f"the first argument is a Config, a preset or an id, not {type(config).__name__}: "
-            "environments come second, as in train(Config(), lambda: MyEnv())"
+            "environments are the second argument, as in train(Config(), lambda: MyEnv())"
         )
     if torso is not None and not isinstance(torso, nn.Module):
         lines.append(f"torso is no nn.Module but {torso!r}: give an instance, MyTorso()")
@@ -133,12 +133,12 @@ def not_what_is_asked(config: Any, envs: Any, eval_envs: Any, torso: Any) -> lis
         lines.append(f"envs is the id {envs!r}: a run keeps its environment, so leave it out")
     elif envs is not None and not isinstance(envs, VectorEnv) and not callable(envs):
         lines.append(
-            f"envs is a {type(envs).__name__}: pass a VectorEnv, or a function that makes "
+            f"envs is of type {type(envs).__name__}: pass a VectorEnv, or a function that makes "
             "one environment, such as lambda: MyEnv()"
         )
     if eval_envs is not None and not isinstance(eval_envs, VectorEnv):
         lines.append(
-            f"eval_envs is a {type(eval_envs).__name__}: pass a VectorEnv, such as "
+            f"eval_envs is of type {type(eval_envs).__name__}: pass a VectorEnv, such as "
             "gymnasium.vector.SyncVectorEnv([lambda: MyEnv()])"
         )
     given = [each for each in (envs, eval_envs) if isinstance(each, VectorEnv)]

@@ -1,4 +1,4 @@
-"""Values: what each kind of network output needs, from options alone."""
+"""Value kinds: makes the value distribution and head of each --value option."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from fastdqn.learning.implicit_quantile import NUM_COSINES, ImplicitHead, Implic
 from fastdqn.learning.quantile import QuantileValue, midpoints
 from fastdqn.learning.value import ScalarValue, Value, huber, squared_error
 
-# The options that outputs depend on: they travel with the weights.
+# Options that the outputs depend on, which are stored with the weights.
 OPTIONS = (
     "value", "num_atoms", "v_min", "v_max", "num_quantiles", "num_target_fractions",
     "num_policy_fractions",
@@ -20,10 +20,12 @@ OPTIONS = (
 
 
 class Kind(NamedTuple):
-    """How a kind of value is made.
+    """How one kind of value is made.
 
-    make   options o and device to the Value
-    outputs   numbers per action that a head gives; None: one, without an axis of its own
+    Attributes:
+        make: Function of options and device that returns the Value.
+        outputs: Function of options that returns the outputs per action. None: a single one,
+            without an axis.
     """
 
     make: Callable[[Any, torch.device], Value]
@@ -50,24 +52,24 @@ _KINDS = {
 
 
 def make_value(options: Any, device: torch.device) -> Value:
-    """The Value of options: a Config, or a network's description as attributes."""
+    """Returns the Value of a Config, or of a network description as attributes."""
     return _KINDS[options.value].make(options, device)
 
 
 def outputs_per_action(options: Any) -> int | None:
-    """Numbers that a head gives for each action; None: one, without an axis of its own."""
+    """Returns the outputs of a head per action. None: a single one, without an axis."""
     return _KINDS[options.value].outputs(options)
 
 
 def wrap_head(options: Any, num_features: int, head: nn.Module) -> nn.Module:
-    """The head itself, or one that hands it features for each fraction it is asked for."""
+    """Returns the head, wrapped for implicit quantiles."""
     if options.value != "implicit-quantile":
         return head
     return ImplicitHead(num_features, head, options.num_policy_fractions)
 
 
 def fractions_of_passes(options: Any, backup: Backup) -> tuple[int, int, int, int]:
-    """Fractions a sample for each pass of an update, in the order of Passes."""
+    """Returns the fractions per sample of each forward pass, in the order of Passes."""
     if options.value != "implicit-quantile":
         return 0, 0, 0, 0
     policy = options.num_policy_fractions
@@ -80,12 +82,12 @@ def fractions_of_passes(options: Any, backup: Backup) -> tuple[int, int, int, in
 
 
 def embedding_weights(options: Any, num_features: int) -> int:
-    """Weights that wrap_head() adds, counted without making them."""
+    """Returns the number of weights that wrap_head() adds."""
     return (NUM_COSINES + 1) * num_features if options.value == "implicit-quantile" else 0
 
 
 def numbers_a_sample(options: Any, num_actions: int, num_features: int) -> int:
-    """About how many numbers an update keeps for each sample beside a scalar network's."""
+    """Returns about how many numbers an update stores per sample, in addition to scalar values."""
     o = options
     if o.value == "categorical":
         return 8 * o.num_atoms * num_actions

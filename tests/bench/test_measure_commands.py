@@ -111,7 +111,7 @@ def test_acting_and_the_loop_can_be_profiled_too(tmp_path, what):
     [
         ("bench", "bench needs a part"),
         ("bench lerner cartpole", "unknown part 'lerner': did you mean learner?"),
-        ("bench all cartpol", "no preset or environment is called 'cartpol'"),
+        ("bench all cartpol", "unknown preset or environment 'cartpol'"),
         ("bench env cartpole --out no/such/folder/x", "out is 'no/such/folder/x'"),
         ("bench env cartpole --vectorization envpol", "--vectorization is 'envpol'"),
         ("bench train cartpole --device cuda:9", "device is 'cuda:9'"),

@@ -55,7 +55,7 @@ def test_a_torso_of_ones_own_is_learned_by_torch_and_the_start_says_so(tmp_path)
     session = build.build(small(tmp_path), lambda _: Silent(), torso=torso)
     session.close()
     assert session.config.learner == "torch"
-    assert session.notes == ["learner torch: not fused: the torso is no MLP of ours"]
+    assert session.notes == ["learner torch: not fused: the torso is not the built-in MLP"]
 
 
 @pytest.mark.slow
@@ -228,8 +228,8 @@ def test_a_call_leaves_torchs_threads_as_they_were(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        ({"num_envs": 5}, "num_envs is 5, but the given envs are 4"),
-        ({"stop_at_return": 9.0}, "stop_at_return is 9.0, but given envs are evaluated only on"),
+        ({"num_envs": 5}, "num_envs is 5, but envs has 4"),
+        ({"stop_at_return": 9.0}, "stop_at_return is 9.0, but a VectorEnv is evaluated only on"),
     ],
 )
 def test_options_that_contradict_given_environments_are_refused(tmp_path, overrides, line):

@@ -70,14 +70,14 @@ def test_a_torso_that_reads_the_host_is_run_eagerly(cuda):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"device": "cpu", "capture": "graph"}, "capture is graph, which only CUDA devices have"),
+        ({"device": "cpu", "capture": "graph"}, "capture is graph, which needs a CUDA device"),
         ({"device": "cpu", "precision": "bf16"}, "precision is bf16, which is for CUDA devices"),
         ({"device": "cpu", "precision": "tf32"}, "precision is tf32, which is for CUDA devices"),
-        ({"updates_per_launch": 6}, "must be a power of two, so that few graphs are needed"),
+        ({"updates_per_launch": 6}, "must be a power of two, so that few graphs are"),
         ({"updates_per_launch": 128}, "updates_per_launch is 128: it must be a number"),
         ({"priority_lag": 2}, "priority_lag is 2: it must be a number, at least 0, at most 1"),
-        ({"learner": "fused", "capture": "graph"}, "does not cover capture graph"),
-        ({"learner": "fused", "precision": "tf32"}, "does not cover precision tf32"),
+        ({"learner": "fused", "capture": "graph"}, "does not support capture graph"),
+        ({"learner": "fused", "precision": "tf32"}, "does not support precision tf32"),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_a_line(options, says):
@@ -88,8 +88,8 @@ def test_what_does_not_go_together_is_refused_in_a_line(options, says):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"capture": "graph"}, "capture is graph, which is for CUDA devices, and this machine"),
-        ({"precision": "bf16"}, "precision is bf16, which is for CUDA devices, and this machine"),
+        ({"capture": "graph"}, "capture is graph, which needs a CUDA device, and this machine"),
+        ({"precision": "bf16"}, "precision is bf16, which needs a CUDA device, and this machine"),
     ],
 )
 def test_what_needs_a_device_is_refused_where_there_is_none(monkeypatch, options, says):
@@ -111,7 +111,7 @@ def test_auto_says_that_it_takes_the_cpu_for_a_network_worth_a_device(tmp_path, 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     session = build.build(small(tmp_path, hidden_sizes=(1024, 1024)), lambda _: Silent())
     session.close()
-    assert "device cpu: the network is large, 1,057,795 weights, and there is no CUDA" in (
+    assert "device cpu: the network is large, 1,057,795 weights, and CUDA is not available" in (
         session.notes
     )
 
@@ -121,10 +121,10 @@ def test_the_largest_batch_that_fits_a_device_is_named():
     room = device_bytes(config.replace(batch_size=300, hidden_sizes=(512,)), PICTURES)
     (line,) = device_problems(config, PICTURES, room)
     assert line.startswith("batch_size is 4096: network, optimizer and batches need ")
-    assert line.endswith("the largest --batch-size that fits is about 300")
+    assert line.endswith("The largest --batch-size that fits is about 300")
     assert device_problems(config.replace(batch_size=300), PICTURES, room) == []
     (line,) = device_problems(config, PICTURES, 1 << 20)
-    assert line.endswith("not even a batch of 1 fits: fewer hidden_sizes, or --device cpu")
+    assert line.endswith("Not even a batch of 1 fits: use smaller --hidden-sizes or --device cpu")
 
 
 def test_a_device_is_asked_for_its_memory_before_anything_is_allocated(cuda, monkeypatch):
@@ -135,7 +135,7 @@ def test_a_device_is_asked_for_its_memory_before_anything_is_allocated(cuda, mon
     )
     config = Config(device="cuda", torso="nature", batch_size=4096, buffer_size=8192)
     (line,) = preflight.check(config, PICTURES._replace(obs_shape=(4, 84, 84)))
-    assert "of cuda's memory and 1.00 GiB are available; the largest --batch-size that" in line
+    assert "of cuda's memory and 1.00 GiB are available. The largest --batch-size that" in line
     assert asked == [torch.device("cuda")]
 
 
@@ -205,7 +205,7 @@ def test_an_update_that_cannot_be_captured_runs_eagerly_or_is_refused(tmp_path, 
     monkeypatch.setattr("fastdqn.builders.auto_options.choose_capture", lambda *_: ("graph", ""))
     session, reason = run_loop(asked.replace(capture="auto"))
     assert (session.config.capture, reason) == ("eager", "budget spent")
-    assert "capture eager: it cannot be captured as a graph: operation not permitted" in (
+    assert "capture is eager: it cannot be captured as a graph: operation not permitted" in (
         session.notes
     )
 
@@ -213,12 +213,12 @@ def test_an_update_that_cannot_be_captured_runs_eagerly_or_is_refused(tmp_path, 
 def test_a_graph_of_a_torso_that_reads_the_host_is_refused(tmp_path, cuda, monkeypatch):
     facts = EnvFacts((5,), FACTS.obs_dtype, 1.0, 3, 0)
     config = small(tmp_path, capture="graph", device="cuda")
-    with pytest.raises(fastdqn.ConfigError, match=r"the torso reads the host: aten\._local_scalar"):
+    with pytest.raises(fastdqn.ConfigError, match=r"reads from the host \(aten\._local_scalar"):
         build._resolve(config, facts, Reads("item"), None, "sync")
     resolved, notes = build._resolve(config.replace(capture="auto"), facts, Reads("branch"), None,
                                      "sync")  # fmt: skip
     assert resolved.capture == "eager"
-    assert notes[-1].startswith("capture eager: the torso reads the host, which no graph can hold")
+    assert notes[-1].startswith("capture eager: the torso reads from the host, which a graph")
 
 
 @pytest.mark.slow

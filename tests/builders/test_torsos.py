@@ -259,7 +259,7 @@ def test_the_fused_learner_refuses_convolutions_by_name():
     assert problem("mlp", (1, 2, 3)) is None
     for config in (Config(learner="fused"), Config(learner="fused", torso="minatar")):
         (line,) = check(config, MINATAR)
-        assert line.startswith("learner is fused, which does not cover torso minatar")
+        assert line.startswith("learner is fused, which does not support torso minatar")
     assert check(Config(learner="fused", torso="mlp"), MINATAR) == []
 
 
@@ -286,7 +286,7 @@ def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, torso, noisy):
     [
         ({"torso": "resnet"}, "torso of its network is 'resnet'"),
         ({"obs_shape": [4, 9, 9]}, "at least 36 x 36"),
-        ({"obs_shape": [4]}, r"these are \[4\]"),
+        ({"obs_shape": [4]}, r"The observations are \[4\]"),
         ({"obs_shape": [4, 1 << 31, 1 << 31]}, "does not fit: "),
         ({"torso": "minatar"}, "lacks|has shape"),
     ],

@@ -87,7 +87,7 @@ def test_every_autoreset_mode_goes_on_exactly(tmp_path, mode):
 def test_environments_that_were_handed_in_are_not_made_by_their_name(tmp_path):
     envs = gymnasium.make_vec("CartPole-v1", 4, vectorization_mode="sync")
     part = fastdqn.train(small(tmp_path), envs, on_step=stopping_at(30))
-    with pytest.raises(fastdqn.ConfigError, match="hand them in again"):
+    with pytest.raises(fastdqn.ConfigError, match="pass them again"):
         fastdqn.resume(part.folder, on_step=stopping_at(60))
     assert fastdqn.resume(part.folder, envs, on_step=nothing).summary["total_steps"] > 60
 

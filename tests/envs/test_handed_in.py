@@ -78,7 +78,7 @@ def test_a_name_is_the_modules_and_the_functions_or_the_class(value, name):
 def test_no_command_makes_others_of_their_id(given, words):
     code, out, (line,) = ask(*words.format(given).split())
     assert (code, out) == (2, "")
-    assert "were handed in" in line
+    assert "were passed from Python" in line
     assert "test_handed_in:make_mine" in line or "fastdqn.resume(run, envs)" in line
 
 
@@ -99,7 +99,7 @@ def test_doctor_and_report_say_it(given):
 
 
 def test_handed_in_again_it_goes_on(given):
-    with pytest.raises(ConfigError, match="hand them in again"):
+    with pytest.raises(ConfigError, match="pass them again"):
         fastdqn.resume(given, total_timesteps=400)
     assert fastdqn.resume(given, make_mine, total_timesteps=400).summary["total_steps"] >= 400
 
@@ -131,12 +131,15 @@ class Wide(Far):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"envs": "MountainCar-v0"}, "envs is the id 'MountainCar-v0': a run goes on with its own"),
+        (
+            {"envs": "MountainCar-v0"},
+            "envs is the id 'MountainCar-v0': a run keeps its",
+        ),
         ({"envs": make_mine}, "made from its env_id, 'CartPole-v1'"),
-        ({"envs": 3}, "envs is no VectorEnv but int"),
+        ({"envs": 3}, "envs is of type int"),
         ({"torso": "x"}, "torso is no nn.Module but 'x'"),
-        ({"torso": Flat()}, "torso is test_handed_in:Flat, and the run was given none"),
-        ({"eval_envs": 3}, "eval_envs is no VectorEnv but int"),
+        ({"torso": Flat()}, "torso is test_handed_in:Flat, and the run had none"),
+        ({"eval_envs": 3}, "eval_envs is of type int"),
         ({"eval_envs": vector(Wide)}, "eval_envs have other spaces than envs"),
     ],
     ids=["id", "factory", "number", "text", "torso", "eval_envs", "other spaces"],
@@ -152,9 +155,9 @@ def test_resume_refuses_arguments_that_are_not_the_runs(by_id, changes, says):
 @pytest.mark.parametrize(
     ("envs", "says"),
     [
-        (vector(count=3), "num_envs is 4, but the given envs are 3"),
-        (vector(Wide), r"5 actions; the run was\s+trained on \(4,\) and 2"),
-        (Wide, r"5 actions; the run was\s+trained on \(4,\) and 2"),
+        (vector(count=3), "num_envs is 4, but envs has 3"),
+        (vector(Wide), r"5 actions, and the run was\s+trained on \(4,\) and 2"),
+        (Wide, r"5 actions, and the run was\s+trained on \(4,\) and 2"),
     ],
     ids=["count", "envs", "factory"],
 )
@@ -164,7 +167,7 @@ def test_other_environments_than_a_runs_are_no_damage(given, envs, says):
 
 
 def test_a_torso_that_was_handed_in_is_handed_in_again(with_torso):
-    with pytest.raises(ConfigError, match=r"handed in \(test_handed_in:Flat\).*torso="):
+    with pytest.raises(ConfigError, match=r"passed from Python \(test_handed_in:Flat\).*torso="):
         fastdqn.resume(with_torso, total_timesteps=400)
     run = fastdqn.resume(with_torso, torso=Flat(), total_timesteps=400)
     assert run.summary["total_steps"] >= 400

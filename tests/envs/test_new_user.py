@@ -104,7 +104,7 @@ def test_a_list_of_environments_tells_a_remedy_of_several_once(make):
 @pytest.mark.parametrize(
     ("shape", "dtype", "says"),
     [
-        ((56, 56, 3), np.uint8, "[56, 56, 3] bytes, flattened into an MLP"),
+        ((56, 56, 3), np.uint8, "uint8 [56, 56, 3], flattened into an MLP"),
         ((4, 128, 64), np.uint8, "--torso nature takes [K, H, W]"),
         ((7, 7, 3), np.uint8, None),
         ((56, 56, 3), np.float32, None),
@@ -118,10 +118,10 @@ def test_pictures_that_an_mlp_would_flatten_are_told(shape, dtype, says):
 
 
 def test_a_picture_with_channels_last_is_told_where_they_belong():
-    assert "bring them to the front with a wrapper" in str(problem("nature", (84, 84, 3)))
+    assert "move them first with a wrapper" in str(problem("nature", (84, 84, 3)))
     assert "bring them" not in str(problem("nature", (4, 20, 20)))
 
 
 def test_arguments_that_no_file_of_options_can_hold_are_told_what_can():
     (line,) = Config(env_kwargs={"shape": (84, 84)}).problems()
-    assert "a function of yours can give" in line
+    assert "register a function that makes the environment" in line

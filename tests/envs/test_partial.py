@@ -191,9 +191,9 @@ def test_counts_stay_exact_in_a_run_that_waits_for_some(tmp_path, vectorization)
 @pytest.mark.filterwarnings("ignore")
 def test_environments_that_answer_first_are_refused_where_all_must_answer(tmp_path):
     eval_envs = pool(4, 2, seed=1)
-    with pytest.raises(fastdqn.ConfigError, match="eval_envs answer for 2 of 4 lanes"):
+    with pytest.raises(fastdqn.ConfigError, match="a step of eval_envs returns 2 of 4 env"):
         fastdqn.train(small(tmp_path), pool(4, 4, seed=0), eval_envs=eval_envs)
-    with pytest.raises(ValueError, match="answer for 2 of 4 lanes"):
+    with pytest.raises(ValueError, match="a step returns 2 of 4 environments"):
         fastdqn.evaluate(lambda obs: np.zeros(len(obs), np.int64), eval_envs, episodes=6)
 
 

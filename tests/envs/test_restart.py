@@ -146,8 +146,8 @@ def test_a_restarted_lane_has_a_seed_of_its_own_which_the_next_message_tells():
 
 def test_lanes_that_are_not_ours_to_restart_are_refused_by_name(tmp_path):
     envs = AsyncVectorEnv([lambda: Mortal(raise_)] * 4)
-    with pytest.raises(ConfigError, match="restart_envs is 2: hand in a function"):
+    with pytest.raises(ConfigError, match="restart_envs is 2, which does not apply to a VectorEnv"):
         fastdqn.train(small(tmp_path, restart_envs=2), envs)
     envs.close()
-    with pytest.raises(ConfigError, match="restart_envs is 2, which takes lanes with processes"):
+    with pytest.raises(ConfigError, match="restart_envs is 2, and only worker processes"):
         fastdqn.train(small(tmp_path, restart_envs=2))

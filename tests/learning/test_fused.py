@@ -223,8 +223,8 @@ def _with(network) -> Learner:
     ("changes", "weights", "own_torso", "chosen", "why"),
     [
         ({}, 1000, False, "fused", "one kernel"),
-        ({"learner": "torch"}, 1000, False, "torch", "as the config says"),
-        ({"noisy": True, "value": "quantile"}, 1000, False, "torch", "cover value quantile"),
+        ({"learner": "torch"}, 1000, False, "torch", "set by --learner"),
+        ({"noisy": True, "value": "quantile"}, 1000, False, "torch", "support value quantile"),
         ({"munchausen": True}, 1000, False, "torch", "munchausen"),
         ({"normalize_observation": True}, 1000, False, "torch", "normalize_observation"),
         ({"device": "cuda"}, 1000, False, "torch", "device cuda"),
@@ -242,7 +242,7 @@ def test_the_choice_is_a_function_of_options_and_network(changes, weights, own_t
 
 def test_asking_for_what_is_not_covered_is_one_line_that_names_it():
     (line,) = Config(learner="fused", noisy=True, value="quantile").problems()
-    assert line.startswith("learner is fused, which does not cover value quantile or noisy")
+    assert line.startswith("learner is fused, which does not support value quantile or noisy")
     assert Config(learner="fused").problems() == []
     assert beyond_fused(Config(normalize_reward=True, prioritized=True)) == []
 

@@ -60,7 +60,7 @@ def test_auto_keeps_frames_where_a_stack_is_declared(tmp_path, asked, stack, res
 
 def test_frames_are_refused_where_nothing_declares_them():
     (line,) = refused("train cartpole --store frames")
-    assert "nothing declares that observations are stacked frames" in line
+    assert "the environment declares no stacked frames" in line
     assert line.endswith("use --store rows")
 
 
@@ -106,7 +106,7 @@ def test_the_size_that_is_said_to_fit_does_fit_and_one_that_is_larger_does_not(
     monkeypatch.setattr(memory_estimate, "available_bytes", lambda: available_bytes(root))
     words = f"{STACKED} --num-envs 16 --n-steps 3 {more} --buffer-size"
     (line,) = refused(f"{words} 1000000000")
-    (fits,) = re.findall(r"the largest --buffer-size that fits is about (\d+)", line)
+    (fits,) = re.findall(r"The largest --buffer-size that fits is about (\d+)", line)
     assert ask(*words.split(), fits)[0] == 0
     (line,) = refused(f"{words} {int(1.01 * int(fits))}")
     assert "0.5 GiB are available" in line

@@ -238,5 +238,5 @@ def test_environment_seeds_differ_between_runs_and_between_evaluations():
 
 
 def test_an_environment_in_the_place_of_a_function_is_one_line():
-    with pytest.raises(fastdqn.ConfigError, match=r"^env is a .*: pass an id.*such as lambda"):
+    with pytest.raises(fastdqn.ConfigError, match=r"^env is of type .*: pass an id.*lambda"):
         fastdqn.evaluate(lambda obs: obs, gymnasium.make("Taxi-v4"))  # pyright: ignore[reportArgumentType]
