@@ -115,7 +115,7 @@ def make_checkpoints(
 ) -> Checkpointer:
     """Returns the checkpointer of a run.
 
-    own_torso  whether the torso was handed in: whoever resumes must hand it in again
+    own_torso: whether a torso was passed from Python, which resume() then needs again.
     """
     described = {
         "config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps,

@@ -10,14 +10,14 @@ import tyro
 # The first field of Config in each group, and the title of the group.
 GROUPS = {
     "env_id": "environment",
-    "num_envs": "size",
+    "num_envs": "run",
     "learning_rate": "learning",
     "double": "techniques",
     "torso": "network",
     "exploration": "exploration",
     "eval_frequency": "evaluation",
-    "device": "speed",
-    "run_dir": "record",
+    "device": "performance",
+    "run_dir": "output",
 }
 
 
@@ -66,9 +66,9 @@ def sentences(record: type) -> dict[str, str]:
     assert isinstance(body, ast.ClassDef)
     found = {}
     for field, below in zip(body.body, body.body[1:], strict=False):
-        told = below.value if isinstance(below, ast.Expr) else None
+        below_it = below.value if isinstance(below, ast.Expr) else None
         name = field.target if isinstance(field, ast.AnnAssign) else None
-        sentence = told.value if isinstance(told, ast.Constant) else None
+        sentence = below_it.value if isinstance(below_it, ast.Constant) else None
         if isinstance(name, ast.Name) and isinstance(sentence, str):
             found[name.id] = " ".join(sentence.split())
     return found
