@@ -1,4 +1,4 @@
-"""Fixtures of several tests: of checkpoints, of the command line, and what no test may leave."""
+"""Shared fixtures, and checks that no test leaves anything open."""
 
 import contextlib
 import gc
@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 from gymnasium.vector import AsyncVectorEnv
 
-# A shell starts what it runs in the background with SIGINT ignored, and programs inherit that.
+# A shell starts background programs with SIGINT ignored, which pytest would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -29,23 +29,23 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Neighbors run in one process and share fixtures; a process that is done takes others'."""
+    """Runs neighboring tests in one process, with work stealing at the end."""
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
-# Vector environments that the package has made since the current test began.
+# Vector environments made by the package during the current test.
 _made: list[gymnasium.vector.VectorEnv] = []
-# Programs that libraries start once and keep: Python's multiprocessing, and torch.compile's.
+# Helper processes that multiprocessing and torch.compile start once and keep.
 _KEPT_PROGRAMS = (
     "multiprocessing.resource_tracker",
     "multiprocessing.forkserver",
     "compile_worker",
 )
-# Threads that libraries start once and keep, and a learner's spare one, which goes with it.
+# Threads that libraries keep, and the idle thread of a learner, which ends with it.
 _KEPT_THREADS = {"spare", "tqdm_monitor"}
-# Seconds that a thread or a process may take to end after its owner has closed it.
+# Seconds that a thread or process may take to end after it was closed.
 _END_SECONDS = 10
 
 
@@ -90,7 +90,7 @@ def _nothing_is_left_open(_vector_environments_are_noted):
 
 
 def _threads_beyond(known: set[threading.Thread]) -> list[threading.Thread]:
-    """Threads that run and are not known, once those have ended that are about to."""
+    """Returns unknown threads that are still running after a grace period."""
     late = [each for each in threading.enumerate() if each not in known and each.is_alive()]
     late = [each for each in late if each.name not in _KEPT_THREADS]
     for each in late:
@@ -103,7 +103,7 @@ def _threads_beyond(known: set[threading.Thread]) -> list[threading.Thread]:
 
 
 def _runs_elsewhere(envs: gymnasium.vector.VectorEnv) -> bool:
-    """Whether an environment is open, and in other processes or in threads of C++."""
+    """Returns whether an environment is open and uses processes or C++ threads."""
     if envs.closed:
         return False
     packages = {base.__module__.partition(".")[0] for base in type(envs).__mro__}
@@ -111,7 +111,7 @@ def _runs_elsewhere(envs: gymnasium.vector.VectorEnv) -> bool:
 
 
 def _child_processes() -> set[int]:
-    """Ids of the main thread's children; on systems without /proc, of multiprocessing's alone."""
+    """Returns pids of child processes. Without /proc, only those of multiprocessing."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return set(map(int, file.read().split()))
@@ -120,7 +120,7 @@ def _child_processes() -> set[int]:
 
 
 def _program(pid: int) -> str:
-    """The command line of a process; empty for one that has ended."""
+    """Returns the command line of a process, or '' if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
@@ -147,7 +147,7 @@ def run(tmp_path, template):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """The loop waits for each checkpoint: what fails is no matter of how fast the thread is."""
+    """Makes the loop wait for each checkpoint, so that failures do not depend on timing."""
     from fastdqn.checkpoints.writer import CheckpointWriter
 
     write = CheckpointWriter.write
@@ -174,7 +174,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def without_the_arcade(monkeypatch):
-    """Ids as a fresh process has them: ale_py adds a thousand, and to list each is to make it."""
+    """Restores the registered ids of a new process: listing those of ale_py takes long."""
     for env_id, spec in list(gymnasium.registry.items()):
         if str(spec.entry_point).startswith("ale_py"):
             monkeypatch.delitem(gymnasium.registry, env_id)

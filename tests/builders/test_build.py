@@ -1,4 +1,4 @@
-"""Each option reaches the object it is meant for, and nothing compiles once the clock runs."""
+"""Each option reaches its object, and nothing is compiled during the measured time."""
 
 import json
 
@@ -203,7 +203,7 @@ def test_training_evaluating_confirming_and_judging_use_seeds_of_their_own(tmp_p
 
 
 def test_the_final_evaluation_is_of_the_best_weights_not_the_last(tmp_path, monkeypatch):
-    """The judged returns of a short run are not monotone: the best are not the last."""
+    """The evaluations of a short run are not monotone, so the best is not the last."""
     evaluated = []
 
     def noting(policy, *rest):

@@ -1,4 +1,4 @@
-"""Options of devices: what auto comes to, what is refused, and whole runs by recorded updates."""
+"""Device options: auto, rejected combinations, and runs with captured updates."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ LARGE, SMALL = 2_000_000, 1_000
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """As if there were a device; nothing is asked of it."""
+    """Pretends that there is a CUDA device, without using it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
 
@@ -156,7 +156,7 @@ def test_the_memory_of_all_updates_of_a_launch_is_asked_for(cuda, monkeypatch, o
 
 @pytest.fixture
 def traced(monkeypatch):
-    """Graphs are recorded as traces, on the CPU: all else is as on a device."""
+    """Captures graphs as traces on the CPU. Everything else is as on a device."""
     recorders = []
     monkeypatch.setattr(
         devices, "CudaRecorder", lambda device: recorders.append(TracedRecorder()) or recorders[-1]

@@ -1,4 +1,4 @@
-"""Refusals: every mistake of a user's is a line that says what to do, and exit code 2."""
+"""Every mistake of the user is one line with a remedy, and exit code 2."""
 
 import importlib.util
 import os
@@ -181,7 +181,7 @@ def test_a_run_folder_that_cannot_be_had_is_refused(run_dir, says, tmp_path):
 @pytest.mark.parametrize("run_dir", ["locked", "locked/new", "locked/a/b"])
 def test_a_run_folder_that_cannot_be_written_is_refused(run_dir, tmp_path, monkeypatch):
     (tmp_path / "locked").mkdir()
-    # Not by chmod: who runs the tests as root may write anywhere.
+    # Not by chmod, since root may write anywhere.
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
     (line,) = refused(f"train cartpole --run-dir {run_dir}")
     assert line.endswith("locked is not writable")

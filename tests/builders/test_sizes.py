@@ -1,4 +1,4 @@
-"""What a network needs, told before anything is made: weights exactly, memory never too little."""
+"""Memory estimate: exact number of weights, and never too little memory."""
 
 import itertools
 

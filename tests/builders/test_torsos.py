@@ -1,4 +1,4 @@
-"""Torsos of convolutions: published shapes and starts, the automatic choice, what they cost."""
+"""Convolutional torsos: published shapes and initialization, automatic choice, size."""
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false

@@ -1,4 +1,4 @@
-"""Atari: what a protocol means, setting by setting, and what a run makes of it."""
+"""Atari protocols: their settings, and their effect on a run."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Config: what may be wrong with it, all at once, and its way to JSON and back."""
+"""Config: validation, and the round trip through JSON."""
 
 import dataclasses
 import json

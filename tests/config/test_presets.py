@@ -1,4 +1,4 @@
-"""Presets: what a bare environment id starts from."""
+"""Presets, and the default options of environment ids."""
 
 import pytest
 

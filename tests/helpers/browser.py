@@ -1,4 +1,4 @@
-"""Browser: headless Chromium by way of chromedriver, with no package between."""
+"""A headless Chromium, driven by chromedriver without another package."""
 
 import base64
 import contextlib
@@ -28,7 +28,7 @@ def is_there() -> bool:
 
 
 class Browser:
-    """One window; urls of what it asked for are noted in requests."""
+    """One window. It records the requested URLs."""
 
     def __init__(self, address: str):
         self._address = f"{address}/session"
@@ -36,39 +36,39 @@ class Browser:
         self._address += f"/{session['sessionId']}"
 
     def open(self, page: Path, width: int = 1280, scheme: str = "light") -> None:
-        """Load a page at so many pixels, with a colour scheme preferred."""
+        """Loads a page with a window size and a preferred color scheme."""
         self.log("performance")
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.tell("Emulation.setDeviceMetricsOverride", **size)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.tell("Emulation.setEmulatedMedia", features=features)
         self._ask("/url", {"url": page.as_uri()})
-        # Chromium throws keys away until a page has been painted: the second frame comes after.
+        # Chromium drops key events until the page is painted, which precedes the second frame.
         self._ask("/execute/async", {"script": _PAINTED, "args": []})
 
     def log(self, kind: str) -> list[dict]:
-        """What was logged since the last look: kind is browser (the console) or performance."""
+        """Returns log entries since the last call. kind is browser (the console) or performance."""
         return self._ask("/se/log", {"type": kind})
 
     def requests(self) -> list[str]:
-        """Addresses of what was asked for since the last look or load."""
+        """Returns the URLs requested since the last call or load."""
         events = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
         sent = [each for each in events if each["method"] == "Network.requestWillBeSent"]
         return [each["params"]["request"]["url"] for each in sent]
 
     def run(self, script: str) -> Any:
-        """The value that a script returns."""
+        """Returns the value of a script."""
         return self._ask("/execute/sync", {"script": script, "args": []})
 
     def press(self, key: str, code: int) -> None:
-        """A key, by its name and its number on Windows."""
+        """Presses a key, given its name and its Windows key code."""
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             held = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}
             self.tell("Input.dispatchKeyEvent", **held, **(text if kind == "keyDown" else {}))
 
     def picture(self, path: Path) -> None:
-        """The whole page as PNG."""
+        """Returns the whole page as PNG."""
         shot = self.tell("Page.captureScreenshot", captureBeyondViewport=True, format="png")
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -89,7 +89,7 @@ class Browser:
 
 @contextlib.contextmanager
 def browser() -> Iterator[Browser]:
-    """A browser, gone in the end."""
+    """Yields a browser, which is closed afterwards."""
     driver = shutil.which("chromedriver")
     assert driver is not None
     process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""Parts of the tests of captured calls: every kind of update, small learners, their batches."""
+"""For tests of captured calls: every kind of update, small learners and batches."""
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ EVERY = [
 
 
 class Reads(nn.Module):
-    """A torso that looks at a number, or lets one decide a shape."""
+    """A torso that reads a value on the host, or uses one as a shape."""
 
     def __init__(self, how: str):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Runs with checkpoints for the tests: small ones whose content follows from their steps."""
+"""Small checkpoints whose content follows from their number of steps."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def oldest_at(steps: int) -> np.ndarray:
 
 
 def rows_at(steps: int, first: np.ndarray | None = None) -> Rows:
-    """The rows of step number steps, or all since first [LANES]; a row's values tell its place."""
+    """Returns the rows up to steps, from first [LANES]. The values of a row encode its position."""
     first = np.full(LANES, (steps - 1) * ROWS_A_STEP, np.int64) if first is None else first
     last = np.full(LANES, steps * ROWS_A_STEP, np.int64)
     number = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
@@ -43,7 +43,7 @@ def rows_at(steps: int, first: np.ndarray | None = None) -> Rows:
 
 
 def write(writer: CheckpointWriter, steps: int, best: Path | None = None, full=False) -> None:
-    """Write the checkpoint of steps and wait for it."""
+    """Writes the checkpoint of steps and waits for it."""
     oldest = oldest_at(steps)
     rows = rows_at(steps, oldest) if full else rows_at(steps)
     writer.write(steps, state_at(steps), weights_at(steps), rows, best, oldest)
@@ -60,7 +60,7 @@ def make_run(run: Path, *steps: int) -> Path:
 
 
 def assert_is(checkpoint: Checkpoint, steps: int) -> None:
-    """All of a checkpoint is what write() gave for steps."""
+    """Asserts that a checkpoint has the content of write(steps)."""
     assert checkpoint.steps == steps
     assert checkpoint.name == f"step-{steps:012d}"
     assert checkpoint.config == CONFIG
@@ -80,7 +80,7 @@ def assert_is(checkpoint: Checkpoint, steps: int) -> None:
 
 
 def assert_equal(got: Any, expected: Any) -> None:
-    """Two trees are equal in types, dtypes, shapes and bytes."""
+    """Asserts that two states are equal in types, dtypes, shapes and bytes."""
     assert type(got) is type(expected)
     if isinstance(expected, dict):
         assert list(got) == list(expected)
@@ -102,13 +102,13 @@ def folder(run: Path, steps: int) -> Path:
 
 
 def listing(run: Path) -> tuple[list[str], list[str]]:
-    """(what is in checkpoints, what is in segments)."""
+    """Returns the names in checkpoints/ and in segments/."""
     root = run / "checkpoints"
     return sorted(os.listdir(root)), sorted(os.listdir(root / "segments"))
 
 
 def edit_manifest(run: Path, steps: int, change) -> None:
-    """Let change edit the parsed manifest, and give it a right checksum again."""
+    """Applies change to the parsed manifest, and updates its checksum."""
     path = folder(run, steps) / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
@@ -121,7 +121,7 @@ def seal(path: Path, rest: bytes) -> None:
 
 
 def reseal_file(run: Path, steps: int, file: str, data: bytes) -> None:
-    """Replace a checkpoint's file, with size and checksum in the manifest to match."""
+    """Replaces a file of a checkpoint, and its size and checksum in the manifest."""
     (folder(run, steps) / file).write_bytes(data)
 
     def change(manifest):
@@ -131,7 +131,7 @@ def reseal_file(run: Path, steps: int, file: str, data: bytes) -> None:
 
 
 def reseal_column(run: Path, steps: int, segment: int, file: str, data: bytes, **spec) -> None:
-    """Replace a segment's file likewise; spec may give another dtype or shape."""
+    """Replaces a file of a segment in the same way. spec may change dtype or shape."""
     entry = json.loads((folder(run, steps) / "manifest.json").read_text())["segments"][segment]
     (run / "checkpoints" / "segments" / entry["name"] / file).write_bytes(data)
 

@@ -1,4 +1,4 @@
-"""Parts of the tests of the command line: asking it, odd environments, a training that is none."""
+"""For tests of the command line: running commands, odd environments, a mocked training."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from fastdqn.session import Trained
 
 
 class Odd(gymnasium.Env):
-    """An environment with the spaces it is told to have, which is never stepped."""
+    """An environment with given spaces, which is never stepped."""
 
     def __init__(self, action_space=None, observation_space=None, error=None):
         if error is not None:
@@ -47,7 +47,7 @@ ODD = {
 
 
 def register(env_id: str, make: Callable, kwargs: dict | None = None) -> None:
-    """As one of this module's."""
+    """Registers an environment as one of this module."""
     gymnasium.register(env_id, lambda **given: make(**given), kwargs=kwargs or {})
 
 
@@ -62,7 +62,7 @@ def odd_environments() -> Iterator[None]:
 
 
 def ask(*args: str) -> tuple[int, str, list[str]]:
-    """Run a command in this process; returns (exit code, output, lines of error)."""
+    """Runs a command in this process. Returns (exit code, output, error lines)."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(args)
@@ -70,7 +70,7 @@ def ask(*args: str) -> tuple[int, str, list[str]]:
 
 
 def refused(command: str) -> list[str]:
-    """Lines of error of a command that must be refused, without their prefix."""
+    """Returns the error lines of a command that must be rejected, without their prefix."""
     with mock.patch.object(build, "build", side_effect=AssertionError("accepted")):
         code, out, lines = ask(*command.split())
     assert (code, out) == (2, "")
@@ -86,7 +86,7 @@ SUMMARY = {
 
 @contextlib.contextmanager
 def no_training(run=lambda session: SUMMARY):
-    """Everything before the training happens; the training itself is `run`."""
+    """Within, `run` replaces the training. Everything before it happens."""
     session = SimpleNamespace(
         startup=SimpleNamespace(totals={}),
         recorder=SimpleNamespace(folder=Path("runs/x")),
@@ -102,7 +102,7 @@ def no_training(run=lambda session: SUMMARY):
 
 
 def container(root: Path, limit: int) -> Path:
-    """A root folder of a container whose memory is limited, with nothing used yet."""
+    """Returns a root folder of a container with a memory limit and no usage."""
     for name, text in (
         ("proc/meminfo", f"MemAvailable: {1 << 40} kB"),
         ("proc/self/cgroup", "0::/"),

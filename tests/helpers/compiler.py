@@ -1,11 +1,11 @@
-"""What torch.compile needs on a CPU."""
+"""Whether torch.compile works on this CPU."""
 
 import os
 import shutil
 
 import pytest
 
-# Under this setting torch's own compiler emits C++ that includes no vector classes, and names them.
+# With this setting torch.compile emits C++ that uses vector classes without including them.
 _WITHOUT_VECTORS = os.environ.get("ATEN_CPU_CAPABILITY") == "default"
 needs_a_compiler = pytest.mark.skipif(
     not shutil.which("g++") or _WITHOUT_VECTORS,

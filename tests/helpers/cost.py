@@ -1,4 +1,4 @@
-"""Cases of a parametrization of which a few stand for all where slow tests are left out."""
+"""Parametrizations of which only a few cases run without the slow tests."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 
 def slow_but(cases: Iterable[Any], *kept: int) -> list[Any]:
-    """The cases, marked as slow but for those at these places.
+    """Returns the cases, with all but those at the given positions marked as slow.
 
     A case is what pytest.mark.parametrize takes; a tuple of it is one case of several arguments.
     """
@@ -15,7 +15,7 @@ def slow_but(cases: Iterable[Any], *kept: int) -> list[Any]:
 
 
 def slow_but_one_of(cases: Iterable[Any], each: int) -> list[Any]:
-    """The cases, marked as slow but for the first of every `each`."""
+    """Returns the cases, with all but every `each`-th marked as slow."""
     return [_slow(case) if at % each else case for at, case in enumerate(cases)]
 
 

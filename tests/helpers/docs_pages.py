@@ -1,4 +1,4 @@
-"""Parts of the tests of the documentation: its pages, code blocks, commands, prose and links."""
+"""For tests of the documentation: pages, code blocks, commands, prose and links."""
 
 import re
 import shlex
@@ -26,7 +26,7 @@ GUIDE = ROOT / "fastdqn" / "docs"
 README, BENCHMARKS = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 PAGES = (README, BENCHMARKS, *(GUIDE / f"{topic}.md" for topic in TOPICS))
 
-# The record that the options of a command are parsed into; other commands take none.
+# The dataclass of options of each command that has options.
 RECORDS: dict[str, Any] = {
     "train": TrainOptions, "resume": ResumeOptions, "eval": EvalOptions, "bench": BenchOptions,
     "profile": ProfileOptions, "plot": PlotOptions, "report": ReportOptions,
@@ -44,23 +44,23 @@ class Block(NamedTuple):
 
 
 def name_of(page: Path) -> str:
-    """README.md, benchmarks/README.md, or the topic of a page of the guide."""
+    """Returns README.md, benchmarks/README.md, or the topic of a page."""
     return page.stem if page.parent == GUIDE else page.relative_to(ROOT).as_posix()
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
-    """The code blocks of a page in these languages."""
+    """Returns the code blocks of a page in the given languages."""
     found = [Block(*each) for each in _BLOCK.findall(page.read_text())]
     return [block.text for block in found if block.language in languages]
 
 
 def shell_lines(page: Path) -> list[str]:
-    """The lines of a page's shell blocks."""
+    """Returns the lines of the shell blocks of a page."""
     return "\n".join(blocks(page, *_SHELL)).splitlines()
 
 
 def commands(page: Path, program: str = "fastdqn") -> list[list[str]]:
-    """Every call of a program in the shell blocks of a page, as its words behind its name.
+    """Returns the arguments of every call of a program in the shell blocks of a page.
 
     A program is first in its line or behind `;` and the like, `do`, NAME=VALUE, or options of a
     profiler. Its call ends where the shell goes on with something else; a variable counts as 1.
@@ -90,7 +90,7 @@ def _calls(line: str, program: str) -> Iterator[list[str]]:
 
 
 def prose(page: Path) -> str:
-    """A page without its code blocks, inline code, tables, pictures and addresses."""
+    """Returns the prose of a page: no code, tables, images and URLs."""
     text = _BLOCK.sub("\n", page.read_text())
     text = re.sub(r"^(\||!\[).*$", "", text, flags=re.M)
     text = re.sub(r"\]\([^)]*\)", "]", text)
@@ -98,26 +98,26 @@ def prose(page: Path) -> str:
 
 
 def sentences(page: Path) -> Iterator[str]:
-    """The sentences of a page's prose; a heading and an item of a list end one."""
+    """Returns the sentences of a page. Headings and list items end a sentence."""
     for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-#]|\d+\.)\s?)", prose(page)):
         flat = " ".join(paragraph.split())
         yield from re.split(r"(?<=[.!?])\W*\s+(?=\W*[^a-z])", flat)
 
 
 def inline_code(page: Path) -> list[str]:
-    """What stands between single back quotes."""
+    """Returns the inline code of a page."""
     return re.findall(r"`([^`\n]+)`", _BLOCK.sub("\n", page.read_text()))
 
 
 def links(page: Path) -> list[str]:
-    """Targets of the links and pictures of a page that lie in the repository."""
+    """Returns the targets of links and images in the repository."""
     targets = re.findall(r"\]\(([^)\s]+)\)", _BLOCK.sub("\n", page.read_text()))
     return [target for target in targets if not target.startswith(("http://", "https://"))]
 
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """Names of a page's headings as GitHub links to them."""
+    """Returns the anchors of the headings of a page on GitHub."""
     headings = re.findall(r"^#+ (.*)$", _BLOCK.sub("\n", page.read_text()), flags=re.M)
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
     return frozenset(heading.replace(" ", "-") for heading in plain)

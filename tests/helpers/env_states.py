@@ -1,4 +1,4 @@
-"""Environments for the tests of states, and what it means that one goes on."""
+"""For tests of environment states: environments, and the check that one continues exactly."""
 
 import json
 from functools import partial
@@ -18,7 +18,7 @@ every_mode = pytest.mark.parametrize("mode", MODES)
 
 
 class Walk(gymnasium.Env):
-    """A walk of anyone's, with masks, a state of its own, and randomness that it does not tell."""
+    """A user's environment with masks, a state of its own, and hidden randomness."""
 
     observation_space = spaces.Dict({"at": spaces.Box(-99, 99, (2,)), "t": spaces.Discrete(9)})
     action_space = spaces.Discrete(3, start=1)
@@ -56,7 +56,7 @@ class Walk(gymnasium.Env):
 
 
 class Sum(gymnasium.Wrapper):
-    """Observes what the rewards of an episode add up to so far, and tells its state."""
+    """Observes the sum of rewards of the episode, and has a state."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)  # pyright: ignore
     total = 0.0
@@ -78,7 +78,7 @@ class Sum(gymnasium.Wrapper):
 
 
 class Walks(VectorEnv):
-    """A vector environment of anyone's with a state of its own; ends at random."""
+    """A user's vector environment with a state of its own. Episodes end at random."""
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
@@ -108,7 +108,7 @@ class Walks(VectorEnv):
 
 
 def made(env_id: str, *around, limit: int | None = None, **kwargs):
-    """A function that makes one lane, with wrappers around it, the first innermost."""
+    """Returns a function that makes one environment with wrappers, the innermost first."""
 
     def make_lane():
         limits = {} if limit is None else {"max_episode_steps": limit}
@@ -169,7 +169,7 @@ def native(num_envs=5, **kwargs) -> VectorEnv:
 
 
 def through_files(value: Any) -> Any:
-    """A state as a checkpoint keeps it: arrays as arrays, the rest as JSON."""
+    """Returns a state as read from a checkpoint: arrays, and the rest through JSON."""
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, dict):
@@ -178,7 +178,7 @@ def through_files(value: Any) -> Any:
 
 
 def advance(stream: EnvStream, actions: np.random.Generator, steps: int) -> list[list]:
-    """Every delivery of some steps with random actions that are allowed, as copies."""
+    """Returns copies of all steps, with random allowed actions."""
     told = []
     for _ in range(steps):
         allowed = np.ones((stream.num_ready, stream.facts.num_actions), np.bool_)
@@ -190,7 +190,7 @@ def advance(stream: EnvStream, actions: np.random.Generator, steps: int) -> list
 
 
 def assert_goes_on(make, before: int, after: int, seed: int = 3) -> None:
-    """A stream over fresh environments goes on from a state as the one that gave it does."""
+    """Asserts that a stream over new environments continues exactly from a state."""
     first = EnvStream(make())
     first.start(seed)
     advance(first, np.random.default_rng(seed), before)
@@ -217,14 +217,14 @@ def assert_goes_on(make, before: int, after: int, seed: int = 3) -> None:
 
 
 def flat(value: Any) -> Any:
-    """A state as something that == compares."""
+    """Returns a state in a form that == compares."""
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, value.tobytes()
     return {key: flat(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def paths(state: Any) -> list[str]:
-    """The dotted path to each field."""
+    """Returns the dotted path of each field."""
     found = []
     for key, inner in state.items() if isinstance(state, dict) else ():
         found += [key, *(f"{key}.{path}" for path in paths(inner))]
@@ -232,7 +232,7 @@ def paths(state: Any) -> list[str]:
 
 
 def changed(state: Any, path: str, value: Any) -> Any:
-    """A state with one field, named by a dotted path, replaced."""
+    """Returns a state with one field replaced, given its dotted path."""
     state = through_files(state)
     *way, last = path.split(".")
     inner = state

@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 
 class Far(gymnasium.Env):
-    """Observes numbers far from 0; one action in three pays 1,000; ends after ten steps."""
+    """Observations far from 0. One of three actions gives 1,000. Ends after ten steps."""
 
     def __init__(self, offset=500.0):
         self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)

@@ -12,14 +12,14 @@ TWO = partial(FusedStep, threads=2)
 
 
 def run_start(work, *args):
-    """As start_spare(), at the usual priority: a busy machine runs it, too."""
+    """As start_spare(), with normal priority, so that it also runs on a busy machine."""
     thread = threading.Thread(target=work, args=args, daemon=True)
     thread.start()
     return thread
 
 
 def trained(make_step, size=96, updates=60, before=None, batches=None, **options):
-    """A learner after so many updates of one batch that is filled anew, and its priorities.
+    """Returns a learner after some updates of one refilled batch, and its priorities.
 
     before  called with learner and number of each update
     """

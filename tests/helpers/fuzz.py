@@ -1,4 +1,4 @@
-"""Spoiled copies of values and files, and the bounds that reading them must keep."""
+"""Corrupted values and files, and the limits that reading them must respect."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from fastdqn.checkpoints.network_weights import WeightsError
 
 
 def thousand_cases(test):
-    """A thousand cases, each of a seed: they are cheap, where drawn structures are not."""
+    """Runs a test for a thousand seeds, which is cheaper than drawn structures."""
     limits = settings(
         max_examples=1_000, deadline=None, database=None, derandomize=True,
         phases=[Phase.generate],  # a seed is as small as it gets
@@ -47,7 +47,7 @@ sys.addaudithook(_audit)  # it cannot be taken away again
 
 @pytest.fixture(autouse=True)
 def memory_is_bounded():
-    """Nobody gets more than that: who asks for it fails, and would not be one of our errors."""
+    """Limits memory: a large allocation raises MemoryError, which no reader catches."""
     with open("/proc/self/statm") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -59,7 +59,7 @@ def memory_is_bounded():
 
 
 def refusal(read, *arguments) -> str | None:
-    """Why reading is refused, in one line, or None; nothing is executed meanwhile."""
+    """Returns why reading fails, in one line, or None. Asserts that no code is executed."""
     global _listening
     _seen.clear()
     _listening = True
@@ -107,14 +107,14 @@ def edited(data: bytes, chance: random.Random) -> bytes:
 
 
 def nodes(tree: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key) of a tree of JSON."""
+    """Returns every (container, key) of a JSON value."""
     keys = tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
     found = [(tree, key) for key in keys]
     return found + [each for key in keys for each in nodes(tree[key])]
 
 
 def spoiled(text: str, chance: random.Random) -> bytes:
-    """A JSON object with one or two of its values, however deep, others, or gone."""
+    """Returns a JSON object with one or two values, at any depth, changed or removed."""
     tree = json.loads(text)
     for _ in range(chance.randint(1, 2)):
         container, key = chance.choice(nodes(tree) or [(tree, "new")])

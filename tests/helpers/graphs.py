@@ -1,4 +1,4 @@
-"""What stands in for a device on the CPU: recordings that are traced, queues that run late."""
+"""A simulated device on the CPU: traced graph captures, and streams that run late."""
 
 from collections import deque
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 
 class TracedRecorder:
-    """Records a call as torch's operators on the very tensors that it was made with.
+    """Captures a call as torch operators on the tensors of the capture.
 
     A replay runs them again: as with a CUDA graph, Python is not asked, numbers of Python's are as
     they were, and tensors are read where they lay. What a call reads back cannot be traced.
@@ -39,14 +39,14 @@ def _all(result: Any) -> list[Tensor]:
 
 
 class LateMark:
-    """As an event of CUDA's: put somewhere any number of times, reached as often in that order."""
+    """A CUDA event: recorded any number of times, and reached in that order."""
 
     def __init__(self):
         self.put = self.reached = 0
 
 
 class LateQueues:
-    """Two queues that do nothing by themselves: whoever tests lets them go on.
+    """Two streams that only run when the test advances them.
 
     An entry is (a mark, and how often it must have been reached; what is done then).
     """
@@ -77,16 +77,16 @@ class LateQueues:
         self._put(self.computing, then)
 
     def compute(self, call: Callable[[], Any]) -> None:
-        """What a learner asks for."""
+        """The interface that the learner uses."""
         self._ask(self.computing, call)
 
     def wait(self, mark: LateMark) -> None:
-        """The host waits: the queues go on until the mark is reached, and no further."""
+        """Advances the streams until the event is reached, and no further."""
         while mark.reached < mark.put:
             assert self.go_on(self.copies) or self.go_on(self.computing), "they wait for each other"
 
     def go_on(self, queue: deque) -> bool:
-        """Let the next of a queue happen, if it may."""
+        """Runs the next operation of a stream if its events are reached."""
         if not queue or queue[0][0].reached < queue[0][1]:
             return False
         queue.popleft()[2]()

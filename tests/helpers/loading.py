@@ -1,4 +1,4 @@
-"""Damage for the tests of reading: a run with checkpoints, and ways to spoil it."""
+"""For tests of reading: a run with checkpoints, and ways to damage it."""
 
 import io
 import os
@@ -36,7 +36,7 @@ def newest(run: Path, file: str) -> Path:
 
 
 def column(run: Path, file: str) -> Path:
-    """A file of the segment that only the newest checkpoint lists."""
+    """Returns a file of the segment that only the newest checkpoint lists."""
     return run / "checkpoints" / "segments" / "00000003" / file
 
 
@@ -50,7 +50,7 @@ class Evil:
 
 
 def set_to(*keys, value):
-    """A change of the manifest: the entry under keys becomes value."""
+    """Returns a change of the manifest that sets the entry under keys."""
 
     def change(manifest):
         for key in keys[:-1]:

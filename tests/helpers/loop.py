@@ -30,7 +30,7 @@ def run_loop(config, envs=None):
 
 
 class Poisoned(gymnasium.Env):
-    """Its reward turns bad at the tenth step of each environment."""
+    """Returns a bad reward at the tenth step of each environment."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)

@@ -1,4 +1,4 @@
-"""A clock that the test turns, and parts of a run that take known times."""
+"""A fake clock, and components that take known times."""
 
 import gymnasium
 import numpy as np
@@ -24,7 +24,7 @@ LANES = 8
 
 
 class FakeClock:
-    """Stands still unless someone passes time."""
+    """A clock that the test advances."""
 
     def __init__(self):
         self.now = 100.0
@@ -37,7 +37,7 @@ class FakeClock:
 
 
 class Slow(VectorEnv):
-    """Each call takes STEP_SECONDS of the fake clock; every tenth call only resets."""
+    """Each call takes STEP_SECONDS of the fake clock. Every tenth call only resets."""
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
@@ -69,7 +69,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def slow_parts(monkeypatch, clock):
-    """Updates, policy calls and samples that take a known time of the fake clock."""
+    """Makes updates, policy calls and sampling take known times of the fake clock."""
 
     def slowed(owner, name, seconds):
         original = getattr(owner, name)

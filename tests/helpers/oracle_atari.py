@@ -1,4 +1,4 @@
-"""One Atari lane played frame by frame over ALE itself: slow, and plain to read."""
+"""A slow reference: one Atari environment, played frame by frame with ALE."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ SCREEN = (210, 160)  # of the games played here: at this size nothing is resized
 def play(
     rom: str, seed: int, actions: np.ndarray, settings: dict[str, Any]
 ) -> Iterator[tuple[Any, ...]]:
-    """What a lane lives, as ("start", obs) and (action, reward, terminated, truncated, next_obs),
+    """Returns episode starts ("start", obs) and (action, reward, terminated, truncated, next_obs),
     and ("game", return, length) where a game is over.
 
     actions [L] int, counted from 0; settings of atari.settings(), of which noop_max must be 0

@@ -16,13 +16,13 @@ LEAST_PRIORITY = 1e-6
 
 
 def order_of_tree(num_slots: int) -> np.ndarray:
-    """Slots from left to right: those whose leaves are in the lowest level stand before others."""
+    """Returns the slots from left to right: leaves of the lowest level come first."""
     lowest = 1 << (2 * num_slots - 1).bit_length() - 1
     return np.roll(np.arange(num_slots), -(lowest - num_slots))
 
 
 class TwinTree:
-    """The leaves alone; every question is answered from all of them."""
+    """A sum tree as a list of leaves, computed naively."""
 
     def __init__(self, num_slots: int):
         self.leaves = np.zeros(num_slots)
@@ -37,7 +37,7 @@ class TwinTree:
 
 
 class PriorityModel:
-    """The leaf of every valid row by its absolute id; told after each call to the replay."""
+    """The leaf of each valid row by its absolute id, updated after each call of the replay."""
 
     def __init__(self, exponent: float):
         self.exponent, self.largest = exponent, 1.0
@@ -59,7 +59,7 @@ class PriorityModel:
         return found.reshape(-1)
 
     def weights(self, index: np.ndarray, beta: float) -> np.ndarray:
-        """(1 / (M P(i)))^beta for M valid rows, over the largest of them: as the paper has it."""
+        """Returns (1 / (M P(i)))^beta for M valid rows, divided by the largest, as in the paper."""
         total, count = sum(self.leaves.values()), len(self.leaves)
         weights = [(total / (count * self.leaves[row])) ** beta for row in index.tolist()]
         return np.array(weights) / max(weights)
@@ -83,7 +83,7 @@ def make_prioritized(
 
 
 def live(replay, rng, turns, model=None, ends=0.2) -> None:
-    """Random steps in random lanes, with ends of all kinds and lanes closed or lost between."""
+    """Returns random steps in random lanes, with all kinds of ends and closed lanes."""
     lanes = np.arange(replay.ring.num_lanes)
     for _ in range(turns):
         heads = replay.ring.status[lanes, (replay.ring.added - 1) % replay.ring.rows]
@@ -110,7 +110,7 @@ def live(replay, rng, turns, model=None, ends=0.2) -> None:
 def with_leaves(
     priorities, exponent=1.0, beta=lambda steps: 1.0, seed=0
 ) -> tuple[Replay, PrioritizedSampler]:
-    """A lane of steps with these priorities; row i is the i-th step."""
+    """Returns a lane of steps with these priorities. Row i is step i."""
     replay, sampler = make_prioritized(
         rows=len(priorities) + 2, exponent=exponent, beta=beta, seed=seed
     )

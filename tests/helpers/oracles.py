@@ -1,4 +1,4 @@
-"""Slow twins of the fast code, in plain Python: read them, believe them, compare with them.
+"""Slow references of the fast code, in plain Python.
 
 ReplayModel remembers experience as lists of episodes. ScriptedEnv is an environment whose every
 number is known beforehand, and lived_alone() is the loop that a single one of them goes through.
@@ -16,7 +16,7 @@ from fastdqn.replay import Batch, Replay, Ring, RowStore, UniformSampler
 
 
 class Outcome(NamedTuple):
-    """What came of one action."""
+    """The result of one action."""
 
     action: int
     reward: float
@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
 
 
 class Window(NamedTuple):
-    """An n-step transition: what one row of a batch should say."""
+    """An n-step transition: the expected content of one row of a batch."""
 
     obs: Any
     action: int
@@ -36,7 +36,7 @@ class Window(NamedTuple):
 
 @dataclass
 class Episode:
-    """One observation more than outcomes: obs[t], then outcomes[t], then obs[t + 1]."""
+    """An episode: obs[t], then outcomes[t], then obs[t + 1]."""
 
     obs: list
     outcomes: list[Outcome] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Episode:
         self.over = True
 
     def has_window(self, t: int, n_steps: int) -> bool:
-        """Whether t acted, and all that its window sums is known."""
+        """Returns whether step t has an action and a complete window."""
         return t < len(self.outcomes) and (self.over or t + n_steps <= len(self.outcomes))
 
     def window(self, t: int, n_steps: int, gamma: float) -> Window:
@@ -67,7 +67,7 @@ class Episode:
 
 
 class LaneModel:
-    """One lane: all its episodes since the beginning; rows are their observations in order.
+    """One lane: all its episodes. Rows are their observations in order.
 
     lead  dead rows that each episode begins with
     """
@@ -97,7 +97,7 @@ class LaneModel:
             self.episodes[-1].close()
 
     def windows(self, rows: int, n_steps: int, gamma: float, stack: int) -> dict[int, Window]:
-        """Every valid row of a lane that holds its newest `rows` rows, by row number."""
+        """Returns every valid row of a lane with capacity `rows`, by row number."""
         oldest = max(0, self.added - rows)
         found, row = {}, 0
         for episode in self.episodes:
@@ -110,7 +110,7 @@ class LaneModel:
 
 
 class ReplayModel:
-    """What a Replay of the same sizes should hold after the same calls."""
+    """The expected content of a Replay of the same size after the same calls."""
 
     def __init__(self, num_lanes: int, rows: int, n_steps: int, gamma: float, stack: int = 1):
         self.lanes = [LaneModel(stack - 1) for _ in range(num_lanes)]
@@ -120,7 +120,7 @@ class ReplayModel:
         return sum(min(lane.added, self.rows) for lane in self.lanes)
 
     def valid(self) -> dict[int, Window]:
-        """Every row that may be sampled, by absolute row id."""
+        """Returns every row that may be sampled, by absolute row id."""
         return {
             row * len(self.lanes) + number: window
             for number, lane in enumerate(self.lanes)
@@ -141,7 +141,7 @@ def make_replay(
     seed=0,
     store: type = RowStore,
 ) -> Replay:
-    """A replay put together as build.py does it."""
+    """Returns a replay, built as in builders/agent.py."""
     return Replay(
         Ring(num_lanes, rows, stack),
         store(num_lanes, rows, obs_shape, obs_dtype),
@@ -152,7 +152,7 @@ def make_replay(
 
 
 class Stacks:
-    """Observations [K, 2] of each lane, as an environment stacks them; no two frames are alike."""
+    """Stacked observations [K, 2] of each lane, with distinct frames."""
 
     def __init__(self, num_lanes: int, stack: int):
         self.last, self.frames = np.zeros((num_lanes, stack, 2), np.float32), 0
@@ -162,26 +162,26 @@ class Stacks:
         return lane, self.frames
 
     def begin(self, lanes) -> np.ndarray:
-        """First observations [S, K, 2]: what came before them is as unknown as they are."""
+        """Returns first observations [S, K, 2] with new frames."""
         for lane in lanes:
             self.last[lane] = [self._frame(lane) for _ in self.last[lane]]
         return self.last[lanes].copy()
 
     def step(self, lanes) -> np.ndarray:
-        """The observations [M, K, 2] that follow, a frame later."""
+        """Returns the next observations [M, K, 2], one frame later."""
         for lane in lanes:
             self.last[lane] = [*self.last[lane][1:], self._frame(lane)]
         return self.last[lanes].copy()
 
 
 def valid_rows(replay: Replay) -> np.ndarray:
-    """The absolute ids that the replay itself calls valid, asked of every id there ever was."""
+    """Returns the absolute ids that the replay reports as valid."""
     ids = np.arange(-3, (replay.ring.added.max() + 3) * replay.ring.num_lanes)
     return ids[replay.ring.is_valid(ids, replay.n_steps)]
 
 
 def read_rows(replay: Replay, index: np.ndarray) -> Batch:
-    """The rows of one's choice as a batch, through the code that sample() uses."""
+    """Returns given rows as a batch, through the code that sample() uses."""
     batch = replay.new_batch(len(index))
     batch.index[:] = index
     slots = np.zeros((2, len(index)), np.int64)
@@ -192,7 +192,7 @@ def read_rows(replay: Replay, index: np.ndarray) -> Batch:
 
 
 def assert_rows_equal(batch: Batch, windows: dict[int, Window]) -> None:
-    """Every row of the batch is a valid one, and says what its window says."""
+    """Asserts that every row of a batch is valid and has the content of its window."""
     for i, row in enumerate(batch.index.tolist()):
         window = windows[row]
         np.testing.assert_array_equal(batch.obs[i], window.obs)
@@ -207,7 +207,7 @@ def assert_rows_equal(batch: Batch, windows: dict[int, Window]) -> None:
 
 
 class Xoshiro:
-    """xoshiro256++ as printed by Blackman and Vigna, in unbounded integers."""
+    """xoshiro256++ as published by Blackman and Vigna, with unbounded integers."""
 
     MASK = (1 << 64) - 1
 
@@ -241,17 +241,17 @@ NUM_ACTIONS = 4
 
 
 def scripted_action(lane: int, step: int) -> int:
-    """The action of a lane at its step-th real step, counted from 0 over all its episodes."""
+    """Returns the action of an environment at a step, counted from 0 over all episodes."""
     return (lane + step * step + step // 3) % NUM_ACTIONS
 
 
 def scripted_reward(lane: int, episode: int, t: int, action: int) -> float:
-    """Exact in float32, and another one wherever something is mixed up."""
+    """Returns a reward that is exact in float32 and unique."""
     return lane + episode / 8 + t / 64 - 2 * action
 
 
 class ScriptedEnv(gymnasium.Env):
-    """Observes (lane, episode, t); episode e lasts script[e][0] steps and ends as script[e][1].
+    """Observes (env, episode, t). Episode e has script[e][0] steps and ends as script[e][1].
 
     The script repeats when it is used up. A reset with a seed goes back to its beginning.
     reuse_buffer  hand out the same array each time; obs_dtype, action_start  of the spaces
@@ -291,12 +291,12 @@ class ScriptedEnv(gymnasium.Env):
 
 
 def random_script(rng: np.random.Generator, episodes: int = 6, longest: int = 5) -> list:
-    """Episode lengths from 1 to longest, with random ends."""
+    """Returns episode lengths from 1 to longest, with random ends."""
     return [(int(rng.integers(1, longest + 1)), str(rng.choice(ENDS))) for _ in range(episodes)]
 
 
 def lived_alone(env: gymnasium.Env, lane: int, num_steps: int) -> tuple[LaneModel, list]:
-    """num_steps of one environment in the plainest loop, actions as scripted for its lane.
+    """Returns num_steps of one environment in a plain loop, with scripted actions.
 
     returns  the lane as it should be stored, and (return, length) of every finished episode
     """

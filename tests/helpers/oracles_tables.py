@@ -1,10 +1,10 @@
-"""Slow twins of the Q-table's kernels, in plain Python numbers."""
+"""Slow references of the Q-table's kernels, in plain Python."""
 
 import math
 
 
 def state_of(row: list[float], digits: list[tuple[int, int, int, float, float]]) -> int:
-    """The number of one flat observation; digits are (column, width, bins, low, high)."""
+    """Returns the state number of a flat observation. digits: (column, width, bins, low, high)."""
     number = 0
     for column, width, bins, low, high in digits:
         if width > 1:
@@ -19,7 +19,7 @@ def state_of(row: list[float], digits: list[tuple[int, int, int, float, float]])
 def q_learning(
     table: dict[tuple[int, int], float], transitions, num_actions: int, gamma: float, rate: float
 ) -> None:
-    """Learn from (state, action, reward, terminated, next_state, allowed actions) in order."""
+    """Applies (state, action, reward, terminated, next_state, allowed actions) in order."""
     for state, action, reward, terminated, next_state, allowed in transitions:
         best = 0.0
         if not terminated and allowed:

@@ -1,10 +1,10 @@
-"""Slow twins of the losses and projections, number by number: read them, believe them, compare."""
+"""Slow references of losses and projections, in plain Python."""
 
 import math
 
 
 def projected(probs, atoms, reward: float, discount: float) -> list[float]:
-    """One distribution moved by one Bellman step: Algorithm 1 of arXiv 1707.06887, in which the
+    """Projects a distribution by one Bellman step: Algorithm 1 of arXiv 1707.06887, in which the
     mass of an atom that is met exactly stays there (as printed, floor = ceil would lose it)."""
     gap = (atoms[-1] - atoms[0]) / (len(atoms) - 1)
     found = [0.0] * len(atoms)
@@ -21,7 +21,7 @@ def projected(probs, atoms, reward: float, discount: float) -> list[float]:
 
 
 def quantile_loss(prediction, target, fractions) -> float:
-    """Of one sample: equation 10 of arXiv 1710.10044, kappa = 1, in two loops."""
+    """Returns the loss of one sample: equation 10 of arXiv 1710.10044 with kappa = 1."""
     total = 0.0
     for theta, tau in zip(prediction, fractions, strict=True):
         for sample in target:
@@ -32,7 +32,7 @@ def quantile_loss(prediction, target, fractions) -> float:
 
 
 def soft_policy(values, temperature: float) -> list[float]:
-    """Softmax of values over the temperature: section 2 of arXiv 2007.14430."""
+    """Returns the softmax policy of arXiv 2007.14430, section 2."""
     weights = [math.exp((value - max(values)) / temperature) for value in values]
     return [weight / sum(weights) for weight in weights]
 
@@ -40,7 +40,7 @@ def soft_policy(values, temperature: float) -> list[float]:
 def munchausen_target(
     reward, discount, here, action, following, alpha, temperature, floor
 ) -> float:
-    """Equation 2 of arXiv 2007.14430 with its clipped bonus.
+    """Returns the Munchausen target, equation 2 of arXiv 2007.14430 with the clipped bonus.
 
     here, following [A]: values of the target network at obs and next_obs
     """

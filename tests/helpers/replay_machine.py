@@ -32,7 +32,7 @@ ENDS = st.sampled_from([(False, False)] * 3 + [(True, False), (False, True), (Tr
 
 
 class ReplayMachine(RuleBasedStateMachine):
-    """Every call goes to both; after every call both must hold, and hand out, the same."""
+    """Applies each call to both, and checks after each that they hold and sample the same."""
 
     @initialize(
         num_lanes=st.integers(1, 4),

@@ -1,4 +1,4 @@
-"""Parts of the tests of pictures and pages: run folders that were written, not run."""
+"""For tests of plots and reports: run folders that were written without a run."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ PHASES = {"learn": 0.5, "env": 0.3, "act": 0.2}
 
 
 def write_run(folder: Path, rows: int = 20, summary: dict | None = None, **options: Any) -> Path:
-    """The folder of a run of so many rows; a row is 100 steps, 2 episodes and half a second.
+    """Writes a run folder with some rows. A row is 100 steps, 2 episodes and half a second.
 
     Its return at a row is the seed plus the row's number; evaluations are twice that.
     summary  changes what summary.json says

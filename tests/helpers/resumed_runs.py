@@ -1,4 +1,4 @@
-"""Parts of the tests of resume: what makes two runs the same, and how one is asked to stop."""
+"""For tests of resume: comparing two runs, and stopping one."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ TIMED = ("time/", "charts/SPS")
 
 
 def rows(folder: Path) -> list[dict]:
-    """Metric rows without what the clock says."""
+    """Returns metrics rows without times."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [
         {key: value for key, value in json.loads(line).items() if not key.startswith(TIMED)}
@@ -39,7 +39,7 @@ ASKED = threading.Event()
 
 @pytest.fixture(autouse=True)
 def asked_by_the_test(monkeypatch):
-    """A run is asked to stop by ASKED: a signal is heard by a thread, sooner or later."""
+    """ASKED stops a run, in place of a signal, whose time of arrival varies."""
 
     @contextlib.contextmanager
     def listen():
@@ -50,7 +50,7 @@ def asked_by_the_test(monkeypatch):
 
 
 def stopping_at(steps: int) -> Callable:
-    """A hook that asks the run to stop once so many steps are made."""
+    """Returns a callback that stops the run after some steps."""
 
     def on_step(progress, step):
         if progress.steps >= steps:
@@ -60,7 +60,7 @@ def stopping_at(steps: int) -> Callable:
 
 
 def nothing(progress, step) -> None:
-    """A hook costs a phase of its own: both runs have one."""
+    """Returns a callback without effect, since a callback adds a phase."""
 
 
 def episodes(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rows of the study, made up."""
+"""Synthetic rows of the study."""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ from fastdqn.envs import EnvStream
 
 
 class Plain(gymnasium.Env):
-    """Observes the time; a reward of 1 a step; terminates after ten steps."""
+    """Observes the step count. Reward 1 per step. Terminates after ten steps."""
 
     observation_space: spaces.Space = spaces.Box(0.0, 99.0, (1,), np.float32)
     action_space: spaces.Space = spaces.Discrete(2)

@@ -11,7 +11,7 @@ from fastdqn.config.schema import Config
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Trainings that were asked for; one returns 1,000 by its learning rate, less its seed."""
+    """Replaces training: the return depends on learning rate and seed. Yields the configs."""
     configs: list[Config] = []
 
     def train(config: Config):

@@ -29,7 +29,7 @@ SWITCHES = {
 
 
 def paired(tmp_path, *names: str, **overrides) -> Config:
-    """Little of everything, and of the switches only those named."""
+    """Returns a small config with only the named switches on."""
     base = small(
         tmp_path, total_timesteps=250, train_frequency=1, hidden_sizes=(6, 5), double=False,
         dueling=False, checkpoint_seconds=None,

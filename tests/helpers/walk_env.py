@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 
 class Walk(gymnasium.Env):
-    """Walks right to the end of a strip, which render() shows; action 0 is not allowed."""
+    """Walks right on a strip, which render() shows. Action 0 is never allowed."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 12}  # noqa: RUF012
 

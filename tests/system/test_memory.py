@@ -1,4 +1,4 @@
-"""Memory: what is free, on machines and in containers of both cgroup versions."""
+"""Available memory, on machines and in containers of both control group versions."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SPARE = available_memory._SPARE_BYTES
 
 
 def system(root: Path, files: dict[str, object]) -> Path:
-    """A root folder with the files that the kernel would show."""
+    """Returns a root folder with files as shown by the kernel."""
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"{content}\n")

@@ -1,4 +1,4 @@
-"""The program around the commands: how it ends when it is interrupted early, or deep down."""
+"""The program: exit codes after interrupts and after lost output."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from fastdqn.system.standard_streams import checked_output
 
 
 def ended(*words: str, path: str = "", out: Any = None) -> tuple[int, str]:
-    """Exit code and errors of Python with these words, path first among the modules'."""
+    """Returns exit code and errors of Python with these arguments and path on PYTHONPATH."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [path, *sys.path]))}
     process = subprocess.run(
         [sys.executable, *words], env=env, stdout=out, stderr=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""Signals: which ask a run to stop, what a second does, and who does not inherit any of it."""
+"""Signals: stop requests, a second signal, and what child processes inherit."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from helpers.loop import small
 
 
 def heard(*numbers: int) -> Requests:
-    """What the watcher takes these signals for."""
+    """Returns what the watcher makes of these signals."""
     reader, writer = os.pipe()
     requests = Requests()
     os.write(writer, bytes([*numbers, 0]))
@@ -126,7 +126,7 @@ def test_a_checkpoint_is_asked_for_once_by_each_signal():
 
 def test_a_handler_of_the_users_own_for_a_checkpoint_stays():
     def own(number, frame):
-        """Of the user's program."""
+        """A handler of the user's program."""
 
     before = signal.signal(signal.SIGUSR1, own)
     try:
@@ -137,7 +137,7 @@ def test_a_handler_of_the_users_own_for_a_checkpoint_stays():
 
 
 def interrupted(number: int, folder: Path) -> None:
-    """A training that is asked to end by a signal, and ends in order."""
+    """Runs a training that a signal stops cleanly."""
     done = threading.Event()
 
     def on_step(progress, step):
@@ -228,7 +228,7 @@ def test_a_resumed_run_passes_signals_on_too(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_within_a_run_ends_both(tmp_path):
-    """The outer one hears what the inner one passes on."""
+    """The outer run receives what the inner one passes on."""
     outer = []
 
     def on_step(progress, step):

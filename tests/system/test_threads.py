@@ -46,7 +46,7 @@ def test_a_disk_that_takes_its_time_is_told_of_once(tmp_path, monkeypatch):
     assert "disk" in told[0]
 
 
-# Waits without a limit, and what ends them.
+# Waits without a timeout, and what ends them.
 ENDED_BY = {
     "resuming.py acquire": "RunLock, which gives up after some tries",
     "files/run_lock.py acquire": "likewise",
