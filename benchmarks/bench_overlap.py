@@ -141,7 +141,7 @@ def _atari(effort: Effort) -> dict[str, Any]:
 
 
 def _random_turn(stream: EnvStream) -> int:
-    if not len(stream.lanes) or stream.asking.seed is None:
+    if not len(stream.lanes) or stream.env_calls.seed is None:
         stream.start(seed=1)
     stream.send(np.random.default_rng(0).integers(stream.facts.num_actions, size=stream.num_ready))
     return len(stream.recv().lanes)

@@ -218,7 +218,7 @@ def evaluate_recipe(
             most = 2 * usable_cores() if recipe.vectorization == "async" else EVAL_LANES
             envs = recipe.for_scores().make(min(episodes, most), seed=env_seed(seed, AUDIT))
     stream = EnvStream(envs)
-    with watch(stream.asking, patience):  # close() may hang too
+    with watch(stream.env_calls, patience):  # close() may hang too
         try:
             limit = max_steps or limit_of(envs, recipe.max_episode_steps())
             return _evaluate(policy, stream, episodes, limit, seed)

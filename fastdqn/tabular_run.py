@@ -13,7 +13,7 @@ from fastdqn.builders.build import make_epsilon, make_evaluations, make_judge
 from fastdqn.builders.environments import make_streams
 from fastdqn.builders.recorder import disk_errors, take_folder
 from fastdqn.config.schema import Config, ConfigError
-from fastdqn.envs import EnvError, EnvFacts, UnknownEnvError, look_closer
+from fastdqn.envs import EnvError, EnvFacts, UnknownEnvError, probe_env_and_space
 from fastdqn.envs.watchdog import watch_making
 from fastdqn.files.open_folder import Where
 from fastdqn.files.run_folder import default_run_dir, working_folder
@@ -71,7 +71,7 @@ def check(config: TableConfig, mistaken: bool = False) -> tuple[Plan | None, lis
     lines = [*config.problems(), *preflight.problems_around(config.shared())]
     try:
         with watch_making(config.env_id, config.max_step_seconds):
-            facts, space = look_closer(preflight.recipe(config.shared()))
+            facts, space = probe_env_and_space(preflight.recipe(config.shared()))
     except UnknownEnvError as error:
         return None, [*lines, preflight.unknown_subject(config.env_id) or str(error)]
     except ValueError as error:

@@ -70,7 +70,7 @@ def _measure_lanes(
     with watch_making(str(how), patience):
         envs = how.make(num_envs, env_batch_size=wait_for)
     stream = EnvStream(envs, wait_for)
-    with watch(stream.asking, patience):  # closing is a call as well
+    with watch(stream.env_calls, patience):  # closing is a call as well
         try:
             return measure_stream(stream, effort, clock, **of)
         finally:

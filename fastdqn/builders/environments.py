@@ -8,7 +8,7 @@ from gymnasium.vector import VectorEnv
 from fastdqn.builders.preflight import recipe
 from fastdqn.config.conflicts import evaluates
 from fastdqn.config.schema import Config, ConfigError
-from fastdqn.envs import EnvStream, Factory, Making, close_quietly, limit_of
+from fastdqn.envs import EnvCreation, EnvStream, Factory, close_quietly, limit_of
 from fastdqn.envs.watchdog import Watchdog
 from fastdqn.seeding import EVAL, env_seed
 
@@ -45,14 +45,16 @@ def make_streams(
     if config.max_step_seconds is not None:
         # Entered first and so closed last, since close() may hang too.
         watchdog = owned.enter_context(Watchdog(config.max_step_seconds))
-    making = Making(config.env_id if isinstance(envs, VectorEnv) else str(recipe(config, envs)))
+    creation = EnvCreation(
+        config.env_id if isinstance(envs, VectorEnv) else str(recipe(config, envs))
+    )
     if watchdog is not None:
-        watchdog.watch(making)
-    with making:
+        watchdog.watch(creation)
+    with creation:
         stream, evaluated, limit, how = _make_streams(config, envs, eval_envs, seed, owned)
     for each in (stream, evaluated):
         if watchdog is not None and each is not None:
-            watchdog.watch(each.asking)
+            watchdog.watch(each.env_calls)
     return Streams(stream, evaluated, limit, how, watchdog)
 
 

@@ -25,11 +25,11 @@ from fastdqn.envs import (
     EnvRecipe,
     Factory,
     UnknownEnvError,
-    answers_for,
     lies_inside,
-    look,
     nearest,
+    probe_env,
     read_facts,
+    ready_count,
     registered,
 )
 from fastdqn.envs.watchdog import watch_making
@@ -84,9 +84,9 @@ def evaluation_problems(facts: EnvFacts, eval_envs: VectorEnv | None) -> list[st
     if eval_envs is None:
         return []
     lines = []
-    if answers_for(eval_envs) < eval_envs.num_envs:
+    if ready_count(eval_envs) < eval_envs.num_envs:
         lines.append(
-            f"a step of eval_envs returns {answers_for(eval_envs)} of {eval_envs.num_envs} "
+            f"a step of eval_envs returns {ready_count(eval_envs)} of {eval_envs.num_envs} "
             "environments, and an evaluation needs all: make them without a batch_size"
         )
     try:
@@ -207,10 +207,10 @@ def recipe(config: Config, factory: Factory | None = None) -> EnvRecipe:
 
 
 def look_at(config: Config, factory: Factory | None = None) -> EnvFacts:
-    """Returns the facts of a run's environment. Raises what look() does, and EnvError."""
+    """Returns the facts of a run's environment. Raises what probe_env() does, and EnvError."""
     how = recipe(config, factory)
     with watch_making(str(how), config.max_step_seconds):
-        return look(how)
+        return probe_env(how)
 
 
 def _device_problem(config: Config) -> str | None:

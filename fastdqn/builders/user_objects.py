@@ -15,9 +15,9 @@ from fastdqn.envs import (
     EnvFacts,
     EnvStream,
     Factory,
-    answers_for,
     count_problem,
     read_facts,
+    ready_count,
     shared_sub_env,
 )
 from fastdqn.files.run_folder import HandedIn, name_of
@@ -109,7 +109,7 @@ def _as_made(envs: VectorEnv, config: Config, overrides: dict[str, Any]) -> dict
     said: dict[str, Any] = {"num_envs": _whole(envs.num_envs)}
     if isinstance(envs, AsyncVectorEnv):
         said["vectorization"] = "async"
-    elif overrides.get("env_batch_size", config.env_batch_size) == answers_for(envs):
+    elif overrides.get("env_batch_size", config.env_batch_size) == ready_count(envs):
         overrides = overrides | {"env_batch_size": None}  # the environments were made with it
     return said | overrides
 

@@ -6,7 +6,7 @@ from fastdqn.api import weights_path
 from fastdqn.builders import agent, preflight
 from fastdqn.checkpoints.table_weights import is_table
 from fastdqn.config.schema import ConfigError
-from fastdqn.envs import EnvError, EnvRecipe, UnknownEnvError, look
+from fastdqn.envs import EnvError, EnvRecipe, UnknownEnvError, probe_env
 from fastdqn.envs.watchdog import watch_making
 from fastdqn.files.run_folder import read_config, read_handed_in
 from fastdqn.learning.policy import Policy
@@ -75,7 +75,7 @@ def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
 
 
 def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:
-    facts = look(recipe)
+    facts = probe_env(recipe)
     learned = (tuple(description["obs_shape"]), description["num_actions"])
     if learned != (facts.obs_shape, facts.num_actions):
         raise ValueError(

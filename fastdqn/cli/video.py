@@ -88,7 +88,7 @@ def _film(policy: Policy | TablePolicy, recipe: EnvRecipe, chosen: VideoOptions,
     """Writes the video completely or not at all. Returns a summary of its episodes."""
     with watch_making(str(recipe), chosen.max_step_seconds):
         screen = open_screen(recipe)
-    with watch(screen.stream.asking, chosen.max_step_seconds), contextlib.closing(screen):
+    with watch(screen.stream.env_calls, chosen.max_step_seconds), contextlib.closing(screen):
         limit = chosen.max_steps or limit_of(screen.stream.envs, recipe.max_episode_steps())
         moments = show(
             policy.expected, screen, chosen.episodes, limit or EVAL_MAX_STEPS,

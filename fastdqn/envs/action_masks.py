@@ -1,4 +1,4 @@
-"""MaskReader: which actions an environment allows, out of info["action_mask"]."""
+"""MaskReader: reads the actions that an environment allows from info["action_mask"]."""
 
 from typing import Any
 
@@ -7,22 +7,26 @@ import numpy as np
 from fastdqn.envs.errors import EnvError
 from fastdqn.envs.infos import final_info, objects
 
-# Answers without a mask after which an environment that gave masks at its reset is asked to give
-# them at its steps too. Ours, untuned: an episode's end asks sooner.
+# Steps without a mask after which an environment that returned a mask from reset() is rejected.
+# Ours, untuned. An episode end triggers the check earlier.
 _MOST_SILENT = 1_000
 
 
 def as_mask(given: Any, num_actions: int | None) -> np.ndarray:
-    """One mask of any kind as [A] bool.
+    """Converts one mask of any kind to bool[A].
 
-    num_actions  A, None where it is not known
-    Raises ValueError, one line, where its shape is another, or it holds other numbers than 0 and 1.
+    Args:
+        given: The mask, one entry for each action.
+        num_actions: A, or None if it is unknown.
+
+    Raises:
+        ValueError: The shape is wrong, or an entry is neither 0 nor 1.
     """
     mask = np.asarray(given)
     if mask.ndim != 1 or num_actions not in (None, len(mask)):
         raise ValueError(
-            f"info['action_mask'] has shape {mask.shape}: one entry for each of {num_actions} "
-            "actions expected"
+            f"info['action_mask'] has shape {mask.shape}: expected one entry for each of "
+            f"{num_actions} actions"
         )
     if mask.dtype == np.bool_:
         return mask
@@ -32,10 +36,16 @@ def as_mask(given: Any, num_actions: int | None) -> np.ndarray:
 
 
 class MaskReader:
-    """mask [R, A] bool: the actions allowed now in each lane that answered; a lane without a mask
-    allows all actions.
+    """Reads action masks of R sub-environments; one without a mask allows all actions.
 
-    same_step  whether a lane that ends has been reset in the same step: its mask is the reset's
+    Attributes:
+        mask: bool[R, A], the actions allowed now in each sub-environment of the last step.
+
+    Args:
+        num_ready: R.
+        num_actions: A.
+        same_step: Whether a sub-environment whose episode ends is reset in the same step. Its mask
+            is then the mask of the reset.
     """
 
     def __init__(self, num_ready: int, num_actions: int, same_step: bool = False):
@@ -46,11 +56,17 @@ class MaskReader:
     def read(
         self, info: dict[str, Any], lanes: np.ndarray, ended: np.ndarray, fresh: np.ndarray
     ) -> None:
-        """Take the masks of an arrival from lanes [R].
+        """Reads the masks of one step.
 
-        ended, fresh [R] bool  whose episode ended in this answer, who was reset by it
-        Raises EnvError where a shape or a value is wrong, a lane that must act allows nothing, or
-        steps give no mask although resets do.
+        Args:
+            info: The batched info dict.
+            lanes: int64[R], the sub-environments of this step.
+            ended: bool[R], whether the episode ended in this step.
+            fresh: bool[R], whether the observation is the first of an episode.
+
+        Raises:
+            EnvError: A shape or a value is wrong, a sub-environment that must act allows no action,
+                or steps have no mask although resets do.
         """
         if not self._steps_give:
             self._require_masks_of_steps(info, ended, fresh)
@@ -59,7 +75,7 @@ class MaskReader:
         self._require_some(lanes, over)
 
     def read_some(self, info: dict[str, Any], lanes: np.ndarray, positions: np.ndarray) -> None:
-        """Take the masks of lanes that were restarted, and leave the others'; raises as read()."""
+        """Reads the masks of restarted sub-environments only; raises as read() does."""
         everyone = np.ones(len(lanes), np.bool_)
         _read(info, self.mask, positions, everyone)
         self._require_some(lanes, ~everyone)
@@ -67,8 +83,11 @@ class MaskReader:
     def before_restart(
         self, ended: np.ndarray, info: dict[str, Any], restarted: bool
     ) -> np.ndarray:
-        """The masks [R, A] at the last observations of the positions ended, which DISABLED has
-        just given and SAME_STEP puts into final_info; where it does not, all is allowed."""
+        """Returns bool[R, A], the masks at the last observations of the episodes that ended.
+
+        With DISABLED the mask was read already. With SAME_STEP it is in final_info. All actions are
+        allowed if it is missing.
+        """
         last = self.mask.copy()
         if restarted:
             _read(final_info(info), last, ended, np.zeros(len(last), np.bool_))
@@ -78,8 +97,8 @@ class MaskReader:
     def _require_masks_of_steps(
         self, info: dict[str, Any], ended: np.ndarray, fresh: np.ndarray
     ) -> None:
-        """A mask at the reset alone would count as 'all is allowed' from the first step on."""
-        stepped = ~fresh & ~(ended & self._same_step)  # whose mask is that of a step
+        """Rejects a mask from reset() alone: it would allow all actions from the first step on."""
+        stepped = ~fresh & ~(ended & self._same_step)  # their masks come from step()
         given = info.get("action_mask")
         gave = np.full(len(stepped), given is not None)
         if "_action_mask" in info:
@@ -92,8 +111,8 @@ class MaskReader:
         self._silent += int((stepped & ~ended).sum())
         if self._silent >= _MOST_SILENT or (self._silent and ended.any()):
             raise EnvError(
-                "info['action_mask'] is given by reset() and not by step(): give both, since the "
-                "mask of one observation says nothing of the next"
+                "info['action_mask'] is returned by reset() but not by step(). Return it from "
+                "both, since each mask is valid for one observation only"
             )
 
     def _require_some(self, lanes: np.ndarray, over: np.ndarray) -> None:
@@ -101,41 +120,42 @@ class MaskReader:
         if nothing.any():
             stuck = np.flatnonzero(nothing & ~over)
             if len(stuck):
-                raise EnvError(f"lane {lanes[stuck[0]]}: info['action_mask'] allows no action")
+                raise EnvError(f"env {lanes[stuck[0]]}: info['action_mask'] allows no action")
             _free(self.mask)
 
 
 def _free(mask: np.ndarray) -> None:
-    """Where an episode is over no action is left to take: all count as allowed."""
+    """Allows all actions where none is allowed: the episode is over and no action is taken."""
     mask[~mask.any(1)] = True
 
 
 def _read(
     info: dict[str, Any], out: np.ndarray, positions: np.ndarray, must_act: np.ndarray
 ) -> None:
-    """Write info's masks at positions of out [R, A]; where there is none, all is allowed.
+    """Writes the masks of info to rows of out, bool[R, A]; a missing mask allows all actions.
 
-    must_act [R] bool  whose masks have to be right: of the others a bad one counts as none
+    must_act, bool[R], marks the rows whose masks must be valid. Elsewhere an invalid mask counts as
+    missing.
     """
     out[positions] = True
     given = info.get("action_mask")
     if given is None:
         return
-    if "_action_mask" in info:  # says which lanes gave one
+    if "_action_mask" in info:  # marks the sub-environments that returned a mask
         positions = positions[np.asarray(info["_action_mask"], np.bool_)[positions]]
     if not len(positions):
         return
     masks = objects(given) if isinstance(given, list | tuple) else np.asarray(given)
     if masks.ndim < 1 or len(masks) <= positions[-1]:
-        raise EnvError("info['action_mask'] holds no mask for each lane")
-    if masks.dtype == object:  # where lanes give lists, 1 us for each lane
+        raise EnvError("info['action_mask'] has no mask for each sub-environment")
+    if masks.dtype == object:  # sub-environments that return lists: 1 us for each
         _read_each(masks, out, positions, must_act)
         return
     masks = masks[positions]
     if masks.shape[1:] != out.shape[1:]:
         raise EnvError(
-            f"info['action_mask'] has shape {masks.shape[1:]}: one entry for each of "
-            f"{out.shape[1]} actions expected"
+            f"info['action_mask'] has shape {masks.shape[1:]}: expected one entry for each of "
+            f"{out.shape[1]} actions"
         )
     if masks.dtype != np.bool_:
         needed = must_act[positions]
@@ -156,18 +176,18 @@ def _read_each(
             out[at] = as_mask(masks[at], out.shape[1])
         except ValueError as error:
             if must_act[at]:
-                raise EnvError(f"answer {at}: {error}") from None
+                raise EnvError(f"row {at}: {error}") from None
 
 
 def _value_problem(masks: np.ndarray) -> str | None:
-    """Why numbers are no masks, in one line, or None."""
+    """Returns one line on why the numbers are not a mask, or None."""
     if masks.dtype.kind not in "biuf":
-        return f"info['action_mask'] is {masks.dtype}: booleans, or 0 and 1, expected"
+        return f"info['action_mask'] has dtype {masks.dtype}: expected booleans, or 0 and 1"
     bad = masks[(masks != 0) & (masks != 1)]
     if not len(bad):
         return None
-    additive = "; where it is added to values, 0 and -inf, give mask == 0" if bad[0] < 0 else ""
+    additive = ". For an additive mask of 0 and -inf, return mask == 0" if bad[0] < 0 else ""
     return (
-        f"info['action_mask'] holds {bad[0]}: 1 or True allows an action, 0 or False forbids it"
-        f"{additive}"
+        f"info['action_mask'] contains {bad[0]}: use 1 or True for an allowed action and 0 or "
+        f"False for a forbidden one{additive}"
     )

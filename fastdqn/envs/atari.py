@@ -1,4 +1,4 @@
-"""Atari's lanes: ale-py's own vector environment at a protocol's settings, all of them named."""
+"""make_atari(): ale-py's vector environment with every setting of an Atari protocol given."""
 
 from typing import Any
 
@@ -10,15 +10,19 @@ from gymnasium.vector import VectorEnv
 def make_atari(
     spec: EnvSpec, settings: dict[str, Any], num_envs: int, batch_size: int | None
 ) -> VectorEnv:
-    """Lanes in threads of C++.
+    """Makes ale-py's vector environment, which steps in C++ threads.
 
-    settings    as atari.settings() gives them
-    batch_size  lanes whose answers a call waits for; None: all
+    Args:
+        spec: The registered environment.
+        settings: As atari_protocols.settings() returns them.
+        num_envs: Number of sub-environments.
+        batch_size: Sub-environments that each recv() waits for; None waits for all.
     """
-    # Clipping is the replay's: the record has true scores.
-    told: dict[str, Any] = {**settings, "reward_clipping": False}
+    # The replay clips rewards, so that logged returns are true scores.
+    arguments: dict[str, Any] = {**settings, "reward_clipping": False}
     envs: Any = gymnasium.make_vec(
-        spec, num_envs, "vector_entry_point", batch_size=batch_size or num_envs, **told
+        spec, num_envs, "vector_entry_point", batch_size=batch_size or num_envs, **arguments
     )
-    envs.unwrapped.life_loss_info = settings["life_loss_info"]  # it keeps none, see lives.py
+    # ale-py does not keep this setting, and life_loss.py reads it.
+    envs.unwrapped.life_loss_info = settings["life_loss_info"]
     return envs

@@ -1,4 +1,4 @@
-"""Scores: what a return on an Atari game is worth beside a random and a human player's."""
+"""human_normalized(): an Atari score relative to a random and a human player."""
 
 import csv
 import functools
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Reference(NamedTuple):
-    """Scores of a game by a random player and by a human one."""
+    """Scores of a random and of a human player."""
 
     random: float
     human: float
@@ -16,15 +16,17 @@ class Reference(NamedTuple):
 
 @functools.cache
 def references() -> dict[str, Reference]:
-    """Of every game by its ROM's name; the source stands in the first line of the file."""
+    """Returns the scores of every game by ROM name; the first line of the file names the source."""
     text = (importlib.resources.files("fastdqn.envs") / "atari_scores.csv").read_text("utf-8")
     rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {row["game"]: Reference(float(row["random"]), float(row["human"])) for row in rows}
 
 
 def game_of(env_id: str) -> str | None:
-    """The ROM's name of an id such as ALE/SpaceInvaders-v5 (space_invaders), EnvPool's
-    SpaceInvaders-v5 too, if it is one of the 57 games."""
+    """Returns the ROM name of an Atari id, or None if it is not one of the 57 games.
+
+    For example, ALE/SpaceInvaders-v5 and EnvPool's SpaceInvaders-v5 are both space_invaders.
+    """
     match = re.fullmatch(r"(?:ale_py:)?(?:ALE/)?([A-Za-z]+)-v5", env_id)
     if match is None:
         return None
@@ -33,8 +35,11 @@ def game_of(env_id: str) -> str | None:
 
 
 def human_normalized(env_id: str, score: float) -> float | None:
-    """(score - random) / (human - random): 0 plays like chance, 1 like the human; None where env_id
-    is no game of the table. Mnih et al. 2015 (Nature 518), extended data table 2."""
+    """Returns (score - random) / (human - random), or None if env_id is not one of the games.
+
+    A random player scores 0 and the human player 1. Source: Mnih et al. 2015 (Nature 518), extended
+    data table 2.
+    """
     game = game_of(env_id)
     if game is None:
         return None

@@ -1,4 +1,4 @@
-"""Autoreset modes: what environments declare, and whether they do it."""
+"""Autoreset modes: reads the declared mode and checks that the environment follows it."""
 
 from typing import Any
 
@@ -9,18 +9,21 @@ from fastdqn.envs.errors import EnvError
 from fastdqn.envs.infos import OLD_FINAL_OBS
 from fastdqn.envs.sub_env import shares_memory
 
-_REMEDY = "let its metadata['autoreset_mode'] say what it does"
-# Episode ends whose last observations all equal the next first ones, before that is suspicious: an
-# environment that always ends where it began does the same. Ends after which nothing is looked for
-# any longer, where observations do not change at all. Ours, untuned.
+_REMEDY = "set its metadata['autoreset_mode'] to the mode that it implements"
+# Episode ends whose last observations all equal the next first ones before a warning is issued; an
+# environment whose episodes end where they begin looks the same. After _MOST_ENDS without a verdict
+# the check stops, since observations may not change at all. Ours, untuned.
 _SUSPICIOUS_ENDS, _MOST_ENDS = 3, 50
 
 
 def read_mode(envs: VectorEnv) -> tuple[AutoresetMode, bool]:
-    """(mode, whether it is declared): the instance's own mode; class-level metadata may be of
-    another instance. NEXT_STEP, Gymnasium's default, where nothing is declared.
+    """Returns the autoreset mode and whether it is declared.
 
-    Raises ValueError, one line, where what is declared is no mode.
+    The attribute of the instance wins, since class-level metadata may describe another instance.
+    NEXT_STEP, Gymnasium's default, is assumed if nothing is declared.
+
+    Raises:
+        ValueError: The declared value is not an autoreset mode.
     """
     mode = getattr(envs.unwrapped, "autoreset_mode", None)
     if mode is None:
@@ -29,21 +32,21 @@ def read_mode(envs: VectorEnv) -> tuple[AutoresetMode, bool]:
         return AutoresetMode.NEXT_STEP, False
     if isinstance(mode, AutoresetMode):
         return mode, True
-    # The words of the enumeration's names, its values, and what people write instead.
+    # Accepts the names of the enumeration, its values, and common spellings of both.
     word = str(mode).rpartition(".")[2].replace("_", "").replace("-", "").lower()
     for known in AutoresetMode:
         if word == known.name.replace("_", "").lower():
             return known, True
     names = ", ".join(f"AutoresetMode.{known.name}" for known in AutoresetMode)
-    raise ValueError(f"the autoreset mode is {mode!r:.60}: it must be one of {names}")
+    raise ValueError(f"the autoreset mode is {mode!r:.60}, must be one of {names}")
 
 
 def undeclared(envs: VectorEnv) -> str:
-    """The warning where no mode is declared."""
+    """Returns the warning for an environment that declares no autoreset mode."""
     return (
-        f"{type(envs.unwrapped).__name__} declares no autoreset mode: AutoresetMode.NEXT_STEP is "
-        "assumed (the call after an episode's end resets, and returns the first observation). If "
-        "it resets in the same step, every last observation is wrong: set "
+        f"{type(envs.unwrapped).__name__} declares no autoreset mode, so AutoresetMode.NEXT_STEP "
+        "is assumed: the call after an episode end resets and returns the first observation. If "
+        "it resets in the same step, every last observation is wrong. Set "
         "metadata = {'autoreset_mode': AutoresetMode...} on its class"
     )
 
@@ -51,67 +54,70 @@ def undeclared(envs: VectorEnv) -> str:
 def require_next_step(
     lanes: np.ndarray, ended: np.ndarray, both: int, info: dict, paid: int = -1
 ) -> None:
-    """Raises EnvError unless an episode's end is followed by a call that resets.
+    """Raises EnvError unless the call after each episode end resets.
 
-    lanes [R] int64 · ended [R] bool, in this call
-    both  the first position where a call that resets ended an episode too, or -1
-    paid  the first position where a call that resets gave a reward, or -1
+    Args:
+        lanes: int64[R], the sub-environments of this call.
+        ended: bool[R], whether the episode ended in this call.
+        both: First row in which a call that resets ended an episode too, or -1.
+        info: The batched info dict.
+        paid: First row in which a call that resets returned a reward, or -1.
     """
-    contrary, why = both, "the call after an episode's end ended an episode, too"
-    # An end that brings its last observation was reset in the same call: its obs is of the next.
+    contrary, why = both, "the call after an episode end ended an episode too"
+    # With a last observation in info, the reset was in the same call: obs is of the next episode.
     for key in ("final_obs", OLD_FINAL_OBS):
         if key in info and ended.any():
-            contrary, why = int(ended.argmax()), f"an episode's end brought infos[{key!r}]"
+            contrary, why = int(ended.argmax()), f"an episode end came with infos[{key!r}]"
     if contrary < 0 and paid >= 0:
-        contrary, why = paid, "the call after an episode's end gave a reward"
+        contrary, why = paid, "the call after an episode end returned a reward"
     if contrary >= 0:
-        old = "; infos['final_obs'] is the name that is read" if OLD_FINAL_OBS in info else ""
+        old = ". The key that is read is infos['final_obs']" if OLD_FINAL_OBS in info else ""
         if not old and contrary != both:
-            old = ", and let no environment give a key 'final_obs' of its own"
+            old = ", and return no key 'final_obs' from a sub-environment"
         raise EnvError(
-            f"lane {lanes[contrary]}: {why}, so an episode's end is not followed by a call that "
-            f"resets, as AutoresetMode.NEXT_STEP has it; {_REMEDY}{old}"
+            f"env {lanes[contrary]}: {why}. With AutoresetMode.NEXT_STEP that call resets; "
+            f"{_REMEDY}{old}"
         )
 
 
 def require_final_obs(lane: int, info: dict) -> None:
-    """Raises EnvError unless the end of an episode brings its last observation: SAME_STEP."""
+    """Raises EnvError unless an episode end comes with its last observation (SAME_STEP)."""
     if "final_obs" not in info:
-        old = f": infos[{OLD_FINAL_OBS!r}] is its old name" if OLD_FINAL_OBS in info else ""
+        old = f" (infos[{OLD_FINAL_OBS!r}] is its old name)" if OLD_FINAL_OBS in info else ""
         raise EnvError(
-            f"lane {lane}: an episode ended without infos['final_obs'], although the environment "
+            f"env {lane}: an episode ended without infos['final_obs'], although the environment "
             f"declares AutoresetMode.SAME_STEP{old}; {_REMEDY}"
         )
 
 
 def require_no_restart(lane: int, info: dict) -> None:
-    """Raises EnvError where the end of an episode was reset unasked: DISABLED."""
+    """Raises EnvError if the environment reset itself at an episode end (DISABLED)."""
     if "final_obs" in info or OLD_FINAL_OBS in info:
         raise EnvError(
-            f"lane {lane}: an episode's end was reset in the same call, although the environment "
+            f"env {lane}: reset in the call that ended its episode, although the environment "
             f"declares AutoresetMode.DISABLED; {_REMEDY}"
         )
 
 
 def require_unmoved(before: np.ndarray, after: np.ndarray, reset: np.ndarray) -> None:
-    """Raises EnvError where a reset of lanes reset [S] changed another's observation [N, *]."""
-    # NaN != NaN is not a change; a NaN is reported later.
+    """Raises EnvError if a reset of some sub-environments changed others' observations [N, *]."""
+    # NaN != NaN is not a change. A NaN is reported later.
     changed = (after != before) & ((after == after) | (before == before))
     moved = changed.reshape(len(after), -1).any(1)
     moved[reset] = False
     if moved.any():
         raise EnvError(
-            f"lane {np.flatnonzero(moved)[0]}: a reset of other lanes changed it, although "
-            "the environment declares AutoresetMode.DISABLED: it must obey "
+            f"env {np.flatnonzero(moved)[0]}: a reset of other sub-environments changed it, "
+            "although the environment declares AutoresetMode.DISABLED. Make reset() follow "
             "options['reset_mask']"
         )
 
 
 class FinalObsCheck:
-    """Looks for last observations that the reset of the same step has overwritten (SAME_STEP).
+    """Detects last observations that the reset of the same step has overwritten (SAME_STEP).
 
-    An environment that reuses one array returns it as its last observation, and its reset writes
-    the next episode's first observation into it before anyone can read it.
+    An environment that reuses one array returns it as the last observation. Its reset then writes
+    the first observation of the next episode into that array before it can be read.
     """
 
     def __init__(self, envs: VectorEnv, same_step: bool):
@@ -121,35 +127,38 @@ class FinalObsCheck:
 
     @property
     def looks(self) -> bool:
-        """Whether it still needs what was observed before an end."""
+        """Whether the check still needs the observation before an episode end."""
         return not self._over
 
     def __call__(
         self, given: Any, lane: int, before: np.ndarray, last: np.ndarray, first: np.ndarray
     ) -> str | None:
-        """A warning for an end, at most once, or None.
+        """Returns a warning, at most once, or None.
 
-        given  what final_obs holds for it
-        before, last, first  of one lane, as they were read: what was observed a step before the
-               end, the last observation, and the first one of the next episode
+        Args:
+            given: The entry of final_obs.
+            lane: The sub-environment.
+            before: Its observation one step before the episode end.
+            last: Its last observation.
+            first: The first observation of the next episode.
         """
         if self._over:
             return None
         self._ends += 1
-        held = getattr(self._envs, "_env_obs", None)  # SyncVectorEnv's, as the reset returned it
+        held = getattr(self._envs, "_env_obs", None)  # SyncVectorEnv's, as reset() returned it
         if isinstance(held, list) and len(held) > lane and shares_memory(given, held[lane]):
             self._over = True
         elif not np.array_equal(last, first):
-            self._over = True  # one that differs is proof enough
+            self._over = True  # one end with two different observations proves that it is correct
             return None
-        else:  # where nothing changes at all, equal says nothing
+        else:  # observations that never change are no evidence
             self._equal += not np.array_equal(before, first)
             self._over = self._equal == _SUSPICIOUS_ENDS or self._ends == _MOST_ENDS
         if not self._over or self._ends == _MOST_ENDS:
             return None
         return (
-            f"infos['final_obs'] of {type(self._envs).__name__} holds the first observation of the "
-            "next episode, as where an environment returns the same array at each step: return a "
-            "copy of it, obs.copy(), or truncated episodes are learned from with a wrong last "
-            "observation"
+            f"infos['final_obs'] of {type(self._envs).__name__} contains the first observation of "
+            "the next episode. The environment probably returns the same array at each step: "
+            "return a copy of it, obs.copy(). Otherwise truncated episodes are learned with a "
+            "wrong last observation"
         )

@@ -1,4 +1,4 @@
-"""Arrival: what lanes answer, and what a stream asks of the back end that they answer through."""
+"""Backend: the interface through which EnvStream steps environments."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -8,11 +8,17 @@ from fastdqn.envs.errors import LaneFailure
 
 
 class Arrival(NamedTuple):
-    """What R lanes answered: each field has R entries, in the order of lanes.
+    """Step results of R sub-environments, one row for each.
 
-    lanes [R] int64, none twice · obs  a batch of the raw space · reward, terminated, truncated [R]
-    info  of Gymnasium's vector kind; its arrays may be longer than R
-    A lane's first answer after a reset has reward 0 and neither end.
+    The first result after a reset has reward 0 and neither flag set.
+
+    Attributes:
+        lanes: int64[R], the sub-environments, each at most once.
+        obs: A batch of the raw observation space.
+        reward: One number for each row.
+        terminated: One flag for each row.
+        truncated: One flag for each row.
+        info: A batched info dict; its arrays may be longer than R.
     """
 
     lanes: np.ndarray
@@ -24,39 +30,44 @@ class Arrival(NamedTuple):
 
 
 class Backend(Protocol):
-    """num_ready  R: the lanes of each arrival, and so of each send.
+    """Sends actions to sub-environments and receives step results.
 
-    lost  failures of lanes that were replaced: each begins an episode in the next arrival
+    Attributes:
+        num_ready: R, the sub-environments in each step result and in each send().
+        lost: Failures of sub-environments that were replaced. Each begins an episode in the next
+            step result.
     """
 
     num_ready: int
     lost: list[LaneFailure]
 
     def reset(self, seed: int | None) -> Arrival:
-        """Reset every lane, and wait for the first R."""
+        """Resets every sub-environment and waits for the first R."""
         ...
 
     def send(self, lanes: np.ndarray, action: np.ndarray) -> None:
-        """Hand lanes [R] that have answered their actions [R], in the environment's count."""
+        """Sends actions [R], as the environment counts them, to sub-environments that wait."""
         ...
 
     def recv(self) -> Arrival: ...
 
     def restart(self, lanes: np.ndarray) -> Arrival:
-        """Reset these lanes alone (AutoresetMode.DISABLED); all N lanes are in the arrival."""
+        """Resets these sub-environments only (DISABLED); all N are in the result."""
         ...
 
     def unanswered(self) -> dict[int, int] | None:
-        """Lanes that have not answered yet, each with the number of its question; None where calls
-        are all there is. Called from another thread."""
+        """Returns the id of the call that each sub-environment has not returned from yet.
+
+        None if the back end makes blocking calls only. Called from another thread.
+        """
         ...
 
-    def give_up(self, lane: int, question: int, why: str) -> None:
-        """Make the wait for a lane fail, if it is still for that question. Called likewise."""
+    def give_up(self, lane: int, call_id: int, why: str) -> None:
+        """Makes the wait for a sub-environment fail if the call is still open. From any thread."""
         ...
 
     def settle(self) -> None:
-        """Take in what is under way and forget it, so that others may use the environments."""
+        """Waits for open calls and drops their results, so that others can use environments."""
         ...
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Back ends: how calls reach a vector environment, and which lanes answer first."""
+"""Back ends: how calls reach a vector environment, and which sub-environments return first."""
 
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,35 +13,41 @@ from fastdqn.envs.workers import Workers
 
 
 def connect(envs: VectorEnv, env_batch_size: int | None = None, restarts: int = 0) -> Backend:
-    """The back end for a vector environment.
+    """Returns the back end for a vector environment.
 
-    env_batch_size  lanes to wait for; None: all, or what envs were made with
-    restarts  lanes in processes of their own that may be replaced when they fail, in all
-    Raises ValueError where envs cannot answer for some lanes first, or restart them.
+    Args:
+        envs: Any vector environment.
+        env_batch_size: Sub-environments to wait for; None uses all, or the batch size that envs
+            were made with.
+        restarts: Total number of failed worker processes that may be replaced.
+
+    Raises:
+        ValueError: envs cannot return partial batches of this size, or cannot be restarted.
     """
     if isinstance(envs, AsyncVectorEnv):
         return Workers(envs, env_batch_size or envs.num_envs, restarts)
     if restarts:
         raise ValueError(
-            f"restart_envs is {restarts}, but these environments have no processes of their own: "
+            f"restart_envs is {restarts}, but these environments have no worker processes: use "
             "--vectorization async"
         )
     backend = Native(envs) if hasattr(type(envs), "recv") else Calls(envs)
     if env_batch_size not in (None, backend.num_ready):
         raise ValueError(
-            f"env_batch_size is {env_batch_size}, but these environments answer for "
-            f"{backend.num_ready} at a time: --vectorization async and envpool take any number"
+            f"env_batch_size is {env_batch_size}, but these environments return "
+            f"{backend.num_ready} results at a time. Any size works with --vectorization async "
+            "or envpool"
         )
     return backend
 
 
-def answers_for(envs: VectorEnv) -> int:
-    """Lanes that environments of anyone's making answer for at a time."""
+def ready_count(envs: VectorEnv) -> int:
+    """Returns how many sub-environments each step of given environments returns."""
     return connect(envs).num_ready
 
 
 class _InProcess:
-    """What back ends have in common whose lanes are in this process: none can be replaced."""
+    """Base of the back ends without worker processes, which cannot replace a sub-environment."""
 
     def __init__(self):
         self.lost: list[LaneFailure] = []
@@ -49,12 +55,12 @@ class _InProcess:
     def unanswered(self) -> None:
         return None
 
-    def give_up(self, lane: int, question: int, why: str) -> None:
+    def give_up(self, lane: int, call_id: int, why: str) -> None:
         raise NotImplementedError("only the thread that waits can end a call")
 
 
 class Calls(_InProcess):
-    """Any VectorEnv by its reset() and step(): all lanes answer together."""
+    """Steps any VectorEnv by reset() and step(); all sub-environments return together."""
 
     def __init__(self, envs: VectorEnv):
         super().__init__()
@@ -73,24 +79,24 @@ class Calls(_InProcess):
         return Arrival(self._lanes, *self._envs.step(self._action))
 
     def restart(self, lanes: np.ndarray) -> Arrival:
-        # Gymnasium pops the mask from the dict and may keep it: both are made anew.
+        # Gymnasium pops the mask from the dict and may keep it, so both are new objects.
         mask = np.zeros(self.num_ready, np.bool_)
         mask[lanes] = True
         return _first(self._lanes, *self._envs.reset(options={"reset_mask": mask}))
 
     def settle(self) -> None:
-        """Nothing is ever under way between two calls."""
+        """Does nothing: no call is open between two calls."""
 
     def close(self) -> None:
         close_quietly(self._envs)
 
 
-# Lanes whose answers are still to come, of environments that outlive a back end over them.
+# Open calls of environments; they outlive a back end, and a new one must know of them.
 _UNDER_WAY: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 class Native(_InProcess):
-    """Environments in threads of C++, with send() and recv() of their own: EnvPool and ale-py."""
+    """Steps environments in C++ threads by their own send() and recv(): EnvPool and ale-py."""
 
     def __init__(self, envs: Any):
         super().__init__()
@@ -102,13 +108,13 @@ class Native(_InProcess):
     def reset(self, seed: int | None) -> Arrival:
         if under_way := _UNDER_WAY.get(self._envs):
             raise ValueError(
-                f"{under_way} lanes are still under way: environments that answer for some lanes "
-                "first can be started only once; make new ones"
+                f"{under_way} sub-environments are still stepping. Environments with partial "
+                "batches can be started only once: make new ones"
             )
         _UNDER_WAY[self._envs] = self._envs.num_envs
         if not self._is_envpool:
             obs, info = self._envs.reset(seed=seed)
-        else:  # seeded when it was made
+        else:  # EnvPool is seeded when it is made
             self._envs.async_reset()
             obs, info = self._envs.recv(True, True)
         _UNDER_WAY[self._envs] -= self.num_ready
@@ -119,7 +125,7 @@ class Native(_InProcess):
         if self._is_envpool:
             self._envs.send(action, lanes)
         else:
-            self._envs.send(action)  # for the lanes of the last recv, which these are
+            self._envs.send(action)  # goes to the sub-environments of the last recv()
 
     def recv(self) -> Arrival:
         obs, reward, terminated, truncated, info = self._envs.recv()
@@ -127,10 +133,12 @@ class Native(_InProcess):
         return Arrival(_lane_ids(info), obs, reward, terminated, truncated, info)
 
     def restart(self, lanes: np.ndarray) -> Arrival:
-        raise ValueError("environments in threads of C++ reset themselves: no mode DISABLED")
+        raise ValueError(
+            "environments in C++ threads reset themselves and have no AutoresetMode.DISABLED"
+        )
 
     def settle(self) -> None:
-        """Lanes under way answer only together with others: they are left so."""
+        """Leaves open calls as they are: they return only together with later ones."""
 
     def close(self) -> None:
         close_quietly(self._envs)

@@ -1,4 +1,4 @@
-"""FastCartPole: Gymnasium's vector CartPole, its step as one kernel, with the same bits."""
+"""FastCartPole: Gymnasium's CartPoleVectorEnv with a compiled step and identical results."""
 
 import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
@@ -8,24 +8,25 @@ from fastdqn.kernels.jit import ieee_kernel
 
 
 class FastCartPole(VectorWrapper):
-    """Steps the lanes of a CartPoleVectorEnv, whose state stays where it was, without allocating.
+    """Steps a CartPoleVectorEnv without allocating; the state stays in the wrapped object.
 
-    Sine and cosine are NumPy's: a compiled one differs in the last bit, and a trajectory would
-    soon be another. The rest is the environment's own arithmetic in its own order.
-    What step() returns is overwritten by the next one.
-    Raises ValueError where the time limit is no number of steps: each would be an episode.
+    Sine and cosine are NumPy's, since compiled ones differ in the last bit. The rest keeps the
+    environment's own order of operations. Each step() overwrites the arrays of the previous one.
+
+    Raises:
+        ValueError: The time limit is not a number of at least 1.
     """
 
     def __init__(self, envs: CartPoleVectorEnv):
         super().__init__(envs)
         n, limit = envs.num_envs, envs.max_episode_steps
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
-            raise ValueError(f"max_episode_steps is {limit!r}: it must be a number, at least 1")
+            raise ValueError(f"max_episode_steps is {limit!r}, must be a number of at least 1")
         self._bare = envs
         self._constants = (
             envs.gravity, envs.masspole, envs.total_mass, envs.length, envs.polemass_length,
             envs.force_mag, envs.tau, envs.x_threshold, envs.theta_threshold_radians,
-            float(limit), bool(envs._sutton_barto_reward),  # of one type, for one kernel
+            float(limit), bool(envs._sutton_barto_reward),  # fixed types, so one compiled kernel
         )  # fmt: skip
         self._cos, self._sin = np.zeros((2, n))
         self._obs = np.zeros((n, 4), np.float32)
@@ -39,12 +40,14 @@ class FastCartPole(VectorWrapper):
         )  # fmt: skip
 
     def step(self, actions):
-        """As CartPoleVectorEnv.step(). Raises ValueError where an action is neither 0 nor 1."""
+        """Steps as CartPoleVectorEnv.step(); raises ValueError if an action is not 0 or 1."""
         bare = self._bare
         if bare.state is None:
-            raise ValueError("reset() comes before step()")
+            raise ValueError("step() was called before reset()")
         if np.shape(actions) != bare.steps.shape:
-            raise ValueError(f"actions have shape {np.shape(actions)}: one a lane expected")
+            raise ValueError(
+                f"actions have shape {np.shape(actions)}: expected one for each sub-environment"
+            )
         np.cos(bare.state[2], out=self._cos)
         np.sin(bare.state[2], out=self._sin)
         starts, ended = self._no_start, np.count_nonzero(bare.prev_done)
@@ -56,7 +59,7 @@ class FastCartPole(VectorWrapper):
             self._constants,
         )  # fmt: skip
         if stray >= 0:
-            raise ValueError(f"lane {stray}: action {actions[stray]} is neither 0 nor 1")
+            raise ValueError(f"env {stray}: action {actions[stray]} is neither 0 nor 1")
         return self._obs, self._reward, self._terminated, self._truncated, {}
 
 
@@ -64,8 +67,10 @@ class FastCartPole(VectorWrapper):
 def _step(
     action, state, steps, ended, starts, cos, sin, obs, reward, terminated, truncated, constants
 ):
-    """Barto, Sutton and Anderson 1983, by explicit Euler steps; returns a lane whose action is
-    none, with no lane stepped, or -1."""
+    """Steps by explicit Euler integration (Barto, Sutton and Anderson 1983).
+
+    Returns the first row with an invalid action, in which case nothing was stepped, or -1.
+    """
     (
         gravity, masspole, total_mass, length, polemass_length, force_mag, tau, far, steep, limit,
         sutton_barto,
@@ -85,7 +90,7 @@ def _step(
         state[2, i], state[3, i] = theta + tau * theta_dot, theta_dot + tau * theta_acc
     begun = 0
     for i in range(len(action)):
-        if ended[i]:  # the action is ignored: this call resets
+        if ended[i]:  # this call resets, and the action is ignored
             for k in range(4):
                 state[k, i] = starts[k, begun]
             begun += 1

@@ -1,4 +1,4 @@
-"""Asking: calls into environments, what led to those that fail, and who has not answered yet."""
+"""EnvCalls: makes the calls into environments and explains those that fail or hang."""
 
 from collections.abc import Callable
 from types import FrameType
@@ -11,15 +11,22 @@ from fastdqn.envs.backend_interface import Backend
 from fastdqn.envs.errors import EnvError, explain, explain_hang
 
 
-class Asking:
-    """Lets the environments of a back end answer, one call at a time.
+class EnvCalls:
+    """Makes calls into the environments of a back end, one at a time.
 
-    steps, action [N] int64  of each lane so far, action from 0 and action_start  what the
-          environment counts from: for messages
-    episode  arrays [N] that are zeroed for a lane that was replaced, steps among them; unseen [N]
-          bool is set: its next answer is a first one
-    seed  of the first lane's last reset, if any
-    lost  what became of lanes that were replaced, until whoever tells it takes it away
+    Attributes:
+        seed: Seed of the first sub-environment's last reset, if any.
+        lost: Errors of sub-environments that were replaced; the caller pops them.
+
+    Args:
+        envs: The vector environment.
+        backend: Its back end.
+        steps: int64[N], steps of each sub-environment so far, for messages.
+        action: int64[N], its last action counted from 0, for messages.
+        action_start: The number that the environment gives to action 0.
+        episode: Arrays [N], among them steps, that are zeroed for a replaced sub-environment.
+        unseen: bool[N], set for a replaced sub-environment, since its next observation is a first
+            one.
     """
 
     def __init__(
@@ -31,16 +38,17 @@ class Asking:
         self._episode, self._unseen = episode, unseen
         self.seed: int | None = None
         self.lost: list[EnvError] = []
-        self._count, self._what = 0, ""  # of calls; the one under way
+        self._count, self._what = 0, ""  # number of calls, and the name of the open one
 
-    def __call__(self, what: str, question: Callable[[], Any]) -> Any:
-        """What the back end answers; what it raises is told with what led to it.
+    def __call__(self, what: str, call: Callable[[], Any]) -> Any:
+        """Returns the result of call(); what is the name of the call for messages.
 
-        what  reset or step
+        Raises:
+            EnvError: The call raised; the message names the sub-environment, its seed and action.
         """
         self._count, self._what = self._count + 1, what
         try:
-            return question()
+            return call()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit and GeneratorExit among them
@@ -51,23 +59,25 @@ class Asking:
                 self._forget_lost(what)
 
     def unanswered(self) -> dict[int, int]:
-        """Lanes that have not answered yet, each with the number of its question; lane -1 stands
-        for all of them where they are asked by a call. Called from another thread."""
+        """Returns the id of the call that each sub-environment has not returned from yet.
+
+        Key -1 stands for all of them if one blocking call steps them. Called from another thread.
+        """
         waiting = self._backend.unanswered()
         if waiting is None:
             return {-1: self._count} if self._what else {}
         return waiting
 
-    def give_up(self, lane: int, question: int, why: str) -> None:
-        """End the process of a lane that hangs: whoever waits for it hears. Called likewise."""
-        self._backend.give_up(lane, question, why)
+    def give_up(self, lane: int, call_id: int, why: str) -> None:
+        """Kills the worker process that hangs, so that the wait for it fails. From any thread."""
+        self._backend.give_up(lane, call_id, why)
 
     def explain_hang(self, frames: list[FrameType], why: str) -> EnvError:
-        """A call that does not come back, by the frames it is in, outermost first."""
+        """Returns the error for a call that does not return, from its stack, outermost first."""
         return explain_hang(self._envs, frames, why, *self._led(self._what or "step"))
 
     def _forget_lost(self, what: str) -> None:
-        """The episodes of lanes that were replaced are over, without an end to be told."""
+        """Ends the episodes of replaced sub-environments; they are not counted or logged."""
         for failure in self._backend.lost:
             self.lost.append(explain(self._envs, failure, *self._led(what)))
             self._unseen[failure.lane] = True
@@ -76,5 +86,5 @@ class Asking:
         self._backend.lost.clear()
 
     def _led(self, what: str) -> tuple:
-        """What led to a failure, as explain() takes it."""
+        """Returns the context of a failure, as explain() expects it."""
         return what, self._steps, self.seed, self._action + self._action_start

@@ -1,4 +1,4 @@
-"""The state of environments as plain values, so that a run can go on exactly where it stopped."""
+"""read_env_state(), write_env_state(): environment state as plain values for an exact resume."""
 
 from typing import Any
 
@@ -25,14 +25,17 @@ from fastdqn.state_dict import State
 
 
 def read_env_state(envs: VectorEnv) -> State | None:
-    """Everything that the next steps of environments depend on, as copies of plain values; None
-    where it cannot be read.
+    """Returns the complete state of environments as plain values, or None if it cannot be read.
 
-    Read are environments of any class with get_state() and set_state(state) of their own, which
-    speak for all lanes and all that is inside; Gymnasium's CartPoleVectorEnv; and SyncVectorEnv,
-    where each wrapper and environment of each lane either has such methods, which speak for that
-    layer alone, or is of a class of Gymnasium whose state is known. A generator that an
-    environment has as np_random is kept with what its get_state() gives.
+    These can be read:
+
+    - environments of any class with get_state() and set_state(state), which cover all
+      sub-environments and everything inside;
+    - Gymnasium's CartPoleVectorEnv;
+    - SyncVectorEnv, if each wrapper and environment has such methods or is a Gymnasium class whose
+      state is known. There, the methods cover one layer only.
+
+    The generator np_random of an environment is stored in addition to its get_state().
     """
     try:
         return _read_bounded(envs)
@@ -41,7 +44,7 @@ def read_env_state(envs: VectorEnv) -> State | None:
 
 
 def why_unreadable(envs: VectorEnv) -> str | None:
-    """Why read_env_state() gives None, in one line; None where it does not."""
+    """Returns why read_env_state() returns None, in one line, or None if it does not."""
     try:
         _read_bounded(envs)
     except Unreadable as why:
@@ -50,7 +53,7 @@ def why_unreadable(envs: VectorEnv) -> str | None:
 
 
 def takes_env_state(envs: VectorEnv, state: Any) -> bool:
-    """Whether these environments are of the kind that the state was read from."""
+    """Whether the state was read from environments of this kind."""
     try:
         return isinstance(state, dict) and state.get("kind") == _kind(_bare(envs))
     except Unreadable:
@@ -58,18 +61,19 @@ def takes_env_state(envs: VectorEnv, state: Any) -> bool:
 
 
 def write_env_state(envs: VectorEnv, state: Any) -> None:
-    """Give environments, fresh ones or used, a state that was read from others made alike.
+    """Loads a state into environments, new or used, that were made the same way.
 
-    Raises ValueError naming the field that they cannot take, before anything is changed; only a
-    set_state() of anyone's that raises may have changed its own environment, and those before it.
+    Raises:
+        ValueError: A field does not fit, and nothing was changed. If a user-defined set_state()
+            raises, its environment and those before it may have changed.
     """
     envs = _bare(envs)
     try:
         kind = _kind(envs)
     except Unreadable as why:
-        raise ValueError(f"these environments take no state: {why}") from None
+        raise ValueError(f"these environments cannot load a state: {why}") from None
     plan = Plan([], [])
-    if isinstance(state, dict) and "kind" in state:  # told first: it explains the other keys
+    if isinstance(state, dict) and "kind" in state:  # checked first: it decides the other keys
         state_dict.word(state["kind"], (kind,), "envs.kind")
     state_dict.fields(state, _KEYS[kind], "envs")
     if isinstance(envs, SyncVectorEnv) and kind == "sync":
@@ -81,10 +85,10 @@ def write_env_state(envs: VectorEnv, state: Any) -> None:
         plan_own(envs, state["own"], "envs.own", plan)
         if state["generator"] is not None:
             plan_random(envs, state["generator"], "envs.generator", plan)
-    plan.carry_out()
+    plan.apply()
 
 
-_MAX_TEXT_BYTES = 32 << 20  # half of what a checkpoint's manifest may be
+_MAX_TEXT_BYTES = 32 << 20  # half of the limit of a checkpoint's manifest
 _KEYS = {
     "own": {"kind", "class", "own", "generator"},
     "cartpole": {"kind", "state", "steps", "prev_done", "low", "high", "generator"},
@@ -93,21 +97,23 @@ _KEYS = {
 
 
 def _bare(envs: VectorEnv) -> VectorEnv:
-    """Environments behind our own step, which keeps nothing."""
+    """Returns the environments inside FastCartPole, which has no state of its own."""
     return envs.env if isinstance(envs, FastCartPole) else envs
 
 
 def _kind(envs: VectorEnv) -> str:
-    """own, cartpole or sync; raises Unreadable where it is none, or a lane is not known."""
+    """Returns "own", "cartpole" or "sync"; raises Unreadable if a class is not known."""
     if isinstance(envs, AsyncVectorEnv) or hasattr(type(envs), "recv"):
-        raise Unreadable(f"{type(envs).__name__} keeps its lanes in other processes or threads")
+        raise Unreadable(
+            f"{type(envs).__name__} keeps its sub-environments in other processes or threads"
+        )
     if has_own_state(envs):
         return "own"
     if type(envs) is CartPoleVectorEnv:
         return "cartpole"
     if type(envs) is not SyncVectorEnv:
         raise Unreadable(
-            f"the state of {type(envs).__name__} is not known: give it get_state() and "
+            f"the state of {type(envs).__name__} is not known: implement get_state() and "
             "set_state(state)"
         )
     for lane in envs.envs:
@@ -116,12 +122,12 @@ def _kind(envs: VectorEnv) -> str:
 
 
 def _read_bounded(envs: VectorEnv) -> State:
-    """The state; raises Unreadable where it would not fit beside all else of a run."""
+    """Returns the state; raises Unreadable if it is too large for a checkpoint."""
     state = _read(_bare(envs))
     if (size := state_dict.text_bytes(state)) > _MAX_TEXT_BYTES:
         raise Unreadable(
-            f"the state has some {size:,} bytes of text, {_MAX_TEXT_BYTES:,} at most: give long "
-            "lists as arrays"
+            f"the state has about {size:,} bytes of text, the limit is {_MAX_TEXT_BYTES:,}: "
+            "return long lists as arrays"
         )
     return state
 
@@ -145,7 +151,7 @@ def _read(envs: VectorEnv) -> State:
             "state": envs.state.copy(),
             "steps": envs.steps.copy(),
             "prev_done": envs.prev_done.copy(),
-            "low": float(envs.low),  # reset() takes them as options, and later resets obey
+            "low": float(envs.low),  # options of reset() that later resets keep
             "high": float(envs.high),
             "generator": generator,
         }
@@ -161,7 +167,7 @@ def _plan_cartpole(envs: CartPoleVectorEnv, state: State, plan: Plan) -> None:
     plan.set(envs, "prev_done", ended)
     low, high = (state_dict.number(state[name], f"envs.{name}") for name in ("low", "high"))
     if low > high:
-        raise ValueError(f"envs.high is {high}: at least envs.low, {low}, expected")
+        raise ValueError(f"envs.high is {high}, must be at least envs.low, {low}")
     plan.set(envs, "low", low)
     plan.set(envs, "high", high)
     plan_random(envs, state["generator"], "envs.generator", plan)
@@ -173,7 +179,7 @@ def _plan_sync(envs: SyncVectorEnv, state: State, plan: Plan) -> None:
     flags = state_dict.array(state["autoreset"], (n,), np.bool_, "envs.autoreset")
     plan.set(envs, "_autoreset_envs", flags)
     plan.set(envs, "_observations", _like(envs._observations, state["obs"], "envs.obs"))
-    # A reset of some lanes puts the last observations of the others beside the new ones.
+    # A reset of some sub-environments batches their observations with the last ones of the others.
     last = iterate(envs.observation_space, _like(envs._observations, state["obs"], "envs.obs"))
     plan.set(envs, "_env_obs", list(last))
     lanes = state_dict.fields(state["lanes"], {str(i) for i in range(n)}, "envs.lanes")
@@ -182,7 +188,7 @@ def _plan_sync(envs: SyncVectorEnv, state: State, plan: Plan) -> None:
 
 
 def _read_obs(obs: Any) -> Any:
-    """Batched observations, a tuple of them as a dict of "0", "1" and so on."""
+    """Copies batched observations; a tuple becomes a dict with keys "0", "1" and so on."""
     if isinstance(obs, dict | tuple):
         return {str(key): _read_obs(inner) for key, inner in _items(obs)}
     try:
@@ -192,7 +198,7 @@ def _read_obs(obs: Any) -> Any:
 
 
 def _like(model: Any, given: Any, where: str) -> Any:
-    """Batched observations out of what _read_obs() gave, built as the model is."""
+    """Rebuilds the batched observations that _read_obs() returned in the structure of model."""
     if not isinstance(model, dict | tuple):
         return state_dict.array(given, model.shape, model.dtype, where)
     state_dict.fields(given, {str(key) for key, _ in _items(model)}, where)

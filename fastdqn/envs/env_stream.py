@@ -19,7 +19,7 @@ from fastdqn.envs.autoreset import (
 )
 from fastdqn.envs.backend_interface import Arrival
 from fastdqn.envs.backends import connect
-from fastdqn.envs.env_calls import Asking
+from fastdqn.envs.env_calls import EnvCalls
 from fastdqn.envs.env_state import read_env_state, takes_env_state, write_env_state
 from fastdqn.envs.env_stream_state import checked
 from fastdqn.envs.errors import EnvError, LaneFailure
@@ -30,23 +30,30 @@ from fastdqn.envs.observations import ObsReader, batch_of_one
 from fastdqn.envs.spaces import read_facts
 from fastdqn.envs.step import Step, lane_of
 from fastdqn.envs.sub_env import shared_sub_env
-from fastdqn.envs.transitions import Marks, Sorted, hand_out, sort, tell_apart
+from fastdqn.envs.transitions import Marks, Sorted, assign_actions, mark_steps, sort
 from fastdqn.state_dict import State
 
 
 class EnvStream:
     """Steps a Gymnasium VectorEnv and separates transitions from episode starts.
 
-    envs  any VectorEnv; its autoreset mode is read from the instance and checked by behaviour
-    env_batch_size  R, the lanes whose answers recv() waits for; None: all N, or what envs were
-          made with. With R < N the lanes answer in an order of their own.
-    restarts  lanes in processes of their own that may be replaced when they fail, in all: each
-          then begins an episode, and asking.lost holds a line on it
-    lanes [R] int64   the lanes that wait for an action now
-    obs   [R, *]      what to act on; a lane whose next call is a reset ignores its action
-    mask  [R, A] bool the actions allowed there, as info["action_mask"] says; None without masks
-    warnings  lines on what the environments may do wrong, each also given to warnings.warn()
-    Raises ValueError where the spaces cannot be trained on, or two sub-environments are one object.
+    A "lane" is the number of a sub-environment, from 0 to N - 1.
+
+    Attributes:
+        lanes: int64[R], the sub-environments that wait for an action now.
+        obs: [R, *], their observations. A sub-environment that resets next ignores its action.
+        mask: bool[R, A], the actions that info["action_mask"] allows; None without masks.
+        warnings: Likely mistakes of the environments, each also passed to warnings.warn().
+
+    Args:
+        envs: Any VectorEnv. The autoreset mode is read from the instance and checked at runtime.
+        env_batch_size: R, the sub-environments that recv() waits for. None waits for all N, or for
+            the batch size that envs were made with. With R < N their order varies.
+        restarts: Total number of failed worker processes that may be replaced. Each replacement
+            begins an episode, and env_calls.lost receives its error.
+
+    Raises:
+        ValueError: The spaces are not supported, or two sub-environments are the same object.
     """
 
     def __init__(self, envs: VectorEnv, env_batch_size: int | None = None, restarts: int = 0):
@@ -64,7 +71,8 @@ class EnvStream:
         n, ready = envs.num_envs, self._backend.num_ready
         if (ready < n or restarts) and self.autoreset_mode == AutoresetMode.DISABLED:
             raise ValueError(
-                "lanes that answer first, or are restarted, need an autoreset mode, not DISABLED"
+                "env_batch_size below num_envs and restart_envs need an autoreset mode other than "
+                "AutoresetMode.DISABLED"
             )
         self.num_lanes, self.num_ready = n, ready
         self.lanes = np.arange(ready)
@@ -73,23 +81,23 @@ class EnvStream:
         self._reward = np.zeros(ready, np.float64)
         self._marks = Marks(ready)
         self._loses_lives = may_lose_lives(envs)
-        self._tell_apart = LifeLosses(n).tell_apart if self._loses_lives else tell_apart
+        self._mark_steps = LifeLosses(n).mark_steps if self._loses_lives else mark_steps
         self._action_dtype = envs.single_action_space.dtype
         self._next_step = self.autoreset_mode == AutoresetMode.NEXT_STEP
         self._sorted = Sorted(ready)
-        # Of each lane, whether or not it is among those that answered:
+        # These have a row for each of the N sub-environments:
         self._action = np.zeros(n, np.int64)
-        self._unseen, self._ended = np.zeros((2, n), np.bool_)  # as of its last delivery
+        self._unseen, self._ended = np.zeros((2, n), np.bool_)  # after its last result
         self._returns = np.zeros(n, np.float64)
         self._lengths = np.zeros(n, np.int64)
-        self._steps = np.zeros(n, np.int64)  # since start(), for messages
+        self._steps = np.zeros(n, np.int64)  # since start(), for error messages
         self._counted = self._action, self._returns, self._lengths, self._steps
-        self.asking = Asking(
+        self.env_calls = EnvCalls(
             envs, self._backend, self._steps, self._action, self.facts.action_start,
             (self._returns, self._lengths, self._steps), self._unseen,
         )  # fmt: skip
-        self._given: Any = None  # the observations of the last answer, as they came
-        self._waits = False  # whether lanes wait for actions: started, and nothing is under way
+        self._given: Any = None  # the last observations as the environment returned them
+        self._waits = False  # started, and no call is open
         self._compile()
 
     @property
@@ -97,71 +105,78 @@ class EnvStream:
         return None if self._masks is None else self._masks.mask
 
     def start(self, seed: int | None = None) -> Step:
-        """Reset every lane; the delivery has R starts and no transition.
+        """Resets every sub-environment; returns R episode starts and no transition.
 
-        Raises EnvError naming lane and seed where an environment raises.
+        Raises:
+            EnvError: An environment raised; the message names the sub-environment and its seed.
         """
-        self.asking.seed, self._waits = seed, False
+        self.env_calls.seed, self._waits = seed, False
         for values in (self._ended, self._returns, self._lengths, self._steps):
             values.fill(0)
         self._unseen.fill(True)
         self._masks = None
-        arrival = self.asking("reset", lambda: self._backend.reset(seed))
+        arrival = self.env_calls("reset", lambda: self._backend.reset(seed))
         info = as_dict(arrival.info)
         if info.get("action_mask") is not None:
             same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
             self._masks = MaskReader(self.num_ready, self.facts.num_actions, same_step)
-        return self._tell(arrival._replace(info=info), starting=True)
+        return self._process(arrival._replace(info=info), starting=True)
 
     def send(self, action: np.ndarray) -> None:
-        """Hand the lanes that wait their actions [R] int64, from 0; some begin at once."""
+        """Sends int64[R] actions, counted from 0, to the sub-environments that wait."""
         action = np.asarray(action, np.int64)
-        sent = np.empty(self.lanes.shape, self._action_dtype)  # environments may keep it
-        if action.shape != sent.shape or not hand_out(
+        sent = np.empty(self.lanes.shape, self._action_dtype)  # new, since environments may keep it
+        if action.shape != sent.shape or not assign_actions(
             self.lanes, action, self.facts.num_actions, self.facts.action_start, self._action, sent
-        ):  # C++ would hang on it
+        ):  # an invalid action would hang an environment in C++
             raise ValueError(
-                f"actions must be {len(sent)} numbers from 0 to {self.facts.num_actions - 1}: "
-                f"{action}"
+                f"actions must be {len(sent)} integers from 0 to {self.facts.num_actions - 1}, "
+                f"got {action}"
             )
         self._waits = False
-        self.asking("step", lambda: self._backend.send(self.lanes, sent))
+        self.env_calls("step", lambda: self._backend.send(self.lanes, sent))
 
     def recv(self) -> Step:
-        """Wait for what send() set going.
+        """Waits for the results of the last send().
 
-        Raises NonFiniteError naming lane and step; EnvError where an environment raises, dies, or
-        behaves in another way than the autoreset mode that it declares, naming the lane, its seed
-        and its last action.
+        Raises:
+            NonFiniteError: A reward or observation is NaN or infinite; names sub-environment and
+                step.
+            EnvError: An environment raised, died, or does not follow its autoreset mode; names the
+                sub-environment, its seed and its last action.
         """
-        arrival = self.asking("step", self._backend.recv)
+        arrival = self.env_calls("step", self._backend.recv)
         if type(arrival.info) is not dict:
             arrival = arrival._replace(info=as_dict(arrival.info))
-        return self._tell(arrival)
+        return self._process(arrival)
 
     def state(self) -> State:
-        """All that the next send() and recv() depend on, as copies of plain values; "envs" is None
-        where the environments' state cannot be read.
+        """Returns a state dict, from which load_state() continues exactly.
 
-        Raises ValueError unless lanes wait for actions: after start() or recv(), before send().
+        "envs" is None if the state of the environments cannot be read.
+
+        Raises:
+            ValueError: Not called between start() or recv() and send().
         """
         if not self._waits:
-            raise ValueError("a stream's state is taken after start() or recv(), before send()")
+            raise ValueError("state() of a stream must follow start() or recv(), before send()")
         kept: State = {name: values.copy() for name, values in self._kept().items()}
         return kept | {
             "mask": None if self.mask is None else self.mask.copy(),
-            "seed": None if self.asking.seed is None else int(self.asking.seed),
+            "seed": None if self.env_calls.seed is None else int(self.env_calls.seed),
             "autoreset_mode": self.autoreset_mode.value,
             "envs": read_env_state(self.envs),
         }
 
     def load_state(self, state: Any) -> bool:
-        """Go on where the stream that the state was taken from stopped, over environments made
-        alike: send() comes next, and no start().
+        """Loads a state dict of a stream over environments made the same way; send() is next.
 
-        returns  False, with nothing changed, where the state of environments is not there or is
-                 of another kind: start() comes next
-        Raises ValueError naming the field that does not fit, as write_env_state() does.
+        Returns:
+            False, with nothing changed, if the environments' state is missing or of another kind.
+            Call start() then.
+
+        Raises:
+            ValueError: A field does not fit, as in write_env_state().
         """
         kept = self._kept()
         new = checked(
@@ -170,7 +185,7 @@ class EnvStream:
         if not takes_env_state(self.envs, new["envs"]):
             return False
         write_env_state(self.envs, new["envs"])
-        # Not copied into the old array, which may be the back end's own.
+        # Not copied into the old array, which may belong to the back end.
         self.lanes = new["lanes"]
         for name in kept.keys() - {"lanes"}:
             np.copyto(kept[name], new[name])
@@ -179,11 +194,11 @@ class EnvStream:
             same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
             self._masks = MaskReader(self.num_ready, self.facts.num_actions, same_step)
             self._masks.mask[:] = new["mask"]
-        self.asking.seed, self._waits = new["seed"], True
+        self.env_calls.seed, self._waits = new["seed"], True
         return True
 
     def _kept(self) -> dict[str, np.ndarray]:
-        """The arrays that outlast a delivery, by their names in a state."""
+        """Returns the arrays that the next step depends on, by their keys in the state dict."""
         return {
             "lanes": self.lanes, "obs": self.obs, "action": self._action,
             "unseen": self._unseen, "ended": self._ended, "returns": self._returns,
@@ -191,17 +206,16 @@ class EnvStream:
         }  # fmt: skip
 
     def settle(self) -> None:
-        """Wait for lanes under way and forget their answers: the environments, which stay open,
-        can then be used by others."""
-        with contextlib.suppress(LaneFailure):  # already reported, or raised by the next call
+        """Waits for open calls and drops their results, so that others can use environments."""
+        with contextlib.suppress(LaneFailure):  # reported already, or raised by the next call
             self._backend.settle()
 
     def close(self) -> None:
-        """Close the environments, processes under way or dead included."""
-        self.asking("close", self._backend.close)
+        """Closes the environments, including worker processes that are busy or dead."""
+        self.env_calls("close", self._backend.close)
 
-    def _tell(self, arrival: Arrival, starting: bool = False) -> Step:
-        """Copy what arrived, since environments may reuse their arrays, and sort it."""
+    def _process(self, arrival: Arrival, starting: bool = False) -> Step:
+        """Copies step results, since environments may reuse their arrays, and sorts them."""
         lanes, marks = arrival.lanes, self._marks
         self.lanes = lanes
         if _is_usual(arrival, self._reward.shape):
@@ -212,7 +226,7 @@ class EnvStream:
             _copy_numbers("reward", arrival.reward, self._reward)
             _copy_numbers("terminated", arrival.terminated, marks.terminated)
             _copy_numbers("truncated", arrival.truncated, marks.truncated)
-        count, both = self._tell_apart(
+        count, both = self._mark_steps(
             arrival.info, lanes, marks, self._next_step, self._unseen, self._ended
         )
         before = self.obs.copy() if self._check_final_obs.looks else None
@@ -221,7 +235,9 @@ class EnvStream:
         if self._masks is not None:
             self._masks.read(arrival.info, lanes, marks.ended, marks.fresh)
         elif arrival.info.get("action_mask") is not None:
-            raise EnvError("info['action_mask'] is given by step() and not by reset(): give both")
+            raise EnvError(
+                "info['action_mask'] is returned by step() but not by reset(): return it from both"
+            )
         last_obs, last_mask = self.obs, self.mask
         if self._next_step and (count or not self._declared):
             paid = -1
@@ -230,7 +246,7 @@ class EnvStream:
                 paid = paid if marks.fresh[paid] and self._reward[paid] else -1
             require_next_step(lanes, marks.ended, both, arrival.info, paid)
         elif count:
-            over = np.flatnonzero(marks.over)  # of a lost life ale-py's final_obs tells nothing
+            over = np.flatnonzero(marks.over)  # ale-py has no final_obs for a lost life
             if len(over):
                 last_obs, last_mask = self._restart(over, arrival.info)
                 if before is not None:
@@ -242,9 +258,9 @@ class EnvStream:
         return step
 
     def _restart(self, ended: np.ndarray, info: dict) -> tuple[np.ndarray, np.ndarray | None]:
-        """SAME_STEP has restarted the lanes at the positions ended, DISABLED is told to.
+        """Returns the observations [R, *] and masks [R, A] from before the reset.
 
-        returns  the observations [R, *] and masks [R, A] from before that
+        SAME_STEP has reset the sub-environments in rows ended; with DISABLED this resets them.
         """
         last_obs = self.obs.copy()
         last_mask, restarted = None, self.autoreset_mode == AutoresetMode.SAME_STEP
@@ -254,14 +270,14 @@ class EnvStream:
             self._restart_disabled(ended, info)
         else:
             require_final_obs(int(self.lanes[ended[0]]), info)
-            # An object array in Gymnasium, a dense one in ALE, a dict of arrays for a Dict space.
+            # final_obs: an object array in Gymnasium, dense in ALE, a dict for a Dict space.
             self._read_final(ended, info["final_obs"], last_obs)
         return last_obs, last_mask
 
     def _warn_of_final_obs(
         self, at: int, info: dict, before: np.ndarray, last_obs: np.ndarray
     ) -> None:
-        """Look at the end at one position; before [R, *] is what was observed a step earlier."""
+        """Checks one episode end; before [R, *] are the observations one step earlier."""
         line = self._check_final_obs(
             lane_of(info["final_obs"], at), int(self.lanes[at]), before[at], last_obs[at],
             self.obs[at],
@@ -272,7 +288,7 @@ class EnvStream:
     def _restart_disabled(self, ended: np.ndarray, info: dict) -> None:
         require_no_restart(int(self.lanes[ended[0]]), info)
         before = self.obs.copy()
-        arrival = self.asking("reset", lambda: self._backend.restart(ended))
+        arrival = self.env_calls("reset", lambda: self._backend.restart(ended))
         self._read(arrival.obs)
         self._given = arrival.obs
         require_unmoved(before, self.obs, ended)
@@ -280,19 +296,19 @@ class EnvStream:
             self._masks.read_some(as_dict(arrival.info), self.lanes, ended)
 
     def _read_final(self, ended: np.ndarray, final_obs: Any, out: np.ndarray) -> None:
-        """The true last observations, one lane at a time: 2 us for each end."""
+        """Reads the last observations one by one: 2 us for each episode end."""
         one = np.empty((1, *self.facts.obs_shape), self.facts.obs_dtype)
         for position in ended:
             self._read(batch_of_one(lane_of(final_obs, position)), one)
             out[position] = one[0]
 
     def _deliver(self, last_obs: np.ndarray, last_mask: np.ndarray | None) -> Step:
-        """last_obs [R, *], last_mask [R, A]: those at the end, where an episode ended."""
-        told = self._sorted
-        made, begun, over, bad = sort(self.lanes, self._reward, self._marks, *self._counted, told)
-        every, starts = made == self.num_ready, told.start_at[:begun]
-        here = slice(None) if every else told.at[:made]
-        lanes, next_obs = told.lanes[:made], last_obs[here]
+        """Builds the Step; last_obs [R, *] and last_mask [R, A] are those at episode ends."""
+        out = self._sorted
+        made, begun, over, bad = sort(self.lanes, self._reward, self._marks, *self._counted, out)
+        every, starts = made == self.num_ready, out.start_at[:begun]
+        here = slice(None) if every else out.at[:made]
+        lanes, next_obs = out.lanes[:made], last_obs[here]
         if bad >= 0:
             given = self._reward[bad : bad + 1]
             with np.errstate(over="ignore"):
@@ -303,9 +319,9 @@ class EnvStream:
             if last_obs is not self.obs:
                 require_finite("last observation", next_obs, lanes, self._steps)
         return Step(
-            lanes, told.action[:made], told.reward[:made], told.terminated[:made],
-            told.truncated[:made], next_obs, told.start_lanes[:begun], self.obs[starts],
-            told.ended_lanes[:over], told.returns[:over], told.lengths[:over],
+            lanes, out.action[:made], out.reward[:made], out.terminated[:made],
+            out.truncated[:made], next_obs, out.start_lanes[:begun], self.obs[starts],
+            out.ended_lanes[:over], out.returns[:over], out.lengths[:over],
             None if last_mask is None else last_mask[here],
             None if self.mask is None else self.mask[starts],
         )  # fmt: skip
@@ -315,14 +331,14 @@ class EnvStream:
         warnings.warn(line, stacklevel=3)
 
     def _compile(self) -> None:
-        """Every kernel, before anyone looks at a clock."""
+        """Compiles every kernel, so that compile time is not measured."""
         nobody, none, marks = np.empty(0, np.int64), self._reward[:0], Marks(0)
         first_nonfinite(none)
         frames = np.empty(0, np.int32)
         info: dict[str, Any] = {"frame_number": frames, "episode_frame_number": frames}
-        self._tell_apart(info, nobody, marks, True, self._unseen, self._ended)
+        self._mark_steps(info, nobody, marks, True, self._unseen, self._ended)
         sort(nobody, none, marks, *self._counted, self._sorted)
-        hand_out(nobody, nobody, 1, 0, self._action, np.empty(0, self._action_dtype))
+        assign_actions(nobody, nobody, 1, 0, self._action, np.empty(0, self._action_dtype))
 
     def _read(self, obs: Any, out: np.ndarray | None = None) -> None:
         try:
@@ -332,7 +348,7 @@ class EnvStream:
 
 
 def _is_usual(arrival: Arrival, shape: tuple[int, ...]) -> bool:
-    """Whether rewards and flags need no second look: floats and booleans, one for each lane."""
+    """Whether rewards are floats and flags booleans, one for each row, so that no check is due."""
     _, _, reward, terminated, truncated, _ = arrival
     return (
         type(reward) is type(terminated) is type(truncated) is np.ndarray
@@ -343,18 +359,19 @@ def _is_usual(arrival: Arrival, shape: tuple[int, ...]) -> bool:
 
 
 def _copy_numbers(name: str, given: Any, out: np.ndarray) -> None:
-    """Copy one number of each lane into out [R]; flags may be of any kind of number.
+    """Copies one number for each row into out [R]; flags may be any kind of number.
 
-    Raises EnvError naming what is not one number a lane.
+    Raises:
+        EnvError: The values are not one number for each row; names them.
     """
     values = np.asarray(given)
     if values.shape != out.shape and values.shape == (*out.shape, 1):
         values = values[:, 0]
     if values.shape != out.shape or values.dtype.kind not in "biuf":
         raise EnvError(
-            f"{name} is {values.dtype} of shape {values.shape}: one number for each lane, "
-            f"{out.shape}, expected"
+            f"{name} has dtype {values.dtype} and shape {values.shape}: expected one number for "
+            f"each sub-environment, shape {out.shape}"
         )
     if out.dtype == np.bool_ and values.dtype.kind == "f" and np.isnan(values).any():
-        raise EnvError(f"{name} is nan: true or false expected")
+        raise EnvError(f"{name} is nan: expected true or false")
     np.copyto(out, values, casting="unsafe")

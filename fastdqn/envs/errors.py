@@ -1,4 +1,4 @@
-"""Failures of environments, told so that they can be repeated: lane, seed, action, traceback."""
+"""Errors of environments: messages with sub-environment, seed, action and traceback."""
 
 import os
 import signal
@@ -19,30 +19,36 @@ _CALLERS = tuple(os.path.dirname(file) + os.sep for file in (__file__, _HOME))
 
 
 class NonFiniteError(ValueError):
-    """NaN or infinity came out of an environment."""
+    """An environment returned NaN or infinity."""
 
 
 class EnvError(RuntimeError):
-    """An environment raised, died, or does not do what its interface promises.
+    """An environment raised, died, or does not follow its interface.
 
-    trace  traceback of what it raised, from its own process if it has one; '' if it did not
+    Attributes:
+        trace: Traceback of the environment's exception, from its own process if it has one; '' if
+            there was none.
     """
 
     trace: str = ""
 
 
 class MakeError(ValueError):
-    """An environment cannot be made; one line says why."""
+    """An environment cannot be made; the message is one line."""
 
 
 class SentError(Exception):
-    """What a lane raised, as one line, on its way out of the lane's process."""
+    """The error of a sub-environment, as one line, on its way out of its worker process."""
 
 
 class LaneFailure(Exception):
-    """What one lane's process raised, or how it ended: the lane, a line, its traceback.
+    """The failure of one worker process.
 
-    seed  that it was last reset with, where it is known
+    Attributes:
+        lane: The sub-environment, -1 if unknown.
+        line: The error in one line.
+        trace: Its traceback, or ''.
+        seed: Seed of its last reset, if known.
     """
 
     def __init__(self, lane: int, line: str, trace: str = ""):
@@ -52,16 +58,22 @@ class LaneFailure(Exception):
 
 
 class HungError(Exception):
-    """Raised inside an environment that does not answer, to end its call: one line, why."""
+    """Raised inside an environment that does not return, to end the call; one line."""
 
 
 def explain(
     envs: VectorEnv, error: BaseException, what: str, steps: np.ndarray, seed: int | None,
     action: np.ndarray,
 ) -> EnvError:  # fmt: skip
-    """An exception out of envs, told with what led to it.
+    """Returns an EnvError with the context of an exception.
 
-    what  reset or step; steps, action [N] so far, of each lane; seed  of the first, if any
+    Args:
+        envs: The vector environment that raised.
+        error: The exception.
+        what: Name of the call, reset or step.
+        steps: int64[N], steps of each sub-environment so far.
+        seed: Seed of the first sub-environment, if any.
+        action: int64[N], the last actions.
     """
     inner = envs.unwrapped
     failure = error if isinstance(error, LaneFailure) else _failing_lane(inner, error)
@@ -69,13 +81,13 @@ def explain(
     if failure.seed is not None:
         seed, own_seeds = failure.seed, False
     place = _name_place(failure.lane, what, steps, seed, own_seeds, action)
-    told = EnvError(f"{place}: {failure.line}")
-    told.trace = failure.trace
-    return told
+    explained = EnvError(f"{place}: {failure.line}")
+    explained.trace = failure.trace
+    return explained
 
 
 def own_trace(error: BaseException) -> str:
-    """The traceback from the environment's own frames on: how it was called is the same always."""
+    """Formats the traceback from the environment's own frames on, without the frames above."""
     own = error.__traceback__
     while own is not None and own.tb_frame.f_code.co_filename.startswith(_CALLERS):
         own = own.tb_next
@@ -83,33 +95,33 @@ def own_trace(error: BaseException) -> str:
 
 
 def how_it_ended(exit_code: int | None) -> str:
-    """The end of a process in words."""
+    """Describes how a process ended, from its exit code."""
     if exit_code is None:
-        return "its process does not answer"
+        return "its worker process does not respond"
     if exit_code >= 0:
-        return f"its process exited with code {exit_code}"
+        return f"its worker process exited with code {exit_code}"
     try:
         name = signal.Signals(-exit_code).name
     except ValueError:
         name = "unknown"
-    return f"its process was killed by signal {-exit_code} ({name})"
+    return f"its worker process was killed by signal {-exit_code} ({name})"
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's type and message without line breaks."""
+    """Returns the type and message of an exception without line breaks."""
     if isinstance(error, SentError | HungError):
         return str(error)
     try:
         text = " ".join(str(error).split())
     except KeyboardInterrupt:
         raise
-    except BaseException:  # an exception of a user's need not be able to say what it is
+    except BaseException:  # str() of a user-defined exception may raise
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def misfit(space: spaces.Space, obs: Any) -> str | None:
-    """Why an observation is not of its space, as far as arrays of lanes depend on it, or None."""
+    """Returns why an observation does not fit its space for batching, in one line, or None."""
     for path, leaf in leaves(space):
         at = "".join(f"[{key!r}]" for key in path)
         try:
@@ -117,31 +129,31 @@ def misfit(space: spaces.Space, obs: Any) -> str | None:
             for key in path:
                 part = part[key]
         except (LookupError, TypeError):
-            return f"an observation has no {at}, which the space {short(space)} promises"
+            return f"an observation has no {at}, which is part of its space {short(space)}"
         try:
             given, shape = np.asarray(part), leaf.shape or ()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # its __array__() may raise anything
-            return f"an observation{at} is no array: {one_line(error)}"
-        if leaf.dtype is None:  # a space that is no array: refused by those who read it
+            return f"an observation{at} cannot be converted to an array: {one_line(error)}"
+        if leaf.dtype is None:  # not an array space: rejected by ObsReader
             continue
         if given.shape != shape or not np.can_cast(given.dtype, leaf.dtype, "same_kind"):
             return (
-                f"an observation{at} is {given.dtype} {given.shape}, the space promises "
-                f"{leaf.dtype} {shape}"
+                f"an observation{at} has dtype {given.dtype} and shape {given.shape}, but its "
+                f"space has dtype {leaf.dtype} and shape {shape}"
             )
     return None
 
 
 def _failing_lane(envs: VectorEnv, error: BaseException) -> LaneFailure:
-    """The lane that a SyncVectorEnv was at: the loop's own variable i says so."""
+    """Returns the sub-environment that failed, from the loop variable i of SyncVectorEnv."""
     unknown = LaneFailure(-1, one_line(error), own_trace(error))
     if not isinstance(envs, SyncVectorEnv):
         return unknown
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     files = [frame.f_code.co_filename for frame in frames]
-    if space_utils.__file__ in files and _HOME in files:  # observations are put side by side
+    if space_utils.__file__ in files and _HOME in files:  # it failed to batch observations
         return next(_misfits(envs), unknown)
     return LaneFailure(_lane_of_loop(frames), unknown.args[0], unknown.trace)
 
@@ -150,7 +162,10 @@ def explain_hang(
     envs: VectorEnv, frames: list[FrameType], line: str, what: str, steps: np.ndarray,
     seed: int | None, action: np.ndarray,
 ) -> EnvError:  # fmt: skip
-    """A call that does not come back, by the frames it is in, outermost first; see explain()."""
+    """Returns an EnvError for a call that does not return, from its stack, outermost first.
+
+    See explain() for the other arguments.
+    """
     inner = envs.unwrapped
     lane = _lane_of_loop(frames) if isinstance(inner, SyncVectorEnv) else -1
     failure = LaneFailure(lane, line)
@@ -159,18 +174,18 @@ def explain_hang(
 
 
 def trace_of(frames: list[FrameType]) -> str:
-    """Where a thread is, as a traceback tells it; '' where it is nowhere."""
+    """Formats the stack of a thread; '' if there are no frames."""
     return "".join(traceback.format_stack(frames[-1])) if frames else ""
 
 
 def _lane_of_loop(frames: list[FrameType]) -> int:
-    """The lane that SyncVectorEnv's loop is at, if these frames are within it; else -1."""
+    """Returns the sub-environment in SyncVectorEnv's loop, or -1 if the frames are elsewhere."""
     own = (frame for frame in frames if frame.f_code.co_filename == _HOME)
     return next((frame.f_locals.get("i", -1) for frame in own), -1)
 
 
 def _misfits(envs: SyncVectorEnv) -> Iterator[LaneFailure]:
-    """Lanes whose last observation is not of its space."""
+    """Yields the sub-environments whose last observation does not fit the space."""
     for lane, obs in enumerate(getattr(envs, "_env_obs", ())):
         if line := misfit(envs.single_observation_space, obs):
             yield LaneFailure(lane, line)
@@ -179,17 +194,16 @@ def _misfits(envs: SyncVectorEnv) -> Iterator[LaneFailure]:
 def _name_place(
     lane: int, what: str, steps: np.ndarray, seed: int | None, own_seeds: bool, action: np.ndarray
 ) -> str:
-    """Who failed, and what led to it: lane, step, seed, last action.
+    """Returns the context of a failure: sub-environment, step, seed and last action.
 
-    lane  -1: nobody knows; what  reset or step; steps, action [N] so far, of each lane
-    own_seeds  whether lane i has the seed i above the first
+    lane is -1 if unknown. own_seeds: sub-environment i was seeded with seed + i.
     """
     if lane < 0:
         return f"the environments failed in {what}() after {steps.max()} steps" + (
             "" if seed is None else f" (seed {seed})"
         )
-    told = [] if seed is None else [f"seed {seed + lane if own_seeds else seed}"]
+    context = [] if seed is None else [f"seed {seed + lane if own_seeds else seed}"]
     if what == "step":
-        told.append(f"last action {action[lane]}")
+        context.append(f"last action {action[lane]}")
     where = "reset" if what == "reset" else f"step {steps[lane] + 1}"
-    return f"lane {lane}, {where}" + (f" ({', '.join(told)})" if told else "")
+    return f"env {lane}, {where}" + (f" ({', '.join(context)})" if context else "")

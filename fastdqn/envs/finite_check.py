@@ -1,4 +1,4 @@
-"""Finite: a NaN or an infinity that an environment gives is reported by lane and step."""
+"""require_finite(): rejects NaN and infinite values from an environment."""
 
 from typing import Any
 
@@ -11,10 +11,14 @@ from fastdqn.kernels.jit import kernel
 def require_finite(
     what: str, values: np.ndarray, lanes: np.ndarray, steps: np.ndarray, given: Any = None
 ) -> None:
-    """Raises NonFiniteError where values [M, *] float32 of lanes [M] are not all numbers.
+    """Raises NonFiniteError if a value is NaN or infinite; names sub-environment and step.
 
-    steps [N]  of each lane so far
-    given  the values before they were float32, if they are at hand
+    Args:
+        what: Name of the values.
+        values: float32[M, *].
+        lanes: int64[M], the sub-environment of each row.
+        steps: int64[N], steps of each sub-environment so far.
+        given: The values before conversion to float32, if available.
     """
     flat = values.reshape(-1)
     bad = first_nonfinite(flat)
@@ -24,13 +28,13 @@ def require_finite(
     if isinstance(given, np.ndarray) and given.size == flat.size:
         number = given.reshape(-1)[bad]
         if np.isfinite(number):
-            why = ", beyond the largest number of float32, 3.4e+38: scale it"
-    raise NonFiniteError(f"lane {lane}, step {steps[lane]}: {what} is {number}{why}")
+            why = ", which exceeds the largest float32, 3.4e+38: scale it in the environment"
+    raise NonFiniteError(f"env {lane}, step {steps[lane]}: {what} is {number}{why}")
 
 
 @kernel
 def first_nonfinite(flat):
-    """Index of the first NaN or infinity in flat [L] float32, or -1."""
+    """Returns the index of the first NaN or infinity in flat, float32[L], or -1."""
     for i in range(len(flat)):
         if not np.isfinite(flat[i]):
             return i

@@ -1,4 +1,4 @@
-"""declared_stack(): how many frames of the past an environment says are in each observation."""
+"""declared_stack(): the number of stacked frames that an environment declares."""
 
 from typing import Any
 
@@ -12,21 +12,23 @@ from fastdqn.envs.sub_env import layers
 
 
 def declared_stack(envs: VectorEnv) -> int:
-    """K where an observation is a Box of K frames on its first axis, newest last, and it is said
-    so: by Gymnasium's FrameStackObservation around the lanes, or by what ale-py's and EnvPool's
-    vector environments were made with. 1 where nobody says it: it is never guessed from a shape.
+    """Returns K if an observation is a Box of K frames on its first axis, newest last; else 1.
+
+    The stack must be declared: by Gymnasium's FrameStackObservation around the sub-environments, or
+    by the arguments of ale-py's and EnvPool's vector environments. It is never guessed from a
+    shape.
     """
     space = envs.single_observation_space
-    stack = _said(envs.unwrapped)
-    # What a wrapper further out has turned into another shape is no stack of the inner one's.
+    stack = _declared(envs.unwrapped)
+    # An outer wrapper that changes the shape also breaks up the stack.
     is_stack = isinstance(space, spaces.Box) and space.shape[:1] == (stack,)
     return stack if is_stack else 1
 
 
-def _said(envs: Any) -> int:
+def _declared(envs: Any) -> int:
     if isinstance(envs, SyncVectorEnv):
-        said = {_of_lane(lane) for lane in envs.envs}
-        return said.pop() if len(said) == 1 else 1
+        declared = {_of_lane(lane) for lane in envs.envs}
+        return declared.pop() if len(declared) == 1 else 1
     if isinstance(envs, AsyncVectorEnv):
         return _of_process(envs)
     if is_from(envs, "ale_py", "AtariVectorEnv"):
@@ -39,13 +41,13 @@ def _said(envs: Any) -> int:
 def _of_lane(env: gymnasium.Env) -> int:
     for layer in layers(env):
         if isinstance(layer, FrameStackObservation):
-            # A frame of another shape further out has been changed since.
+            # An outer wrapper may have changed the shape.
             return layer.stack_size if layer.observation_space.shape == _shape(env) else 1
     return 1
 
 
 def _of_process(envs: AsyncVectorEnv) -> int:
-    """The first lane is asked, in its process: one that is no more is told of by start()."""
+    """Asks the first worker process; start() reports a dead one."""
     try:
         if ask_worker(envs, "has_wrapper_attr", "stack_size"):
             return int(ask_worker(envs, "get_wrapper_attr", "stack_size"))
@@ -55,7 +57,7 @@ def _of_process(envs: AsyncVectorEnv) -> int:
 
 
 def ask_worker(envs: AsyncVectorEnv, method: str, name: str) -> Any:
-    """What a method of the first worker's environment gives for a name; None where it raises."""
+    """Calls a method of the first worker's environment with a name; None if it raises."""
     pipe = envs.parent_pipes[0]
     pipe.send(("_call", (method, (name,), {})))
     answer, is_well = pipe.recv()

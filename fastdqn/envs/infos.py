@@ -1,7 +1,7 @@
 """Reads action_mask, final_obs and final_info from the infos of vector environments.
 
-Gymnasium batches infos into a dict of arrays, with a mask of bool under the key "_" + name; its
-wrapper DictInfoToList makes a list with one dict a sub-environment of them.
+Gymnasium batches infos into a dict of arrays, with a bool mask under the key "_" + name. Its
+wrapper DictInfoToList turns that into a list with one dict for each sub-environment.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,24 +12,24 @@ import numpy as np
 from fastdqn.envs.errors import EnvError
 
 _READ = ("action_mask", "final_obs", "final_info")
-# Gymnasium's name for final_obs before 1.0.
+# Name of final_obs before Gymnasium 1.0.
 OLD_FINAL_OBS = "final_observation"
 
 
 def as_dict(info: Any) -> dict[str, Any]:
-    """An info as a dict of arrays. Raises EnvError where it is neither that nor a list of dicts."""
+    """Returns an info as a dict of arrays; raises EnvError if it is not a dict or list of dicts."""
     if isinstance(info, dict):
         return info
     if isinstance(info, list | tuple | np.ndarray) and all(map(_is_info, info)):
         return gather(info)
     raise EnvError(
-        f"info is {type(info).__name__}: a dict expected, or a list of one dict for each "
+        f"info is {type(info).__name__}: expected a dict, or a list of one dict for each "
         "sub-environment"
     )
 
 
 def gather(infos: Sequence[dict[str, Any] | None] | np.ndarray) -> dict[str, Any]:
-    """One dict of arrays from the dicts of R sub-environments, the keys that are read alone."""
+    """Batches the infos of R sub-environments into a dict of arrays, only the keys in use."""
     batched: dict[str, Any] = {}
     for key in (*_READ, OLD_FINAL_OBS):
         given = [None if info is None else info.get(key) for info in infos]
@@ -46,7 +46,7 @@ def gather(infos: Sequence[dict[str, Any] | None] | np.ndarray) -> dict[str, Any
 
 
 def objects(values: Iterable[Any]) -> np.ndarray:
-    """An array [R] of objects, which NumPy would otherwise make one array of where they fit."""
+    """Returns an object array [R]; np.array() would build a nested array where shapes match."""
     values = list(values)
     array = np.full(len(values), None, object)
     for i, value in enumerate(values):
@@ -55,7 +55,7 @@ def objects(values: Iterable[Any]) -> np.ndarray:
 
 
 def final_info(info: dict[str, Any]) -> dict[str, Any]:
-    """infos["final_info"] as a dict of arrays, however it is batched; empty where there is none."""
+    """Returns infos["final_info"] as a dict of arrays, empty if there is none."""
     given = info.get("final_info")
     if given is None or isinstance(given, dict):
         return given or {}
@@ -63,7 +63,7 @@ def final_info(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _are_alike(masks: list[Any]) -> bool:
-    """Whether masks are one array [R, A] of bool, which is read at once."""
+    """Whether the masks are bool arrays of one shape, so that one array can hold them."""
     first = masks[0]
     return all(
         isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == first.shape

@@ -1,4 +1,4 @@
-"""Lives: in ale-py's environments a lost life may end a value where the game goes on."""
+"""LifeLosses: tells lost lives in ale-py's environments from resets."""
 
 from typing import Any
 
@@ -12,36 +12,39 @@ from fastdqn.kernels.jit import kernel
 
 
 def may_lose_lives(envs: VectorEnv) -> bool:
-    """Whether terminated may tell of a life, with no reset behind it.
+    """Whether terminated may mean a lost life, with no reset after it.
 
-    AtariVectorEnv does not keep its argument life_loss_info: those made here say it, of others
-    it is not known, and LifeLosses is right about either.
+    AtariVectorEnv does not keep its argument life_loss_info. Environments made here have it as an
+    attribute. For others it is unknown, and LifeLosses is correct in both cases.
     """
     inner = envs.unwrapped
     return is_from(inner, "ale_py", "AtariVectorEnv") and getattr(inner, "life_loss_info", True)
 
 
 class LifeLosses:
-    """Tells lost lives from resets, for num_lanes lanes.
+    """Distinguishes lost lives from resets.
 
-    Frames before the present game are frame_number - episode_frame_number: only a reset changes
-    them. The number of lives tells less: after a reset it is the next game's, a life lost at the
-    frame limit ends the game too, and some games go on for a while with none.
+    frame_number - episode_frame_number counts the frames before the present game, and only a reset
+    changes it. The number of lives is less reliable: after a reset it is the next game's, a life
+    lost at the frame limit ends the game too, and some games run for a while with zero lives.
+
+    Args:
+        num_lanes: Number of sub-environments.
     """
 
     def __init__(self, num_lanes: int):
         self._before = np.zeros(num_lanes, np.int64)
 
-    def tell_apart(
+    def mark_steps(
         self, info: dict[str, Any], lanes, marks: Marks, next_step: bool, unseen, waits
     ) -> tuple[int, int]:
-        """As sorting.tell_apart(), where an end need not be a game's.
+        """Marks rows as transitions.mark_steps() does, where an episode end may be a lost life.
 
-        marks  begins: after an end that may be a life's, with the same observation again;
-               over: a game is; after a reset in NEXT_STEP, the one before
-        waits [N] bool  whether a lane's last answer was terminated; kept up to date
+        marks.begins is set after an end that may be a lost life, with the same observation again.
+        marks.over is set when a game is over: in NEXT_STEP at the reset that follows. waits,
+        bool[N], holds whether the last result was terminated, and is updated.
         """
-        return _tell(
+        return _mark(
             info["frame_number"], info["episode_frame_number"], lanes,
             marks.terminated, marks.truncated, next_step, unseen, waits, self._before,
             marks.ended, marks.fresh, marks.begins, marks.over,
@@ -49,10 +52,16 @@ class LifeLosses:
 
 
 def with_last_starts(step: Step, lanes: np.ndarray, marks: Marks, last_obs: np.ndarray) -> Step:
-    """A delivery of SAME_STEP with what NEXT_STEP tells of a game's last life: it is a start until
-    the reset tells, so that both modes leave equal lanes.
+    """Adds to a SAME_STEP result the episode start that NEXT_STEP has for a game's last life.
 
-    lanes [R] that answered; last_obs [R, *] before the reset
+    In NEXT_STEP a lost life is a start until the reset shows that the game is over. With this both
+    modes produce equal transitions.
+
+    Args:
+        step: The result.
+        lanes: int64[R], the sub-environments of the step.
+        marks: Their marks.
+        last_obs: [R, *], observations before the reset.
     """
     at = np.flatnonzero(marks.over & marks.terminated)
     return step._replace(
@@ -62,7 +71,7 @@ def with_last_starts(step: Step, lanes: np.ndarray, marks: Marks, last_obs: np.n
 
 
 @kernel
-def _tell(
+def _mark(
     frame, episode_frame, lanes, terminated, truncated, next_step, unseen, waits, before_lane,
     ended, fresh, begins, over,
 ):  # fmt: skip

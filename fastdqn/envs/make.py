@@ -1,4 +1,4 @@
-"""Making vector environments of an id or a factory, with errors that say what to do."""
+"""EnvRecipe: makes vector environments from an id or a function."""
 
 import contextlib
 import warnings
@@ -26,13 +26,15 @@ Factory = Callable[..., gymnasium.Env]
 
 @dataclass(frozen=True)
 class EnvRecipe:
-    """How the lanes of a run are made.
+    """How the sub-environments of a run are made.
 
-    env            id of a registered environment, or a function that makes one
-    vectorization  auto, native (a vector class that the id registers), sync, async or envpool
-    kwargs         of the environment's constructor
-    wrappers       names, see find_wrapper(); put around each lane, the first innermost
-    atari_protocol  auto, or a name in atari.PROTOCOLS, of ale-py's own vector environments
+    Attributes:
+        env: Id of a registered environment, or a function that makes one.
+        vectorization: auto, native (the vector class of the id), sync, async or envpool.
+        kwargs: Arguments of the environment's constructor.
+        wrappers: Names for find_wrapper(), applied to each sub-environment, the innermost first.
+        atari_protocol: auto, or a name in atari_protocols.PROTOCOLS, for ale-py's vector
+            environment.
     """
 
     env: str | Factory
@@ -45,8 +47,13 @@ class EnvRecipe:
         return self.env if isinstance(self.env, str) else getattr(self.env, "__name__", "factory")
 
     def resolve(self) -> str:
-        """Turn auto into native where the id registers a vector class and nothing is wrapped
-        around a lane, else sync. Raises ValueError where the id does not exist."""
+        """Returns the vectorization, with auto replaced.
+
+        auto becomes native if the id registers a vector class and there are no wrappers, else sync.
+
+        Raises:
+            ValueError: The id does not exist.
+        """
         if self.vectorization != "auto":
             return self.vectorization
         return "native" if not self.wrappers and self._has_native() else "sync"
@@ -59,20 +66,24 @@ class EnvRecipe:
         env_batch_size: int | None = None,
         autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
     ) -> VectorEnv:
-        """Make num_envs lanes.
+        """Makes a vector environment.
 
-        seed    of EnvPool's lanes, and of the global generators of async's processes; other lanes
-            are seeded by reset()
-        env_batch_size  of EnvPool and ale-py, which take it here
-        autoreset_mode  of sync and async; the others have their own
-        Raises ValueError, one line, where the id, a dependency or the mode is not there.
+        Args:
+            num_envs: Number of sub-environments.
+            seed: Seed of EnvPool's sub-environments and of the global generators of worker
+                processes. reset() seeds all others.
+            env_batch_size: Batch size of EnvPool and ale-py, which take it at construction.
+            autoreset_mode: Mode of sync and async; the others have their own.
+
+        Raises:
+            ValueError: The id, a package or the vectorization is not available.
         """
         mode = self.resolve()
         if mode == "envpool":
             return _make_envpool(self, num_envs, env_batch_size or num_envs, seed)
         if mode == "native":
             return self._make_native(num_envs, env_batch_size)
-        # The stream copies what it keeps, so the environments need not copy it once more.
+        # The stream copies what it keeps, so the environments do not need to.
         options: Any = {"autoreset_mode": autoreset_mode, "copy": False}
         if mode == "async":
             return self._make_async(num_envs, seed, options)
@@ -81,7 +92,7 @@ class EnvRecipe:
 
             def make() -> gymnasium.Env:
                 lane = make_lane()
-                made.callback(lane.close)  # where a later one cannot be made
+                made.callback(lane.close)  # closes it if a later one cannot be made
                 return lane
 
             envs = SyncVectorEnv([make] * num_envs, **options)
@@ -97,40 +108,41 @@ class EnvRecipe:
                 return AsyncVectorEnv(lanes, worker=target, **options)
 
     def atari_settings(self) -> dict[str, Any] | None:
-        """Every setting of Atari's lanes; None where ale-py does not step them.
+        """Returns every setting of ale-py's vector environment, or None if it is not used.
 
-        Raises ValueError where there is none and a protocol is asked for, or a setting is not to
-        be had.
+        Raises:
+            ValueError: A protocol is set without such an environment, or a setting is not
+                supported.
         """
         is_atari = isinstance(self.env, str) and atari_protocols.is_atari(self.env)
         if is_atari and self.resolve() == "native" and self._has_native():
             return atari_protocols.settings(self.atari_protocol, self.kwargs)
         if self.atari_protocol in atari_protocols.PROTOCOLS:
             raise ValueError(
-                f"atari_protocol is {self.atari_protocol}, and ale-py's vector environment does "
-                f"not step {self}: that takes an id such as ALE/Pong-v5, --vectorization auto or "
-                "native, and no wrapper"
+                f"atari_protocol is {self.atari_protocol}, but ale-py's vector environment does "
+                f"not step {self}. A protocol needs an id such as ALE/Pong-v5, --vectorization "
+                "auto or native, and no wrapper"
             )
         return None
 
     def for_scores(self) -> "EnvRecipe":
-        """The same lanes with episodes that end where games do: lives are the learner's matter."""
+        """Returns the recipe for evaluation, where episodes end with games, not with lives."""
         if self.atari_settings() is None:
             return self
         return replace(self, kwargs={**self.kwargs, "life_loss_info": False})
 
     def make_one(self, **kwargs) -> gymnasium.Env:
-        """Make a single lane, with more arguments for its constructor; raises as make() does."""
+        """Makes a single sub-environment with extra constructor arguments; raises as make()."""
         if self.atari_settings() is not None:
             raise ValueError(
-                f"{self}: ale-py's vector environment opens no window: leave out the render mode"
+                f"{self}: ale-py's vector environment has no window; omit the render mode"
             )
         lane = self._lane_maker(**kwargs)
         with _named_errors(str(self)):
             return lane()
 
     def max_episode_steps(self) -> int | None:
-        """The time limit that the id was registered with, or that kwargs set, if any."""
+        """Returns the time limit of the registered id or of kwargs, or None."""
         if not isinstance(self.env, str):
             return None
         if self.vectorization == "envpool":
@@ -149,11 +161,11 @@ class EnvRecipe:
     def _make_native(self, num_envs: int, env_batch_size: int | None) -> VectorEnv:
         if not self._has_native():
             raise ValueError(
-                f"{self} registers no vector environment of its own: --vectorization sync or async"
+                f"{self} registers no vector environment: use --vectorization sync or async"
             )
         if self.wrappers:
             raise ValueError(
-                "a native vector environment takes no wrapper: --vectorization sync or async"
+                "a native vector environment takes no wrapper: use --vectorization sync or async"
             )
         settings = self.atari_settings()
         with _named_errors(str(self)):
@@ -165,10 +177,10 @@ class EnvRecipe:
             return FastCartPole(envs) if type(envs) is CartPoleVectorEnv else envs
 
     def _lane_maker(self, copies: bool = False, **more) -> Callable[[], SubEnv]:
-        """A function that makes one sub-environment; names are looked up now, where they can be
-        reported.
+        """Returns a function that makes one sub-environment.
 
-        copies  whether the one that is made stands for copies of it in other processes
+        Names are resolved now, where an error can be reported. copies: the function is a template
+        for worker processes, which make copies.
         """
         wrappers = [(name, find_wrapper(name)) for name in self.wrappers]
         spec = find_spec(self.env) if isinstance(self.env, str) else None
@@ -186,8 +198,10 @@ class EnvRecipe:
 
 
 def fresh(value: Any) -> Any:
-    """Arguments of a constructor with lists and dicts of their own: what one construction does to
-    them is not seen by the next, nor by the caller. Other objects are passed as they are."""
+    """Copies lists, dicts and arrays in constructor arguments, so that no constructor changes them.
+
+    Other objects are passed as they are.
+    """
     if isinstance(value, dict):
         return {key: fresh(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set):
@@ -197,36 +211,36 @@ def fresh(value: Any) -> Any:
 
 def _wrapped(env: Any, wrappers: list[tuple[str, Callable]]) -> Any:
     if wrappers and not isinstance(env, gymnasium.Env):
-        return env  # which SubEnv explains
+        return env  # SubEnv reports the wrong type
     for name, wrapper in wrappers:
         try:
             env = wrapper(env)
         except TypeError as error:
             raise TypeError(
-                f"wrapper {name}: {error}; where it takes arguments, name a function of "
-                "one environment that gives them: my_package:my_wrapper"
+                f"wrapper {name}: {error}. If it takes arguments, name a function of one "
+                "environment that passes them: my_package:my_wrapper"
             ) from error
     return env
 
 
 def _make_envpool(recipe: EnvRecipe, num_envs: int, batch_size: int, seed: int) -> VectorEnv:
-    """EnvPool's lanes; lane i is seeded with seed + i, once for all."""
+    """Makes EnvPool environments; sub-environment i is seeded once with seed + i."""
     env_id = _envpool_id(recipe)
     import envpool
 
-    make: Any = envpool.make  # its classes are VectorEnvs, made where no checker sees it
+    make: Any = envpool.make  # its classes are VectorEnvs, but created at runtime
     with warnings.catch_warnings(), _named_errors(env_id):
-        warnings.simplefilter("ignore")  # bounds of spaces that lose digits
+        warnings.simplefilter("ignore")  # space bounds that lose precision
         envs = make(
             env_id, env_type="gymnasium", num_envs=num_envs, batch_size=batch_size,
             seed=seed % (1 << 30), **fresh(recipe.kwargs),
         )  # fmt: skip
-        assert envs.single_observation_space is not None  # made now, warnings and all, and kept
+        assert envs.single_observation_space is not None  # builds and caches it within the filter
         return envs
 
 
 def _envpool_id(recipe: EnvRecipe) -> str:
-    """The id, if EnvPool is there, knows it, and nothing is asked that it cannot do."""
+    """Returns the id if EnvPool is installed, knows it, and supports the recipe."""
     try:
         import envpool
     except ImportError:
@@ -235,15 +249,15 @@ def _envpool_id(recipe: EnvRecipe) -> str:
         ) from None
     if not isinstance(recipe.env, str) or recipe.wrappers:
         raise ValueError(
-            "EnvPool makes environments by their id and wraps nothing around a lane: "
-            "--vectorization sync or async"
+            "EnvPool makes environments by id only and takes no wrapper: use --vectorization sync "
+            "or async"
         )
     known = envpool.list_all_envs()
     if recipe.env not in known:
         near = nearest(recipe.env, known)
         raise ValueError(
-            f"EnvPool has no {recipe.env!r}: "
-            + (f"did you mean {near}?" if near else "--vectorization sync or async")
+            f"EnvPool has no environment {recipe.env!r}: "
+            + (f"did you mean {near}?" if near else "use --vectorization sync or async")
         )
     return recipe.env
 

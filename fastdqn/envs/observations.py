@@ -1,4 +1,4 @@
-"""Observations: batches of any space that flattens, as one array of numbers a lane."""
+"""ObsReader: converts batched observations of any flattenable space to one array."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,12 +9,12 @@ from gymnasium import spaces
 _WRAP = "gymnasium.wrappers.TransformObservation, given as --wrapper my_package:my_wrapper"
 
 
-# In one observation. A larger one is a mistake, or no work for a replay. Ours, untuned.
+# Numbers in one observation. A larger one is a mistake, or does not fit a replay. Ours, untuned.
 _MOST_NUMBERS = 1 << 28
 
 
 class _Part(NamedTuple):
-    """One leaf of a space: the keys that lead to it, its columns, and how it is stored best."""
+    """One leaf of a space: its keys, its columns, and its storage dtype and scale."""
 
     path: tuple[Any, ...]
     space: spaces.Space
@@ -24,15 +24,19 @@ class _Part(NamedTuple):
 
 
 class ObsReader:
-    """Turns batched observations of a space, as a VectorEnv hands them out, into [N, *shape].
+    """Converts batched observations of a VectorEnv to an array [N, *shape].
 
     A Box keeps its shape. Discrete, MultiDiscrete, MultiBinary, Dict and Tuple become one row of
-    columns a lane, in the order of gymnasium.spaces.flatten(), Discrete parts one-hot.
+    columns, in the order of gymnasium.spaces.flatten(), with Discrete parts one-hot.
 
-    shape, dtype  of one observation: bytes and one-hot stay bytes, the rest is float32
-    scale         factor that brings it to the network: 1/255 for bytes that span 0 to 255, else
-                  1; beside numbers of another kind such bytes are scaled here
-    Raises ValueError, one line with the remedy, where a part has no fixed row of numbers.
+    Attributes:
+        shape: Shape of one observation.
+        dtype: uint8 for bytes and one-hot columns, otherwise float32.
+        scale: Factor applied before the network: 1/255 for bytes that span 0 to 255, else 1.
+            Such bytes next to other numbers are scaled here.
+
+    Raises:
+        ValueError: A part of the space has no fixed number of values; the message has a remedy.
     """
 
     shape: tuple[int, ...]
@@ -42,13 +46,13 @@ class ObsReader:
         stored = {(part.dtype, part.scale) for part in self._parts}
         if not self._parts or not self._parts[-1].columns.stop:
             raise ValueError(
-                f"observation space {short(space)} holds no numbers: there is nothing to learn from"
+                f"observation space {short(space)} has no numbers: there is nothing to learn from"
             )
         numbers = self._parts[-1].columns.stop
         if numbers > _MOST_NUMBERS:
             raise ValueError(
-                f"observation space {short(space)} is {numbers:,} numbers, one-hot parts as wide "
-                f"as their count of values: at most {_MOST_NUMBERS:,}; turn it into a Box with "
+                f"observation space {short(space)} has {numbers:,} numbers (Discrete parts count "
+                f"one for each value), the limit is {_MOST_NUMBERS:,}: convert it to a Box with "
                 f"{_WRAP}"
             )
         self.dtype, self.scale = stored.pop() if len(stored) == 1 else (np.dtype(np.float32), 1.0)
@@ -59,7 +63,7 @@ class ObsReader:
             self.shape = (self._parts[-1].columns.stop,)
 
     def __call__(self, obs: Any) -> np.ndarray:
-        """Read a batch of N raw observations into a new array [N, *shape]."""
+        """Reads a batch of N raw observations into a new array [N, *shape]."""
         first = obs
         for key in self._parts[0].path:
             first = first[key]
@@ -68,8 +72,7 @@ class ObsReader:
         return out
 
     def layout(self) -> list[tuple[spaces.Space, int, int, float]]:
-        """Each part of the space: its own space, first column, columns, and the factor that its
-        numbers were brought to the row by."""
+        """Returns the space, first column, number of columns and scale factor of each part."""
         return [
             (
                 part.space,
@@ -81,14 +84,14 @@ class ObsReader:
         ]
 
     def one(self, obs: Any) -> np.ndarray:
-        """Read what a single environment observes into a batch of one [1, *shape]."""
+        """Reads one raw observation of a single environment into a batch [1, *shape]."""
         return self(batch_of_one(obs))
 
     def read(self, obs: Any, out: np.ndarray) -> None:
-        """Copy raw observations into out [N, *shape]; wide types become float32 here.
+        """Copies raw observations into out, [N, *shape]; wide dtypes become float32.
 
-        Raises ValueError where a part has another shape than the space promises, or lies
-        outside of it.
+        Raises:
+            ValueError: A part has the wrong shape or lies outside its space.
         """
         if self._is_box:
             _copy(out, _shaped(obs, out.shape))
@@ -101,18 +104,18 @@ class ObsReader:
 
 
 def flattening_problems(space: spaces.Space) -> list[str]:
-    """A line for every part of a space that ObsReader cannot read."""
+    """Returns a line for every part of a space that ObsReader cannot read."""
     parts = list(leaves(space))
     bad = [(path, leaf) for path, leaf in parts if not _is_numbers(leaf)]
     dropped = {path[0] for path, _ in bad if path}
-    # In their order: a Dict has it sorted, and of a Tuple they are numbers.
+    # In the order of the space: a Dict is sorted, and the keys of a Tuple are numbers.
     keep = list(dict.fromkeys(path[0] for path, _ in parts if path and path[0] not in dropped))
     drop = f"drop it with gymnasium.wrappers.FilterObservation(env, {keep}), or " if keep else ""
     return [
-        f"observation space {''.join(f'[{key!r}]' for key in path)} is {short(leaf)}, no fixed row "
-        f"of numbers: {drop}turn it into a Box with {_WRAP}"
+        f"observation space {''.join(f'[{key!r}]' for key in path)} is {short(leaf)}, which has no "
+        f"fixed number of values: {drop}convert it to a Box with {_WRAP}"
         if path
-        else f"observation space {short(leaf)} is no fixed row of numbers: turn it into a Box "
+        else f"observation space {short(leaf)} has no fixed number of values: convert it to a Box "
         f"with {_WRAP}"
         for path, leaf in bad
     ]
@@ -125,7 +128,7 @@ def _is_numbers(leaf: spaces.Space) -> bool:
 
 
 def leaves(space: spaces.Space, path: tuple = ()) -> Iterator[tuple[tuple, spaces.Space]]:
-    """Each part of a space that holds values, behind the keys that lead to it."""
+    """Yields each leaf of a space with the keys that lead to it."""
     if isinstance(space, spaces.Dict):
         for key, inner in space.spaces.items():
             yield from leaves(inner, (*path, key))
@@ -137,7 +140,7 @@ def leaves(space: spaces.Space, path: tuple = ()) -> Iterator[tuple[tuple, space
 
 
 def batch_of_one(obs: Any) -> Any:
-    """A single observation as a batch of one lane, however nested."""
+    """Returns a single observation, however nested, as a batch of one."""
     if isinstance(obs, dict):
         return {key: batch_of_one(value) for key, value in obs.items()}
     if isinstance(obs, tuple):
@@ -146,8 +149,10 @@ def batch_of_one(obs: Any) -> Any:
 
 
 def short(space: spaces.Space) -> str:
-    """A space as it is written, at most 120 characters, in one line; where functions are in it,
-    as MiniGrid's missions have them, its name alone."""
+    """Returns the repr of a space in one line of at most 120 characters.
+
+    A space with functions in it, such as MiniGrid's missions, is shortened to its class name.
+    """
     text = " ".join(str(space).split())
     if " at 0x" in text and not isinstance(space, spaces.Dict | spaces.Tuple):
         text = type(space).__name__
@@ -175,7 +180,7 @@ def _box_dtype(box: spaces.Box) -> np.dtype:
 
 
 def _width(leaf: spaces.Space) -> int:
-    """Columns that a leaf takes; whole numbers of Python, which no huge space overflows."""
+    """Returns the columns of a leaf as Python integers, which do not overflow."""
     if isinstance(leaf, spaces.Discrete):
         return int(leaf.n)
     if isinstance(leaf, spaces.MultiDiscrete):
@@ -189,7 +194,7 @@ def _width(leaf: spaces.Space) -> int:
 def _shaped(values: Any, shape: tuple[int, ...]) -> np.ndarray:
     values = np.asarray(values)
     if values.shape != shape:
-        raise ValueError(f"observations have shape {values.shape}, the space promises {shape}")
+        raise ValueError(f"observations have shape {values.shape}, but their space has {shape}")
     return values
 
 
@@ -197,12 +202,12 @@ def _copy(out: np.ndarray, values: np.ndarray) -> None:
     if values.dtype != np.float64:
         np.copyto(out, values, casting="unsafe")
         return
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is reported
+    with np.errstate(over="ignore"):  # an overflow becomes infinite and is reported later
         np.copyto(out, values, casting="unsafe")
 
 
 def _write(part: _Part, values: Any, out: np.ndarray, scale: float) -> None:
-    """Write one part of N observations into its columns out [N, width]."""
+    """Writes one part of N observations to its columns out, [N, width]."""
     leaf, n = part.space, len(out)
     if isinstance(leaf, spaces.Discrete):
         _one_hot(_shaped(values, (n,)).reshape(n, 1) - leaf.start, np.array([leaf.n]), leaf, out)
@@ -218,7 +223,7 @@ def _write(part: _Part, values: Any, out: np.ndarray, scale: float) -> None:
 
 
 def _one_hot(counted: np.ndarray, sizes: np.ndarray, leaf: spaces.Space, out: np.ndarray) -> None:
-    """counted [N, P] from 0, sizes [P]: one 1 in each of P stretches of columns."""
+    """Writes values counted from 0, [N, P], as P one-hot groups of columns of the given sizes."""
     outside = (counted < 0) | (counted >= sizes)
     if outside.any():
         raise ValueError(f"an observation is outside the space {short(leaf)}")

@@ -1,4 +1,4 @@
-"""Packages: optional ones, imported only where an id asks for them."""
+"""Optional packages, imported only if an environment id needs them."""
 
 import importlib
 import logging
@@ -9,10 +9,16 @@ import gymnasium
 
 
 def register_for(name: str, what: str) -> None:
-    """Register the package that an id, or a pattern of ids, begins with, once.
+    """Registers the package that an id, or a pattern of ids, begins with.
 
-    what  needs it: the beginning of the error's line
-    Raises ValueError where it is not installed. Both are GPL: nothing of them is imported before.
+    Both packages are GPL, so they are not imported unless they are used.
+
+    Args:
+        name: The id or pattern.
+        what: What needs the package; the error message begins with it.
+
+    Raises:
+        ValueError: The package is not installed.
     """
     for prefix, (extra, register) in _PACKAGES.items():
         is_known = any(known.startswith(prefix) for known in gymnasium.registry)
@@ -27,17 +33,17 @@ def register_for(name: str, what: str) -> None:
 
 
 def is_from(envs: Any, package: str, name: str) -> bool:
-    """Whether envs are of a package's class of that name, which is not imported to find out."""
+    """Whether envs are of a package's class with that name, without importing the package."""
     bases = type(envs).__mro__
     return any((b.__module__.partition(".")[0], b.__name__) == (package, name) for b in bases)
 
 
 def _register_ale() -> None:
-    gymnasium.register_envs(importlib.import_module("ale_py"))  # its import does it
+    gymnasium.register_envs(importlib.import_module("ale_py"))  # the import registers
 
 
 def _register_minatar() -> None:
-    quiet = logging.NullHandler()  # it warns through the root logger that it cannot draw
+    quiet = logging.NullHandler()  # silences its root-logger warning about missing drawing
     logging.root.addHandler(quiet)
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -48,7 +54,7 @@ def _register_minatar() -> None:
         logging.root.removeHandler(quiet)
 
 
-# By the beginning of their ids: the extra that installs them, and how they are registered.
+# Prefix of the ids: the extra that installs the package, and the function that registers it.
 _PACKAGES: dict[str, tuple[str, Callable[[], None]]] = {
     "ALE/": ("atari", _register_ale),
     "MinAtar/": ("minatar", _register_minatar),

@@ -1,4 +1,4 @@
-"""look(): reads spaces, masks and time limit from one trial environment."""
+"""probe_env(): reads spaces, masks and time limit from one trial environment."""
 
 import contextlib
 import os
@@ -16,26 +16,27 @@ from fastdqn.envs.spaces import EnvFacts
 from fastdqn.envs.sub_env import close_quietly, sub_envs, time_limit_of
 from fastdqn.envs.worker_process import WorkerTarget
 
-# What EnvPool has for no limit is beyond it.
+# EnvPool's value for "no limit" is above this.
 _UNLIMITED = 1 << 30
 
 
-def look(recipe: EnvRecipe) -> EnvFacts:
-    """What one lane of a recipe is, as look_closer() finds it."""
-    return look_closer(recipe)[0]
+def probe_env(recipe: EnvRecipe) -> EnvFacts:
+    """Makes, resets and closes one sub-environment and returns its properties."""
+    return probe_env_and_space(recipe)[0]
 
 
-def look_closer(recipe: EnvRecipe) -> tuple[EnvFacts, Space]:
-    """Make one lane, reset it, and close it again: its facts, and the space of an observation.
+def probe_env_and_space(recipe: EnvRecipe) -> tuple[EnvFacts, Space]:
+    """As probe_env(), but also returns the observation space.
 
-    Raises ValueError, one line, where it cannot be made or trained on; EnvError where its reset
-    fails.
+    Raises:
+        ValueError: The environment cannot be made, or its spaces are not supported.
+        EnvError: Its reset fails.
     """
     in_process = recipe
     if recipe.vectorization == "async":
         in_process = replace(recipe, vectorization="sync")
     place = ""
-    with contextlib.suppress(OSError):  # it is gone
+    with contextlib.suppress(OSError):  # the directory was deleted
         place = os.getcwd()
     envs = in_process.make(1)
     try:
@@ -48,16 +49,16 @@ def look_closer(recipe: EnvRecipe) -> tuple[EnvFacts, Space]:
         return facts, envs.single_observation_space
     finally:
         close_quietly(envs)
-        with contextlib.suppress(OSError):  # an environment may change it, and remove it again
+        with contextlib.suppress(OSError):  # an environment may change and delete the directory
             os.chdir(place)
 
 
 def limit_of(envs: VectorEnv, registered: int | None = None) -> int | None:
-    """Steps after which these environments truncate an episode by themselves, where that is known.
+    """Returns the number of steps after which the environments truncate an episode, if known.
 
-    What was made tells: the TimeLimit wrappers of a sub-environment, which a wrapper or a function
-    of the user's may have changed, or what a vector class keeps.
-    registered  by the id, where nothing else tells
+    The environments that were made decide: the TimeLimit wrappers of a sub-environment, which user
+    code may have changed, or the attribute of a vector class. registered is the limit of the id,
+    used if nothing else is known.
     """
     inner: Any = envs.unwrapped
     if lanes := sub_envs(envs):
@@ -75,7 +76,7 @@ def limit_of(envs: VectorEnv, registered: int | None = None) -> int | None:
 
 
 def _of_process(envs: AsyncVectorEnv) -> int | None:
-    """As the first worker process tells it; one that is no more is reported by start()."""
+    """Asks the first worker process; start() reports a dead one."""
     made_here = isinstance(envs.worker, WorkerTarget)
     name = "sub_env_time_limit" if made_here else "_max_episode_steps"
     with contextlib.suppress(EOFError, OSError):

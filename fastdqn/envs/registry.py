@@ -1,4 +1,4 @@
-"""Names: registered environments, wrappers and factories, found by what a user types."""
+"""find_spec(), find_wrapper(): look up environments and wrappers by name."""
 
 import difflib
 import importlib
@@ -19,11 +19,11 @@ _MOST_LISTED = 20
 
 
 class UnknownEnvError(ValueError):
-    """No environment has this id."""
+    """No environment is registered under this id."""
 
 
 def find_spec(env_id: str) -> EnvSpec:
-    """Look an id up, importing 'module:' first. Raises ValueError with the nearest names."""
+    """Looks up an id, after importing its 'module:'; raises ValueError with similar names."""
     module, _, name = env_id.rpartition(":")
     if module:
         find_module(module, f"env_id {env_id!r}")
@@ -38,29 +38,30 @@ def find_spec(env_id: str) -> EnvSpec:
             hint = f"{module} registers {_listed(known)}"
         else:
             hint = (
-                f"{error} Where a package of its own registers it, name the module: "
-                f"my_package:{name}; fastdqn envs my_package: lists them"
+                f"{error} If another package registers it, name the module: "
+                f"my_package:{name}. To list its ids: fastdqn envs my_package:"
             )
         hint = " ".join(hint.split())
         raise UnknownEnvError(f"no environment is registered as {env_id!r}: {hint}") from None
 
 
 def _listed(ids: list[str]) -> str:
-    """Ids in a line, of many the first ones."""
+    """Joins the first ids in one line and counts the rest."""
     more = f" and {len(ids) - _MOST_LISTED} more" if len(ids) > _MOST_LISTED else ""
     return (", ".join(ids[:_MOST_LISTED]) or "none") + more
 
 
 def _atari_of(name: str) -> str:
-    """What an id of Gym's old Atari names is now; '' if it is none of them."""
+    """Returns the current id of one of Gym's old Atari ids, or ''."""
     old = re.fullmatch(r"(\w+?)(?:NoFrameskip|Deterministic)-v\d", name)
     return f"ALE/{old[1]}-v5, or without a protocol ale_py:{name}" if old else ""
 
 
 def find_wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
-    """What 'module:Name' names, or a wrapper of Gymnasium's by its bare name.
+    """Returns the object that 'module:Name' names; a bare name is one of Gymnasium's wrappers.
 
-    Raises ValueError, one line, where there is none.
+    Raises:
+        ValueError: There is none.
     """
     module, _, attribute = name.rpartition(":")
     module = module or "gymnasium.wrappers"
@@ -70,7 +71,7 @@ def find_wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
             inner = getattr(home, part) if part else None
         except AttributeError:
             inner = None
-        except Exception as error:  # a package that the module looks for when it is asked
+        except Exception as error:  # a lazy import of the module failed
             raise ValueError(f"wrapper {name!r}: {one_line(error)}") from None
         if inner is None:
             near = nearest(attribute, [known for known in dir(home) if known[:1] != "_"])
@@ -83,12 +84,12 @@ def find_wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
 
 
 def registered() -> list[str]:
-    """Every id that Gymnasium knows now."""
+    """Returns every id in Gymnasium's registry."""
     return list(gymnasium.registry)
 
 
 def registered_by(module: str) -> list[str]:
-    """Ids whose environments live in a module or package."""
+    """Returns the ids whose environments are defined in a module or package."""
     homes = {
         env_id: spec.entry_point
         if isinstance(spec.entry_point, str)
@@ -99,17 +100,17 @@ def registered_by(module: str) -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known names closest to one that is not known, as 'a or b'; '' if none is close."""
+    """Returns the known names most similar to an unknown one, as 'a or b', or ''."""
     by_lower = {k.lower(): k for k in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)
     return " or ".join(by_lower[k] for k in close)
 
 
 def lies_inside(module: str, folder: str) -> bool:
-    """Whether importing a module would run a file below folder; finds out without running one."""
+    """Whether importing a module would run a file inside folder; does not import it."""
     home = os.path.realpath(folder)
     parts = module.split(".")
-    for i in range(len(parts)):  # looking for a.b imports a, which was looked at before
+    for i in range(len(parts)):  # find_spec("a.b") imports a, which was checked before
         try:
             with named(module):
                 spec = importlib.util.find_spec(".".join(parts[: i + 1]))
@@ -124,17 +125,17 @@ def lies_inside(module: str, folder: str) -> bool:
 
 
 def find_module(module: str, what: str) -> Any:
-    """Import a module by name. Raises ValueError, one line that begins with what needs it."""
+    """Imports a module; raises ValueError, in a line that begins with what."""
     try:
         with named(module):
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        # pip's names may have what Python's cannot: highway-env installs highway_env.
+        # Names on PyPI may contain characters that module names cannot, as in highway-env.
         other = module.replace("-", "_")
-        hint = f"its module may be {other}; " if other != module else ""
+        hint = f"The module may be named {other}. " if other != module else ""
         raise ValueError(
-            f"{what}: cannot import {module!r} ({error}); {hint}is it installed, or in the "
-            "directory you run from?"
+            f"{what}: cannot import {module!r} ({error}). {hint}Check that it is installed, or in "
+            "the current directory"
         ) from None
-    except (Exception, SystemExit) as error:  # a module of anyone's
+    except (Exception, SystemExit) as error:  # user code
         raise ValueError(f"{what}: importing {module!r} failed: {one_line(error)}") from None

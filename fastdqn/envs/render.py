@@ -1,4 +1,4 @@
-"""Screen: one lane that is played, and the picture of what it shows."""
+"""open_screen(): a single environment that is stepped and rendered."""
 
 import contextlib
 import dataclasses
@@ -17,20 +17,21 @@ from fastdqn.envs.make import EnvRecipe
 from fastdqn.envs.step import Step
 from fastdqn.envs.sub_env import NOT_ITS_OWN
 
-# Atari consoles draw 60 frames a second (NTSC); a step is frameskip of them.
+# Atari consoles draw 60 frames a second (NTSC); a step is frameskip frames.
 _ATARI_FPS = 60
-# The whole screen in colour, once, where a policy sees a small grey stack.
+# The full screen in color; the policy sees a small gray stack.
 _WHOLE_SCREEN = {"img_height": 210, "img_width": 160, "grayscale": False, "stack_num": 1}
-# MinAtar's actions, by the letters it has for them.
+# The names of MinAtar's actions by their letters.
 _MINATAR = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f": "FIRE"}
 
 
 class Screen(Protocol):
-    """What shows an environment while it is played.
+    """A single environment that can be stepped and rendered.
 
-    stream   of one lane, which start() and step() move on
-    fps           pictures a second at the environment's own pace
-    action_names  one for each action, counted from 0; its number where it has none
+    Attributes:
+        stream: Stream over the one environment; start() and step() advance it.
+        fps: Frames per second at the environment's own pace.
+        action_names: One name for each action, counted from 0; its number if it has no name.
     """
 
     stream: EnvStream
@@ -40,23 +41,24 @@ class Screen(Protocol):
     def start(self, seed: int) -> Step: ...
     def step(self, action: int) -> Step: ...
     def picture(self) -> np.ndarray:
-        """What is shown now, uint8 [H, W, 3]. Raises ValueError, one line, where nothing is."""
+        """Returns the current frame, uint8[H, W, 3]; raises ValueError if there is none."""
         ...
 
     def close(self) -> None: ...
 
 
 def open_screen(recipe: EnvRecipe) -> Screen:
-    """Make one lane that can be looked at.
+    """Makes one environment that can be rendered.
 
-    Raises ValueError, one line, where it cannot be made or draws no pictures.
+    Raises:
+        ValueError: It cannot be made, or does not support rgb_array.
     """
     settings = recipe.atari_settings()
     return _LaneScreen(recipe) if settings is None else _AtariScreen(recipe, settings)
 
 
 class _LaneScreen:
-    """A lane of Gymnasium's that draws itself."""
+    """A Gymnasium environment with render()."""
 
     def __init__(self, recipe: EnvRecipe):
         self._name = str(recipe)
@@ -67,8 +69,8 @@ class _LaneScreen:
         if "rgb_array" not in modes:
             self._lane.close()
             raise ValueError(
-                f"{self._name} draws no pictures: its render_modes are {list(modes)}, and a video "
-                "needs rgb_array"
+                f"{self._name} cannot be rendered: a video needs the render mode rgb_array, its "
+                f"render_modes are {list(modes)}"
             )
         self.stream = EnvStream(SyncVectorEnv([lambda: self._lane]))
         self.fps = _pace(self._lane.metadata.get("render_fps"))
@@ -82,21 +84,21 @@ class _LaneScreen:
         return self.stream.recv()
 
     def picture(self) -> np.ndarray:
-        with _quiet():  # asked by the stream, whose calls are those that may be watched
-            drawn = self.stream.asking("render", self._draw)
+        with _quiet():  # called through the stream, so that the watchdog covers it
+            drawn = self.stream.env_calls("render", self._draw)
         if isinstance(drawn, BaseException):
             hidden = isinstance(drawn, gymnasium.error.DependencyNotInstalled)
             cause = None if hidden else drawn
-            raise ValueError(f"{self._name} cannot be drawn: {one_line(drawn)}") from cause
+            raise ValueError(f"{self._name} cannot be rendered: {one_line(drawn)}") from cause
         return _as_bytes(drawn, self._name)
 
     def _draw(self) -> Any:
-        """A picture, or what was raised instead, unless it is the watchdog's."""
+        """Returns a frame, or the exception of render(), except the watchdog's."""
         try:
             return self._lane.render()
         except NOT_ITS_OWN:
             raise
-        except BaseException as error:  # an environment of anyone's
+        except BaseException as error:  # user code may raise anything
             return error
 
     def close(self) -> None:
@@ -104,8 +106,11 @@ class _LaneScreen:
 
 
 class _AtariScreen:
-    """ale-py's own vector environment, as trained on, and a second one of the same seed that sees
-    the same game whole and in colour: what the policy sees is not touched."""
+    """ale-py's vector environment as in training, and a second one for the picture.
+
+    The second one has the same seed and shows the full screen in color, so that the input of the
+    policy does not change.
+    """
 
     def __init__(self, recipe: EnvRecipe, settings: dict[str, Any]):
         recipe = recipe.for_scores()
@@ -124,7 +129,7 @@ class _AtariScreen:
         return self.stream.start(seed)
 
     def step(self, action: int) -> Step:
-        self.stream.send(np.array([action]))  # which refuses what would hang the other one
+        self.stream.send(np.array([action]))  # rejects actions that would hang the second one
         obs, *_ = self._shown.step(np.array([action]))
         self._picture = obs[0, 0].copy()
         return self.stream.recv()
@@ -138,7 +143,7 @@ class _AtariScreen:
 
 
 def _names_of(lane: gymnasium.Env, num_actions: int) -> list[str]:
-    """ALE's and MinAtar's names, if there is one for each action, else numbers."""
+    """Returns the action names of ALE and MinAtar if they fit, else numbers."""
     names: list[str] = []
     with contextlib.suppress(AttributeError, TypeError, KeyError, IndexError):
         base: Any = lane.unwrapped
@@ -150,21 +155,21 @@ def _names_of(lane: gymnasium.Env, num_actions: int) -> list[str]:
     return names if len(names) == num_actions else [str(i) for i in range(num_actions)]
 
 
-def _pace(told: Any) -> float:
-    """Pictures a second; 30 where anyone's metadata tell no such number."""
-    is_pace = isinstance(told, int | float | np.number) and 0 < float(told) <= 1_000
-    return float(told) if is_pace else 30.0
+def _pace(fps: Any) -> float:
+    """Returns render_fps, or 30 if the metadata has no valid number."""
+    is_pace = isinstance(fps, int | float | np.number) and 0 < float(fps) <= 1_000
+    return float(fps) if is_pace else 30.0
 
 
 def _as_bytes(drawn: Any, name: str) -> np.ndarray:
-    """A picture of anyone's as uint8 [H, W, 3]: grey ones and shares of 1 are taken, too."""
+    """Converts a frame to uint8[H, W, 3]; accepts grayscale and floats from 0 to 1."""
     picture = np.asarray(drawn)
     if picture.ndim == 2:
         picture = np.repeat(picture[:, :, None], 3, axis=2)
     if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
         raise ValueError(
-            f"{name} cannot be drawn: render() gave {type(drawn).__name__} of shape "
-            f"{picture.shape}, a picture [H, W, 3] expected"
+            f"{name} cannot be rendered: render() returned {type(drawn).__name__} of shape "
+            f"{picture.shape}, expected a picture [H, W, 3]"
         )
     if picture.dtype.kind == "f":
         picture = np.nan_to_num(picture * 255.0)
@@ -173,7 +178,7 @@ def _as_bytes(drawn: Any, name: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Environments greet, and warn of pictures that they declare otherwise than they draw them."""
+    """Silences what environments print, and warnings about differing render metadata."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""NumPy generators as plain values: the name of the bit generator, and its numbers."""
+"""State of NumPy generators as plain values: the name of the bit generator and its integers."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from fastdqn.state_dict import State
 _KNOWN: dict[str, Any] = {
     kind.__name__: kind for kind in (PCG64, PCG64DXSM, MT19937, Philox, SFC64)
 }
-# The most that an int of a bit generator may be. C code takes pos and buffer_pos as places in
-# arrays, and looks at neither: outside of them it would read what is not its own.
+# Largest value of each integer. C code uses pos and buffer_pos as unchecked array indices, so a
+# larger one would read outside of the array.
 _MOST = {
     "state": (1 << 128) - 1, "inc": (1 << 128) - 1, "has_uint32": 1, "uinteger": (1 << 32) - 1,
     "pos": 624, "buffer_pos": 4,
@@ -20,9 +20,10 @@ _MOST = {
 
 
 def read_generator(generator: np.random.Generator) -> State:
-    """The state of a generator as plain values, ints of up to 128 bits among them.
+    """Returns the state of a generator as plain values, with integers of up to 128 bits.
 
-    Raises ValueError where its bit generator is not one of NumPy's own.
+    Raises:
+        ValueError: Its bit generator is not one of NumPy's.
     """
     bits = generator.bit_generator
     name = type(bits).__name__
@@ -32,9 +33,10 @@ def read_generator(generator: np.random.Generator) -> State:
 
 
 def make_generator(state: Any, where: str = "generator") -> np.random.Generator:
-    """A new generator that goes on where the one that was read stopped.
+    """Returns a new generator that continues from a state.
 
-    Raises ValueError naming the field that no generator can have.
+    Raises:
+        ValueError: A field is invalid; the message names it.
     """
     if not isinstance(state, dict) or "bit_generator" not in state:
         raise ValueError(f"{where}.bit_generator is missing")
@@ -45,7 +47,7 @@ def make_generator(state: Any, where: str = "generator") -> np.random.Generator:
 
 
 def _like(given: Any, model: Any, where: str) -> Any:
-    """A copy of given, which must be built as the state of a generator of this kind is."""
+    """Copies given after checking that it has the structure of a generator state, model."""
     if isinstance(model, dict):
         state_dict.fields(given, set(model), where)
         return {key: _like(given[key], inner, f"{where}.{key}") for key, inner in model.items()}

@@ -1,4 +1,4 @@
-"""Running statistics of what environments give, for normalisation."""
+"""ObsStatistics and ReturnStatistics: running mean and variance for normalization."""
 
 import numpy as np
 from gymnasium.wrappers.utils import RunningMeanStd
@@ -10,10 +10,10 @@ _EPSILON = 1e-8  # as in Gymnasium's NormalizeObservation and NormalizeReward
 
 
 class ObsStatistics:
-    """Mean and deviation of every number of an observation, over all that were delivered."""
+    """Mean and standard deviation of each observation entry over all observations."""
 
     def __init__(self, obs_shape: tuple[int, ...]):
-        # No weight on the mean of 0 that it begins with: far numbers would never lose it.
+        # The initial mean of 0 has no weight: means far from 0 would keep a trace of it.
         self._running = RunningMeanStd(epsilon=0.0, shape=obs_shape)
 
     def follow(self, step: Step) -> None:
@@ -37,12 +37,15 @@ class ObsStatistics:
 
 
 class ReturnStatistics:
-    """Deviation of the discounted return so far, over all lanes and steps, from 0 at each start:
-    what Stable-Baselines3's VecNormalize divides rewards by.
+    """Standard deviation of the running discounted return over all sub-environments and steps.
 
-    Gymnasium's NormalizeReward keeps other statistics of episode ends: its deviation differs.
+    The return starts at 0 in each episode, as in Stable-Baselines3's VecNormalize. Gymnasium's
+    NormalizeReward treats episode ends differently, so its deviation differs.
 
-    reward_bound  each reward is clipped to it first, as in the replay
+    Args:
+        num_lanes: Number of sub-environments.
+        gamma: Discount factor.
+        reward_bound: Rewards are clipped to +-reward_bound first, as in the replay.
     """
 
     def __init__(self, num_lanes: int, gamma: float, reward_bound: float = np.inf):
@@ -55,7 +58,7 @@ class ReturnStatistics:
             self._returns[step.lanes] = self._returns[step.lanes] * self._gamma + reward
             self._running.update(self._returns[step.lanes])
             self._returns[step.lanes[step.terminated | step.truncated]] = 0.0
-        self._returns[step.start_lanes] = 0.0  # an episode that was open there has no end
+        self._returns[step.start_lanes] = 0.0  # a start may also follow an episode without an end
 
     @property
     def deviation(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What an environment's spaces mean to the trainer, or a line that says why they cannot be used."""
+"""EnvFacts: the properties of an environment that training needs, read from its spaces."""
 
 from typing import NamedTuple
 
@@ -12,15 +12,17 @@ from fastdqn.envs.observations import ObsReader, short
 
 
 class EnvFacts(NamedTuple):
-    """All that the rest of the program needs to know about one environment.
+    """Properties of one environment.
 
-    obs_shape, obs_dtype  of one observation as it is stored, see ObsReader
-    obs_scale     factor that brings it to the network: 1/255 for bytes that span 0 to 255, else 1
-    num_actions   A; actions are counted from 0 in here
-    action_start  what the environment adds to that count
-    has_masks     whether a reset gave info["action_mask"]; spaces alone do not tell
-    max_episode_steps  its own time limit, where one is known
-    stack  frames K on the first axis of an observation, newest last; 1: not stacked
+    Attributes:
+        obs_shape: Shape of one observation as it is stored, see ObsReader.
+        obs_dtype: Its dtype.
+        obs_scale: Factor applied before the network: 1/255 for bytes that span 0 to 255, else 1.
+        num_actions: A; actions are counted from 0 inside the package.
+        action_start: The number that the environment gives to action 0.
+        has_masks: Whether a reset returned info["action_mask"]; spaces do not tell.
+        max_episode_steps: The environment's time limit, if known.
+        stack: Number of frames on the first axis of an observation, newest last; 1: not stacked.
     """
 
     obs_shape: tuple[int, ...]
@@ -34,10 +36,10 @@ class EnvFacts(NamedTuple):
 
 
 def read_facts(envs: VectorEnv) -> EnvFacts:
-    """What a vector environment says of each lane, and that it can be used at all.
+    """Reads the properties of a vector environment.
 
-    Raises ValueError, one line, as read_spaces() does, and where the number of environments or the
-    autoreset mode is none.
+    Raises:
+        ValueError: The spaces are not supported, or num_envs or the autoreset mode is invalid.
     """
     if (line := count_problem(envs)) is not None:
         raise ValueError(line)
@@ -47,18 +49,19 @@ def read_facts(envs: VectorEnv) -> EnvFacts:
 
 
 def count_problem(envs: VectorEnv) -> str | None:
-    """Why a vector environment's num_envs is no number of environments, in one line, or None."""
+    """Returns why the num_envs of a vector environment is invalid, in one line, or None."""
     count = envs.num_envs
     if isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 1:
         return None
     name = type(envs).__name__
-    return f"num_envs of {name} is {count!r:.60}: a whole number, at least 1, expected"
+    return f"num_envs of {name} is {count!r:.60}, must be an integer of at least 1"
 
 
 def read_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> EnvFacts:
-    """Read the spaces of a single environment.
+    """Reads the spaces of a single environment.
 
-    Raises ValueError, one line with the remedy, where one of them cannot be trained on.
+    Raises:
+        ValueError: One of them is not supported; the message has a remedy.
     """
     lines, reader = _action_problems(action_space), None
     try:
@@ -82,11 +85,11 @@ def _action_problems(space: spaces.Space) -> list[str]:
         return []
     if isinstance(space, spaces.Box):
         return [
-            f"action space {short(space)} is continuous and DQN needs Discrete actions: discretise "
-            "it with gymnasium.wrappers.TransformAction, given as --wrapper my_package:my_wrapper, "
-            "or use PPO or SAC, which fastdqn leaves to other libraries"
+            f"action space {short(space)} is continuous, but DQN needs a Discrete one: "
+            "discretize it with gymnasium.wrappers.TransformAction, given as "
+            "--wrapper my_package:my_wrapper, or use PPO or SAC of another library"
         ]
     return [
-        f"action space {short(space)} is not Discrete: let one number stand for each combination "
-        "with gymnasium.wrappers.TransformAction, given as --wrapper my_package:my_wrapper"
+        f"action space {short(space)} is not Discrete: map each combination to one number with "
+        "gymnasium.wrappers.TransformAction, given as --wrapper my_package:my_wrapper"
     ]

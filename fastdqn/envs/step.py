@@ -1,4 +1,4 @@
-"""Step: what one delivery of environments holds, and how it is found in what they give."""
+"""Step: the transitions, episode starts and episode ends of one step."""
 
 from typing import Any, NamedTuple
 
@@ -6,16 +6,26 @@ import numpy as np
 
 
 class Step(NamedTuple):
-    """One delivery: M transitions, then S episode starts, and the E episodes that ended in it.
+    """One step: M transitions, then S episode starts, and E episodes that ended in it.
 
-    lanes [M] int64 · action [M] int64, from 0 · reward [M] float64, as given
-    terminated, truncated [M] bool · next_obs [M, *] the true last observation at an end
-    start_lanes [S] int64 · start_obs [S, *]; a start where an episode is open closes that first
-    ended_lanes [E] int64 · returns [E] float64, undiscounted · lengths [E] int64, steps: of whole
-    games, where a lost life is terminated too, told with the reset that follows
-    next_mask [M, A], start_mask [S, A] bool: the actions allowed at next_obs and start_obs,
-    all of them where an episode ended without saying; None where there are no masks
-    The arrays belong to the stream and are overwritten by the next delivery.
+    The arrays belong to the stream, and the next step overwrites them.
+
+    Attributes:
+        lanes: int64[M], the sub-environment of each transition.
+        action: int64[M], counted from 0.
+        reward: float64[M], as the environment returned it.
+        terminated: bool[M].
+        truncated: bool[M].
+        next_obs: [M, *]; at an episode end the last observation, not the first of the next.
+        start_lanes: int64[S]. A start in the middle of an episode closes that episode.
+        start_obs: [S, *].
+        ended_lanes: int64[E]. Counts whole games: a lost life is terminated, but ends no episode
+            here. With NEXT_STEP such an end is reported at the reset that follows.
+        returns: float64[E], undiscounted.
+        lengths: int64[E], steps.
+        next_mask: bool[M, A], actions allowed at next_obs; all if an episode ended without a mask.
+            None without masks.
+        start_mask: bool[S, A], actions allowed at start_obs; None without masks.
     """
 
     lanes: np.ndarray
@@ -34,7 +44,7 @@ class Step(NamedTuple):
 
 
 def lane_of(final_obs: Any, position: int) -> Any:
-    """One lane's last observation: out of an array, or out of a dict of arrays."""
+    """Returns one row of batched last observations: an array or a dict of arrays."""
     if isinstance(final_obs, dict):
         return {
             key: lane_of(value, position)

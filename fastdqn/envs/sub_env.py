@@ -1,9 +1,8 @@
-"""SubEnv: the outermost wrapper of every sub-environment made here, and the guard around its calls.
+"""SubEnv: the outermost wrapper of every sub-environment, which normalizes its results.
 
-Gymnasium's batching is strict: infos of one shape, rewards that are numbers, flags that are bool,
-a close() that returns. Environments that people write are not. What they give is checked and
-normalized here once, for every back end, and an environment can share nothing with the run: its
-arrays are copied.
+Gymnasium's batching is strict: infos of one shape, rewards that are numbers, flags that are bool, a
+close() that returns. User environments often differ. Their results are checked and normalized here
+once, for every back end, and their arrays are copied, so that they share no memory with the run.
 """
 
 import contextlib
@@ -20,42 +19,45 @@ from gymnasium.wrappers import FrameStackObservation
 from fastdqn.envs.action_masks import as_mask
 from fastdqn.envs.errors import HungError, SentError, misfit, one_line
 
-# Rewards that float() takes at once, and the info of which nothing is read: nobody writes to it.
+# Reward types that float() converts at once, and the empty info, which is never modified.
 _SCALARS = (np.float64, np.float32, int)
 _NOTHING: dict[str, Any] = {}
-# Exceptions that are not the environment's own: they end the call, and are not one of its failures.
+# Exceptions that end a call from outside and are not failures of the environment.
 NOT_ITS_OWN = (KeyboardInterrupt, HungError)
 
-# Environments that are in use, and those that ever were, by the id() of their innermost object.
+# Environments in use, and all that were ever made, by the id() of their innermost object.
 _in_use: dict[int, weakref.ref] = {}
 _ever_made: dict[int, weakref.ref] = {}
 
 
 class SubEnv(gymnasium.Wrapper):
-    """One sub-environment, whose results have one form whatever class it is of.
+    """One sub-environment with results of a fixed form.
 
-    reset() and step() return a copied observation, a float reward, bool flags, and an info that
-    holds "action_mask" [A] bool or nothing: the other keys are not read anywhere. What the
-    environment's close() raises is ignored.
+    reset() and step() return a copied observation, a float reward, bool flags, and an info with
+    "action_mask", bool[A], or nothing; no other key is used. Errors of close() are ignored.
 
-    copies  whether it stands for copies of it in worker processes, see _register()
-    Raises ValueError, one line, where env is no gymnasium.Env, is in use as another
-    sub-environment, or gives a result that is not of the form that Gymnasium's interface promises.
+    Args:
+        env: The environment.
+        copies: Whether it is a template for copies in worker processes, see _register().
+
+    Raises:
+        ValueError: env is not a gymnasium.Env, is in use as another sub-environment, or returns a
+            result that does not follow Gymnasium's interface.
     """
 
     def __init__(self, env: Any, copies: bool = False):
         if isinstance(env, VectorEnv):
             raise ValueError(
-                f"the function returned a VectorEnv ({type(env).__name__}), not one environment: "
-                "pass the VectorEnv itself"
+                f"the function returned a VectorEnv ({type(env).__name__}), not a single "
+                "environment: pass the VectorEnv itself"
             )
         if not isinstance(env, gymnasium.Env):
             raise ValueError(
-                f"the function returned {type(env).__name__}, not a gymnasium.Env: let it return "
-                "a new environment at each call"
+                f"the function returned {type(env).__name__}, not a gymnasium.Env: return a new "
+                "environment from each call"
             )
         super().__init__(env)
-        if env.metadata is None:  # which Gymnasium makes a dict of
+        if env.metadata is None:  # Gymnasium needs a dict
             self.metadata = {}
         _register(innermost(env), copies)
         self._num_actions = getattr(env.action_space, "n", None)
@@ -64,7 +66,7 @@ class SubEnv(gymnasium.Wrapper):
 
     @property
     def sub_env_time_limit(self) -> int | None:
-        """As time_limit_of(), for a parent process that asks by this name."""
+        """time_limit_of() as an attribute that a parent process can read."""
         return time_limit_of(self.env)
 
     def reset(self, **kwargs) -> tuple[Any, dict[str, Any]]:
@@ -76,7 +78,7 @@ class SubEnv(gymnasium.Wrapper):
         obs, reward, terminated, truncated, info = self.env.step(action)
         if self._unchecked_stacks:
             self._check_stacks()
-        # What has the usual form already costs no call: this runs at every step.
+        # This runs at every step, so values of the usual form cause no call.
         if type(reward) is not float:
             reward = float(reward) if type(reward) in _SCALARS else _number("reward", reward)
         if type(terminated) is not bool:
@@ -90,31 +92,31 @@ class SubEnv(gymnasium.Wrapper):
         return _copied(obs), reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Close the environment; what it raises must not cost the run its result."""
+        """Closes the environment; its errors must not cost the run its result."""
         _in_use.pop(id(innermost(self.env)), None)
         try:
             self.env.close()
-        except NOT_ITS_OWN:  # the next one would hang as well
+        except NOT_ITS_OWN:  # closing the next one would hang as well
             raise
-        except BaseException:  # SystemExit and GeneratorExit among them
+        except BaseException:  # including SystemExit and GeneratorExit
             return
 
     def _used(self, info: Any, terminated: bool = False) -> dict[str, Any]:
-        """The part of an info that is read: the action mask, if there is one."""
+        """Returns the part of an info that is used: the action mask, if any."""
         if not isinstance(info, dict):
-            raise ValueError(f"info is {type(info).__name__}: a dict expected")
+            raise ValueError(f"info is {type(info).__name__}: expected a dict")
         mask = info.get("action_mask")
         if mask is None:
             return {}
         try:
             return {"action_mask": as_mask(mask, self._num_actions)}
         except ValueError:
-            if terminated:  # no action is left to take, so nothing is lost
+            if terminated:  # no action is taken, so the mask is not needed
                 return {}
             raise
 
     def _check_stacks(self) -> None:
-        """Warn of stacks whose frames are all one array: they hold the newest frame K times."""
+        """Warns of frame stacks whose frames are one array: they repeat the newest frame."""
         self._steps += 1
         if self._steps < 2:
             return
@@ -123,16 +125,19 @@ class SubEnv(gymnasium.Wrapper):
             if len(frames) == 2 and shares_memory(*frames):
                 warnings.warn(
                     f"{type(self.env.unwrapped).__name__} returns the same array at each step, so "
-                    "the frames that FrameStackObservation keeps are all the newest one: return "
-                    "a copy of it, obs.copy()",
+                    "all frames in FrameStackObservation are the newest one. Return a copy, "
+                    "obs.copy()",
                     stacklevel=2,
                 )
         self._unchecked_stacks = []
 
 
 class RemoteSubEnv(gymnasium.Wrapper):
-    """A SubEnv in a worker process: its observations go into shared memory, which takes any shape,
-    so they are checked here; what it raises is sent to the parent as a line."""
+    """A SubEnv in a worker process.
+
+    Its observations are checked here, since shared memory accepts any shape. Its errors are sent to
+    the parent as one line.
+    """
 
     def reset(self, **kwargs):
         with _sendable_errors():
@@ -145,8 +150,10 @@ class RemoteSubEnv(gymnasium.Wrapper):
             return self._checked(obs), reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Close the environment. One that hangs and is interrupted is given up: in the parent, what
-        Gymnasium closes is only the pattern of the workers' environments."""
+        """Closes the environment, and gives up one that hangs.
+
+        In the parent process, Gymnasium closes only the template of the workers' environments.
+        """
         with contextlib.suppress(HungError):
             self.env.close()
 
@@ -157,33 +164,35 @@ class RemoteSubEnv(gymnasium.Wrapper):
 
 
 def time_limit_of(env: gymnasium.Env) -> int | None:
-    """Steps after which one of its wrappers truncates, the least of them; None without one."""
+    """Returns the smallest limit of the TimeLimit wrappers, or None."""
     limits = [vars(layer).get("_max_episode_steps") for layer in layers(env)]
     known = [int(limit) for limit in limits if isinstance(limit, int | np.integer)]
     return min((limit for limit in known if limit > 0), default=None)
 
 
 def close_quietly(envs: Any) -> None:
-    """Close what a user made: one that cannot be closed must not cost the run its result."""
+    """Closes user objects; an error must not cost the run its result."""
     try:
         envs.close()
     except KeyboardInterrupt:
         raise
-    except BaseException:  # SystemExit among them, and the interrupt of a call that hangs
+    except BaseException:  # including SystemExit and the interrupt of a hanging call
         return
 
 
 def sub_envs(envs: VectorEnv) -> list[gymnasium.Env]:
-    """The sub-environments of a vector environment that keeps them in a list; else none."""
-    while isinstance(envs, VectorWrapper):  # whose unwrapped may be another's
+    """Returns the sub-environments of a vector environment that has them in a list, else []."""
+    while isinstance(envs, VectorWrapper):  # unwrapped may be redefined by a wrapper
         envs = envs.env
     held = getattr(envs.unwrapped, "envs", None)
     return [each for each in held if isinstance(each, gymnasium.Env)] if held else []
 
 
 def shared_sub_env(*all_envs: VectorEnv) -> str | None:
-    """Why vector environments cannot be used together, in one line, or None: two of their
-    sub-environments are the same object, so that each step of one is a step of the other."""
+    """Returns why vector environments cannot be used together, in one line, or None.
+
+    They cannot if two sub-environments are the same object: a step of one would step the other.
+    """
     seen: dict[int, str] = {}
     for number, envs in enumerate(all_envs):
         for i, env in enumerate(sub_envs(envs)):
@@ -195,7 +204,7 @@ def shared_sub_env(*all_envs: VectorEnv) -> str | None:
 
 
 def shares_memory(a: Any, b: Any) -> bool:
-    """Whether two observations, however nested, have a part in the same memory."""
+    """Whether two observations, however nested, share memory."""
     if isinstance(a, dict) and isinstance(b, dict):
         return any(shares_memory(a[key], b[key]) for key in a.keys() & b.keys())
     if isinstance(a, tuple) and isinstance(b, tuple):
@@ -206,37 +215,36 @@ def shares_memory(a: Any, b: Any) -> bool:
 
 
 _SAME = (
-    "are the same object, so each would step the other: make a new environment for each, as "
-    "`lambda: MyEnv()` does and `lambda: env` does not; in a loop, bind the object, "
+    "are the same object, so each would step the other. Make a new environment for each: use "
+    "`lambda: MyEnv()`, not `lambda: env`. In a loop, bind the object: "
     "[lambda env=env: env for env in made]"
 )
 
 
 def _register(env: gymnasium.Env, copies: bool) -> None:
-    """Note that an environment is in use.
+    """Records that an environment is in use; raises ValueError if it already is.
 
-    copies  whether it is the pattern of copies in other processes, which may be in use at once, but
-            must be made for this purpose
-    Raises ValueError where it is in use already.
+    copies: the environment is a template for copies in worker processes. It may be in use several
+    times, but must have been made for this purpose.
     """
     known = (_ever_made if copies else _in_use).get(id(env))
     if known is not None and known() is env:
         raise ValueError(
-            f"the function returned the same {type(env).__name__} object twice: each call must "
-            "make a new environment, as `lambda: MyEnv()` does and `lambda: env` does not"
+            f"the function returned the same {type(env).__name__} object twice. Each call must "
+            "make a new environment: use `lambda: MyEnv()`, not `lambda: env`"
         )
-    with contextlib.suppress(TypeError):  # an object that cannot be referred to weakly
+    with contextlib.suppress(TypeError):  # an object without weak references
         _in_use[id(env)] = _ever_made[id(env)] = weakref.ref(env)
 
 
 def innermost(env: gymnasium.Env) -> gymnasium.Env:
-    """The environment itself, behind all wrappers; unwrapped is theirs to define."""
+    """Returns the environment inside all wrappers; unwrapped may be redefined by a wrapper."""
     *_, env = layers(env)
     return env
 
 
 def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
-    """The wrappers from the outermost on, and last the environment itself."""
+    """Yields the wrappers, the outermost first, then the environment itself."""
     while isinstance(env, gymnasium.Wrapper):
         yield env
         env = env.env
@@ -244,7 +252,7 @@ def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
 
 
 def _copied(obs: Any) -> Any:
-    """An observation that shares no memory with the environment, which may reuse its arrays."""
+    """Copies an observation, since the environment may reuse its arrays."""
     if type(obs) is np.ndarray:
         return obs.copy()
     if isinstance(obs, np.ndarray | np.generic):
@@ -261,23 +269,23 @@ def _flag(name: str, value: Any) -> bool:
         return bool(value)
     number = _number(name, value)
     if number not in (0.0, 1.0):
-        raise ValueError(f"{name} is {value!r:.60}: true or false expected")
+        raise ValueError(f"{name} is {value!r:.60}: expected true or false")
     return bool(number)
 
 
 def _number(name: str, value: Any) -> float:
-    """A number in whatever box it comes: NumPy's, torch's, an array of one."""
+    """Converts a number of any type to float: NumPy, torch or an array with one element."""
     if isinstance(value, float | int | np.floating | np.integer):
         return float(value)
     given = np.asarray(value)
     if given.size != 1 or given.dtype.kind not in "biuf":
-        raise ValueError(f"{name} is {value!r:.60} ({type(value).__name__}): one number expected")
+        raise ValueError(f"{name} is {value!r:.60} ({type(value).__name__}): expected one number")
     return float(given.reshape(())[()])
 
 
 @contextlib.contextmanager
 def _sendable_errors() -> Iterator[None]:
-    """An exception of a user's may not survive the way to the parent; its line does."""
+    """Converts exceptions to SentError: a user-defined one may not be picklable."""
     try:
         yield
     except BaseException as error:

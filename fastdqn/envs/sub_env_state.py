@@ -1,4 +1,4 @@
-"""Lane state: what an environment and the wrappers around it remember, as plain values."""
+"""State of one sub-environment and its wrappers as plain values."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,20 +17,21 @@ from fastdqn.state_dict import State
 
 
 class Unreadable(Exception):
-    """Environments whose state cannot be read; says why, in one line."""
+    """The state of an environment cannot be read; the message says why in one line."""
 
 
 class Plan(NamedTuple):
-    """What is left to do once a whole state has been looked at.
+    """Changes to make once a whole state has been checked.
 
-    own    calls of set_state() of anyone's, which may still fail, and so come first
-    known  assignments, which cannot
+    Attributes:
+        own: Calls of user-defined set_state(), which may still fail and so run first.
+        known: Assignments, which cannot fail.
     """
 
     own: list[Callable[[], None]]
     known: list[Callable[[], None]]
 
-    def carry_out(self) -> None:
+    def apply(self) -> None:
         for change in (*self.own, *self.known):
             change()
 
@@ -39,28 +40,31 @@ class Plan(NamedTuple):
 
 
 def has_own_state(thing: Any) -> bool:
-    """Whether its class, not something that it wraps, can get_state() and set_state()."""
+    """Whether the class itself, not a wrapped object, has get_state() and set_state()."""
     return all(callable(getattr(type(thing), name, None)) for name in ("get_state", "set_state"))
 
 
 def require_known(lane: gymnasium.Env) -> None:
-    """Raises Unreadable naming an environment or wrapper whose state nobody tells us."""
+    """Raises Unreadable if the state of an environment or wrapper is not known; names it."""
     for layer in _layers(lane):
         if not has_own_state(layer) and type(layer) not in _FIELDS:
             raise Unreadable(
-                f"the state of {type(layer).__name__} is not known: give it get_state() and "
+                f"the state of {type(layer).__name__} is not known: implement get_state() and "
                 "set_state(state)"
             )
 
 
 def read_lane(lane: gymnasium.Env) -> State:
-    """The state of each layer, "0" the outermost, of a lane that require_known() let pass; raises
-    Unreadable where it has not been reset, or a get_state() fails."""
+    """Returns the state of each layer, "0" the outermost, after require_known() has passed.
+
+    Raises:
+        Unreadable: The environment has not been reset, or a get_state() fails.
+    """
     return {str(i): _read_layer(layer) for i, layer in enumerate(_layers(lane))}
 
 
 def plan_lane(lane: gymnasium.Env, state: Any, where: str, plan: Plan) -> None:
-    """Add to a plan what gives a lane this state; raises ValueError naming the field."""
+    """Adds the loading of a state to a plan; raises ValueError naming the field."""
     layers = list(_layers(lane))
     state_dict.fields(state, {str(i) for i in range(len(layers))}, where)
     for i, layer in enumerate(layers):
@@ -68,7 +72,7 @@ def plan_lane(lane: gymnasium.Env, state: Any, where: str, plan: Plan) -> None:
 
 
 def read_own(thing: Any) -> Any:
-    """What get_state() of anyone's gives; raises Unreadable where it fails or is not plain."""
+    """Returns the result of get_state(); raises Unreadable if it fails or is not plain."""
     name = type(thing).__name__
     try:
         return state_dict.copy_plain(thing.get_state(), f"{name}.get_state()")
@@ -79,7 +83,7 @@ def read_own(thing: Any) -> Any:
 
 
 def plan_own(thing: Any, state: Any, where: str, plan: Plan) -> None:
-    """Add a set_state() to a plan; it turns what that raises into a ValueError naming the field."""
+    """Adds a set_state() to a plan; its errors become a ValueError naming the field."""
     copied = state_dict.copy_plain(state, where)
 
     def change() -> None:
@@ -96,7 +100,7 @@ def plan_own(thing: Any, state: Any, where: str, plan: Plan) -> None:
 
 
 def read_random(env: Any) -> State | None:
-    """The state of an environment's generator, None before it has one; raises Unreadable."""
+    """Returns the state of an environment's generator, or None before it has one."""
     generator = getattr(env, "_np_random", None)
     if not isinstance(generator, np.random.Generator):
         return None
@@ -107,41 +111,40 @@ def read_random(env: Any) -> State | None:
 
 
 def plan_random(env: Any, state: Any, where: str, plan: Plan) -> None:
-    """Add to a plan what gives an environment this generator."""
+    """Adds the loading of a generator state to a plan."""
     generator = make_generator(state, where)
 
     def change() -> None:
         held = getattr(env, "_np_random", None)
         bits: Any = getattr(held, "bit_generator", None)
         if type(bits) is not type(generator.bit_generator):
-            env._np_random, env._np_random_seed = generator, -1  # -1: Gymnasium's for not known
-        else:  # in place: parts of an environment of anyone's may hold the same generator
+            env._np_random, env._np_random_seed = generator, -1  # -1: unknown, in Gymnasium
+        else:  # in place, since parts of the environment may hold the same generator
             bits.state = generator.bit_generator.state
 
     plan.known.append(change)
 
 
 def _layers(lane: gymnasium.Env) -> Iterator[gymnasium.Env]:
-    """The wrappers from the outermost on, and last the environment itself; SubEnv, which our own
-    sub-environments have around them, keeps nothing that outlasts a step."""
+    """Yields the layers from the outermost on, without SubEnv, which has no state."""
     return (layer for layer in layers(lane) if type(layer) is not SubEnv)
 
 
 def _read_layer(layer: gymnasium.Env) -> State:
     name = type(layer).__name__
-    told: State = {"class": name}
+    values: State = {"class": name}
     if has_own_state(layer):
-        told["own"] = read_own(layer)
+        values["own"] = read_own(layer)
     else:
         for field, check in _FIELDS[type(layer)].items():
-            # What could not be written back must not be read either.
+            # Values that could not be loaded are rejected when they are read.
             try:
-                told[field] = check(_plain(getattr(layer, field)), field, layer)
+                values[field] = check(_plain(getattr(layer, field)), field, layer)
             except (AttributeError, ValueError) as error:
                 raise Unreadable(f"{name} has not been reset: {error}") from error
     if not isinstance(layer, gymnasium.Wrapper):
-        told["generator"] = read_random(layer)
-    return told
+        values["generator"] = read_random(layer)
+    return values
 
 
 def _plan_layer(layer: gymnasium.Env, state: Any, where: str, plan: Plan) -> None:
@@ -150,7 +153,7 @@ def _plan_layer(layer: gymnasium.Env, state: Any, where: str, plan: Plan) -> Non
     names = (
         {"class", *checks} | ({"own"} if is_own else set()) | ({"generator"} if is_base else set())
     )
-    if isinstance(state, dict) and "class" in state:  # told first: it explains the other keys
+    if isinstance(state, dict) and "class" in state:  # checked first: it decides the other keys
         state_dict.word(state["class"], (type(layer).__name__,), f"{where}.class")
     state_dict.fields(state, names, where)
     if is_own:
@@ -158,7 +161,7 @@ def _plan_layer(layer: gymnasium.Env, state: Any, where: str, plan: Plan) -> Non
     for field, check in checks.items():
         plan.set(layer, field, check(state[field], f"{where}.{field}", layer))
     if type(layer) is wrappers.PassiveEnvChecker:
-        # Its checks compare a first step with the reset before it, which is not there.
+        # Its checks compare the first step with a reset, which has not happened.
         for field in ("checked_reset", "checked_step", "checked_data_reuse"):
             plan.set(layer, field, True)
     if is_base and not (is_own and state["generator"] is None):
@@ -166,7 +169,7 @@ def _plan_layer(layer: gymnasium.Env, state: Any, where: str, plan: Plan) -> Non
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as it is kept: a tuple of numbers is an array, a scalar Python's own."""
+    """Converts an attribute for storage: a tuple to an array, a NumPy scalar to Python's."""
     if isinstance(value, tuple):
         return np.array(value, np.float64)
     if isinstance(value, list):
@@ -174,7 +177,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-# -- the fields of the classes that are known: (value, where, layer) -> the value to set
+# -- Fields of the known classes: (value, where, layer) -> the value to set.
 
 _Check = Callable[[Any, str, gymnasium.Env], Any]
 
@@ -214,12 +217,12 @@ def _last_action(value: Any, where: str, layer: gymnasium.Env) -> int | None:
 
 def _hand(value: Any, where: str, layer: gymnasium.Env) -> list[int]:
     if type(value) is not list or len(value) < 2:
-        raise ValueError(f"{where} is {value!r:.60}: a list of two cards or more expected")
+        raise ValueError(f"{where} is {value!r:.60}: expected a list of two cards or more")
     return [state_dict.integer(card, 1, 10, f"{where}[{i}]") for i, card in enumerate(value)]
 
 
 _CELLS: dict[str, _Check] = {"s": _place, "lastaction": _last_action}
-# Exactly these classes: one derived from them may remember more. As of Gymnasium 1.4.
+# Only these exact classes, since a subclass may have more state. As of Gymnasium 1.4.
 _FIELDS: dict[type, dict[str, _Check]] = {
     CartPoleEnv: {"state": _vector(4, np.float64), "steps_beyond_terminated": _count_or_none},
     AcrobotEnv: {"state": _vector(4, np.float64, np.float32)},  # float32 after a reset
@@ -238,8 +241,8 @@ _FIELDS: dict[type, dict[str, _Check]] = {
     wrappers.TimeLimit: {"_elapsed_steps": _count},
     wrappers.TimeAwareObservation: {"timesteps": _count},
 }
-# These remember nothing; functions that they were given are taken to remember nothing either.
-# By their names, since the oldest Gymnasium that serves here lacks some.
+# Wrappers without state; functions that they hold are assumed to have none either. Listed by name,
+# since the oldest supported Gymnasium lacks some.
 _STATELESS = (
     "TransformObservation", "FilterObservation", "FlattenObservation", "GrayscaleObservation",
     "ResizeObservation", "ReshapeObservation", "RescaleObservation", "DtypeObservation",

@@ -1,4 +1,4 @@
-"""Catalogue: which registered environments train here, and why the others do not."""
+"""find_supported_envs(): which registered environments can be trained, and why others cannot."""
 
 import contextlib
 import fnmatch
@@ -19,7 +19,7 @@ from fastdqn.envs.sub_env import close_quietly
 
 
 class Entry(NamedTuple):
-    """One id: its spaces in words, the vectorization that auto takes, why it does not train."""
+    """One id: its spaces, the vectorization that auto selects, and why it cannot be trained."""
 
     env_id: str
     observations: str
@@ -29,10 +29,14 @@ class Entry(NamedTuple):
 
 
 def find_supported_envs(pattern: str = "") -> Iterator[Entry]:
-    """Make one environment of every matching id, and look at it.
+    """Makes one environment of every matching id and yields its properties.
 
-    pattern  a part of the id or a glob such as 'Cart*', in any case; behind 'module:' of its own
-    Raises ValueError where the module cannot be imported.
+    Args:
+        pattern: Part of an id or a glob such as 'Cart*', in any case, optionally with 'module:' in
+            front.
+
+    Raises:
+        ValueError: The module cannot be imported.
     """
     module, _, wanted = pattern.rpartition(":")
     if module:
@@ -47,7 +51,7 @@ def find_supported_envs(pattern: str = "") -> Iterator[Entry]:
 
 def _entry(env_id: str) -> Entry:
     recipe = EnvRecipe(env_id)
-    quiet = contextlib.redirect_stdout(io.StringIO())  # packages may greet
+    quiet = contextlib.redirect_stdout(io.StringIO())  # packages may print a greeting
     with warnings.catch_warnings(), quiet:
         warnings.simplefilter("ignore")
         try:

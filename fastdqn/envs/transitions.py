@@ -1,6 +1,6 @@
-"""Sorting: what R lanes are told, and what they answer: transitions, starts and ends.
+"""sort(): separates step results into transitions, episode starts and episode ends.
 
-In NumPy each of some thirty small operations costs a microsecond whatever the number of lanes.
+Compiled, since each of about thirty small NumPy operations would cost a microsecond.
 """
 
 from typing import Any
@@ -11,13 +11,15 @@ from fastdqn.kernels.jit import kernel
 
 
 class Marks:
-    """Of each of R lanes that answered, all [R] bool.
+    """Flags of the R sub-environments of a step, each bool[R].
 
-    terminated, truncated  as it says
-    ended   whether it said either
-    fresh   whether this is a first observation, and no transition
-    begins  whether an episode begins here
-    over    whether an episode is over here, to be told: lost lives end none
+    Attributes:
+        terminated: As the environment returned it.
+        truncated: As the environment returned it.
+        ended: Either of them.
+        fresh: The row is a first observation and not a transition.
+        begins: An episode begins here.
+        over: An episode to report is over here; a lost life ends none.
     """
 
     def __init__(self, ready: int):
@@ -26,11 +28,20 @@ class Marks:
 
 
 class Sorted:
-    """Memory for one delivery of at most R lanes; sort() overwrites it.
+    """Output arrays of sort() for at most R rows, overwritten by each call.
 
-    lanes, action [R] int64, reward [R] float64, terminated, truncated [R] bool of transitions,
-    and at [R] int64, their positions among those that answered; start_lanes, start_at [R] of
-    starts; ended_lanes [R], returns [R] float64, lengths [R] int64 of ends
+    Attributes:
+        lanes: int64[R], sub-environments of the transitions.
+        action: int64[R].
+        reward: float64[R].
+        terminated: bool[R].
+        truncated: bool[R].
+        at: int64[R], rows of the transitions in the step.
+        start_lanes: int64[R], sub-environments of the episode starts.
+        start_at: int64[R], rows of the episode starts in the step.
+        ended_lanes: int64[R], sub-environments of the episode ends.
+        returns: float64[R], returns of the ended episodes.
+        lengths: int64[R], lengths of the ended episodes.
     """
 
     def __init__(self, ready: int):
@@ -43,47 +54,55 @@ class Sorted:
         self.returns = np.zeros(ready, np.float64)
 
 
-def hand_out(lanes, action, num_actions, start, kept, sent) -> bool:
-    """Keep each lane's action, from 0, in kept [N], and fill sent [R] with the environment's.
+def assign_actions(lanes, action, num_actions, start, kept, sent) -> bool:
+    """Stores actions, counted from 0, in kept [N], and the environment's numbers in sent [R].
 
-    returns  False, with nothing kept, where one is outside 0 to num_actions - 1
+    Returns False, with nothing stored, if an action is outside 0 to num_actions - 1.
     """
-    return _hand_out(lanes, action, num_actions, start, kept, sent)
+    return _assign_actions(lanes, action, num_actions, start, kept, sent)
 
 
-def tell_apart(
+def mark_steps(
     _info: dict[str, Any], lanes, marks: Marks, next_step: bool, unseen, ended_before
 ) -> tuple[int, int]:
-    """Say of lanes [R] what ended, is fresh, begins or is over, by what terminated and truncated.
+    """Sets ended, fresh, begins and over of marks from terminated and truncated.
 
-    next_step  whether the answer after an end is the next start; unseen, ended_before [N] bool are
-               brought up to date
-    returns    how many ended, and the first position that is fresh too, or -1
+    Args:
+        _info: Not used; LifeLosses.mark_steps() needs it.
+        lanes: int64[R], the sub-environments.
+        marks: Their flags.
+        next_step: Whether the result after an episode end is the next start (NEXT_STEP).
+        unseen: bool[N], whether the next result is a first observation; updated.
+        ended_before: bool[N], whether the last result ended an episode; updated.
+
+    Returns:
+        The number of ended episodes, and the first row that both ended and is fresh, or -1.
     """
-    return _tell_apart(
+    return _mark_steps(
         lanes, marks.terminated, marks.truncated, next_step, unseen, ended_before,
         marks.ended, marks.fresh, marks.begins, marks.over,
     )  # fmt: skip
 
 
 def sort(
-    lanes, reward, marks: Marks, action, returns, lengths, steps, told: Sorted
+    lanes, reward, marks: Marks, action, returns, lengths, steps, out: Sorted
 ) -> tuple[int, int, int, int]:
-    """Fill the arrays of a Sorted, and count steps, returns and lengths [N] on.
+    """Fills out, and updates steps, returns and lengths, each [N].
 
-    returns  (transitions M, starts S, ends E, position of a reward that is not finite as
-              float32, which the replay stores, or -1)
+    Returns:
+        The numbers of transitions M, starts S and ends E, and the first row whose reward is not
+        finite as float32, the dtype of the replay, or -1.
     """
     return _sort(
         lanes, reward, marks.terminated, marks.truncated, marks.fresh, marks.begins, marks.over,
         action, returns, lengths,
-        steps, told.lanes, told.action, told.reward, told.terminated, told.truncated, told.at,
-        told.start_lanes, told.start_at, told.ended_lanes, told.returns, told.lengths,
+        steps, out.lanes, out.action, out.reward, out.terminated, out.truncated, out.at,
+        out.start_lanes, out.start_at, out.ended_lanes, out.returns, out.lengths,
     )  # fmt: skip
 
 
 @kernel
-def _hand_out(lanes, action, num_actions, start, kept, sent):
+def _assign_actions(lanes, action, num_actions, start, kept, sent):
     for a in action:
         if a < 0 or a >= num_actions:
             return False
@@ -94,7 +113,7 @@ def _hand_out(lanes, action, num_actions, start, kept, sent):
 
 
 @kernel
-def _tell_apart(
+def _mark_steps(
     lanes, terminated, truncated, next_step, unseen, ended_before, ended, fresh, begins, over
 ):
     count, both = 0, -1

@@ -1,4 +1,4 @@
-"""Watchdog: a thread that ends calls into environments which do not come back."""
+"""Watchdog: a thread that ends calls into environments that do not return."""
 
 import contextlib
 import multiprocessing
@@ -13,52 +13,54 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from fastdqn.envs.env_calls import Asking
+from fastdqn.envs.env_calls import EnvCalls
 from fastdqn.envs.env_stream import EnvStream
 from fastdqn.envs.errors import EnvError, HungError, own_trace, trace_of
 from fastdqn.system.standard_streams import tell
 from fastdqn.system.threads import start_thread
 
 
-class Making:
-    """Stands where Asking will, and is a context manager around such calls.
+class EnvCreation:
+    """Context manager around calls that make environments, for the Watchdog.
 
-    what  is made, for messages
     An interrupted call becomes an EnvError.
+
+    Args:
+        what: What is made, for messages.
     """
 
     def __init__(self, what: str):
         self._what, self._under_way = what, False
-        EnvStream(_Nobody())  # compiles its kernels, of which nobody is to be told that they hang
+        EnvStream(_MinimalVectorEnv())  # compiles the kernels now, so that no time limit counts it
 
-    def __enter__(self) -> "Making":
+    def __enter__(self) -> "EnvCreation":
         self._under_way = True
         return self
 
     def __exit__(self, kind, error: BaseException | None, _) -> None:
         self._under_way = False
         if isinstance(error, HungError):
-            raise self._told(str(error), own_trace(error)) from error
+            raise self._explain(str(error), own_trace(error)) from error
 
     def unanswered(self) -> dict[int, int]:
-        """As Asking's, for all lanes together. Called from another thread."""
+        """As EnvCalls.unanswered(), for all sub-environments together."""
         return {-1: 0} if self._under_way else {}
 
-    def give_up(self, lane: int, question: int, why: str) -> None:
-        """Nothing is known of processes of lanes; who started them ends them."""
+    def give_up(self, lane: int, call_id: int, why: str) -> None:
+        """Does nothing: the code that starts worker processes ends them."""
 
     def explain_hang(self, frames: list[FrameType], why: str) -> EnvError:
-        """A call that does not come back, by the frames it is in, outermost first."""
-        return self._told(why, trace_of(frames))
+        """Returns the error for a call that does not return, from its stack, outermost first."""
+        return self._explain(why, trace_of(frames))
 
-    def _told(self, why: str, trace: str) -> EnvError:
-        told = EnvError(f"{self._what} hangs while it is made: {why}")
-        told.trace = trace
-        return told
+    def _explain(self, why: str, trace: str) -> EnvError:
+        error = EnvError(f"{self._what} hangs while it is made: {why}")
+        error.trace = trace
+        return error
 
 
-class _Nobody(VectorEnv):
-    """The least that a stream can be made of."""
+class _MinimalVectorEnv(VectorEnv):
+    """The smallest vector environment that a stream accepts."""
 
     num_envs = 1
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -66,40 +68,45 @@ class _Nobody(VectorEnv):
     single_action_space = spaces.Discrete(1)
 
 
-# Seconds that a call has to come back once it was interrupted. Ours, untuned.
+# Seconds that an interrupted call has to return. Ours, untuned.
 _GRACE = 5.0
 _TICK = 1.0
-# Interrupted calls after which the program may go on. Ours, untuned.
+# Interrupts that restart the time limit, for code that continues after each. Ours, untuned.
 _MOST_INTERRUPTS = 8
 
 
 class Watchdog:
-    """Ends what has lasted for limit seconds: a context manager, for the thread that steps.
+    """Ends calls that take longer than limit seconds; a context manager for the stepping thread.
 
-    A lane with a process of its own is killed, and whoever waits for it hears. A call of this
-    process is interrupted by an exception, by means of SIGALRM, where that is nobody else's; one
-    that is in C++ does not hear it, and the process ends with code 1, told and recorded first. In
-    another thread than the main one nothing can be interrupted: there it is only told.
+    - A worker process is killed, and the wait for it fails.
+    - A blocking call is interrupted by an exception from SIGALRM, if no other code uses the signal.
+    - A call inside C++ does not react. The error is printed and recorded, and the process exits
+      with code 1.
+    - Outside the main thread nothing can be interrupted. The error is only printed.
 
-    record  takes the error that the process ends for; what it raises is not told
-    tick    seconds between two looks. Only looks count, so a process that was stopped for a while
-            finds its environments as patient as before.
+    Args:
+        limit: Seconds.
+        tick: Seconds between two checks. Only checks count as waiting time, so that a process that
+            was suspended does not end its calls on return.
+
+    Attributes:
+        record: Receives the error before the process exits; its exceptions are ignored.
     """
 
     def __init__(self, limit: float, tick: float = _TICK):
         self._limit, self._tick = limit, min(tick, limit / 4)
         self.record: Callable[[EnvError], None] = lambda error: None
-        self._watched: list[Asking | Making] = []
+        self._watched: list[EnvCalls | EnvCreation] = []
         self._waited: dict[tuple[int, int], tuple[int, float]] = {}
-        self._verdict: tuple[Asking | Making, int] | None = None
+        self._verdict: tuple[EnvCalls | EnvCreation, int] | None = None
         self._interrupts, self._begins_anew = 0, False
         self._over = threading.Event()
-        self._steps = threading.get_ident()
+        self._stepping_thread = threading.get_ident()
         self._thread: threading.Thread | None = None
-        self._handles = False  # SIGALRM
+        self._handles = False  # whether it has installed the handler of SIGALRM
 
-    def watch(self, asking: Asking | Making) -> None:
-        self._watched = [*self._watched, asking]
+    def watch(self, calls: EnvCalls | EnvCreation) -> None:
+        self._watched = [*self._watched, calls]
 
     def __enter__(self) -> "Watchdog":
         self._thread = start_thread(self._run, name="watchdog")
@@ -118,53 +125,53 @@ class Watchdog:
 
     @property
     def why(self) -> str:
-        return f"no answer for {self._limit:g} s (--max-step-seconds)"
+        return f"no response for {self._limit:g} s (--max-step-seconds)"
 
-    def look(self) -> None:
-        """Count what has not been answered since the last look, a tick ago, and end what must."""
+    def check(self) -> None:
+        """Adds a tick to the waiting time of open calls and ends those over the limit."""
         before, self._waited = self._waited, {}
         if self._begins_anew:
             before, self._begins_anew = {}, False
-        for number, asking in enumerate(self._watched):
-            for lane, question in asking.unanswered().items():
-                known, waited = before.get((number, lane), (question, 0.0))
-                waited = waited + self._tick if known == question else 0.0
-                self._waited[number, lane] = question, waited
+        for number, calls in enumerate(self._watched):
+            for lane, call_id in calls.unanswered().items():
+                known, waited = before.get((number, lane), (call_id, 0.0))
+                waited = waited + self._tick if known == call_id else 0.0
+                self._waited[number, lane] = call_id, waited
                 if self._passes(waited, self._limit):
-                    self._end(asking, lane, question)
+                    self._end(calls, lane, call_id)
                 elif lane < 0 and self._passes(waited, self._limit + _GRACE):
-                    self._leave(asking)
+                    self._exit_process(calls)
 
     def _passes(self, waited: float, limit: float) -> bool:
-        """Whether it is with this look that the limit is reached."""
+        """Whether the waiting time reached the limit in this check."""
         return waited - self._tick < limit <= waited
 
     def _run(self) -> None:
         while not self._over.wait(self._tick):
-            self.look()
+            self.check()
 
-    def _end(self, asking: Asking | Making, lane: int, question: int) -> None:
+    def _end(self, calls: EnvCalls | EnvCreation, lane: int, call_id: int) -> None:
         if lane >= 0:
-            asking.give_up(lane, question, self.why)
+            calls.give_up(lane, call_id, self.why)
         elif self._handles:
-            self._verdict = asking, question
-            signal.pthread_kill(self._steps, signal.SIGALRM)  # it ends a sleep too
+            self._verdict = calls, call_id
+            signal.pthread_kill(self._stepping_thread, signal.SIGALRM)  # also ends a sleep
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread: leave the call, if it is still the one that was meant."""
+        """Signal handler in the main thread: leaves the call if it is still the one that hangs."""
         verdict, self._verdict = self._verdict, None
         if verdict is not None and verdict[0].unanswered().get(-1) == verdict[1]:
-            # A close() that hangs is given up, and the next call has a limit of its own; code that
-            # goes on whatever interrupts it does not have it for ever.
+            # The next call gets a new limit, so that a close() that hangs is given up. Code that
+            # continues after every interrupt gets only a few.
             self._interrupts += 1
             self._begins_anew = self._interrupts <= _MOST_INTERRUPTS
             raise HungError(self.why)
 
-    def _leave(self, asking: Asking | Making) -> None:
-        """The call is deaf: tell, record and end the process, none of its children left."""
-        error = asking.explain_hang(_frames_of(self._steps), self.why)
+    def _exit_process(self, calls: EnvCalls | EnvCreation) -> None:
+        """Prints and records the error of a call in C++, then ends the process and its children."""
+        error = calls.explain_hang(_frames_of(self._stepping_thread), self.why)
         tell(f"{error.trace.rstrip()}\nerror: {error}")
-        if self._steps != threading.main_thread().ident:
+        if self._stepping_thread != threading.main_thread().ident:
             return
         try:
             with contextlib.suppress(Exception):
@@ -176,30 +183,34 @@ class Watchdog:
 
 
 @contextlib.contextmanager
-def watch(asked: Asking | Making, limit: float | None) -> Iterator[None]:
-    """Around calls into environments where there is no run.
+def watch(calls: EnvCalls | EnvCreation, limit: float | None) -> Iterator[None]:
+    """Limits the time of calls into environments outside of a run.
 
-    limit  seconds, None or no such number: nobody watches
-    Raises EnvError where they do not come back.
+    Args:
+        calls: The calls to watch.
+        limit: Seconds; None or a value that is not positive and finite disables the watchdog.
+
+    Raises:
+        EnvError: A call does not return.
     """
     if limit is None or not 0 < limit < threading.TIMEOUT_MAX:
         yield
         return
     with Watchdog(limit) as dog:
-        dog.watch(asked)
+        dog.watch(calls)
         yield
 
 
 @contextlib.contextmanager
 def watch_making(what: str, limit: float | None) -> Iterator[None]:
-    """As watch(), around calls that make environments; what is made, for messages."""
-    making = Making(what)
-    with watch(making, limit), making:
+    """As watch(), around calls that make environments; what is used in messages."""
+    creation = EnvCreation(what)
+    with watch(creation, limit), creation:
         yield
 
 
 def _frames_of(thread: int) -> list[FrameType]:
-    """Where a thread is, outermost first."""
+    """Returns the stack of a thread, outermost first."""
     frames, frame = [], sys._current_frames().get(thread)
     while frame is not None:
         frames.insert(0, frame)

@@ -1,4 +1,4 @@
-"""Worker processes of AsyncVectorEnv: what each does before and around Gymnasium's own loop."""
+"""WorkerTarget: seeds and signal handlers of AsyncVectorEnv's worker processes."""
 
 import atexit
 import contextlib
@@ -17,14 +17,14 @@ from fastdqn.envs.errors import one_line
 from fastdqn.seeding import seed_global_generators
 from fastdqn.system.cwd_imports import Inherited
 
-# A process that is killed closes one pipe a moment after another. Ours, untuned.
+# Seconds to wait for a killed process to exit, since its pipes close one by one. Ours, untuned.
 _PARENT_SECONDS = 1.0
-# Errors of constructors that are sent before the parent reads them, and characters of each: a pipe
-# holds 64 KiB, and a worker that waits for room in it would not end.
+# Number and length of constructor errors that are sent before the parent reads them. A pipe holds
+# 64 KiB, and a worker that waits for free space in it would not end.
 _MOST_REPORTS, _MOST_LINE, _MOST_TRACE = 2, 1_000, 6_000
-# What a terminal or a cluster's scheduler may send to all processes of a group, besides SIGINT.
+# Signals, besides SIGINT, that a terminal or a cluster scheduler may send to a process group.
 _GROUP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-# What the system refuses where too many processes are asked for: the limit, and what shows it.
+# Limits that starting too many processes can reach.
 _LIMITS = {
     errno.EMFILE: "the limit of open files (ulimit -n)",
     errno.ENFILE: "the system's limit of open files",
@@ -35,11 +35,13 @@ _LIMITS = {
 
 
 class WorkerTarget:
-    """The target of each worker process: seeds, signals, then Gymnasium's own worker.
+    """The target of each worker process: sets seeds and signals, then runs Gymnasium's worker.
 
-    seed    worker i seeds the global generators of its process with seed + i, or all would draw the
-            numbers of the parent, whose state they inherit
-    worker  runs then, with the arguments of _async_worker(); None: that
+    Args:
+        seed: Worker i seeds the global generators of its process with seed + i. Otherwise all
+            would draw the same numbers from the state that they inherit.
+        worker: The worker function, with the arguments of _async_worker(), which is the default.
+        reports: Queue and semaphore for errors of constructors, shared with a replaced target.
     """
 
     def __init__(self, seed: int, worker: Callable | None = None, reports: Any = None):
@@ -51,17 +53,17 @@ class WorkerTarget:
         self._reported: dict[int, tuple[str, str]] = {}
 
     def with_seed(self, seed: int) -> "WorkerTarget":
-        """The same with other seeds, for a process that takes the place of a failed one."""
+        """Returns a copy with another seed, for a process that replaces a failed one."""
         return WorkerTarget(seed, self._worker, (self._reports, self._room))
 
     def __call__(self, index: int, env_fn: Callable, *arguments) -> None:
-        """Run the worker; it ends quietly where the parent was killed."""
-        gc.freeze()  # the parent's garbage, see inherited_garbage_kept()
+        """Runs the worker; exits without an error if the parent was killed."""
+        gc.freeze()  # ignores the parent's garbage, see inherited_garbage_kept()
         if self._collects:
             gc.enable()
         leave_signals_to_the_parent()
-        # As a daemon it could start no process, which environments with a simulator do; to the
-        # parent, which does not wait for it at its own exit, it remains one.
+        # A daemon could not start processes, which environments with a simulator do. For the
+        # parent it remains a daemon, so that the parent's exit does not wait for it.
         process.current_process()._config["daemon"] = False  # pyright: ignore[reportAttributeAccessIssue]
         seed_global_generators(self.seed + index)
         try:
@@ -83,7 +85,7 @@ class WorkerTarget:
             raise SystemExit(1) from None
 
     def reports(self) -> dict[int, tuple[str, str]]:
-        """(line, traceback) of each constructor that has failed in its process, by index."""
+        """Returns (message, traceback) of each failed constructor, by the index of the worker."""
         with contextlib.suppress(OSError, EOFError):
             while not self._reports.empty():
                 index, line, trace = self._reports.get()
@@ -93,27 +95,27 @@ class WorkerTarget:
 
 
 def leave_signals_to_the_parent() -> None:
-    """In a worker: signals that may go to all of a group are the parent's to obey.
+    """Makes a worker ignore signals to its process group, which the parent handles.
 
-    The worker itself sets this: where a server forks it, as multiprocessing's forkserver does, it
-    inherits nothing of the parent's. All but Ctrl-C have a handler and are not ignored: a program
-    that an environment starts would inherit that, and could not be ended by SIGTERM.
+    The worker sets this itself, since a process of multiprocessing's forkserver inherits nothing
+    from the parent. Signals other than SIGINT get an empty handler instead of SIG_IGN: a program
+    that an environment starts would inherit SIG_IGN and could not be ended by SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in _GROUP_SIGNALS:
-        signal.signal(number, _obeyed_by_the_parent)
+        signal.signal(number, _handled_by_the_parent)
 
 
-def _obeyed_by_the_parent(number, frame) -> None:
-    """The parent closes the pipe when the run ends, and the process ends then."""
+def _handled_by_the_parent(number, frame) -> None:
+    """Does nothing: the process ends when the parent closes the pipe at the end of the run."""
 
 
 @contextlib.contextmanager
 def inherited_garbage_kept() -> Iterator[None]:
-    """Within, a process that is forked collects no garbage before it runs its target.
+    """Prevents garbage collection in a forked process before it runs its target.
 
-    Garbage that it inherits belongs to the parent: the destructor of a C++ object, such as a vector
-    environment of EnvPool or ale-py, would wait for threads that exist in the parent alone.
+    Garbage that it inherits belongs to the parent. The destructor of a C++ object, such as a vector
+    environment of EnvPool or ale-py, would wait for threads that exist only in the parent.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -126,9 +128,10 @@ def inherited_garbage_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def starting_workers(target: WorkerTarget, count: int) -> Iterator[None]:
-    """Around the making of an AsyncVectorEnv: no process is left where it fails.
+    """Ends all new worker processes if an AsyncVectorEnv cannot be made.
 
-    Raises ValueError, one line, where a process ends or the system refuses one.
+    Raises:
+        ValueError: A process ended, or the system refused to start one.
     """
     _require_main_is_guarded()
     before = _workers()
@@ -136,13 +139,13 @@ def starting_workers(target: WorkerTarget, count: int) -> Iterator[None]:
         with inherited_garbage_kept():
             yield
     except BaseException as error:
-        _kill(_workers() - before)  # Gymnasium would terminate them, and wait
+        _kill(_workers() - before)  # Gymnasium would send SIGTERM and wait
         if isinstance(error, EOFError | ConnectionError):
             raise ValueError(_why_it_ended(target)) from None
         if isinstance(error, OSError) and error.errno in _LIMITS:
             raise ValueError(
-                f"{count} worker processes cannot be started: {error.strerror}; this is "
-                f"{_LIMITS[error.errno]}: raise it, or use fewer --num-envs or --vectorization sync"
+                f"{count} worker processes cannot be started: {error.strerror}. This is "
+                f"{_LIMITS[error.errno]}: raise it, lower --num-envs, or use --vectorization sync"
             ) from None
         raise
 
@@ -153,14 +156,14 @@ def _why_it_ended(target: WorkerTarget) -> str:
     line = "a worker process ended while its environment was made"
     if multiprocessing.get_start_method() != "fork":
         line += (
-            f"; with the start method {multiprocessing.get_start_method()!r} it imports the main "
-            "script again, which must start training behind if __name__ == '__main__':"
+            f". The start method {multiprocessing.get_start_method()!r} imports the main script "
+            "again: start training behind if __name__ == '__main__':"
         )
     return line
 
 
 def _workers() -> set[Any]:
-    """The processes of vector environments that are alive, and no other children."""
+    """Returns the live worker processes of vector environments."""
     children = multiprocessing.active_children()
     return {child for child in children if child.name.startswith("Worker<")}
 
@@ -172,17 +175,17 @@ def _kill(workers: set[Any]) -> None:
         worker.join(_PARENT_SECONDS)
 
 
-# Before multiprocessing's own exit, which terminates them, and waits although they do not obey.
+# Runs before multiprocessing's exit handler, which would wait for workers that ignore SIGTERM.
 atexit.register(lambda: _kill(_workers()))
 
 
 def _require_main_is_guarded() -> None:
-    """Ends a worker process that imports the main script and is made to train by that.
+    """Raises SystemExit in a worker process whose import of the main script starts training.
 
-    Raises SystemExit with one line, where multiprocessing would raise with a long traceback.
+    The message is one line, where multiprocessing would print a long traceback.
     """
     if getattr(process.current_process(), "_inheriting", False):
         raise SystemExit(
-            "error: the script starts training when a worker process imports it: put the call "
-            "behind if __name__ == '__main__':"
+            "error: importing the script in a worker process starts training: put the call behind "
+            "if __name__ == '__main__':"
         )

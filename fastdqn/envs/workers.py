@@ -1,4 +1,4 @@
-"""Workers: the processes of an AsyncVectorEnv, those that are slow or dead among them."""
+"""Workers: steps the processes of an AsyncVectorEnv, and handles slow and dead ones."""
 
 import contextlib
 import multiprocessing
@@ -23,15 +23,19 @@ from fastdqn.system.cwd_imports import safe_children
 def replace_process(
     envs: AsyncVectorEnv, target: WorkerTarget, lane: int, seed: int, patience: float
 ) -> None:
-    """End a lane's process, whatever it does, and start another in its place, which waits to be
-    reset.
+    """Kills a worker process and starts another one, which waits to be reset.
 
-    target    of the processes; seed  of the new one's global generators
-    patience  seconds for it to be gone, before it is killed and after
-    The new one has no part in the shared memory: its observations come with its answers.
+    The new process has no part in the shared memory. Its observations come through the pipe.
+
+    Args:
+        envs: The vector environment.
+        target: Target of its processes.
+        lane: The sub-environment.
+        seed: Seed of the new process's global generators.
+        patience: Seconds to wait for the process to exit, before and after killing it.
     """
-    # One that raised is ending: killed while it still holds the lock of the queue for errors, it
-    # would keep all others from it.
+    # A process that raised is about to end. If it were killed while it holds the lock of the error
+    # queue, no other process could use the queue.
     envs.processes[lane].join(patience)
     envs.processes[lane].kill()
     envs.processes[lane].join(patience)
@@ -48,7 +52,7 @@ def replace_process(
         daemon=envs.daemon,
     )  # fmt: skip
     with warnings.catch_warnings(), safe_children(), inherited_garbage_kept():
-        # It is forked as all the others were, though there are threads by now.
+        # Forked as all the others were, although there are threads now.
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
     theirs.close()
@@ -56,7 +60,7 @@ def replace_process(
 
 
 def put(space: spaces.Space, batch: Any, lane: int, obs: Any) -> None:
-    """Write one lane's observation into a batch, however nested."""
+    """Writes one observation, however nested, to a row of a batch."""
     if isinstance(space, spaces.Dict):
         for key, inner in space.spaces.items():
             put(inner, batch[key], lane, obs[key])
@@ -67,23 +71,30 @@ def put(space: spaces.Space, batch: Any, lane: int, obs: Any) -> None:
         batch[lane] = obs
 
 
-# Seconds that a lane under way may still take when all are closed. Ours, untuned.
+# Seconds that a busy worker may still take when all are closed. Ours, untuned.
 _PATIENCE = 5.0
 
 
 class Workers:
-    """The processes of an AsyncVectorEnv, spoken to directly.
+    """Steps an AsyncVectorEnv by sending messages to its worker processes directly.
 
-    step_wait() waits for all lanes, and reports a dead worker as a bare EOFError. A message here is
-    what Gymnasium's own worker takes and gives; observations lie in the shared memory.
+    AsyncVectorEnv.step_wait() waits for all workers and reports a dead one as a bare EOFError. The
+    messages are those of Gymnasium's worker, and observations are in shared memory.
 
-    restarts  lanes, in all, whose process may be replaced when it fails
-    lost      failures of workers that were replaced; the caller pops them
+    Args:
+        envs: The vector environment.
+        num_ready: R, the sub-environments that recv() waits for.
+        restarts: Total number of failed processes that may be replaced.
+
+    Attributes:
+        lost: Failures of workers that were replaced; the caller pops them.
     """
 
     def __init__(self, envs: AsyncVectorEnv, num_ready: int, restarts: int = 0):
         if num_ready < envs.num_envs and not envs.shared_memory:
-            raise ValueError("waiting for some lanes first needs AsyncVectorEnv's shared_memory")
+            raise ValueError(
+                "env_batch_size below num_envs needs an AsyncVectorEnv with shared_memory=True"
+            )
         self._envs, self.num_ready = envs, num_ready
         worker = envs.worker
         self._target = worker if isinstance(worker, WorkerTarget) else WorkerTarget(0, worker)
@@ -93,51 +104,49 @@ class Workers:
         self._failed = False
         self._errors: dict[int, LaneFailure] = {}
         self._in_flight: set[int] = set()
-        self._arrived: deque[int] = deque()  # in flight, and their messages are there
-        # For the thread that looks for lanes that hang:
-        self._asked = [0] * envs.num_envs
+        self._arrived: deque[int] = deque()  # in flight, with a message to read
+        # For the watchdog thread:
+        self._call_ids = [0] * envs.num_envs
         self._hung: dict[int, str] = {}
 
     def reset(self, seed: int | None) -> Arrival:
         self.settle()
         for lane in range(self._envs.num_envs):
             self._seeds[lane] = None if seed is None else seed + lane
-            self._tell(lane, ("reset", {"seed": self._seeds[lane], "options": None}))
+            self._post(lane, ("reset", {"seed": self._seeds[lane], "options": None}))
         return self.recv()
 
     def send(self, lanes: np.ndarray, action: np.ndarray) -> None:
         for lane, taken in zip(lanes.tolist(), action, strict=True):
-            self._tell(lane, ("step", taken))
+            self._post(lane, ("step", taken))
 
     def recv(self) -> Arrival:
-        lanes = np.array(self._answered(), np.int64)
+        lanes = np.array(self._next_ready(), np.int64)
         return self._collect(lanes, [self._message(lane) for lane in lanes.tolist()])
 
     def restart(self, lanes: np.ndarray) -> Arrival:
         for lane in lanes.tolist():
-            self._tell(lane, ("reset", {"seed": None, "options": None}))
+            self._post(lane, ("reset", {"seed": None, "options": None}))
         messages: list[Any] = [(None, {})] * self._envs.num_envs
         for lane in lanes.tolist():
             messages[lane] = self._message(lane)
         return self._collect(np.arange(self._envs.num_envs), messages)
 
     def unanswered(self) -> dict[int, int]:
-        """Lanes that have not answered yet, each with the number of its question; called from
-        another thread."""
+        """Returns the id of the open call of each busy worker; called from another thread."""
         waiting = {}
         for lane in list(self._in_flight):
-            question = self._asked[lane]
-            with contextlib.suppress(OSError, ValueError):  # it is being replaced just now
+            call_id = self._call_ids[lane]
+            with contextlib.suppress(OSError, ValueError):  # it is being replaced
                 if not self._envs.parent_pipes[lane].poll(0):
-                    waiting[lane] = question
+                    waiting[lane] = call_id
         return waiting
 
-    def give_up(self, lane: int, question: int, why: str) -> None:
-        """End the process of a lane that hangs, so that whoever waits for it hears; called from
-        another thread."""
-        if self._asked[lane] == question:
+    def give_up(self, lane: int, call_id: int, why: str) -> None:
+        """Kills a worker that hangs, so that the wait for it fails; called from another thread."""
+        if self._call_ids[lane] == call_id:
             self._hung[lane] = why
-            self._envs.processes[lane].kill()  # one that is stopped is deaf to less
+            self._envs.processes[lane].kill()  # a stopped process ignores all other signals
 
     def settle(self) -> None:
         for lane in sorted(self._in_flight):
@@ -145,26 +154,26 @@ class Workers:
         self._arrived.clear()
 
     def close(self) -> None:
-        """End the processes: politely where all of them live and answer soon, else at once."""
+        """Ends the processes: by a message if all of them respond soon, otherwise by SIGKILL."""
         if self._envs.closed:
             return
         self._restarts = 0
-        with contextlib.suppress(EOFError, OSError, LaneFailure):  # one has just died
+        with contextlib.suppress(EOFError, OSError, LaneFailure):  # a worker has just died
             if not self._failed and self._all_answer():
                 for pipe in self._envs.parent_pipes:
                     pipe.send(("close", None))
-                # A close() that never returns, or a thread that it leaves, keeps a process alive.
+                # A close() that hangs, or a thread that it leaves behind, keeps a process alive.
                 sentinels = {process.sentinel for process in self._envs.processes}
                 while sentinels and (ended := connection.wait(sentinels, _PATIENCE)):
                     sentinels.difference_update(ended)
         for process in self._envs.processes:
-            process.kill()  # they are deaf to less
+            process.kill()  # they ignore SIGTERM
         for process in self._envs.processes:
             process.join(_PATIENCE)
         self._envs.close(terminate=True)
 
     def _all_answer(self) -> bool:
-        """Take in the lanes under way, each a while; False where one is dead or hangs."""
+        """Waits a while for each busy worker; returns False if one is dead or hangs."""
         if not all(process.is_alive() for process in self._envs.processes):
             return False
         for lane in sorted(self._in_flight):
@@ -173,15 +182,15 @@ class Workers:
             self._message(lane)
         return True
 
-    def _answered(self) -> Iterable[int]:
-        """The next num_ready lanes: in their order where all are waited for, else as they come."""
+    def _next_ready(self) -> Iterable[int]:
+        """Returns the next num_ready workers: all in order, or the first ones to finish."""
         if self.num_ready == self._envs.num_envs:
             return range(self.num_ready)
         pipes = self._envs.parent_pipes
         while len(self._arrived) < self.num_ready:
             waiting = self._in_flight.difference(self._arrived)
             waited_for: dict[Any, int] = {pipes[lane]: lane for lane in waiting}
-            # Sorted, or the order of a set would decide between lanes that are there together.
+            # Sorted, so that the order of workers that finish together does not depend on a set.
             self._arrived.extend(sorted(waited_for[pipe] for pipe in connection.wait(waited_for)))
         return [self._arrived.popleft() for _ in range(self.num_ready)]
 
@@ -192,7 +201,7 @@ class Workers:
         for i, message in enumerate(messages):
             if len(message) == 5:
                 reward[i], terminated[i], truncated[i] = message[1:4]
-            if envs.shared_memory and message[0] is not None:  # of a process that came later
+            if envs.shared_memory and message[0] is not None:  # from a replaced process
                 put(envs.single_observation_space, envs.observations, int(lanes[i]), message[0])
         if not envs.shared_memory:
             envs.observations = _stacked(envs, [message[0] for message in messages])
@@ -202,8 +211,8 @@ class Workers:
         info = gather([message[-1] for message in messages])
         return Arrival(lanes, obs, reward, terminated, truncated, info)
 
-    def _tell(self, lane: int, message: tuple) -> None:
-        self._asked[lane] += 1
+    def _post(self, lane: int, message: tuple) -> None:
+        self._call_ids[lane] += 1
         self._in_flight.add(lane)
         try:
             self._envs.parent_pipes[lane].send(message)
@@ -211,8 +220,11 @@ class Workers:
             self._replace(self._death(lane))
 
     def _message(self, lane: int) -> tuple:
-        """What a lane answered, or the one that took its place. Raises LaneFailure where it raised,
-        or is no more, and may not be replaced."""
+        """Returns the next message of a worker, or of its replacement.
+
+        Raises:
+            LaneFailure: The worker raised or died, and may not be replaced.
+        """
         while True:
             try:
                 answer, is_well = self._envs.parent_pipes[lane].recv()
@@ -226,51 +238,53 @@ class Workers:
             self._replace(failure)
 
     def _replace(self, failure: LaneFailure) -> None:
-        """Let another process take a failed lane's place, and reset it; its seed is a new one, or
-        it might fail the same way. Raises the failure where there were too many."""
+        """Replaces a failed worker process and resets it with a new seed, to fail differently.
+
+        Raises the failure if no replacement is left.
+        """
         lane, seed = failure.lane, self._seeds[failure.lane]
         failure.seed = seed
         if self._restarted >= self._restarts:
             self._failed = True
             if self._restarts:
-                failure.line += f"; all {self._restarts} of --restart-envs were restarted before"
+                failure.line += f". All {self._restarts} restarts of --restart-envs are used up"
             raise failure
         self._restarted += 1
         new_seed = (seed or 0) + self._envs.num_envs
         replace_process(self._envs, self._target, lane, new_seed, _PATIENCE)
         self._errors.pop(lane, None)
-        failure.line += f"; restarted, {self._restarted} of {self._restarts}"
+        failure.line += f"; restarted ({self._restarted} of {self._restarts})"
         self.lost.append(failure)
         self._seeds[lane] = None if seed is None else new_seed
-        self._tell(lane, ("reset", {"seed": self._seeds[lane], "options": None}))
+        self._post(lane, ("reset", {"seed": self._seeds[lane], "options": None}))
 
     def _error_of(self, lane: int) -> LaneFailure:
-        """What a lane raised; several may have, and their errors come in an order of their own."""
+        """Returns the error of a worker; errors of several workers arrive in any order."""
         while lane not in self._errors:
             try:
                 at, _, error, trace = self._envs.error_queue.get(timeout=_PATIENCE)
             except Exception as lost:  # queue.Empty, or an exception that cannot be unpickled
-                return LaneFailure(lane, f"it raised an error that cannot be sent ({lost!r})")
+                return LaneFailure(lane, f"it raised an error that cannot be pickled ({lost!r})")
             self._errors[at] = LaneFailure(at, one_line(error), trace)
         return self._errors[lane]
 
     def _death(self, lane: int) -> LaneFailure:
         process = self._envs.processes[lane]
-        process.join(_PATIENCE)  # its pipe is closed: it is ending, or hangs on its way out
+        process.join(_PATIENCE)  # its pipe is closed, so it is ending or hangs at exit
         if (reported := self._target.reports().pop(lane, None)) is not None:
             return LaneFailure(lane, *reported)
         return LaneFailure(lane, self._hung.pop(lane, None) or how_it_ended(process.exitcode))
 
 
 def _stacked(envs: AsyncVectorEnv, observations: list) -> Any:
-    """Without shared memory; a lane that was not restarted (None) keeps what it had."""
+    """Batches observations without shared memory; None keeps the previous observation."""
     kept = iterate(envs.observation_space, envs.observations)
     fresh = [old if new is None else new for old, new in zip(kept, observations, strict=True)]
     return concatenate(envs.single_observation_space, fresh, envs.observations)
 
 
 def _take(space: spaces.Space, obs: Any, lanes: np.ndarray) -> Any:
-    """The rows of some lanes from a batch of observations, however nested."""
+    """Returns rows of a batch of observations, however nested."""
     if isinstance(space, spaces.Dict):
         return {key: _take(inner, obs[key], lanes) for key, inner in space.spaces.items()}
     if isinstance(space, spaces.Tuple):

@@ -196,7 +196,7 @@ def _after_turn(run: Run, before: int, now: int) -> str:
 
 def tell_lost(run: Run) -> None:
     """Count and tell the lanes that were restarted: to the replay each is a start."""
-    lost = run.stream.asking.lost
+    lost = run.stream.env_calls.lost
     for error in lost:
         run.recorder.warn(f"{error}; its episode ends as truncated")
     run.progress.restarted_envs += len(lost)

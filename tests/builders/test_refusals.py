@@ -92,9 +92,9 @@ def test_a_wrong_name_does_not_hide_the_mistakes_in_the_options():
         ("OddMultiDiscrete-v0", ["MultiDiscrete([2 3]) is not Discrete", "TransformAction"]),
         ("OddMultiBinary-v0", ["MultiBinary(3) is not Discrete", "TransformAction"]),
         ("OddDict-v0", ["['note'] is Text", "FilterObservation", "--wrapper my_package:my_wrap"]),
-        ("OddText-v0", ["Text", "no fixed row of numbers", "TransformObservation"]),
-        ("OddEmpty-v0", ["holds no numbers"]),
-        ("OddBoth-v0", ["Graph(", "no fixed row", "MultiBinary(3) is not Discrete"]),
+        ("OddText-v0", ["Text", "no fixed number of values", "TransformObservation"]),
+        ("OddEmpty-v0", ["has no numbers"]),
+        ("OddBoth-v0", ["Graph(", "no fixed number of values", "MultiBinary(3) is not Discrete"]),
         ("OddPackage-v0", ["needs a package", "zbox is missing, run `pip install zbox`"]),
         ("OddImport-v0", ["needs a package", "No module named 'zbox'"]),
         ("OddArgument-v0", ["cannot be made", "'level'"]),
@@ -107,7 +107,7 @@ def test_an_environment_that_cannot_be_trained_on_is_refused_with_the_remedy(env
 
 def test_native_vectorization_is_refused_where_there_is_none():
     (line,) = refused("train Acrobot-v1 --vectorization native")
-    assert line.startswith("Acrobot-v1 registers no vector environment of its own: --vectorization")
+    assert line.startswith("Acrobot-v1 registers no vector environment: use --vectorization")
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:3"])

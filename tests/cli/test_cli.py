@@ -107,10 +107,10 @@ def test_what_a_run_came_to_is_printed_unless_quiet():
 @pytest.mark.parametrize("failure", RUN_FAILURES)
 def test_a_run_that_fails_by_its_numbers_is_one_line_and_exit_code_1(failure):
     def run(session):
-        raise failure("lane 3, step 7: reward is nan")
+        raise failure("env 3, step 7: reward is nan")
 
     with no_training(run):
-        assert ask("train", "cartpole") == (1, "", ["error: lane 3, step 7: reward is nan"])
+        assert ask("train", "cartpole") == (1, "", ["error: env 3, step 7: reward is nan"])
 
 
 def test_an_interrupt_is_130_whether_it_was_caught_or_not():

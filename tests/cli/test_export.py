@@ -103,7 +103,7 @@ def test_a_table_a_torso_of_one_s_own_and_nothing_are_one_line(tmp_path):
     save_weights(tmp_path / "own.safetensors", tensors, described | {"torso": "custom"})
     for name, says in (
         ("t.safetensors", "t.safetensors is a Q-table, not a network"),
-        ("own.safetensors", "belong to a torso of your own"),
+        ("own.safetensors", "belong to a custom torso"),
         ("nowhere", "nowhere/policy.safetensors does not exist"),
     ):
         code, out, lines = ask("export", str(tmp_path / name), "--format", "torch")

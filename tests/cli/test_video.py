@@ -136,7 +136,7 @@ def test_an_environment_that_fails_in_a_film_is_code_1(run, tmp_path, reward, ca
     monkeypatch.setattr(Walk, "step", failing)
     code, out, err = ask(capsys, run, "--out", tmp_path / "a.mp4")
     assert (code, out) == (1, "")
-    assert err.splitlines()[-1].startswith("error: lane 0, step 1")
+    assert err.splitlines()[-1].startswith("error: env 0, step 1")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ import fastdqn
 from fastdqn import Config, ConfigError
 from fastdqn.builders import build
 from fastdqn.config import atari_protocols
-from fastdqn.envs import EnvRecipe, Step, find_spec, look
+from fastdqn.envs import EnvRecipe, Step, find_spec, probe_env
 from fastdqn.logging.console import Silent
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 from helpers.loop import small
@@ -53,7 +53,7 @@ def test_auto_is_what_v5_ids_stand_for_and_ones_own_settings_win():
 
 @pytest.mark.parametrize(("protocol", "actions"), [("dqn2015", 4), ("machado2018", 18)])
 def test_lanes_are_what_the_protocol_says(protocol, actions):
-    facts = look(EnvRecipe("ALE/Breakout-v5", atari_protocol=protocol))
+    facts = probe_env(EnvRecipe("ALE/Breakout-v5", atari_protocol=protocol))
     assert facts.obs_shape == (4, 84, 84)
     assert (facts.obs_dtype, facts.num_actions) == (np.uint8, actions)
     assert facts.max_episode_steps == 27_000
@@ -83,7 +83,7 @@ def test_lanes_are_what_the_protocol_says(protocol, actions):
 )
 def test_what_cannot_be_had_is_one_line(recipe, line):
     with pytest.raises(ValueError, match=line) as raised:
-        look(EnvRecipe(**{"env": "ALE/Pong-v5", **recipe}))
+        probe_env(EnvRecipe(**{"env": "ALE/Pong-v5", **recipe}))
     assert "\n" not in str(raised.value)
 
 

@@ -1,4 +1,4 @@
-"""Atari's streams: byte for byte what ALE itself shows, lost lives and time limits included."""
+"""Atari streams equal ALE byte for byte, including lost lives and time limits."""
 
 import itertools
 
@@ -36,7 +36,7 @@ def make(rom: str, settings: dict, mode: str = "NextStep", lanes: int = 1, batch
 
 
 def live(stream: EnvStream, actions: np.ndarray, replay: Replay | None = None) -> list[list[tuple]]:
-    """What each lane lives by actions [N, L], told as play() tells it."""
+    """Plays actions [N, L] in ALE directly and returns the games as play() does."""
     lived: list[list[tuple]] = [[] for _ in range(stream.num_lanes)]
     made = np.zeros(stream.num_lanes, np.int64)
     step = stream.start(SEED)
@@ -60,7 +60,7 @@ def live(stream: EnvStream, actions: np.ndarray, replay: Replay | None = None) -
 
 
 def assert_same_life(ours: list[tuple], theirs: list[tuple]) -> None:
-    """In order; where a game was over is told with the reset behind it, so games apart."""
+    """In order. The end of a game is reported at the following reset, so games are kept apart."""
     mine, other = ([told for told in life if told[0] != "game"] for life in (ours, theirs))
     for i, (one, two) in enumerate(zip(mine, other, strict=False)):
         assert one[:-1] == two[:-1], i
@@ -83,19 +83,19 @@ def assert_stream_is_ale(rom: str, protocol: str, mode: str, steps: int, limit: 
 @pytest.mark.slow
 @pytest.mark.parametrize(("rom", "protocol"), GAMES)
 @pytest.mark.parametrize("mode", MODES)
-def test_a_stream_is_what_ale_plays(rom, protocol, mode):
+def test_a_stream_equals_ale(rom, protocol, mode):
     assert_stream_is_ale(rom, protocol, mode, steps=500, limit=1_201)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("rom", "protocol"), GAMES)
-def test_a_long_stream_is_what_ale_plays(rom, protocol):
+def test_a_long_stream_equals_ale(rom, protocol):
     assert_stream_is_ale(rom, protocol, "NextStep", steps=2_400, limit=1_000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [4, 2, 1])
-def test_lanes_that_answer_first_live_what_each_would_alone(batch):
+def test_partial_batches_give_the_transitions_of_single_games(batch):
     settings = settings_of("dqn2015", 900)
     stream = EnvStream(make("breakout", settings, lanes=4, batch=batch))
     actions = np.random.default_rng(2).integers(4, size=(4, 250))
@@ -130,8 +130,8 @@ def test_both_autoreset_modes_leave_equal_rows():
 
 
 @pytest.mark.slow
-def test_a_life_lost_with_none_left_while_the_game_goes_on_is_no_end():
-    """By the frames alone: lives are not asked."""
+def test_a_lost_life_without_lives_left_is_no_end_while_the_game_runs():
+    """Decided by frame counters only, not by the number of lives."""
     settings = atari_protocols.settings("dqn2015", {"img_height": 20, "img_width": 16})
     stream = EnvStream(make("qbert", settings))
     (lived,) = live(stream, np.random.default_rng(4).integers(6, size=(1, 1_500)))
@@ -147,7 +147,7 @@ def test_a_life_lost_with_none_left_while_the_game_goes_on_is_no_end():
     assert [score for _, score, _ in games] == totals
 
 
-def test_a_class_of_ones_own_on_ale_pys_may_lose_lives_too():
+def test_a_subclass_of_ale_pys_environment_may_lose_lives():
     class Own(AtariVectorEnv):
         pass
 
@@ -157,11 +157,11 @@ def test_a_class_of_ones_own_on_ale_pys_may_lose_lives_too():
 
 
 @pytest.mark.slow
-def test_an_action_out_of_range_is_refused_and_hangs_no_lane():
+def test_an_action_out_of_range_is_rejected_and_hangs_no_environment():
     stream = EnvStream(make("pong", atari_protocols.settings("dqn2015", {}), lanes=2))
     stream.start(SEED)
     for action in (99, -1):
-        with pytest.raises(ValueError, match="actions must be 2 numbers from 0 to 5"):
+        with pytest.raises(ValueError, match="actions must be 2 integers from 0 to 5"):
             stream.send(np.array([0, action]))
     stream.send(np.array([0, 5]))
     assert len(stream.recv().lanes) == 2

@@ -1,4 +1,4 @@
-"""FastCartPole: bit for bit the environment that it stands in for."""
+"""FastCartPole equals Gymnasium's vector environment bit for bit."""
 
 import gymnasium
 import numpy as np
@@ -54,7 +54,7 @@ def test_bounds_of_a_reset_hold_for_later_episodes():
     _assert_equal_steps(theirs, ours, 300, obs)
 
 
-def test_state_moves_between_both():
+def test_state_is_interchangeable_with_gymnasium():
     theirs, ours = _pair(5)
     obs, _ = ours.reset(seed=3)
     rng = np.random.default_rng(0)
@@ -70,12 +70,12 @@ def test_state_moves_between_both():
 @pytest.mark.parametrize(
     ("actions", "line"),
     [
-        ([0, 2, 1], "lane 1: action 2 is neither 0 nor 1"),
-        ([0, 1, -1], "lane 2: action -1 is neither 0 nor 1"),
-        ([0, 1], r"actions have shape \(2,\): one a lane expected"),
+        ([0, 2, 1], "env 1: action 2 is neither 0 nor 1"),
+        ([0, 1, -1], "env 2: action -1 is neither 0 nor 1"),
+        ([0, 1], r"actions have shape \(2,\): expected one for each sub-environment"),
     ],
 )
-def test_actions_that_are_none_are_refused(actions, line):
+def test_invalid_actions_are_rejected(actions, line):
     ours = EnvRecipe("CartPole-v1").make(3)
     ours.reset(seed=1)
     with pytest.raises(ValueError, match=line):
@@ -83,18 +83,18 @@ def test_actions_that_are_none_are_refused(actions, line):
 
 
 def test_a_step_needs_a_reset_first():
-    with pytest.raises(ValueError, match=r"reset\(\) comes before step\(\)"):
+    with pytest.raises(ValueError, match=r"step\(\) was called before reset\(\)"):
         EnvRecipe("CartPole-v1").make(2).step(np.zeros(2, np.int64))
 
 
 @pytest.mark.parametrize("limit", ["x", None, True, 0, -1, float("nan")], ids=str)
-def test_a_limit_that_is_no_number_of_steps_is_one_line(limit):
+def test_an_invalid_time_limit_is_one_line(limit):
     with pytest.raises(ValueError, match="CartPole-v1 cannot be made: ") as raised:
         EnvRecipe("CartPole-v1", kwargs={"max_episode_steps": limit}).make(2)
     assert "\n" not in str(raised.value)
 
 
-def test_any_number_is_a_limit_for_the_same_kernel():
+def test_any_time_limit_uses_the_same_kernel():
     for limit in (2.5, 10**30):
         ours = EnvRecipe("CartPole-v1", kwargs={"max_episode_steps": limit}).make(2)
         ours.reset(seed=1)

@@ -1,4 +1,4 @@
-"""Environments that raise, die or break their word: who it was, and a record up to there."""
+"""Environments that raise, die or break their interface are named, and the record is complete."""
 
 import csv
 import json
@@ -88,8 +88,8 @@ FAILURES = [
     (words, "step", "<U1|string"),
 ]
 DEATHS = [
-    (die, "step", r"its process was killed by signal 9 \(SIGKILL\)"),
-    (leave, "reset", "its process exited with code 3"),
+    (die, "step", r"its worker process was killed by signal 9 \(SIGKILL\)"),
+    (leave, "reset", "its worker process exited with code 3"),
 ]
 
 
@@ -101,7 +101,7 @@ DEATHS = [
         *slow_but([("async", 2, *failure) for failure in [*FAILURES, *DEATHS]]),
     ],
 )
-def test_the_lane_that_failed_is_named_and_nothing_is_left_of_it(
+def test_the_failed_environment_is_named_and_no_process_remains(
     tmp_path, vectorization, wait_for, fail, when, says
 ):
     before = shared_memory()
@@ -125,10 +125,10 @@ def test_the_lane_that_failed_is_named_and_nothing_is_left_of_it(
 
 
 def read(said: str) -> tuple[int, int, int, int]:
-    """lane, step, seed and last action out of an error's line."""
+    """Parses environment, step, seed and last action from an error message."""
     place = said.partition("): ")[0].replace(",", "").replace("(", "").split()
     numbers = [int(word) for word in place if word.isdigit()]
-    assert place[::2][:3] == ["lane", "step", "seed"]
+    assert place[::2][:3] == ["env", "step", "seed"]
     assert len(numbers) == 4
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
@@ -158,7 +158,7 @@ def test_the_command_line_ends_with_the_line_and_code_1(tmp_path, capsys, vector
         del gymnasium.registry["Fragile-v0"]
     assert code == 1
     *trace, last = capsys.readouterr().err.splitlines()
-    assert last.startswith("error: lane ")
+    assert last.startswith("error: env ")
     assert last.endswith("RuntimeError: boom over two lines")
     assert any("in raise_" in line for line in trace)
 
@@ -172,13 +172,13 @@ def test_an_environment_whose_first_reset_fails_is_one_line_before_anything_is_m
             raise OSError("no display")
 
     config = small(tmp_path, vectorization=vectorization)
-    with pytest.raises(EnvError, match=r"^lane 0, reset \(seed 0\): OSError: no display$"):
+    with pytest.raises(EnvError, match=r"^env 0, reset \(seed 0\): OSError: no display$"):
         fastdqn.train(config, lambda: Stillborn(raise_))
     assert not (tmp_path / "run").exists()
 
 
 class Numbered(Fragile):
-    """Every lane but the first fails at its first step, with words of its own."""
+    """Every environment but the first fails at its first step with its own message."""
 
     def __init__(self, lane):
         super().__init__(raise_)
@@ -192,13 +192,13 @@ class Numbered(Fragile):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("close_first", [False, True])
-def test_of_several_lanes_that_fail_at_once_one_is_told_in_its_own_words(close_first):
+def test_one_of_several_simultaneous_failures_is_reported_with_its_own_error(close_first):
     envs = AsyncVectorEnv([lambda lane=lane: Numbered(lane) for lane in range(4)])
     stream = EnvStream(envs)
     stream.start(seed=0)
     stream.send(np.zeros(4, np.int64))
     if not close_first:
-        with pytest.raises(EnvError, match=r"^lane (\d), step 1 .*I am lane \1$"):
+        with pytest.raises(EnvError, match=r"^env (\d), step 1 .*I am lane \1$"):
             stream.recv()
     stream.close()
     assert not multiprocessing.active_children()
@@ -218,7 +218,7 @@ def test_given_processes_can_be_used_again_after_a_run_that_waited_for_some(tmp_
 
 
 class MisshapenPart(Fragile):
-    """Its second observation is broadcast into shared memory where nobody looks."""
+    """Shared memory would broadcast its second observation without an error."""
 
     observation_space = spaces.Dict(x=spaces.Box(-1.0, 1.0, (2,)), n=spaces.MultiDiscrete([3, 3]))
 
@@ -238,17 +238,17 @@ class MisshapenPart(Fragile):
 @pytest.mark.parametrize(
     ("part", "value"), [("x", np.zeros(1, np.float32)), ("n", np.zeros(1, int)), ("n", [0.5, 1.0])]
 )
-def test_a_part_of_an_observation_that_is_not_of_its_space_is_refused_in_a_process_too(part, value):
+def test_an_observation_outside_its_space_is_rejected_in_a_worker_process(part, value):
     stream = EnvStream(EnvRecipe(lambda: MisshapenPart(part, value), "async").make(2))
     stream.start(seed=0)
     stream.send(np.zeros(2, np.int64))
-    with pytest.raises(EnvError, match=rf"lane 0, step 1 .*an observation\['{part}'\] is "):
+    with pytest.raises(EnvError, match=rf"env 0, step 1 .*an observation\['{part}'\] has "):
         stream.recv()
     stream.close()
 
 
 @pytest.mark.slow
-def test_a_final_evaluation_that_fails_is_in_the_record(tmp_path):
+def test_a_failed_final_evaluation_is_recorded(tmp_path):
     def refuse(steps, kind, evaluation):
         if kind == "final":
             raise RuntimeError("no more")
@@ -261,7 +261,7 @@ def test_a_final_evaluation_that_fails_is_in_the_record(tmp_path):
 
 
 @pytest.mark.parametrize("words", [["train", "Still-v0", "--gama", "0.9"], ["train", "Still-v0"]])
-def test_a_failing_reset_beside_a_mistake_or_alone_is_no_traceback_of_ours(words, capsys):
+def test_a_failing_reset_prints_no_traceback_of_the_package(words, capsys):
     class Still(Fragile):
         def reset(self, *, seed=None, options=None):
             raise OSError("no display")
@@ -275,12 +275,12 @@ def test_a_failing_reset_beside_a_mistake_or_alone_is_no_traceback_of_ours(words
     assert (code, said[-1]) == (
         (2, "error: unknown option '--gama': did you mean --gamma?")
         if len(words) > 2
-        else (1, "error: lane 0, reset (seed 0): OSError: no display")
+        else (1, "error: env 0, reset (seed 0): OSError: no display")
     )
 
 
 @pytest.mark.parametrize("when", ["step", "reset"])
-def test_an_environment_that_fails_in_an_evaluation_of_its_own_is_code_1(tmp_path, capsys, when):
+def test_a_failure_in_an_evaluation_environment_is_code_1(tmp_path, capsys, when):
     broken = []
     gymnasium.register(
         "Brittle-v0",
@@ -293,13 +293,13 @@ def test_an_environment_that_fails_in_an_evaluation_of_its_own_is_code_1(tmp_pat
     finally:
         del gymnasium.registry["Brittle-v0"]
     *trace, last = capsys.readouterr().err.splitlines()
-    assert (code, last[:12]) == (1, "error: lane ")
+    assert (code, last[:11]) == (1, "error: env ")
     assert last.endswith("RuntimeError: boom over two lines")
     assert any("in raise_" in line for line in trace)
 
 
 class Hanging(Fragile):
-    """Lane 2 does not answer its third step: it stops itself."""
+    """Environment 2 stops its own process in the third step."""
 
     def __init__(self, lane):
         super().__init__(raise_)
@@ -313,7 +313,7 @@ class Hanging(Fragile):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wait_for", [None, 2])
-def test_a_lane_that_hangs_keeps_nobody_from_closing(monkeypatch, wait_for):
+def test_a_hanging_environment_does_not_prevent_closing(monkeypatch, wait_for):
     monkeypatch.setattr("fastdqn.envs.workers._PATIENCE", 0.2)
     envs = AsyncVectorEnv([lambda lane=lane: Hanging(lane) for lane in range(3)])
     stream = EnvStream(envs, wait_for)
@@ -341,12 +341,12 @@ class Unclosing(Fragile):
         raise RuntimeError("still in use")
 
 
-def test_an_environment_that_cannot_be_closed_costs_no_result(tmp_path):
+def test_a_failing_close_does_not_lose_the_result(tmp_path):
     run = fastdqn.train(small(tmp_path), lambda: Unclosing(raise_, "never"))
     assert run.summary["exit_reason"] == "budget spent"
 
 
-def test_a_later_lane_that_cannot_be_made_is_a_mistake_of_one_line(tmp_path):
+def test_a_later_sub_environment_that_cannot_be_made_is_one_line(tmp_path):
     made = []
 
     def make_env():

@@ -1,4 +1,4 @@
-"""Environments and streams go on, in fresh environments, exactly where their state was taken."""
+"""Environments and streams continue exactly from a state, in new environments."""
 
 from functools import partial
 from typing import Any
@@ -29,19 +29,19 @@ from helpers.env_states import (
 @pytest.mark.slow
 @every_mode
 @pytest.mark.parametrize("lane", LANES)
-def test_lanes_of_every_known_environment_and_wrapper_go_on_exactly(lane, mode):
+def test_every_known_environment_and_wrapper_continues_exactly(lane, mode):
     for seed, before in enumerate((0, 1, 13, 40)):
         assert_goes_on(partial(sync, lane, mode), before, 60, seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("before", [0, 1, 22, 23, 24, 57])
-def test_native_cartpole_goes_on_exactly_across_ends_limits_and_resets(before):
+def test_native_cartpole_continues_exactly_across_ends_limits_and_resets(before):
     assert_goes_on(native, before, 120, before)
     assert_goes_on(partial(native, sutton_barto_reward=True), before, 60, before)
 
 
-def test_a_vector_environment_of_anyones_goes_on_with_the_state_that_it_tells():
+def test_a_vector_environment_with_get_state_continues_exactly():
     assert_goes_on(partial(Walks, 4), 17, 50)
 
 
@@ -57,7 +57,7 @@ def test_it_does_not_matter_where_the_state_is_taken(lane, mode, before, seed):
     assert_goes_on(native if lane is None else partial(sync, lane, mode), before, 40, seed)
 
 
-def test_a_passenger_of_taxi_who_is_about_to_change_his_mind_still_does():
+def test_taxi_keeps_a_pending_change_of_destination():
     first, fresh = (sync("Taxi, rain") for _ in range(2))
     first.reset(seed=1)
     for lane in first.envs:
@@ -78,7 +78,7 @@ def test_bounds_of_a_reset_outlast_it_in_native_cartpole():
         np.testing.assert_array_equal(first.step(actions)[0], fresh.step(actions)[0])
 
 
-def test_a_reset_of_some_lanes_leaves_the_observations_of_the_others():
+def test_a_partial_reset_keeps_the_other_observations():
     first, fresh = (sync("own", AutoresetMode.DISABLED) for _ in range(2))
     first.reset(seed=1)
     write_env_state(fresh, through_files(read_env_state(first)))
@@ -89,7 +89,7 @@ def test_a_reset_of_some_lanes_leaves_the_observations_of_the_others():
         np.testing.assert_array_equal(first._observations[key], fresh._observations[key])
 
 
-def test_a_state_that_was_taken_does_not_change_when_the_environments_go_on():
+def test_a_state_does_not_change_when_the_environments_step():
     for make in (native, *(partial(sync, lane) for lane in LANES)):
         stream = EnvStream(make())
         stream.start(0)
@@ -99,7 +99,7 @@ def test_a_state_that_was_taken_does_not_change_when_the_environments_go_on():
         assert flat(state) == flat(kept)
 
 
-def test_loading_leaves_the_state_as_it_was_and_shares_nothing_with_it():
+def test_loading_does_not_change_the_state_or_share_its_memory():
     stream, fresh = EnvStream(sync("own")), EnvStream(sync("own"))
     stream.start(0)
     state = stream.state()
@@ -129,7 +129,7 @@ KEPT_OTHERWISE = {"_observations", "_env_obs", "_autoreset_envs"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [native, *(partial(sync, lane) for lane in LANES)])
-def test_nothing_changes_in_known_environments_that_a_state_does_not_keep(make):
+def test_the_state_of_known_environments_is_complete(make):
     """Fails where a new Gymnasium remembers more than we know of."""
     stream = EnvStream(make())
     layers: list[Any] = [stream.envs, *getattr(stream.envs, "envs", [])[:1]]

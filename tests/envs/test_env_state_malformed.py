@@ -1,4 +1,4 @@
-"""Malformed states of environments: refused by field, and nothing is changed."""
+"""Malformed environment states are rejected by field and change nothing."""
 
 from functools import partial
 from typing import Any
@@ -72,7 +72,7 @@ from helpers.env_states import (
         ("own", "lanes.1.0.generator.uinteger", 1 << 32),
     ],
 )
-def test_a_malformed_state_of_environments_is_refused_by_field_and_leaves_them_usable(
+def test_a_malformed_state_of_environments_is_rejected_by_field_and_leaves_them_usable(
     lane, path, value
 ):
     make = native if lane == "native" else partial(sync, lane)
@@ -97,7 +97,7 @@ JUNK = [
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_junk_in_any_field_is_taken_as_it_is_or_refused_by_field(data):
+def test_junk_in_any_field_is_accepted_or_rejected_by_field(data):
     lane = data.draw(st.sampled_from(["native", "CartPole", "Taxi", "Blackjack", "time, dict"]))
     envs = native() if lane == "native" else sync(lane)
     envs.reset(seed=1)
@@ -121,7 +121,7 @@ def refused(envs: VectorEnv, state: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", [None, 3, [], {}, {"kind": "sync", 1: 2}])
-def test_what_is_no_state_at_all_is_refused(state):
+def test_a_value_that_is_not_a_state_is_rejected(state):
     for envs in (native(), sync("Taxi"), Walks(2)):
         with pytest.raises(ValueError, match="envs"):
             write_env_state(envs, state)
@@ -129,12 +129,12 @@ def test_what_is_no_state_at_all_is_refused(state):
         EnvStream(native()).load_state(state)
 
 
-def test_environments_that_take_no_state_say_so():
-    with pytest.raises(ValueError, match="take no state: the state of Derived is not known"):
+def test_environments_without_loadable_state_are_reported():
+    with pytest.raises(ValueError, match="cannot load a state: the state of Derived is not known"):
         write_env_state(SyncVectorEnv([Derived]), {})
 
 
-def test_a_set_state_of_anyones_that_fails_is_named_by_lane_and_nothing_known_is_changed():
+def test_a_failing_set_state_is_named_and_known_layers_do_not_change():
     envs = sync("own, wrapped")
     envs.reset(seed=0)
     state = changed(read_env_state(envs), "lanes.2.2.own.t", 9)

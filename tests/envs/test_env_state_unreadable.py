@@ -1,4 +1,4 @@
-"""Environments and streams whose state cannot be read, and states that are no stream's."""
+"""Environments and streams whose state cannot be read, and invalid stream states."""
 
 from functools import partial
 from typing import Any
@@ -53,7 +53,7 @@ def telling(value):
         (telling(RuntimeError("no state")), "RuntimeError: no state"),
     ],
 )
-def test_what_is_not_known_has_no_state_and_says_why(lane, says):
+def test_unknown_environments_have_no_state_and_a_reason(lane, says):
     envs = SyncVectorEnv([lane] * 2)
     envs.reset(seed=0)
     assert read_env_state(envs) is None
@@ -115,9 +115,9 @@ def started(lane: str = "CartPole", mode=AutoresetMode.NEXT_STEP) -> EnvStream:
     return stream
 
 
-def test_a_stream_has_a_state_only_while_lanes_wait_for_actions():
+def test_a_stream_has_a_state_only_while_it_waits_for_actions():
     stream = EnvStream(sync("CartPole"))
-    with pytest.raises(ValueError, match="after start"):
+    with pytest.raises(ValueError, match="follow start"):
         stream.state()
     stream.start(0)
     stream.send(np.zeros(3, np.int64))
@@ -127,7 +127,7 @@ def test_a_stream_has_a_state_only_while_lanes_wait_for_actions():
     assert stream.state()["seed"] == 0
 
 
-def test_a_state_without_environments_leaves_the_stream_as_it_was():
+def test_a_state_without_environments_does_not_change_the_stream():
     lost = Looks(CartPoleEnv())
     stream, other = EnvStream(SyncVectorEnv([lambda: lost])), EnvStream(native(3))
     stream.start(0)
@@ -139,7 +139,7 @@ def test_a_state_without_environments_leaves_the_stream_as_it_was():
     assert flat(other.state()) == before
     fresh = EnvStream(native(3))
     assert not fresh.load_state(started().state())
-    with pytest.raises(ValueError, match="after start"):
+    with pytest.raises(ValueError, match="follow start"):
         fresh.state()
 
 
@@ -150,9 +150,9 @@ def test_a_state_without_environments_leaves_the_stream_as_it_was():
         ("obs", np.zeros((3, 5), np.float32), r"stream.obs has shape \(3, 5\)"),
         ("obs", np.zeros((3, 4)), "stream.obs has dtype float64: float32"),
         ("obs", [0.0] * 4, "stream.obs is of type list: an array"),
-        ("lanes", np.zeros(3, np.int64), "stream.lanes holds a lane twice"),
-        ("lanes", np.array([0, 1, 3]), "stream.lanes holds a number outside 0 to 2"),
-        ("action", np.array([0, 1, 2]), "stream.action holds a number outside 0 to 1"),
+        ("lanes", np.zeros(3, np.int64), "stream.lanes contains the same sub-environment twice"),
+        ("lanes", np.array([0, 1, 3]), "stream.lanes contains a number outside 0 to 2"),
+        ("action", np.array([0, 1, 2]), "stream.action contains a number outside 0 to 1"),
         ("returns", np.zeros(2), "stream.returns has shape"),
         ("lengths", np.zeros(3, np.int32), "stream.lengths has dtype int32"),
         ("unseen", np.zeros(3, np.int64), "stream.unseen has dtype int64"),
@@ -165,7 +165,7 @@ def test_a_state_without_environments_leaves_the_stream_as_it_was():
         ("envs", {"kind": "sync"}, "envs.autoreset is missing"),
     ],
 )
-def test_a_malformed_state_of_a_stream_is_refused_by_field_and_changes_nothing(field, value, says):
+def test_a_malformed_state_of_a_stream_is_rejected_by_field_and_changes_nothing(field, value, says):
     stream, state = started(), started("CartPole").state()
     before = flat(stream.state())
     with pytest.raises(ValueError, match=says):

@@ -1,4 +1,4 @@
-"""A fuzz of environments: whatever one does, a run equals a plain loop over it or ends in a line.
+"""A fuzz of environments: a run equals a plain loop over the environment, or ends with one line.
 
 FASTDQN_FUZZ_ENVS=1000 sets the number of cases.
 """
@@ -88,7 +88,7 @@ class Case:
 
 
 def mostly(usual: list, odd: Any) -> st.SearchStrategy:
-    """Something usual nine times of ten: cases with several oddities say little of each."""
+    """Draws a usual value nine times of ten; several oddities at once are hard to interpret."""
     return st.integers(0, 9).flatmap(lambda n: st.sampled_from(list(odd) if n == 9 else usual))
 
 
@@ -109,7 +109,7 @@ CASE = st.builds(
 
 
 class Drawn(gymnasium.Env):
-    """An environment that does what a case says; its observations and rewards are random."""
+    """An environment with the behavior of a case and random observations and rewards."""
 
     def __init__(self, case: Case):
         self._fail("constructor", case)
@@ -177,7 +177,7 @@ def environment(case: Case) -> gymnasium.Env:
 
 
 def makers(case: Case) -> Callable[[], gymnasium.Env]:
-    """A function that makes environments, or hands out the same one, or two in turns."""
+    """A function that makes environments, or returns the same one, or two alternately."""
     if case.objects == "new":
         return lambda: environment(case)
     pool: list[gymnasium.Env] = []
@@ -247,7 +247,7 @@ def outcome(case: Case) -> tuple[str, list[tuple], list[str]]:
 
 
 def replayed(case: Case, told: list[tuple]) -> list[tuple]:
-    """The same told by a plain loop over environments of its own, taking the same actions."""
+    """The same transitions from a plain loop over new environments with the same actions."""
     plain: list[tuple] = []
     reader = ObsReader(SPACES[case.space])
     envs, totals = {}, {}
@@ -307,7 +307,7 @@ def test_a_run_equals_a_plain_loop_or_ends_in_a_line(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("back_end", BACK_ENDS)
-def test_the_fuzz_sees_that_a_friendly_environment_trains(back_end):
+def test_the_fuzz_trains_a_well_behaved_environment(back_end):
     for mode in AutoresetMode:
         assert check(Case(back_end=back_end, mode=mode, flag="bool")) == ""
 
@@ -317,10 +317,10 @@ def test_the_fuzz_sees_that_a_friendly_environment_trains(back_end):
     ("change", "says"),
     [
         ({"reward": "two"}, "reward is"), ({"flag": "text"}, "terminated is"),
-        ({"info": "list"}, "info is list"), ({"mask": "additive"}, "give mask == 0"),
+        ({"info": "list"}, "info is list"), ({"mask": "additive"}, "return mask == 0"),
         ({"fails": ("step", 3)}, "GeneratorExit: as drawn"),
         ({"fails": ("constructor", 2)}, "SystemExit: as drawn"), ({"objects": "one"}, "same Drawn"),
     ],
 )  # fmt: skip
-def test_the_fuzz_sees_lines(change, says):
+def test_the_fuzz_detects_error_messages(change, says):
     assert says in check(Case(**{"flag": "bool", **change}))

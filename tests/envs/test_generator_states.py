@@ -1,4 +1,4 @@
-"""Generators and plain values go through a state and come back as they were."""
+"""Generators and plain values are restored from a state."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ KINDS = ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_generator_of_every_kind_goes_on_through_plain_values(kind):
+def test_every_generator_continues_from_its_plain_state(kind):
     generator = np.random.Generator(getattr(np.random, kind)(7))
     for drawn in range(9):
         generator.integers(5, size=drawn, dtype=np.int32)  # leaves half a word behind
@@ -34,7 +34,7 @@ def test_a_generator_of_every_kind_goes_on_through_plain_values(kind):
         (PCG | {"extra": 1}, "generator.extra is not known"),
     ],
 )
-def test_a_generator_that_cannot_be_is_refused_by_field(state, says):
+def test_an_invalid_generator_state_is_rejected_by_field(state, says):
     with pytest.raises(ValueError, match=says):
         make_generator(state)
 
@@ -56,7 +56,7 @@ def test_a_generator_never_reads_outside_of_its_own_arrays(kind, path, value):
         make_generator(changed(state, path, value))
 
 
-def test_a_bit_generator_of_anyones_is_not_read():
+def test_a_custom_bit_generator_is_not_read():
     class Mine(np.random.PCG64):
         pass
 

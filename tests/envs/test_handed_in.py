@@ -1,4 +1,4 @@
-"""Environments and torsos that were handed in are recorded; nothing else is taken for them."""
+"""Environments and torsos passed in by the user are recorded and must be passed in again."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ def make_mine(**kwargs):
 
 
 class Flat(torch.nn.Linear):
-    """As wide as the torso that the options make: weights alone do not tell them apart."""
+    """As wide as the torso of the options, so weights alone cannot distinguish them."""
 
     def __init__(self):
         super().__init__(4, 16)
@@ -55,7 +55,7 @@ def vector(make=make_mine, count=4) -> SyncVectorEnv:
     return SyncVectorEnv([make] * count)
 
 
-def test_a_record_names_what_was_handed_in(given, by_id, with_torso):
+def test_a_record_names_the_objects_that_were_passed_in(given, by_id, with_torso):
     assert read_handed_in(given) == HandedIn("test_handed_in:make_mine", None)
     assert read_handed_in(by_id) == HandedIn(None, None)
     assert read_handed_in(with_torso) == HandedIn(None, "test_handed_in:Flat")
@@ -70,12 +70,12 @@ def test_a_record_names_what_was_handed_in(given, by_id, with_torso):
         (Flat(), "test_handed_in:Flat"),
     ],
 )
-def test_a_name_is_the_modules_and_the_functions_or_the_class(value, name):
+def test_a_name_consists_of_module_and_function_or_class(value, name):
     assert name_of(value) == name
 
 
 @pytest.mark.parametrize("words", ["eval {} --episodes 1", "video {} --episodes 1", "resume {}"])
-def test_no_command_makes_others_of_their_id(given, words):
+def test_no_command_makes_environments_by_their_id_instead(given, words):
     code, out, (line,) = ask(*words.format(given).split())
     assert (code, out) == (2, "")
     assert "were passed from Python" in line
@@ -88,7 +88,7 @@ def test_another_environment_may_be_named_on_purpose(given):
 
 
 @pytest.mark.slow
-def test_doctor_and_report_say_it(given):
+def test_doctor_and_report_show_it(given):
     _, out, _ = ask("doctor", str(given))
     assert "Acrobot-v1, envs passed from Python (test_handed_in:make_mine)" in out
     assert "resume from Python, with the objects it was given: fastdqn.resume(" in out
@@ -98,14 +98,14 @@ def test_doctor_and_report_say_it(given):
     assert "--env-id my_package:MyEnv-v0" in page
 
 
-def test_handed_in_again_it_goes_on(given):
+def test_a_run_resumes_with_the_same_objects(given):
     with pytest.raises(ConfigError, match="pass them again"):
         fastdqn.resume(given, total_timesteps=400)
     assert fastdqn.resume(given, make_mine, total_timesteps=400).summary["total_steps"] >= 400
 
 
 @pytest.mark.slow
-def test_a_run_of_before_it_was_recorded_is_evaluated_and_goes_on(tmp_path):
+def test_an_older_run_without_the_record_is_evaluated_and_resumed(tmp_path):
     run = fastdqn.train(short(tmp_path)).folder
     system = json.loads((run / "system.json").read_text())
     del system["handed_in"]
@@ -115,7 +115,7 @@ def test_a_run_of_before_it_was_recorded_is_evaluated_and_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("text", ['{"handed_in": 3}', '{"handed_in": {"envs": 3}}', "[", "3"])
-def test_a_record_that_is_none_is_one_line(tmp_path, text):
+def test_an_invalid_record_is_one_line(tmp_path, text):
     (tmp_path / "system.json").write_text(text)
     with pytest.raises(ConfigError, match=r"system\.json") as caught:
         read_handed_in(tmp_path)
@@ -144,7 +144,7 @@ class Wide(Far):
     ],
     ids=["id", "factory", "number", "text", "torso", "eval_envs", "other spaces"],
 )
-def test_resume_refuses_arguments_that_are_not_the_runs(by_id, changes, says):
+def test_resume_rejects_other_arguments_than_the_runs(by_id, changes, says):
     before = sorted(by_id.rglob("*"))
     with pytest.raises(ConfigError, match=says) as caught:
         fastdqn.resume(by_id, total_timesteps=400, **changes)
@@ -161,12 +161,12 @@ def test_resume_refuses_arguments_that_are_not_the_runs(by_id, changes, says):
     ],
     ids=["count", "envs", "factory"],
 )
-def test_other_environments_than_a_runs_are_no_damage(given, envs, says):
+def test_other_environments_than_the_runs_are_not_reported_as_damage(given, envs, says):
     with pytest.raises(ConfigError, match=says):
         fastdqn.resume(given, envs, total_timesteps=1_000)
 
 
-def test_a_torso_that_was_handed_in_is_handed_in_again(with_torso):
+def test_a_custom_torso_must_be_passed_in_again(with_torso):
     with pytest.raises(ConfigError, match=r"passed from Python \(test_handed_in:Flat\).*torso="):
         fastdqn.resume(with_torso, total_timesteps=400)
     run = fastdqn.resume(with_torso, torso=Flat(), total_timesteps=400)
@@ -174,7 +174,9 @@ def test_a_torso_that_was_handed_in_is_handed_in_again(with_torso):
 
 
 @pytest.mark.parametrize("envs", [None, make_mine, vector()], ids=["id", "factory", "envs"])
-def test_environments_of_evaluations_are_held_against_trainings_at_the_start(tmp_path, envs):
+def test_evaluation_environments_are_compared_with_training_environments_at_the_start(
+    tmp_path, envs
+):
     with pytest.raises(ConfigError, match=r"eval_envs have other spaces.*num_actions 5, not 2"):
         fastdqn.train(short(tmp_path), envs, eval_envs=vector(Wide))
     assert not list(tmp_path.iterdir())

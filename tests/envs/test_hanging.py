@@ -1,4 +1,4 @@
-"""Environments that do not come back: they are ended, and it is said which lane it was."""
+"""Environments that hang are interrupted or killed, and named."""
 
 import itertools
 import json
@@ -18,14 +18,14 @@ import fastdqn
 from fastdqn import EnvError
 from fastdqn.bench import env_speed
 from fastdqn.cli import main as cli
-from fastdqn.envs import EnvRecipe, EnvStream, Making, look, watchdog
+from fastdqn.envs import EnvCreation, EnvRecipe, EnvStream, probe_env, watchdog
 from fastdqn.envs.watchdog import Watchdog
 from helpers.cost import slow_but
 from helpers.loop import small
 
 
 class Hanging(gymnasium.Env):
-    """Its lane 2, of those that have numbers, hangs in its third step."""
+    """Environment 2, if numbered, hangs in its third step."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -59,8 +59,8 @@ def fall_asleep():
 
 @pytest.fixture(autouse=True, scope="module")
 def kernels_are_compiled():
-    """Which takes longer than these tests are patient."""
-    look(EnvRecipe(lambda: Hanging(spin, 0)))
+    """Probes the environment now, since that takes longer than the limits of these tests."""
+    probe_env(EnvRecipe(lambda: Hanging(spin, 0)))
 
 
 def lanes(hang):
@@ -79,14 +79,14 @@ def step_on(stream: EnvStream) -> None:
 
 def wait_for_others(stream: EnvStream, hung: int = 2) -> None:
     for lane, pipe in enumerate(stream.envs.parent_pipes):  # pyright: ignore
-        assert lane == hung or lane not in stream.asking.unanswered() or pipe.poll(30)
+        assert lane == hung or lane not in stream.env_calls.unanswered() or pipe.poll(30)
 
 
 @pytest.mark.parametrize("wait_for", slow_but([None, 3, 2], 2))
-def test_a_process_that_hangs_is_killed_and_named(wait_for):
+def test_a_hanging_process_is_killed_and_named(wait_for):
     stream = EnvStream(AsyncVectorEnv(lanes(stop_itself)), wait_for)
     dog = Watchdog(limit=4.0)
-    dog.watch(stream.asking)
+    dog.watch(stream.env_calls)
     stream.start(seed=5)
     while 2 not in stream.lanes or stream._steps[2] < 2:
         send_zeros(stream)
@@ -94,24 +94,26 @@ def test_a_process_that_hangs_is_killed_and_named(wait_for):
     send_zeros(stream)
     wait_for_others(stream)
     for _ in range(4):
-        dog.look()  # nobody has been patient for long yet
-    assert 2 in stream.asking.unanswered()
-    dog.look()
-    with pytest.raises(EnvError, match=r"^lane 2, step 3 \(seed 7, last action 0\): no answer for"):
+        dog.check()  # the limit is not reached yet
+    assert 2 in stream.env_calls.unanswered()
+    dog.check()
+    with pytest.raises(
+        EnvError, match=r"^env 2, step 3 \(seed 7, last action 0\): no response for"
+    ):
         step_on(stream)
     stream.close()
     assert not multiprocessing.active_children()
 
 
-def test_lanes_that_have_answered_are_waited_for_by_nobody():
+def test_finished_environments_do_not_count_as_waiting():
     stream = EnvStream(AsyncVectorEnv(lanes(stop_itself)))
     dog = Watchdog(limit=4.0)
-    dog.watch(stream.asking)
+    dog.watch(stream.env_calls)
     stream.start(seed=5)
     send_zeros(stream)
     wait_for_others(stream, hung=-1)
     for _ in range(9):
-        dog.look()  # the loop is busy elsewhere, with an evaluation or an update
+        dog.check()  # the loop is busy elsewhere, with an evaluation or an update
     assert len(stream.recv().lanes) == 3
     send_zeros(stream)  # which a process that was killed would not hear
     assert len(stream.recv().lanes) == 3
@@ -120,10 +122,10 @@ def test_lanes_that_have_answered_are_waited_for_by_nobody():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hang", [spin, fall_asleep])
-def test_a_call_that_hangs_is_left_and_the_record_is_complete(tmp_path, hang):
+def test_a_hanging_call_is_interrupted_and_the_record_is_complete(tmp_path, hang):
     config = small(tmp_path, num_envs=3, max_step_seconds=0.5, learning_starts=6, buffer_size=50)
-    made = iter(range(99))  # the first one only tells its spaces
-    with pytest.raises(EnvError, match=r"^lane 1, step 3 \(.*\): no answer for 0\.5 s") as caught:
+    made = iter(range(99))  # the first one is only probed
+    with pytest.raises(EnvError, match=r"^env 1, step 3 \(.*\): no response for 0\.5 s") as caught:
         fastdqn.train(config, lambda: Hanging(hang, next(made)))
     assert f"in {hang.__name__}" in caught.value.trace
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -146,15 +148,15 @@ def nothing_is_left(tmp_path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("hang", "at"), [(spin, 0), (fall_asleep, 2), (spin, 4)])
-def test_an_environment_that_hangs_while_it_is_made_is_left_and_named(tmp_path, hang, at):
-    """One is looked at first; three are trained on, then two are evaluated on."""
+def test_an_environment_that_hangs_while_it_is_made_is_interrupted_and_named(tmp_path, hang, at):
+    """One is probed first, then three are made for training and two for evaluation."""
     made = iter(range(99))
 
     def my_lane() -> Any:
         return hang() if next(made) == at else Hanging(hang, 0)
 
     with pytest.raises(
-        EnvError, match=r"^my_lane hangs while it is made: no answer for 0\.3 s"
+        EnvError, match=r"^my_lane hangs while it is made: no response for 0\.3 s"
     ) as e:
         fastdqn.train(small(tmp_path, num_envs=3, max_step_seconds=0.3), my_lane)
     assert f"in {hang.__name__}" in e.value.trace
@@ -162,20 +164,20 @@ def test_an_environment_that_hangs_while_it_is_made_is_left_and_named(tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_lane_that_hangs_while_its_process_makes_it_is_ended(tmp_path):
+def test_a_worker_that_hangs_in_the_constructor_is_killed(tmp_path):
     parent = os.getpid()
 
     def my_lane() -> Any:
         return Hanging(spin, 0) if os.getpid() == parent else fall_asleep()
 
     config = small(tmp_path, num_envs=3, max_step_seconds=0.3, vectorization="async")
-    with pytest.raises(EnvError, match=r"^my_lane hangs while it is made: no answer for 0\.3 s"):
+    with pytest.raises(EnvError, match=r"^my_lane hangs while it is made: no response for 0\.3 s"):
         fastdqn.train(config, my_lane)
     assert nothing_is_left(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_table_too_is_told_of_an_environment_that_is_not_made(tmp_path, capsys):
+def test_tabular_reports_an_environment_that_hangs_while_it_is_made(tmp_path, capsys):
     gymnasium.register("Endless-v0", lambda **_: spin())
     words = ["--max-step-seconds", "0.3", "--run-dir", str(tmp_path / "run")]
     try:
@@ -185,7 +187,7 @@ def test_a_table_too_is_told_of_an_environment_that_is_not_made(tmp_path, capsys
     last = capsys.readouterr().err.splitlines()[-1]
     assert (code, last) == (
         1,
-        "error: Endless-v0 hangs while it is made: no answer for 0.3 s (--max-step-seconds)",
+        "error: Endless-v0 hangs while it is made: no response for 0.3 s (--max-step-seconds)",
     )
     assert nothing_is_left(tmp_path)
 
@@ -225,13 +227,13 @@ class Drawn(Hanging):
     [["eval", "RUN", "--env-id"], ["video", "RUN", "--env-id"], ["bench", "env"]],
     ids=lambda words: words[0],
 )
-def test_what_plays_without_learning_waits_no_longer(run, tmp_path, capsys, monkeypatch, words, at):
-    """The first that is made is looked at, and closed: it hangs in nothing else."""
+def test_eval_and_video_wait_no_longer(run, tmp_path, capsys, monkeypatch, words, at):
+    """The first one is probed and closed, and hangs nowhere else."""
     if words[0] == "video":
         pytest.importorskip("imageio_ffmpeg")
     elif at == "render":
         pytest.skip("draws nothing")
-    # Not envpool, whose import alone takes longer than this test is patient.
+    # Not envpool, whose import takes longer than the time limit of this test.
     monkeypatch.setattr(env_speed, "available", lambda *_: ["sync"])
     made = itertools.count()
 
@@ -258,20 +260,20 @@ def test_what_plays_without_learning_waits_no_longer(run, tmp_path, capsys, monk
         assert (code, said) == (0, "")
         return
     where = {
-        "step": "lane 0, step 3 (", "render": "the environments failed in render() after 0 steps"
+        "step": "env 0, step 3 (", "render": "the environments failed in render() after 0 steps"
     }.get(at, "Hangs-v0 hangs while it is made")  # fmt: skip
     assert code == 1
     assert said.splitlines()[-1].startswith(f"error: {where}")
-    assert said.endswith(": no answer for 0.3 s (--max-step-seconds)\n")
+    assert said.endswith(": no response for 0.3 s (--max-step-seconds)\n")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_kernels_are_compiled_before_anyone_waits_for_what_is_made(monkeypatch):
+def test_kernels_are_compiled_before_the_time_limit_starts(monkeypatch):
     compiled = []
     monkeypatch.setattr(EnvStream, "_compile", lambda self: compiled.append(self))
-    making = Making("x")
+    creation = EnvCreation("x")
     assert compiled
-    assert making.unanswered() == {}
+    assert creation.unanswered() == {}
 
 
 def be_deaf():
@@ -289,9 +291,11 @@ def train_deaf(config, when: str) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("when", "who"), [("stepped", "lane 1, step 3 (seed "), ("made", "be_deaf hangs while it is")]
+    ("when", "who"), [("stepped", "env 1, step 3 (seed "), ("made", "be_deaf hangs while it is")]
 )
-def test_a_call_that_is_deaf_ends_the_process_with_a_line_and_a_record(tmp_path, capfd, when, who):
+def test_a_call_that_ignores_interrupts_ends_the_process_with_a_message_and_a_record(
+    tmp_path, capfd, when, who
+):
     config = small(tmp_path, num_envs=3, max_step_seconds=0.5, threads=1)
     child = multiprocessing.get_context("fork").Process(target=train_deaf, args=(config, when))
     child.start()
@@ -300,7 +304,7 @@ def test_a_call_that_is_deaf_ends_the_process_with_a_line_and_a_record(tmp_path,
     said = capfd.readouterr().err
     last = said.splitlines()[-1]
     assert last.startswith(f"error: {who}")
-    assert last.endswith("no answer for 0.5 s (--max-step-seconds)")
+    assert last.endswith("no response for 0.5 s (--max-step-seconds)")
     assert "in be_deaf" in said
     if when == "made":
         assert not (tmp_path / "run").exists()
@@ -309,18 +313,18 @@ def test_a_call_that_is_deaf_ends_the_process_with_a_line_and_a_record(tmp_path,
     assert summary["exit_reason"] == "failed: " + last.removeprefix("error: ")
 
 
-def test_a_call_that_comes_back_at_the_last_moment_is_left_alone():
+def test_a_call_that_returns_at_the_last_moment_is_not_interrupted():
     stream = EnvStream(SyncVectorEnv([lambda: Hanging(spin, 0)]))
     with Watchdog(limit=1e6) as dog:
-        dog.watch(stream.asking)
+        dog.watch(stream.env_calls)
         stream.start(seed=0)
-        dog._verdict = stream.asking, stream.asking._count  # it has come back since
+        dog._verdict = stream.env_calls, stream.env_calls._count  # it has come back since
         signal.raise_signal(signal.SIGALRM)
         send_zeros(stream)
         assert len(stream.recv().lanes) == 1
 
 
-def test_someone_elses_alarm_is_not_touched():
+def test_an_existing_alarm_handler_is_kept():
     def own(number, frame):
         pass
 
@@ -335,8 +339,10 @@ def test_someone_elses_alarm_is_not_touched():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_a_close_that_hangs_is_given_up_and_the_run_is_whole(tmp_path, monkeypatch, vectorization):
-    """The environments that only tell their spaces are closed as well, one after another."""
+def test_a_hanging_close_is_interrupted_and_the_run_is_complete(
+    tmp_path, monkeypatch, vectorization
+):
+    """The probed environments are closed too."""
     monkeypatch.setattr("fastdqn.envs.workers._PATIENCE", 0.2)
 
     class Clinging(Hanging):
@@ -352,7 +358,7 @@ def test_a_close_that_hangs_is_given_up_and_the_run_is_whole(tmp_path, monkeypat
     assert not multiprocessing.active_children()
 
 
-def test_the_working_directory_is_as_it_was_after_a_look_at_an_environment(tmp_path, monkeypatch):
+def test_probing_an_environment_restores_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     class Moving(Hanging):
@@ -360,5 +366,5 @@ def test_the_working_directory_is_as_it_was_after_a_look_at_an_environment(tmp_p
             super().__init__(spin, 0)
             os.chdir("/")
 
-    look(EnvRecipe(Moving))
+    probe_env(EnvRecipe(Moving))
     assert os.getcwd() == str(tmp_path)

@@ -1,4 +1,4 @@
-"""Making environments and reading their spaces: what works, and one line for what does not."""
+"""EnvRecipe: making environments, reading their spaces, and errors of one line."""
 
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ DISCRETE = spaces.Discrete(2)
 BOX = spaces.Box(-1, 1, (3,), np.float32)
 
 
-def test_auto_takes_the_native_class_where_there_is_one():
+def test_auto_selects_the_native_class_if_there_is_one():
     assert EnvRecipe("CartPole-v1", "auto").resolve() == "native"
     assert EnvRecipe("MountainCar-v0", "auto").resolve() == "sync"
     assert EnvRecipe("CartPole-v1", "async").resolve() == "async"
@@ -26,13 +26,13 @@ def test_auto_takes_the_native_class_where_there_is_one():
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_sync_environments_get_the_autoreset_mode_asked_for(mode):
+def test_sync_environments_have_the_requested_autoreset_mode(mode):
     envs = EnvRecipe("MountainCar-v0", "sync").make(2, autoreset_mode=mode)
     assert isinstance(envs, SyncVectorEnv)
     assert (envs.num_envs, envs.autoreset_mode) == (2, mode)
 
 
-def test_async_environments_are_made_where_asked_for():
+def test_async_environments_are_made_on_request():
     envs = EnvRecipe("MountainCar-v0", "async").make(1)
     assert isinstance(envs, AsyncVectorEnv)
     envs.close()
@@ -61,20 +61,20 @@ def refusal(function, *args) -> str:
 
 
 @pytest.mark.parametrize("wrong", ["CartPol-v1", "cartpole-v1", "Cart-Pole-v1"])
-def test_an_unknown_id_is_answered_with_the_nearest(wrong):
+def test_an_unknown_id_is_rejected_with_similar_ids(wrong):
     text = refusal(EnvRecipe(wrong).make, 1)
     assert text.startswith(f"no environment is registered as '{wrong}'")
     assert "did you mean CartPole-v1" in text
 
 
-def test_an_id_like_no_other_is_refused_in_one_line():
+def test_an_id_without_similar_ids_is_rejected_in_one_line():
     text = refusal(EnvRecipe("Zzzzzz-v0").make, 1)
     assert "'Zzzzzz-v0'" in text
     assert "did you mean" not in text
 
 
 @pytest.mark.parametrize("old", ["PongNoFrameskip-v4", "PongDeterministic-v0"])
-def test_an_old_name_of_an_atari_game_is_answered_with_the_one_of_today(old, monkeypatch):
+def test_an_old_atari_id_is_rejected_with_the_current_one(old, monkeypatch):
     monkeypatch.delitem(gymnasium.registry, old, raising=False)  # where ale-py was imported
     text = refusal(EnvRecipe(old).make, 1)
     assert text.endswith(f"did you mean ALE/Pong-v5, or without a protocol ale_py:{old}?")
@@ -85,7 +85,7 @@ def test_nearest_ignores_case_and_may_find_nothing():
     assert nearest("xyz", ["MountainCar-v0"]) == ""
 
 
-def test_native_where_there_is_none_names_the_alternatives():
+def test_native_without_a_vector_class_names_the_alternatives():
     text = refusal(EnvRecipe("MountainCar-v0", "native").make, 1)
     assert "--vectorization sync or async" in text
 
@@ -105,12 +105,12 @@ def test_a_package_that_is_missing_is_named_with_its_pip_line(register):
     assert "pip install some-package" in text
 
 
-def test_an_argument_that_the_environment_does_not_take_is_refused():
+def test_an_unknown_constructor_argument_is_rejected():
     with pytest.raises(ValueError, match=r"MountainCar-v0 cannot be made: .*no_such_argument"):
         EnvRecipe("MountainCar-v0", kwargs={"no_such_argument": 1}).make(1)
 
 
-def test_the_time_limit_is_the_registered_one_or_what_an_argument_says():
+def test_the_time_limit_is_the_registered_one_or_the_argument():
     limits = {None: 200, 7: 7, -1: None}
     for given, limit in limits.items():
         kwargs = {} if given is None else {"max_episode_steps": given}
@@ -127,10 +127,10 @@ def test_the_time_limit_is_the_registered_one_or_what_an_argument_says():
         (spaces.Sequence(BOX), DISCRETE, "TransformObservation"),
         (spaces.Graph(BOX, None), DISCRETE, "TransformObservation"),
         (spaces.OneOf([BOX, DISCRETE]), DISCRETE, "TransformObservation"),
-        (spaces.Box(0, 1, (0, 4)), DISCRETE, "holds no numbers"),
+        (spaces.Box(0, 1, (0, 4)), DISCRETE, "has no numbers"),
     ],
 )
-def test_a_space_that_cannot_be_trained_on_is_named_with_the_remedy(observation, action, says):
+def test_an_unsupported_space_is_named_with_the_remedy(observation, action, says):
     text = refusal(read_spaces, observation, action)
     assert says in text
     assert short(observation if action is DISCRETE else action) in text

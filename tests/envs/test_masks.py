@@ -1,4 +1,4 @@
-"""Action masks: honoured wherever an action is chosen, and wherever a target takes a maximum."""
+"""Action masks restrict every selected action and every bootstrap maximum."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ def assert_masks_fit(obs, masks, silent=False) -> None:
 @pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize("make_vec", [SyncVectorEnv, AsyncVectorEnv])
 @pytest.mark.parametrize("mode", MODES)
-def test_masks_belong_to_the_observation_beside_them(mode, make_vec, silent):
+def test_masks_belong_to_their_observations(mode, make_vec, silent):
     stream = EnvStream(guarded(mode, make_vec, silent))
     step = stream.start(seed=0)
     assert step.start_mask is not None
@@ -149,7 +149,7 @@ def test_greedy_takes_the_best_that_is_allowed():
     assert policy(obs, mask).tolist() == [1, 2, 3]
 
 
-def test_exploration_spreads_evenly_over_what_is_allowed():
+def test_exploration_is_uniform_over_allowed_actions():
     policy = policy_of([0.0] * 4)
     obs = np.zeros((3000, 2), np.float32)
     mask = np.tile(np.array([[0, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1]], np.bool_), (1000, 1))
@@ -186,22 +186,22 @@ def act_as_allowed(makers, calls: int) -> None:
     act(stream, calls)
 
 
-def test_a_mask_that_allows_nothing_names_the_lane():
+def test_a_mask_that_allows_nothing_names_the_environment():
     makers = [lambda: Guarded(0, 9), lambda: Stuck(1, np.zeros(4, np.int8), since=2)]
     act_as_allowed(makers, 1)
-    with pytest.raises(EnvError, match=r"lane 1: info.'action_mask'. allows no action"):
+    with pytest.raises(EnvError, match=r"env 1: info.'action_mask'. allows no action"):
         act_as_allowed(makers, 2)
 
 
 @pytest.mark.parametrize(
     "mask", [np.ones(3, np.int8), np.ones((4, 1), np.int8), [1, 1, 1], {"a": 1}]
 )
-def test_a_mask_of_another_size_is_refused(mask):
-    with pytest.raises(EnvError, match=r"(has shape .*: one entry|holds no mask) for each"):
+def test_a_mask_of_another_size_is_rejected(mask):
+    with pytest.raises(EnvError, match=r"(has shape .*: expected one entry|has no mask) for each"):
         act_as_allowed([lambda: Stuck(0, mask, since=0)] * 2, 0)
 
 
-def test_nothing_is_kept_where_there_are_no_masks():
+def test_nothing_is_stored_without_masks():
     stream = EnvStream(gymnasium.make_vec("CartPole-v1", 2))
     step = stream.start(seed=0)
     assert stream.mask is None
@@ -209,7 +209,7 @@ def test_nothing_is_kept_where_there_are_no_masks():
 
 
 class NoLastMask(SyncVectorEnv):
-    """SAME_STEP without final_info: what was allowed at the end of an episode is not told."""
+    """SAME_STEP without final_info, so the last mask of an episode is missing."""
 
     def step(self, actions):
         told = super().step(actions)
@@ -217,7 +217,7 @@ class NoLastMask(SyncVectorEnv):
         return told
 
 
-def test_a_last_mask_that_nobody_told_is_not_taken_from_the_next_episode():
+def test_a_missing_last_mask_is_not_taken_from_the_next_episode():
     makers = [lambda: Guarded(0, 2)] * 2
     stream = EnvStream(NoLastMask(makers, autoreset_mode=AutoresetMode.SAME_STEP))
     stream.start(seed=0)
@@ -243,10 +243,10 @@ class StuckAgain(Guarded):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_new_episode_in_which_nothing_is_allowed_is_refused_in_every_mode(mode):
+def test_a_new_episode_without_allowed_actions_is_rejected_in_every_mode(mode):
     stream = EnvStream(SyncVectorEnv([lambda: StuckAgain(0, 2)], autoreset_mode=mode))
     stream.start(seed=0)
-    with pytest.raises(EnvError, match=r"lane 0: .* allows no action"):
+    with pytest.raises(EnvError, match=r"env 0: .* allows no action"):
         act(stream, 3)
 
 
@@ -273,7 +273,7 @@ def test_a_finished_episode_may_allow_nothing(mode):
 
 
 class Masked(gymnasium.Env):
-    """Two actions; what reset(), step() and the last step give as a mask is told."""
+    """Two actions; the masks of reset(), step() and the last step are arguments."""
 
     observation_space = spaces.Box(0.0, 99.0, (1,), np.float32)
     action_space = spaces.Discrete(2)
@@ -299,7 +299,7 @@ ONE = np.array([True, False])
 
 
 def masks_of(make_envs, count=10) -> np.ndarray:
-    """The masks [T, R, A] of each delivery, while the first allowed action is taken."""
+    """The masks [T, R, A] of all steps when the first allowed action is taken."""
     stream = EnvStream(make_envs())
     stream.start(seed=0)
     assert stream.mask is not None
@@ -325,23 +325,23 @@ def given(*masks):
     "mask", [[1, 0], (True, False), np.array([1.0, 0.0]), np.array([1, 0], np.int64), ONE]
 )
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_booleans_and_0_and_1_are_masks_in_any_box(vectorization, mask):
+def test_booleans_and_0_and_1_are_masks_in_any_container(vectorization, mask):
     masks = masks_of(made_here(vectorization, mask, mask, mask))
     assert (masks == [True, False]).all()
 
 
 @pytest.mark.parametrize("bad", [[0.0, -np.inf], [0.5, 1.0], [2, 1], ["a", "b"], [np.nan, 1]])
 @pytest.mark.parametrize("make", [made_here, lambda _, *masks: given(*masks)])
-def test_other_numbers_are_refused_and_an_additive_mask_is_told_how(make, bad):
+def test_other_numbers_are_rejected_with_a_remedy_for_additive_masks(make, bad):
     bad = np.array(bad)
-    with pytest.raises(EnvError, match=r"action_mask'\] (holds|is)") as caught:
+    with pytest.raises(EnvError, match=r"action_mask'\] (contains|has dtype)") as caught:
         masks_of(make("sync", ONE, bad, ONE))
-    assert ("give mask == 0" in str(caught.value)) == (bad.dtype.kind == "f" and bad[1] < 0)
+    assert ("return mask == 0" in str(caught.value)) == (bad.dtype.kind == "f" and bad[1] < 0)
 
 
 @pytest.mark.parametrize("at_end", [MISSING, None, [0, 0], [0.0, -np.inf]])
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_where_an_episode_is_over_no_mask_is_needed(vectorization, at_end):
+def test_no_mask_is_needed_at_an_episode_end(vectorization, at_end):
     masks = masks_of(made_here(vectorization, ONE, ONE, at_end))
     assert (masks.sum(2) == [[2 if t % 5 == 4 else 1] * 2 for t in range(11)]).all()
 
@@ -349,26 +349,30 @@ def test_where_an_episode_is_over_no_mask_is_needed(vectorization, at_end):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_masks_of_resets_alone_are_refused_in_every_mode(mode, vectorization):
+def test_masks_from_resets_only_are_rejected_in_every_mode(mode, vectorization):
     recipe = EnvRecipe(lambda: Masked(ONE, MISSING, MISSING), vectorization)
     envs = recipe.make(2, autoreset_mode=mode)
-    with pytest.raises(EnvError, match=r"given by reset\(\) and not by step\(\)"):
+    with pytest.raises(EnvError, match=r"returned by reset\(\) but not by step\(\)"):
         masks_of(lambda: envs, 30)
     envs.close()
 
 
 @pytest.mark.parametrize("make", [made_here, lambda _, *masks: given(*masks)])
-def test_masks_of_resets_alone_or_of_steps_alone_are_refused_alike(make):
-    with pytest.raises(EnvError, match=r"given by reset\(\) and not by step\(\): give both"):
+def test_masks_from_resets_only_or_steps_only_are_rejected(make):
+    with pytest.raises(
+        EnvError, match=r"returned by reset\(\) but not by step\(\)\. Return it from both"
+    ):
         masks_of(make("sync", ONE, MISSING, MISSING))
     stream = EnvStream(make("sync", MISSING, ONE, ONE)())
     stream.start(seed=0)
     stream.send(np.zeros(2, np.int64))
-    with pytest.raises(EnvError, match=r"given by step\(\) and not by reset\(\): give both"):
+    with pytest.raises(
+        EnvError, match=r"returned by step\(\) but not by reset\(\): return it from both"
+    ):
         stream.recv()
 
 
-def test_masks_of_episodes_that_are_over_at_once_are_given_by_resets_alone():
+def test_one_step_episodes_may_have_masks_from_resets_only():
     class Bandit(Masked):
         def step(self, action):
             obs, _, _, _, info = super().step(action)
@@ -397,7 +401,7 @@ def test_infos_in_a_list_of_dicts_are_read_in_every_mode(mode):
 
 
 @pytest.mark.parametrize("info", [None, "nothing", [1, 2], np.zeros(2)])
-def test_infos_of_another_kind_are_refused(info):
+def test_infos_of_another_type_are_rejected(info):
     class Odd(gymnasium.vector.VectorWrapper):
         def step(self, actions):
             *result, _ = super().step(actions)
@@ -406,7 +410,7 @@ def test_infos_of_another_kind_are_refused(info):
     stream = EnvStream(Odd(given(ONE, ONE, ONE)()))
     stream.start(seed=0)
     stream.send(np.zeros(2, np.int64))
-    with pytest.raises(EnvError, match=r"info is .*: a dict expected, or a list of one dict"):
+    with pytest.raises(EnvError, match=r"info is .*: expected a dict, or a list of one dict"):
         stream.recv()
 
 

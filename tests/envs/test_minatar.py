@@ -1,4 +1,4 @@
-"""MinAtar: ids that register themselves when asked for, the presets, a run from end to end."""
+"""MinAtar: registration on demand, the presets, and a complete run."""
 
 import logging
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 import fastdqn
 from fastdqn.builders.preflight import check
 from fastdqn.config.presets import PRESETS
-from fastdqn.envs import EnvRecipe, find_supported_envs, look, registry
+from fastdqn.envs import EnvRecipe, find_supported_envs, probe_env, registry
 from helpers.loop import run_loop, small
 
 GAMES = {
@@ -30,7 +30,7 @@ def test_an_id_without_the_package_names_the_extra(monkeypatch):
 
 
 @pytest.mark.slow
-def test_nothing_of_it_is_imported_before_an_id_asks():
+def test_minatar_is_imported_only_for_its_ids():
     code = (
         "import sys; from fastdqn.envs import find_spec; find_spec('CartPole-v1');"
         "print('minatar' in sys.modules)"
@@ -47,7 +47,7 @@ def test_a_preset_is_of_the_published_game_and_settings(name):
     game, channels = GAMES[name]
     assert config.env_id == f"MinAtar/{game}-v0"
     assert config.problems() == []
-    facts = look(EnvRecipe(config.env_id))
+    facts = probe_env(EnvRecipe(config.env_id))
     assert (facts.obs_shape, facts.obs_dtype, facts.obs_scale) == (
         (10, 10, channels), np.dtype(np.bool_), 1.0,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def test_it_registers_once_quietly_and_finds_near_names():
 
 
 @pytest.mark.slow
-def test_a_run_trains_its_convolutions_and_the_policy_comes_back(tmp_path):
+def test_a_run_trains_its_convolutions_and_the_policy_is_loaded(tmp_path):
     pytest.importorskip("minatar")
     config = small(
         tmp_path, env_id="MinAtar/Breakout-v1", hidden_sizes=None, total_timesteps=200,

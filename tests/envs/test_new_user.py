@@ -1,4 +1,4 @@
-"""What stops a new user with an environment of anybody's is told with what helps."""
+"""Errors that new users meet with other environments have a remedy."""
 
 import gymnasium
 import numpy as np
@@ -13,7 +13,7 @@ from helpers.command_line import ask
 
 
 def missions() -> spaces.Text:
-    """As MiniGrid's: a text whose repr has the address of a function."""
+    """A text space like MiniGrid's, whose repr has the address of a function."""
 
     class MissionSpace(spaces.Text):
         def __repr__(self) -> str:
@@ -38,13 +38,13 @@ def lines_of(function, *args) -> str:
     return str(caught.value)
 
 
-def test_an_id_that_no_package_has_registered_yet_is_answered_with_how_to_name_the_package():
+def test_an_unregistered_id_is_rejected_with_the_syntax_for_packages():
     line = lines_of(EnvRecipe("Quux-Empty-5x5-v0").make, 1)
     assert "my_package:Quux-Empty-5x5-v0" in line
     assert "fastdqn envs my_package:" in line
 
 
-def test_a_package_of_many_ids_does_not_fill_the_screen_with_them():
+def test_long_lists_of_ids_are_shortened():
     known = [f"Quux{i}-v0" for i in range(30)]
     for env_id in known:
         gymnasium.register(env_id, Mission)
@@ -56,19 +56,19 @@ def test_a_package_of_many_ids_does_not_fill_the_screen_with_them():
     assert line.endswith("Quux19-v0 and 10 more")
 
 
-def test_the_name_that_pip_knows_is_answered_with_the_module_that_it_may_install():
+def test_a_distribution_name_is_rejected_with_its_module_name():
     line = lines_of(EnvRecipe("no-such-env:Quux-v0").make, 1)
-    assert "its module may be no_such_env" in line
+    assert "The module may be named no_such_env" in line
 
 
-def test_a_part_without_numbers_is_named_with_the_keys_to_keep_and_without_addresses():
+def test_an_unsupported_part_is_named_with_the_keys_to_keep_and_without_addresses():
     line = lines_of(ObsReader, SPACE)
-    assert "['mission'] is MissionSpace, no fixed row" in line
+    assert "['mission'] is MissionSpace, which has no fixed number of values" in line
     assert "FilterObservation(env, ['direction', 'image'])" in line
     assert short(SPACE["image"]) == str(SPACE["image"])
 
 
-def test_keys_to_keep_are_those_of_a_tuple_and_none_that_is_to_be_dropped_too():
+def test_the_keys_to_keep_do_not_include_dropped_ones():
     text, number = spaces.Text(9), spaces.Discrete(2)
     line = lines_of(ObsReader, spaces.Tuple((number, text, number)))
     assert "FilterObservation(env, [0, 2])" in line
@@ -83,7 +83,7 @@ class Several(gymnasium.Env):
 
 
 @pytest.mark.parametrize("make", [Mission, Several])
-def test_a_list_of_environments_tells_a_remedy_of_several_once(make):
+def test_a_list_of_environments_shows_a_common_remedy_once(make):
     for env_id in ("QuuxA-v0", "QuuxB-v0"):
         gymnasium.register(env_id, make)
     try:
@@ -94,8 +94,8 @@ def test_a_list_of_environments_tells_a_remedy_of_several_once(make):
     *rows, remedy = said.splitlines()
     assert (code, len(rows)) == (0, 2)
     what, how = {
-        Mission: ("no fixed row of numbers", "drop it with gymnasium.wrappers.FilterObservation"),
-        Several: ("Dict('a': Discrete(2)) is not Discrete", "let one number stand for each"),
+        Mission: ("no fixed number of values", "drop it with gymnasium.wrappers.FilterObservation"),
+        Several: ("Dict('a': Discrete(2)) is not Discrete", "map each combination to one number"),
     }[make]
     assert all(row.endswith(f"{what} [1]") for row in rows)
     assert remedy.startswith(f"[1] {how}")
@@ -111,17 +111,17 @@ def test_a_list_of_environments_tells_a_remedy_of_several_once(make):
         ((4, 84, 84), np.uint8, None),  # nature has it
     ],
 )
-def test_pictures_that_an_mlp_would_flatten_are_told(shape, dtype, says):
+def test_images_that_an_mlp_would_flatten_are_reported(shape, dtype, says):
     facts = EnvFacts(shape, np.dtype(dtype), 1.0, 3, 0)
     line = remark(settle(Config(), facts).torso, facts)
     assert (line is None) if says is None else (says in str(line))
 
 
-def test_a_picture_with_channels_last_is_told_where_they_belong():
+def test_a_channels_last_image_is_rejected_with_a_remedy():
     assert "move them first with a wrapper" in str(problem("nature", (84, 84, 3)))
     assert "bring them" not in str(problem("nature", (4, 20, 20)))
 
 
-def test_arguments_that_no_file_of_options_can_hold_are_told_what_can():
+def test_arguments_that_are_not_json_are_rejected_with_a_remedy():
     (line,) = Config(env_kwargs={"shape": (84, 84)}).problems()
     assert "register a function that makes the environment" in line

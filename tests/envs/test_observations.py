@@ -1,4 +1,4 @@
-"""ObsReader against Gymnasium's own flattening, and one line for what it cannot read."""
+"""ObsReader equals Gymnasium's flattening; unsupported spaces are one line."""
 
 from typing import Any, cast
 
@@ -46,7 +46,7 @@ nested = st.recursive(
 @pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(nested, st.integers(1, 4), st.integers(0, 2**31))
-def test_each_lane_reads_as_gymnasium_flattens_it(space, num_lanes, seed):
+def test_observations_are_flattened_as_in_gymnasium(space, num_lanes, seed):
     space.seed(seed)
     samples = [space.sample() for _ in range(num_lanes)]
     batch = concatenate(space, samples, create_empty_array(space, num_lanes))
@@ -78,7 +78,7 @@ def test_bytes_beside_other_numbers_are_scaled_as_the_network_would():
 
 
 @pytest.mark.parametrize("space", [spaces.Discrete(3, start=1), spaces.MultiDiscrete([3, 3])])
-def test_a_value_outside_its_space_is_refused_and_not_taken_for_another(space):
+def test_a_value_outside_its_space_is_rejected(space):
     for value in (-1, 4):
         given = np.full((1, *space.shape), value)
         with pytest.raises(ValueError, match="outside the space"):
@@ -88,18 +88,18 @@ def test_a_value_outside_its_space_is_refused_and_not_taken_for_another(space):
 @pytest.mark.parametrize(
     ("space", "says"),
     [
-        (spaces.Discrete(10**16), "is 10,000,000,000,000,000 numbers, .*: at most"),
-        (spaces.Text(4), "Text.* is no fixed row of numbers.*TransformObservation"),
-        (spaces.Sequence(spaces.Discrete(2)), "Sequence.* no fixed row"),
-        (spaces.OneOf([spaces.Discrete(2)]), "OneOf.* no fixed row"),
-        (spaces.Graph(spaces.Discrete(2), None), "Graph.* no fixed row"),
+        (spaces.Discrete(10**16), "has 10,000,000,000,000,000 numbers .*, the limit is"),
+        (spaces.Text(4), "Text.* has no fixed number of values.*TransformObservation"),
+        (spaces.Sequence(spaces.Discrete(2)), "Sequence.* no fixed number of values"),
+        (spaces.OneOf([spaces.Discrete(2)]), "OneOf.* no fixed number of values"),
+        (spaces.Graph(spaces.Discrete(2), None), "Graph.* no fixed number of values"),
         (
             spaces.Dict(board=spaces.Discrete(2), chat=spaces.Text(4)),
             r"\['chat'\] is Text.*FilterObservation",
         ),
     ],
 )
-def test_what_has_no_fixed_row_is_named_with_the_wrapper_that_helps(space, says):
+def test_an_unsupported_space_is_rejected_with_a_wrapper_that_helps(space, says):
     with pytest.raises(ValueError, match=says):
         ObsReader(space)
 
@@ -133,7 +133,7 @@ class Mixed(gymnasium.Env):
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_nested_observations_are_told_alike_in_every_mode_last_ones_too(mode):
+def test_nested_observations_are_equal_in_every_mode(mode):
     stream = EnvStream(SyncVectorEnv([Mixed] * 2, autoreset_mode=mode))
     stream.start(seed=0)
     space = Mixed().observation_space
@@ -149,11 +149,11 @@ def test_nested_observations_are_told_alike_in_every_mode_last_ones_too(mode):
             np.testing.assert_array_equal(last, spaces.flatten(space, one._observe()))
 
 
-def test_an_observation_of_another_shape_inside_a_dict_names_lane_and_step():
+def test_a_wrong_shape_inside_a_dict_names_environment_and_step():
     stream = EnvStream(SyncVectorEnv([lambda: Mixed(), lambda: Mixed(np.zeros(2))]))
     stream.start(seed=0)
     stream.send(np.zeros(2, np.int64))
     stream.recv()
     stream.send(np.zeros(2, np.int64))
-    with pytest.raises(EnvError, match=r"lane 1, step 2 \(seed 1, last action 3\)"):
+    with pytest.raises(EnvError, match=r"env 1, step 2 \(seed 1, last action 3\)"):
         stream.recv()

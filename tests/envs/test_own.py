@@ -1,4 +1,4 @@
-"""What users bring: factories, wrappers, arguments, hooks; and normalisation and the ladder."""
+"""User code: factories, wrappers, arguments and hooks; normalization and the epsilon ladder."""
 
 import json
 
@@ -29,7 +29,7 @@ class Shifted(gymnasium.ObservationWrapper):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["auto", "sync", "async"])
-def test_a_factory_makes_the_lanes_of_training_and_evaluation(tmp_path, vectorization):
+def test_a_factory_makes_training_and_evaluation_environments(tmp_path, vectorization):
     config = small(tmp_path, vectorization=vectorization, env_kwargs={"offset": 10.0})
     run = fastdqn.train(config, Far, num_envs=2)
     assert run.summary["env_id"] == "Far"
@@ -38,7 +38,7 @@ def test_a_factory_makes_the_lanes_of_training_and_evaluation(tmp_path, vectoriz
     assert written["vectorization"] == ("async" if vectorization == "async" else "sync")
 
 
-def test_arguments_and_wrappers_reach_every_lane(tmp_path):
+def test_arguments_and_wrappers_reach_every_environment(tmp_path):
     config = small(tmp_path, env_kwargs={"offset": 0.0}, wrapper=("test_own:Shifted",) * 2)
     seen = []
     fastdqn.train(config, Far, on_step=lambda _, step: seen.extend(step.next_obs[:, 1]))
@@ -59,23 +59,23 @@ def test_arguments_and_wrappers_reach_every_lane(tmp_path):
         ({"env_kwargs": {"a": [np.inf]}}, "env_kwargs is"),
         ({"wrapper": "FrameStackObservation"}, "wrapper FrameStackObservation: .*a function of"),
         ({"exploration": "ladder", "num_envs": 1}, "num_envs is 1"),
-        ({"vectorization": "native"}, "no vector environment of its own"),
+        ({"vectorization": "native"}, "no vector environment"),
         ({"exploration": "ladder", "exploration_decay": 0.9}, "leave one of them out"),
         ({"vectorization": "async", "env_batch_size": 5}, "num_envs only 4"),
     ],
 )
-def test_what_cannot_be_made_is_one_line(tmp_path, changes, says):
+def test_an_environment_that_cannot_be_made_is_one_line(tmp_path, changes, says):
     with pytest.raises(ConfigError, match=says) as caught:
         fastdqn.train(small(tmp_path, **changes), Far)
     assert len(caught.value.lines) == 1
 
 
-def test_what_is_no_environment_at_all_is_refused(tmp_path):
+def test_an_object_that_is_not_an_environment_is_rejected(tmp_path):
     with pytest.raises(ConfigError, match="a function that makes one environment"):
         fastdqn.train(small(tmp_path), Far())  # pyright: ignore[reportArgumentType]
 
 
-def test_given_environments_take_no_arguments_of_environments_that_are_made(tmp_path):
+def test_given_environments_reject_constructor_arguments(tmp_path):
     with pytest.raises(ConfigError, match="pass a function that makes one"):
         fastdqn.train(small(tmp_path, wrapper=("TimeLimit",)), SyncVectorEnv([Far] * 4))
 
@@ -105,7 +105,7 @@ def test_a_run_is_evaluated_as_it_was_trained(tmp_path, capsys):
         ((fastdqn.Config(), 3), "envs is of type int"),
     ],
 )
-def test_arguments_that_are_mixed_up_are_told_apart(given, says):
+def test_swapped_arguments_are_detected(given, says):
     with pytest.raises(ConfigError, match=says):
         fastdqn.train(*given)
 
@@ -114,27 +114,29 @@ def test_arguments_that_are_mixed_up_are_told_apart(given, says):
     ("torso", "says"),
     [
         (torch.nn.Linear, "give an instance"),
-        (torch.nn.Linear(9, 4), r"float32 \[B, 2\], and it says: mat1"),
+        (torch.nn.Linear(9, 4), r"float32 \[B, 2\]: mat1"),
         (torch.nn.Unflatten(1, (2, 1)), r"float32 features \[B, F\]"),
-        (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)), "all float32"),
+        (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)), "must be float32"),
     ],
 )
-def test_a_torso_that_does_not_fit_is_told_what_comes_to_it(tmp_path, torso, says):
+def test_an_unsuitable_torso_is_rejected_with_its_input_shape(tmp_path, torso, says):
     with pytest.raises(ValueError, match=says):
         fastdqn.train(small(tmp_path), Far, torso=torso)
 
 
 @pytest.mark.slow
-def test_an_id_may_stand_in_the_place_of_environments(tmp_path):
+def test_an_id_may_be_passed_as_environments(tmp_path):
     run = fastdqn.train(small(tmp_path).replace(total_timesteps=300), "MountainCar-v0")
     assert run.summary["env_id"] == "MountainCar-v0"
 
 
 @pytest.mark.slow
-def test_a_policy_says_what_it_takes_and_evaluate_takes_a_factory(tmp_path):
+def test_a_policy_has_a_repr_and_evaluate_accepts_a_factory(tmp_path):
     run = fastdqn.train(small(tmp_path).replace(total_timesteps=300), Far)
     policy = fastdqn.load_policy(run.folder)
-    with pytest.raises(ValueError, match=r"have shape \(2,\), \('N', 2\) expected: obs\[None\]"):
+    with pytest.raises(
+        ValueError, match=r"have shape \(2,\), must be \('N', 2\)\. Use obs\[None\]"
+    ):
         policy(np.zeros(2, np.float32))
     assert fastdqn.evaluate(policy, Far, episodes=3).lengths.tolist() == [10] * 3
 
@@ -151,7 +153,7 @@ class Scalar(Far):
 
 
 @pytest.mark.slow
-def test_far_numbers_without_a_dimension_are_normalised_saved_and_loaded(tmp_path):
+def test_scalar_observations_are_normalized_saved_and_loaded(tmp_path):
     class Flat(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -169,7 +171,7 @@ def test_far_numbers_without_a_dimension_are_normalised_saved_and_loaded(tmp_pat
 # -- hooks
 
 
-def test_hooks_are_called_with_what_is_documented(tmp_path):
+def test_hooks_are_called_with_the_documented_arguments(tmp_path):
     steps, updates, evaluations = [], [], []
     run = fastdqn.train(
         small(tmp_path, eval_frequency=350),
@@ -196,7 +198,7 @@ def test_a_hook_that_returns_false_ends_the_run(tmp_path, stays):
     assert (run.folder / "policy.safetensors").exists()
 
 
-def test_the_time_of_hooks_is_a_phase_of_its_own(tmp_path):
+def test_hooks_have_their_own_phase(tmp_path):
     run = fastdqn.train(small(tmp_path), on_step=lambda *_: None)
     assert run.summary["phase_seconds"]["hooks"] > 0
     without = fastdqn.train(small(tmp_path, run_dir=str(tmp_path / "without")))
@@ -211,7 +213,7 @@ def test_hooks_change_nothing_that_is_learned(tmp_path):
     assert weights("a") == weights("b", on_step=lambda *_: None, on_update=lambda *_: None)
 
 
-def test_what_a_hook_writes_decides_nothing(tmp_path):
+def test_a_hook_cannot_change_the_best_weights(tmp_path):
     def boast(steps, kind, evaluation):
         evaluation.returns[:] = 1e9
 
@@ -226,7 +228,7 @@ NORMAL = {"normalize_observation": True, "normalize_reward": True}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_the_network_sees_numbers_around_zero_and_the_replay_true_ones(tmp_path, mode):
+def test_the_network_sees_normalized_numbers_and_the_replay_true_ones(tmp_path, mode):
     envs = SyncVectorEnv([Far] * 4, autoreset_mode=mode)
     session = build.build(small(tmp_path, **NORMAL), lambda _: Silent(), envs)
     from fastdqn.training import loop
@@ -299,15 +301,15 @@ def test_the_target_network_normalises_by_the_same_statistics_from_the_first_ste
 # -- exploration
 
 
-def test_the_ladder_goes_down_from_the_first_lane_to_the_last():
+def test_the_ladder_decreases_from_the_first_to_the_last_environment():
     epsilon = LadderEpsilon(0.4, 7.0, 8)(0, 0)
     assert epsilon == pytest.approx([0.4 ** (1 + i) for i in range(8)])
     assert LadderEpsilon(0.4, 7.0, 1)(10, 10).tolist() == [0.4]
 
 
 @pytest.mark.slow
-def test_lanes_explore_as_their_rung_says(tmp_path):
-    """Far pays whatever a lane does, so a lane of epsilon 0 repeats its greedy action."""
+def test_environments_explore_with_their_own_epsilon(tmp_path):
+    """Far pays for every action, so an environment with epsilon 0 repeats its greedy action."""
     config = small(
         tmp_path, exploration="ladder", ladder_epsilon=1.0, ladder_alpha=0.0, total_timesteps=2_000
     )
@@ -317,7 +319,7 @@ def test_lanes_explore_as_their_rung_says(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_on_policy_epsilon_belongs_to_the_lane_that_answers(tmp_path, monkeypatch):
+def test_epsilon_belongs_to_the_environment_that_acts(tmp_path, monkeypatch):
     from fastdqn.learning.policy import Policy
 
     given, act = [], Policy.act
@@ -363,7 +365,7 @@ def _is_gymnasiums(env_id: str) -> bool:
 DISCRETE_IDS = discrete_ids()
 
 
-def test_the_catalogue_has_the_environments_that_everyone_knows():
+def test_the_catalogue_has_the_common_environments():
     assert set(DISCRETE_IDS) >= {
         "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3", "FrozenLake-v1",
         "FrozenLake8x8-v1", "Taxi-v4", "CliffWalking-v1", "Blackjack-v1",

@@ -1,4 +1,4 @@
-"""Lanes that answer first: every transition once, in its own lane, whatever the order."""
+"""Partial batches: every transition once, in its own environment, in any order."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -31,7 +31,7 @@ MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]
 
 
 class UnevenEnv(ScriptedEnv):
-    """Lane 0 computes a thousand times as long as the others before it answers."""
+    """Environment 0 takes a thousand times as long for a step as the others."""
 
     def step(self, action):
         if self.lane == 0:
@@ -40,7 +40,7 @@ class UnevenEnv(ScriptedEnv):
 
 
 def stored(stream: EnvStream, steps_per_lane: int, n_steps=1, num_actions=4):
-    """Act as scripted until every lane made that many steps.
+    """Follows the script until every environment has made that many steps.
 
     returns  (replay, steps [N] made by each lane, what each delivery brought of each lane)
     """
@@ -79,7 +79,7 @@ def assert_same_windows(replay: Replay, lanes: list[LaneModel]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("wait_for", "n_steps"), [(1, 1), (2, 3), (3, 1), (4, 1)])
-def test_processes_store_what_single_environments_live(mode, wait_for, n_steps):
+def test_processes_store_the_transitions_of_single_environments(mode, wait_for, n_steps):
     makers = [partial(UnevenEnv, lane, script) for lane, script in enumerate(SCRIPTS)]
     stream = EnvStream(AsyncVectorEnv(makers, autoreset_mode=mode), wait_for)
     replay, taken, episodes = stored(stream, 30, n_steps)
@@ -92,7 +92,7 @@ def test_processes_store_what_single_environments_live(mode, wait_for, n_steps):
         assert [(total, length) for at, total, length in episodes if at == lane] == ended
 
 
-def test_a_slow_lane_holds_nobody_up():
+def test_a_slow_environment_does_not_delay_the_others():
     makers = [partial(UnevenEnv, lane, script) for lane, script in enumerate(SCRIPTS)]
     stream = EnvStream(AsyncVectorEnv(makers), 1)
     _, taken, _ = stored(stream, 20)
@@ -110,7 +110,7 @@ def pool(num_envs, batch_size, seed) -> Any:
 
 
 def lone_lanes(make_one, seed: int, taken, num_actions) -> Iterator[LaneModel]:
-    """What one lane alone does with the same actions, in the plainest loop: NEXT_STEP.
+    """The transitions of one environment with the same actions in a plain loop (NEXT_STEP).
 
     make_one  (seed) to a vector environment of one lane
     """
@@ -146,7 +146,7 @@ def test_envpool_stores_exactly_the_transitions_that_it_made(batch_size, n_steps
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_arcade_environments_that_answer_first_store_what_single_ones_live():
+def test_partial_atari_batches_store_the_transitions_of_single_games():
     ale_py = pytest.importorskip("ale_py")
 
     def atari(num_envs, batch_size, seed) -> VectorEnv:
@@ -189,7 +189,7 @@ def test_counts_stay_exact_in_a_run_that_waits_for_some(tmp_path, vectorization)
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_environments_that_answer_first_are_refused_where_all_must_answer(tmp_path):
+def test_partial_batches_are_rejected_for_evaluation(tmp_path):
     eval_envs = pool(4, 2, seed=1)
     with pytest.raises(fastdqn.ConfigError, match="a step of eval_envs returns 2 of 4 env"):
         fastdqn.train(small(tmp_path), pool(4, 4, seed=0), eval_envs=eval_envs)
@@ -199,15 +199,15 @@ def test_environments_that_answer_first_are_refused_where_all_must_answer(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_environments_with_lanes_under_way_are_not_started_again_by_anyone():
+def test_environments_with_open_calls_cannot_be_started_again():
     envs = pool(4, 2, seed=1)
     EnvStream(envs).start()
-    with pytest.raises(fastdqn.EnvError, match="2 lanes are still under way"):
+    with pytest.raises(fastdqn.EnvError, match="2 sub-environments are still stepping"):
         EnvStream(envs).start()
 
 
 @pytest.mark.slow
-def test_a_run_says_that_its_order_is_the_clocks(tmp_path, capsys):
+def test_a_run_reports_that_its_order_depends_on_time(tmp_path, capsys):
     config = small(tmp_path, num_envs=4, vectorization="async", env_batch_size=2)
     fastdqn.train(config.replace(total_timesteps=200), quiet=False)
     assert "a step waits for 2 of 4 environments" in capsys.readouterr().out
@@ -216,17 +216,21 @@ def test_a_run_says_that_its_order_is_the_clocks(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("make", "wait_for", "says"),
     [
-        (lambda: EnvRecipe("CartPole-v1").make(4), 2, "these environments answer for 4 at a time"),
+        (
+            lambda: EnvRecipe("CartPole-v1").make(4),
+            2,
+            "these environments return 4 results at a time",
+        ),
         (
             lambda: EnvRecipe("CartPole-v1", "async").make(
                 2, autoreset_mode=AutoresetMode.DISABLED
             ),
             1,
-            "an autoreset mode, not DISABLED",
+            r"an autoreset mode other than AutoresetMode\.DISABLED",
         ),
     ],
 )
-def test_what_cannot_answer_first_says_so(make, wait_for, says):
+def test_unsupported_partial_batches_are_rejected(make, wait_for, says):
     envs = make()
     with pytest.raises(ValueError, match=says):
         EnvStream(envs, wait_for)
@@ -234,21 +238,21 @@ def test_what_cannot_answer_first_says_so(make, wait_for, says):
 
 
 @pytest.mark.slow
-def test_envpool_is_refused_where_it_cannot_do_what_is_asked():
+def test_unsupported_envpool_options_are_rejected():
     pytest.importorskip("envpool")
     for recipe, says in (
         (EnvRecipe("CartPole-v7", "envpool"), "did you mean CartPole-v"),
         (EnvRecipe("LunarLanderX-v9", "envpool"), "EnvPool has no"),
-        (EnvRecipe("CartPole-v1", "envpool", {}, ("TimeLimit",)), "wraps nothing around a lane"),
-        (EnvRecipe(lambda: gymnasium.make("CartPole-v1"), "envpool"), "by their id"),
+        (EnvRecipe("CartPole-v1", "envpool", {}, ("TimeLimit",)), "takes no wrapper"),
+        (EnvRecipe(lambda: gymnasium.make("CartPole-v1"), "envpool"), "by id only"),
     ):
         with pytest.raises(ValueError, match=says):
             recipe.make(2)
 
 
 @pytest.mark.slow
-def test_a_run_over_some_of_envpools_lanes_goes_on(tmp_path):
-    """They can be reset only while none is under way, which is never after the first time."""
+def test_a_run_with_partial_envpool_batches_resumes(tmp_path):
+    """They can be reset only while no call is open, so only once."""
     pytest.importorskip("envpool")
     run = fastdqn.train(
         small(tmp_path, total_timesteps=300, env_batch_size=2, vectorization="envpool")

@@ -1,4 +1,4 @@
-"""Lanes that fail and are restarted: what is stored, counted and told, and what is left behind."""
+"""Failed environments that are restarted: what is stored, counted and reported."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ from helpers.memory_segments import shared_memory
 
 
 class Mortal(gymnasium.Env):
-    """Episodes of 7 steps; the observation tells the generator's first number and the time, and a
+    """Episodes of 7 steps; the observation holds the generator's first number and the time, and a
     process fails in its 10th step if that number is small."""
 
     observation_space = spaces.Dict(
@@ -75,8 +75,8 @@ def test_no_transition_joins_the_episodes_before_and_after_a_restart(mode, wait_
         step = stream.recv()
         replay.append(step)
         ended += len(step.ended_lanes)
-        assert set(step.lengths) <= {7}  # what was cut off is no episode of its own
-    restarts = stream.asking.lost
+        assert set(step.lengths) <= {7}  # an interrupted episode is not counted
+    restarts = stream.env_calls.lost
     assert len(restarts) > 3
     assert ended > 20
     batch = replay.new_batch(512)
@@ -93,7 +93,7 @@ def test_no_transition_joins_the_episodes_before_and_after_a_restart(mode, wait_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fail", [raise_, die])
-def test_a_run_goes_on_and_tells_and_counts_what_it_restarted(tmp_path, fail):
+def test_a_run_continues_and_reports_and_counts_restarts(tmp_path, fail):
     before = shared_memory()
     config = small(
         tmp_path, vectorization="async", restart_envs=50, total_timesteps=300, learning_starts=60
@@ -101,12 +101,12 @@ def test_a_run_goes_on_and_tells_and_counts_what_it_restarted(tmp_path, fail):
     run = fastdqn.train(config, lambda: Mortal(fail))
     warnings, count = run.summary["warnings"], run.summary["restarted_envs"]
     assert len(warnings) == count > 2
-    what = "RuntimeError: boom" if fail is raise_ else "its process was killed by signal 9"
+    what = "RuntimeError: boom" if fail is raise_ else "its worker process was killed by signal 9"
     for i, line in enumerate(warnings):
-        assert line.startswith("lane ")
+        assert line.startswith("env ")
         assert "(seed " in line
         assert what in line
-        assert line.endswith(f"restarted, {i + 1} of 50; its episode ends as truncated")
+        assert line.endswith(f"restarted ({i + 1} of 50); its episode is truncated")
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     counted = [row.get("rollout/restarted_envs", 0) for row in rows]
     assert counted == sorted(counted)
@@ -120,31 +120,31 @@ def test_a_run_goes_on_and_tells_and_counts_what_it_restarted(tmp_path, fail):
 
 
 @pytest.mark.slow
-def test_one_failure_more_ends_the_run_and_says_why(tmp_path):
+def test_one_failure_more_ends_the_run_with_the_reason(tmp_path):
     config = small(tmp_path, vectorization="async", restart_envs=1)
-    with pytest.raises(EnvError, match=r"boom; all 1 of --restart-envs were restarted before$"):
+    with pytest.raises(EnvError, match=r"boom\. All 1 restarts of --restart-envs are used up$"):
         fastdqn.train(config, lambda: Mortal(raise_))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["restarted_envs"] == 1
     assert not multiprocessing.active_children()
 
 
-def test_a_restarted_lane_has_a_seed_of_its_own_which_the_next_message_tells():
+def test_a_restarted_environment_has_a_new_seed_in_the_next_message():
     stream = EnvStream(AsyncVectorEnv([lambda: Mortal(raise_)] * 2), restarts=99)
     stream.start(seed=4)
     for _ in range(60):
         stream.send(np.zeros(2, np.int64))
         stream.recv()
-    seeds = [str(error).partition("seed ")[2].partition(",")[0] for error in stream.asking.lost]
+    seeds = [str(error).partition("seed ")[2].partition(",")[0] for error in stream.env_calls.lost]
     assert len(set(seeds)) == len(seeds) > 2
-    lanes = [str(error).split(",")[0] for error in stream.asking.lost]
+    lanes = [str(error).split(",")[0] for error in stream.env_calls.lost]
     for lane, of_lane in itertools.groupby(sorted(zip(lanes, map(int, seeds), strict=True)),
                                            key=lambda pair: pair[0]):  # fmt: skip
-        assert all(seed % 2 == int(lane.removeprefix("lane ")) for _, seed in of_lane)
+        assert all(seed % 2 == int(lane.removeprefix("env ")) for _, seed in of_lane)
     stream.close()
 
 
-def test_lanes_that_are_not_ours_to_restart_are_refused_by_name(tmp_path):
+def test_restarting_given_environments_is_rejected(tmp_path):
     envs = AsyncVectorEnv([lambda: Mortal(raise_)] * 4)
     with pytest.raises(ConfigError, match="restart_envs is 2, which does not apply to a VectorEnv"):
         fastdqn.train(small(tmp_path, restart_envs=2), envs)

@@ -1,4 +1,4 @@
-"""Human-normalised scores: the table, and the names that lead to it."""
+"""Human-normalized scores: the table and the ids."""
 
 import json
 
@@ -24,7 +24,7 @@ from fastdqn.envs.atari_scores import game_of, human_normalized, references
         ("CartPole-v1", None),
     ],
 )
-def test_an_id_leads_to_its_game(env_id, game):
+def test_an_id_maps_to_its_game(env_id, game):
     assert game_of(env_id) == game
 
 
@@ -45,7 +45,7 @@ def test_every_game_of_the_table_is_registered():
     assert found - {None} == references().keys()
 
 
-def test_evaluations_of_other_environments_say_null(tmp_path, capsys):
+def test_evaluations_of_other_environments_have_null(tmp_path, capsys):
     run = fastdqn.train(
         "cartpole", total_timesteps=200, learning_starts=50, eval_frequency=0, eval_episodes=1,
         final_evaluation=True,
@@ -56,7 +56,7 @@ def test_evaluations_of_other_environments_say_null(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["human_normalized"] is None
 
 
-def test_eval_and_summary_of_a_game_tell_its_score(tmp_path, capsys, monkeypatch):
+def test_eval_and_summary_of_a_game_have_its_score(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("fastdqn.envs.atari_scores.game_of", lambda env_id: "pong")
     run = fastdqn.train(
         "cartpole", total_timesteps=200, learning_starts=50, eval_frequency=0, eval_episodes=1,

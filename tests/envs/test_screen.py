@@ -1,4 +1,4 @@
-"""Screens: a lane's pictures, the names of its actions, and the moments of its episodes."""
+"""Screen: frames, action names and moments of episodes."""
 
 import gymnasium
 import numpy as np
@@ -25,7 +25,7 @@ def moments(episodes=2, max_steps=100, seed=5, **kwargs):
     return shown
 
 
-def test_each_moment_shows_what_is_there_before_its_action():
+def test_each_moment_shows_the_state_before_its_action():
     shown = moments(1)
     assert [place(m.picture) for m in shown] == list(range(place(shown[0].picture), 8))
     assert [m.action for m in shown] == [1] * (len(shown) - 1) + [None]
@@ -34,7 +34,7 @@ def test_each_moment_shows_what_is_there_before_its_action():
     assert shown[0].values[0] == -np.inf
 
 
-def test_episodes_have_seeds_in_a_row_and_can_be_had_again():
+def test_episodes_have_consecutive_seeds_and_are_reproducible():
     first, again = moments(3), moments(3)
     assert [place(m.picture) for m in first] == [place(m.picture) for m in again]
     (alone,) = {place(m.picture) for m in moments(1, seed=6) if m.steps == 0}
@@ -53,13 +53,13 @@ def test_a_time_limit_truncates():
     assert [m.ending for m in show(values_of, screen, 1, 9, 0)] == ["", "", "truncated"]
 
 
-def test_the_pace_is_the_environments_and_actions_without_names_are_numbers():
+def test_fps_is_the_environments_and_unnamed_actions_are_numbers():
     screen = open_screen(EnvRecipe(Walk))
     assert (screen.fps, screen.action_names) == (12, ["0", "1", "2"])
 
 
 @pytest.mark.parametrize("told", [0, -3, "fast", None, 1e9, float("nan")])
-def test_a_pace_that_is_none_is_thirty(told, monkeypatch):
+def test_an_invalid_fps_is_thirty(told, monkeypatch):
     monkeypatch.setitem(Walk.metadata, "render_fps", told)
     assert open_screen(EnvRecipe(Walk)).fps == 30
 
@@ -73,7 +73,7 @@ def test_a_pace_that_is_none_is_thirty(told, monkeypatch):
         (np.full((2, 3, 3), np.nan), (2, 3, 3), 0),
     ],
 )
-def test_other_pictures_than_of_bytes_are_taken(drawn, shape, brightest):
+def test_frames_of_other_dtypes_are_converted(drawn, shape, brightest):
     picture = moments(1, drawn=drawn)[0].picture
     assert (picture.shape, picture.dtype, picture.max()) == (shape, np.uint8, brightest)
 
@@ -85,22 +85,27 @@ def missing_package():
 @pytest.mark.parametrize(
     ("drawn", "says"),
     [
-        (missing_package, "cannot be drawn: .*pygame is not installed, run `pip install x`"),
-        (lambda: 1 / 0, "cannot be drawn: ZeroDivisionError: division by zero"),
-        (lambda: exec("raise SystemExit(3)"), "cannot be drawn: SystemExit: 3"),
-        (lambda: "no picture", r"render\(\) gave str of shape \(\), a picture \[H, W, 3\]"),
+        (missing_package, "cannot be rendered: .*pygame is not installed, run `pip install x`"),
+        (lambda: 1 / 0, "cannot be rendered: ZeroDivisionError: division by zero"),
+        (lambda: exec("raise SystemExit(3)"), "cannot be rendered: SystemExit: 3"),
+        (
+            lambda: "no picture",
+            r"returned str of shape \(\), expected a picture \[H, W, 3\]",
+        ),
         (lambda: np.zeros((0, 5, 3)), r"shape \(0, 5, 3\)"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(drawn, says):
+def test_a_failed_render_is_one_line(drawn, says):
     with pytest.raises(ValueError, match=says) as caught:
         moments(1, drawn=drawn)
     assert "\n" not in str(caught.value)
 
 
-def test_an_environment_without_pictures_is_refused(monkeypatch):
+def test_an_environment_without_rgb_array_is_rejected(monkeypatch):
     monkeypatch.setitem(Walk.metadata, "render_modes", ["ansi"])
-    with pytest.raises(ValueError, match=r"draws no pictures: its render_modes are \['ansi'\]"):
+    with pytest.raises(
+        ValueError, match=r"needs the render mode rgb_array, its render_modes are \['ansi'\]"
+    ):
         open_screen(EnvRecipe(Walk))
 
 

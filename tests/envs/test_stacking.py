@@ -1,4 +1,4 @@
-"""Which environments say that their observations are stacks of frames, and how many of them."""
+"""declared_stack(): environments that declare stacked frames."""
 
 import contextlib
 
@@ -47,30 +47,30 @@ def framed_again() -> gymnasium.Env:
         (lambda: stacked(4), 4),
         (lambda: stacked(1), 1),
         (lambda: wrappers.TimeLimit(stacked(2), 9), 2),
-        (lambda: Pixels(spaces.Box(0, 255, (4, 84, 84), np.uint8)), 1),  # nobody says so
+        (lambda: Pixels(spaces.Box(0, 255, (4, 84, 84), np.uint8)), 1),  # not declared
         (transposed, 1),
         (framed_again, 1),
         (lambda: stacked(2, spaces.Discrete(5)), 1),
         (lambda: stacked(2, spaces.Dict(a=spaces.Box(0, 1, (2,)))), 1),
     ],
 )
-def test_a_stack_is_what_a_wrapper_of_the_lanes_declares(make, stack):
+def test_a_stack_is_declared_by_a_wrapper(make, stack):
     assert declared_stack(SyncVectorEnv([make, make])) == stack
 
 
-def test_lanes_that_differ_declare_nothing():
+def test_differing_environments_declare_no_stack():
     whole = spaces.Box(0, 255, (4, 5, 6), np.uint8)
     envs = SyncVectorEnv([lambda: stacked(4), lambda: Pixels(whole)])
     assert declared_stack(envs) == 1
 
 
 @pytest.mark.parametrize(("make", "stack"), [(lambda: stacked(3), 3), (Pixels, 1)])
-def test_lanes_in_processes_are_asked(make, stack):
+def test_worker_processes_declare_their_stack(make, stack):
     envs = AsyncVectorEnv([make])
     stream = EnvStream(envs)
     try:
         assert stream.facts.stack == stack
-        stream.start(seed=1)  # and they still answer
+        stream.start(seed=1)  # and they still step
     finally:
         stream.close()
 

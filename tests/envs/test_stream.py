@@ -1,4 +1,4 @@
-"""EnvStream: what really happened, told alike for every autoreset mode and every environment."""
+"""EnvStream gives the same transitions for every autoreset mode and environment."""
 
 from collections.abc import Callable
 from functools import partial
@@ -37,9 +37,9 @@ every_mode = pytest.mark.parametrize("mode", MODES)
 
 
 def scripted(scripts, mode=NEXT_STEP, make_vec: Callable = SyncVectorEnv, **kwargs):
-    """A vector environment with one lane for each script."""
+    """A vector environment with one sub-environment for each script."""
     makers = [partial(ScriptedEnv, lane, script, **kwargs) for lane, script in enumerate(scripts)]
-    # As make_envs() does: the vector environment hands out the same array each time.
+    # As make_envs() does: the vector environment returns the same array each time.
     return make_vec(makers, autoreset_mode=mode, copy=False)
 
 
@@ -52,7 +52,7 @@ def replay_for(stream: EnvStream, **sizes: Any) -> Replay:
 
 
 def live(stream: EnvStream, steps_per_lane: int, action=scripted_action):
-    """Deliveries until every lane made that many steps, cut off where a lane made more.
+    """Steps until every environment has made that many, without the surplus of faster ones.
 
     Actions depend on the lane and on how many steps it made, so that the modes, which need
     different numbers of calls, see the same episodes.
@@ -67,7 +67,7 @@ def live(stream: EnvStream, steps_per_lane: int, action=scripted_action):
 
 
 def up_to(step: Step, taken, limit: int) -> Step:
-    """A delivery without the transitions and starts of lanes that are past the limit."""
+    """A step without the transitions and starts of environments past the limit."""
     made, begun = taken[step.lanes] <= limit, taken[step.start_lanes] < limit
     ended = taken[step.ended_lanes] <= limit
     return Step(
@@ -124,14 +124,14 @@ def test_all_lanes_may_end_at_once(mode):
 
 @pytest.mark.parametrize("end", [TERMINATED, TRUNCATED, BOTH])
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
-def test_an_end_at_every_step_is_told_as_what_it_is(length, end):
+def test_one_step_episodes_end_correctly(length, end):
     for mode in MODES:
         replay = stored(EnvStream(scripted([[(length, end)]], mode)), 9, n_steps=2)
         assert_as_lived_alone(replay, [[(length, end)]], 9)
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_the_three_modes_leave_byte_equal_lanes(seed):
+def test_the_three_modes_store_equal_bytes(seed):
     rng = np.random.default_rng(seed)
     scripts = [random_script(rng) for _ in range(rng.integers(1, 6))]
     n_steps, steps = int(rng.integers(1, 6)), int(rng.integers(5, 40))
@@ -179,7 +179,7 @@ def test_same_step_accepts_final_obs_as_a_dense_array_without_a_mask():
 
 
 class DenseFinalObs(SyncVectorEnv):
-    """final_obs as the Arcade Learning Environment hands it out."""
+    """final_obs as the Arcade Learning Environment returns it."""
 
     def step(self, actions):
         obs, reward, terminated, truncated, info = super().step(actions)
@@ -192,7 +192,7 @@ class DenseFinalObs(SyncVectorEnv):
 
 
 # Gymnasium's SAME_STEP keeps a reference to the last observation and then resets, so there an
-# environment that reuses its buffer has lost it before anyone can look.
+# environment that reuses its buffer has overwritten it before it can be read.
 @pytest.mark.parametrize("mode", [NEXT_STEP, DISABLED])
 def test_an_environment_may_reuse_its_observation_buffer(mode):
     replay = stored(EnvStream(scripted(SCRIPTS, mode, reuse_buffer=True)), 25)
@@ -200,7 +200,7 @@ def test_an_environment_may_reuse_its_observation_buffer(mode):
 
 
 @every_mode
-def test_what_was_delivered_survives_scribbling_on_the_array_it_came_in(mode):
+def test_a_step_does_not_share_memory_with_the_environment(mode):
     envs = scripted([[(2, TERMINATED)], [(9, TERMINATED)]], mode)
     stream = EnvStream(envs)
     for step in live(stream, 2):
@@ -211,7 +211,7 @@ def test_what_was_delivered_survives_scribbling_on_the_array_it_came_in(mode):
             np.testing.assert_array_equal(obs, old)
 
 
-def test_closing_a_lane_in_mid_episode_invents_nothing():
+def test_closing_in_mid_episode_adds_no_transition():
     stream = EnvStream(scripted(SCRIPTS))
     replay = replay_for(stream, n_steps=3)
     for step in live(stream, 7):
@@ -230,11 +230,11 @@ def test_closing_a_lane_in_mid_episode_invents_nothing():
     assert_rows_equal(read_rows(replay, valid_rows(replay)), model.valid())
 
 
-# -- what a delivery says
+# -- the contents of a step
 
 
 @every_mode
-def test_the_first_delivery_is_a_start_of_every_lane(mode):
+def test_the_first_step_is_a_start_of_every_environment(mode):
     stream = EnvStream(scripted(SCRIPTS, mode))
     step = stream.start(seed=0)
     assert len(step.lanes) == len(step.next_obs) == len(step.ended_lanes) == 0
@@ -243,7 +243,7 @@ def test_the_first_delivery_is_a_start_of_every_lane(mode):
     np.testing.assert_array_equal(stream.obs, step.start_obs)
 
 
-def test_next_step_delivers_a_start_one_call_later_and_counts_no_step():
+def test_next_step_returns_a_start_one_call_later_and_counts_no_step():
     stream = EnvStream(scripted([[(1, TERMINATED)], [(3, TERMINATED)]], NEXT_STEP))
     stream.start(seed=0)
     told = []
@@ -255,7 +255,7 @@ def test_next_step_delivers_a_start_one_call_later_and_counts_no_step():
 
 
 @pytest.mark.parametrize("mode", [SAME_STEP, DISABLED])
-def test_the_other_modes_deliver_a_start_in_the_same_call(mode):
+def test_the_other_modes_return_a_start_in_the_same_call(mode):
     stream = EnvStream(scripted([[(1, TERMINATED)], [(2, TRUNCATED)]], mode))
     stream.start(seed=0)
     stream.send(np.zeros(2, np.int64))
@@ -277,7 +277,7 @@ def test_episode_returns_and_lengths_are_those_of_single_environments(mode):
         assert told[lane] == lived_alone(ScriptedEnv(lane, script), lane, 25)[1]
 
 
-def test_a_second_start_forgets_the_episodes_under_way():
+def test_a_second_start_drops_open_episodes():
     stream = EnvStream(scripted([[(3, TERMINATED)]]))
     lengths = []
     for calls in (2, 3):  # the first time, the episode is left before its end
@@ -291,7 +291,7 @@ def test_a_second_start_forgets_the_episodes_under_way():
 # -- types
 
 
-def test_actions_count_from_zero_whatever_the_environment_counts_from():
+def test_actions_are_counted_from_zero_for_every_environment():
     stream = EnvStream(scripted(SCRIPTS, SAME_STEP, action_start=5))
     replay = stored(stream, 25)  # ScriptedEnv refuses actions that are not 5 to 8
     assert stream.facts.action_start == 5

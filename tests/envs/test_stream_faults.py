@@ -1,4 +1,4 @@
-"""EnvStream where the environment is at fault: one clear error, and no wrong transition."""
+"""EnvStream with faulty environments: one clear error and no wrong transition."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ NEXT_STEP, SAME_STEP, DISABLED = (
 
 
 class PoisonedEnv(ScriptedEnv):
-    """Lane 1 of a vector gives one bad number at the third step, episodes last 4."""
+    """Environment 1 returns one bad number at the third step; episodes last 4."""
 
     def __init__(self, lane, what, value, length=4):
         super().__init__(lane, [(length, TRUNCATED)])
@@ -56,46 +56,48 @@ def run(stream, calls):
 @pytest.mark.parametrize("mode", [NEXT_STEP, SAME_STEP, DISABLED])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("what", ["reward", "observation"])
-def test_a_number_that_is_not_finite_names_its_lane_and_step(mode, what, value):
+def test_a_non_finite_number_names_environment_and_step(mode, what, value):
     run(poisoned(mode, what, value), 2)
-    with pytest.raises(NonFiniteError, match=rf"^lane 1, step 3: {what} is {value}$"):
+    with pytest.raises(NonFiniteError, match=rf"^env 1, step 3: {what} is {value}$"):
         run(poisoned(mode, what, value), 3)
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_reward_that_the_replay_cannot_store_is_not_finite():
     """Rewards are summed in float64 and stored as float32, whose largest number is 3.4e38."""
-    with pytest.raises(NonFiniteError, match=r"^lane 1, step 3: reward is 1e\+39, beyond the larg"):
+    with pytest.raises(
+        NonFiniteError, match=r"^env 1, step 3: reward is 1e\+39, which exceeds the larg"
+    ):
         run(poisoned(NEXT_STEP, "reward", 1e39), 3)
 
 
 @pytest.mark.parametrize("mode", [SAME_STEP, DISABLED])
-def test_a_last_observation_that_is_not_finite_is_seen_behind_the_reset(mode):
-    with pytest.raises(NonFiniteError, match=r"^lane 1, step 3: last observation is nan$"):
+def test_a_non_finite_last_observation_is_detected_after_the_reset(mode):
+    with pytest.raises(NonFiniteError, match=r"^env 1, step 3: last observation is nan$"):
         run(poisoned(mode, "observation", np.nan, length=3), 3)
 
 
-def test_a_number_that_is_not_finite_is_not_taken_for_a_lane_that_moved():
-    """Lane 1 observes it in the call in which lanes 0 and 2 end and are reset."""
+def test_a_non_finite_number_does_not_count_as_a_changed_observation():
+    """Environment 1 observes it in the call in which 0 and 2 end and are reset."""
     makers = [
         lambda: ScriptedEnv(0, [(3, TRUNCATED)]),
         lambda: PoisonedEnv(1, "observation", np.nan, length=9),
     ]
     stream = EnvStream(SyncVectorEnv(makers, autoreset_mode=DISABLED))
-    with pytest.raises(NonFiniteError, match=r"^lane 1, step 3: observation is nan$"):
+    with pytest.raises(NonFiniteError, match=r"^env 1, step 3: observation is nan$"):
         run(stream, 3)
 
 
-def test_next_step_sees_it_where_the_episode_ends():
-    with pytest.raises(NonFiniteError, match=r"^lane 1, step 3: observation is nan$"):
+def test_next_step_detects_it_at_the_episode_end():
+    with pytest.raises(NonFiniteError, match=r"^env 1, step 3: observation is nan$"):
         run(poisoned(NEXT_STEP, "observation", np.nan, length=3), 3)
 
 
 @pytest.mark.parametrize("mode", [NEXT_STEP, SAME_STEP, DISABLED])
-def test_a_first_observation_that_is_not_finite_is_refused(mode):
+def test_a_non_finite_first_observation_is_rejected(mode):
     makers = [lambda: PoisonedResetEnv(0, [(2, TERMINATED)])]
     stream = EnvStream(SyncVectorEnv(makers, autoreset_mode=mode))
-    with pytest.raises(NonFiniteError, match=r"^lane 0, step 2: observation is nan$"):
+    with pytest.raises(NonFiniteError, match=r"^env 0, step 2: observation is nan$"):
         run(stream, 3)
 
 
@@ -106,14 +108,14 @@ def test_a_stream_can_start_again_after_such_an_error():
     run(stream, 2)
 
 
-def test_an_observation_of_another_shape_than_promised_is_refused():
+def test_an_observation_outside_its_space_is_rejected():
     class NarrowEnvs(SyncVectorEnv):
         def reset(self, *, seed=None, options=None):
             obs, info = super().reset(seed=seed, options=options)
             return obs[:, :2], info
 
     stream = EnvStream(NarrowEnvs([lambda: ScriptedEnv(0, [(2, TERMINATED)])] * 2))
-    with pytest.raises(EnvError, match=r"shape \(2, 2\), the space promises \(2, 3\)"):
+    with pytest.raises(EnvError, match=r"shape \(2, 2\), but their space has \(2, 3\)"):
         stream.start(seed=0)
 
 
@@ -134,9 +136,7 @@ class MislabelledEnvs(SyncVectorEnv):
 
 @pytest.mark.parametrize(("declares", "behaves"), [(NEXT_STEP, SAME_STEP), (SAME_STEP, NEXT_STEP)])
 @pytest.mark.parametrize("length", [1, 3])
-def test_a_mode_that_is_declared_but_not_kept_is_an_error_at_the_first_end(
-    declares, behaves, length
-):
+def test_a_wrong_declared_mode_is_an_error_at_the_first_end(declares, behaves, length):
     makers = [
         lambda: ScriptedEnv(0, [(9, TERMINATED)]),
         lambda: ScriptedEnv(1, [(length, TERMINATED)]),
@@ -144,13 +144,11 @@ def test_a_mode_that_is_declared_but_not_kept_is_an_error_at_the_first_end(
     stream = EnvStream(MislabelledEnvs(makers, declares, behaves))
     run(stream, length - 1)
     stream.send(np.zeros(2, np.int64))
-    with pytest.raises(
-        RuntimeError, match=rf"^lane 1: .*AutoresetMode\.{declares.name}.*; let its"
-    ):
+    with pytest.raises(RuntimeError, match=rf"^env 1: .*AutoresetMode\.{declares.name}.*; set its"):
         stream.recv()
 
 
-def test_an_environment_that_never_resets_is_not_taken_for_next_step():
+def test_an_environment_that_never_resets_is_rejected():
     class EndlessEnv(ScriptedEnv):
         def step(self, action):
             self.over = False
@@ -165,7 +163,7 @@ def test_an_environment_that_never_resets_is_not_taken_for_next_step():
     stream = EnvStream(NeverReset([lambda: EndlessEnv(0, [(9, TERMINATED)])]))
     run(stream, 2)
     stream.send(np.zeros(1, np.int64))
-    with pytest.raises(RuntimeError, match=r"lane 0: .*NEXT_STEP"):
+    with pytest.raises(RuntimeError, match=r"env 0: .*NEXT_STEP"):
         stream.recv()
 
 

@@ -1,4 +1,4 @@
-"""What people's own environments do: sub-environments made here give results of one form."""
+"""SubEnv: results of user environments get one form."""
 
 import json
 import random
@@ -24,14 +24,14 @@ from helpers.sub_env import Plain, run_steps
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_a_function_that_returns_one_object_twice_is_refused(tmp_path, vectorization):
+def test_a_function_that_returns_one_object_twice_is_rejected(tmp_path, vectorization):
     env = Plain()
     with pytest.raises(ConfigError, match=r"the same Plain object twice.*`lambda: MyEnv") as caught:
         fastdqn.train(small(tmp_path, vectorization=vectorization), lambda: env)
     assert len(caught.value.lines) == 1
 
 
-def test_one_object_for_training_and_evaluation_is_refused(tmp_path):
+def test_one_object_for_training_and_evaluation_is_rejected(tmp_path):
     env = Plain()
     config = small(tmp_path, num_envs=1, eval_frequency=100, buffer_size=100)
     with pytest.raises(ConfigError, match="the same Plain object twice"):
@@ -44,7 +44,7 @@ def test_a_function_may_return_an_object_again_that_was_closed():
         assert fastdqn.evaluate(lambda obs: np.zeros(len(obs)), lambda: env, episodes=1).cut == 0
 
 
-def test_given_environments_over_one_object_are_refused(tmp_path):
+def test_given_environments_over_one_object_are_rejected(tmp_path):
     env = Plain()
     envs = SyncVectorEnv([lambda: env] * 3)
     with pytest.raises(ConfigError, match=r"env 0 and env 1 are the same object"):
@@ -53,14 +53,14 @@ def test_given_environments_over_one_object_are_refused(tmp_path):
         fastdqn.evaluate(lambda obs: np.zeros(len(obs)), envs, episodes=3)
 
 
-def test_a_late_binding_loop_is_refused(tmp_path):
+def test_a_late_binding_loop_is_rejected(tmp_path):
     made = [Plain() for _ in range(3)]
     envs = SyncVectorEnv([lambda: env for env in made])  # noqa: B023
     with pytest.raises(ConfigError, match=r"env=env: env for env"):
         fastdqn.train(small(tmp_path, num_envs=3), envs)
 
 
-def test_evaluation_environments_that_share_some_with_training_are_refused(tmp_path):
+def test_evaluation_environments_shared_with_training_are_rejected(tmp_path):
     shared = Plain()
     envs, eval_envs = SyncVectorEnv([Plain, lambda: shared]), SyncVectorEnv([lambda: shared])
     with pytest.raises(ConfigError, match="env 1 and env 0 of the evaluation are the same object"):
@@ -89,7 +89,7 @@ def test_environments_that_were_made_are_closed_where_a_later_one_fails():
 
 
 @pytest.mark.slow
-def test_arguments_that_a_constructor_changes_are_whole_for_the_next_one(tmp_path):
+def test_a_constructor_cannot_change_the_arguments_of_the_next_one(tmp_path):
     class Greedy(Plain):
         def __init__(self, goals, sizes):
             assert goals == [1, 2, {"at": 3}]
@@ -116,7 +116,7 @@ def longer(env):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_the_limit_of_what_was_made_comes_before_the_registered_one(vectorization):
+def test_the_limit_of_the_environment_overrides_the_registered_one(vectorization):
     recipe = EnvRecipe("MountainCar-v0", vectorization, wrappers=("test_sub_env:longer",))
     envs = recipe.make(1)
     assert limit_of(envs, recipe.max_episode_steps()) == 1_000
@@ -136,12 +136,12 @@ def test_a_raised_limit_holds_in_evaluations(tmp_path, capsys):
     assert (told["mean_length"] > 200, told["cut_episodes"]) == (True, 0)
 
 
-def test_a_limit_that_a_wrapper_takes_away_is_no_limit():
+def test_a_limit_removed_by_a_wrapper_is_no_limit():
     envs = SyncVectorEnv([lambda: gymnasium.make("MountainCar-v0").unwrapped])
     assert limit_of(envs, 200) is None
 
 
-def test_the_least_of_two_limits_is_the_limit():
+def test_the_smaller_of_two_limits_applies():
     envs = SyncVectorEnv([lambda: TimeLimit(TimeLimit(Plain(), 7), 1_000)])
     assert limit_of(envs) == 7
 
@@ -206,7 +206,7 @@ class Odd(Plain):
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_rewards_flags_and_infos_may_have_any_form(vectorization):
+def test_rewards_flags_and_infos_of_any_type_are_accepted(vectorization):
     steps = run_steps(EnvStream(EnvRecipe(Odd, vectorization).make(2)), 10)
     assert [step.reward.tolist() for step in steps] == [[0.5, 0.5]] * 10
     assert steps[-1].returns.tolist() == [5.0, 5.0]
@@ -217,15 +217,15 @@ def test_rewards_flags_and_infos_may_have_any_form(vectorization):
     ("result", "says"),
     [
         ((np.array([1.0, 2.0]), False, False, {}), r"reward is array\(\[1\., 2\.\]\) \(ndarray\)"),
-        ((None, False, False, {}), r"reward is None \(NoneType\): one number expected"),
+        ((None, False, False, {}), r"reward is None \(NoneType\): expected one number"),
         ((1.0, "no", False, {}), r"terminated is 'no' \(str\)"),
-        ((1.0, False, False, [{}]), "info is list: a dict expected"),
-        ((1.0, False, False, {"action_mask": [1, 0, 1]}), r"shape \(3,\): one entry for each of 2"),
-        ((1.0, False, False, {"action_mask": [0, -np.inf]}), "holds -inf.*give mask == 0"),
+        ((1.0, False, False, [{}]), "info is list: expected a dict"),
+        ((1.0, False, False, {"action_mask": [1, 0, 1]}), r"\(3,\): expected one entry for each"),
+        ((1.0, False, False, {"action_mask": [0, -np.inf]}), "contains -inf.*return mask == 0"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_a_result_of_another_form_is_named(vectorization, result, says):
+def test_an_invalid_result_is_named(vectorization, result, says):
     class Wrong(Plain):
         def reset(self, *, seed=None, options=None):
             return self.observe(), {"action_mask": [1, 1]}
@@ -236,7 +236,7 @@ def test_a_result_of_another_form_is_named(vectorization, result, says):
     stream = EnvStream(EnvRecipe(Wrong, vectorization).make(2))
     stream.start(0)
     stream.send(np.zeros(2, np.int64))
-    with pytest.raises(EnvError, match=rf"^lane 0, step 1 .*{says}"):
+    with pytest.raises(EnvError, match=rf"^env 0, step 1 .*{says}"):
         stream.recv()
     stream.close()
 
@@ -249,7 +249,7 @@ def test_a_result_of_another_form_is_named(vectorization, result, says):
         (lambda: Plain, "returned ABCMeta|returned type, not a gymnasium.Env"),
     ],
 )
-def test_a_function_that_makes_no_environment_is_refused(tmp_path, made, says):
+def test_a_function_that_makes_no_environment_is_rejected(tmp_path, made, says):
     with pytest.raises(ConfigError, match=says) as caught:
         fastdqn.train(small(tmp_path), made)
     assert len(caught.value.lines) == 1
@@ -257,7 +257,7 @@ def test_a_function_that_makes_no_environment_is_refused(tmp_path, made, says):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_a_number_beyond_float32_is_named_as_it_was_given(vectorization):
+def test_a_number_beyond_float32_is_shown_as_returned(vectorization):
     class Huge(Plain):
         observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
 
@@ -265,7 +265,7 @@ def test_a_number_beyond_float32_is_named_as_it_was_given(vectorization):
             return np.array([1e300 if self.t == 2 else 0.0])
 
     stream = EnvStream(EnvRecipe(Huge, vectorization).make(2))
-    with pytest.raises(fastdqn.NonFiniteError, match=r"observation is 1e\+300, beyond .* float32"):
+    with pytest.raises(fastdqn.NonFiniteError, match=r"is 1e\+300, which exceeds .* float32"):
         run_steps(stream, 3)
     stream.close()
 
@@ -301,34 +301,34 @@ def test_an_array_that_is_reused_is_copied_in_time(mode, vectorization):
     stream.close()
 
 
-def test_frames_of_a_stack_that_are_one_array_are_warned_of():
+def test_a_stack_of_one_repeated_array_causes_a_warning():
     recipe = EnvRecipe(lambda: FrameStackObservation(Reused(own=0), 3))
     stream = EnvStream(recipe.make(1))
     with pytest.warns(UserWarning, match="the same array at each step.*obs.copy"):
         run_steps(stream, 3)
 
 
-def test_frames_that_are_copies_are_not_warned_of():
+def test_a_stack_of_copies_causes_no_warning():
     with warnings.catch_warnings(record=True) as warned:
         run_steps(EnvStream(EnvRecipe(lambda: FrameStackObservation(Plain(), 3)).make(1)), 12)
     assert not warned
 
 
-def test_a_last_observation_that_the_reset_overwrote_is_warned_of():
+def test_an_overwritten_last_observation_causes_a_warning():
     made = iter(range(100))
     envs = SyncVectorEnv([lambda: Reused(own=next(made))], autoreset_mode=AutoresetMode.SAME_STEP)
-    with pytest.warns(UserWarning, match="final_obs.*holds the first observation of the next"):
+    with pytest.warns(UserWarning, match="final_obs.*contains the first observation of the next"):
         run_steps(EnvStream(envs), 12)
 
 
-def test_a_last_observation_equal_to_the_first_is_warned_of_after_a_few_ends():
+def test_equal_last_and_first_observations_cause_a_warning_after_a_few_ends():
     class Dense(Counted):
         mode = AutoresetMode.SAME_STEP
 
         def ends(self, info):
             return info | {"final_obs": self.obs()}
 
-    with pytest.warns(UserWarning, match="final_obs.*holds the first observation of the next"):
+    with pytest.warns(UserWarning, match="final_obs.*contains the first observation of the next"):
         run_steps(EnvStream(Dense()), 40)
 
 
@@ -336,7 +336,7 @@ def test_a_last_observation_equal_to_the_first_is_warned_of_after_a_few_ends():
 
 
 class Counted(VectorEnv):
-    """Two lanes that terminate together after ten steps."""
+    """Two environments that terminate together after ten steps."""
 
     num_envs = 2
     single_observation_space = Plain.observation_space
@@ -377,17 +377,20 @@ class OldName(Counted):
 @pytest.mark.parametrize(
     ("envs", "says"),
     [
-        (Counted, "the call after an episode's end gave a reward"),
-        (OldName, r"brought infos\['final_observation'\].*\['final_obs'\] is the name"),
+        (Counted, "the call after an episode end returned a reward"),
+        (
+            OldName,
+            r"came with infos\['final_observation'\].*The key that is read is infos\['final_obs'\]",
+        ),
     ],
 )
-def test_a_reset_in_the_same_step_is_found_where_no_mode_is_declared(envs, says):
+def test_a_reset_in_the_same_step_is_detected_without_a_declared_mode(envs, says):
     with pytest.raises(EnvError, match=says):
         run_steps(EnvStream(envs()), 12)
 
 
 @pytest.mark.slow
-def test_a_mode_that_is_not_declared_is_warned_of_and_recorded(tmp_path):
+def test_an_undeclared_mode_causes_a_recorded_warning(tmp_path):
     class Silent(Counted):
         def step(self, actions):
             if self.over:
@@ -402,17 +405,17 @@ def test_a_mode_that_is_not_declared_is_warned_of_and_recorded(tmp_path):
 
 
 @pytest.mark.parametrize("word", ["same_step", "SameStep", "SAME_STEP", "AutoresetMode.SAME_STEP"])
-def test_a_mode_may_be_declared_in_words(word):
+def test_a_mode_may_be_declared_as_a_string(word):
     envs = Counted()
     envs.metadata = {"autoreset_mode": word}
     assert EnvStream(envs).autoreset_mode is AutoresetMode.SAME_STEP
 
 
 @pytest.mark.parametrize("word", ["sometimes", True, 3])
-def test_a_word_that_is_no_mode_is_refused_in_one_line(word):
+def test_an_unknown_mode_is_rejected_in_one_line(word):
     envs = Counted()
     envs.metadata = {"autoreset_mode": word}
-    with pytest.raises(ValueError, match=rf"is {word!r}: it must be one of .*NEXT_STEP"):
+    with pytest.raises(ValueError, match=rf"is {word!r}, must be one of .*NEXT_STEP"):
         EnvStream(envs)
 
 
@@ -429,18 +432,18 @@ def test_rewards_of_given_environments_may_have_an_axis_of_one_and_flags_be_numb
     assert [step.reward.tolist() for step in steps] == [[2.0, 2.0]] * 9
 
 
-def test_a_single_reward_for_all_lanes_is_named():
+def test_a_single_reward_for_all_environments_is_rejected():
     class One(Counted):
         mode = AutoresetMode.NEXT_STEP
 
         def step(self, actions):
             return self.obs(), np.ones(1), np.zeros(2, np.bool_), np.zeros(2, np.bool_), {}
 
-    with pytest.raises(EnvError, match=r"reward is float64 of shape \(1,\).*\(2,\), expected"):
+    with pytest.raises(EnvError, match=r"reward has dtype float64 and shape \(1,\): .*\(2,\)"):
         run_steps(EnvStream(One()), 1)
 
 
-# -- environments that lie, and errors that cannot say what they are
+# -- environments with a wrong unwrapped, and errors without a message
 
 
 class Outer(gymnasium.Wrapper):
@@ -451,7 +454,7 @@ class Outer(gymnasium.Wrapper):
         return self
 
 
-def test_one_object_behind_wrappers_that_deny_it_is_refused(tmp_path):
+def test_one_object_inside_wrappers_is_rejected(tmp_path):
     env = Plain()
     with pytest.raises(ConfigError, match="the same Plain object twice"):
         fastdqn.train(small(tmp_path), lambda: Outer(env))
@@ -469,12 +472,15 @@ class Speechless(BaseException):
 @pytest.mark.parametrize(
     ("obs", "says"),
     [
-        ([1.0, [2.0, 3.0]], "an observation is no array: ValueError"),
-        (torch.zeros(1, requires_grad=True), "an observation is no array: RuntimeError"),
+        ([1.0, [2.0, 3.0]], "cannot be converted to an array: ValueError"),
+        (
+            torch.zeros(1, requires_grad=True),
+            "cannot be converted to an array: RuntimeError",
+        ),
         (Speechless(), "Speechless"),
     ],
 )
-def test_what_no_array_can_be_made_of_is_named_by_its_environment(vectorization, obs, says):
+def test_an_observation_that_is_no_array_is_named_by_its_environment(vectorization, obs, says):
     class Odd(Plain):
         def step(self, action):
             if isinstance(obs, Speechless):
@@ -484,13 +490,13 @@ def test_what_no_array_can_be_made_of_is_named_by_its_environment(vectorization,
     stream = EnvStream(EnvRecipe(Odd, vectorization).make(2))
     stream.start(0)
     stream.send(np.zeros(2, np.int64))
-    with pytest.raises(EnvError, match=f"^lane 0, step 1 .*{says}"):
+    with pytest.raises(EnvError, match=f"^env 0, step 1 .*{says}"):
         stream.recv()
     stream.close()
 
 
 @pytest.mark.parametrize("flag", [np.nan, 2])
-def test_a_flag_that_is_neither_true_nor_false_is_refused(flag):
+def test_an_invalid_flag_is_rejected(flag):
     class Undecided(Plain):
         def step(self, action):
             return self.observe(), 0.0, flag, False, {}
@@ -498,19 +504,19 @@ def test_a_flag_that_is_neither_true_nor_false_is_refused(flag):
     stream = EnvStream(EnvRecipe(Undecided).make(1))
     stream.start(0)
     stream.send(np.zeros(1, np.int64))
-    with pytest.raises(EnvError, match=f"terminated is {flag}: true or false expected"):
+    with pytest.raises(EnvError, match=f"terminated is {flag}: expected true or false"):
         stream.recv()
 
 
 @pytest.mark.parametrize("count", ["2", 2.0, True, 0])
-def test_a_number_of_environments_that_is_none_is_refused(tmp_path, count):
+def test_an_invalid_number_of_environments_is_rejected(tmp_path, count):
     envs = Counted()
     envs.mode, envs.num_envs = AutoresetMode.NEXT_STEP, count
     with pytest.raises(ConfigError, match="num_envs"):
         fastdqn.train(small(tmp_path), envs)
 
 
-def test_a_word_that_is_no_mode_keeps_a_run_from_starting(tmp_path):
+def test_an_unknown_mode_prevents_a_run(tmp_path):
     envs = Counted()
     envs.metadata = {"autoreset_mode": "sometimes"}
     with pytest.raises(ConfigError, match="the autoreset mode is 'sometimes'"):

@@ -1,4 +1,4 @@
-"""Worker processes: what environments may do in them, and what the system may refuse."""
+"""Worker processes: what environments may do in them, and system limits."""
 
 import errno
 import gc
@@ -24,7 +24,7 @@ from helpers.sub_env import Plain, run_steps
 
 
 class Simulator(Plain):
-    """Has a process of its own, which its first step asks."""
+    """Starts a process, which its first step uses."""
 
     def __init__(self):
         super().__init__()
@@ -65,7 +65,7 @@ class Collecting(Plain):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("collects", [True, False])
-def test_a_worker_leaves_the_parents_garbage_to_the_parent(tmp_path, collects):
+def test_a_worker_does_not_collect_the_parents_garbage(tmp_path, collects):
     before = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -84,7 +84,7 @@ def test_a_worker_leaves_the_parents_garbage_to_the_parent(tmp_path, collects):
 
 
 class Program(Plain):
-    """Ends a program of its own with SIGTERM, and waits for that."""
+    """Starts a program, ends it with SIGTERM and waits."""
 
     def close(self):
         program = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
@@ -111,7 +111,7 @@ def test_an_environment_in_a_worker_can_end_its_programs(tmp_path):
     "error", [SystemExit(0), GeneratorExit(), RuntimeError("stuck"), OSError()]
 )
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_a_close_that_raises_costs_nothing(tmp_path, vectorization, error):
+def test_a_close_that_raises_is_ignored(tmp_path, vectorization, error):
     class Clingy(Plain):
         def close(self):
             raise error
@@ -173,7 +173,7 @@ def test_a_constructor_whose_error_is_longer_than_a_pipe_is_named():
     assert len(str(caught.value)) < 3_000
 
 
-def test_errors_of_many_constructors_wait_for_no_room_in_the_pipe():
+def test_errors_of_many_constructors_do_not_block_on_the_pipe():
     """Each would block its process, whose end the parent waits for."""
     target = WorkerTarget(0)
 
@@ -190,7 +190,7 @@ def test_errors_of_many_constructors_wait_for_no_room_in_the_pipe():
 
 
 @pytest.mark.slow
-def test_other_processes_of_the_program_are_left_alone_where_workers_are_ended():
+def test_ending_workers_does_not_end_other_processes():
     others = []
 
     class Starting(Plain):
@@ -222,13 +222,13 @@ def test_an_attribute_of_given_environments_is_no_step_limit():
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit("over")])
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_a_step_that_raises_what_is_no_error_is_named(vectorization, error):
+def test_a_step_that_raises_a_base_exception_is_named(vectorization, error):
     class Leaving(Plain):
         def step(self, action):
             raise error
 
     stream = EnvStream(EnvRecipe(Leaving, vectorization).make(2))
-    with pytest.raises(fastdqn.EnvError, match=f"^lane 0, step 1 .*{type(error).__name__}"):
+    with pytest.raises(fastdqn.EnvError, match=f"^env 0, step 1 .*{type(error).__name__}"):
         run_steps(stream, 1)
     stream.close()
 
@@ -240,7 +240,7 @@ def test_too_few_file_descriptors_are_one_line_that_names_the_limit():
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, hard))
     try:
         with pytest.raises(
-            ValueError, match=r"^Plain cannot be made: 64 worker .*ulimit -n.*fewer"
+            ValueError, match=r"^Plain cannot be made: 64 worker .*ulimit -n.*--num-envs"
         ):
             EnvRecipe(Plain, "async").make(64)
     finally:
@@ -306,7 +306,7 @@ def test_an_interrupt_of_the_whole_group_leaves_workers_of_a_fork_server_to_the_
 
 
 @pytest.mark.slow
-def test_a_script_without_a_main_guard_is_told_so_in_one_line(tmp_path):
+def test_a_script_without_a_main_guard_is_rejected_in_one_line(tmp_path):
     ended = run_script(tmp_path, "spawn", "train()")
     assert ended.returncode != 0
     assert "behind if __name__ == '__main__':" in ended.stderr
@@ -317,13 +317,13 @@ def test_a_script_without_a_main_guard_is_told_so_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("number", "says"),
     [
-        (errno.EAGAIN, r"Resource temporarily unavailable; this is the limit of processes"),
-        (errno.ENOMEM, r"Cannot allocate memory; this is the memory of the machine"),
-        (errno.ENOSPC, r"No space left on device; this is the space in /dev/shm"),
+        (errno.EAGAIN, r"Resource temporarily unavailable\. This is the limit of processes"),
+        (errno.ENOMEM, r"Cannot allocate memory\. This is the memory of the machine"),
+        (errno.ENOSPC, r"No space left on device\. This is the space in /dev/shm"),
         (errno.EACCES, r"PermissionError: .*Permission denied"),
     ],
 )
-def test_a_process_that_the_system_refuses_is_one_line_with_its_reason(monkeypatch, number, says):
+def test_a_failed_process_start_is_one_line_with_the_reason(monkeypatch, number, says):
     start, started = ForkProcess.start, []
 
     def start_one(self):

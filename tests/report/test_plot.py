@@ -130,9 +130,9 @@ def spoiled(folder, kind: str):
         (folder / "summary.json").unlink()
         return "has no row of metrics yet: it has just begun: try again when it has"
     if kind == "failed":
-        write_run(folder, summary={"exit_reason": "failed: lane 3:\nboom"})
+        write_run(folder, summary={"exit_reason": "failed: env 3:\nboom"})
         (folder / "metrics.jsonl").write_text("")
-        return "has no row of metrics yet: failed: lane 3: boom"
+        return "has no row of metrics yet: failed: env 3: boom"
     if kind == "other":
         write_run(folder, env_id="Acrobot-v1")
         return "runs of CartPole-v1 and Acrobot-v1 have no common scale: name those of one"
