@@ -1,4 +1,4 @@
-"""Host memory for experience: the ring, the stores, the samplers. Usable on its own."""
+"""Replay memory on the host: ring buffer, observation stores and samplers."""
 
 from fastdqn.replay.batch import Batch, ObsStore, new_batch
 from fastdqn.replay.frame_store import FrameStore, UnstackedError

@@ -1,6 +1,7 @@
-"""What crosses the replay's border: the sampled batch, the appended step, the stores and samplers.
+"""Batch and the interfaces of the replay: appended steps and observation stores.
 
-Dimensions: N environments (lanes), T rows a lane, B batch, A actions, n the n-step horizon.
+Dimensions: N environments, T rows for each, B batch size, A actions, n steps of a window. A "lane"
+is the part of the ring that belongs to one of the N environments.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -9,17 +10,18 @@ import numpy as np
 
 
 class Batch(NamedTuple):
-    """One minibatch; NumPy arrays on the host, tensors on the device, same fields, same order.
+    """One minibatch: NumPy arrays on the host, tensors on the device.
 
-    obs        [B, *] as stored
-    action     [B] int64, counted from 0
-    reward     [B] float32, the n-step return
-    discount   [B] float32, gamma^m over the m rewards summed; 0 after termination
-    next_obs   [B, *] the state to bootstrap from (the true last one where an episode was cut)
-    weight     [B] float32, importance weights; ones if sampling is uniform
-    index      [B] int64, absolute row ids: row * N + lane, never reused
-    next_mask  [B, A] bool, the actions allowed at next_obs; only where the environment has masks
-    mask       [B, A] bool, those allowed at obs; only there too
+    Attributes:
+        obs: [B, *], in the dtype of the store.
+        action: int64[B], counted from 0.
+        reward: float32[B], the n-step return.
+        discount: float32[B], gamma^m for the m rewards summed; 0 after termination.
+        next_obs: [B, *], the state to bootstrap from; at a truncation the last observation.
+        weight: float32[B], importance weights; ones for uniform sampling.
+        index: int64[B], absolute row ids, row * N + lane, which are never reused.
+        next_mask: bool[B, A], actions allowed at next_obs; None without masks.
+        mask: bool[B, A], actions allowed at obs; None without masks.
     """
 
     obs: Any
@@ -36,7 +38,7 @@ class Batch(NamedTuple):
 def new_batch(
     batch_size: int, obs_shape: tuple[int, ...], obs_dtype: Any, num_actions: int | None = None
 ) -> Batch:
-    """Allocate the host arrays of a batch; num_actions where masks are wanted, else None."""
+    """Allocates the host arrays of a batch; num_actions is needed for masks only."""
     obs = np.zeros((2, batch_size, *obs_shape), obs_dtype)
     action, index = np.zeros((2, batch_size), np.int64)
     reward, discount, weight = np.zeros((3, batch_size), np.float32)
@@ -47,43 +49,50 @@ def new_batch(
 
 
 def new_like(batch: Batch) -> Batch:
-    """Arrays of the same shapes and types, in memory of their own."""
+    """Allocates arrays with the same shapes and dtypes."""
     masked = None if batch.mask is None else batch.mask.shape[1]
     return new_batch(len(batch.index), batch.obs.shape[1:], batch.obs.dtype, masked)
 
 
 def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
-    """Both as one array [2 B, *], where the second lies right behind the first."""
+    """Returns both arrays as one, [2 B, *], if they are adjacent in memory, else None."""
     if first.base is None or first.base is not second.base or first.shape != second.shape:
         return None
     if not (first.flags.c_contiguous and second.flags.c_contiguous):
         return None
     if second.ctypes.data != first.ctypes.data + first.nbytes or first.dtype != second.dtype:
         return None
-    # Both lie in the memory of one array, which this one holds: nothing beyond it is reached.
+    # Both are views of one array, so the new view does not reach beyond its memory.
     return np.lib.stride_tricks.as_strided(first, (2 * len(first), *first.shape[1:]))
 
 
 def require_alike(batch: Batch, laid_out: Batch) -> None:
-    """Raises ValueError where an array of batch is not laid out as that of the other."""
+    """Raises ValueError if an array of batch differs from laid_out in shape, dtype or layout."""
     for name, like in laid_out._asdict().items():
         given = getattr(batch, name)
         if like is not None and (
             given.shape != like.shape or given.dtype != like.dtype or not given.flags.c_contiguous
         ):
             raise ValueError(
-                f"{name} of the batch is {given.dtype} {given.shape}: contiguous {like.dtype} "
-                f"{like.shape} expected, see new_batch()"
+                f"{name} of the batch has dtype {given.dtype} and shape {given.shape}, must be "
+                f"contiguous {like.dtype} {like.shape}, see new_batch()"
             )
 
 
 class StepLike(Protocol):
-    """What really happened in one call: M transitions first, then S episode starts.
+    """One step of the environments: M transitions first, then S episode starts.
 
-    lanes [M] int64 · action [M] int64 · reward [M] float32 · terminated, truncated [M] bool
-    next_obs [M, *] the true last observation where an episode ended
-    start_lanes [S] int64 · start_obs [S, *] the first observation of an episode
-    next_mask [M, A], start_mask [S, A] bool: the actions allowed there, or None
+    Attributes:
+        lanes: int64[M].
+        action: int64[M].
+        reward: float32[M].
+        terminated: bool[M].
+        truncated: bool[M].
+        next_obs: [M, *]; at an episode end the last observation.
+        start_lanes: int64[S].
+        start_obs: [S, *], the first observation of each episode.
+        next_mask: bool[M, A], actions allowed at next_obs, or None.
+        start_mask: bool[S, A], actions allowed at start_obs, or None.
     """
 
     @property
@@ -109,9 +118,12 @@ class StepLike(Protocol):
 
 
 class ObsStore(Protocol):
-    """Where observations live. A slot is lane * T + row % T.
+    """Memory of the observations; the slot of a row is lane * T + row % T.
 
-    stack  K: an observation lies in its own slot and the K - 1 before it in its lane
+    Attributes:
+        obs_shape: Shape of one observation.
+        obs_dtype: Its dtype.
+        stack: K; an observation consists of its own slot and the K - 1 slots before it.
     """
 
     obs_shape: tuple[int, ...]
@@ -125,17 +137,17 @@ class ObsStore(Protocol):
 
     @property
     def by_row(self) -> "ObsStore":
-        """The store of what each row keeps by itself: what is saved of it, and written back."""
+        """The store of what belongs to one row only, as it is saved and loaded."""
         ...
 
     def begin(self, slots: np.ndarray, obs: np.ndarray) -> None:
-        """Keep obs [S, *], the first of their episodes, in slots [S] int64 and those before."""
+        """Stores first observations of episodes, [S, *], in slots int64[S] and those before."""
         ...
 
     def write(self, slots: np.ndarray, obs: np.ndarray) -> None:
-        """Keep obs [M, *], each following the one of the slot before, in slots [M] int64."""
+        """Stores observations [M, *] in slots int64[M], each after the one in the slot before."""
         ...
 
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
-        """Copy the observations in slots [B] int64 into out [B, *]."""
+        """Copies the observations in slots int64[B] to out [B, *]."""
         ...

@@ -1,4 +1,4 @@
-"""NewestSampler: no replay, each row once and in the order in which their windows completed."""
+"""NewestSampler: returns each row once, in order, for training without replay."""
 
 import numpy as np
 
@@ -8,25 +8,25 @@ from fastdqn.state_dict import State, StateError, take_array, take_count, take_t
 
 
 class NewestSampler:
-    """Hands out what has come since the last batch, none of it twice, none before another.
+    """Returns the rows since the last batch, each once and in the order of completion.
 
-    num_slots  lanes * rows of the ring it is for
+    Rows join a queue when their n-step window is complete, and a draw of B takes the first B. The
+    first draw skips all but the newest B + lanes * n_steps rows: that many may be due at once, or
+    be missing while windows are open. Later draws skip only rows whose slot was overwritten. If
+    one batch of B is drawn for every B transitions, a ring of Config's size loses none.
 
-    Rows wait in line from the moment their window is complete, and a draw of B takes the first B.
-    The first of all draws passes over what is in front of the last B + lanes * n_steps: that much
-    may be due at once, or be missing while windows are open. From then on each row is handed out,
-    unless its slot was overwritten before: where a batch of B is drawn for every B transitions, a
-    ring of Config's size without replay keeps all that wait.
+    Args:
+        num_slots: lanes * rows of the ring.
     """
 
     wants_priorities = False
-    BYTES_PER_ROW = 8  # its place in the line
+    BYTES_PER_ROW = 8  # its entry in the queue
 
     def __init__(self, num_slots: int):
-        self._line = np.zeros(num_slots, np.int64)  # absolute row ids, at their place % num_slots
-        self._ends = np.zeros(2, np.int64)  # the first place that waits, and that behind the last
-        self._next = np.empty(0, np.int64)  # of each lane, the first row that is not in line yet
-        self._begun = False  # whether any row was handed out
+        self._line = np.zeros(num_slots, np.int64)  # queue of absolute row ids, a circular buffer
+        self._ends = np.zeros(2, np.int64)  # position of the first entry, and after the last one
+        self._next = np.empty(0, np.int64)  # first row of each lane that is not in the queue
+        self._begun = False  # whether any row was returned
 
     @property
     def nbytes(self) -> int:
@@ -34,16 +34,17 @@ class NewestSampler:
 
     @property
     def waiting(self) -> int:
-        """Rows in line."""
+        """Number of rows in the queue."""
         return int(self._ends[1] - self._ends[0])
 
     def follow(self, ring: Ring, n_steps: int, lanes) -> None:
-        """Put the rows of lanes [M] that have become complete in line, lane by lane.
+        """Adds the complete rows of lanes [M] to the queue, lane by lane.
 
-        Raises ValueError where the ring is of another size.
+        Raises:
+            ValueError: The ring has another size.
         """
         if len(self._next) != ring.num_lanes:
-            self._meet(ring)
+            self._attach(ring)
         _follow(
             np.ascontiguousarray(lanes, np.int64), self._next, self._line, self._ends,
             ring.status, ring.added, n_steps, ring.stack,
@@ -52,9 +53,10 @@ class NewestSampler:
     def draw(
         self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray, steps: int
     ) -> None:
-        """Fill index [B] int64 with absolute row ids, and weight [B] float32 with ones.
+        """Fills index, int64[B], with absolute row ids, and weight, float32[B], with ones.
 
-        Raises RuntimeError where fewer than B are in line; they stay there.
+        Raises:
+            RuntimeError: Fewer than B rows are in the queue; they stay in it.
         """
         most = self.waiting if self._begun else len(index) + ring.num_lanes * n_steps
         found = _draw(
@@ -62,14 +64,14 @@ class NewestSampler:
         )
         if not found:
             raise RuntimeError(
-                f"nothing to sample: {self.waiting} rows at most have come since the last batch, "
-                f"and it takes {len(index)}"
+                f"nothing to sample: at most {self.waiting} rows were added since the last batch, "
+                f"and a batch needs {len(index)}"
             )
         weight.fill(1.0)
         self._begun |= len(index) > 0
 
     def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
-        """Priorities mean nothing to rows that are not drawn again."""
+        """Ignores priorities, since rows are never drawn again."""
 
     def state(self) -> State:
         first, behind = map(int, self._ends)
@@ -79,23 +81,25 @@ class NewestSampler:
         }  # fmt: skip
 
     def load_state(self, state: State, ring: Ring, n_steps: int) -> None:
-        """Go on from a state, the ring's rows being there. Raises StateError naming the field."""
+        """Loads a state dict after the rows of the ring; raises StateError naming the field."""
         line = take_array(state, "line", self._line)
         following = take_array(state, "next", ring.added)
         first, behind = take_count(state, "first"), take_count(state, "behind")
         if not 0 <= behind - first <= len(line):
-            raise StateError(f"behind is {behind}: first, {first}, to {len(line)} more expected")
+            raise StateError(
+                f"behind is {behind}, must be from first, {first}, to {len(line)} more"
+            )
         if (following < 0).any() or (following > ring.added).any():
-            raise StateError("next is beyond the rows that the lanes had")
+            raise StateError("next is larger than the number of rows added")
         self._begun = take_truth(state, "begun")
-        self._meet(ring)
+        self._attach(ring)
         self._line[:], self._next[:], self._ends[:] = line, following, (first, behind)
 
-    def _meet(self, ring: Ring) -> None:
+    def _attach(self, ring: Ring) -> None:
         if ring.num_lanes * ring.rows != len(self._line):
             raise ValueError(
-                f"the sampler has {len(self._line)} slots, the ring {ring.num_lanes} x "
-                f"{ring.rows}: make both with the same lanes and rows"
+                f"the sampler has {len(self._line)} slots, but the ring has {ring.num_lanes} x "
+                f"{ring.rows}: create both with the same num_lanes and rows"
             )
         self._next = np.zeros(ring.num_lanes, np.int64)
 
@@ -118,7 +122,7 @@ def _follow(lanes, following, line, ends, status, added, n_steps, stack):
 
 @kernel
 def _waits(status, added, lane, row, n_steps):
-    """Whether a row that is not valid will be: alive, with an outcome missing in its window."""
+    """Whether a row is not valid yet because its window is incomplete."""
     return status[lane, row % status.shape[1]] != DEAD and row + n_steps >= added[lane]
 
 

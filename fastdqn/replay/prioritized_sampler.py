@@ -1,6 +1,7 @@
-"""PrioritizedSampler: rows drawn in proportion to how surprising they were the last time.
+"""PrioritizedSampler: draws rows in proportion to their last TD error.
 
-Schaul et al. 2016, "Prioritized Experience Replay" (arXiv 1511.05952), the proportional variant.
+Source: Schaul et al. 2016, "Prioritized Experience Replay" (arXiv 1511.05952), the proportional
+variant.
 """
 
 from collections.abc import Callable
@@ -13,25 +14,26 @@ from fastdqn.replay.ring import Ring, row_is_valid
 from fastdqn.replay.sum_tree import SumTree, find_many, sum_above
 from fastdqn.state_dict import State, StateError, take_array, take_generator, take_number
 
-# The small positive constant of section 3.3, which keeps rows without error in play; the paper
-# names no value. Ours, untuned: far below a TD error that matters.
+# The small positive constant of section 3.3, so that rows without error can be drawn. The paper
+# gives no value. Ours, untuned: far below any relevant TD error.
 _LEAST_PRIORITY = 1e-6
-# A sum of any number of these is finite in float64. Losses are float32 and know no larger one.
+# A sum of any number of these is finite in float64, and losses are float32.
 _LARGEST_PRIORITY = float(np.finfo(np.float32).max)
 # Leaves changed before their parents are recomputed together. Ours, untuned.
 _CHUNK = 1024
 
 
 class PrioritizedSampler:
-    """Draws row i with probability p_i^priority_exponent over their sum, p = |priority| + 1e-6.
+    """Draws row i with probability p_i^priority_exponent / sum_k p_k^priority_exponent.
 
-    num_slots  lanes * rows of the ring it is for
-    priority_exponent    alpha, in [0, 1]; 0 is uniform
-    importance_exponent  of environment steps: beta, 1 undoes all of the bias
-    seed  of its own generator; equal seeds and equal calls give equal draws
+    p is |priority| + 1e-6. The leaf of a row is positive exactly while the row is valid. A new row
+    gets the largest leaf so far, so that it is drawn soon (algorithm 1, line 6).
 
-    The leaf of a row is positive exactly while the row is valid. A row enters with the largest
-    leaf there ever was, so that each is drawn soon (algorithm 1, line 6).
+    Args:
+        num_slots: lanes * rows of the ring.
+        priority_exponent: alpha, in [0, 1]; 0 is uniform sampling.
+        importance_exponent: beta as a function of environment steps; 1 corrects the full bias.
+        seed: Seed of the sampler's generator; equal seeds and calls give equal draws.
     """
 
     wants_priorities = True
@@ -44,15 +46,15 @@ class PrioritizedSampler:
         importance_exponent: Callable[[int], float],
         seed: int = 0,
     ):
-        # Beyond 1 the leaf of a row without error would underflow, and the row would be lost.
+        # Above 1 the leaf of a row without error would underflow, and the row would be lost.
         if not 0.0 <= priority_exponent <= 1.0:
-            raise ValueError(f"priority_exponent is {priority_exponent}: it must be in [0, 1]")
+            raise ValueError(f"priority_exponent is {priority_exponent}, must be in [0, 1]")
         self.tree = SumTree(num_slots)
         self.priority_exponent = float(priority_exponent)
         self.importance_exponent = importance_exponent
-        self.largest = 1.0  # the largest leaf there ever was
+        self.largest = 1.0  # the largest leaf so far
         self.rng = seed_state(seed)
-        self._seen = np.empty(0, np.int64)  # rows of each lane, at the last follow()
+        self._seen = np.empty(0, np.int64)  # rows added to each lane as of the last follow()
         self._touched = np.empty(_CHUNK, np.int64)
         self._targets = np.empty(0, np.float64)
 
@@ -61,12 +63,13 @@ class PrioritizedSampler:
         return self.tree.nbytes
 
     def follow(self, ring: Ring, n_steps: int, lanes) -> None:
-        """Bring the leaves of lanes [M] up to date with their rows, after any change of those.
+        """Updates the leaves of lanes [M] after a change of their rows.
 
-        Raises ValueError where the ring is of another size.
+        Raises:
+            ValueError: The ring has another size.
         """
         if len(self._seen) != ring.num_lanes:
-            self._meet(ring)
+            self._attach(ring)
         _follow(
             np.ascontiguousarray(lanes, np.int64), self._seen, self.tree.nodes, self._touched,
             self.largest, ring.status, ring.added, n_steps, ring.stack,
@@ -75,12 +78,20 @@ class PrioritizedSampler:
     def draw(
         self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray, steps: int
     ) -> None:
-        """Fill index [B] int64 with absolute row ids, weight [B] float32 with their importance.
+        """Fills index, int64[B], with absolute row ids and weight, float32[B], with their weights.
 
-        One row out of each of B equal parts of the sum of all leaves (appendix B.2.1). Weights
-        are (1 / probability)^beta over the largest of the batch (section 3.4): it is 1.
-        steps  in the environment so far
-        Raises RuntimeError where no row is valid: a full window is needed first.
+        One row is drawn from each of B equal parts of the sum of leaves (appendix B.2.1). Weights
+        are (1 / probability)^beta, divided by the largest of the batch (section 3.4).
+
+        Args:
+            ring: The ring.
+            n_steps: Length of a window.
+            index: Output.
+            weight: Output.
+            steps: Environment steps so far.
+
+        Raises:
+            RuntimeError: No row is valid; one complete window is needed first.
         """
         if len(self._targets) < len(index):
             self._targets = np.empty(len(index), np.float64)
@@ -91,21 +102,25 @@ class PrioritizedSampler:
         )  # fmt: skip
         if not found and len(index):
             raise RuntimeError(
-                f"nothing to sample: no complete {n_steps}-step window among {len(ring)} rows"
+                f"nothing to sample: none of {len(ring)} rows has a complete {n_steps}-step window"
             )
 
     def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
-        """Take the priorities [B] of rows index [B] that are still valid; of equal rows the last.
+        """Sets the priorities [B] of the rows index [B] that are still valid.
 
-        Only their size counts. One that is not finite leaves its row as it is: a single NaN would
-        spread to the root and make every draw meaningless, while the loss it came from is
-        reported elsewhere.
-        Raises ValueError where the shapes differ.
+        The sign is ignored. Of equal rows the last one counts. A priority that is not finite is
+        ignored: one NaN would spread to the root and make every draw meaningless. The loss that it
+        came from is reported elsewhere.
+
+        Raises:
+            ValueError: The shapes differ.
         """
         index = np.ascontiguousarray(index, np.int64)
         priority = np.ascontiguousarray(priority, np.float64)
         if index.shape != priority.shape:
-            raise ValueError(f"{priority.shape} priorities for {index.shape} rows: one a row")
+            raise ValueError(
+                f"priority has shape {priority.shape}, must have the shape of index, {index.shape}"
+            )
         largest = _update(
             index, priority, self.tree.nodes, self._touched, self.priority_exponent,
             self.largest, ring.status, ring.added, n_steps, ring.stack,
@@ -120,37 +135,38 @@ class PrioritizedSampler:
         }
 
     def load_state(self, state: State, ring: Ring, n_steps: int) -> None:
-        """Go on from a state, the ring's rows being there. Raises StateError naming the field."""
+        """Loads a state dict after the rows of the ring; raises StateError naming the field."""
         rng = take_generator(state, "rng", self.rng)
         leaves = take_array(state, "leaves", self.tree.leaves)
         largest = take_number(state, "largest")
         if not 1.0 <= largest <= _LARGEST_PRIORITY:
-            raise StateError(f"largest is {largest}: 1 to {_LARGEST_PRIORITY} expected")
+            raise StateError(f"largest is {largest}, must be from 1 to {_LARGEST_PRIORITY}")
         in_range = (leaves >= 0.0) & (leaves <= largest)  # false for NaN
         if not in_range.all():
-            raise StateError(f"leaves has {leaves[~in_range][0]}: 0 to largest {largest} expected")
-        self._meet(ring)
+            bad = leaves[~in_range][0]
+            raise StateError(f"leaves has {bad}, must be from 0 to largest, {largest}")
+        self._attach(ring)
         valid = np.empty(len(leaves), np.bool_)
         _mark_valid(ring.status, ring.added, n_steps, ring.stack, valid)
         if ((leaves > 0.0) != valid).any():
             slot = np.flatnonzero((leaves > 0.0) != valid)[0]
-            kind = "valid row: more than 0" if valid[slot] else "row that is not valid: 0"
-            raise StateError(f"leaves has {leaves[slot]} at a {kind} expected")
+            must = "more than 0, its row is valid" if valid[slot] else "0, its row is not valid"
+            raise StateError(f"leaves has {leaves[slot]} at slot {slot}, must be {must}")
         self.rng[:], self.largest, self._seen[:] = rng, largest, ring.added
         self.tree.rebuild(leaves)
 
-    def _meet(self, ring: Ring) -> None:
+    def _attach(self, ring: Ring) -> None:
         if ring.num_lanes * ring.rows != len(self.tree.leaves):
             raise ValueError(
-                f"the sampler has {len(self.tree.leaves)} slots, the ring {ring.num_lanes} x "
-                f"{ring.rows}: make both with the same lanes and rows"
+                f"the sampler has {len(self.tree.leaves)} slots, but the ring has "
+                f"{ring.num_lanes} x {ring.rows}: create both with the same num_lanes and rows"
             )
         self._seen = np.zeros(ring.num_lanes, np.int64)
 
 
 @kernel
 def _put(nodes, node, leaf, touched, count):
-    """Write a leaf and note it; returns how many are noted."""
+    """Writes a leaf and records its node; returns the number of recorded nodes."""
     nodes[node] = leaf
     touched[count] = node
     if count + 1 < len(touched):
@@ -166,11 +182,11 @@ def _follow(lanes, seen, nodes, touched, largest, status, added, n_steps, stack)
     for lane in lanes:
         base = len(nodes) // 2 + lane * rows
         oldest = max(0, added[lane] - rows)
-        # Rows whose stack reaches behind the oldest: their leaves must not come back to life.
+        # Rows whose stack reaches beyond the oldest row are no longer valid.
         for row in range(oldest, min(oldest + stack - 1, added[lane])):
             if nodes[base + row % rows] != 0.0:
                 count = _put(nodes, base + row % rows, 0.0, touched, count)
-        # A window that was not complete reached the head, so it began less than n rows before.
+        # A window that was incomplete included the head, so it began less than n rows before it.
         for row in range(max(oldest, seen[lane] - n_steps), added[lane]):
             node = base + row % rows
             leaf = 0.0
@@ -199,7 +215,7 @@ def _draw(rng, nodes, added, rows, exponent, index, weight, targets):
         weight[k] = np.float32(smallest / targets[k]) ** np.float32(exponent)
         lane = index[k] // rows
         head = added[lane] - 1
-        # The newest row that has this slot.
+        # The newest row in this slot.
         index[k] = (head - (head - index[k] % rows) % rows) * num_lanes + lane
     return True
 
@@ -213,7 +229,7 @@ def _update(
     for i in range(len(index)):
         row, lane = divmod(index[i], num_lanes)
         size = abs(priority[i])
-        # A NaN is not below any number.
+        # The comparison is false for NaN.
         if size <= _LARGEST_PRIORITY and row_is_valid(status, added, lane, row, n_steps, stack):
             leaf = (size + _LEAST_PRIORITY) ** exponent
             largest = max(largest, leaf)

@@ -1,4 +1,4 @@
-"""Replay: steps in, n-step minibatches out, over one ring, one store and one sampler."""
+"""Replay: the replay buffer, with a ring, an observation store and a sampler."""
 
 from collections.abc import Iterable
 
@@ -17,33 +17,37 @@ from fastdqn.state_dict import (
     take_state,
 )
 
-# A batch that was looked at; slots [2, B] of its rows; obs and next_obs as one array, or None.
+# A validated batch, the slots [2, B] of its rows, and obs and next_obs as one array or None.
 _Accepted = tuple[Batch, np.ndarray, np.ndarray | None]
-# That are remembered: those that take turns on their way to a device.
+# Batches to remember: more than take turns on their way to a device.
 _MOST_BATCHES = 128
 
 
 class Replay:
-    """The experience store of the whole run, preallocated.
+    """Preallocated replay buffer that takes steps and returns n-step minibatches.
 
-    ring, store, sampler  share it with nobody
-    masks    store of the actions allowed at each row, [A] bool; None where there are no masks
-    n_steps  rewards summed in a window, at least 1, shorter where an episode ends
-    gamma    discount per environment step, in [0, 1]; used here and nowhere else
-    reward_bound  each reward is clipped to it, up and down, before any are summed
+    Args:
+        ring: Rows of the environments, used by this replay only.
+        store: Observations, used by this replay only.
+        sampler: Selects rows, used by this replay only.
+        masks: Store of the actions allowed at each row, bool[A]; None without masks.
+        n_steps: Number of rewards summed in a window, at least 1; fewer at an episode end.
+        gamma: Discount factor for each environment step, in [0, 1], applied nowhere else.
+        reward_bound: Rewards are clipped to +-reward_bound before they are summed.
 
-    >>> import numpy as np
-    >>> from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
-    >>> ring = Ring(num_lanes=2, rows=8)
-    >>> store = RowStore(2, 8, obs_shape=(3,), obs_dtype=np.float32)
-    >>> replay = Replay(ring, store, UniformSampler(seed=1), n_steps=2, gamma=0.5)
-    >>> replay.start(lanes=[0, 1], obs=np.zeros((2, 3)))
-    >>> for r in (1.0, 2.0):
-    ...     replay.add(lanes=[0, 1], action=[0, 1], reward=[r, r], next_obs=np.full((2, 3), r))
-    >>> batch = replay.new_batch(4)
-    >>> replay.sample(batch)
-    >>> batch.reward.tolist(), batch.discount.tolist()
-    ([2.0, 2.0, 2.0, 2.0], [0.25, 0.25, 0.25, 0.25])
+    Example:
+        >>> import numpy as np
+        >>> from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
+        >>> ring = Ring(num_lanes=2, rows=8)
+        >>> store = RowStore(2, 8, obs_shape=(3,), obs_dtype=np.float32)
+        >>> replay = Replay(ring, store, UniformSampler(seed=1), n_steps=2, gamma=0.5)
+        >>> replay.start(lanes=[0, 1], obs=np.zeros((2, 3)))
+        >>> for r in (1.0, 2.0):
+        ...     replay.add(lanes=[0, 1], action=[0, 1], reward=[r, r], next_obs=np.full((2, 3), r))
+        >>> batch = replay.new_batch(4)
+        >>> replay.sample(batch)
+        >>> batch.reward.tolist(), batch.discount.tolist()
+        ([2.0, 2.0, 2.0, 2.0], [0.25, 0.25, 0.25, 0.25])
     """
 
     def __init__(
@@ -58,34 +62,34 @@ class Replay:
         reward_bound: float = np.inf,
     ):
         if n_steps < 1:
-            raise ValueError(f"n_steps is {n_steps}: it must be at least 1")
+            raise ValueError(f"n_steps is {n_steps}, must be at least 1")
         if ring.rows < n_steps + ring.stack:
             raise ValueError(
-                f"{ring.rows} rows a lane cannot hold a {n_steps}-step window: "
-                f"at least n_steps + stack = {n_steps + ring.stack}, see rows_per_lane()"
+                f"{ring.rows} rows for each environment cannot hold a {n_steps}-step window, which "
+                f"needs at least n_steps + stack = {n_steps + ring.stack}, see rows_per_lane()"
             )
         if not 0.0 <= gamma <= 1.0:
-            raise ValueError(f"gamma is {gamma}: it must be in [0, 1]")
+            raise ValueError(f"gamma is {gamma}, must be in [0, 1]")
         if store.stack > ring.stack:
             raise ValueError(
-                f"the store stacks {store.stack} frames, the ring {ring.stack}: make both with "
-                "the same stack"
+                f"the store stacks {store.stack} frames, but the ring {ring.stack}: create both "
+                "with the same stack"
             )
         for slots in (each.num_slots for each in (store, masks) if each is not None):
             if slots != ring.num_lanes * ring.rows:
                 raise ValueError(
-                    f"the store has {slots} slots, the ring {ring.num_lanes} x {ring.rows}: "
-                    "make both with the same lanes and rows"
+                    f"the store has {slots} slots, but the ring has {ring.num_lanes} x "
+                    f"{ring.rows}: create both with the same num_lanes and rows"
                 )
         self.ring, self.store, self.sampler, self.masks = ring, store, sampler, masks
-        self.reward_scale = 1.0  # applied to the rewards of a batch; the rows keep true ones
+        self.reward_scale = 1.0  # applied to the rewards of a batch; rows keep unscaled ones
         self.reward_bound = reward_bound
         self.n_steps, self.gamma = n_steps, float(gamma)  # an int would compile another kernel
-        self._batch: Batch | None = None  # the last one that was looked at
+        self._batch: Batch | None = None  # the last batch that was sampled
         self._slots = np.empty((2, 0), np.int64)
         self._accepted: dict[int, _Accepted] = {}
-        self._both: np.ndarray | None = None  # its obs and next_obs, where they lie side by side
-        # Compiles, before anyone looks at a clock, and shows the sampler a ring that has rows.
+        self._both: np.ndarray | None = None  # obs and next_obs of the batch, if adjacent
+        # Compiles the kernels now, and lets the sampler read a ring that already has rows.
         ids, f32 = np.empty(0, np.int64), np.empty(0, np.float32)
         self.sampler.follow(ring, n_steps, np.arange(ring.num_lanes))
         self.sampler.draw(ring, n_steps, ids, f32, 0)
@@ -104,7 +108,7 @@ class Replay:
         return len(self.ring)
 
     def append(self, step: StepLike) -> None:
-        """Store what happened in one call: transitions first, then starts."""
+        """Stores one step: transitions first, then episode starts."""
         if len(step.lanes):
             self.add(
                 step.lanes, step.action, step.reward,
@@ -114,10 +118,12 @@ class Replay:
             self.start(step.start_lanes, step.start_obs, step.start_mask)
 
     def start(self, lanes, obs, mask=None) -> None:
-        """Begin episodes: obs [S, *] are the first observations of lanes [S].
+        """Starts episodes. An open episode of the same lane is closed first, see close().
 
-        mask [S, A] bool, the actions allowed there; needed where there is a store of masks
-        An episode still open there is closed first, see close().
+        Args:
+            lanes: int64[S].
+            obs: [S, *], the first observations.
+            mask: bool[S, A], the actions allowed there; required if the replay has masks.
         """
         obs, mask = self._checked(lanes, obs, mask)
         slots = self.ring.add_starts(lanes)
@@ -129,17 +135,25 @@ class Replay:
     def add(
         self, lanes, action, reward, next_obs, terminated=None, truncated=None, next_mask=None
     ) -> None:
-        """Store one transition of each of the lanes [M], no lane twice.
+        """Stores one transition for each of lanes, each lane at most once.
 
-        action [M] int, from 0; reward [M]; next_obs [M, *] the true last observation where an
-        episode ended; terminated, truncated [M] bool, all False if left out; next_mask [M, A]
-        bool, needed where there is a store of masks
-        Raises ValueError where a lane has no open episode or does not exist, or where a store of
-        frames finds next_obs to be no stack.
+        Args:
+            lanes: int64[M].
+            action: int[M], counted from 0.
+            reward: [M].
+            next_obs: [M, *]; at an episode end the last observation.
+            terminated: bool[M]; None stands for False everywhere.
+            truncated: bool[M]; None stands for False everywhere.
+            next_mask: bool[M, A], the actions allowed at next_obs; required if the replay has
+                masks.
+
+        Raises:
+            ValueError: A lane has no open episode or does not exist, or next_obs is not the stack
+                of frames that a FrameStore expects.
         """
         next_obs, next_mask = self._checked(lanes, next_obs, next_mask)
         never = np.zeros(len(lanes), np.bool_)
-        if self.reward_bound < np.inf:  # 2 us; the caller's own are the record's, and stay
+        if self.reward_bound < np.inf:  # 2 us; a copy, since the caller logs the true rewards
             reward = np.clip(reward, -self.reward_bound, self.reward_bound)
         slots = self.ring.add_outcomes(
             lanes, action, reward,
@@ -152,29 +166,33 @@ class Replay:
         self.sampler.follow(self.ring, self.n_steps, lanes)
 
     def close(self, lanes) -> None:
-        """End the open episodes of lanes [S] as truncated; no transition is invented."""
+        """Ends the open episodes of lanes [S] as truncated, without a new transition."""
         self.ring.close(lanes)
         self.sampler.follow(self.ring, self.n_steps, lanes)
 
     def new_batch(self, batch_size: int) -> Batch:
-        """Allocate the arrays that sample() fills, for batch_size rows."""
+        """Allocates a batch of batch_size rows for sample()."""
         masked = None if self.masks is None else self.masks.obs_shape[0]
         return new_batch(batch_size, self.store.obs_shape, self.store.obs_dtype, masked)
 
     def sample(self, batch: Batch, steps: int = 0) -> None:
-        """Fill the arrays of batch in place, as new_batch() lays them out.
+        """Samples into the arrays of batch.
 
-        steps  in the environment so far, for a sampler that goes by them
-        Raises RuntimeError where no window is complete yet, ValueError where batch is laid out
-        in another way.
+        Args:
+            batch: Arrays as new_batch() allocates them.
+            steps: Environment steps so far, for scheduled exponents.
+
+        Raises:
+            RuntimeError: No window is complete yet.
+            ValueError: An array of batch has the wrong shape, dtype or layout.
         """
         if batch is not self._batch:
             known = self._accepted.get(id(batch))
-            self._batch, self._slots, self._both = known or self._accept(batch)
+            self._batch, self._slots, self._both = known or self._validate(batch)
         slots, next_slots = self._slots
         self.sampler.draw(self.ring, self.n_steps, batch.index, batch.weight, steps)
         self.ring.windows(batch.index, self.n_steps, self.gamma, batch, slots, next_slots)
-        if self._both is not None:  # as new_batch() lays them out: one call for both
+        if self._both is not None:  # adjacent, as new_batch() allocates them: one call for both
             self.store.gather(self._slots.reshape(-1), self._both)
         else:
             self.store.gather(slots, batch.obs)
@@ -186,11 +204,11 @@ class Replay:
             np.multiply(batch.reward, self.reward_scale, out=batch.reward)
 
     def update_priorities(self, index, priority) -> None:
-        """Tell the sampler how surprising the rows index [B] were: priority [B] >= 0."""
+        """Passes the TD errors, priority [B] >= 0, of the rows index [B] to the sampler."""
         self.sampler.update(self.ring, self.n_steps, index, priority)
 
     def state(self) -> State:
-        """All that the next call depends on, beside the rows: see rows_since()."""
+        """Returns a state dict without the rows, for which see rows_since()."""
         return {
             "added": self.ring.added.copy(),
             "reward_scale": self.reward_scale,
@@ -198,10 +216,10 @@ class Replay:
         }
 
     def rows_since(self, saved: np.ndarray) -> Rows:
-        """Copy the rows that have come or changed since each lane had saved [N] of them.
+        """Copies the rows that are new or changed since saved, int64[N] rows of each lane.
 
-        A row is fixed once two have come after it: its outcome is known, and closing the lane,
-        which cuts the last outcome, reaches no further back.
+        A row is final once two rows follow it. Its outcome is known, and closing the lane, which
+        changes the last outcome, reaches no further back.
         """
         ring = self.ring
         first, last = self._since(saved), ring.added.copy()
@@ -211,11 +229,11 @@ class Replay:
             columns[name] = np.empty((len(slots), *store.obs_shape), store.obs_dtype)
             store.gather(slots, columns[name])
         for array in (first, last, *columns.values()):
-            array.flags.writeable = False  # nobody has to copy it again
+            array.flags.writeable = False  # so that it need not be copied again
         return Rows(first, last, columns)
 
     def bytes_since(self, saved: np.ndarray) -> int:
-        """What rows_since(saved) would copy."""
+        """Returns the size in bytes of rows_since(saved)."""
         rows = int((self.ring.added - self._since(saved)).sum())
         of_rows = self.nbytes - self.sampler.nbytes
         return rows * of_rows // (self.ring.num_lanes * self.ring.rows)
@@ -224,7 +242,7 @@ class Replay:
         return np.maximum(saved - 2, self.oldest())
 
     def layout(self) -> RowLayout:
-        """What rows_since() gives, and load_state() takes."""
+        """Returns the columns of rows_since(), which load_state() expects."""
         columns = {name: (column.dtype, ()) for name, column in self._columns().items()}
         columns |= {
             name: (np.dtype(store.obs_dtype), store.obs_shape)
@@ -233,13 +251,14 @@ class Replay:
         return RowLayout(self.ring.num_lanes, self.ring.rows, columns)
 
     def oldest(self) -> np.ndarray:
-        """The oldest row of each lane that is still there: [N] int64."""
+        """Returns the oldest stored row of each lane, int64[N]."""
         return np.maximum(self.ring.added - self.ring.rows, 0)
 
     def load_state(self, state: State, segments: Iterable[Rows]) -> None:
-        """Go on from a state; segments in the order in which rows_since() gave them.
+        """Loads a state dict, and segments in the order in which rows_since() returned them.
 
-        Raises StateError naming the field; the replay is of no use then.
+        Raises:
+            StateError: A field is invalid; the replay must not be used then.
         """
         self.ring.added[:] = take_array(state, "added", self.ring.added)
         self.reward_scale = take_number(state, "reward_scale")
@@ -249,15 +268,17 @@ class Replay:
             seen = np.maximum(seen, rows.last)
         if (seen < self.ring.added).any():
             lane = np.flatnonzero(seen < self.ring.added)[0]
-            raise StateError(f"rows of lane {lane} end at {seen[lane]}: {self.ring.added[lane]}")
+            raise StateError(
+                f"rows of env {lane} end at {seen[lane]}, must end at {self.ring.added[lane]}"
+            )
         self.sampler.load_state(take_state(state, "sampler"), self.ring, self.n_steps)
 
     def _write_rows(self, rows: Rows) -> None:
         named = {"first": rows.first, "last": rows.last}
         first, last = (take_array(named, name, self.ring.added) for name in named)
         if (last > self.ring.added).any() or (first > last).any() or (first < 0).any():
-            raise StateError("first and last of a segment are no rows of this replay")
-        # Rows that have been overwritten since are left out, or they would overwrite others.
+            raise StateError("first and last of a segment are not rows of this replay")
+        # Rows that were overwritten later are skipped, since their slots hold newer rows.
         oldest = self.oldest()
         kept = np.concatenate(
             [np.arange(first[i], last[i]) >= oldest[i] for i in range(self.ring.num_lanes)]
@@ -274,30 +295,30 @@ class Replay:
         return {name: getattr(self.ring, name) for name in ("action", "reward", "status")}
 
     def _stores(self) -> dict[str, ObsStore]:
-        """By column of a segment: what one row keeps, a frame where observations are stacks."""
+        """Returns stores by column of a segment; of stacked observations one frame for each row."""
         return {"obs": self.store.by_row} | ({} if self.masks is None else {"mask": self.masks})
 
     def _checked(self, lanes, obs, mask) -> tuple[np.ndarray, np.ndarray]:
-        """Before the ring moves on: a refused call leaves no row without its observation."""
+        """Validates arguments before the ring changes, so that an error leaves no partial row."""
         if (mask is None) != (self.masks is None):
             has, given = ("no store", "given") if self.masks is None else ("a store", "missing")
-            raise ValueError(f"masks are {given}, and this replay has {has} for them")
+            raise ValueError(f"masks are {given}, but this replay has {has} for them")
         if self.masks is not None and np.shape(mask) != (len(lanes), *self.masks.obs_shape):
             raise ValueError(
-                f"masks have shape {np.shape(mask)}: {(len(lanes), *self.masks.obs_shape)} expected"
+                f"masks have shape {np.shape(mask)}, must be {(len(lanes), *self.masks.obs_shape)}"
             )
         obs = np.ascontiguousarray(obs, self.store.obs_dtype).reshape(np.shape(obs))
         expected = (len(lanes), *self.store.obs_shape)
         if obs.shape != expected:
-            raise ValueError(f"observations have shape {obs.shape}: {expected} expected")
+            raise ValueError(f"observations have shape {obs.shape}, must be {expected}")
         return obs, mask
 
-    def _accept(self, batch: Batch) -> _Accepted:
-        """Kernels write where they are told: what they are told is looked at once a batch."""
+    def _validate(self, batch: Batch) -> _Accepted:
+        """Validates a batch once, since kernels write to its arrays without checks."""
         size = len(batch.index)
         require_alike(batch, self.new_batch(size))
         accepted = (batch, np.empty((2, size), np.int64), joined(batch.obs, batch.next_obs))
-        if len(self._accepted) >= _MOST_BATCHES:  # someone brings a new one each time
+        if len(self._accepted) >= _MOST_BATCHES:  # the caller passes a new batch each time
             self._accepted.clear()
-        self._accepted[id(batch)] = accepted  # it is held: no other gets its id
+        self._accepted[id(batch)] = accepted  # the reference keeps its id from being reused
         return accepted

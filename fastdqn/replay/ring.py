@@ -1,55 +1,60 @@
-"""Ring: which rows each lane holds, what came of them, and which of them start a window.
+"""Ring: the rows of each lane, with actions, rewards and episode boundaries.
 
-Row t of a lane keeps the action taken at obs_t and its outcome. The observation after a
-finished episode is a row too, marked dead: it starts no window, and stays readable as next_obs
-of the row before it. So next_obs is always a later row and costs no memory of its own.
+A lane is the part of the ring that belongs to one environment. Row t keeps the action taken at
+obs_t and its outcome. The observation after an episode end is a row too, marked dead. A dead row
+starts no window, but is the next_obs of the row before it. So next_obs is always a later row and
+needs no memory of its own.
 """
 
 import numpy as np
 
 from fastdqn.kernels.jit import kernel
 
-# The status of a row: one of OPEN (waits for its outcome), LIVE (has one), DEAD (an episode's
-# last observation); a LIVE row that ended its episode says how, and may say both. 0: unwritten.
+# The status of a row: OPEN (outcome unknown), LIVE (outcome known) or DEAD (last observation of an
+# episode). A LIVE row that ended its episode has a flag for how, possibly both. 0: never written.
 OPEN, LIVE, DEAD, TERMINATED, TRUNCATED = 1, 2, 4, 8, 16
 ENDED = TERMINATED | TRUNCATED
 
 
 def rows_per_lane(buffer_size: int, num_lanes: int, n_steps: int = 1, stack: int = 1) -> int:
-    """Rows T a lane so that all lanes hold buffer_size rows beyond a window's own length."""
+    """Returns T, so that all lanes hold buffer_size rows in addition to one window each."""
     return -(-buffer_size // num_lanes) + n_steps + stack - 1
 
 
 class Ring:
-    """Lane-major columns [N, T] with one monotone row counter per lane; slot = row % T.
+    """Columns [N, T] with one row counter for each lane; the slot of a row is row % T.
 
-    num_lanes  N; rows  T, at least 2 (a row and the row after it)
-    stack      K: an episode begins with K - 1 dead rows, for what came before its first
-               observation; a row is valid only while its K - 1 earlier rows are still there
-    Raises ValueError where a size is too small.
+    Args:
+        num_lanes: N, the number of environments.
+        rows: T, at least stack + 1.
+        stack: K. An episode begins with K - 1 dead rows for the frames before its first
+            observation. A row is valid only while the K - 1 rows before it are stored.
+
+    Raises:
+        ValueError: A size is too small.
     """
 
     BYTES_PER_ROW = 4 + 4 + 1  # action, reward, status
 
     def __init__(self, num_lanes: int, rows: int, stack: int = 1):
         if num_lanes < 1:
-            raise ValueError(f"num_lanes is {num_lanes}: a ring needs at least 1 lane")
+            raise ValueError(f"num_lanes is {num_lanes}, must be at least 1")
         if stack < 1:
-            raise ValueError(f"stack is {stack}: it must be at least 1")
+            raise ValueError(f"stack is {stack}, must be at least 1")
         if rows < stack + 1:
             raise ValueError(
-                f"rows is {rows}: a lane needs at least stack + 1 = {stack + 1} rows, "
+                f"rows is {rows}, must be at least stack + 1 = {stack + 1} for each environment, "
                 "see rows_per_lane()"
             )
         self.num_lanes, self.rows, self.stack = num_lanes, rows, stack
-        self.added = np.zeros(num_lanes, np.int64)  # rows ever added; the head is added - 1
+        self.added = np.zeros(num_lanes, np.int64)  # rows added so far; the head is added - 1
         self.action = np.zeros((num_lanes, rows), np.int32)
         self.reward = np.zeros((num_lanes, rows), np.float32)
         self.status = np.zeros((num_lanes, rows), np.uint8)
         self._compile()
 
     def __len__(self) -> int:
-        """Rows held, all lanes together, dead and open ones included."""
+        """Number of rows stored in all lanes, including dead and open ones."""
         return int(np.minimum(self.added, self.rows).sum())
 
     @property
@@ -57,13 +62,20 @@ class Ring:
         return self.added.nbytes + self.action.nbytes + self.reward.nbytes + self.status.nbytes
 
     def add_outcomes(self, lanes, action, reward, terminated, truncated) -> np.ndarray:
-        """Close the head row of each lane with what came of it, and open the row after it.
+        """Writes the outcome of the head row of each lane, and adds the row after it.
 
-        lanes [M] int64, no lane twice; action [M] int64; reward [M] float32;
-        terminated, truncated [M] bool
-        returns  [M] int64, the slots where the observations that followed belong
-        Raises ValueError naming the lane if it has no open row, is named twice, or is none of
-        this ring's.
+        Args:
+            lanes: int64[M], each at most once.
+            action: int64[M].
+            reward: float32[M].
+            terminated: bool[M].
+            truncated: bool[M].
+
+        Returns:
+            int64[M], the slots for the next observations.
+
+        Raises:
+            ValueError: A lane has no open row, is repeated, or does not exist; names the lane.
         """
         lanes = self._checked(lanes)
         given = (
@@ -74,21 +86,24 @@ class Ring:
         )
         for values in given:
             if values.shape != lanes.shape:
-                raise ValueError(f"{values.shape} values for {len(lanes)} lanes: one a lane")
+                raise ValueError(
+                    f"an argument has shape {values.shape}, must have one entry for each of "
+                    f"{len(lanes)} environments"
+                )
         slots = np.empty(len(lanes), np.int64)
-        refused = _add_outcomes(lanes, *given, *self._columns(), slots)
-        if refused >= 0:
+        invalid = _add_outcomes(lanes, *given, *self._columns(), slots)
+        if invalid >= 0:
             raise ValueError(
-                f"lane {refused} has no open episode, or is named twice: start an episode "
-                "before its steps, and add one step of a lane at a time"
+                f"env {invalid} has no open episode or is repeated: start an episode before its "
+                "steps, and add one step of each environment at a time"
             )
         return slots
 
     def add_starts(self, lanes) -> np.ndarray:
-        """Open a row for the first observation of an episode, behind stack - 1 dead ones; a lane
-        still open is closed first.
+        """Adds stack - 1 dead rows and an open row for the first observation of an episode.
 
-        lanes [S] int64; returns [S] int64, the slots where the first observations belong
+        An open episode of the same lane is closed first. lanes is int64[S]. Returns int64[S], the
+        slots for the first observations.
         """
         lanes = self._checked(lanes)
         slots = np.empty(len(lanes), np.int64)
@@ -96,22 +111,22 @@ class Ring:
         return slots
 
     def close(self, lanes) -> None:
-        """End the open episodes of lanes [S] int64 without inventing a transition.
+        """Ends the open episodes of lanes int64[S] without a new transition.
 
-        The head row becomes dead and the last stored outcome becomes truncated, so windows
-        that waited on the head complete. A lane that is not open stays as it is.
+        The head row becomes dead, and the last outcome becomes truncated, which completes windows
+        that include the head. Lanes without an open episode do not change.
         """
         _close(self._checked(lanes), *self._columns())
 
     def is_valid(self, index, n_steps: int) -> np.ndarray:
-        """Say which of the absolute row ids index [B] may be sampled now: [B] bool."""
+        """Returns bool[B], which of the absolute row ids index [B] may be sampled."""
         index = np.ascontiguousarray(index, np.int64)
         return _are_valid(index, self.status, self.added, n_steps, self.stack)
 
     def windows(self, index, n_steps: int, gamma: float, batch, slots, next_slots) -> None:
-        """Fill action, n-step return and discount of batch for the valid rows index [B].
+        """Fills action, n-step return and discount of batch for valid rows index [B].
 
-        slots, next_slots [B] int64 receive where obs and next_obs are kept
+        slots and next_slots, int64[B], receive the slots of obs and next_obs.
         """
         _windows(
             index, n_steps, gamma, self.action, self.reward, self.status,
@@ -119,7 +134,7 @@ class Ring:
         )  # fmt: skip
 
     def slots_of(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """The slots of rows first [N] to last [N] (not included) of each lane, lane after lane."""
+        """Returns the slots of rows first [N] to last [N], exclusive, lane by lane."""
         slots = np.empty(int((last - first).sum()), np.int64)
         _slots_of(first, last, self.rows, slots)
         return slots
@@ -128,14 +143,14 @@ class Ring:
         lanes = np.ascontiguousarray(lanes, np.int64)
         stray = _first_outside(lanes, self.num_lanes)
         if stray >= 0:
-            raise ValueError(f"lane {lanes[stray]} is outside 0 to {self.num_lanes - 1}")
+            raise ValueError(f"env {lanes[stray]} is outside 0 to {self.num_lanes - 1}")
         return lanes
 
     def _columns(self):
         return self.added, self.action, self.reward, self.status
 
     def _compile(self) -> None:
-        """Compile every kernel (or load it from the cache) before anyone looks at a clock."""
+        """Compiles every kernel, or loads it from the cache, so that it is not measured."""
         ids, f32, flags = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.bool_)
         _add_outcomes(ids, ids, f32, flags, flags, *self._columns(), ids)
         _add_starts(ids, self.stack, *self._columns(), ids)
@@ -165,7 +180,7 @@ def _first_outside(lanes, num_lanes):
 
 @kernel
 def row_is_valid(status, added, lane, row, n_steps, stack):
-    """Alive, its n-step window complete, and its earlier stacked rows still there."""
+    """Whether the row is live, its n-step window complete, and its stack still stored."""
     rows = status.shape[1]
     head = added[lane] - 1
     if row - (stack - 1) < max(0, head + 1 - rows) or row > head:
@@ -178,7 +193,7 @@ def row_is_valid(status, added, lane, row, n_steps, stack):
             return False
         if status[lane, slot] & ENDED:
             return True
-        slot = slot + 1 if slot + 1 < rows else 0  # a division takes longer than all the rest
+        slot = slot + 1 if slot + 1 < rows else 0  # faster than the modulo
     return True
 
 
@@ -193,7 +208,7 @@ def _are_valid(index, status, added, n_steps, stack):
 
 @kernel
 def _open_row(lane, new_status, added, action, reward, status):
-    """Add a row to a lane; what its slot held before is cleared."""
+    """Adds a row to a lane and clears its slot."""
     rows = status.shape[1]
     slot = added[lane] % rows
     action[lane, slot] = 0
@@ -208,13 +223,13 @@ def _add_outcomes(
     lanes, taken, received, terminated, truncated, added, action, reward, status, slots
 ):
     rows = status.shape[1]
-    for i in range(len(lanes)):  # first look, then write: a refused step leaves no trace
+    for i in range(len(lanes)):  # checks all lanes before it writes: an error changes nothing
         lane = lanes[i]
         if added[lane] == 0 or status[lane, (added[lane] - 1) % rows] != OPEN:
             for j in range(i):
                 status[lanes[j], (added[lanes[j]] - 1) % rows] = OPEN
             return lane
-        status[lane, (added[lane] - 1) % rows] = LIVE  # so that a lane named twice is seen
+        status[lane, (added[lane] - 1) % rows] = LIVE  # so that a repeated lane is found
     for i in range(len(lanes)):
         lane = lanes[i]
         slot = (added[lane] - 1) % rows
@@ -238,8 +253,8 @@ def _close_lane(lane, added, status):
     if head < 0 or status[lane, head % rows] != OPEN:
         return
     status[lane, head % rows] = DEAD
-    # The row before an open head is either of the same episode, and alive, or the dead end of
-    # the one before: only the first has an outcome to patch.
+    # The row before an open head is live if it belongs to the same episode, otherwise it is dead.
+    # Only a live row has an outcome to change.
     if head >= 1 and status[lane, (head - 1) % rows] & LIVE:
         status[lane, (head - 1) % rows] |= TRUNCATED
 

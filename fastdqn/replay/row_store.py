@@ -1,4 +1,4 @@
-"""RowStore: whole observations, one a row, copied in machine words."""
+"""RowStore: stores one whole observation in each row."""
 
 import numpy as np
 
@@ -8,9 +8,18 @@ from fastdqn.kernels.jit import kernel
 class RowStore:
     """Preallocated observations for num_lanes * rows slots.
 
-    obs_shape, obs_dtype  of one observation, as it is given and handed back
-    words  [slots, W] the memory itself, in unsigned integers of the dtype word
-    Raises ValueError where an observation has no elements.
+    Args:
+        num_lanes: Number of environments.
+        rows: Rows for each environment.
+        obs_shape: Shape of one observation.
+        obs_dtype: Its dtype.
+
+    Attributes:
+        word: Unsigned integer dtype in which observations are copied.
+        words: [slots, W], the memory in words.
+
+    Raises:
+        ValueError: An observation is empty.
     """
 
     stack = 1
@@ -19,9 +28,9 @@ class RowStore:
         self.obs_shape, self.obs_dtype = tuple(obs_shape), np.dtype(obs_dtype)
         nbytes = int(np.prod(self.obs_shape, dtype=np.int64)) * self.obs_dtype.itemsize
         if nbytes == 0:
-            raise ValueError(f"observations of shape {self.obs_shape} are empty: nothing to store")
-        # Words of 8 bytes where they fit: a copy loop over them runs at memory speed, one over
-        # bytes at a sixth of it.
+            raise ValueError(f"observations of shape {self.obs_shape} are empty")
+        # The largest word that divides an observation: copying 8-byte words runs at memory speed,
+        # copying bytes at a sixth of it.
         self.word = np.dtype(f"u{next(size for size in (8, 4, 2, 1) if nbytes % size == 0)}")
         self.words = np.zeros((num_lanes * rows, nbytes // self.word.itemsize), self.word)
         empty = np.empty(0, np.int64)
@@ -41,24 +50,24 @@ class RowStore:
         return self
 
     def begin(self, slots: np.ndarray, obs: np.ndarray) -> None:
-        """An episode's first observations are as whole as any."""
+        """Stores first observations of episodes as write() does."""
         self.write(slots, obs)
 
     def write(self, slots: np.ndarray, obs: np.ndarray) -> None:
-        """Keep obs [M, *] in slots [M] int64. Raises ValueError where the shape is another."""
+        """Stores obs [M, *] in slots int64[M]; raises ValueError if the shape is wrong."""
         if obs.shape != (len(slots), *self.obs_shape):
             raise ValueError(
-                f"observations have shape {obs.shape}: {(len(slots), *self.obs_shape)} expected"
+                f"observations have shape {obs.shape}, must be {(len(slots), *self.obs_shape)}"
             )
         obs = np.ascontiguousarray(obs, self.obs_dtype)
         _scatter(self.words, slots, self.words_of(obs))
 
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
-        """Copy the observations in slots [B] int64 into out [B, *], C-contiguous."""
+        """Copies the observations in slots int64[B] to out [B, *], C-contiguous."""
         _gather(self.words, slots, self.words_of(out))
 
     def words_of(self, array: np.ndarray) -> np.ndarray:
-        """A C-contiguous array [M, *] of the store's dtype as words [M, whatever it takes]."""
+        """Views a C-contiguous array [M, *] of the store's dtype as words [M, W]."""
         return array.reshape(len(array), -1).view(self.word) if len(array) else self.words[:0]
 
 

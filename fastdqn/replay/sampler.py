@@ -1,4 +1,4 @@
-"""Sampler: what a replay asks of the object that chooses its rows."""
+"""Sampler: the interface of the objects that select rows for a batch."""
 
 from typing import Protocol
 
@@ -9,37 +9,44 @@ from fastdqn.state_dict import State
 
 
 class Sampler(Protocol):
-    """Chooses which valid rows of a ring make a batch."""
+    """Selects valid rows of a ring for a batch."""
 
     wants_priorities: bool
 
     @property
     def nbytes(self) -> int:
-        """What it keeps for the rows of its ring."""
+        """Size in bytes of its data about rows."""
         ...
 
     def follow(self, ring: Ring, n_steps: int, lanes) -> None:
-        """Take note of lanes [M], whose rows have just been added or closed."""
+        """Updates its data about lanes [M], whose rows have just been added or closed."""
         ...
 
     def draw(
         self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray, steps: int
     ) -> None:
-        """Fill index [B] int64 with absolute ids of valid rows, weight [B] float32 with theirs.
+        """Fills index, int64[B], with absolute ids of valid rows, and weight, float32[B].
 
-        steps  in the environment so far, for what is scheduled by them
-        Raises RuntimeError where no row is valid.
+        Args:
+            ring: The ring.
+            n_steps: Length of a window.
+            index: Output.
+            weight: Output, the importance weights.
+            steps: Environment steps so far, for scheduled exponents.
+
+        Raises:
+            RuntimeError: No row is valid.
         """
         ...
 
     def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
-        """Take the new priorities [B] of rows index [B]; called only where they are wanted."""
+        """Sets the priorities [B] of rows index [B]; called only if wants_priorities is True."""
         ...
 
     def state(self) -> State:
-        """All that the next draw depends on, beside the ring."""
+        """Returns a state dict without the ring."""
         ...
 
     def load_state(self, state: State, ring: Ring, n_steps: int) -> None:
-        """Go on from a state, the ring's rows being there. Raises StateError."""
+        """Loads a state dict after the rows of the ring; raises StateError."""
         ...

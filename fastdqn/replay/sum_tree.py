@@ -1,11 +1,11 @@
-"""SumTree: many positive numbers, changed and drawn in proportion to their size in log time.
+"""SumTree: stores nonnegative numbers and draws in proportion to them in logarithmic time.
 
-An implicit binary heap in one array: node i is the sum of nodes 2i and 2i + 1, node 1 the root,
-and the leaves are its second half. It need not be a power of two: then the leaves lie in the two
-lowest levels, and the tree takes no more than 16 bytes a leaf.
+It is an implicit binary heap in one array: node i is the sum of nodes 2i and 2i + 1, node 1 is the
+root, and the second half holds the leaves. If their number is not a power of two, the leaves are on
+the two lowest levels, so that the tree needs 16 bytes for each leaf.
 
-Both kernels go through the tree level by level with the whole batch, not with one number after
-the other: the loads of a level wait for none of each other, so that they miss the caches together.
+Both kernels process the whole batch level by level. The loads of one level do not depend on each
+other, so their cache misses overlap.
 """
 
 import numpy as np
@@ -14,22 +14,27 @@ from fastdqn.kernels.jit import kernel
 
 
 class SumTree:
-    """num_slots numbers, all 0 at first; parents are always exactly the sum of their children.
+    """num_slots numbers, initially 0, and their sums; parents are exact sums of their children.
 
-    nodes  [2 * num_slots] float64, node 0 unused; write leaves through set() alone
-    Raises ValueError where there are no slots.
+    Write leaves through set() only.
+
+    Attributes:
+        nodes: float64[2 * num_slots]; node 0 is unused.
+
+    Raises:
+        ValueError: num_slots is less than 1.
     """
 
     BYTES_PER_SLOT = 16
 
     def __init__(self, num_slots: int):
         if num_slots < 1:
-            raise ValueError(f"num_slots is {num_slots}: a sum tree needs at least 1")
+            raise ValueError(f"num_slots is {num_slots}, must be at least 1")
         self.nodes = np.zeros(2 * num_slots, np.float64)
 
     @property
     def leaves(self) -> np.ndarray:
-        """The numbers themselves, by slot: a view, for reading."""
+        """The numbers by slot, as a read-only view by convention."""
         return self.nodes[len(self.nodes) // 2 :]
 
     @property
@@ -41,13 +46,14 @@ class SumTree:
         return self.nodes.nbytes
 
     def set(self, slots, leaves) -> None:
-        """Write leaves [B] float64, at least 0, to slots [B] int64; of equal slots the last wins.
+        """Writes leaves, float64[B], to slots, int64[B]; of equal slots the last one counts.
 
-        Raises ValueError where a slot does not exist or a leaf is no finite number from 0.
+        Raises:
+            ValueError: A slot does not exist, or a leaf is negative or not finite.
         """
         slots, leaves = np.ascontiguousarray(slots, np.int64), np.asarray(leaves, np.float64)
         if len(slots) and not 0 <= slots.min() <= slots.max() < len(self.leaves):
-            raise ValueError(f"slots are outside 0 to {len(self.leaves) - 1}")
+            raise ValueError(f"slots must be from 0 to {len(self.leaves) - 1}")
         if not (np.isfinite(leaves) & (leaves >= 0)).all():
             raise ValueError("leaves must be finite and at least 0")
         self.leaves[slots] = leaves
@@ -55,10 +61,12 @@ class SumTree:
         sum_above(self.nodes, nodes, len(nodes))
 
     def find(self, targets: np.ndarray) -> np.ndarray:
-        """The slots where the running sum of the leaves, from left to right, exceeds targets [B].
+        """Returns int64[B], the slots where the cumulative sum of leaves exceeds targets [B].
 
-        returns  [B] int64, never a leaf of 0, whatever rounding does to a target near total
-        Raises RuntimeError where all leaves are 0.
+        A leaf of 0 is never returned, even if rounding moves a target to the total.
+
+        Raises:
+            RuntimeError: All leaves are 0.
         """
         if not self.total > 0.0:
             raise RuntimeError("nothing to find: all leaves are 0")
@@ -67,23 +75,23 @@ class SumTree:
         return slots
 
     def rebuild(self, leaves: np.ndarray) -> None:
-        """Take all leaves [num_slots] at once; the tree is that of any other way to get there."""
+        """Sets all leaves [num_slots]; the nodes are equal to those after any other updates."""
         self.leaves[:] = leaves
         _sum_all(self.nodes)
 
 
 @kernel
 def sum_above(nodes, touched, count):
-    """Recompute all that lies above the nodes touched[:count], which is used up.
+    """Recomputes all nodes above touched[:count], which is overwritten.
 
-    A level at a time, so that every parent is a sum of two finished children. The path of a leaf
-    of the lowest level is one longer than of one above it: where both meet, it comes last.
+    It proceeds by level, so that both children of a parent are final. Leaves may be on two levels;
+    where a shorter and a longer path meet, the longer one writes last.
     """
     while count > 0:
         kept, previous = 0, 0
         for i in range(count):
             node = touched[i] >> 1
-            # Neighbours in the batch are often neighbours in the tree; above the root is node 0.
+            # Adjacent entries of a batch often have the same parent; the root's parent is node 0.
             if node != previous and node > 0:
                 nodes[node] = nodes[2 * node] + nodes[2 * node + 1]
                 touched[kept] = node
@@ -94,28 +102,28 @@ def sum_above(nodes, touched, count):
 
 @kernel
 def find_many(nodes, targets, slots):
-    """Replace slots [B] by where targets [B] lie, from 0 to the root's sum; targets are used up.
+    """Sets slots [B] to the leaves at targets [B], from 0 to the root's sum; overwrites targets.
 
-    Right is taken only where something is there: a target that rounding has pushed to the sum of
-    a node or beyond stays on the last positive leaf. The root must be positive.
+    The right child is taken only if it is positive. A target that rounding moves to the sum of a
+    node or beyond therefore ends on the last positive leaf. The root must be positive.
     """
     num_slots = len(nodes) // 2
     slots[:] = 1
-    first = 1  # of the level that the batch is on
+    first = 1  # first node of the current level
     while 2 * first <= num_slots:
         for k in range(len(slots)):
             _descend(nodes, targets, slots, k)
         first *= 2
     for k in range(len(slots)):
-        if slots[k] < num_slots:  # the leaves of the lowest level, where there are two
+        if slots[k] < num_slots:  # leaves on the lowest level, if there are two levels
             _descend(nodes, targets, slots, k)
         slots[k] -= num_slots
 
 
 @kernel
 def _descend(nodes, targets, slots, k):
-    # Without a branch, which would be guessed wrong every other time; and unsigned, for Numba
-    # asks of a signed index at every load whether it counts from the end.
+    # Branch-free, since every other branch would be mispredicted. Unsigned, since Numba checks
+    # signed indices for negative values at every load.
     one = np.uint64(1)
     child = np.uint64(slots[k]) << one
     left = nodes[child]

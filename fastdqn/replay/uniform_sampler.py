@@ -1,4 +1,4 @@
-"""UniformSampler: every valid row equally likely, whatever the lanes' fill."""
+"""UniformSampler: draws all valid rows with equal probability."""
 
 import numpy as np
 
@@ -7,15 +7,16 @@ from fastdqn.kernels.rng import below, seed_state
 from fastdqn.replay.ring import Ring, row_is_valid
 from fastdqn.state_dict import State, take_generator
 
-# Rejections before a draw falls back to counting. A filled ring rejects dead and open rows only,
-# a few per cent; 64 misses in a row mean that valid rows are rare. Ours, untuned.
+# Rejections before a draw counts the valid rows. A full ring rejects a few percent of draws (dead
+# and open rows), so 64 in sequence mean that valid rows are rare. Ours, untuned.
 _TRIES = 64
 
 
 class UniformSampler:
-    """Draws rows with replacement by rejection, exactly uniform over the valid ones.
+    """Draws valid rows with replacement, exactly uniformly, by rejection sampling.
 
-    seed  of its own generator; equal seeds and equal rings give equal draws
+    Args:
+        seed: Seed of its generator; equal seeds and rings give equal draws.
     """
 
     wants_priorities = False
@@ -25,18 +26,19 @@ class UniformSampler:
         self.rng = seed_state(seed)
 
     def follow(self, ring: Ring, n_steps: int, lanes) -> None:
-        """All that is drawn by is in the ring."""
+        """Does nothing: the ring has all information that a draw needs."""
 
     def draw(
         self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray, steps: int
     ) -> None:
-        """Fill index [B] int64 with absolute row ids, and weight [B] float32 with ones.
+        """Fills index, int64[B], with absolute row ids, and weight, float32[B], with ones.
 
-        Raises RuntimeError where no row is valid: a full window is needed first.
+        Raises:
+            RuntimeError: No row is valid; one complete window is needed first.
         """
         if not _draw(self.rng, ring.added, ring.status, n_steps, ring.stack, index):
             raise RuntimeError(
-                f"nothing to sample: no complete {n_steps}-step window among {len(ring)} rows"
+                f"nothing to sample: none of {len(ring)} rows has a complete {n_steps}-step window"
             )
         weight.fill(1.0)
 
@@ -47,13 +49,13 @@ class UniformSampler:
         self.rng[:] = take_generator(state, "rng", self.rng)
 
     def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
-        """Priorities mean nothing to uniform sampling."""
+        """Ignores priorities."""
 
 
 @kernel
 def _draw(state, added, status, n_steps, stack, index):
     num_lanes, rows = status.shape
-    fill = min(added.max(), rows)  # a lane with fewer rows rejects the ages that it lacks
+    fill = min(added.max(), rows)  # shorter lanes reject the rows that they lack
     counts = np.empty(0, np.int64)
     for i in range(len(index)):
         index[i] = -1

@@ -1,4 +1,4 @@
-"""FrameStore: frames kept once give the same stacks, bit for bit, as observations kept whole."""
+"""FrameStore gives the same stacks, bit for bit, as whole observations."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def assert_same_batches(rng: np.random.Generator, *replays: Replay) -> None:
 
 
 def step_both(replays, rng, obs: Stacks, ends) -> None:
-    """A step of some lanes that are open, a start of those that are not, and a closing or two."""
+    """Steps some open lanes, starts closed ones, and closes one or two."""
     ring = replays[0].ring
     lanes = np.arange(ring.num_lanes)
     is_open = ring.status[lanes, (ring.added - 1) % ring.rows] == OPEN
@@ -111,7 +111,7 @@ def test_stacks_are_the_environments_own_in_both_autoreset_modes(mode, padding):
         np.testing.assert_array_equal(batch.next_obs[i], expected[row].next_obs)
 
 
-def test_a_beginning_takes_a_row_for_each_frame_and_a_step_takes_one():
+def test_a_start_takes_a_row_for_each_frame_and_a_step_takes_one():
     replay = make_replay(rows=9, stack=3, obs_shape=(3, 2), store=FrameStore)
     obs = Stacks(1, 3)
     replay.start([0], obs.begin([0]))
@@ -120,7 +120,7 @@ def test_a_beginning_takes_a_row_for_each_frame_and_a_step_takes_one():
     assert replay.store.nbytes == 9 * 2 * 4
 
 
-def test_a_stack_that_lost_a_frame_is_drawn_no_more_whatever_priority_comes_late():
+def test_a_stack_that_lost_a_frame_is_never_drawn_again():
     replay, sampler = make_prioritized(
         rows=8, stack=3, obs_shape=(3, 2), exponent=1.0, store=FrameStore
     )
@@ -136,7 +136,7 @@ def test_a_stack_that_lost_a_frame_is_drawn_no_more_whatever_priority_comes_late
     assert np.flatnonzero(sampler.tree.leaves).tolist() == [6, 7]
 
 
-def test_what_does_not_shift_by_one_is_refused_by_lane_each_in_its_turn():
+def test_an_observation_that_does_not_shift_by_one_frame_is_rejected():
     replay = make_replay(3, stack=3, obs_shape=(3, 2), store=FrameStore)
     obs = Stacks(3, 3)
     replay.start([0, 1, 2], obs.begin([0, 1, 2]))
@@ -144,24 +144,24 @@ def test_what_does_not_shift_by_one_is_refused_by_lane_each_in_its_turn():
         replay.add([0, 1, 2], [0] * 3, [0.0] * 3, obs.step([0, 1, 2]))
     stacks = obs.step([0, 1, 2])
     stacks[1] = stacks[1, ::-1]
-    replay.add([0, 1, 2], [0] * 3, [0.0] * 3, stacks)  # lane 0 had its turn
+    replay.add([0, 1, 2], [0] * 3, [0.0] * 3, stacks)  # the check of lane 0
     stacks = obs.step([0, 1, 2])
-    with pytest.raises(ValueError, match=r"lane 1: .* newest 2 of the 3 frames .* --store rows"):
+    with pytest.raises(ValueError, match=r"env 1: .* newest 2 of the 3 frames .* --store rows"):
         replay.add([0, 1, 2], [0] * 3, [0.0] * 3, stacks)
 
 
 @pytest.mark.parametrize(
     ("shape", "says"),
-    [((), "no stack of 1 to 9"), ((10, 2), "no stack of 1 to 9"), ((3, 0), "are empty")],
+    [((), "not a stack of 1 to 9"), ((10, 2), "not a stack of 1 to 9"), ((3, 0), "are empty")],
 )
-def test_what_is_no_stack_is_refused(shape, says):
+def test_an_invalid_stack_is_rejected(shape, says):
     with pytest.raises(ValueError, match=says):
         FrameStore(2, 9, shape, np.uint8)
 
 
 @pytest.mark.slow
-def test_a_ring_of_another_stack_is_refused():
-    with pytest.raises(ValueError, match="stacks 4 frames, the ring 1"):
+def test_a_ring_with_another_stack_is_rejected():
+    with pytest.raises(ValueError, match="stacks 4 frames, but the ring 1"):
         Replay(Ring(1, 9), FrameStore(1, 9, (4, 2), np.uint8), UniformSampler(0))
 
 
@@ -170,7 +170,7 @@ def test_a_ring_of_another_stack_is_refused():
     ("frame", "dtype"),
     [((84, 84), np.uint8), ((5, 7), np.uint8), ((3,), np.float32), ((), np.float64), ((9,), bool)],
 )
-def test_frames_of_any_type_come_back_as_they_went_in(frame, dtype):
+def test_frames_of_any_dtype_are_returned_unchanged(frame, dtype):
     rng = np.random.default_rng(0)
     stack, rows = 4, 11
     frames = rng.integers(0, 2, (20, *frame)).astype(dtype)
@@ -209,7 +209,7 @@ def test_rows_on_their_way_to_a_checkpoint_are_single_frames_and_give_the_same_s
 @pytest.mark.parametrize("game", ["pong", "breakout", "space_invaders"])
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 @pytest.mark.parametrize("steps", [600, 3_000])
-def test_stacks_of_the_arcade_are_its_own_bytes(game, mode, steps):
+def test_atari_stacks_equal_ales_bytes(game, mode, steps):
     pytest.importorskip("ale_py")
     from ale_py.vector_env import AtariVectorEnv
 

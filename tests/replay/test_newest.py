@@ -1,4 +1,4 @@
-"""Without replay: each transition once, in order, whatever the lanes do, and in a run."""
+"""NewestSampler: each transition once and in order, also in a run."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def make_replay(num_lanes=1, rows=32, n_steps=1, stack=1) -> Replay:
 
 
 def play(replay: Replay, count: int, lanes=(0,), end: bool = False) -> None:
-    """So many transitions of lanes that are open already, the last of which may end them."""
+    """Adds transitions of open lanes; the last ones may end their episodes."""
     for t in range(count):
         ends = [end and t == count - 1] * len(lanes)
         replay.add(lanes, [0] * len(lanes), np.zeros(len(lanes)), np.zeros(len(lanes)), ends)
@@ -44,7 +44,7 @@ class Life:
         self.starts_at_once = bool(self.rng.integers(2))
 
     def turn(self, answering: int) -> int:
-        """One delivery of so many lanes; returns its transitions."""
+        """Makes one step of some lanes; returns its transitions."""
         lanes = self.rng.permutation(len(self.is_open))[:answering]
         steps, starts = lanes[self.is_open[lanes]], lanes[~self.is_open[lanes]]
         ends = self.rng.random(len(steps)) < 0.3
@@ -68,7 +68,7 @@ class Life:
     n_steps=st.integers(1, 4), stack=st.integers(1, 3), batch_size=st.integers(1, 17),
     more=st.integers(0, 30),
 )  # fmt: skip
-def test_each_transition_is_handed_out_once_and_in_order(
+def test_each_transition_is_drawn_once_and_in_order(
     seed, num_lanes, part, n_steps, stack, batch_size, more
 ):
     """As the slow twin has it, in a ring of the size that a run's has."""
@@ -95,10 +95,10 @@ def test_each_transition_is_handed_out_once_and_in_order(
             assert rows_of_batch == line.draw(batch_size)
             seen += rows_of_batch
     assert len(set(seen)) == len(seen)
-    assert seen == line.rows[line.place - len(seen) : line.place]  # none is left out between
+    assert seen == line.rows[line.place - len(seen) : line.place]  # without gaps
 
 
-def test_the_first_draw_passes_over_what_is_old():
+def test_the_first_draw_skips_old_rows():
     replay = make_replay(rows=100, n_steps=2)
     replay.start([0], np.zeros(1))
     play(replay, 50)  # rows 0 to 48 are complete
@@ -106,7 +106,7 @@ def test_the_first_draw_passes_over_what_is_old():
     assert drawn(replay, 2) == [47, 48]
 
 
-def test_lanes_take_turns_as_they_answered():
+def test_rows_are_drawn_in_the_order_of_completion():
     replay = make_replay(num_lanes=3)
     replay.start([0, 1, 2], np.zeros(3))
     play(replay, 1, lanes=[2, 0])
@@ -122,17 +122,17 @@ def test_the_rest_of_an_episode_completes_with_its_end():
     assert drawn(replay, 3) == [0, 1, 2]
 
 
-def test_too_few_are_an_error_and_stay_in_line():
+def test_too_few_rows_are_an_error_and_stay_in_the_queue():
     replay = make_replay()
     replay.start([0], np.zeros(1))
     play(replay, 2)
-    with pytest.raises(RuntimeError, match="2 rows at most have come"):
+    with pytest.raises(RuntimeError, match="at most 2 rows were added"):
         drawn(replay, 3)
     play(replay, 1)
     assert drawn(replay, 3) == [0, 1, 2]
 
 
-def test_what_was_overwritten_is_not_handed_out():
+def test_overwritten_rows_are_not_drawn():
     replay = make_replay(rows=8)
     replay.start([0], np.zeros(1))
     play(replay, 2)
@@ -141,8 +141,8 @@ def test_what_was_overwritten_is_not_handed_out():
     assert drawn(replay, 7) == [15, 16, 17, 18, 19, 20, 21]
 
 
-def test_a_ring_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="the sampler has 7 slots, the ring 1 x 8"):
+def test_a_ring_of_another_size_is_rejected():
+    with pytest.raises(ValueError, match="the sampler has 7 slots, but the ring has 1 x 8"):
         Replay(Ring(1, 8), RowStore(1, 8, (), np.float32), NewestSampler(7))
 
 
@@ -152,15 +152,15 @@ def test_a_ring_of_another_size_is_refused():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"first": 9}, "behind is 5: first, 9"),
-        ({"behind": 99}, "to 32 more expected"),
-        ({"next": np.array([99])}, "next is beyond the rows"),
-        ({"next": np.array([-1])}, "next is beyond the rows"),
+        ({"first": 9}, "behind is 5, must be from first, 9"),
+        ({"behind": 99}, "to 32 more"),
+        ({"next": np.array([99])}, "next is larger than the number of rows"),
+        ({"next": np.array([-1])}, "next is larger than the number of rows"),
         ({"line": np.zeros(3, np.int64)}, "line has shape"),
         ({"begun": 1}, "begun is of type int"),
     ],
 )
-def test_a_state_that_does_not_fit_is_refused(changes, says):
+def test_an_invalid_state_is_rejected(changes, says):
     replay = make_replay()
     replay.start([0], np.zeros(1))
     play(replay, 5)
@@ -170,8 +170,8 @@ def test_a_state_that_does_not_fit_is_refused(changes, says):
         replay.sampler.load_state(state | changes, replay.ring, 1)
 
 
-def test_any_line_of_a_state_is_safe_to_draw_from():
-    """Its rows are looked at again: those that are no valid ones are passed over."""
+def test_any_queue_of_a_state_is_safe_to_draw_from():
+    """Rows are validated again, and invalid ones are skipped."""
     replay = make_replay()
     replay.start([0], np.zeros(1))
     play(replay, 5)
@@ -210,7 +210,7 @@ def test_a_run_learns_from_each_transition_once(tmp_path, num_envs, per, n_steps
     assert session.run.replay.nbytes < 100_000
 
 
-def test_a_run_says_what_it_made_of_its_options():
+def test_a_run_reports_its_resolved_options():
     (line,) = remarks(Config(replay=False))
     assert line.startswith("without replay an update learns from the newest 4 transitions, each")
     assert sized(Config(), 4) == Config()
@@ -219,12 +219,12 @@ def test_a_run_says_what_it_made_of_its_options():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"prioritized": True}, "leave one of --no-replay and --prioritized out"),
+        ({"prioritized": True}, "leave out --no-replay or --prioritized"),
         ({"train_frequency": "1/2"}, "it must be a whole number, at least 1"),
         ({"train_frequency": "5/2"}, "train_frequency is 5/2: without replay"),
     ],
 )
-def test_what_needs_a_replay_is_refused_without_one(changes, says):
+def test_options_that_need_a_replay_are_rejected_without_one(changes, says):
     (line,) = Config(replay=False, **changes).problems()
     assert says in line
     assert Config(replay=False, buffer_size=1, num_envs=64).problems() == []

@@ -1,4 +1,4 @@
-"""Prioritized replay by example and by numbers; the machine in test_prioritized_model.py digs."""
+"""Prioritized replay by examples and statistics."""
 
 import tracemalloc
 
@@ -21,7 +21,7 @@ PRIORITIES = [0.0, 0.5, 1.0, 1.0, 2.0, 4.0, 0.01, 8.0, 3.0]
 def test_rows_are_drawn_in_proportion_to_their_priority_to_the_exponent(exponent):
     replay, _ = with_leaves(PRIORITIES, exponent)
     expected = (np.array(PRIORITIES) + 1e-6) ** exponent
-    # One at a time, for rows of one batch lie in different parts of the sum.
+    # One at a time, since rows of one batch come from different parts of the sum.
     counts = np.bincount(
         np.concatenate([draw(replay, 1).index for _ in range(20_000)]), minlength=len(PRIORITIES)
     )
@@ -32,7 +32,7 @@ def test_rows_are_drawn_in_proportion_to_their_priority_to_the_exponent(exponent
 
 
 def test_a_batch_takes_one_row_out_of_each_equal_part_of_the_sum():
-    """A row gets all parts that lie within it, and of the two at its edges one each at most."""
+    """A row is drawn for all parts inside it, and for each part at its edges at most once."""
     replay, _ = with_leaves(PRIORITIES, 0.6)
     leaves = (np.array(PRIORITIES) + 1e-6) ** 0.6
     for size in (1, 2, 50, 1000):
@@ -99,7 +99,7 @@ def test_weights_follow_the_exponent_of_the_steps():
 # -- leaves
 
 
-def test_new_rows_enter_with_the_largest_leaf_there_was_once_their_window_is_complete():
+def test_new_rows_get_the_largest_leaf_once_their_window_is_complete():
     replay, sampler = make_prioritized(n_steps=2, exponent=0.5)
     replay.start([0], [0.0])
     for t in range(3):
@@ -112,7 +112,7 @@ def test_new_rows_enter_with_the_largest_leaf_there_was_once_their_window_is_com
     assert sampler.tree.leaves[:5] == pytest.approx([1e-3, 1, 4, 4, 0])
 
 
-def test_closing_a_lane_lets_its_waiting_rows_in():
+def test_closing_a_lane_completes_its_windows():
     replay, sampler = make_prioritized(n_steps=5)
     replay.start([0], [0.0])
     for t in range(3):
@@ -122,7 +122,7 @@ def test_closing_a_lane_lets_its_waiting_rows_in():
     assert sampler.tree.leaves[:5].tolist() == [1, 1, 1, 0, 0]
 
 
-def test_rows_that_came_since_the_last_look_do_not_inherit_the_leaves_of_their_slots():
+def test_new_rows_do_not_inherit_the_leaves_of_their_slots():
     replay, sampler = make_prioritized(rows=5)
     replay.start([0], [0.0])
     for _ in range(4):
@@ -134,7 +134,7 @@ def test_rows_that_came_since_the_last_look_do_not_inherit_the_leaves_of_their_s
     assert sampler.tree.leaves == pytest.approx([0, *[8**0.6] * 4], rel=1e-5)
 
 
-def test_a_priority_that_comes_late_is_dropped_for_the_row_that_is_gone():
+def test_a_late_priority_of_an_overwritten_row_is_ignored():
     replay, sampler = make_prioritized(rows=4)
     replay.start([0], [0.0])
     for t in range(6):
@@ -154,7 +154,7 @@ def test_of_a_row_drawn_twice_the_last_priority_stays():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_priorities_that_are_not_finite_leave_their_rows_as_they_are(dtype):
+def test_non_finite_priorities_are_ignored(dtype):
     replay, sampler = with_leaves([1.0, 2.0, 3.0, 4.0])
     replay.update_priorities(np.arange(4), np.array([np.nan, np.inf, -np.inf, 5.0], dtype))
     assert sampler.tree.leaves[:4] == pytest.approx([1, 2, 3, 5])
@@ -164,7 +164,7 @@ def test_priorities_that_are_not_finite_leave_their_rows_as_they_are(dtype):
     assert (draw(replay, 64).weight > 0).all()
 
 
-def test_more_changes_than_are_noted_at_once_reach_the_root():
+def test_changes_beyond_one_chunk_reach_the_root():
     rng = np.random.default_rng(0)
     replay, sampler = make_prioritized(num_lanes=3000, rows=4)
     live(replay, rng, 10)
@@ -176,7 +176,7 @@ def test_more_changes_than_are_noted_at_once_reach_the_root():
     assert nodes.tobytes() == sampler.tree.nodes.tobytes()
 
 
-def test_a_ring_that_has_rows_already_is_taken_as_it_is():
+def test_a_ring_with_rows_is_accepted():
     replay, sampler = make_prioritized(3, rows=9, n_steps=2)
     live(replay, np.random.default_rng(1), 40)
     other = PrioritizedSampler(27, 0.6, lambda steps: 1.0)
@@ -208,31 +208,31 @@ def test_drawn_windows_are_those_of_the_episodes(n_steps, stack):
 # -- limits
 
 
-def test_nothing_valid_is_refused_with_the_reason():
+def test_drawing_without_valid_rows_is_an_error():
     replay, _ = make_prioritized(n_steps=3)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="no complete 3-step window among 0 rows"):
+        with pytest.raises(RuntimeError, match="none of 0 rows has a complete 3-step window"):
             draw(replay, 4)
     replay.start([0], [0.0])
-    with pytest.raises(RuntimeError, match="among 1 rows"):
+    with pytest.raises(RuntimeError, match="none of 1 rows"):
         draw(replay, 4)
 
 
 @pytest.mark.parametrize("exponent", [-0.1, 1.1, float("nan")])
-def test_an_exponent_outside_its_range_is_refused(exponent):
+def test_an_exponent_outside_its_range_is_rejected(exponent):
     with pytest.raises(ValueError, match="priority_exponent is"):
         PrioritizedSampler(8, exponent, lambda steps: 1.0)
 
 
-def test_a_ring_of_another_size_is_refused():
+def test_a_ring_of_another_size_is_rejected():
     sampler = PrioritizedSampler(8, 0.6, lambda steps: 1.0)
-    with pytest.raises(ValueError, match="the sampler has 8 slots, the ring 1 x 9"):
+    with pytest.raises(ValueError, match="the sampler has 8 slots, but the ring has 1 x 9"):
         Replay(Ring(1, 9), RowStore(1, 9, (), np.float32), sampler)
 
 
-def test_priorities_of_another_number_than_rows_are_refused():
+def test_priorities_of_another_shape_are_rejected():
     replay, _ = with_leaves([1.0, 2.0])
-    with pytest.raises(ValueError, match="one a row"):
+    with pytest.raises(ValueError, match="must have the shape of index"):
         replay.update_priorities([0, 1], [1.0])
 
 

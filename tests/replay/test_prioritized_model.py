@@ -1,4 +1,4 @@
-"""Prioritized replay against episodes in lists and leaves in a dict, under whatever calls."""
+"""Prioritized replay equals a model of lists and a dict, for any sequence of calls."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ class PrioritizedMachine(ReplayMachine):
             num_lanes, rows, n_steps, 0.5, stack, (stack, 2), seed, exponent,
             lambda steps: beta, store,
         )  # fmt: skip
-        # Looks at its lanes only now and then: many rows may have come and gone between.
+        # Compares only occasionally, so many rows may have been added and overwritten in between.
         self.late = PrioritizedSampler(num_lanes * rows, exponent, lambda steps: beta)
         self.model = ReplayModel(num_lanes, rows, n_steps, 0.5, stack)
         self.priorities, self.beta = PriorityModel(exponent), beta

@@ -1,4 +1,4 @@
-"""Replay, ring, store and sampler by example; the state machine in test_replay_model.py digs."""
+"""Replay, ring, store and sampler by examples."""
 
 import doctest
 import subprocess
@@ -46,7 +46,7 @@ def frequencies(replay, draws) -> np.ndarray:
 # -- windows
 
 
-def test_an_open_episode_offers_only_complete_windows():
+def test_an_open_episode_has_only_complete_windows():
     replay = make_replay(n_steps=2)
     play(replay, 0, 3, end="")
     assert windows_of(replay) == [(0, 1 + 0.5 * 2, 0.25, 2), (1, 2 + 0.5 * 3, 0.25, 3)]
@@ -86,7 +86,7 @@ def test_one_step_reward_is_not_discounted():
     assert windows_of(replay) == [(0, 1.0, 0.5, 1)]
 
 
-def test_a_full_lane_forgets_its_oldest_rows_first():
+def test_a_full_lane_overwrites_its_oldest_rows_first():
     replay = make_replay(rows=4)
     play(replay, 0, 6, "")
     assert [obs for obs, *_ in windows_of(replay)] == [3, 4, 5]
@@ -102,7 +102,7 @@ def test_open_and_dead_rows_keep_nothing_of_what_their_slots_held():
     assert replay.ring.status[0, 2] == DEAD
 
 
-def test_lanes_fill_and_forget_on_their_own():
+def test_lanes_fill_independently():
     replay = make_replay(num_lanes=2, rows=4)
     play(replay, 0, 6, "")
     play(replay, 1, 1, "", first_obs=50)
@@ -118,7 +118,7 @@ def test_a_row_counts_only_with_its_earlier_stacked_rows():
 # -- close
 
 
-def test_close_truncates_the_last_outcome_and_invents_none():
+def test_close_truncates_the_last_outcome_and_adds_none():
     replay = make_replay(n_steps=3)
     play(replay, 0, 2, "")
     assert windows_of(replay) == []
@@ -137,7 +137,7 @@ def test_close_before_the_first_step_leaves_a_dead_row_alone():
     assert replay.ring.status[0, 1:3].tolist() == [DEAD, DEAD]
 
 
-def test_close_leaves_a_lane_that_is_not_open_alone():
+def test_close_does_not_change_a_closed_lane():
     replay = make_replay(num_lanes=2)
     play(replay, 0, 2, "terminated")
     status = replay.ring.status.copy()
@@ -164,43 +164,43 @@ def test_a_lane_outside_the_ring_is_named(lane):
         lambda: replay.add([0, lane], [0, 0], [0, 0], np.zeros(2)),
         lambda: replay.close([0, lane]),
     ):
-        with pytest.raises(ValueError, match=f"lane {lane} is outside 0 to 1"):
+        with pytest.raises(ValueError, match=f"env {lane} is outside 0 to 1"):
             call()
     assert len(replay) == 0
 
 
-def test_a_step_without_an_open_episode_is_refused_and_leaves_no_trace():
+def test_a_step_without_an_open_episode_is_rejected_and_changes_nothing():
     replay = make_replay(num_lanes=3)
     play(replay, 0, 1, "")
     play(replay, 1, 1, "terminated")
     columns = replay.ring.added, replay.ring.status, replay.ring.reward, replay.ring.action
     before = [column.copy() for column in columns]
     for closed in (1, 2):
-        with pytest.raises(ValueError, match=f"lane {closed} has no open episode"):
+        with pytest.raises(ValueError, match=f"env {closed} has no open episode"):
             replay.add([0, closed], [3, 3], [7.0, 7.0], np.zeros(2))
     for column, old in zip(columns, before, strict=True):
         np.testing.assert_array_equal(column, old)
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 2), (2, 3), (1, 3, 1)])
-def test_observations_of_another_shape_are_refused_and_leave_no_trace(shape):
+def test_observations_of_another_shape_are_rejected_and_change_nothing(shape):
     replay = make_replay(obs_shape=(3,))
-    with pytest.raises(ValueError, match=r"observations have shape .* \(1, 3\) expected"):
+    with pytest.raises(ValueError, match=r"observations have shape .*, must be \(1, 3\)"):
         replay.start([0], np.zeros(shape))
     assert len(replay) == 0
     replay.start([0], np.zeros((1, 3)))
-    with pytest.raises(ValueError, match=r"observations have shape .* \(1, 3\) expected"):
+    with pytest.raises(ValueError, match=r"observations have shape .*, must be \(1, 3\)"):
         replay.add([0], [0], [0.0], np.zeros(shape))
     assert len(replay) == 1
     assert replay.ring.status[0, 0] == OPEN
 
 
-def test_one_value_a_lane_is_needed():
+def test_arguments_need_one_value_for_each_lane():
     replay = make_replay(num_lanes=2)
     replay.start([0, 1], np.zeros(2))
-    with pytest.raises(ValueError, match="values for 2 lanes"):
+    with pytest.raises(ValueError, match="one entry for each of 2 environments"):
         replay.add([0, 1], [0], [0.0, 0.0], np.zeros(2))
-    with pytest.raises(ValueError, match="values for 2 lanes"):
+    with pytest.raises(ValueError, match="one entry for each of 2 environments"):
         replay.add([0, 1], [0, 0], [0.0, 0.0], np.zeros(2), terminated=[True])
     assert len(replay) == 2
 
@@ -216,23 +216,23 @@ def test_one_value_a_lane_is_needed():
         ({"rows": 1}, "rows is 1"),
         ({"rows": 3, "stack": 3}, "rows is 3"),
         ({"rows": 8, "stack": 0}, "stack is 0"),
-        ({"rows": 5, "n_steps": 5}, "5 rows a lane cannot hold a 5-step window"),
+        ({"rows": 5, "n_steps": 5}, "5 rows for each environment cannot hold a 5-step window"),
         ({"rows": 6, "n_steps": 3, "stack": 4}, "at least n_steps \\+ stack = 7"),
         ({"obs_shape": (3, 0)}, "are empty"),
     ],
 )
-def test_a_size_that_cannot_work_is_named(sizes, says):
+def test_an_invalid_size_is_named(sizes, says):
     with pytest.raises(ValueError, match=says):
         make_replay(**sizes)
 
 
-def test_a_replay_without_a_valid_row_says_so():
+def test_sampling_without_a_valid_row_is_an_error():
     replay = make_replay(n_steps=3)
     batch = replay.new_batch(2)
-    with pytest.raises(RuntimeError, match="no complete 3-step window among 0 rows"):
+    with pytest.raises(RuntimeError, match="none of 0 rows has a complete 3-step window"):
         replay.sample(batch)
     play(replay, 0, 2, "")
-    with pytest.raises(RuntimeError, match="no complete 3-step window among 3 rows"):
+    with pytest.raises(RuntimeError, match="none of 3 rows has a complete 3-step window"):
         replay.sample(batch)
     replay.close([0])
     replay.sample(batch)
@@ -250,7 +250,7 @@ def test_unequally_filled_lanes_are_drawn_by_rows():
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_rare_valid_rows_are_found_without_spinning_and_drawn_equally():
+def test_rare_valid_rows_are_drawn_uniformly():
     replay = make_replay(num_lanes=2, rows=1000)
     for _ in range(999):
         replay.start([0, 1], np.zeros(2))  # each closes the last: rows, but no transition
@@ -307,7 +307,7 @@ def test_sample_fills_the_given_arrays_and_allocates_none():
     assert peak < batch.index.nbytes
 
 
-def test_batches_of_several_sizes_can_take_turns():
+def test_batches_of_several_sizes_can_alternate():
     replay = make_replay()
     play(replay, 0, 20, "")
     for size in (3, 50, 1, 50):

@@ -1,4 +1,4 @@
-"""Replay against a list-of-episodes model, under whatever calls hypothesis can think of."""
+"""Replay equals a model of lists of episodes, for any sequence of calls."""
 
 from helpers.replay_machine import ReplayMachine, at_length
 

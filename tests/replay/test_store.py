@@ -1,4 +1,4 @@
-"""RowStore and the arrays around it: what is stored comes back bit for bit, whatever its type."""
+"""RowStore and its arrays return what was stored, bit for bit, for every dtype."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from helpers.oracles import make_replay, read_rows
         ((), np.float32), ((4,), np.float32), ((3,), np.float32), ((), np.float64), ((2,), ">f4"),
     ],
 )  # fmt: skip
-def test_observations_come_back_as_they_went_in(shape, dtype):
+def test_observations_are_returned_unchanged(shape, dtype):
     rng, lanes, slots = np.random.default_rng(0), 2, np.array([0, 3, 9, 5])
     store = RowStore(lanes, 5, shape, dtype)
     obs = rng.integers(0, 2 if dtype is np.bool_ else 100, (4, *shape)).astype(dtype)
@@ -25,7 +25,7 @@ def test_observations_come_back_as_they_went_in(shape, dtype):
     np.testing.assert_array_equal(out, obs[[2, 0, 1, 3, 2, 2]])
 
 
-def test_nothing_else_is_touched_by_a_write():
+def test_a_write_changes_no_other_slot():
     store = RowStore(1, 4, (3, 3), np.uint8)
     store.write(np.arange(4), np.full((4, 3, 3), 7, np.uint8))
     store.write(np.array([2]), np.zeros((1, 3, 3), np.uint8))

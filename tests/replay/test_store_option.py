@@ -1,4 +1,4 @@
-"""--store: what auto comes to, what it costs, and what is refused before anything is allocated."""
+"""--store: the automatic choice, its memory, and errors before anything is allocated."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def stacked(env: gymnasium.Env) -> gymnasium.Env:
         ("frames", 4, "frames", FrameStore, 100 + 1 + 3),
     ],
 )
-def test_auto_keeps_frames_where_a_stack_is_declared(tmp_path, asked, stack, resolved, made, rows):
+def test_auto_stores_frames_if_a_stack_is_declared(tmp_path, asked, stack, resolved, made, rows):
     def make_lane() -> gymnasium.Env:
         env = gymnasium.make("CartPole-v1")
         return env if stack == 1 else FrameStackObservation(env, stack)
@@ -58,13 +58,13 @@ def test_auto_keeps_frames_where_a_stack_is_declared(tmp_path, asked, stack, res
     )
 
 
-def test_frames_are_refused_where_nothing_declares_them():
+def test_frames_are_rejected_without_a_declared_stack():
     (line,) = refused("train cartpole --store frames")
     assert "the environment declares no stacked frames" in line
     assert line.endswith("use --store rows")
 
 
-def test_a_buffer_that_would_have_moments_without_a_valid_stack_is_refused():
+def test_a_buffer_too_small_for_a_valid_stack_is_rejected():
     (line,) = refused(f"{STACKED} --num-envs 16 --buffer-size 143 --batch-size 8")
     assert "need at least 144, 9 rows each" in line
     code, _, _ = ask(*f"{STACKED} --num-envs 16 --buffer-size 144 --batch-size 8".split())
@@ -72,7 +72,7 @@ def test_a_buffer_that_would_have_moments_without_a_valid_stack_is_refused():
 
 
 @pytest.mark.parametrize("n_steps", [1, 3])
-def test_the_least_buffer_has_a_valid_stack_behind_a_last_life_and_a_reset(n_steps):
+def test_the_smallest_buffer_has_a_valid_stack_after_a_last_life_and_a_reset(n_steps):
     config = Config(num_envs=1, batch_size=1, n_steps=n_steps, hidden_sizes=(8,))
     least = next(
         size
@@ -99,9 +99,7 @@ def test_a_million_frames_need_seven_gigabytes_and_whole_observations_four_times
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", ["", "--no-checkpoint-replay", "--store rows"])
-def test_the_size_that_is_said_to_fit_does_fit_and_one_that_is_larger_does_not(
-    tmp_path, monkeypatch, more
-):
+def test_the_suggested_size_fits_and_a_larger_one_does_not(tmp_path, monkeypatch, more):
     root = container(tmp_path / "root", 1 << 30)
     monkeypatch.setattr(memory_estimate, "available_bytes", lambda: available_bytes(root))
     words = f"{STACKED} --num-envs 16 --n-steps 3 {more} --buffer-size"
@@ -112,7 +110,7 @@ def test_the_size_that_is_said_to_fit_does_fit_and_one_that_is_larger_does_not(
     assert "0.5 GiB are available" in line
 
 
-def test_a_dry_run_tells_what_the_replay_takes_and_how_it_keeps_it():
+def test_a_dry_run_prints_the_size_and_store_of_the_replay():
     code, out, _ = ask(*STACKED.split())
     assert code == 0
     assert re.search(r"^store +frames$", out, re.MULTILINE)
@@ -139,7 +137,7 @@ def backwards(env: gymnasium.Env) -> gymnasium.Env:
     )
 
 
-def test_a_stack_that_is_none_ends_the_run_in_one_line(tmp_path):
+def test_an_invalid_stack_ends_the_run_in_one_line(tmp_path):
     command = (
         "train Acrobot-v1 --wrapper test_store_option:backwards --total-timesteps 200 --batch-size "
         f"8 --learning-starts 50 --buffer-size 200 --eval-frequency 0 --run-dir {tmp_path / 'run'}"
@@ -147,6 +145,6 @@ def test_a_stack_that_is_none_ends_the_run_in_one_line(tmp_path):
     code, _, lines = ask(*command.split())
     assert code == 1
     (line,) = lines
-    assert line.endswith("frames cannot be kept once: --store rows")
+    assert line.endswith("frames cannot be stored once. Use --store rows")
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["exit_reason"].startswith("failed")

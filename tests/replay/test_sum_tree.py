@@ -22,7 +22,7 @@ def assert_sums(tree: SumTree) -> None:
 
 
 @pytest.mark.parametrize("num_slots", SIZES)
-def test_sets_and_finds_are_those_of_the_twin(num_slots):
+def test_set_and_find_equal_the_slow_twin(num_slots):
     rng = np.random.default_rng(num_slots)
     tree, twin = SumTree(num_slots), TwinTree(num_slots)
     for _ in range(30):
@@ -89,7 +89,7 @@ def test_denormal_leaves_are_found_in_proportion():
     assert sorted(found.tolist()) == [1, 3, 3, 3]
 
 
-def test_the_tree_is_the_same_whatever_way_led_to_it():
+def test_the_tree_does_not_depend_on_the_order_of_updates():
     rng = np.random.default_rng(3)
     tree = SumTree(77)
     for _ in range(50):
@@ -108,10 +108,10 @@ def test_a_slot_takes_sixteen_bytes():
         assert SumTree(num_slots).nbytes == num_slots * SumTree.BYTES_PER_SLOT
 
 
-def test_what_would_spoil_the_tree_is_refused():
+def test_invalid_leaves_and_slots_are_rejected():
     tree = filled([1.0, 2.0])
     for slot in (-1, 2):
-        with pytest.raises(ValueError, match="slots are outside 0 to 1"):
+        with pytest.raises(ValueError, match="slots must be from 0 to 1"):
             tree.set([slot], [1.0])
     for leaf in (-1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="finite"):
