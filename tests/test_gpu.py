@@ -15,9 +15,9 @@ from fastdqn.builders import agent, devices
 from fastdqn.builders.preflight import check
 from fastdqn.cli.main import main
 from fastdqn.learning.batch_staging import Staging
-from fastdqn.learning.captured_policy import DeviceChoice
+from fastdqn.learning.captured_policy import CapturedPolicy
 from fastdqn.learning.graph_capture import CudaRecorder, Graphs, eager
-from fastdqn.learning.priority_feedback import Returns
+from fastdqn.learning.priority_feedback import PriorityFeedback
 from fastdqn.learning.random_inputs import MEANS
 from fastdqn.replay import Batch, Replay, Ring, RowStore, UniformSampler
 from helpers.capture import EVERY, FACTS, PICTURES, VALUES, Reads, batches_of, config_of
@@ -157,7 +157,7 @@ def test_an_update_runs_on_a_device_without_numbers_and_mixes_none(value):
 def test_a_captured_actor_follows_the_weights():
     learner = learner_on(eager)
     network = learner.online.eval_alias()
-    choose = DeviceChoice(network, learner.value, CUDA, graphs())
+    choose = CapturedPolicy(network, learner.value, CUDA, graphs())
     for update in range(20):
         obs = random_obs(np.random.default_rng(update), 33, (5,), np.float32)
         expected = network(torch.from_numpy(obs).cuda()).argmax(1).cpu().numpy()
@@ -169,7 +169,7 @@ def test_a_captured_actor_follows_the_weights():
 
 def test_late_priorities_belong_to_the_rows_they_came_from():
     staging = Staging(_replay().new_batch(64), CUDA, together=2, slots=2)
-    returns, replay, seen = Returns(staging, 1), _replay(), 0
+    returns, replay, seen = PriorityFeedback(staging, 1), _replay(), 0
     for _ in range(50):
         for host in staging.hosts(2):
             replay.sample(host)

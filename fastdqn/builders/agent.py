@@ -22,10 +22,10 @@ from fastdqn.exploration import Repeats
 from fastdqn.kernels.rng import derive
 from fastdqn.learning.adam import FusedAdam, PlainAdam
 from fastdqn.learning.bootstrap_targets import Backup, DoubleBackup, MaxBackup
-from fastdqn.learning.captured_policy import DeviceChoice
+from fastdqn.learning.captured_policy import CapturedPolicy
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_learner import FusedStep
-from fastdqn.learning.fused_policy import FusedChoice
+from fastdqn.learning.fused_policy import FusedPolicy
 from fastdqn.learning.graph_capture import Capture
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.munchausen import MunchausenBackup
@@ -44,7 +44,7 @@ from fastdqn.learning.noisy import NoisyLayers, noise_size
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.precision import float32_by_default
 from fastdqn.learning.random_inputs import Draws, LaneNoise, NoNoise
-from fastdqn.learning.target_network import HardCopy, NoTarget, PolyakAverage, TargetFollower
+from fastdqn.learning.target_network import HardCopy, NoTarget, PolyakAverage, TargetUpdate
 from fastdqn.learning.value import Value
 from fastdqn.replay import (
     FrameStore,
@@ -99,14 +99,14 @@ def make_learner(config: Config, online: FlatParameters, capture: Capture | None
             config.updates_per_launch or 1,
         ),
         optimizer(online.weights, online.gradient, config.learning_rate, config.adam_epsilon),
-        make_target_follower(config),
+        make_target_update(config),
         config.max_grad_norm,
         capture or devices.make_capture(config),
         {"fused": partial(FusedStep, threads=config.threads or 1), "torch": None}[config.learner],
     )
 
 
-def make_target_follower(config: Config) -> TargetFollower:
+def make_target_update(config: Config) -> TargetUpdate:
     """Returns the target network update: hard, Polyak, or no target network."""
     if not config.target_network:
         return NoTarget()
@@ -164,9 +164,9 @@ def make_policy(
     device, size = online.weights.device, noise_size(online.module)
     network, choose = online.eval_alias(), None
     if config.learner == "fused":
-        choose = FusedChoice(online)
+        choose = FusedPolicy(online)
     elif config.capture in ("compile", "graph"):
-        choose = DeviceChoice(network, value, device, capture or devices.make_capture(config))
+        choose = CapturedPolicy(network, value, device, capture or devices.make_capture(config))
     return Policy(
         network, value, device, facts.obs_shape, facts.num_actions,
         seed=derive(config.seed, EXPLORE),

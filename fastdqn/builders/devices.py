@@ -13,7 +13,7 @@ from fastdqn.learning.graph_capture import Capture, CudaRecorder, Graphs, compil
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import QNetwork
 from fastdqn.learning.precision import tf32_products
-from fastdqn.learning.priority_feedback import Returns
+from fastdqn.learning.priority_feedback import PriorityFeedback
 from fastdqn.replay import Batch
 
 # Number of weights from which a GPU is used by default. Not tuned.
@@ -84,11 +84,13 @@ def arithmetic(config: Config) -> contextlib.AbstractContextManager[None]:
     return tf32_products(config.precision != "float32")
 
 
-def make_staging(config: Config, batch: Batch, device: torch.device) -> tuple[Staging, Returns]:
+def make_staging(
+    config: Config, batch: Batch, device: torch.device
+) -> tuple[Staging, PriorityFeedback]:
     """Returns the staging of batches to the device, and the priority feedback."""
     lag = config.priority_lag or 0
     staging = Staging(batch, device, config.updates_per_launch or 1, lag + 1)
-    return staging, Returns(staging, lag)
+    return staging, PriorityFeedback(staging, lag)
 
 
 def prepare_learner(learner: Learner, staging: Staging) -> None:

@@ -11,7 +11,7 @@ from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.graph_capture import UncapturableError
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.policy import Policy
-from fastdqn.learning.priority_feedback import Returns
+from fastdqn.learning.priority_feedback import PriorityFeedback
 from fastdqn.replay import Batch
 
 
@@ -20,7 +20,7 @@ class Ready(NamedTuple):
 
     learner: Learner
     staging: Staging
-    returns: Returns
+    returns: PriorityFeedback
     policy: Policy
 
 

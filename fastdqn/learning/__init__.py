@@ -1,1 +1,1 @@
-"""Networks, value distributions, losses and the learner; where NumPy meets torch."""
+"""Networks, value distributions, losses and the learner, all in torch."""

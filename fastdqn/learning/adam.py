@@ -1,7 +1,7 @@
-"""Adam on one flat tensor, through torch's fused kernel or in plain operations.
+"""Adam on one flat tensor, as torch's fused kernel or as plain operations.
 
-torch.optim.Adam would do the same arithmetic; constructing it imports the compiler stack, 0.75 s
-of start-up, and its step() costs more Python than the kernel costs arithmetic.
+torch.optim.Adam has the same arithmetic. Constructing it imports the compiler stack, which takes
+0.75 s at start-up, and its step() spends more time in Python than the kernel takes.
 """
 
 from abc import ABC, abstractmethod
@@ -11,11 +11,13 @@ from torch import Tensor
 
 
 class Adam(ABC):
-    """Kingma and Ba 2015 (arXiv 1412.6980), Algorithm 1, without weight decay.
+    """Adam without weight decay (Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1).
 
-    weights, gradient  [P] float32, of the learner; the first is updated in place
-    learning_rate      a device scalar that a captured update reads afresh at each call
-    epsilon            added to the root of the second moment; the authors' default
+    Args:
+        weights: float32[P], updated in place.
+        gradient: float32[P].
+        learning_rate: Initial value of a device scalar, which a captured update reads at each call.
+        epsilon: Added to the root of the second moment; the default is the authors'.
     """
 
     # The authors' defaults, as in torch.optim.Adam.
@@ -35,7 +37,7 @@ class Adam(ABC):
         self._apply()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that the next step depends on, beside weights and gradient."""
+        """Returns the tensors that the next step depends on, without weights and gradient."""
         return {
             "learning_rate": self.learning_rate,
             "exp_avg": self.exp_avg,
@@ -45,11 +47,11 @@ class Adam(ABC):
 
     @abstractmethod
     def _apply(self) -> None:
-        """Move the weights along the gradient; self.steps counts this step already."""
+        """Updates the weights; self.steps already includes this step."""
 
 
 class FusedAdam(Adam):
-    """One kernel for the whole step; the compiler cannot trace it."""
+    """One kernel for the whole step, which torch.compile cannot trace."""
 
     def _apply(self) -> None:
         torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
@@ -60,7 +62,7 @@ class FusedAdam(Adam):
 
 
 class PlainAdam(Adam):
-    """Operations that a compiler fuses by itself."""
+    """Plain operations, which torch.compile fuses."""
 
     def _apply(self) -> None:
         beta1, beta2 = self.betas

@@ -1,4 +1,4 @@
-"""AutogradSteps: gradient steps on batches by torch's tape, over memory that stays where it is."""
+"""AutogradSteps: gradient steps by autograd, on memory that stays in place."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,13 +11,13 @@ from fastdqn.learning.bootstrap_targets import Backup, Queries
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.graph_capture import Capture
 from fastdqn.learning.random_inputs import Draws, Passes
-from fastdqn.learning.target_network import TargetFollower
+from fastdqn.learning.target_network import TargetUpdate
 from fastdqn.learning.value import Value
 from fastdqn.replay.batch import Batch
 
 
 class Learned(Protocol):
-    """What a step takes of a learner: see Learner."""
+    """The parts of a Learner that a step uses."""
 
     online: FlatParameters
     target: FlatParameters
@@ -25,33 +25,37 @@ class Learned(Protocol):
     backup: Backup
     draws: Draws
     optimizer: Adam
-    target_follower: TargetFollower
+    target_update: TargetUpdate
     max_grad_norm: float | None
     loss_sum: Tensor
 
 
 class AutogradSteps:
-    """One step for each of some batches, in order.
+    """Takes one gradient step on each of several batches, in order.
 
-    Nothing in it is read by the host, no shape depends on numbers, and what outlives a call stays
-    where it is: so it may be recorded. Random inputs are drawn beforehand.
+    The host reads no result, no shape depends on values, and persistent tensors stay in place, so
+    a CUDA graph can capture it. Random inputs are drawn beforehand.
     """
 
     def __init__(self, learner: Learned, capture: Capture):
         self._learner = learner
-        # Autograd's tape is what a compiler cannot see through: it gets the two sides of it.
+        # torch.compile cannot trace backward(), so it compiles what comes before and after.
         self._loss, self._descend = capture.piece(self.loss), capture.piece(self._clip_and_step)
 
     def __call__(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-        """Priorities of all samples, values of the last batch at the actions taken: [K B], [B].
+        """Takes the steps.
 
-        Raises ValueError where the learner was made for fewer at once.
+        Returns:
+            Priorities of all samples, [K B], and values of the last batch's actions, [B].
+
+        Raises:
+            ValueError: There are more batches than the learner has random inputs for.
         """
         sets = self._learner.draws.sets
         if len(batches) > len(sets):
             raise ValueError(
-                f"{len(batches)} batches came together, and the learner's draws are for "
-                f"{len(sets)}: make them with together={len(batches)}"
+                f"got {len(batches)} batches at once, but the learner has random inputs for "
+                f"{len(sets)}: create its Draws with together={len(batches)}"
             )
         steps = [self._step(batch, passes) for batch, passes in zip(batches, sets, strict=False)]
         priorities = [priority for priority, _ in steps]
@@ -63,11 +67,11 @@ class AutogradSteps:
         learner.online.gradient.zero_()
         mean_loss.backward()
         self._descend()
-        learner.target_follower.step(learner.online, learner.target)
+        learner.target_update.step(learner.online, learner.target)
         return priority, taken
 
     def loss(self, batch: Batch, passes: Passes) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean weighted loss, with its graph, priorities [B], values of the actions taken [B]."""
+        """Returns the mean weighted loss, priorities [B], and values of the actions taken [B]."""
         learner = self._learner
         output = learner.online.module(batch.obs, passes.online_obs)
         with torch.no_grad():
@@ -101,9 +105,9 @@ class AutogradSteps:
 
 
 def clip_by_norm(gradient: Tensor, max_norm: float) -> None:
-    """Scale gradient [P] in place so that its Euclidean norm is at most max_norm.
+    """Scales gradient [P] in place, so that its Euclidean norm is at most max_norm.
 
-    Pascanu et al. 2013 (arXiv 1211.5063), Algorithm 1; 1e-6 as in torch.nn.utils.
+    Source: Pascanu et al. 2013 (arXiv 1211.5063), Algorithm 1; 1e-6 as in torch.nn.utils.
     """
     norm = torch.linalg.vector_norm(gradient)
     gradient.mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))

@@ -1,4 +1,4 @@
-"""Backups: which actions the target looks at. Each gives action weights, and may add a bonus."""
+"""Backups: select the actions to bootstrap from, and may add a bonus to the reward."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -8,14 +8,15 @@ from torch import Tensor
 
 
 class Queries(NamedTuple):
-    """What a backup may ask for; whatever costs a computation is a call.
+    """Inputs of a backup; those that need a forward pass are functions.
 
-    target_next  gives [B, A], values of the target network at next_obs
-    online_next  gives [B, A], the online network at next_obs
-    target_obs   gives [B, A], the target network at obs
-    action       [B] int64, taken at obs
-    next_mask    [B, A] bool, the actions allowed at next_obs, or None: all
-    mask         [B, A] bool, the actions allowed at obs, or None: all
+    Attributes:
+        target_next: Returns [B, A], values of the target network at next_obs.
+        online_next: Returns [B, A], values of the online network at next_obs.
+        target_obs: Returns [B, A], values of the target network at obs.
+        action: int64[B], the actions taken at obs.
+        next_mask: bool[B, A], actions allowed at next_obs; None allows all.
+        mask: bool[B, A], actions allowed at obs; None allows all.
     """
 
     target_next: Callable[[], Tensor]
@@ -29,9 +30,10 @@ class Queries(NamedTuple):
 class Bootstrap(NamedTuple):
     """The mixture of actions to bootstrap from.
 
-    action_weights  [B, A] float32, rows sum to 1
-    entropy  [B] float32, added to the bootstrap value, or None
-    bonus    [B] float32, added to the reward, or None
+    Attributes:
+        action_weights: float32[B, A], rows sum to 1.
+        entropy: float32[B], added to the bootstrap value, or None.
+        bonus: float32[B], added to the reward, or None.
     """
 
     action_weights: Tensor
@@ -40,7 +42,7 @@ class Bootstrap(NamedTuple):
 
 
 class Backup(Protocol):
-    """Says beforehand which queries it makes, so that no random number is drawn for others."""
+    """Computes a Bootstrap; its flags declare which queries need random inputs."""
 
     asks_target_next: bool
     asks_online_next: bool
@@ -50,7 +52,7 @@ class Backup(Protocol):
 
 
 class MaxBackup:
-    """The target network selects and evaluates: Q-learning (Mnih et al. 2015)."""
+    """Q-learning: the target network selects and evaluates (Mnih et al. 2015)."""
 
     asks_target_next, asks_online_next, asks_target_obs = True, False, False
 
@@ -59,9 +61,9 @@ class MaxBackup:
 
 
 class DoubleBackup:
-    """The online network selects, the target network evaluates.
+    """Double Q-learning: the online network selects, the target network evaluates.
 
-    van Hasselt et al. 2016 (arXiv 1509.06461), equation 4.
+    Source: van Hasselt et al. 2016 (arXiv 1509.06461), equation 4.
     """
 
     asks_target_next, asks_online_next, asks_target_obs = False, True, False
@@ -71,7 +73,7 @@ class DoubleBackup:
 
 
 def _one_hot_argmax(values: Tensor, mask: Tensor | None) -> Tensor:
-    """[B, A] to one-hot [B, A]; scatter, since one_hot() reads back from the device."""
+    """Returns the one-hot argmax [B, A]; one_hot() is not used, since it syncs with the device."""
     if mask is not None:
         values = values.masked_fill(~mask, -torch.inf)
     return torch.zeros_like(values).scatter_(1, values.argmax(1, keepdim=True), 1.0)

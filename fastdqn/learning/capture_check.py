@@ -1,16 +1,16 @@
-"""Probe: whether a module of anyone's can be captured, asked without computing anything."""
+"""host_read(): checks whether a user's module can be captured, without computing values."""
 
 import torch
 from torch import nn
 
 
 def host_read(module: nn.Module, obs_shape: tuple[int, ...]) -> str | None:
-    """The operation by which a module reads numbers back to the host, or lets a shape depend on
-    them: no graph can hold that. None where there is none.
+    """Returns the operation that prevents the capture of a module, or None.
 
-    Its forward pass is made with tensors that have shapes and no numbers: [2, *obs_shape] float32.
+    Such an operation copies values to the host, or makes a shape depend on them. The check runs a
+    forward pass with tensors that have a shape, float32[2, *obs_shape], but no values.
     """
-    # A second of imports, that only modules of a user's on a device need.
+    # This import takes a second and is needed for user modules on a device only.
     from torch._subclasses.fake_tensor import (
         DataDependentOutputException,
         DynamicOutputShapeException,
@@ -22,7 +22,7 @@ def host_read(module: nn.Module, obs_shape: tuple[int, ...]) -> str | None:
             module(torch.zeros(2, *obs_shape))
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         return str(error.func)
-    except Exception as error:  # numpy() of what has no numbers, or worse
+    except Exception as error:  # for example numpy() of a tensor without values
         if _fails_with_numbers(module, obs_shape):
             return None
         return f"{type(error).__name__}: {str(error).split(chr(10))[0]}"
@@ -30,10 +30,10 @@ def host_read(module: nn.Module, obs_shape: tuple[int, ...]) -> str | None:
 
 
 def _fails_with_numbers(module: nn.Module, obs_shape: tuple[int, ...]) -> bool:
-    """Whether it does not take such observations at all, which whoever builds with it tells."""
+    """Whether the module rejects such observations anyway; building the network reports that."""
     try:
         with torch.no_grad():
             module(torch.zeros(2, *obs_shape))
-    except Exception:  # a module of anyone's
+    except Exception:  # user code may raise anything
         return True
     return False

@@ -1,4 +1,4 @@
-"""CategoricalValue: a distribution of the return over fixed atoms (C51)."""
+"""CategoricalValue: the return distribution over fixed atoms (C51)."""
 
 import torch
 from torch import Tensor
@@ -9,18 +9,23 @@ from fastdqn.learning.value import SampleLoss, of_action
 
 
 class CategoricalValue:
-    """Output [B, Z, A] holds the logits of Z atoms for each action.
+    """Network output [B, Z, A]: logits of Z atoms for each action.
 
-    atoms  [Z] float32, evenly spaced, ascending: returns, in reward units
+    The loss is the Kullback-Leibler divergence from target to prediction. It has the gradient of
+    the cross entropy and is 0 if both agree. It is also the priority, as in Rainbow.
 
-    The loss is the Kullback-Leibler divergence from target to prediction, which has the gradient
-    of the cross entropy and is 0 where they agree; it is the priority too, as in Rainbow.
-    Bellemare et al. 2017 (arXiv 1707.06887). Raises ValueError where there are fewer than 2 atoms.
+    Source: Bellemare et al. 2017 (arXiv 1707.06887).
+
+    Args:
+        atoms: float32[Z], evenly spaced and ascending returns, in reward units.
+
+    Raises:
+        ValueError: There are fewer than 2 atoms.
     """
 
     def __init__(self, atoms: Tensor):
         if len(atoms) < 2:
-            raise ValueError(f"{len(atoms)} atoms: a distribution needs at least 2")
+            raise ValueError(f"atoms has {len(atoms)} entries, must have at least 2")
         self.atoms = atoms
 
     def expected(self, output: Tensor) -> Tensor:
@@ -29,7 +34,7 @@ class CategoricalValue:
     def target(
         self, next_output: Tensor, bootstrap: Bootstrap, reward: Tensor, discount: Tensor
     ) -> Tensor:
-        """Probabilities [B, Z] after one Bellman step; bootstrap has neither entropy nor bonus."""
+        """Returns the target probabilities [B, Z]; bootstrap has no entropy and no bonus."""
         assert bootstrap.entropy is None
         assert bootstrap.bonus is None
         probs = (next_output.softmax(1) * bootstrap.action_weights.unsqueeze(1)).sum(2)  # [B, Z]
@@ -43,21 +48,25 @@ class CategoricalValue:
 
 
 def project_categorical(probs: Tensor, atoms: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
-    """Move each return distribution by one Bellman step and put it back on the fixed atoms.
+    """Applies one Bellman step to return distributions and projects them to the atoms.
 
-    probs    [B, Z] f32, rows sum to 1: distribution at the bootstrap state
-    atoms    [Z] f32, evenly spaced, ascending: returns, in reward units
-    reward   [B] n-step return;  discount [B] gamma^m, 0 after termination
-    returns  [B, Z] rows sum to 1; mass beyond the end atoms stays on them
+    Source: Bellemare et al. 2017 (arXiv 1707.06887), Algorithm 1.
 
-    Bellemare et al. 2017 (arXiv 1707.06887), Algorithm 1.
+    Args:
+        probs: float32[B, Z], distributions at the bootstrap state; rows sum to 1.
+        atoms: float32[Z], evenly spaced and ascending returns, in reward units.
+        reward: float32[B], the n-step return.
+        discount: float32[B], gamma^m; 0 after termination.
+
+    Returns:
+        float32[B, Z]; rows sum to 1. Mass beyond the outer atoms is added to them.
     """
     last = len(atoms) - 1
     moved = reward.unsqueeze(1) + discount.unsqueeze(1) * atoms  # [B, Z]
     place = ((moved - atoms[0]) * (last / (atoms[-1] - atoms[0]))).clamp(0, last)
     lower = place.floor()
     above = (place - lower) * probs
-    # An atom that is met exactly gets all of its mass from below: nothing is lost.
+    # If a value is exactly an atom, all its mass goes to the lower index, so none is lost.
     lower = lower.long()
     projected = torch.zeros_like(probs).scatter_add_(1, lower, probs - above)
     return projected.scatter_add_(1, (lower + 1).clamp(max=last), above)

@@ -1,4 +1,4 @@
-"""Convolutions: the torsos that look at pictures, as their authors published them."""
+"""Convolutional torsos for image observations, as published."""
 
 import math
 from typing import NamedTuple
@@ -9,28 +9,28 @@ from torch.nn import functional
 
 
 class Layer(NamedTuple):
-    """A square convolution without padding: channels out, side of the kernel, stride."""
+    """A square convolution without padding: output channels, kernel size and stride."""
 
     channels: int
     kernel: int
     stride: int
 
     def side(self, length: int) -> int:
-        """Positions along one side of a picture of that length."""
+        """Returns the output size for an input of this size."""
         return (length - self.kernel) // self.stride + 1
 
 
 # Mnih et al. 2015 (Nature 518), Methods, "Model architecture".
 NATURE = (Layer(32, 8, 4), Layer(64, 4, 2), Layer(64, 3, 1))
-# van Hasselt et al. 2019 (arXiv 1906.05243), appendix: with 256 units behind them a sixth of the
-# products of Nature's network, and an eighth of its weights.
+# van Hasselt et al. 2019 (arXiv 1906.05243), appendix. With 256 hidden units it needs a sixth of
+# the multiplications of NATURE and an eighth of the weights.
 DATA_EFFICIENT = (Layer(32, 5, 5), Layer(64, 5, 5))
 # Young and Tian 2019 (arXiv 1903.03176), section 3.
 MINATAR = (Layer(16, 3, 1),)
 
 
 class Counted(NamedTuple):
-    """Of one layer over one picture: positions, and numbers in and out at each of them."""
+    """Sizes of one layer: output positions, inputs and outputs of each position."""
 
     positions: int
     fan_in: int
@@ -40,13 +40,13 @@ class Counted(NamedTuple):
 def count_layers(
     layers: tuple[Layer, ...], height: int, width: int, channels: int
 ) -> list[Counted]:
-    """What layers make of pictures of that size. Raises ValueError where one is too small."""
+    """Returns the sizes of all layers; raises ValueError if the images are too small."""
     counted = []
     smallest = 1
     for layer in reversed(layers):
         smallest = (smallest - 1) * layer.stride + layer.kernel
     if min(height, width) < smallest:
-        raise ValueError(f"pictures of {height} x {width}, at least {smallest} x {smallest} needed")
+        raise ValueError(f"images of {height} x {width}, at least {smallest} x {smallest} needed")
     for layer in layers:
         height, width = layer.side(height), layer.side(width)
         fan_in = channels * layer.kernel**2
@@ -56,11 +56,14 @@ def count_layers(
 
 
 class Convolution(nn.Module):
-    """x [B, I, H, W] to [B, O, H', W'], with the channels last in memory.
+    """Convolution from [B, I, H, W] to [B, O, H', W'], channels last in memory.
 
-    weight  [O, kernel, kernel, I]: in this order a plain view of the flat weights is what the
-            channels-last convolution reads; bias  [O]
-    Both start uniform within 1 / sqrt(fan_in), as in the DQN authors' Lua Torch, and in torch.
+    Both parameters are initialized uniformly within 1 / sqrt(fan_in), as in torch and in the Lua
+    Torch of the DQN authors.
+
+    Attributes:
+        weight: [O, kernel, kernel, I], so that a view of the flat weights is channels-last.
+        bias: [O].
     """
 
     def __init__(self, channels: int, layer: Layer):
@@ -74,16 +77,20 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.permute(0, 3, 1, 2)
         if x.device.type == "cpu" and not torch.is_grad_enabled():
-            # Channels last is twice as fast through the gradient, channels first without one.
+            # On the CPU, channels last is twice as fast with a gradient, channels first without.
             weight = weight.contiguous()
         return functional.conv2d(x, weight, self.bias, self._stride)
 
 
 class PictureCNN(nn.Module):
-    """obs [B, K, H, W], channels first, to features [B, F] in the order H', W', channels.
+    """CNN from images [B, K, H, W] to features [B, F] in the order H', W', channels.
 
-    layers  NATURE or DATA_EFFICIENT; the fully connected layer behind them is the head's
-    The order of features is a permutation of the published one, under weights drawn alike.
+    The order differs from the published one by a permutation, which does not change the
+    distribution of initial weights. The fully connected layer belongs to the head.
+
+    Args:
+        obs_shape: (K, H, W).
+        layers: NATURE or DATA_EFFICIENT.
     """
 
     def __init__(self, obs_shape: tuple[int, ...], layers: tuple[Layer, ...]):
@@ -101,11 +108,13 @@ class PictureCNN(nn.Module):
 
 
 class MinAtarCNN(nn.Module):
-    """obs [B, H, W, C], channels last, to features [B, F] in the order H', W', channels.
+    """CNN from MinAtar observations [B, H, W, C] to features [B, F] in the order H', W', channels.
 
-    The convolution is a product of all its patches with one matrix, whose rows are kernels in the
-    order row, column, channel: so small, that is what costs least. Young and Tian 2019 (arXiv
-    1903.03176); its layer of 128 units is the head's. Both start as torch's own do, as theirs did.
+    The convolution is one matrix product of all patches, the fastest form at this size. Each row of
+    the matrix is a kernel in the order row, column, channel. The fully connected layer of 128 units
+    belongs to the head. Both are initialized by torch's defaults, as published.
+
+    Source: Young and Tian 2019 (arXiv 1903.03176).
     """
 
     def __init__(self, obs_shape: tuple[int, ...]):
@@ -115,7 +124,7 @@ class MinAtarCNN(nn.Module):
         self.kernels = nn.Linear(fan_in, fan_out)
 
     def forward(self, obs: Tensor) -> Tensor:
-        # A patch is 3 rows of 3 neighbours, whose numbers lie side by side.
+        # A patch is 3 rows of 3 adjacent positions, which are contiguous in memory.
         (layer,), channels = MINATAR, self._channels
         rows = obs.flatten(2).unfold(2, layer.kernel * channels, layer.stride * channels)
         patches = rows.unfold(1, layer.kernel, layer.stride).transpose(-1, -2)

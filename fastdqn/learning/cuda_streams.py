@@ -1,53 +1,52 @@
-"""Queues: what a device is asked to do, in order, while the host goes on."""
+"""DeviceStreams: CUDA streams and events for computing and copying."""
 
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-# A place in a queue: reached once all that was asked for before it is over.
-Mark = Any
+# Recorded in a stream, and reached when all earlier work in that stream is done.
+Event = Any
 
 
-class Queues(Protocol):
-    """Two queues of a device: one computes, one copies from the host beside it."""
+class DeviceStreams(Protocol):
+    """Two streams of a device: one computes, the other copies from the host at the same time."""
 
-    def mark(self) -> Mark:
-        """One that is reached, until it is put somewhere."""
+    def event(self) -> Event:
+        """Returns a new event, which counts as reached until it is recorded."""
         ...
 
     def host_bytes(self, count: int) -> Tensor:
-        """[count] uint8 of the host's, which a copy may read while the host goes on."""
+        """Returns uint8[count] on the host, pinned, so that a copy from it is asynchronous."""
         ...
 
     def device_bytes(self, count: int) -> Tensor: ...
 
-    def upload(self, to: Tensor, source: Tensor, after: Mark, then: Mark) -> None:
-        """Copy in the queue of copies, once `after` is reached; computing waits for the end of it,
-        where `then` is put."""
+    def upload(self, to: Tensor, source: Tensor, after: Event, then: Event) -> None:
+        """Copies in the copy stream after `after` and records `then`, for which computing waits."""
         ...
 
-    def put(self, mark: Mark) -> None:
-        """Put a mark behind all that the computing queue was asked for so far."""
+    def record(self, event: Event) -> None:
+        """Records an event in the compute stream."""
         ...
 
-    def download(self, to: Tensor, source: Tensor, then: Mark) -> None:
-        """Copy in the computing queue, and put `then` behind it."""
+    def download(self, to: Tensor, source: Tensor, then: Event) -> None:
+        """Copies in the compute stream and records `then`."""
         ...
 
-    def wait(self, mark: Mark) -> None:
-        """Keep the host until a mark is reached."""
+    def wait(self, event: Event) -> None:
+        """Blocks the host until an event is reached."""
         ...
 
 
-class CudaQueues:
-    """The current stream of a device, and a stream of copies."""
+class CudaStreams:
+    """The current stream of a CUDA device, and a stream for copies."""
 
     def __init__(self, device: torch.device):
         self._device = device
         self._copies = torch.cuda.Stream(device)
 
-    def mark(self) -> torch.cuda.Event:
+    def event(self) -> torch.cuda.Event:
         return torch.cuda.Event()
 
     def host_bytes(self, count: int) -> Tensor:
@@ -63,24 +62,24 @@ class CudaQueues:
             self._copies.wait_event(after)
             to.copy_(source, non_blocking=True)
             then.record(self._copies)
-        # The current device may be another one than the batch's.
+        # The current device may differ from the batch's.
         torch.cuda.current_stream(self._device).wait_event(then)
 
-    def put(self, mark: torch.cuda.Event) -> None:
-        mark.record(torch.cuda.current_stream(self._device))
+    def record(self, event: torch.cuda.Event) -> None:
+        event.record(torch.cuda.current_stream(self._device))
 
     def download(self, to: Tensor, source: Tensor, then: torch.cuda.Event) -> None:
         to.copy_(source, non_blocking=True)
-        self.put(then)
+        self.record(then)
 
-    def wait(self, mark: torch.cuda.Event) -> None:
-        mark.synchronize()
+    def wait(self, event: torch.cuda.Event) -> None:
+        event.synchronize()
 
 
-class NoQueues:
-    """The CPU: all is over when a call returns."""
+class HostStreams:
+    """The CPU, where every call has finished when it returns."""
 
-    def mark(self) -> None:
+    def event(self) -> None:
         return None
 
     def host_bytes(self, count: int) -> Tensor:
@@ -91,15 +90,15 @@ class NoQueues:
     def upload(self, to: Tensor, source: Tensor, after: None, then: None) -> None:
         to.copy_(source)
 
-    def put(self, mark: None) -> None:
-        """It is reached already."""
+    def record(self, event: None) -> None:
+        """Does nothing: all earlier work is done."""
 
     def download(self, to: Tensor, source: Tensor, then: None) -> None:
         to.copy_(source)
 
-    def wait(self, mark: None) -> None:
-        """It is reached already."""
+    def wait(self, event: None) -> None:
+        """Does nothing: all earlier work is done."""
 
 
-def queues_of(device: torch.device) -> Queues:
-    return NoQueues() if device.type == "cpu" else CudaQueues(device)
+def streams_for(device: torch.device) -> DeviceStreams:
+    return HostStreams() if device.type == "cpu" else CudaStreams(device)

@@ -1,4 +1,4 @@
-"""FlatParameters: all weights of a module in one tensor, its parameters views of it."""
+"""FlatParameters: all weights of a module in one tensor; its parameters are views of it."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -6,17 +6,24 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-# Offsets are multiples of 16 float32: every view starts on a cache line of its own.
+# Offsets are multiples of 16 float32, so every view starts on its own cache line.
 _ALIGN = 16
 
 
 class FlatParameters:
-    """Moves a module's parameters and buffers into flat float32 tensors on one device.
+    """Moves a module's parameters and buffers to flat float32 tensors on one device.
 
-    weights   [P] parameters; gradient [P] (zeros until a backward pass); buffers [Q]
-    module    the module itself, its parameters and buffers now views of the above
-    The target copy, a snapshot and a checkpoint are one copy_ each; the optimizer and the clip
-    norm see one tensor. Raises ValueError where a parameter or buffer is not float32.
+    A target update, a snapshot and a checkpoint are one copy_ each, and the optimizer and gradient
+    clipping process one tensor.
+
+    Attributes:
+        weights: float32[P], all parameters.
+        gradient: float32[P], zeros until a backward pass.
+        buffers: float32[Q], all buffers.
+        module: The module, whose parameters and buffers are views of these tensors.
+
+    Raises:
+        ValueError: A parameter or buffer is not float32.
     """
 
     def __init__(self, module: nn.Module, device: torch.device):
@@ -25,7 +32,7 @@ class FlatParameters:
         self._buffers = dict(module.named_buffers())
         for name, value in {**self._parameters, **self._buffers}.items():
             if value.dtype != torch.float32:
-                raise ValueError(f"{name} is {value.dtype}: the network must be all float32")
+                raise ValueError(f"{name} is {value.dtype}, but the network must be float32")
         self.weights = _pack(self._parameters, device)
         self.gradient = torch.zeros_like(self.weights)
         self.buffers = _pack(self._buffers, device)
@@ -37,19 +44,19 @@ class FlatParameters:
             value.data = view
 
     def frozen_twin(self) -> "FlatParameters":
-        """A copy with memory of its own, in eval mode and without gradients: a target network."""
+        """Returns a copy with its own memory, in eval mode without gradients: a target network."""
         twin = FlatParameters(copy.deepcopy(self.module), self.weights.device)
         twin.module.eval().requires_grad_(False)
         return twin
 
     def frozen_alias(self) -> "FlatParameters":
-        """Itself once more, in eval mode and without gradients: what evaluates without a target."""
+        """Returns the same weights in eval mode without gradients, for use without a target."""
         alias = copy.copy(self)
         alias.module = self.eval_alias()
         return alias
 
     def eval_alias(self) -> nn.Module:
-        """A second module in eval mode over the same memory: what acts with these weights."""
+        """Returns a second module over the same memory in eval mode, for the policy."""
         alias = copy.deepcopy(self.module)
         for (_, value), source in zip(
             alias.named_parameters(), self._parameters.values(), strict=True
@@ -64,7 +71,7 @@ class FlatParameters:
         self.buffers.copy_(other.buffers)
 
     def check_views(self) -> None:
-        """Assert that parameters and gradients are still views; a load or a cast may break them."""
+        """Asserts that parameters and gradients are still views; a load or cast may break them."""
         start = self.weights.untyped_storage().data_ptr()
         for name, value in self._buffers.items():
             home = self.buffers.untyped_storage().data_ptr()
@@ -79,12 +86,12 @@ class FlatParameters:
                 ), f"the gradient of {name} left the flat tensor"
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """Parameters and persistent buffers by the module's own names, as they are now (views)."""
+        """Returns the current parameters and persistent buffers, by name, as views."""
         return {name: value.detach() for name, value in self.module.state_dict().items()}
 
 
 def _with_views(tensors: Mapping[str, Tensor], flat: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each tensor with its place in flat, in the tensor's shape."""
+    """Yields each tensor with its part of flat, in the tensor's shape."""
     start = 0
     for tensor in tensors.values():
         yield tensor, flat[start : start + tensor.numel()].view(tensor.shape)

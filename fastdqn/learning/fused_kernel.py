@@ -1,8 +1,8 @@
-"""The whole update of an MLP of scalar values as one kernel: forward, loss, backward, clip, Adam.
+"""update(): the complete gradient step of an MLP as one kernel, from forward pass to Adam.
 
-A block of BLOCK samples goes forward and back while its activations lie in the nearest cache.
-They are [feature, sample]: a sample is a lane of a vector. So weights [out, in] are read as they
-lie, forward and back; only one factor of the gradient is transposed, block by block.
+It processes blocks of BLOCK samples, whose activations fit in the L1 cache. Activations are stored
+as [feature, sample], so each sample is one lane of a vector. Weights [out, in] are read in their
+own order in both directions. Only one factor of the gradient is transposed, block by block.
 """
 
 import numpy as np
@@ -18,10 +18,10 @@ from fastdqn.kernels.matmul import (
 )
 
 BLOCK = COLUMNS
-# Columns of layers [L, 8] int64: where weights [out, in] and bias [out] begin in the flat tensors;
-# in; out; where the input begins in a block's activations, where the gradient begins in the sums,
-# length of a row there, and whether it is transposed there. The input has a row of ones behind
-# it, so the gradient of the bias is one more column (transposed: row) of that of the weights.
+# Columns of layers, int64[L, 8]: offsets of weights [out, in] and bias [out] in the flat tensors;
+# in; out; offset of the input in the activations of a block; offset of the gradient in the sums,
+# length of its rows, and whether it is transposed there. A row of ones follows each input, so that
+# the gradient of the bias is one more column (row if transposed) of the weights' gradient.
 _WEIGHTS, _BIAS, IN, _OUT, _INPUT, _SUMS, _LENGTH, _SWAPPED = range(8)
 
 
@@ -31,15 +31,22 @@ def update(
     max_norm, obs, action, reward, discount, next_obs, weight, next_mask, priority, taken,
     active, other, turned, sums, loss_sum, double, dueling, scale, slope, bend,
 ):  # fmt: skip
-    """One step of gradient descent on a batch: weights, moments and steps change in place.
+    """Takes one gradient step on a batch; weights, moments and steps change in place.
 
-    obs, next_obs [B, F] float32; next_mask [B, A] bool, or [0, 0]; the rest as in Batch
-    priority, taken  [B] float32, written; loss_sum  [1], the mean weighted loss is added
-    active, other    activations of a block, with their rows of ones; turned, sums  scratch
-    double           whether the online network selects the next action
-    dueling          1 or 0: rows of output before those of the actions
-    scale            factor of observations
-    slope, bend      loss = slope / 2 * error^2 within bend of 0, then straight
+    Args not listed are as in Batch and Adam.
+
+    Args:
+        layers: int64[L, 8], see above.
+        obs, next_obs: float32[B, F].
+        next_mask: bool[B, A], or [0, 0] without masks.
+        priority, taken: float32[B], outputs.
+        active, other: Activations of a block, with their rows of ones.
+        turned, sums: Scratch memory.
+        loss_sum: [1]; the mean weighted loss is added.
+        double: Whether the online network selects the next action.
+        dueling: 1 or 0, the output rows before those of the actions.
+        scale: Factor of observations.
+        slope, bend: The loss is slope / 2 * error^2 for errors within bend of 0, linear beyond.
     """
     loss = differentiate(
         layers, weights, target_weights, obs, action, reward, discount, next_obs, weight,
@@ -56,9 +63,10 @@ def differentiate(
     layers, weights, target_weights, obs, action, reward, discount, next_obs, weight, next_mask,
     priority, taken, active, other, turned, sums, double, dueling, scale, slope, bend, begin, end,
 ):  # fmt: skip
-    """Samples from begin, a multiple of BLOCK, to end: their gradient to sums; gives their loss.
+    """Writes the gradient of samples begin to end to sums, and returns their loss.
 
-    Each is a share of the whole batch's mean, the loss before it is divided by its length.
+    begin is a multiple of BLOCK. The gradient is divided by the size of the whole batch, the loss
+    is not.
     """
     loss = 0.0
     sums[:] = 0.0
@@ -93,14 +101,14 @@ def _compare(
     q, following, best, first, size, num_actions, dueling, action, reward, discount, weight,
     priority, taken, slope, bend,
 ):  # fmt: skip
-    """Loss of a block, summed; outputs q become the gradient of the batch's mean loss by them."""
+    """Returns the loss of a block, and replaces outputs q by the gradient of the mean loss."""
     loss = 0.0
     for s in range(size):
         b = first + s
         value = q[(dueling + action[b]) * BLOCK + s]
         error = reward[b] + discount[b] * following[best[s] * BLOCK + s] - value
         priority[b], taken[b] = abs(error), value
-        bent = error  # where the loss is straight, the error at its bend; NaN stays
+        bent = error  # clipped where the loss is linear; NaN stays NaN
         if error > bend:
             bent = bend
         elif error < -bend:
@@ -114,8 +122,8 @@ def _compare(
 
 
 @ieee_kernel
-def choose(layers, weights, obs, mask, active, dueling, scale, chosen):
-    """The best allowed action of each obs [N, F] float32 to chosen [N] int64; mask as next_mask."""
+def greedy_actions(layers, weights, obs, mask, active, dueling, scale, chosen):
+    """Writes the best allowed action for obs, float32[N, F], to chosen, int64[N]."""
     output = layers[-1, _INPUT] + rows_of(layers[-1, IN]) * BLOCK
     of_actions = output + dueling * BLOCK
     num_actions = layers[-1, _OUT] - dueling
@@ -132,13 +140,13 @@ def choose(layers, weights, obs, mask, active, dueling, scale, chosen):
 
 @ieee_kernel
 def rows_of(features):
-    """Rows of a layer's input in the activations: with that of ones, in whole tiles."""
+    """Returns the rows of a layer's input, including the row of ones, as whole tiles."""
     return (features // LANES + 1) * LANES
 
 
 @ieee_kernel
 def _load(obs, first, size, scale, x):
-    """x [F, BLOCK] = obs[first : first + size] scaled, then zeros."""
+    """Writes x [F, BLOCK] = obs[first : first + size] * scale, followed by zeros."""
     for s in range(size):
         row = obs[first + s]
         for i in range(len(row)):
@@ -149,7 +157,7 @@ def _load(obs, first, size, scale, x):
 
 @ieee_kernel
 def _forward(layers, weights, x):
-    """All layers, ReLU between them; the output stands behind the last input."""
+    """Computes all layers, with ReLU between them; the output follows the last input."""
     for n in range(len(layers)):
         last = n == len(layers) - 1
         begin, features = layers[n, _INPUT], layers[n, IN]
@@ -162,14 +170,14 @@ def _forward(layers, weights, x):
 
 @ieee_kernel
 def _backward(layers, weights, x, turned, sums):
-    """From the gradient of the output, in its place, to all others; adds them to the sums."""
+    """Backpropagates the gradient of the output, in place, and adds weight gradients to sums."""
     for n in range(len(layers) - 1, -1, -1):
         begin, features, outputs = layers[n, _INPUT], layers[n, IN], layers[n, _OUT]
         delta, length = begin + rows_of(features) * BLOCK, layers[n, _LENGTH]
         left, right, rows, columns = delta, begin, outputs, features + 1
         if layers[n, _SWAPPED]:
             left, right, rows, columns = begin, delta, features + 1, outputs
-        # An odd number of vectors in a row: rows then fall into different sets of a cache.
+        # An odd number of vectors in each row, so that rows map to different cache sets.
         stride = length + LANES
         for i in range(0, columns, LANES):
             for s in range(0, BLOCK, LANES):
@@ -188,7 +196,7 @@ def _backward(layers, weights, x, turned, sums):
 
 @ieee_kernel
 def collect(layers, sums, turned, gradient):
-    """The sums of all layers to where they belong in the flat gradient."""
+    """Copies the sums of all layers to their places in the flat gradient."""
     for n in range(len(layers)):
         features, outputs, length = layers[n, IN], layers[n, _OUT], layers[n, _LENGTH]
         begin, stride = layers[n, _SUMS], rows_of(features)
@@ -206,7 +214,7 @@ def collect(layers, sums, turned, gradient):
 
 @ieee_kernel
 def _unpad(padded, length, features, of_weights, of_bias):
-    """Rows of so many features and the bias behind them, to where each lies without a gap."""
+    """Copies rows of weights, each followed by a bias, to contiguous weights and biases."""
     for o in range(len(of_bias)):
         row = padded[o * length : o * length + features]
         to = of_weights[o * features : (o + 1) * features]
@@ -217,7 +225,7 @@ def _unpad(padded, length, features, of_weights, of_bias):
 
 @ieee_kernel
 def _centre(q, num_actions, dueling):
-    """[1 + A, BLOCK] of a dueling head to A values in its last rows; others are values already."""
+    """Converts a dueling head's [1 + A, BLOCK] to A values, in the last rows; else no change."""
     if dueling:
         for s in range(BLOCK):
             mean = np.float32(0.0)
@@ -230,7 +238,7 @@ def _centre(q, num_actions, dueling):
 
 @ieee_kernel
 def _spread(q, s, num_actions, dueling, action, share):
-    """The gradient of one value to all outputs of sample s."""
+    """Writes the gradient of one action's value to all outputs of sample s."""
     for row in range(dueling + num_actions):
         q[row * BLOCK + s] = 0.0
     if dueling:
@@ -242,7 +250,7 @@ def _spread(q, s, num_actions, dueling, action, share):
 
 @ieee_kernel
 def _select(values, num_actions, mask, first, size, best):
-    """The best allowed action of each sample; a NaN counts as the best, so that it is seen."""
+    """Selects the best allowed action of each sample; NaN counts as best, so that it is noticed."""
     for s in range(size):
         best[s], most = 0, np.float32(-np.inf)
         for a in range(num_actions):
@@ -255,7 +263,7 @@ def _select(values, num_actions, mask, first, size, best):
 
 @ieee_kernel
 def _norm(gradient):
-    """Euclidean norm, by sums side by side: one alone would wait for each addition."""
+    """Returns the Euclidean norm, with independent partial sums that need not wait for another."""
     parts = np.zeros(4 * LANES, np.float32)
     for first in range(0, len(gradient), len(parts)):
         row = gradient[first : first + len(parts)]
@@ -266,11 +274,11 @@ def _norm(gradient):
 
 @ieee_kernel
 def descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm):
-    """Clip the gradient's norm where max_norm > 0, and take a step of Adam: all [P], in place."""
+    """Clips the gradient's norm if max_norm > 0, and takes one step of Adam; all [P], in place."""
     factor = np.float32(1.0)
     if max_norm > 0.0:
         clipped = np.float32(max_norm / (_norm(gradient) + 1e-6))
-        factor = factor if clipped > factor else clipped  # NaN stays
+        factor = factor if clipped > factor else clipped  # NaN stays NaN
     steps[0] += np.float32(1.0)
     keep, keep_sq = np.float32(betas[0]), np.float32(betas[1])
     add, add_sq = np.float32(1.0 - betas[0]), np.float32(1.0 - betas[1])

@@ -1,8 +1,8 @@
-"""The fused update by two threads, a half of the batch each, where neither waits for a sleeper.
+"""update_in_two(): the fused update on two threads, each with half of the batch.
 
-The second thread stands in lend(), and looks for a wanted update whose second half nobody has
-claimed. Who computes a half makes no difference to its bits, and halves are added in one order.
-So a thread that sleeps, or has ended, or never was, costs time and nothing else.
+The second thread runs lend(), which polls for an update whose second half is not claimed. The
+result does not depend on which thread computes a half, since halves are added in a fixed order. So
+a second thread that sleeps, has ended or never started costs time only.
 """
 
 import numpy as np
@@ -22,17 +22,17 @@ from fastdqn.kernels.jit import ieee_kernel
 from fastdqn.kernels.matmul import LANES
 from fastdqn.learning.fused_kernel import BLOCK, collect, descend, differentiate
 
-# Places of the shared words [WORDS] int64, each on cache lines of its own: the last update that is
-# wanted, or STOP; that whose second half is claimed; that for which it is lent; where the second
-# thread was last seen; the semaphore that wakes it.
+# Indices of shared words, int64[WORDS], each on its own cache line: number of the last requested
+# update, or STOP; the last update whose second half is claimed; the last one whose second half is
+# ready; the state of the second thread; the semaphore that wakes it.
 WANTED, CLAIMED, LENT, STATE, _SEMAPHORE = range(0, 80, 16)
 WORDS, STOP = 80, -1
 HERE, ASLEEP, AWAY = range(3)
 # Pauses without work after which the second thread sleeps: 0.24 ms on Zen 4, where one takes 90
-# cycles. That outlasts what a loop does between updates in a row. Ours, untuned.
+# cycles. That is longer than the time between consecutive updates. Ours, untuned.
 PATIENCE = 10_000
-# Pauses after which a half that was claimed is computed by the first thread after all: 0.06 ms
-# there, beside the milliseconds for which a busy machine takes a thread off its core. Untuned.
+# Pauses after which the first thread computes a claimed half itself: 0.06 ms on Zen 4. A busy
+# machine may suspend a thread for milliseconds. Ours, untuned.
 _OVERDUE = 2_500
 
 
@@ -44,19 +44,21 @@ def update_in_two(
     words, mail_weights, mail_obs, mail_next_obs, more_sums, lent_priority, lent_taken, lent_sums,
     lent_loss,
 ):  # fmt: skip
-    """fused.update() in two halves.
+    """As fused_kernel.update(), but in two halves.
 
-    mail_*     what lend() reads in place of what is written between updates
-    more_sums  as sums, for a second half that is computed here; lent_*  what lend() writes
+    Args:
+        mail_*: Copies for lend() of arrays that change between updates.
+        more_sums: As sums, for a second half that is computed here.
+        lent_*: Outputs of lend().
     """
     half = half_of(len(action))
-    sent = _want(words, half, weights, obs, next_obs, mail_weights, mail_obs, mail_next_obs)
+    sent = _request(words, half, weights, obs, next_obs, mail_weights, mail_obs, mail_next_obs)
     loss = differentiate(
         layers, weights, target_weights, obs, action, reward, discount, next_obs, weight,
         next_mask, priority, taken, active, other, turned, sums, double, dueling, scale, slope,
         bend, 0, half,
     )  # fmt: skip
-    if sent and _comes(words):
+    if sent and _is_lent(words):
         loss += lent_loss[0]
         _add(sums, lent_sums)
         for b in range(half, len(action)):
@@ -79,11 +81,11 @@ def lend(
     double, dueling, scale, slope, bend, words, mail_weights, own_weights, active, other, turned,
     sums, lent_priority, lent_taken, lent_sums, lent_loss, patience,
 ):  # fmt: skip
-    """Compute the second half of every update that is wanted, until words say STOP.
+    """Computes the second half of every requested update, until words contain STOP.
 
-    Sleeps where none was wanted for so many pauses as patience has. Where it comes too late the
-    other thread has computed its half, and may write what is read here: what is made of that goes
-    to lent_* alone, and is not looked at.
+    Sleeps after `patience` pauses without a request. If it is late, the first thread has computed
+    the half itself and may overwrite the inputs. The result is then wrong, but it is written to
+    lent_* only and never read.
     """
     waited, half = 0, half_of(len(action))
     number = load_acquire(words, WANTED)
@@ -91,7 +93,7 @@ def lend(
         if load_acquire(words, STATE) != HERE:
             store_release(words, STATE, HERE)
         if _claim(words, number):
-            for i in range(len(own_weights)):  # at once, where a product asks for them by and by
+            for i in range(len(own_weights)):  # one contiguous copy, since products read randomly
                 own_weights[i] = mail_weights[i]
             lent_loss[0] = differentiate(
                 layers, own_weights, target_weights, mail_obs, action, reward, discount,
@@ -114,7 +116,7 @@ def lend(
 
 @ieee_kernel
 def begin(words):
-    """Nothing is wanted yet, and nobody there."""
+    """Initializes words: no request and no second thread."""
     words[:] = 0
     words[STATE] = AWAY
     make_semaphore(words, _SEMAPHORE)
@@ -122,23 +124,23 @@ def begin(words):
 
 @ieee_kernel
 def dismiss(words):
-    """Send the thread in lend() away, asleep or not."""
+    """Ends the thread in lend(), even if it sleeps."""
     store_release(words, WANTED, STOP)
     post_semaphore(words, _SEMAPHORE)
 
 
 @ieee_kernel
 def half_of(size):
-    """Samples in the first half of a batch: whole blocks, the larger half."""
+    """Returns the number of samples in the first and larger half of a batch, in whole blocks."""
     return (size + 2 * BLOCK - 1) // (2 * BLOCK) * BLOCK
 
 
 @ieee_kernel
-def _want(words, half, weights, obs, next_obs, mail_weights, mail_obs, mail_next_obs):
-    """Tell the second thread of an update; gives whether it may lend its half."""
+def _request(words, half, weights, obs, next_obs, mail_weights, mail_obs, mail_next_obs):
+    """Requests a second half from the other thread; returns whether it may compute it."""
     number = words[WANTED] + 1
     state = load_acquire(words, STATE)
-    if state == AWAY:  # nothing is sent to where nobody is, so it must not begin
+    if state == AWAY:  # no inputs are copied for it, so it must not start
         store_release(words, CLAIMED, number)
     else:
         begin = half * obs.shape[1]
@@ -154,18 +156,18 @@ def _want(words, half, weights, obs, next_obs, mail_weights, mail_obs, mail_next
 
 @ieee_kernel
 def _claim(words, number):
-    """Whether the second half of an update is the caller's: one caller alone hears so."""
+    """Claims the second half of an update; returns True to one caller only."""
     return load_acquire(words, CLAIMED) == number - 1 and compare_exchange(
         words, CLAIMED, number - 1, number
     )
 
 
 @ieee_kernel
-def _comes(words):
-    """Whether the second half was claimed by the other thread, and comes in time."""
+def _is_lent(words):
+    """Whether the other thread claimed the second half and finishes it in time."""
     number = words[WANTED]
     if _claim(words, number):
-        compare_exchange(words, STATE, HERE, AWAY)  # until it says otherwise
+        compare_exchange(words, STATE, HERE, AWAY)  # until it reports itself again
         return False
     for _ in range(_OVERDUE):
         if load_acquire(words, LENT) == number:
@@ -176,7 +178,7 @@ def _comes(words):
 
 @ieee_kernel
 def _copy(to, source, first):
-    """All from first on, a multiple of LANES; to begins on a cache line."""
+    """Copies everything from first on, a multiple of LANES; `to` starts on a cache line."""
     beyond = first + (len(source) - first) // LANES * LANES
     for i in range(first, beyond, LANES):
         copy_apart(to, source, i)

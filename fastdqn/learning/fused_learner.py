@@ -1,4 +1,4 @@
-"""FusedStep: the update of an MLP on the CPU by one kernel of our own, in place of autograd."""
+"""FusedStep: the gradient step of an MLP on the CPU by one kernel instead of autograd."""
 
 from typing import Any
 
@@ -10,36 +10,44 @@ from fastdqn.kernels.matmul import LANES
 from fastdqn.learning import fused_kernel, fused_kernel_two_threads
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.fused_second_thread import SecondHalf
+from fastdqn.learning.fused_second_thread import SecondThread
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import MLP, Affine, DuelingHead, PlainHead, QNetwork
 from fastdqn.learning.value import ScalarValue, huber, squared_error
 from fastdqn.replay.batch import Batch
 
-# Slope of the error's gradient, and the error from which on it stays as it is.
+# Factor of the error in the gradient, and the error beyond which the gradient is constant.
 _LOSSES = {squared_error: (2.0, np.inf), huber: (1.0, 1.0)}
 NO_MASK = np.ones((0, 0), np.bool_)
 
 
 class FusedStep:
-    """What an update of learner does between drawing random inputs and following the target.
+    """Takes the gradient step of a learner with a compiled kernel.
 
-    Covers what the kernel can: an MLP on the CPU with a plain or dueling head of scalar values.
-    The learner's tensors are used where they lie; all other memory is made with the first batch
-    of its size. With 2 threads a second one computes half of a batch of more than a block, where
-    a core is free; the bits are those of threads, whether it does or not. Raises ValueError naming
-    what is not covered.
+    Supported are MLPs on the CPU with a plain or dueling head of scalar values. The learner's
+    tensors are used in place. All other memory is allocated with the first batch of a size. With 2
+    threads, a second one computes half of a batch of more than one block if a core is free. The
+    result for threads=2 does not depend on whether it does.
+
+    Args:
+        learner: The learner.
+        threads: 1 or 2.
+
+    Raises:
+        ValueError: The learner is not supported; names the part.
     """
 
     def __init__(self, learner: Learner, threads: int = 1):
         network: Any = learner.online.module
         if type(learner.backup) not in (DoubleBackup, MaxBackup):
-            raise ValueError(f"no fused update backs up by {type(learner.backup).__name__}")
+            raise ValueError(f"the fused update does not support {type(learner.backup).__name__}")
         if type(learner.value) is not ScalarValue:
-            raise ValueError(f"no fused update is of a {type(learner.value).__name__}")
+            raise ValueError(f"the fused update does not support {type(learner.value).__name__}")
         dense = dense_layers(network)
         if getattr(network.head, "gradient_scale", 1.0) != 1.0:
-            raise ValueError("a fused update does not scale the gradient of dueling streams")
+            raise ValueError(
+                "the fused update does not support a gradient scale of dueling streams"
+            )
         slope, bend = _LOSSES[learner.value.element_loss]
         self._learner = learner
         self._layers = layer_table(dense, learner.online)
@@ -59,16 +67,16 @@ class FusedStep:
         )  # fmt: skip
         self._loss_sum = learner.loss_sum.numpy().reshape(1)
         self._threads = threads
-        self._second: SecondHalf | None = None
+        self._second: SecondThread | None = None
         self._batch: Batch | None = None
         self._converted: list[tuple[np.ndarray, np.ndarray]] = []
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Take the step; returns priorities [B], which the next step overwrites."""
+        """Takes the step; returns priorities [B], which the next step overwrites."""
         if batch is not self._batch:
             self._adopt(batch)
         elif self._second is not None and not self._second.is_hired:
-            # Not with the first update of a batch: who brings another one each time needs none.
+            # Not in the first update of a batch: a caller with new batches each time needs none.
             self._second.hire(self._inputs)
         for kept, given in self._converted:
             np.copyto(kept, given, casting="unsafe")
@@ -84,7 +92,7 @@ class FusedStep:
         return self._priority
 
     def _adopt(self, batch: Batch) -> None:
-        """Look up the arrays of a batch: a loop hands in the same one, filled anew."""
+        """Prepares the arrays of a batch; a training loop reuses the same batch."""
         size = len(batch.action)
         if self._batch is None or size != len(self._priority):
             self._priority, self._taken = torch.zeros(2, size)
@@ -98,8 +106,8 @@ class FusedStep:
         )  # fmt: skip
         self._second = self._second_for(size)
 
-    def _second_for(self, size: int) -> SecondHalf | None:
-        """The one there is, where no thread of it has the arrays of another batch."""
+    def _second_for(self, size: int) -> SecondThread | None:
+        """Returns the existing second thread if it can take this batch, else a new one."""
         if self._threads == 1 or size <= fused_kernel.BLOCK:
             return None
         old = self._second
@@ -107,10 +115,10 @@ class FusedStep:
             return old
         constants = self._layers, self._flat[1]
         scratches = [scratch(self._layers) for _ in range(2)]
-        return SecondHalf(constants, self._inputs, self._choices, scratches)
+        return SecondThread(constants, self._inputs, self._choices, scratches)
 
     def _as_float(self, stored: np.ndarray) -> np.ndarray:
-        """[B, F] float32: the memory itself, or what it is converted to at each step."""
+        """Returns float32[B, F]: the array itself, or memory to convert it to at each step."""
         if stored.dtype == np.float32 and stored.flags.c_contiguous:
             return stored.reshape(len(stored), -1)
         converted = np.empty(stored.shape, np.float32)
@@ -119,24 +127,24 @@ class FusedStep:
 
 
 def dense_layers(network: Any) -> list[Any]:
-    """The layers of an MLP and its head, in order, ReLU between them. Raises ValueError."""
+    """Returns the layers of an MLP and its head, in order; raises ValueError if unsupported."""
     if type(network) is not QNetwork or type(network.torso) is not MLP:
-        raise ValueError("a fused update is of an MLP of ours, not of another torso")
+        raise ValueError("the fused update supports fastdqn's MLP only, not another torso")
     if hasattr(network.statistics, "obs_mean"):
-        raise ValueError("no fused update normalizes observations")
+        raise ValueError("the fused update does not support observation normalization")
     head: Any = network.head
     if type(head) not in (PlainHead, DuelingHead) or type(head.shape) is not nn.Identity:
-        raise ValueError("a fused update has a plain or dueling head of scalar values")
+        raise ValueError("the fused update supports plain and dueling heads of scalar values only")
     last = head.streams if type(head) is DuelingHead else head.values
     layers = [each for each in network.torso.layers if type(each) is nn.Linear]
     layers += [*head.hidden, last]
     if any(type(layer) not in (nn.Linear, Affine) for layer in layers):
-        raise ValueError("no fused update has noisy layers")
+        raise ValueError("the fused update does not support noisy layers")
     return layers
 
 
 def layer_table(dense: list[Any], online: FlatParameters) -> np.ndarray:
-    """layers [L, 8] as fused.py has it."""
+    """Returns the layers, int64[L, 8], see fused_kernel.py."""
     rows, active, sums = [], 0, 0
     start = online.weights.data_ptr()
     for layer in dense:
@@ -151,15 +159,15 @@ def layer_table(dense: list[Any], online: FlatParameters) -> np.ndarray:
 
 
 def _whole(columns: int) -> int:
-    """Columns of as many whole tiles."""
+    """Rounds up to whole tiles."""
     return -(-columns // fused_kernel.BLOCK) * fused_kernel.BLOCK
 
 
 def scratch(layers: np.ndarray) -> list[np.ndarray]:
-    """active, other, turned and sums as fused_kernel.update() takes them, in torch's memory."""
+    """Allocates active, other, turned and sums for fused_kernel.update(), aligned by torch."""
     features, outputs, lengths = layers[:, [2, 3, 6]].T
     rows = np.where(layers[:, 7], features + 1, outputs)
-    # A tile of the last ones reaches beyond them.
+    # The last tile reaches beyond the last sums.
     sums = torch.zeros(int((rows * lengths).sum() + LANES * lengths.max())).numpy()
     longest = max(lengths.max(), fused_kernel.rows_of(features.max()))
     turned = torch.zeros(fused_kernel.BLOCK * int(longest + LANES)).numpy()
@@ -167,7 +175,7 @@ def scratch(layers: np.ndarray) -> list[np.ndarray]:
 
 
 def activations(layers: np.ndarray) -> np.ndarray:
-    """Those of a block, all 0 but for a row of ones behind each layer's input."""
+    """Allocates the activations of a block: zeros, and a row of ones after each layer's input."""
     inputs, features, outputs = layers[:, [4, 2, 3]].T
     end = (
         inputs[-1]

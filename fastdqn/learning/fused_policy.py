@@ -1,4 +1,4 @@
-"""FusedChoice: the greedy actions of an MLP on the CPU by one kernel, in place of torch."""
+"""FusedPolicy: greedy actions of an MLP on the CPU by one kernel instead of torch."""
 
 from typing import Any
 
@@ -11,10 +11,11 @@ from fastdqn.learning.networks import DuelingHead
 from fastdqn.learning.random_inputs import MEANS, Draw
 
 
-class FusedChoice:
-    """Chooses by the weights as they are, wherever they were changed.
+class FusedPolicy:
+    """Selects greedy actions with the current weights, which it shares with the learner.
 
-    Raises ValueError naming what is not covered: what FusedStep is not.
+    Raises:
+        ValueError: The network is not supported, as in FusedStep.
     """
 
     def __init__(self, online: FlatParameters):
@@ -24,14 +25,14 @@ class FusedChoice:
         self._active = activations(self._layers)
         self._choices = (int(type(network.head) is DuelingHead), np.float32(network.obs_scale))
         self._features = int(self._layers[0, fused_kernel.IN])
-        self(np.empty((0, self._features), np.float32), None)  # compiled
+        self(np.empty((0, self._features), np.float32), None)  # compiles the kernel
 
     def __call__(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw = MEANS) -> np.ndarray:
-        """Best actions [N] int64 for obs [N, *] as stored; mask [N, A], nonzero where allowed."""
+        """Returns int64[N] greedy actions for obs [N, *]; mask [N, A] is nonzero where allowed."""
         chosen = np.empty(len(obs), np.int64)
         numbers = np.ascontiguousarray(obs, np.float32).reshape(len(obs), self._features)
         allowed = NO_MASK if mask is None else np.ascontiguousarray(mask, np.bool_)
-        fused_kernel.choose(
+        fused_kernel.greedy_actions(
             self._layers, self._weights, numbers, allowed, self._active, *self._choices, chosen
         )
         return chosen

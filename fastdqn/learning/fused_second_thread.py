@@ -1,4 +1,4 @@
-"""SecondHalf: the memory of a second thread that computes half of each batch, and its hiring."""
+"""SecondThread: memory and start of the thread that computes the second half of each batch."""
 
 import weakref
 
@@ -9,14 +9,16 @@ from fastdqn.learning import fused_kernel_two_threads
 from fastdqn.system.idle_thread import start_spare
 
 
-class SecondHalf:
-    """What update_in_two() takes beside fused.update()'s arguments, in .shared.
+class SecondThread:
+    """Arguments of update_in_two() in addition to those of update(), in the attribute shared.
 
-    constants  layers, target_weights
-    inputs     of a batch, choices  as fused.update() takes them
-    scratches  two of FusedStep's
+    The thread, once started, ends when this object is deleted, since it refers to arrays only.
 
-    A thread, once there is one, goes when this does: it knows arrays alone.
+    Args:
+        constants: layers and target_weights.
+        inputs: Arrays of a batch, as fused_kernel.update() takes them.
+        choices: Constants, as fused_kernel.update() takes them.
+        scratches: Two sets of scratch memory.
     """
 
     def __init__(
@@ -37,15 +39,13 @@ class SecondHalf:
         self._constants = constants
         self.batch_size, self.is_hired = len(action), False
         words[fused_kernel_two_threads.WANTED] = fused_kernel_two_threads.STOP
-        fused_kernel_two_threads.lend(
-            *self._arguments(inputs)
-        )  # comes back at once, and is compiled
+        fused_kernel_two_threads.lend(*self._arguments(inputs))  # compiles, and returns at once
         fused_kernel_two_threads.begin(words)
 
     def hire(self, inputs: tuple) -> None:
-        """Start the thread for a batch's arrays, where the system has one that hinders nobody."""
+        """Starts the thread for the arrays of a batch, if the system has an idle core."""
         self.is_hired = True
-        # Before the thread: if the process ends meanwhile, it must hear of it.
+        # Registered before the thread starts, so that an exiting process always stops it.
         weakref.finalize(self, fused_kernel_two_threads.dismiss, self.shared[0])
         start_spare(fused_kernel_two_threads.lend, *self._arguments(inputs))
 
@@ -59,5 +59,5 @@ class SecondHalf:
 
 
 def _on_cache_lines(like: np.ndarray) -> np.ndarray:
-    """Zeros of its shape, from the beginning of a cache line on: torch's memory begins there."""
+    """Returns zeros of the same shape that start on a cache line, as torch's memory does."""
     return torch.zeros(like.shape).numpy()

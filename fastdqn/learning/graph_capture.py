@@ -1,4 +1,4 @@
-"""How calls of the device are run: as they are written, compiled, or recorded once and replayed."""
+"""Capture: runs device code as written, compiled, or recorded as a graph and replayed."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,17 +8,18 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-# Tensors that belong together, some of them missing: a Batch, what acting takes.
+# Groups of tensors, some of them None: a Batch, or the inputs of a policy.
 Inputs = Sequence[Sequence[Tensor | None]]
 Call = Callable[[Any], Any]
 Keep = Callable[[], AbstractContextManager[None]]
 
 
 class Whole(NamedTuple):
-    """A call that is captured as a whole.
+    """The two ways to run a call.
 
-    run      of inputs: what the call returns, on the device
-    prepare  the same, for inputs that will come again: what can be made beforehand is made
+    Attributes:
+        run: Runs the call on inputs and returns its result on the device.
+        prepare: The same, for inputs that will be used again; allocates and records first.
     """
 
     run: Call
@@ -26,12 +27,12 @@ class Whole(NamedTuple):
 
 
 class Capture(Protocol):
-    """How a call is run.
+    """A way to run device code.
 
-    piece  of a function between the two sides of autograd's tape, which no compiler sees through
-    whole  of a call over inputs that stay where they are. Nothing that it reads or writes may move,
-           nothing be read by the host, no number of Python's change; keep() brings back all that
-           it changes
+    piece() takes a function before or after backward(), which a compiler cannot trace.
+
+    whole() takes a call over inputs that stay in place. Its memory must not move, the host must
+    read nothing, and no Python number may change. keep() restores all tensors that it changes.
     """
 
     def piece(self, function: Callable[..., Any]) -> Callable[..., Any]: ...
@@ -39,7 +40,7 @@ class Capture(Protocol):
 
 
 class _Eager:
-    """Every call as it is written."""
+    """Runs every call as it is written."""
 
     def piece(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
@@ -49,8 +50,7 @@ class _Eager:
 
 
 class _Compiled(_Eager):
-    """Pieces are compiled at their first call, for the shapes given then; on the CPU that needs a
-    C++ compiler."""
+    """Compiles pieces at their first call for its shapes; needs a C++ compiler on the CPU."""
 
     def piece(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return torch.compile(function, dynamic=False)
@@ -61,47 +61,49 @@ compiled: Capture = _Compiled()
 
 
 class Record(Protocol):
-    """Records what a call launches: (replays it, what it returned, which a replay overwrites).
+    """Records the device work of a call.
 
-    The call is made some times before it is recorded.
+    The call runs several times before it is recorded. Returns a function that replays the work,
+    and the result of the call, which each replay overwrites.
     """
 
     def __call__(self, call: Callable[[], Any]) -> tuple[Callable[[], None], Any]: ...
 
 
 class Graphs(_Eager):
-    """Whole calls are recorded, and replayed: one launch in place of all of theirs.
+    """Records whole calls and replays them with a single launch.
 
-    record  see CudaRecorder
-    say     takes a line where a call has to be recorded again
+    Args:
+        record: See CudaRecorder.
+        report: Receives a message if a call has to be recorded again.
     """
 
-    def __init__(self, record: Record, say: Callable[[str], None]):
-        self._record, self._say = record, say
+    def __init__(self, record: Record, report: Callable[[str], None]):
+        self._record, self._report = record, report
 
     def whole(self, call: Call, keep: Keep, name: str) -> Whole:
-        graphed = Graphed(call, keep, name, self._record, self._say)
+        graphed = Graphed(call, keep, name, self._record, self._report)
         return Whole(graphed, graphed.prepare)
 
 
 class _Recorded(NamedTuple):
-    inputs: Inputs  # held, so that their memory is nobody else's
+    inputs: Inputs  # kept, so that their memory is not reused
     replay: Callable[[], None]
     result: Any
 
 
 class Graphed:
-    """A call that was recorded for each of the inputs it was prepared for.
+    """A call recorded for each of the inputs that it was prepared for.
 
-    Others of the same shapes are copied into the first that it knows; for those of another shape it
-    is recorded again, and that is said. Results are overwritten by the next call of those inputs.
+    Other inputs of the same shapes are copied to the first known ones. For new shapes the call is
+    recorded again, with a message. The next call with the same inputs overwrites the result.
     """
 
     def __init__(
-        self, call: Call, keep: Keep, name: str, record: Record, say: Callable[[str], None]
+        self, call: Call, keep: Keep, name: str, record: Record, report: Callable[[str], None]
     ):
         self._call, self._keep, self._name = call, keep, name
-        self._record, self._say = record, say
+        self._record, self._report = record, report
         self._known: dict[tuple[int, ...], _Recorded] = {}
         self._by_shape: dict[tuple, _Recorded] = {}
 
@@ -111,8 +113,7 @@ class Graphed:
         return known.result
 
     def prepare(self, inputs: Inputs) -> Any:
-        """Record the call for these inputs, with all that it changes kept as it was; then make
-        it."""
+        """Records the call for these inputs without changing any tensor, then runs it."""
         with self._keep():
             replay, result = self._record(lambda: self._call(inputs))
         known = _Recorded(inputs, replay, result)
@@ -125,7 +126,7 @@ class Graphed:
         shapes = _shapes(inputs)
         if shapes not in self._by_shape:
             if self._by_shape:
-                self._say(f"{self._name} is captured again, for {_described(shapes)}")
+                self._report(f"{self._name} is captured again, for {_described(shapes)}")
             with self._keep():
                 self.prepare(_copied(inputs))
         known = self._by_shape[shapes]
@@ -139,7 +140,7 @@ def _tensors(inputs: Inputs) -> Iterator[Tensor]:
 
 
 def _shapes(inputs: Inputs) -> tuple:
-    """What a recording depends on: shapes and types, and which tensors are missing."""
+    """Returns what a recording depends on: shapes, dtypes, and which tensors are None."""
     return tuple(
         tuple(None if t is None else (tuple(t.shape), t.dtype) for t in each) for each in inputs
     )
@@ -147,11 +148,11 @@ def _shapes(inputs: Inputs) -> tuple:
 
 def _described(shapes: tuple) -> str:
     first = next(shape for each in shapes for shape in each if shape is not None)
-    return f"{len(shapes)} x {list(first[0])} in place of what it knew"
+    return f"{len(shapes)} x {list(first[0])}, a shape that was not captured yet"
 
 
 def _copied(inputs: Inputs) -> Inputs:
-    """Inputs of the same kind in memory of their own."""
+    """Returns a copy of the inputs."""
     return tuple(
         type(each)(*(None if t is None else t.clone() for t in each))  # pyright: ignore[reportCallIssue]
         for each in inputs
@@ -159,17 +160,17 @@ def _copied(inputs: Inputs) -> Inputs:
 
 
 class UncapturableError(ValueError):
-    """A call cannot be recorded: one line says which of its operations."""
+    """A call cannot be recorded; the message names the operation."""
 
 
 class CudaRecorder:
-    """Records a call as a CUDA graph: a replay launches all of it at once, and waits for nothing.
+    """Records a call as a CUDA graph, whose replay launches all work at once, asynchronously.
 
-    All recordings of one recorder share their scratch memory: they run one after another. What a
-    call returns is held with its recording, so that no other writes there.
+    The recordings of one recorder share scratch memory, since they run one after another. The
+    result of a call is kept with its recording, so that no other recording overwrites it.
     """
 
-    _WARM_UPS = 3  # cuDNN and cuBLAS choose their kernels, and allocate, at first calls
+    _WARM_UPS = 3  # cuDNN and cuBLAS select kernels and allocate memory in the first calls
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -178,8 +179,8 @@ class CudaRecorder:
 
     def __call__(self, call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         here = torch.cuda.current_stream(self._device)
-        with torch.cuda.device(self._device), torch.cuda.stream(here):  # whatever a failure leaves
-            # Autograd's accumulation belongs to the stream that first used it: the capture's.
+        with torch.cuda.device(self._device), torch.cuda.stream(here):  # restored after a failure
+            # Autograd accumulates gradients in the stream of the first call: the capture stream.
             self._stream.wait_stream(here)
             with torch.cuda.stream(self._stream):
                 for _ in range(self._WARM_UPS):
@@ -191,13 +192,15 @@ class CudaRecorder:
                     result = call()
             except RuntimeError as error:
                 reason = str(error).strip().split("\n")[0]
-                raise UncapturableError(f"it cannot be captured as a graph: {reason}") from error
+                raise UncapturableError(
+                    f"a call cannot be captured as a CUDA graph: {reason}"
+                ) from error
         return graph.replay, result
 
 
 @contextlib.contextmanager
 def keeping(tensors: Callable[[], Sequence[Tensor]]) -> Iterator[None]:
-    """Within, these tensors may be written to: afterwards they are what they were."""
+    """Restores the values of tensors at the end of the context."""
     kept = [(tensor, tensor.clone()) for tensor in tensors()]
     try:
         yield

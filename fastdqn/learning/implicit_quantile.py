@@ -1,4 +1,4 @@
-"""Implicit quantiles (IQN): the network takes the fractions whose quantiles it is asked for."""
+"""Implicit quantiles (IQN): the quantile fractions are inputs of the network."""
 
 import math
 
@@ -16,11 +16,14 @@ NUM_COSINES = 64
 
 
 class ImplicitHead(nn.Module):
-    """Another head on features that are scaled by an embedding of each fraction.
+    """Wraps a head; features are multiplied by an embedding of each fraction.
 
-    head  [B, M, F] to [B, M, A]; num_fractions  K evenly spaced ones where a pass brings none
+    Source: Dabney et al. 2018 (arXiv 1806.06923), equation 4.
 
-    Dabney et al. 2018 (arXiv 1806.06923), equation 4.
+    Args:
+        num_features: F.
+        head: The inner head, from [B, M, F] to [B, M, A].
+        num_fractions: K evenly spaced fractions for passes without random ones.
     """
 
     frequencies: Tensor  # [64] pi * i
@@ -36,19 +39,22 @@ class ImplicitHead(nn.Module):
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         fractions = draw.fractions
         if fractions is None:
-            fractions = self.spaced.unsqueeze(0)  # one embedding serves all samples
+            fractions = self.spaced.unsqueeze(0)  # one embedding for all samples
         cosines = torch.cos(fractions.unsqueeze(2) * self.frequencies)  # [B or 1, M, 64]
         embedded = functional.relu(self.embedding(cosines))  # [B or 1, M, F]
         return self.head(features.unsqueeze(1) * embedded, draw)
 
 
 class ImplicitQuantileValue:
-    """Output [B, M, A] holds quantiles of each action's return at the M fractions of the pass.
+    """Network output [B, M, A]: quantiles of each action's return at M fractions.
 
-    num_target  N': the first N' of a pass at next_obs are the target's
-    num_policy  K: the last K of a pass say which action is best
+    The loss is also the priority.
 
-    The loss is the priority too. Dabney et al. 2018 (arXiv 1806.06923), equations 2 and 3.
+    Source: Dabney et al. 2018 (arXiv 1806.06923), equations 2 and 3.
+
+    Args:
+        num_target: N', the first fractions of a pass at next_obs, used for the target.
+        num_policy: K, the last fractions of a pass, used to select actions.
     """
 
     def __init__(self, num_target: int, num_policy: int):

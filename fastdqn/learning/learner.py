@@ -1,4 +1,4 @@
-"""Learner: one gradient step on one batch, and the target network that follows it."""
+"""Learner: takes gradient steps on batches and updates the target network."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,16 +14,19 @@ from fastdqn.learning.bootstrap_targets import Backup
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.graph_capture import Capture, eager, keeping
 from fastdqn.learning.random_inputs import Draws
-from fastdqn.learning.target_network import TargetFollower
+from fastdqn.learning.target_network import TargetUpdate
 from fastdqn.learning.value import Value
 from fastdqn.replay.batch import Batch
 from fastdqn.state_dict import State, take, take_count, take_state
 
 
 class Report(NamedTuple):
-    """What happened since the last report.
+    """Statistics since the last report.
 
-    loss  mean over its updates; q_value  mean over the last batch, at the actions taken
+    Attributes:
+        loss: Mean over the updates.
+        q_value: Mean value of the actions taken in the last batch.
+        updates: Number of updates.
     """
 
     loss: float
@@ -34,16 +37,19 @@ class Report(NamedTuple):
 class Learner:
     """Owns the weights and everything that changes them.
 
-    online      flattened network in train mode
-    value       what an output means; backup  which actions the target looks at
-    draws       the random inputs of each update, fresh for every one, of as many as come together
-    optimizer   over online's flat tensors; max_grad_norm  global-norm clip, None: no clip
-    target_follower  makes the target, equal at first; hard copy or Polyak, by the count of updates
-    capture     runs the pieces of an update, or updates that come together, see capture.py
-    make_step   gives what stands in for autograd: it takes the step on a batch, leaves loss_sum
-                and taken behind, and returns the priorities; None: autograd
+    update() is asynchronous: the host never waits for the device.
 
-    update() never waits for the device: nothing in it is read back to the host.
+    Args:
+        online: The network, flattened, in train mode.
+        value: The meaning of its output.
+        backup: Selects the actions to bootstrap from.
+        draws: Random inputs, new ones for every update.
+        optimizer: Optimizer of online's flat tensors.
+        target_update: Creates and updates the target network.
+        max_grad_norm: Limit of the global gradient norm; None does not clip.
+        capture: Compiles or records updates, see graph_capture.py.
+        make_step: Returns a replacement of autograd, such as FusedStep. It takes the step on a
+            batch, sets loss_sum and taken, and returns the priorities.
     """
 
     def __init__(
@@ -53,17 +59,17 @@ class Learner:
         backup: Backup,
         draws: Draws,
         optimizer: Adam,
-        target_follower: TargetFollower,
+        target_update: TargetUpdate,
         max_grad_norm: float | None,
         capture: Capture = eager,
         make_step: Callable[["Learner"], Callable[[Batch], Tensor]] | None = None,
     ):
-        self.online, self.target = online, target_follower.target_of(online)
+        self.online, self.target = online, target_update.target_of(online)
         self.value, self.backup, self.draws, self.optimizer = value, backup, draws, optimizer
-        self.max_grad_norm, self.target_follower = max_grad_norm, target_follower
+        self.max_grad_norm, self.target_update = max_grad_norm, target_update
         self.updates = 0
         self.loss_sum = torch.zeros((), device=online.weights.device)  # since the last report
-        self.taken = torch.zeros(1, device=online.weights.device)  # [B] at the last update
+        self.taken = torch.zeros(1, device=online.weights.device)  # [B], values in the last update
         self._reported = 0
         self._step: Any
         if make_step is None:
@@ -71,47 +77,53 @@ class Learner:
             whole = capture.whole(self._step, self._unchanged, "the update")
         else:
             self._step = make_step(self)
-            whole = eager.whole(self._by_another, self._unchanged, "the update")
+            whole = eager.whole(self._custom_steps, self._unchanged, "the update")
         self._run, self._prepare = whole
         online.check_views()
 
     def prepare(self, *batches: Batch) -> None:
-        """Run an update of each batch and take all of them back: compiles, records, allocates and
-        warms up before the clock."""
+        """Warm-up: runs an update on each batch and restores all tensors.
+
+        It compiles, records and allocates, so that this is not measured later.
+        """
         with self._unchanged():
             _, self.taken = self._prepare(batches)
         self.online.check_views()
 
     def update(self, *batches: Batch) -> Tensor:
-        """Take one gradient step on each device batch; returns the priorities of their samples,
-        batch by batch, which the next update may overwrite.
+        """Takes one gradient step on each device batch.
 
-        Of several at most together() belong to one call.
+        At most together() batches belong in one call.
+
+        Returns:
+            Priorities of all samples, batch by batch; the next update may overwrite them.
         """
         self.draws.refresh(len(batches))
         priority, self.taken = self._run(batches)
         self.updates += len(batches)
-        self.target_follower.follow(self.updates, self.online, self.target)
+        self.target_update.follow(self.updates, self.online, self.target)
         return priority
 
     def together(self, most: int) -> int:
-        """Updates of the next call: the largest power of two, at most `most`, that the target
-        is not copied within. So few different calls are to be captured."""
+        """Returns how many updates the next call may take: a power of two, at most `most`.
+
+        No target update falls between them. Powers of two keep the number of graphs small.
+        """
         if most == 1:
             return 1
-        count = self.target_follower.together(self.updates, most)
+        count = self.target_update.together(self.updates, most)
         return 1 << (count.bit_length() - 1)
 
     def loss_total(self) -> float:
-        """Sum of losses since the last report: not finite if one was not. Waits for the device."""
+        """Returns the sum of losses since the last report; not finite if one was not. Syncs."""
         return self.loss_sum.item()
 
     def largest_weight(self) -> float:
-        """Of all weights, by magnitude: not finite if one is not. Waits for the device."""
+        """Returns the largest weight by magnitude; not finite if one is not. Syncs."""
         return self.online.weights.abs().max().item()
 
     def report(self) -> Report:
-        """Means since the last report; this waits for the device, so it is called rarely."""
+        """Returns means since the last report; waits for the device, so it is called rarely."""
         count = self.updates - self._reported
         loss, q_value = self.loss_sum.item(), self.taken.mean().item()
         self.loss_sum.zero_()
@@ -120,11 +132,11 @@ class Learner:
 
     @property
     def nbytes(self) -> int:
-        """Of weights, target and optimizer."""
+        """Size in bytes of weights, target and optimizer state."""
         return sum(tensor.nbytes for tensor in self._tensors().values())
 
     def state(self) -> State:
-        """All that the next update and report depend on; this waits for the device."""
+        """Returns a state dict; waits for the device."""
         return {
             "updates": self.updates,
             "reported": self._reported,
@@ -133,7 +145,7 @@ class Learner:
         }
 
     def load_state(self, state: State) -> None:
-        """Go on from a state. Raises StateError."""
+        """Loads a state dict; raises StateError."""
         self.updates, self._reported = take_count(state, "updates"), take_count(state, "reported")
         self.draws.load_state(take_state(state, "draws"))
         shape = getattr(take(state, "taken"), "shape", ())
@@ -146,7 +158,7 @@ class Learner:
     def _tensors(self) -> dict[str, Tensor]:
         target = {"target_weights": self.target.weights, "target_buffers": self.target.buffers}
         if self.target.weights is self.online.weights:
-            target = {}  # no copy of its own
+            target = {}  # the target shares the online weights
         return {
             "weights": self.online.weights, "buffers": self.online.buffers, **target,
             "loss_total": self.loss_sum, "taken": self.taken,
@@ -154,21 +166,20 @@ class Learner:
         }  # fmt: skip
 
     def _unchanged(self) -> AbstractContextManager[None]:
-        """Within, updates may be made on trial: afterwards nothing has learned from them."""
+        """Restores everything that updates within the context change."""
         return keeping(self._changed)
 
     def _changed(self) -> list[Tensor]:
-        moved = [self.target.weights, self.target.buffers] if self.target_follower.within else []
+        moved = [self.target.weights, self.target.buffers] if self.target_update.within else []
         return [
             self.online.weights, self.online.gradient, self.online.buffers, *moved,
             self.loss_sum, *self.optimizer.tensors().values(),
         ]  # fmt: skip
 
-    def _by_another(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-        """As AutogradSteps, by what stands in for it: a step overwrites the priorities of the one
-        before."""
+    def _custom_steps(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+        """As AutogradSteps, by a custom step; each overwrites the priorities of the last one."""
         if len(batches) == 1:
             priority = self._step(batches[0])
-            self.target_follower.step(self.online, self.target)
+            self.target_update.step(self.online, self.target)
             return priority, self.taken
-        return torch.cat([self._by_another([each])[0].clone() for each in batches]), self.taken
+        return torch.cat([self._custom_steps([each])[0].clone() for each in batches]), self.taken

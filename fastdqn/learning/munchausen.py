@@ -1,4 +1,4 @@
-"""MunchausenBackup: a soft policy to bootstrap from, and its log-probability as a bonus."""
+"""MunchausenBackup: a softmax policy to bootstrap from, and its log-probability as a bonus."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,17 @@ from fastdqn.learning.bootstrap_targets import Bootstrap, Queries
 
 
 class MunchausenBackup:
-    """The target network's softmax policy in place of one best action.
+    """Bootstraps from the softmax policy of the target network instead of one action.
 
-    alpha        share of the bonus, in [0, 1]
-    temperature  of the policy, above 0: in the units of the values
-    floor        the scaled log-probability is cut off below this, at most 0
+    The bonus belongs to the action taken at obs, the first of n steps, so it is added to the n-step
+    return without discount.
 
-    The bonus belongs to the action taken at obs, the first of n steps, so it joins the n-step
-    return undiscounted. Vieillard et al. 2020 (arXiv 2007.14430), equation 2 and section 2.
+    Source: Vieillard et al. 2020 (arXiv 2007.14430), equation 2 and section 2.
+
+    Args:
+        alpha: Factor of the bonus, in [0, 1].
+        temperature: Temperature of the policy, above 0, in units of the values.
+        floor: Lower bound of the scaled log-probability, at most 0.
     """
 
     asks_target_next, asks_online_next, asks_target_obs = True, False, True
@@ -35,5 +38,5 @@ class MunchausenBackup:
     def _log_policy(self, values: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
             values = values.masked_fill(~mask, -torch.inf)
-        # Differences first: values may be large beside the temperature, and float32 is short.
+        # Differences first: values may be large compared to the temperature, and float32 rounds.
         return ((values - values.amax(1, keepdim=True)) / self._temperature).log_softmax(1)

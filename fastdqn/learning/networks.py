@@ -1,4 +1,4 @@
-"""Networks: an observation in, one output per action out; the torso may be anyone's module."""
+"""QNetwork: torso and head, from observations to outputs for each action."""
 
 import copy
 import itertools
@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from fastdqn.learning.random_inputs import MEANS, Draw
 
-# Units in and out, to a module that takes (x [B, *, in], noise or None).
+# Input and output sizes to a module that takes (x [B, *, in], noise or None).
 LayerConstructor = Callable[[int, int], nn.Module]
-# Deviations from the mean that a normalised number may have: Stable-Baselines3's clip_obs.
+# Limit of normalized observations, in standard deviations: clip_obs of Stable-Baselines3.
 _FARTHEST = 10.0
 
 
@@ -29,12 +29,12 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, obs: Tensor) -> Tensor:
-        # Not len(obs): a program that torch exports would take that many observations alone.
+        # Not len(obs): torch.export would fix the batch size to that number.
         return self.layers(obs.reshape(obs.shape[0], -1))
 
 
 class Affine(nn.Module):
-    """nn.Linear, called as noisy layers are: the noise means nothing to it."""
+    """nn.Linear with the signature of noisy layers; the noise is ignored."""
 
     def __init__(self, fan_in: int, fan_out: int):
         super().__init__()
@@ -46,20 +46,20 @@ class Affine(nn.Module):
 
 
 class Outputs(NamedTuple):
-    """What a head gives: num_actions A, and for each of them per_action Z numbers, or one."""
+    """Output sizes of a head: A actions with Z values each, or one value if Z is None."""
 
     num_actions: int
     per_action: int | None = None
 
     def shaped(self, of_action: int) -> nn.Module:
-        """Brings a layer's numbers into their form: [*, of_action], or [*, Z, of_action]."""
+        """Returns a module that reshapes to [*, of_action] or [*, Z, of_action]."""
         if self.per_action is None:
             return nn.Identity()
         return nn.Unflatten(-1, (self.per_action, of_action))
 
 
 class PlainHead(nn.Module):
-    """Hidden layers with ReLU and a last one: features [B, *, F] to [B, *, A] or [B, *, Z, A]."""
+    """Hidden layers with ReLU and an output layer, from [B, *, F] to [B, *, A] or [B, *, Z, A]."""
 
     def __init__(
         self,
@@ -80,17 +80,24 @@ class PlainHead(nn.Module):
 
 
 class DuelingHead(nn.Module):
-    """Q = V + A - mean(A), both streams in one matrix product, for each of Z numbers alike.
+    """Dueling head with shared hidden layers: Q = V + A - mean(A), for each of Z values.
 
-    The sum is linear in the streams, so it is one more product, with a constant matrix: two
-    operations forward and two back, where slices, a mean and two sums are eight. Shapes are
-    those of PlainHead. Wang et al. 2016 (arXiv 1511.06581), equation 9.
+    Both streams are one matrix product. Their sum is linear, so it is another product with a
+    constant matrix. That takes two operations forward and two back, instead of eight for slices, a
+    mean and two sums. Shapes are those of PlainHead.
 
-    gradient_scale  factor of the gradient that enters the shared layers from the streams;
-                    section 4.2 of the paper has 1/sqrt(2)
+    Source: Wang et al. 2016 (arXiv 1511.06581), equation 9.
+
+    Args:
+        num_features: F.
+        outputs: Output sizes.
+        layer: Creates a layer.
+        hidden_sizes: Sizes of the hidden layers.
+        gradient_scale: Factor of the gradient from the streams to the shared layers; section 4.2
+            of the paper uses 1/sqrt(2).
     """
 
-    combine: Tensor  # [1 + A, A]: ones over the centring matrix
+    combine: Tensor  # [1 + A, A], a row of ones above the centering matrix
 
     def __init__(
         self,
@@ -119,10 +126,11 @@ class DuelingHead(nn.Module):
 
 
 class StreamsHead(nn.Module):
-    """Q = V + A - mean(A), each stream with hidden layers of its own: behind convolutions.
+    """Dueling head whose streams have their own hidden layers, for convolutional torsos.
 
-    Shapes are those of PlainHead, gradient_scale is that of DuelingHead. Wang et al. 2016 (arXiv
-    1511.06581), equation 9, figure 1; with noisy layers Hessel et al. 2018 (arXiv 1710.02298).
+    Shapes are those of PlainHead, gradient_scale is that of DuelingHead. Sources: Wang et al. 2016
+    (arXiv 1511.06581), equation 9 and figure 1; with noisy layers Hessel et al. 2018 (arXiv
+    1710.02298).
     """
 
     def __init__(
@@ -146,27 +154,29 @@ class StreamsHead(nn.Module):
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
-    """x itself, whose gradient is multiplied by scale on its way back."""
+    """Returns x; its gradient is multiplied by scale in the backward pass."""
     if scale == 1.0:
         return x
     constant = x.detach()
-    return constant + scale * (x - constant)  # the difference is 0: the value keeps its bits
+    return constant + scale * (x - constant)  # the difference is 0, so the value is unchanged
 
 
 def _hidden_layers(
     num_features: int, hidden_sizes: tuple[int, ...], layer: LayerConstructor
 ) -> tuple[nn.ModuleList, int]:
-    """The layers, and the number of features that the last one gives."""
+    """Returns the layers and the number of output features."""
     sizes = (num_features, *hidden_sizes)
     return nn.ModuleList(layer(*pair) for pair in itertools.pairwise(sizes)), sizes[-1]
 
 
 class Statistics(nn.Module):
-    """What normalisation goes by, as buffers: target copies, acting networks and saved weights
-    have them too. Each is there only where it is asked for.
+    """Normalization statistics as buffers, so that target copies and saved weights include them.
 
-    obs_mean, obs_deviation [*] of each number of an observation; return_deviation [1] of the
-    discounted return, which rewards were divided by
+    Attributes:
+        obs_mean: [*], only with observation normalization.
+        obs_deviation: [*], standard deviation, only with observation normalization.
+        return_deviation: [1], standard deviation of the discounted return, by which rewards were
+            divided; only with reward normalization.
     """
 
     obs_mean: Tensor
@@ -186,11 +196,13 @@ class Statistics(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """torso and head behind the scaling of stored observations.
+    """A torso and a head after the scaling of stored observations.
 
-    torso  [B, *] float32 to features [B, F]; head  [B, F] and a Draw to outputs per action
-    obs_scale   factor from the stored to the float observation (1/255 for bytes)
-    statistics  normalise observations in place of the factor, where they have any of them
+    Args:
+        torso: From float32[B, *] to features [B, F].
+        head: From [B, F] and a Draw to outputs for each action.
+        obs_scale: Factor of stored observations, 1/255 for bytes.
+        statistics: Normalizes observations instead of obs_scale, if it has statistics of them.
     """
 
     def __init__(
@@ -208,8 +220,12 @@ class QNetwork(nn.Module):
         self._layout = torch.preserve_format
 
     def compute_in(self, torso_dtype: torch.dtype | None, layout: torch.memory_format) -> None:
-        """Let the torso's products be of another type than float32, None: of that, and lay
-        observations out in another way. The head's numbers are values, and stay float32."""
+        """Sets dtype and memory format of the torso; the head stays float32.
+
+        Args:
+            torso_dtype: Dtype of the torso's matrix products; None stands for float32.
+            layout: Memory format of observations.
+        """
         self._torso_dtype, self._layout = torso_dtype, layout
 
     def forward(self, obs: Tensor, draw: Draw = MEANS) -> Tensor:
@@ -218,44 +234,45 @@ class QNetwork(nn.Module):
         if self._normalizes and self.statistics is not None:
             obs = self.statistics(obs)
         elif self.obs_scale != 1.0:
-            # In place where it is a copy already: pages of fresh memory cost more than the product.
+            # In place if obs is a copy: fresh memory pages cost more than the multiplication.
             obs = obs * self.obs_scale if obs is stored else obs.mul_(self.obs_scale)
         if self._torso_dtype is None:
             return self.head(self.torso(obs), draw)
-        # No cache of cast weights: it would outlive the pass, and an update changes them.
+        # No cache of cast weights, since it would outlast the pass and updates change the weights.
         with torch.autocast(obs.device.type, self._torso_dtype, cache_enabled=False):
             features = self.torso(obs)
         return self.head(features.to(torch.float32), draw)
 
 
 def count_features(torso: nn.Module, obs_shape: tuple[int, ...]) -> int:
-    """Features F that torso makes of [B, *obs_shape] float32, found by a trial of two zeros.
+    """Returns F, the number of features of a torso, found by a forward pass with two zeros.
 
-    Raises ValueError, one line, where it does not take that shape or returns no [B, F].
+    Raises:
+        ValueError: The torso rejects float32[B, *obs_shape] or does not return [B, F].
     """
     shape = f"[{', '.join(map(str, ('B', *obs_shape)))}]"
     try:
         with torch.no_grad():
             features = torso(torch.zeros(2, *obs_shape, dtype=torch.float32))
-    except Exception as error:  # a module of anyone's
+    except Exception as error:  # user code may raise anything
         reason = (str(error) or type(error).__name__).split("\n")[0]
         raise ValueError(
-            f"the torso does not fit: observations come to it as float32 {shape}, and it "
-            f"says: {reason}"
+            f"the torso rejects observations, which it receives as float32 {shape}: {reason}"
         ) from None
     well = isinstance(features, Tensor) and features.ndim == 2 and len(features) == 2
     if not well or features.shape[1] < 1 or features.dtype != torch.float32:
         given = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(
-            f"the torso must return float32 features [B, F]; for B = 2 it gave {given}"
+            f"the torso must return float32 features [B, F], but returned {given} for B = 2"
         )
     return features.shape[1]
 
 
 def initialized(torso: nn.Module, obs_shape: tuple[int, ...]) -> nn.Module:
-    """The torso, or a copy whose lazy modules have the sizes that [B, *obs_shape] gives them.
+    """Returns the torso, or a copy with its lazy modules initialized for [B, *obs_shape].
 
-    Raises ValueError as count_features() does.
+    Raises:
+        ValueError: As count_features().
     """
     if not any(map(nn.parameter.is_lazy, (*torso.parameters(), *torso.buffers()))):
         return torso

@@ -1,4 +1,4 @@
-"""NoisyLinear: a linear layer whose weights have a learned deviation around their mean."""
+"""NoisyLinear: a linear layer with learned noise on its weights."""
 
 import math
 
@@ -8,14 +8,18 @@ from torch.nn import functional
 
 
 class NoisyLinear(nn.Module):
-    """y = (W + S * (f ⊗ e)) x + b + s * f, with the factors e [fan_in] and f [fan_out] given.
+    """y = (W + S * (f ⊗ e)) x + b + s * f, with given noise factors e [fan_in] and f [fan_out].
 
-    start  where this layer's factors begin in the noise of a pass; e first, then f
-    sigma  initial deviation: sigma / sqrt(fan_in) for each number
+    If each row of a batch has its own factors, it computes W x + f * (S (e * x)) + ... without
+    forming a matrix. If all rows share them, forming the matrix saves a product.
 
-    Where each row of a batch has factors of its own, it is W x + f * (S (e * x)) + ..., and no
-    matrix is formed; where all share them, forming it saves a product.
-    Fortunato et al. 2018 (arXiv 1706.10295), equations 9 to 11, section 3.2.
+    Source: Fortunato et al. 2018 (arXiv 1706.10295), equations 9 to 11, section 3.2.
+
+    Args:
+        fan_in: Input size.
+        fan_out: Output size.
+        sigma: Initial standard deviation; sigma / sqrt(fan_in) for each parameter.
+        start: Offset of this layer's factors in the noise of a pass, e first, then f.
     """
 
     def __init__(self, fan_in: int, fan_out: int, sigma: float, start: int):
@@ -30,7 +34,7 @@ class NoisyLinear(nn.Module):
         self.noise_size = fan_in + fan_out
 
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
-        """x [B, *, fan_in], noise [1 or B, D] or None, to [B, *, fan_out]."""
+        """Maps x [B, *, fan_in] to [B, *, fan_out]; noise is [1 or B, D], or None for the mean."""
         if noise is None:
             return functional.linear(x, self.weight, self.bias)
         if len(noise) == 1:
@@ -44,7 +48,7 @@ class NoisyLinear(nn.Module):
 
 
 class NoisyLayers:
-    """Makes noisy layers, each with a place of its own in the noise of a pass."""
+    """Creates noisy layers, each with its own part of the noise of a pass."""
 
     def __init__(self, sigma: float):
         self._sigma = sigma
@@ -57,5 +61,5 @@ class NoisyLayers:
 
 
 def noise_size(network: nn.Module) -> int:
-    """Numbers D that the noisy layers of a network take in a pass."""
+    """Returns D, the number of noise factors of a network."""
     return sum(each.noise_size for each in network.modules() if isinstance(each, NoisyLinear))

@@ -1,4 +1,4 @@
-"""Device memory: what is said where a device, or the machine, has none left."""
+"""memory_errors(): converts out-of-memory errors to one line with a remedy."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,22 +7,22 @@ import torch
 
 
 class OutOfMemoryError(RuntimeError):
-    """There was not memory enough: one line, where and what may help."""
+    """The device or the machine is out of memory; one line with a remedy."""
 
 
 @contextlib.contextmanager
 def memory_errors(device: str) -> Iterator[None]:
-    """Within, a lack of memory becomes an OutOfMemoryError."""
+    """Converts an out-of-memory error within the context to an OutOfMemoryError."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         where = "the device" if device == "auto" else device
-        said = ". ".join(" ".join(str(error).split()).split(". ")[:2])
+        reason = ". ".join(" ".join(str(error).split()).split(". ")[:2])
         raise OutOfMemoryError(
-            f"{where} has no memory left: {said}; a smaller --batch-size or network may help, or "
+            f"{where} is out of memory: {reason}. Use a smaller --batch-size or network, or "
             "--device cpu"
         ) from error
     except MemoryError as error:
         raise OutOfMemoryError(
-            f"this machine has no memory left ({error}); a smaller --buffer-size may help"
+            f"this machine is out of memory ({error}). Use a smaller --buffer-size"
         ) from error

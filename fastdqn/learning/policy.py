@@ -1,4 +1,4 @@
-"""Policy: observations in, actions out; one exploration draw per lane."""
+"""Policy: selects greedy and exploratory actions from observations."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,20 @@ from fastdqn.state_dict import State, take_generator, take_state
 
 
 class Policy:
-    """Epsilon-greedy over a network's expected returns.
+    """Epsilon-greedy policy over the expected returns of a network.
 
-    network  in eval mode; shares memory with the learner's weights, so it is never stale
-    value    what the network's output means
-    choose   stands in for the network where it chooses: (obs, mask, Draw) to best actions, or to
-             None where it does not
-    noise    gives the random inputs of act(), which explores by them; greedy actions have none
-    repeats  goes on with random actions; None: each is made once
+    Args:
+        network: The network in eval mode; shares memory with the learner's weights, so it is never
+            outdated.
+        value: The meaning of its output.
+        device: Its device.
+        obs_shape: Shape of one stored observation.
+        num_actions: A.
+        seed: Seed of exploration.
+        noise: Random inputs of act(), for exploration by noisy layers; greedy actions have none.
+        choose: A faster form of the network for greedy actions: (obs, mask, Draw) to actions, or
+            to None if it does not apply.
+        repeats: Repeats exploratory actions; None takes each once.
     """
 
     def __init__(
@@ -43,32 +49,39 @@ class Policy:
         prepare(self.rng)
 
     def __call__(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Greedy actions [N] int64, counted from 0.
+        """Returns int64[N] greedy actions, counted from 0.
 
-        obs [N, *] as stored; mask [N, A], nonzero for actions allowed, at least one in each row
-        Raises ValueError where obs is no such batch.
+        Args:
+            obs: [N, *], as stored.
+            mask: [N, A], nonzero for allowed actions, at least one in each row.
+
+        Raises:
+            ValueError: obs is not a batch of observations.
         """
         self._require_batch(obs)
         return self._best(obs, mask, MEANS)
 
     def prepare(self, obs: np.ndarray, mask: np.ndarray | None = None) -> None:
-        """Make a first call of each kind, as __call__() and act() do, and leave no trace of it."""
+        """Warm-up: calls __call__() and act() once and restores the random state."""
         self(obs, mask)
         before = self.state()
         self._best(obs, mask, self._noise(len(obs)))
         self.load_state(before)
 
     def expected(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """What greedy actions are chosen by: expected returns [N, A] f32, -inf where mask [N, A]
-        forbids. Raises ValueError where obs [N, *] is no batch as stored."""
+        """Returns float32[N, A], the expected returns, -inf where mask [N, A] forbids an action.
+
+        Raises:
+            ValueError: obs is not a batch of observations.
+        """
         self._require_batch(obs)
         return self._values(obs, mask, MEANS).cpu().numpy()
 
     def _require_batch(self, obs: np.ndarray) -> None:
         if np.shape(obs)[1:] != self.obs_shape or np.ndim(obs) == 0:
             raise ValueError(
-                f"observations have shape {np.shape(obs)}, {('N', *self.obs_shape)} expected: "
-                "obs[None] makes a batch of one, ObsReader(space) reads other spaces than Box"
+                f"observations have shape {np.shape(obs)}, must be {('N', *self.obs_shape)}. "
+                "Use obs[None] for a batch of one, and ObsReader(space) for spaces other than Box"
             )
 
     def _best(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> np.ndarray:
@@ -79,7 +92,7 @@ class Policy:
         return self._values(obs, mask, draw).argmax(1).cpu().numpy()
 
     def _values(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> torch.Tensor:
-        if not len(obs):  # networks of anyone's need not take an empty batch
+        if not len(obs):  # user networks may not accept an empty batch
             return torch.zeros((0, self.num_actions), dtype=torch.float32, device=self.device)
         with torch.inference_mode():
             values = self.value.expected(self.network(self._upload(obs), draw))
@@ -95,10 +108,13 @@ class Policy:
         mask: np.ndarray | None = None,
         lanes: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Actions [N] int64: random in each lane with its own probability and its own draw.
+        """Returns int64[N] actions, each random with its own probability.
 
-        obs [N, *]; epsilon in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed;
-        lanes [N] int64, whose observations they are; None: of all lanes, in order
+        Args:
+            obs: [N, *], as stored.
+            epsilon: In [0, 1], one number or [N].
+            mask: bool[N, A], the allowed actions.
+            lanes: int64[N], the sub-environment of each observation; None for all, in order.
         """
         action = self._best(obs, mask, self._noise(len(obs)))
         if self.repeats is None:
@@ -118,5 +134,5 @@ class Policy:
         self._noise.load_state(take_state(state, "noise"))
 
     def _upload(self, array: np.ndarray) -> torch.Tensor:
-        # torch takes neither read-only arrays nor negative strides.
+        # torch rejects read-only arrays and negative strides.
         return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self.device)

@@ -1,4 +1,4 @@
-"""Precision: what numbers a CUDA device's products are made of."""
+"""Precision of matrix products and the default dtype."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,8 +9,7 @@ import torch
 
 @contextlib.contextmanager
 def tf32_products(allowed: bool) -> Iterator[None]:
-    """Within, products and convolutions of float32 may round their factors to TF32's 10 bits, or
-    none may: it holds for the whole process."""
+    """Allows or forbids TF32, with 10-bit mantissas, for float32 products in the whole process."""
     products: Any = torch.backends.cuda.matmul
     convolutions: Any = torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
@@ -23,7 +22,7 @@ def tf32_products(allowed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def float32_by_default() -> Iterator[None]:
-    """Within, tensors are made as float32, whatever torch.set_default_dtype() was told before."""
+    """Creates tensors as float32 within the context, whatever torch.set_default_dtype() says."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

@@ -1,4 +1,4 @@
-"""QuantileValue: the return's quantiles at fixed, evenly spaced fractions (QR-DQN)."""
+"""QuantileValue: quantiles of the return at fixed, evenly spaced fractions (QR-DQN)."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,14 @@ from fastdqn.learning.value import SampleLoss, of_action
 
 
 class QuantileValue:
-    """Output [B, M, A] holds M quantiles of each action's return.
+    """Network output [B, M, A]: M quantiles of each action's return.
 
-    fractions  [M] float32: midpoints of M equal shares, see midpoints()
+    The loss is also the priority.
 
-    The loss is the priority too. Dabney et al. 2018 (arXiv 1710.10044).
+    Source: Dabney et al. 2018 (arXiv 1710.10044).
+
+    Args:
+        fractions: float32[M], see midpoints().
     """
 
     def __init__(self, fractions: Tensor):
@@ -34,10 +37,10 @@ class QuantileValue:
 
 
 def midpoints(count: int, device: torch.device) -> Tensor:
-    """The middles of count equal shares of [0, 1]: [count] float32.
+    """Returns float32[count], the midpoints of count equal parts of [0, 1].
 
-    Dabney et al. 2018 (arXiv 1710.10044), Lemma 2: there quantiles are nearest to the
-    distribution in the 1-Wasserstein metric.
+    At these fractions the quantiles have the smallest 1-Wasserstein distance to the distribution.
+    Source: Dabney et al. 2018 (arXiv 1710.10044), Lemma 2.
     """
     return (torch.arange(count, device=device) + 0.5) / count
 
@@ -45,9 +48,13 @@ def midpoints(count: int, device: torch.device) -> Tensor:
 def quantile_target(
     next_output: Tensor, bootstrap: Bootstrap, reward: Tensor, discount: Tensor
 ) -> Tensor:
-    """Samples [B, M] of the return: each quantile, mixed over the actions, one Bellman step on.
+    """Returns [B, M] samples of the target return, one for each quantile of the next state.
 
-    next_output  [B, M, A]; reward [B] n-step return; discount [B] gamma^m, 0 after termination
+    Args:
+        next_output: [B, M, A], averaged over actions by bootstrap.action_weights.
+        bootstrap: The actions to bootstrap from.
+        reward: [B], the n-step return.
+        discount: [B], gamma^m; 0 after termination.
     """
     samples = (next_output * bootstrap.action_weights.unsqueeze(1)).sum(2)  # [B, M]
     if bootstrap.entropy is not None:
@@ -58,11 +65,16 @@ def quantile_target(
 
 
 def quantile_huber(prediction: Tensor, target: Tensor, fractions: Tensor) -> Tensor:
-    """Quantile regression with Huber's loss within 1 of each target: [B].
+    """Returns [B], the quantile regression loss with a Huber threshold of 1.
 
-    prediction  [B, M] quantiles at fractions [M] or [B, M]; target [B, M'] samples of the return
-    Summed over the quantiles, averaged over the samples.
-    Dabney et al. 2018 (arXiv 1710.10044), equation 10, kappa = 1.
+    It is summed over quantiles and averaged over samples.
+
+    Source: Dabney et al. 2018 (arXiv 1710.10044), equation 10, kappa = 1.
+
+    Args:
+        prediction: [B, M], quantiles.
+        target: [B, M'], samples of the return.
+        fractions: [M] or [B, M].
     """
     error = target.unsqueeze(1) - prediction.unsqueeze(2)  # [B, M, M']
     size = error.abs()

@@ -1,7 +1,7 @@
-"""Draws: the random numbers of forward passes, drawn beforehand into buffers that stay in place.
+"""Draws: random inputs of forward passes, drawn beforehand to buffers that stay in place.
 
-A captured or compiled update rejects generators, and two learners fed the same numbers must agree:
-so noise and quantile fractions are inputs of a pass.
+A captured or compiled update cannot use generators, and two learners must agree on equal numbers.
+So noise and quantile fractions are inputs of a pass.
 """
 
 from typing import NamedTuple
@@ -14,21 +14,22 @@ from fastdqn.state_dict import State
 
 
 class Draw(NamedTuple):
-    """The random inputs of one forward pass.
+    """Random inputs of one forward pass.
 
-    noise      [1 or B, D] float32, factors of all noisy layers; None: their means
-    fractions  [B, M] float32 in [0, 1), where quantiles are asked for; None: evenly spaced ones
+    Attributes:
+        noise: float32[1 or B, D], factors of all noisy layers; None uses the mean weights.
+        fractions: float32[B, M] in [0, 1), quantile fractions; None uses evenly spaced ones.
     """
 
     noise: Tensor | None = None
     fractions: Tensor | None = None
 
 
-MEANS = Draw()  # what a greedy policy goes by
+MEANS = Draw()  # no random inputs, as for a greedy policy
 
 
 class Passes(NamedTuple):
-    """The passes that an update may make: each has numbers of its own."""
+    """Random inputs of the forward passes that an update may need."""
 
     online_obs: Draw = MEANS
     target_next: Draw = MEANS
@@ -37,14 +38,19 @@ class Passes(NamedTuple):
 
 
 class Draws:
-    """The random inputs of every update, from one generator.
+    """Random inputs of every update, from one generator.
 
-    noise_size  D: numbers that the noisy layers take, one vector for the whole batch
-    batch_size  B; num_fractions  how many a sample, for each pass in Passes' order
-    together  K updates whose numbers are drawn at once
+    Attributes:
+        sets: Passes of each of the K updates, views of the buffers that refresh() fills.
+        passes: Passes of the first update.
 
-    sets    of each of the K updates, its passes: views of the buffers that refresh() fills
-    passes  those of the first
+    Args:
+        batch_size: B.
+        noise_size: D, number of noise factors, shared by the whole batch.
+        num_fractions: Number of fractions for each sample and pass, in the order of Passes.
+        device: The learner's device.
+        seed: Seed of the generator.
+        together: K, the most updates in one call.
     """
 
     def __init__(
@@ -67,7 +73,7 @@ class Draws:
         self.passes = self.sets[0]
 
     def refresh(self, updates: int = 1) -> None:
-        """Draw the numbers of the next updates, the same ones whether at once or one by one."""
+        """Draws the inputs of the next updates; equal whether together or one by one."""
         if not self._is_asked:
             return
         for noise, fractions in zip(self._noise[:updates], self._fractions, strict=False):
@@ -86,7 +92,7 @@ class Draws:
 def _passes(
     noise: Tensor, fractions: Tensor, batch_size: int, counts: tuple[int, int, int, int]
 ) -> Passes:
-    """noise [4, 1, D] and fractions [B * M in all] as each pass takes them."""
+    """Splits noise [4, 1, D] and fractions [sum of B * M] by pass."""
     split = fractions.split([batch_size * count for count in counts])
     return Passes(
         *(
@@ -100,7 +106,7 @@ def _passes(
 
 
 class NoNoise:
-    """Acts by the means, as greedy policies do."""
+    """Uses mean weights, without noise."""
 
     def __call__(self, num_lanes: int) -> Draw:
         return MEANS
@@ -109,11 +115,11 @@ class NoNoise:
         return {}
 
     def load_state(self, state: State) -> None:
-        """There is nothing to load."""
+        """Does nothing."""
 
 
 class LaneNoise:
-    """Noise of its own for each lane and each call: what makes lanes explore apart."""
+    """Draws separate noise for each sub-environment and call, so that they explore differently."""
 
     def __init__(self, noise_size: int, device: torch.device, seed: int):
         self._generator = torch.Generator(device).manual_seed(seed)
@@ -134,9 +140,9 @@ class LaneNoise:
 
 
 def fill_noise(noise: Tensor, generator: torch.Generator) -> None:
-    """Fill in place with f(x) = sign(x) sqrt(|x|) of standard normal x.
+    """Fills noise in place with f(x) = sign(x) sqrt(|x|) of standard normal x.
 
-    Fortunato et al. 2018 (arXiv 1706.10295), section 3, factorised noise.
+    Source: Fortunato et al. 2018 (arXiv 1706.10295), section 3, factorized noise.
     """
     noise.normal_(generator=generator)
     torch.copysign(noise.abs().sqrt_(), noise, out=noise)

@@ -1,4 +1,4 @@
-"""When and how the target network follows the online one."""
+"""Target network updates: hard copies and Polyak averaging."""
 
 from fractions import Fraction
 from typing import Protocol
@@ -6,36 +6,38 @@ from typing import Protocol
 from fastdqn.learning.flat_parameters import FlatParameters
 
 
-class TargetFollower(Protocol):
-    """Updates the target network.
+class TargetUpdate(Protocol):
+    """Creates and updates the target network.
 
-    within  whether the target moves by the same share with every update: step() is a part of it
-    then, and is recorded with it; else follow() moves it between updates
+    Attributes:
+        within: Whether every update moves the target by the same factor. step() then does it, as a
+            part of the captured update. Otherwise follow() does it between updates.
     """
 
     within: bool
 
     def target_of(self, online: FlatParameters) -> FlatParameters:
-        """The network that evaluates: made once, frozen, equal to online at first."""
+        """Returns the target network, initially equal to online."""
         ...
 
     def step(self, online: FlatParameters, target: FlatParameters) -> None:
-        """What belongs to every update, and reads no count of them."""
+        """Does the part of a target update that belongs to every gradient step."""
         ...
 
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
-        """Bring the target along after update number `updates`, counted from 1, where step() does
-        not."""
+        """Updates the target after update number `updates`, counted from 1, if it is due.
+
+        Returns whether it was due.
+        """
         ...
 
     def together(self, updates: int, most: int) -> int:
-        """Updates, at most `most`, that follow update number `updates` with nothing for follow()
-        to do before the last of them."""
+        """Returns how many updates, at most `most`, may follow before the next call of follow()."""
         ...
 
 
 class NoTarget:
-    """The online network evaluates itself, as in Q-learning with no copy kept back."""
+    """No separate target network: the online network evaluates itself."""
 
     within = False
 
@@ -43,7 +45,7 @@ class NoTarget:
         return online.frozen_alias()
 
     def step(self, online: FlatParameters, target: FlatParameters) -> None:
-        """There is nothing to move."""
+        """Does nothing."""
 
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
         return False
@@ -53,7 +55,7 @@ class NoTarget:
 
 
 class HardCopy:
-    """Copies every `every` updates; a fraction is exact: 5/2 copies after 3, 5, 8, 10 updates."""
+    """Hard update every `every` updates; with 5/2, after updates 3, 5, 8 and 10."""
 
     within = False
 
@@ -64,7 +66,7 @@ class HardCopy:
         return online.frozen_twin()
 
     def step(self, online: FlatParameters, target: FlatParameters) -> None:
-        """A copy belongs between updates."""
+        """Does nothing: follow() copies between updates."""
 
     def follow(self, updates: int, online: FlatParameters, target: FlatParameters) -> bool:
         due = _due(updates, self.every) > 0
@@ -77,18 +79,18 @@ class HardCopy:
 
 
 class PolyakAverage:
-    """target += tau * (online - target) after every `every`-th update.
+    """Polyak averaging: target += tau * (online - target), once every `every` updates.
 
-    Where `every` is below 1, several such moves fall due between two updates, and the online
-    network stands still meanwhile: k of them are one by 1 - (1 - tau)^k. That share is the same
-    for every update where 1 / every is whole (`within`); else it is 1/every rounded down or up.
+    If `every` is below 1, several averaging steps are due after each update. k of them are equal to
+    one with the factor 1 - (1 - tau)^k. If 1 / every is an integer, k is constant (`within`).
+    Otherwise k is 1 / every, rounded up or down. Buffers are copied, not averaged.
 
-    Lillicrap et al. 2016 (arXiv 1509.02971), Algorithm 1. Buffers are copied, not averaged.
+    Source: Lillicrap et al. 2016 (arXiv 1509.02971), Algorithm 1.
     """
 
     def __init__(self, every: Fraction, tau: float):
         if not 0.0 < tau <= 1.0:
-            raise ValueError(f"tau is {tau}: it must be in (0, 1]")
+            raise ValueError(f"tau is {tau}, must be in (0, 1]")
         self.every, self.tau = _positive(every), tau
         self.within = every.numerator == 1
         self._share = self._share_of(every.denominator)
@@ -110,7 +112,7 @@ class PolyakAverage:
         return most if self.within else _until_due(updates, self.every, most)
 
     def _share_of(self, moves: int) -> float:
-        """Share of the way to the online weights that a number of moves by tau make together."""
+        """Returns the factor of one averaging step that equals `moves` steps with tau."""
         return self.tau if moves == 1 else 1.0 - (1.0 - self.tau) ** moves
 
     def _move(self, online: FlatParameters, target: FlatParameters, share: float) -> None:
@@ -119,8 +121,8 @@ class PolyakAverage:
 
 
 def _due(updates: int, every: Fraction) -> int:
-    """Target updates that fall due after update number `updates` and not after the one before."""
-    # Whole numbers: a division of Fractions costs as much as a small update's arithmetic does.
+    """Returns the target updates due after update number `updates` and not before it."""
+    # Integers, since dividing Fractions takes as long as a small update.
     per, unit = every.numerator, every.denominator
     return updates * unit // per - (updates - 1) * unit // per
 
@@ -134,5 +136,5 @@ def _until_due(updates: int, every: Fraction, most: int) -> int:
 
 def _positive(every: Fraction) -> Fraction:
     if every <= 0:
-        raise ValueError(f"every is {every}: a target update needs a positive interval")
+        raise ValueError(f"every is {every}, must be positive")
     return every

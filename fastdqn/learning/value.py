@@ -1,4 +1,4 @@
-"""What a network's output means. ScalarValue: one expected return per action."""
+"""Value: the meaning of a network's output, and ScalarValue, one expected return per action."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -14,7 +14,7 @@ ElementLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class SampleLoss(NamedTuple):
-    """loss [B], not yet weighted; priority [B] >= 0; taken [B] the value of the action taken."""
+    """loss [B], unweighted; priority [B] >= 0; taken [B], the value of the action taken."""
 
     loss: Tensor
     priority: Tensor
@@ -22,26 +22,28 @@ class SampleLoss(NamedTuple):
 
 
 class Value(Protocol):
+    """The meaning of a network's output: expected returns, TD targets and the loss."""
+
     def expected(self, output: Tensor) -> Tensor:
-        """Network output to expected returns [B, A]."""
+        """Returns the expected returns [B, A]."""
         ...
 
     def target(
         self, next_output: Tensor, bootstrap: Bootstrap, reward: Tensor, discount: Tensor
     ) -> Tensor:
-        """What the value of the action taken should become: [B, ...]."""
+        """Returns the targets [B, ...] of the actions taken."""
         ...
 
     def loss(self, output: Tensor, action: Tensor, target: Tensor, draw: Draw) -> SampleLoss:
-        """Compare the online output at the action taken [B] with the target.
+        """Returns the loss of the online output for action [B].
 
-        draw  the random inputs of the pass that gave the output
+        draw holds the random inputs of the forward pass.
         """
         ...
 
 
 class ScalarValue:
-    """Output [B, A] is the expected return of each action itself."""
+    """Network output [B, A]: the expected return of each action."""
 
     def __init__(self, element_loss: ElementLoss):
         self.element_loss = element_loss
@@ -66,16 +68,16 @@ class ScalarValue:
 
 
 def of_action(output: Tensor, action: Tensor) -> Tensor:
-    """The numbers [B, Z] that output [B, Z, A] has for the action [B] int64."""
+    """Selects [B, Z] from output [B, Z, A] for action int64[B]."""
     index = action.reshape(-1, 1, 1).expand(-1, output.shape[1], 1)
     return output.gather(2, index).squeeze(2)
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """(prediction - target)^2 for each of [B]."""
+    """Returns (prediction - target)^2, [B]."""
     return functional.mse_loss(prediction, target, reduction="none")
 
 
 def huber(prediction: Tensor, target: Tensor) -> Tensor:
-    """Quadratic within 1 of the target, linear beyond, for each of [B]: slope at most 1."""
+    """Returns the Huber loss [B], quadratic within 1 of the target and linear beyond."""
     return functional.smooth_l1_loss(prediction, target, reduction="none")

@@ -12,7 +12,7 @@ from fastdqn.envs import EnvStream, Step
 from fastdqn.learning.batch_staging import Staging
 from fastdqn.learning.learner import Learner, Report
 from fastdqn.learning.policy import Policy
-from fastdqn.learning.priority_feedback import Returns
+from fastdqn.learning.priority_feedback import PriorityFeedback
 from fastdqn.replay import Batch, Replay
 from fastdqn.schedules import Budget, ticks
 from fastdqn.state_dict import State
@@ -94,7 +94,7 @@ class Run:
     start: Step | None  # the stream's first delivery; None where it goes on from a checkpoint
     followers: dict[str, Follower] = field(default_factory=dict)  # by name, for checkpoints
     hooks: Hooks = _NO_HOOKS
-    returns: Returns | None = None  # of priorities, where the replay wants any
+    returns: PriorityFeedback | None = None  # of priorities, where the replay wants any
     progress: Progress = field(default_factory=Progress)
     laps: Laps = field(default_factory=Laps)
     checkpoints: LoopCheckpointer | None = None

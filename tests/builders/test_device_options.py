@@ -189,25 +189,24 @@ def test_a_run_by_recorded_updates_has_the_bits_of_an_eager_one(tmp_path, traced
 
 @pytest.mark.slow
 def test_an_update_that_cannot_be_captured_runs_eagerly_or_is_refused(tmp_path, monkeypatch):
+    line = "a call cannot be captured as a CUDA graph"
+
     class Fails:
         def __call__(self, call):
-            raise UncapturableError("it cannot be captured as a graph: operation not permitted")
+            raise UncapturableError(f"{line}: operation not permitted")
 
     monkeypatch.setattr(devices, "CudaRecorder", lambda device: Fails())
     asked = small(tmp_path, device="cpu", learner="torch", capture="graph")
     with pytest.raises(fastdqn.ConfigError) as caught:
         build.build(asked, lambda _: Silent())
     assert caught.value.lines == [
-        "capture is graph, and it cannot be captured as a graph: operation not permitted: use "
-        "--capture auto"
+        f"capture is graph, and {line}: operation not permitted: use --capture auto"
     ]
     monkeypatch.setattr(devices, "choose_capture", lambda *_: ("graph", ""))
     monkeypatch.setattr("fastdqn.builders.auto_options.choose_capture", lambda *_: ("graph", ""))
     session, reason = run_loop(asked.replace(capture="auto"))
     assert (session.config.capture, reason) == ("eager", "budget spent")
-    assert "capture is eager: it cannot be captured as a graph: operation not permitted" in (
-        session.notes
-    )
+    assert f"capture is eager: {line}: operation not permitted" in session.notes
 
 
 def test_a_graph_of_a_torso_that_reads_the_host_is_refused(tmp_path, cuda, monkeypatch):

@@ -12,8 +12,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 class TracedRecorder:
     """Captures a call as torch operators on the tensors of the capture.
 
-    A replay runs them again: as with a CUDA graph, Python is not asked, numbers of Python's are as
-    they were, and tensors are read where they lay. What a call reads back cannot be traced.
+    A replay runs the operators again. As with a CUDA graph, no Python code runs, Python numbers are
+    constants, and tensors are read in place. A call that reads values back cannot be traced.
     """
 
     def __init__(self):
@@ -21,7 +21,7 @@ class TracedRecorder:
 
     def __call__(self, call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         self.recorded += 1
-        call()  # what is made at a first call is made
+        call()  # allocates what the first call needs
         traced = make_fx(call, tracing_mode="real")()
         result = call()
 
@@ -38,25 +38,25 @@ def _all(result: Any) -> list[Tensor]:
     return [result] if isinstance(result, Tensor) else list(result)
 
 
-class LateMark:
+class LateEvent:
     """A CUDA event: recorded any number of times, and reached in that order."""
 
     def __init__(self):
-        self.put = self.reached = 0
+        self.recorded = self.reached = 0
 
 
-class LateQueues:
+class LateStreams:
     """Two streams that only run when the test advances them.
 
-    An entry is (a mark, and how often it must have been reached; what is done then).
+    An entry is (event, how often it must have been reached, the work that follows).
     """
 
     def __init__(self):
-        self.copies: deque[tuple[LateMark, int, Callable[[], Any]]] = deque()
-        self.computing: deque[tuple[LateMark, int, Callable[[], Any]]] = deque()
+        self.copies: deque[tuple[LateEvent, int, Callable[[], Any]]] = deque()
+        self.computing: deque[tuple[LateEvent, int, Callable[[], Any]]] = deque()
 
-    def mark(self) -> LateMark:
-        return LateMark()
+    def event(self) -> LateEvent:
+        return LateEvent()
 
     def host_bytes(self, count: int) -> Tensor:
         return torch.zeros(count, dtype=torch.uint8)
@@ -64,42 +64,44 @@ class LateQueues:
     def device_bytes(self, count: int) -> Tensor:
         return torch.zeros(count, dtype=torch.uint8)
 
-    def upload(self, to: Tensor, source: Tensor, after: LateMark, then: LateMark) -> None:
-        self._ask(self.copies, lambda: to.copy_(source), after)
-        self._put(self.copies, then)
-        self._ask(self.computing, lambda: None, then)
+    def upload(self, to: Tensor, source: Tensor, after: LateEvent, then: LateEvent) -> None:
+        self._enqueue(self.copies, lambda: to.copy_(source), after)
+        self._record(self.copies, then)
+        self._enqueue(self.computing, lambda: None, then)
 
-    def put(self, mark: LateMark) -> None:
-        self._put(self.computing, mark)
+    def record(self, event: LateEvent) -> None:
+        self._record(self.computing, event)
 
-    def download(self, to: Tensor, source: Tensor, then: LateMark) -> None:
+    def download(self, to: Tensor, source: Tensor, then: LateEvent) -> None:
         self.compute(lambda: to.copy_(source))
-        self._put(self.computing, then)
+        self._record(self.computing, then)
 
     def compute(self, call: Callable[[], Any]) -> None:
-        """The interface that the learner uses."""
-        self._ask(self.computing, call)
+        """Enqueues work of the learner."""
+        self._enqueue(self.computing, call)
 
-    def wait(self, mark: LateMark) -> None:
+    def wait(self, event: LateEvent) -> None:
         """Advances the streams until the event is reached, and no further."""
-        while mark.reached < mark.put:
-            assert self.go_on(self.copies) or self.go_on(self.computing), "they wait for each other"
+        while event.reached < event.recorded:
+            assert self.run_next(self.copies) or self.run_next(self.computing), "a deadlock"
 
-    def go_on(self, queue: deque) -> bool:
+    def run_next(self, stream: deque) -> bool:
         """Runs the next operation of a stream if its events are reached."""
-        if not queue or queue[0][0].reached < queue[0][1]:
+        if not stream or stream[0][0].reached < stream[0][1]:
             return False
-        queue.popleft()[2]()
+        stream.popleft()[2]()
         return True
 
-    def _ask(self, queue: deque, call: Callable[[], Any], after: LateMark | None = None) -> None:
-        after = after or LateMark()
-        queue.append((after, after.put, call))
+    def _enqueue(
+        self, stream: deque, call: Callable[[], Any], after: LateEvent | None = None
+    ) -> None:
+        after = after or LateEvent()
+        stream.append((after, after.recorded, call))
 
-    def _put(self, queue: deque, mark: LateMark) -> None:
-        mark.put += 1
+    def _record(self, stream: deque, event: LateEvent) -> None:
+        event.recorded += 1
 
         def reach() -> None:
-            mark.reached += 1
+            event.reached += 1
 
-        self._ask(queue, reach)
+        self._enqueue(stream, reach)

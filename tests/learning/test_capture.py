@@ -1,4 +1,4 @@
-"""The update as a graph must find it: traced, without numbers, in place; and recordings of it."""
+"""Graph capture: updates that can be captured, and recordings of them."""
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -20,7 +20,7 @@ from fastdqn.bench.synthetic_data import random_obs
 from fastdqn.builders import agent
 from fastdqn.envs import EnvFacts
 from fastdqn.learning.capture_check import host_read
-from fastdqn.learning.captured_policy import DeviceChoice
+from fastdqn.learning.captured_policy import CapturedPolicy
 from fastdqn.learning.graph_capture import Graphs, compiled, eager
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.random_inputs import MEANS
@@ -43,7 +43,7 @@ from helpers.graphs import TracedRecorder
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", EVERY, ids=str)
-def test_every_update_runs_with_tensors_that_have_no_numbers(options):
+def test_every_update_runs_with_fake_tensors(options):
     learner = learner_of(**options)
     with FakeTensorMode(allow_non_fake_inputs=True):
         priority, taken = learner._step(batches_of(1))
@@ -52,7 +52,7 @@ def test_every_update_runs_with_tensors_that_have_no_numbers(options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("torso", ["nature", "minatar"])
-def test_updates_of_convolutions_run_with_tensors_that_have_no_numbers(torso):
+def test_updates_of_convolutions_run_with_fake_tensors(torso):
     facts = PICTURES if torso == "nature" else PICTURES._replace(obs_shape=(10, 10, 4))
     learner = learner_of_torso(torso, facts)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -74,7 +74,7 @@ def learner_of_torso(torso: str, facts: EnvFacts) -> Learner:
         ("numpy", RuntimeError, "RuntimeError: "),
     ],
 )
-def test_a_host_read_or_a_shape_that_numbers_decide_fails_and_is_named(how, error, named):
+def test_a_host_read_or_a_data_dependent_shape_is_named(how, error, named):
     learner = learner_of(torso=Reads(how))
     with pytest.raises(error), FakeTensorMode(allow_non_fake_inputs=True):
         learner._step(batches_of(1))
@@ -87,15 +87,17 @@ def test_a_host_read_cannot_be_traced():
         make_fx(lambda: learner._step(batches_of(1)))()
 
 
-def test_a_torso_that_reads_nothing_is_not_named_nor_one_that_does_not_fit():
+def test_a_capturable_torso_is_not_named_nor_an_unsuitable_one():
     torso = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
     assert host_read(torso, (5,)) is None
     assert host_read(torso, (6,)) is None
 
 
-def test_more_batches_at_once_than_the_learner_was_made_for_are_refused():
+def test_too_many_batches_at_once_are_rejected():
     learner = learner_of(updates_per_launch=2)
-    with pytest.raises(ValueError, match="3 batches came together, and the learner's draws are fo"):
+    with pytest.raises(
+        ValueError, match="got 3 batches at once, but the learner has random inputs"
+    ):
         learner.update(*batches_of(3))
 
 
@@ -112,7 +114,7 @@ def test_more_batches_at_once_than_the_learner_was_made_for_are_refused():
     ],
     ids=str,
 )
-def test_a_replayed_update_has_the_bits_of_an_eager_one(options, together):
+def test_a_replayed_update_equals_an_eager_one_bitwise(options, together):
     """Through copies of the target, a load, and a change of the learning rate."""
     options = options | {"updates_per_launch": together}
     reference, replayed = learner_of(**options), learner_of(graphs(), **options)
@@ -148,7 +150,7 @@ def test_a_replayed_update_has_the_bits_of_an_eager_one(options, together):
     [(eager, {"noisy": True, "value": "implicit-quantile"}), (graphs(), {"noisy": True})],
     ids=["eager", "graph"],
 )
-def test_in_two_hundred_updates_nothing_changes_its_place(capture, options):
+def test_memory_stays_in_place_for_200_updates(capture, options):
     learner = learner_of(capture, updates_per_launch=2, **options)
     static = batches_of(2)
     learner.prepare(*static)
@@ -180,7 +182,7 @@ def memory_of(call) -> list[int]:
     return [event.nbytes() for event in results if event.name() == "[memory]"]
 
 
-def test_a_step_keeps_nothing_that_it_allocates_and_the_fused_one_allocates_nothing():
+def test_a_step_frees_its_memory_and_a_fused_step_allocates_none():
     static = batches_of(1)
     for learner, allocates in ((learner_of(), True), (learner_of(learner="fused"), False)):
         learner.prepare(*static)
@@ -191,7 +193,7 @@ def test_a_step_keeps_nothing_that_it_allocates_and_the_fused_one_allocates_noth
 
 
 @pytest.mark.slow
-def test_inputs_in_another_place_are_copied_and_another_shape_is_recorded_again_and_said():
+def test_other_inputs_are_copied_and_another_shape_is_recorded_again_with_a_message():
     said, recorder = [], TracedRecorder()
     replayed, reference = learner_of(Graphs(recorder, said.append)), learner_of()
     replayed.prepare(*batches_of(1))
@@ -203,14 +205,16 @@ def test_inputs_in_another_place_are_copied_and_another_shape_is_recorded_again_
         batch = batches_of(1, seed, size=4)
         assert torch.equal(replayed.update(*batch), reference.update(*batch))
     assert recorder.recorded == 2
-    assert said == ["the update is captured again, for 1 x [4, 5] in place of what it knew"]
+    assert said == [
+        "the update is captured again, for 1 x [4, 5], a shape that was not captured yet"
+    ]
     assert torch.equal(replayed.online.weights, reference.online.weights)
 
 
 @pytest.mark.parametrize(
     "options", slow_but([{}, {"noisy": True}, {"value": "implicit-quantile"}], 1), ids=str
 )
-def test_updates_that_come_together_are_those_made_one_by_one(options):
+def test_updates_in_one_call_equal_single_updates(options):
     one = learner_of(**options, target_network_frequency=28)  # a copy after 7, 14, ... updates
     several = learner_of(**options, target_network_frequency=28, updates_per_launch=8)
     batches, counts, priorities = batches_of(40), [], []
@@ -228,11 +232,11 @@ def test_updates_that_come_together_are_those_made_one_by_one(options):
 @pytest.mark.parametrize("every", [Fraction(1), Fraction(7, 2), Fraction(5), Fraction(1, 3)])
 def test_a_call_ends_with_the_update_after_which_the_target_is_copied(every):
     learner = learner_of(train_frequency=Fraction(1))
-    learner.target_follower.every = every
+    learner.target_update.every = every
     due = [n for n in range(1, 60) if n // every != (n - 1) // every]
     for updates in range(50):
         following = next(n for n in due if n > updates)
-        assert learner.target_follower.together(updates, 64) == following - updates
+        assert learner.target_update.together(updates, 64) == following - updates
 
 
 @pytest.mark.slow  # each compiles for half a minute
@@ -243,7 +247,7 @@ def test_a_compiled_update_and_actor_agree_with_eager_ones(number, value):
     options = VALUES[value] | {"dueling": number % 2 == 1, "noisy": value == "scalar"}
     reference, fast = learner_of(**options), learner_of(compiled, way="compile", **options)
     network = fast.online.eval_alias()
-    choose = DeviceChoice(network, fast.value, CPU, compiled)
+    choose = CapturedPolicy(network, fast.value, CPU, compiled)
     obs = random_obs(np.random.default_rng(0), 32, (5,), np.float32)
     for update in range(20):
         batch = batches_of(1, update)
@@ -260,7 +264,7 @@ def test_a_compiled_update_and_actor_agree_with_eager_ones(number, value):
     torch.testing.assert_close(fast.online.weights, reference.online.weights, rtol=1e-3, atol=1e-4)
 
 
-def test_the_tracing_recorder_is_as_blind_as_a_graph():
+def test_the_tracing_recorder_does_not_see_python_numbers():
     """What these tests stand on: a number of Python's is what it was when it was recorded."""
     box, x = [2.0], torch.ones(3)
     replay, result = TracedRecorder()(lambda: x * box[0])

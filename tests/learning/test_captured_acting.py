@@ -1,11 +1,11 @@
-"""Captured acting: it follows the weights, and knows each number of lanes."""
+"""CapturedPolicy uses current weights and captures each batch size."""
 
 import numpy as np
 import pytest
 import torch
 
 from fastdqn.bench.synthetic_data import random_mask, random_obs
-from fastdqn.learning.captured_policy import DeviceChoice
+from fastdqn.learning.captured_policy import CapturedPolicy
 from fastdqn.learning.graph_capture import Graphs
 from fastdqn.learning.noisy import noise_size
 from fastdqn.learning.random_inputs import MEANS, LaneNoise
@@ -16,10 +16,10 @@ from helpers.graphs import TracedRecorder
 @pytest.mark.slow
 @pytest.mark.parametrize("noisy", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_captured_actor_follows_every_update_and_every_load(noisy, masked):
+def test_a_captured_policy_uses_the_weights_of_every_update_and_load(noisy, masked):
     learner, recorder = learner_of(noisy=noisy), TracedRecorder()
     network = learner.online.eval_alias()
-    choose = DeviceChoice(network, learner.value, CPU, Graphs(recorder, [].append))
+    choose = CapturedPolicy(network, learner.value, CPU, Graphs(recorder, [].append))
     noise = LaneNoise(noise_size(network), CPU, seed=0)
     rng = np.random.default_rng(0)
     changed, before = 0, None
@@ -41,10 +41,10 @@ def test_a_captured_actor_follows_every_update_and_every_load(noisy, masked):
     assert recorder.recorded == 1
 
 
-def test_each_number_of_lanes_is_captured_once_and_too_many_are_left_to_others():
+def test_each_batch_size_is_captured_once_up_to_a_limit():
     learner, recorder, said = learner_of(), TracedRecorder(), []
     network = learner.online.eval_alias()
-    choose = DeviceChoice(network, learner.value, CPU, Graphs(recorder, said.append))
+    choose = CapturedPolicy(network, learner.value, CPU, Graphs(recorder, said.append))
     obs = random_obs(np.random.default_rng(0), 20, (5,), np.float32)
     whole = choose(obs, None, MEANS)
     assert whole is not None
@@ -52,7 +52,7 @@ def test_each_number_of_lanes_is_captured_once_and_too_many_are_left_to_others()
         np.testing.assert_array_equal(choose(obs[:lanes], None, MEANS), whole[:lanes])
     assert recorder.recorded == 4
     assert said == [
-        f"acting is captured again, for 1 x [{lanes}, 5] in place of what it knew"
+        f"acting is captured again, for 1 x [{lanes}, 5], a shape that was not captured yet"
         for lanes in (1, 2, 3)
     ]
     answers = [choose(obs[:lanes], None, MEANS) for lanes in range(4, 12)]

@@ -1,4 +1,4 @@
-"""What a program has set before it trains or loads: torch's default type, lazy modules; no rows."""
+"""Settings of the program before training: torch's default dtype, lazy modules, empty batches."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The random inputs of a pass: buffers that stay, nothing drawn unasked, states that come back."""
+"""Random inputs of a pass: buffers in place, nothing drawn without need, restored states."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def tensors(draws: Draws) -> Iterator[Tensor]:
         yield from (each for each in draw if each is not None)
 
 
-def test_each_pass_gets_the_shapes_it_asks_for():
+def test_each_pass_gets_its_shapes():
     passes = make().passes
     noise, fractions = zip(*passes, strict=True)
     assert list(map(shape, noise)) == [(1, 5)] * 4
@@ -44,7 +44,7 @@ def shape(tensor: Tensor | None) -> tuple[int, ...] | None:
         (MunchausenBackup(0.9, 0.03, -1.0), (5, 6 + 7, 0, 7)),
     ],
 )
-def test_a_backup_gets_fractions_for_the_passes_it_asks_for_and_no_others(backup, expected):
+def test_a_backup_gets_fractions_for_its_passes_only(backup, expected):
     """N = 5, N' = 6, K = 7; of online at obs, target at next_obs, online there, target at obs."""
     config = Config(
         value="implicit-quantile", num_fractions=5, num_target_fractions=6, num_policy_fractions=7
@@ -53,7 +53,7 @@ def test_a_backup_gets_fractions_for_the_passes_it_asks_for_and_no_others(backup
     assert fractions_of_passes(config.replace(value="quantile"), backup) == (0, 0, 0, 0)
 
 
-def test_a_refresh_changes_every_number_where_it_is():
+def test_a_refresh_changes_every_number_in_place():
     draws = make()
     before = [(each.data_ptr(), each.clone()) for each in tensors(draws)]
     draws.refresh()
@@ -70,7 +70,7 @@ def test_no_two_passes_share_numbers():
         assert everything.unique().numel() == everything.numel()
 
 
-def test_nothing_is_drawn_where_nothing_is_asked():
+def test_nothing_is_drawn_if_nothing_is_needed():
     draws = make(noise_size=0, num_fractions=(0, 0, 0, 0))
     before = draws.state()["generator"].copy()
     draws.refresh()
@@ -103,7 +103,7 @@ def test_noise_has_the_moments_of_the_root_of_a_normal_number():
 
 
 @pytest.mark.parametrize("noise_size", [3, 40])  # torch draws few and many in different ways
-def test_a_state_goes_on_with_the_same_numbers(noise_size):
+def test_draws_continue_from_a_state(noise_size):
     one, two = make(noise_size), make(noise_size, seed=9)
     one.refresh()
     two.load_state(one.state())
@@ -122,7 +122,7 @@ def test_equal_seeds_draw_alike_and_others_do_not():
 
 
 @pytest.mark.parametrize("noise_size", [3, 40])
-def test_noise_of_lanes_differs_by_lane_and_call_and_goes_on_from_a_state(noise_size):
+def test_noise_differs_by_environment_and_call_and_continues_from_a_state(noise_size):
     one, two = LaneNoise(noise_size, CPU, seed=0), LaneNoise(noise_size, CPU, seed=9)
     first = noise_of(one, 6)
     assert first.shape == (6, noise_size)
@@ -148,7 +148,7 @@ def test_without_noise_there_is_nothing_to_draw_or_keep():
 
 
 @pytest.mark.parametrize("make_one", [make, lambda: LaneNoise(3, CPU, 0)])
-def test_bytes_that_are_no_state_of_a_generator_are_refused(make_one):
+def test_invalid_generator_states_are_rejected(make_one):
     one = make_one()
     state = one.state()
     with pytest.raises(StateError, match="generator"):

@@ -1,4 +1,4 @@
-"""The fused update against autograd: every option it covers, and what a run relies on."""
+"""The fused update equals autograd for every supported option."""
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportIndexIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
@@ -17,7 +17,7 @@ from fastdqn.learning.adam import FusedAdam
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_learner import FusedStep
-from fastdqn.learning.fused_policy import FusedChoice
+from fastdqn.learning.fused_policy import FusedPolicy
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import (
@@ -83,11 +83,11 @@ def test_any_stored_observation_scaled(dtype):
 
 
 @pytest.mark.parametrize("every", slow_but([Fraction(3), Fraction(1, 4), Fraction(2, 3)], 2))
-def test_a_target_that_follows_slowly(every):
+def test_a_target_with_polyak_averaging(every):
     assert_equal_paths(*make_both(follower=PolyakAverage(every, 0.1)), make_batches(100))
 
 
-def test_a_batch_filled_anew_is_read_anew():
+def test_a_refilled_batch_is_read_again():
     """The loop fills one batch in place: converted observations must not be kept."""
     staged, *others = make_batches(5, dtype=np.uint8)
     torch_learner, fused_learner = make_both(scale=1 / 255)
@@ -98,7 +98,7 @@ def test_a_batch_filled_anew_is_read_anew():
         assert_equal_paths(torch_learner, fused_learner, [staged])
 
 
-def test_observations_that_do_not_lie_together_are_read_where_they_are():
+def test_strided_observations_are_read_in_place():
     both = make_both()
     for batch in make_batches(5):
         apart = batch.obs.repeat(1, 2)[:, ::2]
@@ -108,7 +108,7 @@ def test_observations_that_do_not_lie_together_are_read_where_they_are():
         assert_equal_paths(*both, [batch])
 
 
-def test_a_checkpoint_of_either_goes_on_as_the_other():
+def test_checkpoints_of_both_learners_are_interchangeable():
     first, second = make_both(clip=1.0)
     for batch in make_batches(20):
         first.update(batch)
@@ -120,7 +120,7 @@ def test_a_checkpoint_of_either_goes_on_as_the_other():
 
 
 @pytest.mark.slow
-def test_rate_and_weights_changed_in_place_are_seen():
+def test_rate_and_weights_changed_in_place_are_used():
     both = make_both()
     batches = list(make_batches(100))
     assert_equal_paths(*both, batches[:50])
@@ -131,7 +131,7 @@ def test_rate_and_weights_changed_in_place_are_seen():
     assert_equal_paths(*both, batches[50:])
 
 
-def test_prepare_leaves_no_trace():
+def test_fused_warm_up_changes_nothing():
     prepared, fresh = make_learner(FusedStep), make_learner(FusedStep)
     (batch,) = make_batches(1)
     prepared.prepare(batch)
@@ -157,7 +157,7 @@ def test_equal_seeds_give_equal_bits_whatever_the_threads():
 @pytest.mark.parametrize("loss", [squared_error, huber])
 @pytest.mark.parametrize("where", ["reward", "obs", "weights", "target", "bias"])
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_a_nan_is_seen(where, loss, clip):
+def test_a_nan_is_detected(where, loss, clip):
     learner = make_learner(FusedStep, loss=loss, clip=clip)
     batch, after = make_batches(2)
     if where in ("reward", "obs"):
@@ -185,7 +185,7 @@ def test_memory_stays_where_it_is():
     learner.online.check_views()
 
 
-def test_the_weights_of_an_acting_network_follow():
+def test_the_policy_shares_the_weights():
     learner = make_learner(FusedStep)
     acting = learner.online.eval_alias()
     (batch,) = make_batches(1)
@@ -195,14 +195,14 @@ def test_the_weights_of_an_acting_network_follow():
     assert torch.equal(acting(batch.obs), learner.online.module(batch.obs))
 
 
-def test_what_is_not_covered_is_refused_by_name():
+def test_unsupported_learners_are_rejected_by_name():
     with pytest.raises(ValueError, match="MunchausenBackup"):
         make_learner(FusedStep, backup=MunchausenBackup(0.9, 0.03, -1.0))
     with pytest.raises(ValueError, match="noisy"):
         make_learner(FusedStep, head=lambda f, o: PlainHead(f, o, NoisyLayers(0.5)))
     statistics = Statistics((4,), of_obs=True, of_returns=False)
     network = QNetwork(MLP(4, ()), PlainHead(4, Outputs(3)), statistics=statistics)
-    with pytest.raises(ValueError, match="normalizes"):
+    with pytest.raises(ValueError, match="normalization"):
         FusedStep(_with(network))
     with pytest.raises(ValueError, match="torso"):
         FusedStep(_with(QNetwork(torch.nn.Flatten(), PlainHead(4, Outputs(3)))))
@@ -240,7 +240,7 @@ def test_the_choice_is_a_function_of_options_and_network(changes, weights, own_t
     assert why in reason
 
 
-def test_asking_for_what_is_not_covered_is_one_line_that_names_it():
+def test_requesting_an_unsupported_fused_update_is_one_line():
     (line,) = Config(learner="fused", noisy=True, value="quantile").problems()
     assert line.startswith("learner is fused, which does not support value quantile or noisy")
     assert Config(learner="fused").problems() == []
@@ -252,7 +252,7 @@ def test_asking_for_what_is_not_covered_is_one_line_that_names_it():
 def test_the_best_actions_are_those_of_torch_after_every_change_of_the_weights(head, lanes):
     rng = np.random.default_rng(lanes)
     online = make_online(head=head)
-    choose = FusedChoice(online)
+    choose = FusedPolicy(online)
     for _ in range(3):
         obs = rng.normal(size=(lanes, 4)).astype(np.float32)
         mask = rng.random((lanes, 3)) < 0.6

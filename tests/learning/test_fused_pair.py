@@ -1,4 +1,4 @@
-"""The fused update by two threads: equal bits whoever computes, and a thread that ends."""
+"""The fused update on two threads: results do not depend on threads, and the thread ends."""
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportAttributeAccessIssue=false
@@ -51,7 +51,7 @@ def words_of(learner):
 
 
 @pytest.mark.parametrize("size", [1, 31, 32, 33, 63, 64, 65, 96, 100, 128, 160])
-def test_two_threads_come_to_what_one_comes_to(size):
+def test_two_threads_agree_with_one(size):
     one, expected = trained(FusedStep, size, updates=30)
     two, priorities = trained(TWO, size, updates=30)
     torch.testing.assert_close(priorities, expected, rtol=1e-5, atol=1e-6)
@@ -62,7 +62,7 @@ def test_two_threads_come_to_what_one_comes_to(size):
 
 
 @pytest.mark.parametrize("start", [run_start, fused_second_thread.start_spare, no_thread])
-def test_bits_do_not_depend_on_who_computes(start, monkeypatch):
+def test_results_do_not_depend_on_the_computing_thread(start, monkeypatch):
     monkeypatch.setattr(fused_second_thread, "start_spare", no_thread)
     alone = trained(TWO, updates=1000)
     monkeypatch.setattr(fused_second_thread, "start_spare", start)
@@ -79,7 +79,7 @@ def lent_share(learner, batch, updates=2000):
 
 @pytest.mark.slow
 @pytest.mark.skipif(usable_cores() < 2, reason="there is no core for a second thread")
-def test_a_second_thread_lends_its_half_at_all(monkeypatch):
+def test_a_second_thread_computes_its_half(monkeypatch):
     monkeypatch.setattr(fused_second_thread, "start_spare", run_start)
     learner = make_learner(TWO, hidden=(120, 84))
     (batch,) = make_batches(1, size=512)
@@ -89,7 +89,7 @@ def test_a_second_thread_lends_its_half_at_all(monkeypatch):
 
 
 @pytest.mark.parametrize("state", [HERE, ASLEEP, AWAY])
-def test_a_thread_that_has_gone_without_a_word_is_not_waited_for(state, monkeypatch):
+def test_an_ended_second_thread_is_not_waited_for(state, monkeypatch):
     def say(learner, i):
         if i > 0:
             words_of(learner)[STATE] = state
@@ -98,7 +98,7 @@ def test_a_thread_that_has_gone_without_a_word_is_not_waited_for(state, monkeypa
     assert_equal_bits(trained(TWO, before=say), trained(TWO))
 
 
-def test_a_half_that_was_claimed_and_does_not_come_is_computed_here(monkeypatch):
+def test_an_overdue_half_is_computed_by_the_first_thread(monkeypatch):
     """As by a thread that the system stopped in the middle: its claim is put there beforehand."""
 
     def claim(learner, i):
@@ -124,7 +124,7 @@ def test_stored_observations_and_masks_reach_the_second_thread(dtype, monkeypatc
 
 
 @pytest.mark.slow
-def test_what_is_changed_in_place_is_seen_by_the_second_thread(monkeypatch):
+def test_changes_in_place_reach_the_second_thread(monkeypatch):
     def path(start):
         monkeypatch.setattr(fused_second_thread, "start_spare", start)
         learner = make_learner(TWO)
@@ -168,7 +168,7 @@ def test_two_learners_side_by_side_do_not_mix(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_thread_and_the_weights_go_with_the_learner(monkeypatch):
+def test_the_thread_and_the_weights_are_freed_with_the_learner(monkeypatch):
     started = []
     monkeypatch.setattr(
         fused_second_thread, "start_spare", lambda *a: started.append(run_start(*a))
@@ -205,7 +205,7 @@ def test_a_process_with_a_second_thread_ends():
     assert (ended.stdout, ended.stderr, ended.returncode) == (f"{expected}\n", "", 0)
 
 
-def test_a_forked_process_goes_on_without_the_thread():
+def test_a_forked_process_continues_without_the_thread():
     staged, *_ = make_batches(1, size=96)
     learner = make_learner(TWO)
     for _ in range(50):
@@ -257,7 +257,7 @@ def test_the_number_of_threads_is_a_function_of_options_and_cores(
 
 
 @pytest.mark.parametrize(("weights", "options"), [(1000, {}), (10**8, {"learner": "torch"})])
-def test_omp_num_threads_is_the_most_unless_threads_are_asked_for(monkeypatch, weights, options):
+def test_omp_num_threads_is_the_limit_unless_threads_is_set(monkeypatch, weights, options):
     monkeypatch.setattr("fastdqn.builders.auto_options.usable_cores", lambda: 8)
     config = Config(device="cpu", **options)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""The learner against hand-computed numbers, torch's own optimizer, and itself compiled."""
+"""The learner against computations by hand, torch's optimizer, and its compiled form."""
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -46,7 +46,7 @@ def queries(target_next, online_next=None, mask=None):
     )
 
 
-def test_max_backup_weighs_the_best_action_of_the_target_network():
+def test_max_backup_selects_the_best_action_of_the_target_network():
     weights = MaxBackup()(queries([[1.0, 3.0], [5.0, 2.0]])).action_weights
     assert weights.tolist() == [[0.0, 1.0], [1.0, 0.0]]
 
@@ -223,7 +223,7 @@ def test_compiled_equals_eager_for_200_updates_through_a_load_and_a_change_of_ra
     fast.online.check_views()
 
 
-def test_preparing_leaves_no_trace():
+def test_warm_up_changes_nothing():
     prepared, fresh = make_learner(clip=1.0), make_learner(clip=1.0)
     prepared.prepare(make_batch(9))
     assert prepared.updates == 0
@@ -265,7 +265,7 @@ def test_a_twin_has_its_own_memory_and_an_alias_shares_it():
     assert flat.module.training
 
 
-def test_buffers_travel_with_the_target_copy():
+def test_buffers_are_copied_to_the_target():
     module = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
     flat = FlatParameters(module, CPU)
     twin, alias = flat.frozen_twin(), flat.eval_alias()
@@ -277,12 +277,12 @@ def test_buffers_travel_with_the_target_copy():
     torch.testing.assert_close(twin.module(x), alias(x))
 
 
-def test_a_parameter_of_another_type_is_refused_by_name():
+def test_a_parameter_of_another_dtype_is_rejected_by_name():
     with pytest.raises(ValueError, match=r"weight is torch\.float64"):
         FlatParameters(nn.Linear(2, 2).double(), CPU)
 
 
-def test_what_breaks_the_views_is_noticed():
+def test_broken_views_are_detected():
     flat = FlatParameters(nn.Linear(2, 2), CPU)
     flat.module.zero_grad(set_to_none=True)
     with pytest.raises(AssertionError, match="gradient of weight"):
@@ -339,7 +339,7 @@ def test_the_target_is_frozen_between_copies():
     assert torch.equal(learner.target.weights, learner.online.weights)
 
 
-def test_a_torso_that_does_not_fit_says_what_it_gets():
+def test_an_unsuitable_torso_is_rejected_with_its_input():
     with pytest.raises(ValueError, match=r"float32 \[B, 5\]"):
         count_features(nn.Linear(4, 8), (5,))
     with pytest.raises(ValueError, match=r"features \[B, F\]"):
@@ -361,7 +361,7 @@ def make_policy(learner, seed=0):
     return Policy(learner.online.eval_alias(), learner.value, CPU, (3,), num_actions=2, seed=seed)
 
 
-def test_the_policy_follows_every_update_and_every_load():
+def test_the_policy_uses_the_weights_of_every_update_and_load():
     learner = make_learner(learning_rate=0.05)
     policy = make_policy(learner)
     obs = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -374,7 +374,7 @@ def test_the_policy_follows_every_update_and_every_load():
     np.testing.assert_array_equal(policy.act(obs, 0.0), expected)
 
 
-def test_each_lane_draws_its_own_exploration():
+def test_each_environment_draws_its_own_exploration():
     policy = make_policy(make_learner())
     obs = np.zeros((1000, 3), np.float32)
     greedy = policy(obs)[0]

@@ -1,4 +1,4 @@
-"""Munchausen: the soft policy, its entropy and its clipped bonus, by hand and in a whole update."""
+"""Munchausen: soft policy, entropy and clipped bonus, by hand and in an update."""
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
@@ -90,7 +90,7 @@ def test_at_a_temperature_near_zero_it_is_the_maximum(scale):
     assert bootstrap.bonus.tolist() == pytest.approx([0.0, -0.9])  # the best one costs nothing
 
 
-def test_masked_actions_weigh_nothing_here_and_there():
+def test_masked_actions_have_no_weight_at_both_states():
     """Equal values: half and half among two allowed of three, whatever the third is worth."""
     values = [[1.0, 99.0, 1.0]]
     bootstrap = MunchausenBackup(1.0, 2.0, -9.0)(

@@ -1,4 +1,4 @@
-"""Without a target network: the online one evaluates, with no copy, by autograd and fused alike."""
+"""Without a target network the online network evaluates, by autograd and fused alike."""
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportIndexIssue=false
@@ -79,7 +79,7 @@ def test_a_second_thread_sees_every_weight_of_the_first(monkeypatch):
     assert torch.equal(path(run_start), path(lambda *_: None))
 
 
-def test_there_is_no_copy_of_the_weights(tmp_path):
+def test_no_target_has_no_copy_of_the_weights(tmp_path):
     learner = make_learner(None, follower=NoTarget())
     with_copy = make_learner(None)
     assert learner.target.weights is learner.online.weights
@@ -91,7 +91,7 @@ def test_there_is_no_copy_of_the_weights(tmp_path):
     assert sizes[0] > sizes[1]
 
 
-def test_it_evaluates_in_eval_mode():
+def test_no_target_evaluates_in_eval_mode():
     online = FlatParameters(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), CPU)
     target = NoTarget().target_of(online)
     assert online.module.training
@@ -109,22 +109,22 @@ def test_a_run_takes_max_for_double_and_evaluates_by_itself(tmp_path, changes):
     session, _ = run_loop(small(tmp_path, target_network=False, **changes))
     learner = session.run.learner
     assert type(learner.backup) is MaxBackup
-    assert type(learner.target_follower) is NoTarget
+    assert type(learner.target_update) is NoTarget
     assert learner.target.weights is learner.online.weights
     assert learner.online.weights.isfinite().all()
 
 
 @pytest.mark.slow
-def test_munchausen_goes_by_the_online_policy(tmp_path):
+def test_munchausen_uses_the_online_policy(tmp_path):
     session, _ = run_loop(small(tmp_path, target_network=False, munchausen=True))
     assert type(session.run.learner.backup) is MunchausenBackup
 
 
-def test_what_has_no_effect_is_said():
+def test_options_without_effect_are_reported():
     (line,) = remarks(Config(target_network=False))
     assert line == (
-        "without a target network the online one evaluates: target_network_frequency and tau have "
-        "no effect, nor has double"
+        "without a target network the online network is bootstrapped from: "
+        "target_network_frequency and tau have no effect, nor has double"
     )
     assert "double" not in remarks(Config(target_network=False, double=False))[0]
     assert beyond_fused(Config(target_network=False, replay=False)) == []

@@ -1,4 +1,4 @@
-"""Noisy layers against the noisy matrix written out, and who in a run goes by which noise."""
+"""Noisy layers equal an explicit noisy matrix; noise of learner and policy."""
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
@@ -76,7 +76,7 @@ def test_initial_means_and_deviations_are_the_papers():
         assert deviation.unique().tolist() == [0.5 / 8]
 
 
-def test_every_layer_has_a_place_of_its_own_in_the_noise():
+def test_every_layer_has_its_own_noise():
     layer = NoisyLayers(0.5)
     first, second = layer(3, 2), layer(2, 4)
     network = torch.nn.Sequential(first, second)
@@ -103,7 +103,7 @@ def make_learner(head=DuelingHead, implicit=False, optimizer=FusedAdam, capture=
     )  # fmt: skip
 
 
-def test_every_pass_of_an_update_has_noise_of_its_own():
+def test_every_pass_of_an_update_has_its_own_noise():
     learner, seen = make_learner(), {}
     for name, flat in (("online", learner.online), ("target", learner.target)):
         flat.module.register_forward_pre_hook(
@@ -117,7 +117,7 @@ def test_every_pass_of_an_update_has_noise_of_its_own():
 
 
 @pytest.mark.slow
-def test_learners_that_are_fed_the_same_numbers_agree_and_others_do_not():
+def test_learners_with_equal_random_inputs_agree():
     one, same, other = make_learner(seed=1), make_learner(seed=1), make_learner(seed=2)
     for update in range(20):
         for learner in (one, same, other):
@@ -126,7 +126,7 @@ def test_learners_that_are_fed_the_same_numbers_agree_and_others_do_not():
     assert not torch.equal(one.online.weights, other.online.weights)
 
 
-def test_a_state_takes_the_noise_along():
+def test_a_state_includes_the_noise():
     one, two = make_learner(seed=1), make_learner(seed=2)
     for update in range(5):
         one.update(make_batch(update))
@@ -159,7 +159,7 @@ OBS = np.random.default_rng(0).normal(size=(1, 3)).astype(np.float32).repeat(200
 
 
 @pytest.mark.parametrize("implicit", [False, True])
-def test_lanes_that_see_the_same_act_apart_and_each_call_anew(implicit):
+def test_noise_differs_between_environments_and_calls(implicit):
     learner = make_learner(implicit=implicit)
     for name, each in learner.online.named_tensors().items():
         if "sigma" in name:
@@ -170,7 +170,7 @@ def test_lanes_that_see_the_same_act_apart_and_each_call_anew(implicit):
     assert (first != second).sum() > 20
 
 
-def test_noise_alone_explores_where_epsilon_is_zero_and_the_state_goes_on():
+def test_noise_explores_at_epsilon_zero_and_continues_from_a_state():
     learner = make_learner()
     one, two = make_policy(learner, seed=1), make_policy(learner, seed=2)
     one.act(OBS, 0.0)
@@ -180,7 +180,7 @@ def test_noise_alone_explores_where_epsilon_is_zero_and_the_state_goes_on():
 
 
 @pytest.mark.parametrize("implicit", [False, True])
-def test_greedy_actions_go_by_the_means_and_draw_nothing(implicit):
+def test_greedy_actions_use_mean_weights_and_draw_nothing(implicit):
     learner = make_learner(implicit=implicit)
     policy = make_policy(learner)
     obs = np.random.default_rng(1).normal(size=(300, 3)).astype(np.float32)

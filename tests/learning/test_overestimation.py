@@ -1,4 +1,4 @@
-"""Max overestimates where rewards are noise, Double does not: measured on an MDP with known Q."""
+"""Max overestimates noisy rewards and Double does not, on an MDP with known values."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""Precision and layout: what a device computes in, and in which order pictures lie there."""
+"""Precision and memory format of the torso."""
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -11,7 +11,7 @@ from fastdqn.builders import agent, devices
 from helpers.capture import FACTS, PICTURES, batches_of, config_of
 
 
-def test_bfloat16_is_of_the_torso_alone():
+def test_bfloat16_is_used_by_the_torso_only():
     config = config_of(hidden_sizes=(64, 64))
     online, _ = agent.make_online(config, FACTS)
     batch = batches_of(1)[0]
@@ -26,7 +26,7 @@ def test_bfloat16_is_of_the_torso_alone():
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
 
 
-def test_pictures_are_laid_out_channels_last_where_asked():
+def test_images_are_channels_last_on_request():
     config = config_of(hidden_sizes=(8,)).replace(torso="nature")
     online, _ = agent.make_online(config, PICTURES)
     obs = batches_of(1, facts=PICTURES)[0].obs
@@ -46,7 +46,7 @@ def test_pictures_are_laid_out_channels_last_where_asked():
         ("mlp", (4, 36, 36), False),
     ],
 )
-def test_on_a_device_every_torso_of_pictures_has_them_channels_last(torso, shape, last):
+def test_on_a_device_every_image_torso_is_channels_last(torso, shape, last):
     config = config_of(hidden_sizes=(8,)).replace(torso=torso)
     network = agent.make_online(config, PICTURES._replace(obs_shape=shape))[0].module
     devices.place(config.replace(device="cuda", precision="tf32"), network)

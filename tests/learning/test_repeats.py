@@ -1,4 +1,4 @@
-"""Random actions that go on: for how long, in whose lane, and until when."""
+"""Repeated exploratory actions: length, environment and end."""
 
 from types import SimpleNamespace
 
@@ -18,10 +18,10 @@ LANES, ACTIONS = 5, 3
 
 
 class SlowRepeats:
-    """What Repeats does, lane by lane."""
+    """The slow twin of Repeats, one environment at a time."""
 
     def __init__(self):
-        self.going: dict[int, list[int]] = {}  # lane: the action, and for how many more steps
+        self.going: dict[int, list[int]] = {}  # environment: action and remaining steps
 
     def __call__(self, random, steps, mask, lanes, action):
         for i, lane in enumerate(lanes):
@@ -37,7 +37,7 @@ class SlowRepeats:
 
 
 @pytest.mark.slow
-def test_repeats_are_those_of_a_lane_by_lane_account():
+def test_repeats_equal_the_slow_twin():
     rng, state, twin = np.random.default_rng(0), seed_state(3), seed_state(3)
     fast, slow = Repeats(1.5, LANES, ACTIONS), SlowRepeats()
     went_on = 0
@@ -74,7 +74,7 @@ def policy_of(repeats: Repeats, seed=0) -> Policy:
     return Policy(network, learner.value, CPU, (3,), num_actions=2, seed=seed, repeats=repeats)
 
 
-def test_a_policy_goes_on_with_what_it_began_and_greedy_actions_stay():
+def test_a_policy_repeats_exploratory_actions_only():
     obs, repeats = np.zeros((LANES, 3), np.float32), Repeats(1.0, LANES, 2)
     policy = policy_of(repeats)
     greedy = policy(obs)
@@ -89,7 +89,7 @@ def test_a_policy_goes_on_with_what_it_began_and_greedy_actions_stay():
     assert (policy.act(obs, 0.0) == greedy).all()
 
 
-def test_a_state_comes_back_and_one_that_cannot_be_is_refused():
+def test_a_state_is_restored_and_an_invalid_one_is_rejected():
     obs = np.zeros((LANES, 3), np.float32)
     repeats, others = Repeats(1.0, LANES, 2), Repeats(1.0, LANES, 2)
     one, other = policy_of(repeats), policy_of(others, seed=9)
@@ -119,8 +119,8 @@ class Short(gymnasium.Env):
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_an_episode_begins_without_what_was_drawn_before_it(mode):
-    """Neither by a call that only resets its lane, nor before all are reset, as on a resume."""
+def test_an_episode_start_ends_repeats(mode):
+    """Also after a call that only resets, and after a reset of all environments on resume."""
     envs = SyncVectorEnv([Short] * LANES, autoreset_mode=mode)
     stream, repeats, begun = EnvStream(envs), Repeats(1.0, LANES, 2), 0
     policy, step = policy_of(repeats), stream.start(seed=0)

@@ -1,4 +1,4 @@
-"""Staging and returns: nothing is overwritten while someone reads it, however late a device is."""
+"""Staging and PriorityFeedback: nothing is overwritten while it is still being read."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fastdqn.learning.batch_staging import Staging
-from fastdqn.learning.priority_feedback import Returns
+from fastdqn.learning.priority_feedback import PriorityFeedback
 from fastdqn.replay.batch import joined, new_batch
 from fastdqn.state_dict import StateError
-from helpers.graphs import LateQueues
+from helpers.graphs import LateStreams
 
 CPU = torch.device("cpu")
 TOGETHER, SIZE = 4, 3
@@ -25,7 +25,7 @@ def number(batch, n: int) -> None:
 
 
 class LateCopies(RuleBasedStateMachine):
-    """The loop's order of calls, while both queues of the device go on whenever they like.
+    """The call order of the training loop, while both device streams run at arbitrary times.
 
     lag  of priorities; None: nobody wants any, and nothing but the staging holds the host back
     """
@@ -34,10 +34,10 @@ class LateCopies(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.queues = LateQueues()
+        self.streams = LateStreams()
         batch = new_batch(SIZE, (2, 2), np.uint8, num_actions=2)
-        self.staging = Staging(batch, CPU, TOGETHER, (self.lag or 0) + 1, self.queues)
-        self.returns = Returns(self.staging, self.lag or 0)
+        self.staging = Staging(batch, CPU, TOGETHER, (self.lag or 0) + 1, self.streams)
+        self.returns = PriorityFeedback(self.staging, self.lag or 0)
         self.asked, self.read, self.back = 0, [], []
 
     @rule(count=st.sampled_from([1, 2, 4]), pauses=st.lists(st.booleans(), max_size=6))
@@ -45,14 +45,14 @@ class LateCopies(RuleBasedStateMachine):
         for host in self.staging.hosts(count):
             number(host, self.asked)
             self.asked += 1
-            self._go_on(pauses[:2])  # a copy that came too late would read what is filled now
+            self._run_next(pauses[:2])  # a copy that came too late would read what is filled now
         batches = self.staging.upload(count)
-        self._go_on(pauses[2:4])
+        self._run_next(pauses[2:4])
         priority = torch.empty(count * SIZE)
-        self.queues.compute(lambda: self._learn(batches, priority))
+        self.streams.compute(lambda: self._learn(batches, priority))
         if self.lag is not None:
             self.returns.send(priority)
-            self._go_on(pauses[4:])
+            self._run_next(pauses[4:])
             self._take(self.returns.arrived())
 
     def _learn(self, batches, priority) -> None:
@@ -70,13 +70,13 @@ class LateCopies(RuleBasedStateMachine):
             assert priority.tolist() == [index[0] + 0.5] * SIZE
             self.back.append(int(index[0]))
 
-    def _go_on(self, copies_first) -> None:
+    def _run_next(self, copies_first) -> None:
         for first in copies_first:
-            self.queues.go_on(self.queues.copies if first else self.queues.computing)
+            self.streams.run_next(self.streams.copies if first else self.streams.computing)
 
     @rule(copies_first=st.lists(st.booleans(), max_size=20))
     def time_passes(self, copies_first):
-        self._go_on(copies_first)
+        self._run_next(copies_first)
 
     @precondition(lambda self: self.lag)
     @rule()
@@ -84,7 +84,7 @@ class LateCopies(RuleBasedStateMachine):
         state = self.returns.state()
         waiting = list(range(len(self.back), self.asked))
         assert state["index"].tolist() == [n for n in waiting for _ in range(SIZE)]
-        again = Returns(self.staging, 1)
+        again = PriorityFeedback(self.staging, 1)
         again.load_state(state)
         assert again.state()["priority"].tolist() == state["priority"].tolist()
 
@@ -94,7 +94,9 @@ class LateCopies(RuleBasedStateMachine):
         assert self.back == list(range(len(self.back)))
 
     def teardown(self):
-        while self.queues.go_on(self.queues.copies) or self.queues.go_on(self.queues.computing):
+        while self.streams.run_next(self.streams.copies) or self.streams.run_next(
+            self.streams.computing
+        ):
             pass
         assert self.read == list(range(self.asked))
 
@@ -118,8 +120,8 @@ TestPromptReturns = PromptReturns.TestCase
 TestLateCopies.settings = TestLateReturns.settings = TestPromptReturns.settings = _ENOUGH
 
 
-def test_a_batch_for_a_device_is_one_block_whose_observations_lie_side_by_side():
-    staging = Staging(new_batch(5, (4, 7), np.uint8, 3), CPU, 2, queues=LateQueues())
+def test_a_device_batch_is_one_block_with_adjacent_observations():
+    staging = Staging(new_batch(5, (4, 7), np.uint8, 3), CPU, 2, streams=LateStreams())
     for batch in staging.hosts(2):
         both = joined(batch.obs, batch.next_obs)
         assert both is not None
@@ -130,7 +132,7 @@ def test_a_batch_for_a_device_is_one_block_whose_observations_lie_side_by_side()
     assert [batch.reward.dtype for batch in staging.all_devices[0]] == [torch.float32] * 2
 
 
-def test_arrays_that_do_not_lie_side_by_side_are_not_joined():
+def test_arrays_that_are_not_adjacent_are_not_joined():
     one, other = np.zeros((3, 2)), np.zeros((3, 2))
     assert joined(one, other) is None
     whole = np.zeros((3, 3, 2))
@@ -141,7 +143,7 @@ def test_arrays_that_do_not_lie_side_by_side_are_not_joined():
     assert both.shape == (6, 2)
 
 
-def test_on_the_cpu_the_learner_reads_what_was_filled_of_each_update_of_a_call():
+def test_on_the_cpu_the_learner_reads_the_host_batches():
     batch = new_batch(SIZE, (2,), np.float32)
     staging = Staging(batch, CPU, together=2, slots=2)
     assert staging.host is batch
@@ -160,14 +162,14 @@ def test_on_the_cpu_the_learner_reads_what_was_filled_of_each_update_of_a_call()
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"index": np.zeros(3, np.int32)}, "index is no array of int64"),
+        ({"index": np.zeros(3, np.int32)}, "index is not an array of int64"),
         ({"priority": np.zeros(4, np.float32)}, "priority has shape"),
         ({"batches": 9, "index": np.zeros(27, np.int64)}, "index has shape"),
         ({"batches": -1}, "batches is -1"),
     ],
 )
-def test_a_state_of_returns_that_does_not_fit_is_refused(changes, says):
-    returns = Returns(Staging(new_batch(SIZE, (2,), np.float32), CPU, 1, 2), 1)
+def test_an_invalid_state_of_priority_feedback_is_rejected(changes, says):
+    returns = PriorityFeedback(Staging(new_batch(SIZE, (2,), np.float32), CPU, 1, 2), 1)
     state = {"batches": 1, "index": np.zeros(3, np.int64), "priority": np.zeros(3, np.float32)}
     returns.load_state(state)
     with pytest.raises(StateError, match=says):

@@ -1,4 +1,4 @@
-"""Every pair of switches either trains or is refused with the reason: nothing in between."""
+"""Every pair of switches either trains or is rejected with the reason."""
 
 import itertools
 import math
@@ -12,16 +12,16 @@ from helpers.cost import slow_but_one_of
 from helpers.loop import run_loop
 from helpers.switches import SWITCHES, paired
 
-# What does not go together, with what the one line must say. Every other pair trains.
+# Incompatible pairs, with text of the error message. Every other pair trains.
 REFUSED = {
-    ("categorical", "munchausen"): "munchausen adds an entropy to the bootstrap value",
-    ("categorical", "huber"): "categorical ones have a loss of their own",
-    ("quantile", "huber"): "quantile ones have a loss of their own",
-    ("implicit-quantile", "huber"): "implicit-quantile ones have a loss of their own",
-    ("prioritized", "no-replay"): "leave one of --no-replay and --prioritized out",
-    ("ladder", "decay"): "exploration ladder is constant, and exploration_decay is set",
+    ("categorical", "munchausen"): "munchausen adds an entropy bonus to the bootstrap value",
+    ("categorical", "huber"): "value categorical has its own loss",
+    ("quantile", "huber"): "value quantile has its own loss",
+    ("implicit-quantile", "huber"): "value implicit-quantile has its own loss",
+    ("prioritized", "no-replay"): "leave out --no-replay or --prioritized",
+    ("ladder", "decay"): "exploration is ladder, whose epsilon is constant",
 }
-# Settings of one option: they cannot even be asked for together.
+# Values of one option, which cannot be combined.
 PAIRS = [
     pair
     for pair in itertools.combinations(SWITCHES, 2)
@@ -32,7 +32,7 @@ PAIRS = [
 @pytest.mark.parametrize(
     "pair", slow_but_one_of([pytest.param(pair) for pair in PAIRS], 48), ids="-".join
 )
-def test_a_pair_of_switches_trains_200_updates_or_is_refused_with_the_reason(tmp_path, pair):
+def test_a_pair_of_switches_trains_200_updates_or_is_rejected_with_a_reason(tmp_path, pair):
     config = paired(tmp_path, *pair)
     if pair in REFUSED:
         (line,) = config.problems()
@@ -50,7 +50,7 @@ def test_a_pair_of_switches_trains_200_updates_or_is_refused_with_the_reason(tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("value", ["scalar", "categorical", "quantile", "implicit-quantile"])
-def test_all_switches_that_go_together_train_at_once(tmp_path, value):
+def test_all_compatible_switches_train_together(tmp_path, value):
     names = {"double", "dueling", "prioritized", "n_steps", "noisy", "polyak",
              "normalize_observation", "normalize_reward", "ladder"}  # fmt: skip
     names |= {"munchausen"} if value != "categorical" else set()
@@ -62,7 +62,7 @@ def test_all_switches_that_go_together_train_at_once(tmp_path, value):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("value", ["scalar", "quantile", "implicit-quantile"])
-def test_munchausen_takes_the_masks_of_both_states(tmp_path, value):
+def test_munchausen_uses_the_masks_of_both_states(tmp_path, value):
     session, _ = run_loop(
         paired(tmp_path, "munchausen", env_id="Taxi-v4", value=value, eval_max_steps=20)
     )
@@ -79,7 +79,7 @@ def test_prioritized_needs_a_horizon_for_its_weights():
 @pytest.mark.parametrize(
     ("v_min", "v_max"), [(1.0, 1.0), (2.0, -2.0), (10.0, 10.0000001), (-1e-40, 1e-40)]
 )
-def test_atoms_need_a_range_that_float32_can_tell_apart(v_min, v_max):
+def test_atoms_need_a_range_that_float32_can_resolve(v_min, v_max):
     (line,) = Config(value="categorical", v_min=v_min, v_max=v_max).problems()
     assert line.startswith(f"v_min is {v_min}, v_max {v_max}")
     assert Config(v_min=v_min, v_max=v_max).problems() == []  # other values have no atoms
@@ -88,25 +88,25 @@ def test_atoms_need_a_range_that_float32_can_tell_apart(v_min, v_max):
 # -- remarks and epsilon
 
 
-def test_what_replaces_or_adds_is_remarked():
+def test_changed_and_added_options_are_reported():
     assert remarks(Config()) == remarks(Config(noisy=True)) == []
     assert remarks(Config(munchausen=True, double=False)) == []
-    assert "replaces double" in remarks(Config(munchausen=True))[0]
+    assert "double has no effect" in remarks(Config(munchausen=True))[0]
     assert remarks(Config(noisy=True, exploration_final_eps=0.1)) == [
-        "noise explores, and epsilon 0.1 on top of it"
+        "noisy layers explore, and epsilon 0.1 in addition"
     ]
     assert remarks(Config(noisy=True, exploration="ladder")) == [
-        "noise explores, and epsilon 0.4 on top of it"
+        "noisy layers explore, and epsilon 0.4 in addition"
     ]
     assert remarks(Config(noisy=True, exploration_zeta=2.0)) == [
-        "epsilon is 0, so no random action is repeated: exploration_zeta does nothing"
+        "epsilon is 0, so no random action is repeated: exploration_zeta has no effect"
     ]
     assert not remarks(Config(exploration_initial_eps=0.0, exploration_zeta=2.0))  # it rises
 
 
-def test_a_run_whose_epsilon_falls_before_it_learns_is_told_so():
+def test_epsilon_that_decays_before_learning_is_reported():
     short = Config(total_timesteps=20_000, learning_starts=2_000, exploration_fraction=0.1)
-    assert "fallen to 0.05 by step 2,000, before learning starts at 2,000" in remarks(short)[0]
+    assert "decayed to 0.05 by step 2,000, before learning starts at 2,000" in remarks(short)[0]
     assert remarks(short.replace(learning_starts=1_999)) == []
     assert remarks(short.replace(exploration_decay=0.9)) == []
     assert remarks(short.replace(noisy=True)) == []
@@ -124,7 +124,7 @@ def test_a_run_whose_epsilon_falls_before_it_learns_is_told_so():
         ({"noisy": True, "exploration_initial_eps": 0.3, "exploration_final_eps": 0.2}, (0.3, 0.2)),
     ],
 )
-def test_noise_takes_the_place_of_epsilon_unless_told_otherwise(tmp_path, options, expected):
+def test_noise_replaces_epsilon_by_default(tmp_path, options, expected):
     assert epsilons(Config(**options)) == expected
     session, _ = run_loop(paired(tmp_path, **options))
     assert (session.run.epsilon(0, 0), session.run.epsilon(10**9, 0)) == expected

@@ -1,4 +1,4 @@
-"""What outputs mean, against numbers worked out by hand and slow twins: atoms and quantiles."""
+"""Value distributions against computations by hand and slow twins: atoms and quantiles."""
 
 import math
 
@@ -46,11 +46,11 @@ def project(reward: float, discount: float, probs=EACH, atoms=ATOMS) -> list[flo
         pytest.param(2.0, 0.0, [0.0, 0.0, 1.0], id="an end exactly on the last atom"),
     ],
 )
-def test_a_distribution_is_moved_and_put_back_on_the_atoms(reward, discount, expected):
+def test_a_distribution_is_shifted_and_projected_to_the_atoms(reward, discount, expected):
     assert project(reward, discount) == pytest.approx(expected, abs=1e-6)
 
 
-def test_each_row_is_moved_by_its_own_reward_and_discount():
+def test_each_row_is_shifted_by_its_own_reward_and_discount():
     rows = project_categorical(
         torch.tensor([EACH, EACH]), ATOMS, torch.tensor([1.0, 0.25]), torch.tensor([1.0, 0.0])
     )
@@ -136,8 +136,8 @@ def test_a_target_of_atoms_is_the_mixture_over_actions_one_step_on():
     np.testing.assert_allclose(target, [[0.125, 0.5, 0.375]], atol=1e-6)
 
 
-def test_a_single_atom_is_refused():
-    with pytest.raises(ValueError, match="1 atoms"):
+def test_a_single_atom_is_rejected():
+    with pytest.raises(ValueError, match="atoms has 1 entries"):
         CategoricalValue(torch.tensor([0.0]))
 
 
@@ -164,7 +164,7 @@ def test_the_quantile_loss_equals_its_slow_twin(num_predicted, num_target, of_ro
         assert loss[i].item() == pytest.approx(twin, rel=1e-9)
 
 
-def test_a_high_quantile_minds_samples_above_it_more():
+def test_a_high_quantile_penalizes_samples_above_it_more():
     prediction, fraction = torch.zeros(2, 1), torch.tensor([0.9])
     above, below = quantile_huber(prediction, torch.tensor([[3.0], [-3.0]]), fraction).tolist()
     assert (above, below) == (pytest.approx(0.9 * 2.5), pytest.approx(0.1 * 2.5))
