@@ -31,7 +31,7 @@ from fastdqn.system.signals import listen
 from fastdqn.system.threads import ThreadError
 from fastdqn.timing import Laps
 from fastdqn.training import loop
-from fastdqn.training.best_weights import Judge
+from fastdqn.training.best_weights import BestWeights
 from fastdqn.training.evaluation import Evaluation, Promises, Stopped, evaluate
 from fastdqn.training.loop import Run
 
@@ -99,7 +99,7 @@ class Session:
     config: Config
     run: Run
     recorder: RunRecorder
-    judge: Judge | None
+    best_weights: BestWeights | None
     evaluations: Evaluations | None
     startup: Laps
     owned: ExitStack
@@ -248,7 +248,7 @@ def _frames(config: Config, steps: int) -> dict[str, int]:
 def _record_failure(session: Session, error: BaseException, wall: float) -> None:
     """Writes what can be written after an error. Further failures do not hide it."""
     recorder = session.recorder
-    loop.tell_lost(session.run)  # those of the failed call
+    loop.report_restarts(session.run)  # those of the failed call
     # The report first, since it rejects a loss that is not finite. Each may fail separately.
     for record in (lambda: loop.report(session.run, final=True), recorder.save_last):
         try:
@@ -268,7 +268,7 @@ def _record_reason(session: Session, error: BaseException, wall: float, what: st
 
 
 def _summary(session: Session, reason: str, wall: float, final: dict | None) -> dict[str, Any]:
-    config, run, judge = session.config, session.run, session.judge
+    config, run, best_weights = session.config, session.run, session.best_weights
     phases = dict(run.laps.totals)
     return {
         "env_id": config.env_id,
@@ -285,7 +285,9 @@ def _summary(session: Session, reason: str, wall: float, final: dict | None) -> 
         "phase_seconds": phases,
         "residual_phases": residual_phases(config),
         "eval": final,
-        "solved": judge.solved._asdict() if judge is not None and judge.solved else None,
+        "solved": best_weights.solved._asdict()
+        if best_weights is not None and best_weights.solved
+        else None,
         "exit_reason": reason,
         "warnings": [*session.recorder.warnings, *_stream_warnings(session)],
     }
@@ -302,10 +304,10 @@ def _final_evaluation(session: Session) -> dict[str, Any] | None:
     """Evaluates the best weights, or the last without evaluations, on unused seeds."""
     if session.evaluations is None or not session.final_evaluation:
         return None
-    judge = session.judge
-    steps = session.run.progress.steps if judge is None else judge.best_steps
+    best_weights = session.best_weights
+    steps = session.run.progress.steps if best_weights is None else best_weights.best_steps
     policy = session.run.policy
-    if judge is not None:
+    if best_weights is not None:
         policy = session.saved_policy(session.recorder.place / "best.safetensors", policy)
     evaluation = session.evaluations(FINAL, 0, policy)
     session.recorder.evaluation(steps, "final", evaluation)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdqn.builders import preflight
 from fastdqn.builders.auto_options import resolve
-from fastdqn.builders.build import make_epsilon, make_evaluations, make_judge
+from fastdqn.builders.build import make_best_weights, make_epsilon, make_evaluations
 from fastdqn.builders.environments import make_streams
 from fastdqn.builders.recorder import disk_errors, take_folder
 from fastdqn.config.schema import Config, ConfigError
@@ -26,7 +26,7 @@ from fastdqn.session import Session, Trained, run_session
 from fastdqn.system.available_memory import available_bytes
 from fastdqn.system.signals import passed_on
 from fastdqn.tabular.config import TableConfig
-from fastdqn.tabular.discretizer import Cut, Discretizer, cut, power, tell_bounds, too_large
+from fastdqn.tabular.discretizer import Cut, Discretizer, cut, tell_bounds, power, too_large
 from fastdqn.tabular.files import load_table_policy, save_table_policy
 from fastdqn.tabular.q_learning import LastDelivery, QLearner
 from fastdqn.tabular.q_table import TablePolicy
@@ -154,16 +154,16 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
         )  # fmt: skip
         owned.callback(recorder.close)
         evaluations = make_evaluations(shared, policy, eval_stream)
-        judge = make_judge(shared, evaluations, recorder)
+        best_weights = make_best_weights(shared, evaluations, recorder)
         cadence: Any = EveryDelivery(config.eval_frequency, shared.log_frequency or 1)
         run = Run(
             stream, policy, delivery, delivery, learner, make_epsilon(shared), budget, cadence,
-            recorder, judge, start,
+            recorder, best_weights, start,
         )  # fmt: skip
         startup.lap("build")
         unbegun.pop_all()
         return Session(
-            shared, run, recorder, judge, evaluations, startup, owned.pop_all(),
+            shared, run, recorder, best_weights, evaluations, startup, owned.pop_all(),
             limit is not None, introduce=_introduce, saved_policy=_saved_policy,
             watchdog=watchdog,
         )  # fmt: skip

@@ -38,7 +38,7 @@ from fastdqn.seeding import CONFIRM, EVAL, TRAIN, env_seed
 from fastdqn.session import Evaluations, Session
 from fastdqn.state_dict import StateError
 from fastdqn.timing import Laps, process_age
-from fastdqn.training.best_weights import Judge
+from fastdqn.training.best_weights import BestWeights
 from fastdqn.training.checkpointer import restore
 from fastdqn.training.loop import Cadence, Hooks, Run
 
@@ -114,8 +114,8 @@ def build(
         )
         owned.callback(recorder.close)
         evaluations = make_evaluations(config, policy, streams.evaluation)
-        judge = make_judge(config, evaluations, recorder)
-        run = _make_run(agent, streams.training, budget, recorder, judge, hooks, Laps(clock))
+        best_weights = make_best_weights(config, evaluations, recorder)
+        run = _make_run(agent, streams.training, budget, recorder, best_weights, hooks, Laps(clock))
         notes = [*agent.notes, *agent.notices.lines, *remarks(config)]
         agent.notices.show = recorder.say
         if resumed is not None:
@@ -128,7 +128,7 @@ def build(
         startup.lap("build")
         unbegun.pop_all()
         return Session(
-            config, run, recorder, judge, evaluations, startup, owned.pop_all(),
+            config, run, recorder, best_weights, evaluations, startup, owned.pop_all(),
             streams.limit is not None, notes, watchdog=streams.watchdog,
             final_evaluation=bool(config.final_evaluation),
         )  # fmt: skip
@@ -197,7 +197,7 @@ def _make_run(
     stream: EnvStream,
     budget: Budget,
     recorder: RunRecorder,
-    judge: Judge | None,
+    best_weights: BestWeights | None,
     hooks: Hooks,
     laps: Laps,
 ) -> Run:
@@ -207,8 +207,8 @@ def _make_run(
     )
     return Run(
         stream, ready.policy, replay, ready.staging, ready.learner, make_epsilon(config), budget,
-        make_cadence(config), recorder, judge, agent.start, followers, hooks,
-        returns=ready.returns if replay.wants_priorities else None, laps=laps,
+        make_cadence(config), recorder, best_weights, agent.start, followers, hooks,
+        feedback=ready.feedback if replay.wants_priorities else None, laps=laps,
     )  # fmt: skip
 
 
@@ -266,13 +266,13 @@ def make_evaluations(
     )  # fmt: skip
 
 
-def make_judge(
+def make_best_weights(
     config: Config, evaluations: Evaluations | None, recorder: RunRecorder
-) -> Judge | None:
+) -> BestWeights | None:
     if evaluations is None or config.eval_frequency == 0:
         return None
     purposes = {"eval": EVAL, "confirm": CONFIRM}
-    return Judge(
+    return BestWeights(
         lambda kind, count: evaluations(purposes[kind], count),
         recorder,
         config.stop_at_return,

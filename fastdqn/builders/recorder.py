@@ -124,10 +124,10 @@ def make_checkpoints(
     folder = recorder.place
     sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say)
     owned.callback(_close_quietly, sink)
-    judge = run.judge
+    best_weights = run.best_weights
 
     def best() -> Where | None:
-        there = judge is not None and judge.best_mean is not None
+        there = best_weights is not None and best_weights.best_mean is not None
         return folder / "best.safetensors" if there else None
 
     return Checkpointer(

@@ -20,7 +20,7 @@ class Ready(NamedTuple):
 
     learner: Learner
     staging: Staging
-    returns: PriorityFeedback
+    feedback: PriorityFeedback
     policy: Policy
 
 

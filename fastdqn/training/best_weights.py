@@ -1,4 +1,4 @@
-"""Judge: what evaluations decide: which weights are the best, and whether the task is solved."""
+"""BestWeights: evaluates during training, finds the best weights, and detects a solved task."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -8,7 +8,7 @@ from fastdqn.training.evaluation import Evaluation
 
 
 class Solved(NamedTuple):
-    """threshold  mean return that two evaluations reached; steps, seconds  when they did."""
+    """When two evaluations reached `threshold`, a mean return: environment steps and seconds."""
 
     threshold: float
     steps: int
@@ -19,13 +19,21 @@ class EvaluationRecorder(Protocol):
     def evaluation(self, steps: int, kind: str, evaluation: Evaluation) -> None: ...
 
 
-class Judge:
-    """Evaluates the acting weights when the loop says so.
+class BestWeights:
+    """Evaluates the current weights and tracks the best ones.
 
-    evaluate      evaluates the weights as they are now, on seeds that are fresh for each kind
-                  ('eval' or 'confirm') and number
-    threshold     mean return that counts as solved, or None
-    process_age   seconds since the process started
+    Attributes:
+        is_best: Whether the last evaluation was the best so far.
+        best_mean: Mean return of the best evaluation.
+        best_steps: Environment steps at the best evaluation.
+        solved: Set once the task is solved.
+
+    Args:
+        evaluate: Evaluates the current weights; its arguments, the kind ('eval' or 'confirm') and
+            number of the evaluation, select new seeds.
+        recorder: Receives every evaluation.
+        threshold: Mean return at which the task is solved, or None.
+        process_age: Returns seconds since the process started.
     """
 
     def __init__(
@@ -43,11 +51,12 @@ class Judge:
         self.solved: Solved | None = None
         self._count = 0
 
-    def judge(self, steps: int) -> bool:
-        """Evaluate; True once solved. is_best then says whether no weights before were better.
+    def update(self, steps: int) -> bool:
+        """Evaluates; returns whether the task is solved, and sets is_best.
 
-        A mean that reaches the threshold was selected among many: it counts only when a second
-        evaluation on fresh seeds reaches it too, and the pooled mean then ranks the weights.
+        The first mean to reach the threshold is biased, as it was selected among many. It counts
+        only if a second evaluation with new seeds reaches it too. The weights are then ranked by
+        the mean of both.
         """
         mean = self._mean("eval", steps)
         if self._threshold is not None and mean >= self._threshold:
@@ -56,7 +65,7 @@ class Judge:
                 self.solved = Solved(self._threshold, steps, self._process_age())
             mean = (mean + confirmed) / 2
         self._count += 1
-        # Of equals the later: it has learned for longer, as where nothing is reached for long.
+        # Of equal evaluations the later one is best, since its weights were trained for longer.
         self.is_best = self.best_mean is None or mean >= self.best_mean or self.solved is not None
         if self.is_best:
             self.best_mean, self.best_steps = mean, steps
@@ -71,9 +80,9 @@ class Judge:
         }
 
     def load_state(self, state: State) -> None:
-        """Go on from a state. Raises StateError."""
-        unjudged = take(state, "best_mean") is None
-        self.best_mean = None if unjudged else take_number(state, "best_mean")
+        """Loads a state dict; raises StateError."""
+        is_empty = take(state, "best_mean") is None
+        self.best_mean = None if is_empty else take_number(state, "best_mean")
         if take(state, "solved") is None:
             self.solved = None
         else:
@@ -87,6 +96,6 @@ class Judge:
 
     def _mean(self, kind: str, steps: int) -> float:
         evaluation = self._evaluate(kind, self._count)
-        mean = float(evaluation.returns.mean())  # before anyone can write to the returns
+        mean = float(evaluation.returns.mean())  # first, since a callback may change the array
         self._recorder.evaluation(steps, kind, evaluation)
         return mean

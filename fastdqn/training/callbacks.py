@@ -1,4 +1,4 @@
-"""Hooks: what a user may have called while a run trains."""
+"""Hooks: user callbacks of a run."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,12 +10,14 @@ from fastdqn.training.progress import Progress
 
 
 class Hooks(NamedTuple):
-    """Calls of the user's own; what they take is lent, and overwritten afterwards.
+    """User callbacks. Their arguments are valid during the call only, and are reused later.
 
-    on_step        (progress, Step) after each delivery; returning False ends the run
-    on_update      (progress, device Batch, priorities [B] as a tensor) after each update; where
-                   several were made at once, after the last of them, for one after another
-    on_evaluation  (steps, kind, Evaluation) after each evaluation: eval, confirm or final
+    Attributes:
+        on_step: Called with (progress, Step) after each step; returning False ends the run.
+        on_update: Called with (progress, device Batch, tensor of priorities [B]) after each update.
+            If several updates are one call, it is called for each after the last of them.
+        on_evaluation: Called with (steps, kind, Evaluation) after each evaluation. kind is eval,
+            confirm or final.
     """
 
     on_step: Callable[[Progress, Step], Any] | None = None

@@ -1,4 +1,4 @@
-"""Checkpoints: what a run remembers, and when it is written down."""
+"""Checkpointer: collects the state of a run and decides when to save it."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -14,33 +14,33 @@ from fastdqn.training.loop import Run, require_finite
 
 class Stateful(Protocol):
     def state(self) -> State:
-        """All that the part's future depends on, as a copy."""
+        """Returns a copy of the component's state."""
         ...
 
     def load_state(self, state: State) -> Any:
-        """Go on from a state. Raises StateError naming the field."""
+        """Loads a state dict; raises StateError naming the field."""
         ...
 
 
 class CheckpointSink(Protocol):
-    """Writes what it is handed in a thread of its own."""
+    """Writes checkpoints in another thread."""
 
     @property
     def ready(self) -> bool:
-        """Whether the last one is written."""
+        """Whether the last checkpoint has been written."""
         ...
 
     @property
     def newest_steps(self) -> int | None:
-        """Steps at the last one that was written."""
+        """Environment steps of the last checkpoint that was written."""
         ...
 
     def wants_all_rows(self, new_bytes: int, replay_bytes: int) -> bool:
-        """Whether the next rows should be all there are: too many are on disk to no use."""
+        """Whether to write all rows, since too many rows on disk are obsolete."""
         ...
 
     def check(self) -> None:
-        """Raise what went wrong in the thread."""
+        """Raises the error of the writer thread, if any."""
         ...
 
     def write(
@@ -54,23 +54,23 @@ class CheckpointSink(Protocol):
     ) -> None: ...
 
     def close(self) -> None:
-        """Wait until all is written, and raise what went wrong."""
+        """Waits until everything is written, and raises the error, if any."""
         ...
 
 
 def components(run: Run) -> dict[str, Stateful]:
-    """Every part of a run that remembers anything, but for the replay and its rows.
+    """Returns every component with state, except the replay and its rows.
 
-    The one list of them: what is not here does not survive the process.
+    This is the only list: a component that is missing here is not saved.
     """
     parts: dict[str, Stateful | None] = {
         "progress": run.progress,
         "stream": run.stream,
         "policy": run.policy,
         "learner": run.learner,
-        "returns": run.returns if run.returns is not None and run.returns.lag else None,
+        "returns": run.feedback if run.feedback is not None and run.feedback.lag else None,
         **run.followers,
-        "judge": run.judge,
+        "judge": run.best_weights,
         "recorder": run.recorder,
     }
     return {name: part for name, part in parts.items() if part is not None}
@@ -81,14 +81,17 @@ class DiskErrors(Protocol):
 
 
 class Checkpointer:
-    """Takes the state of a run by steps or by time, and hands it to a sink.
+    """Saves the state of a run to a sink, by environment steps or time.
 
-    every_steps, every_seconds  None: not by that
-    with_replay  whether rows are written too
-    best   gives the path of the best weights so far, None if there are none
-    saved  [N] int64, rows of each lane that are in earlier segments
-    disk   what becomes of the run where a checkpoint cannot be written
-    clock  seconds; when a checkpoint is taken changes nothing that is learned
+    Args:
+        sink: Writes the checkpoints.
+        every_steps: Steps between checkpoints, or None.
+        every_seconds: Seconds between checkpoints, or None.
+        with_replay: Whether replay rows are saved.
+        best: Returns the path of the best weights, or None if there are none.
+        saved: int64[N], rows of each environment that are in earlier segments.
+        clock: Returns seconds. The time of a checkpoint does not change what is learned.
+        disk: Handles the errors of a failed write.
     """
 
     def __init__(
@@ -105,28 +108,31 @@ class Checkpointer:
         self._sink, self._best, self._clock, self._disk = sink, best, clock, disk
         self._every_steps, self._every_seconds = every_steps, every_seconds
         self._with_replay, self._saved = with_replay, saved
-        self._on_disk = saved  # where the last write did not succeed, those before it
+        self._on_disk = saved  # rows on disk if the last write failed
         self._owed, self._last = False, clock()
-        self._untold = True  # whether what became of the last write is still to be asked
+        self._unchecked = True  # whether the result of the last write is still unchecked
 
     def due(self, before: int, now: int, steps: int) -> bool:
-        """Whether to take one now, of so many steps. One that falls due while another is still
-        being written is taken when that is over: the loop never waits for the disk."""
-        if self._untold and self._sink.ready:
-            self._untold = False
+        """Whether to take a checkpoint now.
+
+        A checkpoint that is due during a write is taken afterwards, so that the loop never waits
+        for the disk.
+        """
+        if self._unchecked and self._sink.ready:
+            self._unchecked = False
             with self._disk.around("the checkpoint"):
-                self._take_back()
+                self._check_write()
         if self._every_steps is not None and ticks(before, now, self._every_steps):
             self._owed = True
         if self._every_seconds is not None:
             self._owed |= self._clock() - self._last >= self._every_seconds
-        # A turn in which all lanes reset makes no step; there is one checkpoint of a step count.
+        # If all environments reset, the step count stays; only one checkpoint of it is taken.
         return self._owed and self._sink.ready and self._sink.newest_steps != steps
 
     def begin(self, run: Run) -> None:
-        """Take the first one, before a step is made: from then on there is something to go on from.
+        """Takes the first checkpoint, before any step, so that the run can always be resumed.
 
-        Nothing where no checkpoints are taken before the end, or where there are some.
+        Does nothing if checkpoints are taken at the end only, or if there are some already.
         """
         if self._every_steps is None and self._every_seconds is None:
             return
@@ -134,23 +140,23 @@ class Checkpointer:
             self.take(run)
 
     def ask(self) -> None:
-        """Take one at the next moment at which one can be taken."""
+        """Requests a checkpoint as soon as possible."""
         self._owed = True
 
     def take(self, run: Run) -> None:
-        """Take one. Raises DivergedError where numbers are not finite."""
+        """Takes a checkpoint; raises DivergedError if the loss or a weight is not finite."""
         with self._disk.around("a checkpoint's best weights"):
             self._hand_over(run)
 
     def _hand_over(self, run: Run) -> None:
-        """Copy what belongs to a checkpoint, and set the writing going.
+        """Copies the state and starts the write.
 
-        Raises DivergedError, with the last good checkpoint left there, where numbers are not
-        finite.
+        Raises:
+            DivergedError: The loss or a weight is not finite; the last checkpoint is kept.
         """
         require_finite(run)
         state: State = {name: part.state() for name, part in components(run).items()}
-        if run.recorded is not None:  # an evaluation is repeated, and so are its rows
+        if run.recorded is not None:  # a stopped evaluation is repeated, including its rows
             state["recorder"] = run.recorded
         state["replay"] = run.replay.state() if self._with_replay else None
         state["phase_seconds"] = dict(run.laps.totals)
@@ -163,24 +169,24 @@ class Checkpointer:
             oldest = run.replay.oldest()
         self._owed, self._last = False, self._clock()
         self._sink.write(run.progress.steps, state, weights, rows, self._best(), oldest)
-        self._on_disk, self._untold = self._saved, True
+        self._on_disk, self._unchecked = self._saved, True
         if rows is not None:
             self._saved = rows.last.copy()
 
     def finish(self, run: Run) -> None:
-        """Take a last one, and wait until it is written.
+        """Takes a final checkpoint and waits until it is written.
 
-        There is one of a step count: an evaluation that was stopped at the very end is made again
-        by each resume, with the same result, until a new total takes the run further.
+        There is one checkpoint for each step count. An evaluation that was stopped at the end is
+        repeated by each resume, with the same result, until the run gets a larger budget.
         """
         with self._disk.around("the checkpoint"):
-            self._take_back(self._sink.close)
+            self._check_write(self._sink.close)
         if self._sink.newest_steps != run.progress.steps:
             self._hand_over(run)
-            self._take_back(self._sink.close)
+            self._check_write(self._sink.close)
 
-    def _take_back(self, ask: Callable[[], None] | None = None) -> None:
-        """Ask what became of the last write; its rows are handed over again where it failed."""
+    def _check_write(self, ask: Callable[[], None] | None = None) -> None:
+        """Raises the error of the last write; its rows are then saved again."""
         try:
             (ask or self._sink.check)()
         except OSError:
@@ -189,7 +195,7 @@ class Checkpointer:
 
 
 def rows_to_save(replay: Replay, saved: np.ndarray, sink: CheckpointSink) -> Rows:
-    """The rows since saved [N] of them; all there are, where the sink wants that."""
+    """Returns the rows since saved [N], or all rows if the sink wants them."""
     if sink.wants_all_rows(replay.bytes_since(saved), replay.nbytes):
         saved = np.zeros_like(saved)
     return replay.rows_since(saved)
@@ -201,17 +207,26 @@ def restore(
     weights: dict[str, np.ndarray],
     segments: Callable[[RowLayout], Iterable[Rows]],
 ) -> list[str]:
-    """Bring a run that was just built to the state of a checkpoint.
+    """Restores a new run from a checkpoint.
 
-    segments  gives the rows of the replay, which must be laid out in just this way
+    If its environments continue exactly, run.start is None afterwards. Otherwise they must be
+    reset.
 
-    Where its environments go on exactly, run.start is None afterwards; else they are to be reset.
-    returns  lines that say what could not be restored
-    Raises StateError naming part and field.
+    Args:
+        run: The run.
+        state: State dict of the checkpoint.
+        weights: Its arrays of the learner.
+        segments: Returns the replay rows, for the given layout.
+
+    Returns:
+        Lines on what could not be restored.
+
+    Raises:
+        StateError: A field is invalid; names the component and the field.
     """
     lines = []
     if take(state, "replay") is None:
-        lines.append("the replay was not saved: it starts empty, and learning begins again later")
+        lines.append("the replay was not saved: it starts empty, and learning resumes later")
     else:
         try:
             run.replay.load_state(take_state(state, "replay"), segments(run.replay.layout()))
@@ -220,27 +235,27 @@ def restore(
     for name, part in components(run).items():
         given = take_state(state, name)
         if name == "returns" and state["replay"] is None:
-            continue  # of rows that are gone: others will have their ids
+            continue  # its row ids refer to rows that were not saved
         if name == "learner":
             given = {**given, **weights}
         if name == "stream" and state["replay"] is None:
-            given = {**given, "envs": None}  # an episode must begin in the replay too
+            given = {**given, "envs": None}  # episodes must begin in the new replay too
         try:
             restored = part.load_state(given)
-        except ValueError as error:  # of a set_state() of anyone's too
+        except ValueError as error:  # including those of a user-defined set_state()
             raise StateError(f"{name}: {error}") from error
         if name == "stream" and restored:
             run.start = None
         elif name == "stream":
             lines.append(
                 "the environments could not be restored: they are reset, and their open episodes "
-                "end as truncated"
+                "are truncated"
             )
     progress = run.progress
     if progress.now - progress.before > run.stream.num_lanes:
         raise StateError(
-            f"progress: now is {progress.now}, and before {progress.before}: that is no turn of "
-            f"{run.stream.num_lanes} environments"
+            f"progress: before is {progress.before} and now is {progress.now}, which must be at "
+            f"most {run.stream.num_lanes} steps apart, one of each environment"
         )
     phases = take_state(state, "phase_seconds")
     run.laps.resume({name: take_seconds(phases, name) for name in phases})

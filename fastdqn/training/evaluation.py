@@ -1,4 +1,4 @@
-"""Greedy evaluation: whole episodes in parallel, none favoured for being short."""
+"""evaluate(): greedy evaluation of whole episodes in parallel, without a bias to short ones."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,14 +9,15 @@ from fastdqn.envs import EnvStream
 
 
 class Stopped(Exception):
-    """An evaluation was left because the run was asked to end."""
+    """An evaluation was stopped because the run was asked to end."""
 
 
 class Promises(NamedTuple):
-    """What a policy expects, where that can be compared with what comes.
+    """A policy's value estimates, to be compared with actual returns.
 
-    expected  (obs [N, *], mask [N, A] or nothing) to expected discounted returns [N, A]
-    gamma     that they are discounted by
+    Attributes:
+        expected: Maps (obs [N, *], optional mask [N, A]) to expected discounted returns [N, A].
+        gamma: Their discount factor.
     """
 
     expected: Callable[..., np.ndarray]
@@ -24,10 +25,14 @@ class Promises(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """returns [E] float64, undiscounted; lengths [E] int64; cut: episodes ended by the step cap.
+    """Results of E episodes.
 
-    predicted, discounted  [E] float64 of episodes' first observations: the value of the best
-    action, and the discounted return that came; None where nothing was promised
+    Attributes:
+        returns: float64[E], undiscounted.
+        lengths: int64[E].
+        cut: Number of episodes that reached the step limit.
+        predicted: float64[E], value of the best action at the first observation, or None.
+        discounted: float64[E], discounted return from there, or None.
     """
 
     returns: np.ndarray
@@ -64,13 +69,22 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
     promises: Promises | None = None,
 ) -> Evaluation:
-    """Run episodes to their end, or to max_steps, in rounds of one episode a lane.
+    """Runs episodes to their end or to max_steps, in rounds of one episode for each environment.
 
-    A round lasts until its longest episode is over: taking whichever episodes end first would
-    count short ones more often. A cut episode counts with the return it has.
-    policy  obs [N, *], and mask [N, A] where there are masks, to actions [N] int64, from 0
-    seed    of the first round's first lane
-    stop    whether someone asked to end; raises Stopped then
+    A round lasts until its longest episode ends, since counting the first episodes to end would
+    favor short ones. An episode that reaches max_steps counts with its return so far.
+
+    Args:
+        policy: Maps obs [N, *], and mask [N, A] if there are masks, to int64[N] actions.
+        stream: The environments.
+        episodes: Number of episodes.
+        max_steps: Step limit of an episode.
+        seed: Seed of the first environment in the first round.
+        stop: Returns whether to stop early.
+        promises: Value estimates to compare with the returns, or None.
+
+    Raises:
+        Stopped: stop() returned True.
     """
     n = stream.num_lanes
     kept = Evaluation(
@@ -89,7 +103,7 @@ def evaluate(
 def _run_round(
     policy, stream, max_steps, seed, stop, promises, returns, lengths, predicted, discounted
 ) -> int:
-    """One episode in each of the first len(returns) lanes; returns how many were cut."""
+    """Runs an episode in each of the first len(returns) environments; returns how many were cut."""
     running = np.zeros(stream.num_lanes, np.bool_)
     running[: len(returns)] = True
     total, worth = np.zeros(stream.num_lanes), np.zeros(stream.num_lanes)
@@ -97,11 +111,11 @@ def _run_round(
     cut = 0
     stream.start(seed)
     if promises is not None:
-        predicted[:] = promises.expected(*_told(stream)).max(1)[: len(returns)]
+        predicted[:] = promises.expected(*_policy_inputs(stream)).max(1)[: len(returns)]
     while running.any():
         if stop():
             raise Stopped
-        stream.send(policy(*_told(stream)))
+        stream.send(policy(*_policy_inputs(stream)))
         step = stream.recv()
         reward = step.reward * running[step.lanes]
         total[step.lanes] += reward
@@ -117,5 +131,5 @@ def _run_round(
     return cut
 
 
-def _told(stream: EnvStream) -> tuple[np.ndarray, ...]:
+def _policy_inputs(stream: EnvStream) -> tuple[np.ndarray, ...]:
     return (stream.obs,) if stream.mask is None else (stream.obs, stream.mask)

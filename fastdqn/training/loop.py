@@ -1,4 +1,4 @@
-"""The training loop in one process: act, learn, step, store, in one fixed order."""
+"""train(): the training loop, which acts, learns, steps and stores in a fixed order."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from fastdqn.replay import Batch, Replay
 from fastdqn.schedules import Budget, ticks
 from fastdqn.state_dict import State
 from fastdqn.timing import Laps
-from fastdqn.training.best_weights import Judge
+from fastdqn.training.best_weights import BestWeights
 from fastdqn.training.callbacks import Hooks
 from fastdqn.training.evaluation import Stopped
 from fastdqn.training.progress import INTERRUPTED, SOLVED, SPENT, Progress
@@ -36,7 +36,7 @@ class LoopCheckpointer(Protocol):
 
 
 class Follower(Protocol):
-    """Looks at every delivery, once it is in the replay."""
+    """Receives every step after it was added to the replay."""
 
     def follow(self, step: Step) -> None: ...
     def state(self) -> State: ...
@@ -61,7 +61,7 @@ class LoopRecorder(Protocol):
 
 @dataclass(frozen=True)
 class Cadence:
-    """When things fall due, in environment steps."""
+    """Intervals in environment steps."""
 
     learning_starts: int
     train_frequency: Fraction
@@ -69,7 +69,7 @@ class Cadence:
     log_frequency: int
 
     def updates_due(self, before: int, now: int) -> int:
-        """Updates that the steps from before to now earn; none before learning starts."""
+        """Returns the updates due for the steps from before to now; 0 before learning starts."""
         start = self.learning_starts
         return ticks(max(before, start), max(now, start), self.train_frequency)
 
@@ -79,7 +79,7 @@ _NO_HOOKS = Hooks()
 
 @dataclass
 class Run:
-    """The parts of one run, and its progress."""
+    """The components of one run, and its progress."""
 
     stream: EnvStream
     policy: Policy
@@ -90,40 +90,42 @@ class Run:
     budget: Budget
     cadence: Cadence
     recorder: LoopRecorder
-    judge: Judge | None
-    start: Step | None  # the stream's first delivery; None where it goes on from a checkpoint
+    best_weights: BestWeights | None
+    start: Step | None  # the stream's first step; None if it continues from a checkpoint
     followers: dict[str, Follower] = field(default_factory=dict)  # by name, for checkpoints
     hooks: Hooks = _NO_HOOKS
-    returns: PriorityFeedback | None = None  # of priorities, where the replay wants any
+    feedback: PriorityFeedback | None = None  # only with a prioritized sampler
     progress: Progress = field(default_factory=Progress)
     laps: Laps = field(default_factory=Laps)
     checkpoints: LoopCheckpointer | None = None
-    stop: Callable[[], bool] = lambda: False  # whether someone asked the run to end
-    wants_checkpoint: Callable[[], bool] = lambda: False  # ... or for a checkpoint, since the last
-    recorded: State | None = None  # the recorder's, from before an evaluation that was stopped
+    stop: Callable[[], bool] = lambda: False  # whether the run was asked to end
+    wants_checkpoint: Callable[[], bool] = lambda: False  # whether a checkpoint was requested
+    recorded: State | None = None  # state of the recorder before a stopped evaluation
 
 
 def train(run: Run) -> str:
-    """Run until the budget is spent or the judge is satisfied; returns why it ended.
+    """Runs until the budget is spent or the task is solved; returns the reason for the end.
 
-    Where it ended because run.stop() asked for it, the state is one to go on from.
-    Raises DivergedError where the loss is not finite, NonFiniteError where an environment's
-    numbers are not, naming where.
+    If run.stop() ended it, the run can be resumed from its state.
+
+    Raises:
+        DivergedError: The loss or a weight is not finite.
+        NonFiniteError: A reward or observation is not finite.
     """
     progress = run.progress
     run.laps.resume(run.laps.totals)
-    tell_lost(run)  # in the first reset
+    report_restarts(run)  # those of the first reset
     if run.start is not None:
         _store(run, run.start)
         if run.checkpoints is not None:
             run.checkpoints.begin(run)
             run.laps.lap("save")
     if progress.ended == SPENT and not run.budget.spent(progress.steps, progress.episodes):
-        progress.ended = ""  # a larger one has come since
+        progress.ended = ""  # the budget was increased since
     reason = progress.ended
     progress.closed &= bool(reason)
     if not reason and progress.owes_evaluation:
-        reason = _judge(run)
+        reason = _evaluate(run)
     while not reason:
         reason = _turn(run)
     if reason == INTERRUPTED:
@@ -131,24 +133,24 @@ def train(run: Run) -> str:
     if not progress.closed:
         _close(run, reason)
     if progress.owes_evaluation:
-        reason = _judge(run) or reason
+        reason = _evaluate(run) or reason
     if reason == SOLVED:
         progress.ended = SOLVED
     return reason
 
 
 def _close(run: Run, reason: str) -> None:
-    """Make the updates still due, and note how the run ended; a last evaluation is owed then."""
+    """Makes the remaining updates and records the end of the run; an evaluation is then due."""
     progress = run.progress
     _learn(run, run.cadence.updates_due(progress.before, progress.now))
     progress.before, progress.closed = progress.now, True
     progress.ended = reason if reason in (SOLVED, SPENT) else ""
     report(run, final=True)
-    progress.owes_evaluation = run.judge is not None and reason != SOLVED
+    progress.owes_evaluation = run.best_weights is not None and reason != SOLVED
 
 
 def _turn(run: Run) -> str:
-    """Act, learn, step, store, and what falls due after that; returns why the run ends, or ''."""
+    """Acts, learns, steps and stores once; returns the reason for the end of the run, or ''."""
     stream, progress, lap = run.stream, run.progress, run.laps.lap
     epsilon = run.epsilon(progress.steps, progress.episodes)
     lane_epsilon = epsilon[stream.lanes] if isinstance(epsilon, np.ndarray) else epsilon
@@ -158,7 +160,7 @@ def _turn(run: Run) -> str:
     lap("env")
     _learn(run, run.cadence.updates_due(progress.before, progress.now))
     step = stream.recv()
-    tell_lost(run)
+    report_restarts(run)
     lap("env")
     _store(run, step)
     progress.steps += len(step.lanes)
@@ -178,12 +180,12 @@ def _turn(run: Run) -> str:
 
 
 def _after_turn(run: Run, before: int, now: int) -> str:
-    """Metrics, evaluation, checkpoint: each by ticks; returns why the run ends, or ''."""
+    """Logs, evaluates and saves if due; returns the reason for the end of the run, or ''."""
     reason = ""
     if ticks(before, now, run.cadence.log_frequency):
         report(run)
-    if run.judge and ticks(before, now, run.cadence.eval_frequency):
-        reason = _judge(run)
+    if run.best_weights and ticks(before, now, run.cadence.eval_frequency):
+        reason = _evaluate(run)
     if not reason and run.stop():
         reason = INTERRUPTED
     if run.checkpoints is not None and run.wants_checkpoint():
@@ -194,11 +196,11 @@ def _after_turn(run: Run, before: int, now: int) -> str:
     return reason
 
 
-def tell_lost(run: Run) -> None:
-    """Count and tell the lanes that were restarted: to the replay each is a start."""
+def report_restarts(run: Run) -> None:
+    """Counts and reports restarted environments; each begins an episode in the replay."""
     lost = run.stream.env_calls.lost
     for error in lost:
-        run.recorder.warn(f"{error}; its episode ends as truncated")
+        run.recorder.warn(f"{error}; its episode is truncated")
     run.progress.restarted_envs += len(lost)
     lost.clear()
 
@@ -211,7 +213,7 @@ def _store(run: Run, step: Step) -> None:
 
 
 def _learn(run: Run, updates: int) -> None:
-    """Make updates, as many at once as the staging holds; the target is copied between calls."""
+    """Makes updates, as many in one call as staging holds and target updates allow."""
     lap, staging, replay, learner = run.laps.lap, run.staging, run.replay, run.learner
     while updates:
         count = learner.together(min(updates, staging.together))
@@ -222,20 +224,20 @@ def _learn(run: Run, updates: int) -> None:
         lap("upload")
         priority = learner.update(*batches)
         lap("learn")
-        if run.returns is not None:
-            run.returns.send(priority)
-            for index, arrived in run.returns.arrived():
+        if run.feedback is not None:
+            run.feedback.send(priority)
+            for index, arrived in run.feedback.arrived():
                 replay.update_priorities(index, arrived)
             lap("prioritize")
         if run.hooks.on_update is not None:
-            _tell_updates(run, batches, priority)
+            _call_on_update(run, batches, priority)
             lap("hooks")
         updates -= count
         run.progress.updates = learner.updates
 
 
-def _tell_updates(run: Run, batches: tuple[Batch, ...], priority: Any) -> None:
-    """Call the hook once for each update of a call, all of which are made by then."""
+def _call_on_update(run: Run, batches: tuple[Batch, ...], priority: Any) -> None:
+    """Calls on_update once for each update of a call, after the whole call."""
     assert run.hooks.on_update is not None
     size = len(batches[0].action)
     for i, batch in enumerate(batches):
@@ -243,26 +245,26 @@ def _tell_updates(run: Run, batches: tuple[Batch, ...], priority: Any) -> None:
         run.hooks.on_update(run.progress, batch, priority[i * size : (i + 1) * size])
 
 
-def _judge(run: Run) -> str:
-    """Evaluate; returns why the run ends: solved, interrupted, or '' if it does not."""
-    assert run.judge is not None
-    require_finite(run)  # weights of a diverged run are never the best
+def _evaluate(run: Run) -> str:
+    """Evaluates; returns the reason for the end of the run, solved or interrupted, or ''."""
+    assert run.best_weights is not None
+    require_finite(run)  # diverged weights are never the best
     run.recorded, run.progress.owes_evaluation = run.recorder.state(), True
     try:
-        solved = run.judge.judge(run.progress.steps)
+        solved = run.best_weights.update(run.progress.steps)
     except Stopped:
         return INTERRUPTED
     finally:
         run.laps.lap("evaluate")
     run.recorded, run.progress.owes_evaluation = None, False
-    if run.judge.is_best:
+    if run.best_weights.is_best:
         run.recorder.save_best()
         run.laps.lap("save")
     return SOLVED if solved else ""
 
 
 def report(run: Run, final: bool = False) -> None:
-    """Write a row of metrics. Raises DivergedError where the loss is not finite."""
+    """Writes a row of metrics; raises DivergedError if the loss or a weight is not finite."""
     require_finite(run)
     epsilon = float(np.mean(run.epsilon(run.progress.steps, run.progress.episodes)))
     run.recorder.report(run.progress, epsilon, run.learner.report(), run.laps.totals, final)
@@ -270,19 +272,19 @@ def report(run: Run, final: bool = False) -> None:
 
 
 def require_finite(run: Run) -> None:
-    """The loss is accumulated on the device and looked at here, not at every update.
+    """Raises DivergedError if the loss or a weight is not finite.
 
-    Raises DivergedError.
+    The loss is summed on the device and checked only here, not after every update.
     """
     loss = run.learner.loss_total()
     if not math.isfinite(loss):
         raise DivergedError(
-            f"the loss is {loss} by update {run.progress.updates}, step {run.progress.steps}: "
-            "a smaller --learning-rate or --max-grad-norm may help, or --loss huber for scalars"
+            f"the loss is {loss} at update {run.progress.updates}, step {run.progress.steps}. "
+            "Try a smaller --learning-rate or --max-grad-norm, or --loss huber for scalar values"
         )
-    weight = run.learner.largest_weight()  # after a last loss that still was finite
+    weight = run.learner.largest_weight()  # may not be finite although the last loss was
     if not math.isfinite(weight):
         raise DivergedError(
-            f"a weight is {weight} by update {run.progress.updates}, step {run.progress.steps}: "
-            "a smaller --learning-rate or --max-grad-norm may help"
+            f"a weight is {weight} at update {run.progress.updates}, step {run.progress.steps}. "
+            "Try a smaller --learning-rate or --max-grad-norm"
         )

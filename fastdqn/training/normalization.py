@@ -1,4 +1,4 @@
-"""Normalizer: hands statistics of the environments on to those who normalise by them."""
+"""Normalizer: keeps normalization statistics up to date in the networks and the replay."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,17 @@ from fastdqn.state_dict import State, take_state
 
 
 class Normalizer:
-    """The replay keeps observations and rewards as they came; the network and the sampled batch
-    apply today's statistics, so nothing in the replay has the scale of an earlier day.
+    """Updates the statistics of observations and returns.
 
-    statistics  those of the online network, shared with what acts and saved with the weights,
-                and of the target network: both see an observation in the same way
-    obs, returns  what to follow; None: not normalised
+    The replay stores observations and rewards as they are. The network and the sampled batch apply
+    the current statistics, so no transition is scaled by outdated ones.
+
+    Args:
+        statistics: Those of the online network, shared with the policy and saved with the weights,
+            and those of the target network.
+        replay: Its reward_scale is set.
+        obs: Statistics of observations; None does not normalize them.
+        returns: Statistics of returns; None does not normalize rewards.
     """
 
     def __init__(
@@ -29,19 +34,19 @@ class Normalizer:
         self._obs, self._returns = obs, returns
 
     def state(self) -> State:
-        return {name: each.state() for name, each in self._followed().items()}
+        return {name: each.state() for name, each in self._enabled().items()}
 
     def load_state(self, state: State) -> None:
-        """Go on from a state; the network's statistics and the replay's scale have their own."""
-        for name, each in self._followed().items():
+        """Loads a state dict; networks and replay load their own scales."""
+        for name, each in self._enabled().items():
             each.load_state(take_state(state, name))
 
-    def _followed(self) -> dict[str, ObsStatistics | ReturnStatistics]:
+    def _enabled(self) -> dict[str, ObsStatistics | ReturnStatistics]:
         named = {"obs": self._obs, "returns": self._returns}
         return {name: each for name, each in named.items() if each is not None}
 
     def follow(self, step: Step) -> None:
-        """Take a delivery into the statistics."""
+        """Updates the statistics with a step."""
         if self._obs is not None:
             self._obs.follow(step)
             for statistics in self._statistics:

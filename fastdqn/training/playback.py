@@ -1,4 +1,4 @@
-"""Showing: greedy episodes one after another, moment by moment, as someone would watch them."""
+"""show(): plays greedy episodes and yields a frame with values at each step."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -9,12 +9,16 @@ from fastdqn.envs import Screen
 
 
 class Moment(NamedTuple):
-    """What there is to see between two steps.
+    """The state of an episode between two steps.
 
-    picture  uint8 [H, W, 3];  values [A] float32, -inf where not allowed, as they were before the
-    episode's end where it has ended
-    episode, steps  counted from 0;  action  that is taken next, None at the end
-    total    the return so far;  ending  terminated, truncated, cut, or "" while it goes on
+    Attributes:
+        picture: uint8[H, W, 3].
+        values: float32[A], -inf for forbidden actions; at the end those of the step before.
+        episode: Number of the episode, from 0.
+        steps: Steps so far.
+        action: The next action, None at the end.
+        total: Return so far.
+        ending: terminated, truncated or cut (by the step limit); "" before the end.
     """
 
     picture: np.ndarray
@@ -29,11 +33,14 @@ class Moment(NamedTuple):
 def show(
     values_of: Callable[..., np.ndarray], screen: Screen, episodes: int, max_steps: int, seed: int
 ) -> Iterator[Moment]:
-    """Play episodes to their end, or to max_steps; the last moment of each is its ending.
+    """Plays episodes to their end or to max_steps; the last moment of each has an ending.
 
-    values_of  obs [1, *], and mask [1, A] where there are masks, to expected returns [1, A]
-    seed       of the first episode; the next ones have the numbers after it
-    Raises what EnvStream and Screen raise.
+    Args:
+        values_of: Maps obs [1, *], and mask [1, A] if there are masks, to expected returns [1, A].
+        screen: The environment.
+        episodes: Number of episodes.
+        max_steps: Step limit of an episode.
+        seed: Seed of the first episode; later ones count up.
     """
     for episode in range(episodes):
         yield from _show_one(values_of, screen, episode, max_steps, seed + episode)
@@ -46,8 +53,8 @@ def _show_one(
     screen.start(seed)
     values = np.empty(0, np.float32)
     while not ending:
-        told = (stream.obs,) if stream.mask is None else (stream.obs, stream.mask)
-        values = values_of(*told)[0]
+        inputs = (stream.obs,) if stream.mask is None else (stream.obs, stream.mask)
+        values = values_of(*inputs)[0]
         action = int(values.argmax())
         yield Moment(screen.picture(), values, episode, steps, action, total)
         step = screen.step(action)

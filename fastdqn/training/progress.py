@@ -1,4 +1,4 @@
-"""Progress: how far a run is, and why it is over."""
+"""Progress: counters of a run, and why it ended."""
 
 from dataclasses import asdict, dataclass
 
@@ -9,13 +9,18 @@ INTERRUPTED, SOLVED, SPENT = "interrupted", "solved", "budget spent"
 
 @dataclass
 class Progress:
-    """What has been done so far: environment steps, finished episodes, updates.
+    """Counters of a run.
 
-    before, now  the steps that count, around the last turn of the loop: what they earned is due
-    owes_evaluation  whether one was due and is not over
-    closed  whether the updates still due at the end are made
-    restarted_envs  how often a sub-environment failed and was restarted
-    ended  why the run is over, where only a larger budget takes it further: solved, budget spent
+    Attributes:
+        steps: Environment steps.
+        episodes: Finished episodes.
+        updates: Gradient steps.
+        before: Counted steps before the last turn of the loop.
+        now: Counted steps after it; updates for the difference are due.
+        owes_evaluation: Whether an evaluation is due and not finished.
+        closed: Whether the remaining updates at the end have been made.
+        restarted_envs: Restarts of failed sub-environments.
+        ended: Why the run ended, if only a larger budget can continue it: solved or budget spent.
     """
 
     steps: int = 0
@@ -34,8 +39,10 @@ class Progress:
     def load_state(self, state: State) -> None:
         for name in ("steps", "episodes", "updates", "before", "now"):
             setattr(self, name, take_count(state, name))
-        if not self.before <= self.now <= self.steps:  # updates would be due that nobody earned
-            raise StateError(f"now is {self.now}: from before, {self.before}, to steps")
+        if not self.before <= self.now <= self.steps:  # otherwise too many updates would be due
+            raise StateError(
+                f"now is {self.now}, must be from before, {self.before}, to steps, {self.steps}"
+            )
         older = {"restarted_envs": state.get("restarted_lanes", 0)}  # its name before 0.2
         self.restarted_envs = take_count(older | state, "restarted_envs")
         self.owes_evaluation = take_truth(state, "owes_evaluation")

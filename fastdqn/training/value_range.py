@@ -1,4 +1,4 @@
-"""RangeWatch: says when returns leave the range that the values of a network can tell."""
+"""RangeWatch: warns if returns leave the range of categorical values."""
 
 from collections.abc import Callable
 
@@ -9,17 +9,20 @@ from fastdqn.state_dict import State, take_array, take_count, take_number, take_
 
 
 class RangeWatch:
-    """Follows discounted sums of each lane's rewards; says once what lies outside.
+    """Tracks discounted returns of each environment and warns once if they leave the range.
 
-    Two sums an episode, neither of which needs its rewards kept: the return from its start, and
-    R = r + gamma R from step to step, which is at least as large as a late reward, however many
-    steps of nothing came before it.
+    It computes two sums for each episode without storing rewards. One is the return from the start.
+    The other is R = r + gamma R, from step to step, which is at least as large as a late reward,
+    however many steps without reward came before it.
 
-    num_lanes, gamma  as in the replay
-    v_min, v_max      ends of the range, in the scale that the learner sees
-    scale  gives the factor from true rewards to those the learner sees
-    say    takes the line, at most once in a run
-    reward_bound  the learner sees rewards clipped to it
+    Args:
+        num_lanes: Number of environments.
+        gamma: Discount factor.
+        v_min: Lower end of the range, in the scale of the learner.
+        v_max: Upper end of the range.
+        scale: Returns the factor from true rewards to those of the learner.
+        say: Receives the warning, at most once in a run.
+        reward_bound: Rewards are clipped to +-reward_bound for the learner.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class RangeWatch:
             self._running[lanes] = self._gamma * self._running[lanes] + reward
         ended = lanes[step.terminated | step.truncated]
         if len(ended):
-            # R where it ends alone: within an episode it may count what no state looks forward to.
+            # R only at the end: earlier it may include rewards from before the current state.
             self._take(np.concatenate((self._returns[ended], self._running[ended])))
         for over in (ended, step.start_lanes):
             self._returns[over], self._discounts[over], self._running[over] = 0.0, 1.0, 0.0
@@ -58,17 +61,17 @@ class RangeWatch:
         self._lowest = lowest if first else min(self._lowest, lowest)
         self._highest = highest if first else max(self._highest, highest)
         self._episodes += len(sums) // 2
-        self._look()
+        self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         v_min, v_max = self._range
         if self._has_said or (v_min <= self._lowest and self._highest <= v_max):
             return
         self._has_said = True
         self._say(
-            f"discounted rewards of episodes sum up to {self._lowest:.4g} to {self._highest:.4g}, "
-            f"and categorical values tell {v_min:g} to {v_max:g} apart: set --v-min and --v-max "
-            "around them"
+            f"discounted returns range from {self._lowest:.4g} to {self._highest:.4g}, but "
+            f"categorical values cover {v_min:g} to {v_max:g} only: set --v-min and --v-max to "
+            "include them"
         )
 
     def state(self) -> State:

@@ -111,7 +111,7 @@ def test_a_torso_of_ones_own_is_learned_by_torch_and_the_start_says_so(tmp_path)
         ("learning_starts", 60, lambda s: s.run.cadence.updates_due(0, 64), 1),
         ("train_frequency", 2, lambda s: s.run.cadence.updates_due(50, 60), 5),
         ("log_frequency", 77, lambda s: s.run.cadence.log_frequency, 77),
-        ("eval_frequency", 0, lambda s: s.judge, None),
+        ("eval_frequency", 0, lambda s: s.best_weights, None),
         ("eval_episodes", 7, lambda s: s.evaluations._episodes, 7),
         ("eval_max_steps", 11, lambda s: s.evaluations._max_steps, 11),
         ("exploration", "ladder", lambda s: s.run.epsilon(0, 0)[0], 0.4),

@@ -243,7 +243,7 @@ def test_a_checkpoint_that_lacks_a_part_names_it(tmp_path, key):
     ("part", "changes", "says"),
     [
         ("progress", {"now": 1 << 61}, "progress: now is"),
-        ("progress", {"before": 0}, "that is no turn of 4 environments"),
+        ("progress", {"before": 0}, "must be at most 4 steps apart"),
         ("progress", {"steps": 10**9}, "progress: steps is 1000000000"),
         ("phase_seconds", {"env": -1.0}, "env is -1 seconds"),
         ("phase_seconds", {"env": 1e300}, "env is 1e[+]300 seconds"),

@@ -1,4 +1,4 @@
-"""Evaluation counts every episode once, and the judge decides on nothing it has selected."""
+"""Evaluation counts every episode once, and the best weights are confirmed on new seeds."""
 
 import gymnasium
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import fastdqn
 from fastdqn.envs import EnvStream
 from fastdqn.seeding import AUDIT, CONFIRM, EVAL, FINAL, TRAIN, env_seed
-from fastdqn.training.best_weights import Judge
+from fastdqn.training.best_weights import BestWeights
 from fastdqn.training.evaluation import Evaluation, Promises, evaluate
 
 
@@ -57,7 +57,7 @@ def run(num_envs, lengths, episodes, max_steps=1000, policy=zeros, seed=0):
     return evaluate(policy, EnvStream(envs), episodes, max_steps, seed), envs
 
 
-def test_each_lane_gives_one_episode_however_short_the_others_are():
+def test_each_environment_runs_one_episode_regardless_of_length():
     result, _ = run(4, lambda seed: [1, 2, 50, 3][seed], episodes=4)
     assert result.returns.tolist() == [1, 2, 50, 3]
     assert result.lengths.tolist() == [1, 2, 50, 3]
@@ -65,13 +65,13 @@ def test_each_lane_gives_one_episode_however_short_the_others_are():
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=17), st.integers(1, 6))
-def test_the_episodes_are_those_of_the_seeds_whatever_the_number_of_lanes(lengths, num_envs):
+def test_the_episodes_depend_on_seeds_and_not_on_num_envs(lengths, num_envs):
     result, _ = run(num_envs, lambda seed: [*lengths, *[1] * num_envs][seed], len(lengths))
     assert result.lengths.tolist() == lengths
     assert result.returns.tolist() == lengths
 
 
-def test_returns_are_sums_of_what_the_environment_gave():
+def test_returns_are_sums_of_unrounded_rewards():
     """A sum of rewards rounded to float32 is 100.00000149."""
 
     class Tenths(Scripted):
@@ -88,13 +88,13 @@ def test_returns_are_sums_of_what_the_environment_gave():
     assert ended == pytest.approx([100.0], abs=1e-9)
 
 
-def test_more_episodes_than_lanes_run_in_rounds_with_seeds_of_their_own():
+def test_more_episodes_than_environments_run_in_rounds_with_new_seeds():
     result, envs = run(3, lambda seed: seed % 5 + 1, episodes=7, seed=100)
     assert envs.seeds == [100, 103, 106]
     assert result.lengths.tolist() == [1, 2, 3, 4, 5, 1, 2]
 
 
-def test_fewer_episodes_than_lanes_leave_the_rest_out():
+def test_fewer_episodes_than_environments_ignore_the_rest():
     result, envs = run(4, lambda seed: [2, 3, 90, 90][seed], episodes=2)
     assert result.lengths.tolist() == [2, 3]
     assert len(envs.actions) == 3
@@ -112,7 +112,7 @@ def test_an_episode_that_ends_right_at_the_cap_is_not_cut():
     assert (result.returns.tolist(), result.cut) == ([4, 4], 0)
 
 
-def test_a_cut_in_one_round_leaves_nothing_behind_in_the_next():
+def test_a_cut_episode_does_not_affect_the_next_round():
     result, _ = run(2, lambda seed: [9, 1, 2, 3][seed], episodes=4, max_steps=3)
     assert result.lengths.tolist() == [3, 1, 2, 3]
     assert result.cut == 1
@@ -138,7 +138,7 @@ def test_the_summary_of_an_evaluation_is_plain_numbers():
     }  # fmt: skip
 
 
-def test_promises_are_of_first_observations_beside_the_discounted_return_that_came():
+def test_predicted_values_are_of_first_observations_with_discounted_returns():
     stream = EnvStream(Scripted(2, lambda seed: [3, 1, 2, 9][seed]))
     promises = Promises(lambda obs: np.hstack([10 * obs, 0 * obs]), 0.5)
     found = evaluate(zeros, stream, 3, 10, 0, promises=promises)
@@ -152,7 +152,7 @@ def test_promises_are_of_first_observations_beside_the_discounted_return_that_ca
 
 
 class Notes:
-    """A recorder that remembers what it was told, and evaluations with given means."""
+    """A recorder that stores its calls, and evaluations with given means."""
 
     def __init__(self, means):
         self.means, self.asked, self.recorded = iter(means), [], []
@@ -165,55 +165,55 @@ class Notes:
         self.recorded.append((steps, kind, evaluation.returns.mean()))
 
 
-def judge_of(notes, threshold=None):
-    return Judge(notes.evaluate, notes, threshold, lambda: 12.5)
+def best_weights_of(notes, threshold=None):
+    return BestWeights(notes.evaluate, notes, threshold, lambda: 12.5)
 
 
-def test_weights_are_the_best_when_none_were_better_and_of_equals_the_later_are():
+def test_the_best_weights_are_the_latest_of_equals():
     notes = Notes([5.0, 4.0, 5.0, 6.0])
-    judge = judge_of(notes)
+    best = best_weights_of(notes)
     saved = []
     for steps in (10, 20, 30, 40):
-        assert not judge.judge(steps)
-        saved.append(judge.is_best)
+        assert not best.update(steps)
+        saved.append(best.is_best)
     assert saved == [True, False, True, True]
-    assert (judge.best_mean, judge.best_steps, judge.solved) == (6.0, 40, None)
+    assert (best.best_mean, best.best_steps, best.solved) == (6.0, 40, None)
 
 
 def test_without_a_threshold_nothing_is_confirmed():
     notes = Notes([1e9])
-    judge_of(notes).judge(10)
+    best_weights_of(notes).update(10)
     assert notes.asked == [("eval", 0)]
 
 
-def test_a_return_at_the_threshold_counts_only_when_a_fresh_evaluation_confirms_it():
+def test_a_return_at_the_threshold_needs_a_second_evaluation():
     notes = Notes([90.0, 100.0, 99.9, 100.0, 101.0])
-    judge = judge_of(notes, 100.0)
-    assert [judge.judge(steps) for steps in (10, 20, 30)] == [False, False, True]
+    best = best_weights_of(notes, 100.0)
+    assert [best.update(steps) for steps in (10, 20, 30)] == [False, False, True]
     assert notes.asked == [("eval", 0), ("eval", 1), ("confirm", 1), ("eval", 2), ("confirm", 2)]
-    assert judge.solved == (100.0, 30, 12.5)
+    assert best.solved == (100.0, 30, 12.5)
 
 
 def test_a_solved_run_keeps_the_weights_that_solved_it():
     notes = Notes([300.0, 20.0, 100.0, 100.0])
-    judge = judge_of(notes, 100.0)
-    judge.judge(10)  # a lucky first evaluation: 160 on average, not confirmed
-    assert judge.judge(20)
-    assert (judge.best_mean, judge.best_steps, judge.is_best) == (100.0, 20, True)
+    best = best_weights_of(notes, 100.0)
+    best.update(10)  # a lucky first evaluation: 160 on average, not confirmed
+    assert best.update(20)
+    assert (best.best_mean, best.best_steps, best.is_best) == (100.0, 20, True)
 
 
 def test_weights_that_were_evaluated_twice_are_ranked_by_the_pooled_mean():
     notes = Notes([100.0, 20.0, 70.0])
-    judge = judge_of(notes, 100.0)
-    judge.judge(10)
-    assert judge.best_mean == 60.0
-    judge.judge(20)
-    assert (judge.best_mean, judge.best_steps) == (70.0, 20)
+    best = best_weights_of(notes, 100.0)
+    best.update(10)
+    assert best.best_mean == 60.0
+    best.update(20)
+    assert (best.best_mean, best.best_steps) == (70.0, 20)
 
 
 def test_every_evaluation_is_recorded_with_its_kind():
     notes = Notes([100.0, 90.0])
-    judge_of(notes, 100.0).judge(10)
+    best_weights_of(notes, 100.0).update(10)
     assert notes.recorded == [(10, "eval", 100.0), (10, "confirm", 90.0)]
 
 
@@ -237,6 +237,6 @@ def test_environment_seeds_differ_between_runs_and_between_evaluations():
     assert env_seed(3, EVAL, 4) == env_seed(3, EVAL, 4)
 
 
-def test_an_environment_in_the_place_of_a_function_is_one_line():
+def test_an_environment_instead_of_a_function_is_one_line():
     with pytest.raises(fastdqn.ConfigError, match=r"^env is of type .*: pass an id.*lambda"):
         fastdqn.evaluate(lambda obs: obs, gymnasium.make("Taxi-v4"))  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""What a run leaves, and says, when its environment or its disk lets it down."""
+"""The record and the messages of a run when its environment or disk fails."""
 
 import errno
 import importlib.util
@@ -62,24 +62,24 @@ def raise_(error: BaseException):
         (KeyError("k"), "KeyError: 'k'"),
     ],
 )
-def test_an_environment_that_fails_leaves_a_summary_that_says_so(tmp_path, error, said):
+def test_a_failing_environment_is_recorded_in_the_summary(tmp_path, error, said):
     envs = SyncVectorEnv([lambda: Failing(lambda: raise_(error))] * 4)
     with pytest.raises(EnvError, match=said):
         fastdqn.train(small(tmp_path), envs)
     reason = summary_of(tmp_path)["exit_reason"]
-    assert reason.startswith("failed: lane 0, step 5 (seed ")
+    assert reason.startswith("failed: env 0, step 5 (seed ")
     assert reason.endswith(said)
     assert said in (tmp_path / "run" / "traceback.txt").read_text()
 
 
-def test_an_environment_that_leaves_the_program_is_no_success(tmp_path, capsys):
+def test_an_environment_that_exits_the_program_is_a_failure(tmp_path, capsys):
     gymnasium.register("Leaving-v0", lambda **_: Failing(lambda: raise_(SystemExit(0))))
     words = ["--total-timesteps", "2000", "--num-envs", "4", "--quiet", "--run-dir"]
     try:
         assert cli.main(["train", "Leaving-v0", *words, str(tmp_path / "run")]) == 1
     finally:
         del gymnasium.registry["Leaving-v0"]
-    assert "error: lane 0, step 5 (seed " in capsys.readouterr().err.splitlines()[-1]
+    assert "error: env 0, step 5 (seed " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_constructor_that_raises_is_one_line_with_the_id(capsys):
@@ -93,15 +93,15 @@ def test_a_constructor_that_raises_is_one_line_with_the_id(capsys):
     )
 
 
-def test_bad_numbers_in_the_final_evaluation_are_told_apart_and_leave_a_summary(tmp_path):
+def test_bad_numbers_in_the_final_evaluation_are_named_and_recorded(tmp_path):
     envs, eval_envs = (SyncVectorEnv([lambda b=b: Poisoned(b)] * 4) for b in (1.0, float("nan")))
-    with pytest.raises(NonFiniteError, match="in an evaluation: lane 0, step 10: reward is nan"):
+    with pytest.raises(NonFiniteError, match="in an evaluation: env 0, step 10: reward is nan"):
         fastdqn.train(small(tmp_path, eval_max_steps=50), envs, eval_envs=eval_envs)
     assert summary_of(tmp_path)["eval"] is None
     assert (tmp_path / "run" / "policy.safetensors").exists()
 
 
-def test_a_polite_request_to_end_saves_what_was_learned(tmp_path, capsys):
+def test_sigterm_saves_the_weights(tmp_path, capsys):
     def terminate():
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -119,7 +119,7 @@ def test_a_polite_request_to_end_saves_what_was_learned(tmp_path, capsys):
     assert (tmp_path / "run" / "policy.safetensors").exists()
 
 
-def test_a_full_disk_is_one_line_with_path_and_room(tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_with_path_and_free_space(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: raise_(OSError(28, "No space left on device")))
     with pytest.raises(
         WriteError, match=r"cannot write .*x\.json: No space .* bytes free, 2 needed"
@@ -128,7 +128,7 @@ def test_a_full_disk_is_one_line_with_path_and_room(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_could_not_be_begun_can_be_had_again(tmp_path, monkeypatch):
+def test_a_folder_is_reusable_after_a_failed_start(tmp_path, monkeypatch):
     replace = atomic_write.replace_file
     monkeypatch.setattr(
         atomic_write,
@@ -152,7 +152,9 @@ def test_a_run_that_does_not_begin_leaves_its_folder_as_it_was(
 ):
     """Its lines of metrics are open by then."""
     module = build if command == "train" else tabular_run
-    monkeypatch.setattr(module, "make_judge", lambda *_: raise_(WriteError("cannot write x")))
+    monkeypatch.setattr(
+        module, "make_best_weights", lambda *_: raise_(WriteError("cannot write x"))
+    )
     run = tmp_path / "new" / "run"
     if is_there:
         run.mkdir(parents=True)
@@ -161,7 +163,7 @@ def test_a_run_that_does_not_begin_leaves_its_folder_as_it_was(
     assert list(tmp_path.rglob("*")) == ([run.parent, run] if is_there else [])
 
 
-def test_a_terminal_that_is_gone_ends_no_run():
+def test_a_closed_terminal_does_not_end_a_run():
     asked = []
 
     class Gone:
@@ -184,14 +186,14 @@ def test_a_terminal_that_is_gone_ends_no_run():
         ),
     ],
 )
-def test_given_environments_that_cannot_be_meant_are_refused(tmp_path, make, says):
+def test_unsuitable_given_environments_are_rejected(tmp_path, make, says):
     envs = gymnasium.make_vec("CartPole-v1", 4)
     with pytest.raises(ConfigError, match=says):
         fastdqn.train(small(tmp_path), **make(envs))
 
 
 class Deaf(SyncVectorEnv):
-    """Declares DISABLED and resets every lane when one is asked for."""
+    """Declares DISABLED, but resets every environment if one is to be reset."""
 
     def reset(self, *, seed=None, options=None):
         return super().reset(seed=seed)
@@ -211,19 +213,19 @@ class Short(Failing):
         return np.full(2, self.t, np.float32), 1.0, self.t == self.length, False, {}
 
 
-def test_a_reset_that_ignores_its_mask_is_noticed():
+def test_a_reset_that_ignores_its_mask_is_detected():
     envs = Deaf([lambda: Short(2), lambda: Short(5)], autoreset_mode=AutoresetMode.DISABLED)
     stream = EnvStream(envs)
     stream.start(0)
     stream.send(np.zeros(2, np.int64))
     stream.recv()
     stream.send(np.zeros(2, np.int64))
-    with pytest.raises(EnvError, match="lane 1: a reset of other lanes changed it"):
+    with pytest.raises(EnvError, match="env 1: a reset of other sub-environments changed it"):
         stream.recv()
 
 
-def test_a_replay_of_unequal_parts_or_a_batch_of_another_layout_is_refused():
-    with pytest.raises(ValueError, match="16 slots, the ring 4 x 100"):
+def test_a_replay_of_mismatched_parts_or_a_batch_of_another_layout_is_rejected():
+    with pytest.raises(ValueError, match="16 slots, but the ring has 4 x 100"):
         Replay(Ring(4, 100), RowStore(2, 8, (3,), np.float32), UniformSampler(0))
     replay = Replay(Ring(1, 9), RowStore(1, 9, (3,), np.float32), UniformSampler(0))
     replay.start([0], [[0.0, 0.0, 0.0]])
@@ -235,7 +237,7 @@ def test_a_replay_of_unequal_parts_or_a_batch_of_another_layout_is_refused():
         batch._replace(obs=batch.obs.astype(np.float64)),
         batch._replace(action=np.zeros(8, np.int64)[::2]),
     ):
-        with pytest.raises(ValueError, match="of the batch is"):
+        with pytest.raises(ValueError, match="of the batch has"):
             replay.sample(wrong)
 
 
@@ -257,7 +259,7 @@ def test_a_full_disk_under_a_file_that_grows_is_one_line(tmp_path, monkeypatch, 
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("tensorboard"), reason="an extra")
-def test_a_run_folder_that_is_gone_is_one_line_with_tensorboard_too(tmp_path):
+def test_a_deleted_run_folder_is_one_line_with_tensorboard_too(tmp_path):
     folder = tmp_path / "run"
 
     def remove(progress, step):

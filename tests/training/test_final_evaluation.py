@@ -1,4 +1,4 @@
-"""Evaluations that are not asked for: none is made, and no environments for them."""
+"""Evaluations that are not requested make no environments."""
 
 import json
 
@@ -56,7 +56,7 @@ def test_a_final_evaluation_may_stand_alone_or_be_left_out(tmp_path):
     assert (run.folder / "best.safetensors").exists()
 
 
-def test_environments_that_are_handed_in_for_evaluation_are_used(tmp_path):
+def test_given_evaluation_environments_are_used(tmp_path):
     from gymnasium.vector import SyncVectorEnv
 
     config = small(tmp_path, final_evaluation=None)
@@ -64,7 +64,7 @@ def test_environments_that_are_handed_in_for_evaluation_are_used(tmp_path):
     assert fastdqn.train(config, envs, eval_envs=eval_envs).summary["eval"]["episodes"] == 2
 
 
-def test_the_command_line_says_it_in_one_line_where_more_cannot_be_made(tmp_path, capsys):
+def test_the_command_line_reports_in_one_line_that_no_more_can_be_made(tmp_path, capsys):
     import gymnasium
 
     gymnasium.register("Licensed-v0", lambda **_: Licensed())
@@ -80,7 +80,7 @@ def test_the_command_line_says_it_in_one_line_where_more_cannot_be_made(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["bench env", "bench train", "eval RUN --env-id", "tabular"])
-def test_every_command_says_it_in_one_line_where_not_all_can_be_made(tmp_path, capsys, command):
+def test_every_command_reports_in_one_line_that_not_all_can_be_made(tmp_path, capsys, command):
     import gymnasium
 
     run = fastdqn.train(small(tmp_path), Plain)

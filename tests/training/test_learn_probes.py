@@ -1,4 +1,4 @@
-"""Probe environments whose Q-values are known in closed form: the whole path must find them."""
+"""Probe environments with known Q-values, learned by the whole program."""
 
 import gymnasium
 import numpy as np
@@ -115,7 +115,7 @@ def trained(probe, tmp_path, mode=AutoresetMode.NEXT_STEP, **overrides):
     return session.run.learner
 
 
-# Where one of these fails, an easier probe than the last two of them tells why.
+# If one of the last two fails, an easier probe shows the reason.
 VARIANTS = [
     pytest.param({}, id="d3qn"),
     pytest.param({"double": False, "dueling": False}, id="plain"),

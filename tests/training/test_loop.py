@@ -1,4 +1,4 @@
-"""The loop: exact counts for any number of lanes, equal bits for equal seeds, honest endings."""
+"""The training loop: exact counts, equal bits for equal seeds, and the reason for the end."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ from helpers.loop import Poisoned, run_loop, small
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_envs", [1, 3, 64, 4096])
-def test_half_a_million_steps_earn_exactly_their_updates(num_envs):
+def test_half_a_million_steps_make_exactly_the_updates_due(num_envs):
     """One update per 10 steps after 10,000: 49,000, whatever the stride and however many of the
     lanes were resetting in a call."""
     cadence = Cadence(10_000, Fraction(10), 0, 1_000)
@@ -58,7 +58,7 @@ def test_the_loop_makes_exactly_the_updates_due(tmp_path, num_envs, frequency, m
     assert 700 <= session.run.progress.steps < 700 + num_envs
 
 
-def test_the_sampler_is_told_the_steps_before_the_one_in_flight(tmp_path, monkeypatch):
+def test_the_sampler_gets_the_steps_before_the_one_in_flight(tmp_path, monkeypatch):
     told, draw = [], UniformSampler.draw
 
     def draw_and_tell(sampler, ring, n_steps, index, weight, steps):
@@ -70,7 +70,7 @@ def test_the_sampler_is_told_the_steps_before_the_one_in_flight(tmp_path, monkey
     session, _ = run_loop(config)
     told = told[1:]  # the first is the constructor's
     assert len(told) == session.run.progress.updates
-    # Update i is earned by step 52 + 4 i; a turn of four lanes is three steps late at the most.
+    # Update i is due at step 52 + 4 i; with four environments it is at most three steps late.
     assert [(steps - 52) // 4 for steps in told] == list(range(len(told)))
 
 
@@ -154,22 +154,22 @@ def test_evaluating_changes_nothing_that_is_learned(tmp_path):
     assert weights("never", 0) == weights("often", 100)
 
 
-def test_no_lane_is_the_copy_of_another(tmp_path):
+def test_environments_differ_from_each_other(tmp_path):
     session = build.build(small(tmp_path, vectorization="sync"), lambda _: Silent())
     obs = session.run.stream.obs
     session.close()
     assert len(np.unique(obs, axis=0)) == len(obs)
 
 
-def test_a_bad_reward_stops_the_run_naming_lane_and_step(tmp_path):
+def test_a_bad_reward_stops_the_run_and_names_environment_and_step(tmp_path):
     envs = SyncVectorEnv([lambda: Poisoned(1.0), lambda: Poisoned(1.0), Poisoned, Poisoned])
-    with pytest.raises(fastdqn.envs.NonFiniteError, match="lane 2, step 10: reward is nan"):
+    with pytest.raises(fastdqn.envs.NonFiniteError, match="env 2, step 10: reward is nan"):
         run_loop(small(tmp_path), envs)
 
 
 def test_a_diverged_loss_stops_the_run_and_leaves_no_policy(tmp_path):
     envs = SyncVectorEnv([lambda: Poisoned(3e38)] * 4)
-    with pytest.raises(loop.DivergedError, match=r"the loss is (inf|nan) by update \d+, step"):
+    with pytest.raises(loop.DivergedError, match=r"the loss is (inf|nan) at update \d+, step"):
         fastdqn.train(small(tmp_path, loss="mse", max_grad_norm=None), envs)
     assert not (tmp_path / "run" / "policy.safetensors").exists()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -183,7 +183,7 @@ def test_the_command_line_reports_a_bad_environment_in_one_line(tmp_path, capsys
         assert cli.main(["train", "Poisoned-v0", *arguments, "--quiet"]) == 1
     finally:
         del gymnasium.registry["Poisoned-v0"]
-    assert capsys.readouterr().err == "error: lane 0, step 10: reward is nan\n"
+    assert capsys.readouterr().err == "error: env 0, step 10: reward is nan\n"
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_given_environments_stay_open_and_a_given_torso_stays_as_it_was(tmp_path
     assert run.summary["eval"] is None
 
 
-def test_given_environments_say_themselves_how_many_they_are(tmp_path):
+def test_given_environments_determine_num_envs(tmp_path):
     envs = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 3)
     run = fastdqn.train(small(tmp_path, num_envs=4, total_timesteps=90), envs)
     envs.close()

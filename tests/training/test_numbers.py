@@ -1,4 +1,4 @@
-"""Numbers that stop being numbers, and memory that runs out, inside a run."""
+"""Non-finite numbers and lack of memory in a run."""
 
 import json
 
@@ -23,8 +23,8 @@ from helpers.loop import small
 @pytest.mark.usefixtures("waits")
 @pytest.mark.parametrize("number", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("looks", [{"eval_frequency": 100}, {"checkpoint_frequency": 100}])
-def test_weights_that_are_not_finite_end_the_run_before_anyone_keeps_them(tmp_path, number, looks):
-    """They become so behind a last loss that still was finite."""
+def test_non_finite_weights_end_the_run_before_they_are_saved(tmp_path, number, looks):
+    """They become non-finite after a last finite loss."""
     config = small(tmp_path, learner="torch", log_frequency=100_000, **looks)
 
     def spoil(progress, batch, priority):
@@ -32,7 +32,7 @@ def test_weights_that_are_not_finite_end_the_run_before_anyone_keeps_them(tmp_pa
             session.run.learner.online.weights[3] = number
 
     session = build.build(config, lambda _: Silent(), hooks=Hooks(on_update=spoil))
-    expected = rf"^a weight is {abs(number)} by update 6\d, step 30\d: "
+    expected = rf"^a weight is {abs(number)} at update 6\d, step 30\d\. "
     with pytest.raises(DivergedError, match=expected):
         run_session(session)
     folder = tmp_path / "run"
@@ -52,11 +52,11 @@ def test_weights_that_are_not_finite_end_the_run_before_anyone_keeps_them(tmp_pa
     ("error", "says"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB. GPU 0 has\nmore"),
-         "cpu has no memory left: CUDA out of memory. Tried 2 GiB; a smaller --batch-size or"),
-        (MemoryError("Unable to allocate 9 GiB"), "this machine has no memory left (Unable to"),
+         "cpu is out of memory: CUDA out of memory. Tried 2 GiB. Use a smaller --batch-size or"),
+        (MemoryError("Unable to allocate 9 GiB"), "this machine is out of memory (Unable to"),
     ],
 )  # fmt: skip
-def test_memory_that_runs_out_is_one_line_and_code_1(tmp_path, monkeypatch, capsys, error, says):
+def test_running_out_of_memory_is_one_line_and_code_1(tmp_path, monkeypatch, capsys, error, says):
     def update(self, batch):
         raise error
 
@@ -70,7 +70,7 @@ def test_memory_that_runs_out_is_one_line_and_code_1(tmp_path, monkeypatch, caps
 
 
 def test_a_device_that_was_not_chosen_yet_is_not_called_auto():
-    expected = pytest.raises(OutOfMemoryError, match=r"^the device has no memory left: CUDA out of")
+    expected = pytest.raises(OutOfMemoryError, match=r"^the device is out of memory: CUDA out of")
     with expected, memory_errors("auto"):
         raise torch.OutOfMemoryError("CUDA out of memory")
 

@@ -1,4 +1,4 @@
-"""Every part of a run gives its state and takes it, and so do the rows of the replay."""
+"""Every component of a run saves and loads its state, and so do the rows of the replay."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def test_the_parts_are_all_that_a_checkpoint_keeps(trained):
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_each_part_takes_the_state_that_it_gives(tmp_path, trained, name):
+def test_each_component_loads_its_own_state(tmp_path, trained, name):
     two = built(tmp_path, "b", seed=2, **EVERYTHING)
     state = components(trained.run)[name].state()
     other = components(two.run)[name]
@@ -61,7 +61,7 @@ def test_each_part_takes_the_state_that_it_gives(tmp_path, trained, name):
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_each_part_names_a_field_that_is_missing_or_of_another_kind(tmp_path, name):
+def test_each_component_names_a_missing_or_invalid_field(tmp_path, name):
     made = built(tmp_path, "a", **EVERYTHING)
     part = components(made.run)[name]
     for field in part.state().keys() - {"envs"}:  # of another kind: they are reset
@@ -74,7 +74,7 @@ def test_each_part_names_a_field_that_is_missing_or_of_another_kind(tmp_path, na
     made.close()
 
 
-def test_a_generator_of_zeros_which_would_give_zeros_for_ever_is_refused(tmp_path):
+def test_an_all_zero_generator_state_is_rejected(tmp_path):
     made = built(tmp_path, "a")
     policy, replay = made.run.policy, made.run.replay
     for part, *more in ((policy,), (replay.sampler, replay.ring, replay.n_steps)):
@@ -85,7 +85,7 @@ def test_a_generator_of_zeros_which_would_give_zeros_for_ever_is_refused(tmp_pat
     made.close()
 
 
-def test_the_return_of_an_episode_that_was_cut_off_by_a_reset_is_forgotten():
+def test_a_reset_drops_the_return_of_the_open_episode():
     """As at a resume whose environments could not be restored."""
     none, flags = np.empty(0, np.int64), np.zeros(1, np.bool_)
 
@@ -112,7 +112,7 @@ def same(one, other) -> bool:
     return one == other
 
 
-def test_rows_come_back_from_segments_whatever_was_overwritten_between(tmp_path):
+def test_rows_are_restored_from_segments_despite_overwriting(tmp_path):
     from helpers.oracles import make_replay
 
     rng = np.random.default_rng(0)
@@ -143,5 +143,5 @@ def test_rows_come_back_from_segments_whatever_was_overwritten_between(tmp_path)
             other.sample(twin)
             for one, two in zip(batch[:7], twin[:7], strict=True):
                 np.testing.assert_array_equal(one, two)
-    with pytest.raises(StateError, match="rows of lane 0 end at"):
+    with pytest.raises(StateError, match="rows of env 0 end at"):
         make_replay(3, rows=11, obs_shape=(2,)).load_state(replay.state(), segments[:1])

@@ -1,4 +1,4 @@
-"""RangeWatch: returns beyond the atoms are told once, in the learner's scale, and recorded."""
+"""RangeWatch reports returns beyond the atoms once, in the learner's scale."""
 
 import json
 
@@ -14,7 +14,7 @@ from helpers.switches import paired
 
 
 def delivery(rewards, ended=(), starts=()) -> Step:
-    """Rewards of lanes 0, 1, ...; RangeWatch looks at nothing else."""
+    """Rewards of environments 0, 1, ...; RangeWatch uses nothing else."""
     lanes, flags, none = np.arange(len(rewards)), np.zeros(len(rewards), np.bool_), np.zeros(0)
     over = np.isin(lanes, ended)
     return Step(
@@ -29,14 +29,14 @@ def make_watch(v_min=-1.0, v_max=2.0, scale=1.0):
     return RangeWatch(2, 0.5, v_min, v_max, lambda: scale, said.append), said
 
 
-def test_returns_outside_the_range_are_told_once_with_their_ends():
+def test_returns_outside_the_range_are_reported_once_with_their_range():
     watch, said = make_watch()
     watch.follow(delivery([1.0, -1.0]))
     watch.follow(delivery([1.5, -1.0], ended=[0]))  # 1.5 + 0.5 * 1: at the end of the range
     assert said == []
     watch.follow(delivery([0.0, -1.0], ended=[1]))  # -1 - 0.5 - 0.25
     (line,) = said
-    assert line.startswith("discounted rewards of episodes sum up to -1.75 to 2, ")
+    assert line.startswith("discounted returns range from -1.75 to 2, ")
     assert "--v-min and --v-max" in line
     watch.follow(delivery([9.0, -9.0], ended=[0, 1]))
     assert len(said) == 1
@@ -51,18 +51,18 @@ def test_a_new_episode_begins_at_zero_also_where_the_last_one_was_cut():
     assert said == []
 
 
-def test_a_late_reward_is_seen_however_little_it_is_worth_at_the_start():
+def test_a_late_reward_is_detected_despite_its_discount():
     watch, said = make_watch(v_min=-10.0, v_max=10.0)
     for _ in range(40):
         watch.follow(delivery([0.0, 0.0]))
     watch.follow(delivery([100.0, 0.0], ended=[0]))
-    assert "sum up to 9.095e-11 to 100, " in said[0]
+    assert "range from 9.095e-11 to 100, " in said[0]
 
 
-def test_the_ends_that_are_told_were_seen():
+def test_the_reported_range_consists_of_observed_returns():
     watch, said = make_watch(v_min=20.0, v_max=90.0)
     watch.follow(delivery([3.0, 0.0], ended=[0]))
-    assert "sum up to 3 to 3, " in said[0]
+    assert "range from 3 to 3, " in said[0]
 
 
 def test_returns_are_compared_in_the_scale_that_the_learner_sees():
@@ -70,16 +70,16 @@ def test_returns_are_compared_in_the_scale_that_the_learner_sees():
     watch.follow(delivery([15.0, -9.0], ended=[0, 1]))
     assert said == []
     watch.follow(delivery([25.0, 0.0], ended=[0]))
-    assert "sum up to -0.9 to 2.5" in said[0]
+    assert "range from -0.9 to 2.5" in said[0]
 
 
-def test_the_watch_goes_on_from_a_state_in_mid_episode():
+def test_the_watch_continues_from_a_state_in_mid_episode():
     one, _ = make_watch()
     one.follow(delivery([2.0, 0.0]))
     two, said = make_watch()
     two.load_state(one.state())
     two.follow(delivery([1.0, 0.0], ended=[0]))
-    assert "sum up to 2 to 2.5" in said[0]
+    assert "range from 2 to 2.5" in said[0]
     three, said = make_watch()
     three.load_state(two.state())
     three.follow(delivery([9.0, 0.0], ended=[0]))
@@ -111,7 +111,7 @@ class Endless(gymnasium.Env):
 
 
 @pytest.mark.slow
-def test_normalized_rewards_are_held_against_the_range(tmp_path):
+def test_normalized_rewards_are_compared_with_the_range(tmp_path):
     """Ten rewards of 1 are 10, over their deviation less than 5."""
     narrow = {"v_min": -1.0, "v_max": 9.0, "gamma": 1.0}
     for normalize, warned in ((False, 1), (True, 0)):

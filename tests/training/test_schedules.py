@@ -1,4 +1,4 @@
-"""Cadence and exploration: exact for any stride, and right at the beginning, middle and end."""
+"""Cadence and exploration schedules: exact for any stride."""
 
 from fractions import Fraction
 
@@ -75,7 +75,7 @@ def test_linear_epsilon_never_leaves_its_ends(initial, final, over_steps, steps)
     assert min(initial, final) - 1e-12 <= value <= max(initial, final) + 1e-12
 
 
-def test_a_budget_without_any_limit_is_refused():
+def test_a_budget_without_any_limit_is_rejected():
     with pytest.raises(ValueError, match="total_steps or total_episodes"):
         Budget(None, None)
 
@@ -96,7 +96,7 @@ def test_a_budget_is_spent_by_whichever_comes_first(budget, steps, episodes, spe
     assert budget.spent(steps, episodes) is spent
 
 
-def test_steps_over_the_budget_earn_no_updates():
+def test_steps_over_the_budget_cause_no_updates():
     assert [Budget(100, None).counted(steps) for steps in (99, 100, 163)] == [99, 100, 100]
     assert Budget(None, 5).counted(163) == 163
 
