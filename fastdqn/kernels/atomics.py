@@ -1,8 +1,8 @@
-"""Atomics: what two threads inside kernels tell each other, in arrays that both hold.
+"""Atomic operations and semaphores for threads that share arrays inside kernels.
 
-Numba has none on the CPU; these are LLVM's instructions, and semaphores of the C library. What was
-written before a store_release() is seen by who finds its value with load_acquire(), where
-finish_copies() stands between if it was written by copy_apart().
+Numba has none on the CPU, so these are LLVM instructions and semaphores of the C library. Data
+written before a store_release() is visible to a thread that reads the stored value by
+load_acquire(). Data written by copy_apart() needs finish_copies() in between.
 """
 
 import platform
@@ -13,14 +13,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_intrinsic: Any = intrinsic  # a kernel calls it without the context
+_intrinsic: Any = intrinsic  # a kernel calls it without the context argument
 
 _WORD = ir.IntType(64)
 _ALIGN = 8
 _C_INT, _BYTES = ir.IntType(32), ir.IntType(8).as_pointer()
 _VECTOR = ir.VectorType(ir.FloatType(), 16)
 _IS_X86 = platform.machine() in ("x86_64", "AMD64")
-# A hint of the processor's that a loop waits: it saves power, and leaves the loop at less cost.
+# A processor hint for spin loops, which saves power and makes leaving the loop cheaper.
 _PAUSE: tuple[str, tuple[int, ...]] | None = None
 if _IS_X86:
     _PAUSE = ("llvm.x86.sse2.pause", ())
@@ -30,7 +30,7 @@ elif platform.machine() in ("aarch64", "arm64"):
 
 @_intrinsic
 def load_acquire(context, words, place):
-    """words[place]."""
+    """Returns words[place]."""
 
     def generate(context, builder, signature, args):
         where = _pointer(context, builder, signature, args)
@@ -41,7 +41,7 @@ def load_acquire(context, words, place):
 
 @_intrinsic
 def store_release(context, words, place, value):
-    """words[place] = value."""
+    """Sets words[place] = value."""
 
     def generate(context, builder, signature, args):
         where = _pointer(context, builder, signature, args)
@@ -53,7 +53,7 @@ def store_release(context, words, place, value):
 
 @_intrinsic
 def compare_exchange(context, words, place, expected, value):
-    """Whether words[place] was as expected, and is value now: one thread alone hears so."""
+    """Sets words[place] from expected to value; returns True to one thread only."""
 
     def generate(context, builder, signature, args):
         where = _pointer(context, builder, signature, args)
@@ -65,7 +65,7 @@ def compare_exchange(context, words, place, expected, value):
 
 @_intrinsic
 def pause(context):
-    """Nothing, for the some 50 to 150 cycles that the processor takes for it."""
+    """Pauses for about 50 to 150 cycles."""
 
     def generate(context, builder, signature, args):
         if _PAUSE is not None:
@@ -80,11 +80,11 @@ def pause(context):
 
 @_intrinsic
 def copy_apart(context, to, source, first):
-    """to[first : first + 16] = source[first : first + 16] float32, past all caches.
+    """Copies 16 float32, to[first : first + 16] = source[first : first + 16], past all caches.
 
-    to must begin on a cache line, and first be a multiple of 16. A usual store to a line that
-    another core has read waits until that core has given it up, one line after the other: some
-    70 ns each, where these take 2.
+    `to` must start on a cache line, and first must be a multiple of 16. An ordinary store to a line
+    that another core has read waits until that core gives it up. That takes about 70 ns for each
+    line; this takes 2.
     """
 
     def generate(context, builder, signature, args):
@@ -102,7 +102,7 @@ def copy_apart(context, to, source, first):
 
 @_intrinsic
 def finish_copies(context):
-    """What copy_apart() wrote comes before the next store_release(), as other stores do anyway."""
+    """Makes the writes of copy_apart() visible before the next store_release()."""
 
     def generate(context, builder, signature, args):
         if _IS_X86:
@@ -116,7 +116,7 @@ def finish_copies(context):
 
 
 def _of_semaphore(name, *more):
-    """An intrinsic that calls a function of POSIX's on the 32 bytes from words[place] on."""
+    """Returns an intrinsic that calls a POSIX function on the 32 bytes from words[place] on."""
 
     @_intrinsic
     def call(context, words, place):
@@ -131,7 +131,7 @@ def _of_semaphore(name, *more):
     return call
 
 
-# All give 0. make: one that nobody has posted; wait may come back early, for a signal.
+# All return 0. make creates an unposted semaphore; wait may return early, for a signal.
 make_semaphore: Any = _of_semaphore("sem_init", 0, 0)
 post_semaphore: Any = _of_semaphore("sem_post")
 wait_semaphore: Any = _of_semaphore("sem_wait")

@@ -1,7 +1,6 @@
-"""kernel: the one decorator for compiled functions, with a cache that notices shared code.
+"""kernel: the decorator for compiled functions, with a cache that tracks shared code.
 
-The cache is a convenience: one that cannot be read or written costs the time to compile, and
-nothing else.
+The cache is optional: if it cannot be read or written, functions are compiled in each process.
 """
 
 import contextlib
@@ -16,32 +15,34 @@ import numba
 from numba.core import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-# Files whose kernels are compiled into those of others. Numba's cache looks at the file of the
-# outer function alone, and would go on serving an inner one that has changed since.
+# Files whose kernels are inlined in other kernels. Numba's cache checks the file of the outer
+# function only, so it would keep using an outdated inner function.
 SHARED = (
     "kernels/rng.py", "kernels/matmul.py", "kernels/atomics.py", "learning/fused_kernel.py",
     "replay/ring.py", "replay/sum_tree.py", "envs/finite_check.py",
 )  # fmt: skip
 
-# Where the cache keeps each kernel that was imported.
+# The cache index of each imported kernel.
 _indices: list[Path] = []
 COMPILES = not config.DISABLE_JIT  # pyright: ignore[reportAttributeAccessIssue]
 _DIGEST_BYTES = 16
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, without the GIL; later processes load it from the cache."""
+    """Compiles at the first call, without the GIL; later processes load it from the cache."""
     return _cached(numba.njit(nogil=True)(function))
 
 
 def ieee_kernel(function: Callable[..., Any]) -> Any:
-    """As kernel(); a division by zero gives inf or NaN, so that loops need not watch for it."""
+    """As kernel(), but a division by zero gives inf or NaN, so loops need no check for it."""
     return _cached(numba.njit(nogil=True, error_model="numpy")(function))
 
 
 class _CodeFiles(IndexDataCacheFile):
-    """Numba's files of an index and of code; code is stored behind its checksum, since a file that
-    lost its end, or was never written to the disk, may still look like one."""
+    """Numba's index and code files, with a checksum before the code.
+
+    A truncated file, or one that was never written to disk, may still look valid.
+    """
 
     def _save_data(self, name, data):
         code = self._dump(data)
@@ -56,7 +57,7 @@ class _CodeFiles(IndexDataCacheFile):
 
 
 class _Cache(FunctionCache):
-    """Numba's cache of a function's compiled code, which no state of the disk makes fail."""
+    """Numba's cache of a function's compiled code; disk errors never make a call fail."""
 
     def __init__(self, function: Callable[..., Any]):
         super().__init__(function)
@@ -66,14 +67,14 @@ class _Cache(FunctionCache):
     def load_overload(self, sig, target_context):
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # whatever the system or an unpickler makes of a damaged file
+        except Exception:  # a damaged file may raise anything
             return None
 
     def save_overload(self, sig, data):
         try:
             super().save_overload(sig, data)
-        except Exception:  # a folder that cannot be written, a full disk, a damaged index
-            if self._index_is_damaged():  # it would keep new code out for ever
+        except Exception:  # a read-only folder, a full disk or a damaged index
+            if self._index_is_damaged():  # a damaged index would reject new code forever
                 with contextlib.suppress(Exception):
                     os.unlink(self._cache_file._index_path)
                     super().save_overload(sig, data)
@@ -89,10 +90,10 @@ class _Cache(FunctionCache):
 
 
 def _cached(dispatcher: Any) -> Any:
-    """Let a dispatcher use a cache, if there is a folder for one."""
-    if not COMPILES:  # it is the plain function
+    """Adds a cache to a dispatcher, if there is a folder for it."""
+    if not COMPILES:  # then it is the Python function
         return dispatcher
-    with contextlib.suppress(Exception):  # no folder that can be written, or a strange loader
+    with contextlib.suppress(Exception):  # no writable folder, or an unusual loader
         dispatcher._cache = _Cache(dispatcher.py_func)
         _indices.append(Path(dispatcher._cache._cache_file._index_path))
     return dispatcher
@@ -103,16 +104,16 @@ def _digest(data: bytes) -> bytes:
 
 
 def never_compiled() -> bool:
-    """Whether a run compiles all that it needs, since the cache has none of the kernels yet."""
+    """Whether no kernel is in the cache, so that a run compiles everything."""
     return COMPILES and not any(map(os.path.exists, _indices))
 
 
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept; None where each process compiles for itself."""
+    """Returns the folder of compiled kernels; None if each process compiles its own."""
     return next((path.parent for path in _indices), None)
 
 
 def shared_stamp(package: Path = Path(__file__).parents[1]) -> tuple:
-    """Time of change and size of each shared file: what Numba keeps of the outer one."""
+    """Returns modification time and size of each shared file, as Numba stores for the outer one."""
     stats = ((package / name).stat() for name in SHARED)
     return tuple((stat.st_mtime, stat.st_size) for stat in stats)

@@ -1,9 +1,9 @@
-"""Products: small matrix products of float32 as vector instructions, for use inside kernels.
+"""Small float32 matrix products in vector instructions, for use inside kernels.
 
-LLVM's own vectorizer keeps no tile of the result in registers; these do, written out as its
-instructions. All matrices are flat arrays: a first element, and strides between rows. The
-columns of a result are COLUMNS numbers that lie together. Each number is one chain of fused
-multiply-adds in the order of depth, so its bits depend on nothing else.
+LLVM's vectorizer does not keep a tile of the result in registers, so these are written as LLVM
+instructions. All matrices are flat arrays with an offset and strides. The COLUMNS numbers in a row
+of the result are contiguous. Each number is one chain of fused multiply-adds in the order of depth,
+so its bits depend on nothing else.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_intrinsic: Any = intrinsic  # a kernel calls it without the context
+_intrinsic: Any = intrinsic  # a kernel calls it without the context argument
 
 LANES = 16
-# Vectors side by side, and rows, of the largest tile: with 32 registers of 64 bytes 16 sums fit,
-# beside what they are made of; of 16 registers of 32 bytes a sum takes two.
+# Vectors in a row, and rows, of the largest tile. 32 registers of 64 bytes hold 16 sums and their
+# operands. With 16 registers of 32 bytes each sum takes two.
 _WIDE = binding.get_host_cpu_features().get("avx512f", False)
 _VECTORS, _ROWS = (2, (8, 4, 2, 1)) if _WIDE else (1, (4, 2, 1))
 COLUMNS = LANES * _VECTORS
@@ -31,10 +31,11 @@ _UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
 
 
 def _product(begin, finish):
-    """A function c[rows, COLUMNS] = finish(begin + a[rows, depth] @ b[depth, COLUMNS]).
+    """Returns a function c[rows, COLUMNS] = finish(begin + a[rows, depth] @ b[depth, COLUMNS]).
 
-    begin   (builder, pointer to c, pointer to bias of the row) to a vector
-    finish  (builder, sum, pointer to c, splat of floor) to the vector that is stored in c
+    Args:
+        begin: Maps (builder, pointer to c, pointer to the row's bias) to a vector.
+        finish: Maps (builder, sum, pointer to c, vector of floor) to the vector stored in c.
     """
 
     def generate(context, builder, signature, args):
@@ -74,7 +75,7 @@ def _product(begin, finish):
 
 @contextlib.contextmanager
 def _while_fits(builder, row, height, rows):
-    """A loop while so many rows are left: gives their numbers, and moves row on behind them."""
+    """Emits a loop while `height` rows are left; yields their numbers and advances row."""
     head, body, after = (builder.append_basic_block() for _ in range(3))
     builder.branch(head)
     builder.position_at_end(head)
@@ -89,7 +90,7 @@ def _while_fits(builder, row, height, rows):
 
 
 def _sums(builder, begun, rows_of_a, a_depth, b, b_depth, depth):
-    """The loop over depth (at least 1): [height * _VECTORS] vectors, which stay in registers."""
+    """Emits the loop over depth (at least 1); returns height * _VECTORS vectors, in registers."""
     multiply_add = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fmuladd.v{LANES}f32"
     )
@@ -119,7 +120,7 @@ def _sums(builder, begun, rows_of_a, a_depth, b, b_depth, depth):
 
 
 def _at_least(builder, total, tile, floor):
-    return builder.select(builder.fcmp_ordered("<", total, floor), floor, total)  # NaN stays
+    return builder.select(builder.fcmp_ordered("<", total, floor), floor, total)  # NaN stays NaN
 
 
 def _where_positive(builder, total, tile, floor):
@@ -127,11 +128,11 @@ def _where_positive(builder, total, tile, floor):
     return builder.select(closed, _ZERO, total)
 
 
-# c = max(bias + a @ b, floor), bias one number a row
+# c = max(bias + a @ b, floor), with one bias for each row.
 product_from_bias: Any = _product(
     lambda builder, tile, bias: _splat(builder, builder.load(bias)), _at_least
 )
-# c = a @ b where c > 0 before, else 0: back through a ReLU whose output stands in c
+# c = a @ b where c was positive, else 0: the backward pass of a ReLU with output c.
 product_through_relu: Any = _product(lambda builder, tile, bias: _ZERO, _where_positive)
 # c += a @ b
 product_added: Any = _product(
@@ -141,7 +142,7 @@ product_added: Any = _product(
 
 @_intrinsic
 def transpose_tile(context, to, to_first, to_row, source, source_first, source_row):
-    """to[j, i] = source[i, j] for LANES rows and columns."""
+    """Sets to[j, i] = source[i, j] for LANES rows and columns."""
 
     def generate(context, builder, signature, args):
         to = _pointer(context, builder, signature.args[0], *args[0:2])

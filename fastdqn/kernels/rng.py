@@ -1,8 +1,8 @@
-"""Random numbers for kernels: xoshiro256++ on a small integer state that a caller owns and saves.
+"""Random numbers in kernels: xoshiro256++ on a small integer state that the caller owns.
 
-A NumPy Generator cannot be drawn from inside a compiled kernel without boxing, and its state is
-an object; four uint64 are plain data. Blackman and Vigna, "Scrambled linear pseudorandom number
-generators" (2021); the seeding is Steele's splitmix64, as its authors recommend.
+A NumPy Generator cannot be used inside a compiled kernel without boxing, and its state is an
+object. Four uint64 are plain data. Source: Blackman and Vigna, "Scrambled linear pseudorandom
+number generators" (2021). Seeding uses Steele's splitmix64, as its authors recommend.
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ _MASK = (1 << 64) - 1
 
 
 def seed_state(seed: int, stream: int = 0) -> np.ndarray:
-    """Make a generator state from a seed and the number of an independent stream.
+    """Returns a generator state, uint64[4], from a seed and the number of an independent stream.
 
-    returns  [4] uint64, to be passed to the kernels below, which advance it in place
+    The kernels below advance the state in place.
     """
     state = np.empty(4, np.uint64)
-    # Not splitmix's own increment: neighbouring seeds would share all words but one.
+    # Not splitmix's own increment, since nearby seeds would share all words but one.
     x = (seed * 0xA0761D6478BD642F + stream * 0xD1B54A32D192ED03) & _MASK
     for i in range(4):
         x = (x + 0x9E3779B97F4A7C15) & _MASK
@@ -29,7 +29,7 @@ def seed_state(seed: int, stream: int = 0) -> np.ndarray:
 
 
 def derive(seed: int, *purpose: int) -> int:
-    """A 63-bit seed for one purpose: different purposes give unrelated numbers."""
+    """Returns a 63-bit seed for one purpose; different purposes have independent seeds."""
     for number in purpose:
         seed = int(seed_state(seed, number + 1)[0]) >> 1
     return seed
@@ -37,7 +37,7 @@ def derive(seed: int, *purpose: int) -> int:
 
 @kernel
 def uniform(state):
-    """Draw one float64 in [0, 1). state [4] uint64, advanced in place."""
+    """Returns one float64 in [0, 1) and advances state, uint64[4]."""
     s0, s1, s2, s3 = state[0], state[1], state[2], state[3]
     total = s0 + s3
     result = ((total << np.uint64(23)) | (total >> np.uint64(41))) + s0
@@ -54,5 +54,5 @@ def uniform(state):
 
 @kernel
 def below(state, bound):
-    """Draw one int64 in [0, bound), bound < 2^53: the bias is under bound / 2^53."""
+    """Returns one int64 in [0, bound), for bound < 2^53; the bias is below bound / 2^53."""
     return np.int64(uniform(state) * bound)

@@ -1,4 +1,4 @@
-"""What two threads inside kernels tell each other."""
+"""Atomics: communication of two threads inside kernels."""
 
 import threading
 
@@ -52,7 +52,7 @@ def copy(to, source):
 
 @kernel
 def answer(words, calls, answers, mine, other, turns):
-    """Wait for each call, see that the other's numbers are those of the call, and answer."""
+    """Waits for each call, checks the other thread's numbers, and replies."""
     wrong = 0
     for turn in range(turns):
         wait_semaphore(words, calls)
@@ -86,14 +86,14 @@ def make(words, place):
     return make_semaphore(words, place)
 
 
-def test_an_exchange_is_made_where_the_word_was_as_expected():
+def test_an_exchange_needs_the_expected_value():
     words = np.zeros(1, np.int64)
     assert exchange(words, 0, -5)
     assert not exchange(words, 0, 7)
     assert words[0] == -5
 
 
-def test_a_word_is_written_where_it_is_named():
+def test_a_word_is_written_at_its_index():
     words = np.arange(4)
     assert put(words, 2, -1) == -1
     np.testing.assert_array_equal(words, [0, 1, -1, 3])
@@ -118,7 +118,7 @@ def test_a_copy_may_come_from_anywhere(offset):
 
 
 @pytest.mark.slow
-def test_a_semaphore_brings_with_it_what_was_copied_before():
+def test_a_semaphore_makes_earlier_copies_visible():
     words = np.zeros(16, np.int64)
     assert [make(words, place) for place in (0, 8)] == [0, 0]
     mine, other = torch.zeros(2, 1024).numpy()

@@ -32,7 +32,7 @@ def kernels_of(file: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_kernels_are_imported_only_from_the_files_the_cache_watches():
+def test_kernels_are_imported_only_from_files_tracked_by_the_cache():
     homes = {name: file for file in PACKAGE.rglob("*.py") for name in kernels_of(file)}
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -43,7 +43,7 @@ def test_kernels_are_imported_only_from_the_files_the_cache_watches():
 
 @pytest.mark.slow
 def test_a_change_in_a_shared_kernel_reaches_the_kernels_that_use_it(tmp_path):
-    """Numba alone would go on drawing by the old rule of validity."""
+    """Numba alone would keep using the old rule of validity."""
     package = tmp_path / "fastdqn"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     program = (
@@ -70,17 +70,17 @@ def test_a_change_in_a_shared_kernel_reaches_the_kernels_that_use_it(tmp_path):
     assert drawn() == "[0, 2]"
 
 
-def test_a_lane_named_twice_is_refused_without_a_trace():
+def test_a_repeated_lane_is_rejected_and_changes_nothing():
     ring = Ring(num_lanes=3, rows=4)
     ring.add_starts([0, 1, 2])
     before = ring.status.copy(), ring.added.copy()
-    with pytest.raises(ValueError, match="named twice"):
+    with pytest.raises(ValueError, match="is repeated"):
         ring.add_outcomes([0, 1, 1], [0] * 3, [0.0] * 3, [True] * 3, [False] * 3)
     np.testing.assert_array_equal(ring.status, before[0])
     np.testing.assert_array_equal(ring.added, before[1])
 
 
-def test_the_first_run_knows_that_it_has_everything_to_compile(tmp_path, monkeypatch):
+def test_the_first_run_detects_an_empty_cache(tmp_path, monkeypatch):
     cached = tmp_path / "explore.nbi"
     monkeypatch.setattr(jit, "_indices", [tmp_path / "missing.nbi", cached])
     assert jit.never_compiled() == jit.COMPILES
@@ -133,7 +133,7 @@ DAMAGES = {
 @needs_compiler
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_of_the_cache_costs_time_and_is_replaced(cache, suffix, damage):
+def test_a_damaged_cache_file_is_replaced(cache, suffix, damage):
     (path,) = [each for each in cache() if each.suffix == suffix]
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     assert not loaded_from_cache()
@@ -142,7 +142,7 @@ def test_a_damaged_file_of_the_cache_costs_time_and_is_replaced(cache, suffix, d
 
 @needs_compiler
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
-def test_what_is_no_file_in_the_cache_costs_time(cache, suffix):
+def test_a_cache_entry_that_is_no_file_is_ignored(cache, suffix):
     (path,) = [each for each in cache() if each.suffix == suffix]
     path.unlink()
     path.mkdir()
@@ -153,7 +153,7 @@ def test_what_is_no_file_in_the_cache_costs_time(cache, suffix):
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
-def test_a_cache_that_takes_nothing_costs_time(tmp_path, monkeypatch, code):
+def test_a_read_only_cache_is_ignored(tmp_path, monkeypatch, code):
     def refuse(*arguments, **options):
         raise OSError(code, os.strerror(code))
 
@@ -178,7 +178,7 @@ def test_without_a_folder_for_a_cache_each_process_compiles(monkeypatch):
 
 
 @needs_compiler
-def test_a_cache_that_cannot_be_looked_at_is_none(monkeypatch):
+def test_an_unreadable_cache_is_ignored(monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied")
 

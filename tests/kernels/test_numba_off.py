@@ -1,4 +1,4 @@
-"""The kernels mean the same as the plain Python that they are written in."""
+"""Kernels give the same results as plain Python."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The kernels' random numbers: the published generator, uniform, and never out of bounds."""
+"""Random numbers of kernels: the published generator, uniform and within bounds."""
 
 import numpy as np
 import pytest
