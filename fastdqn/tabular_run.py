@@ -26,9 +26,9 @@ from fastdqn.session import Session, Trained, run_session
 from fastdqn.system.available_memory import available_bytes
 from fastdqn.system.signals import passed_on
 from fastdqn.tabular.config import TableConfig
-from fastdqn.tabular.discretizer import Cut, Discretizer, cut, tell_bounds, power, too_large
+from fastdqn.tabular.discretizer import Cut, Discretizer, cut, describe_bounds, power, too_large
 from fastdqn.tabular.files import load_table_policy, save_table_policy
-from fastdqn.tabular.q_learning import LastDelivery, QLearner
+from fastdqn.tabular.q_learning import LastStep, QLearner
 from fastdqn.tabular.q_table import TablePolicy
 from fastdqn.timing import Laps
 from fastdqn.training.loop import Run
@@ -101,7 +101,7 @@ def describe_table(config: TableConfig, plan: Plan) -> list[str]:
     return [
         f"table: {power(plan.found.cells.bins)} states x {actions} actions in {config.precision}: "
         f"{text}, and twice as much in addition while it is written",
-        *tell_bounds(plan.found),
+        *describe_bounds(plan.found),
     ]
 
 
@@ -175,7 +175,7 @@ def _make_parts(config: TableConfig, plan: Plan, num_lanes: int) -> tuple[Any, A
     table = np.zeros((plan.found.cells.num_states, plan.facts.num_actions), config.precision)
     policy = TablePolicy(table, discretizer, derive(config.seed, EXPLORE))
     learner = QLearner(table, float(config.gamma), _make_rate(config))
-    return policy, learner, LastDelivery(discretizer, num_lanes, plan.facts.num_actions)
+    return policy, learner, LastStep(discretizer, num_lanes, plan.facts.num_actions)
 
 
 def resolved(config: TableConfig, plan: Plan, shared: Config) -> TableConfig:

@@ -1,4 +1,4 @@
-"""Discretizer: observations, as they are stored, to the numbers of their states."""
+"""Discretizer: maps observations to state numbers."""
 
 import itertools
 import math
@@ -10,21 +10,24 @@ from gymnasium import spaces
 from fastdqn.envs import ObsReader
 from fastdqn.kernels.jit import kernel
 
-# What bounds numbers that a space leaves open, by id: from minus this to this. Ours, untuned: the
-# velocities of CartPole, in m/s and rad/s, which good policies keep far inside of it.
+# Bounds of unbounded numbers, by id: from minus this to this. Ours, untuned: they limit the
+# velocities of CartPole, in m/s and rad/s, which stay far inside with a good policy.
 OURS = {"CartPole-v0": 4.0, "CartPole-v1": 4.0}
-# A bound of this size is none: some spaces write the largest float for it.
+# Larger bounds count as none, since some spaces use the largest float.
 _UNBOUNDED = 1e30
-# Numbers whose bounds are told one by one.
+# The most numbers to list one by one.
 _MOST_TOLD = 12
 
 
 class Cells(NamedTuple):
-    """The digits of a state, the first counting most; V of them, from an observation's columns.
+    """The V digits of a state number, the most significant first.
 
-    column [V] int64 the first column · width [V] int64, above 1: a one-hot stretch of so many
-    bins [V] int64 · low, high [V] float64: a number is cut into bins of equal width from low to
-    high, and what lies outside is in the first or the last
+    Attributes:
+        column: int64[V], first column of an observation that the digit depends on.
+        width: int64[V]; above 1, the number of one-hot columns.
+        bins: int64[V], number of values.
+        low, high: float64[V]. Bins of equal width divide this range; values outside belong to the
+            first or last bin.
     """
 
     column: np.ndarray
@@ -35,15 +38,17 @@ class Cells(NamedTuple):
 
     @property
     def num_states(self) -> int:
-        """S, however large."""
+        """Number of states, an unbounded integer."""
         return math.prod(self.bins.tolist())
 
 
 class Cut(NamedTuple):
-    """How a space is cut.
+    """The digits of a space.
 
-    binned [V] bool: which digits are numbers that --bins decides
-    source [V] object: where bounds are from, in words: the space's, as asked, or ours
+    Attributes:
+        cells: The digits.
+        binned: bool[V], whether --bins applies to the digit.
+        source: object[V], the origin of the bounds for messages.
     """
 
     cells: Cells
@@ -58,36 +63,42 @@ def cut(
     low: tuple[float, ...] | None,
     high: tuple[float, ...] | None,
 ) -> Cut:
-    """Cut a space that ObsReader reads. Discrete parts are digits as they are, and so are whole
-    numbers of no more values than bins.
+    """Divides a space that ObsReader can read.
 
-    bins       one for each number of its Box parts, or one for all
-    low, high  bounds in place of the space's: one for each of those numbers, or one for all that
-               have none
-    Raises ValueError, a line for each mistake.
+    Discrete parts are digits as they are, and so are integers with at most as many values as bins.
+
+    Args:
+        space: The observation space.
+        env_id: Id of the environment, for known bounds.
+        bins: One for each number of Box parts, or one for all.
+        low, high: Bounds in place of the space's: one for each of those numbers, or one for all
+            numbers without a bound.
+
+    Raises:
+        ValueError: One line for each mistake.
     """
     parts = [_digits(*part) for part in ObsReader(space).layout()]
     column, width, of_bins, lows, highs, whole = (
         np.concatenate([part[i] for part in parts]) for i in range(6)
     )
     binned = of_bins == 0
-    source = np.full(len(column), "the space's", object)
+    source = np.full(len(column), "from the space", object)
     count, lines = int(binned.sum()), []
     for name, asked, bounds, sign in (("low", low, lows, -1.0), ("high", high, highs, 1.0)):
         open_ended = binned & ~(np.abs(bounds) < _UNBOUNDED)
         if asked is None and env_id in OURS:
-            bounds[open_ended], source[open_ended] = sign * OURS[env_id], "ours"
+            bounds[open_ended], source[open_ended] = sign * OURS[env_id], "default"
             continue
         lines += _fill(name, asked, bounds, open_ended, binned, column)
         if asked is not None:
-            source[open_ended if len(asked) == 1 else binned] = "as asked"
+            source[open_ended if len(asked) == 1 else binned] = "as set"
     if len(bins) not in (1, count):
-        lines.append(f"bins are {len(bins)} numbers: give {_each(count)}")
+        lines.append(f"bins has {len(bins)} numbers: give {_each(count)}")
     if not lines and not (lows < highs).all():
         at = int(np.flatnonzero(~(lows < highs))[0])
         lines.append(
-            f"low is {lows[at]:g}, high {highs[at]:g} for number {column[at]} of an observation: "
-            "low must be below high"
+            f"low is {lows[at]:g} and high is {highs[at]:g} for number {column[at]} of an "
+            "observation: low must be less than high"
         )
     if lines:
         raise ValueError("\n".join(lines))
@@ -103,33 +114,36 @@ def _fill(
     name: str, asked: Any, bounds: np.ndarray, open_ended: np.ndarray, binned: np.ndarray,
     column: np.ndarray,
 ) -> list[str]:  # fmt: skip
-    """Put what is asked into bounds [V]; lines for what is missing or too much."""
+    """Writes given bounds to bounds [V]; returns lines for missing or superfluous ones."""
     count = int(binned.sum())
     if asked is not None and len(asked) == count:
         bounds[binned] = asked
     elif asked is not None and len(asked) == 1:
         bounds[open_ended] = asked[0]
     elif asked is not None:
-        return [f"{name} are {len(asked)} numbers: give {_each(count)}"]
+        return [f"{name} has {len(asked)} numbers: give {_each(count)}"]
     elif open_ended.any():
         at = np.flatnonzero(open_ended)
         which = ", ".join([*map(str, column[at][:_MOST_TOLD]), *["..."] * (len(at) > _MOST_TOLD)])
         return [
-            f"observation numbers {which} (from 0) have no bound: give --{name}, one number for "
-            f"all of them, or one for each of the {count}"
+            f"observation numbers {which} (from 0) have no bound: set --{name} to one number for "
+            f"all of them, or to one for each of the {count}"
         ]
     return []
 
 
 def _each(count: int) -> str:
     if count < 2:
-        return f"one (an observation has {count} numbers to cut)"
+        return f"one (an observation has {count} numbers to discretize)"
     return f"one, or one for each of the {count} numbers of an observation"
 
 
 def _digits(space: spaces.Space, first: int, width: int, factor: float) -> tuple:
-    """Digits of one part, columns from first: column, width, bins (0: to be decided), low, high,
-    and whether values are whole numbers that were not scaled."""
+    """Returns the digits of one part whose columns start at first.
+
+    They are column, width, bins (0 if --bins applies), low, high, and whether values are unscaled
+    integers.
+    """
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         one = isinstance(space, spaces.Discrete)
         sizes = np.array([space.n] if one else space.nvec.reshape(-1), np.int64)
@@ -148,7 +162,7 @@ def _digits(space: spaces.Space, first: int, width: int, factor: float) -> tuple
 
 
 def power(bins: np.ndarray) -> str:
-    """The number of states as it comes about: '20^4 = 160,000', '20^28224, about 10^36720'."""
+    """Formats the number of states: '20^4 = 160,000', or '20^28224, about 10^36720'."""
     factors = [
         f"{size:,}^{count}" if count > 1 else f"{size:,}"
         for size, run in itertools.groupby(b for b in bins.tolist() if b > 1)
@@ -162,8 +176,8 @@ def power(bins: np.ndarray) -> str:
     return text if len(factors) == 1 and "^" not in text else f"{text} = {states:,}"
 
 
-def tell_bounds(found: Cut) -> list[str]:
-    """A line for each number that is cut, of the first few; what is outside is said once."""
+def describe_bounds(found: Cut) -> list[str]:
+    """Returns a heading and a line for each of the first discretized numbers."""
     cells, at = found.cells, np.flatnonzero(found.binned)
     lines = [
         f"  number {cells.column[i]}: {cells.bins[i]} bins from {cells.low[i]:g} to "
@@ -173,29 +187,29 @@ def tell_bounds(found: Cut) -> list[str]:
     if len(at) > _MOST_TOLD:
         lines.append(f"  ... and {len(at) - _MOST_TOLD:,} more")
     if lines:
-        lines.insert(0, "bounds, beyond which all is in the first or the last bin:")
+        lines.insert(0, "bounds (values outside belong to the first or last bin):")
     return lines
 
 
 def too_large(found: Cut, space: spaces.Space, env_id: str, row_bytes: int, room: int) -> str:
-    """The line that refuses a table of more than room bytes.
+    """Returns the error for a table larger than room, in bytes.
 
-    row_bytes  that a state takes, copies that are written included
+    row_bytes is the size of a state, including copies that are written.
     """
     bins, binned = found.cells.bins, found.binned
     count = int(binned.sum())
     fixed = math.prod(bins[~binned].tolist())
     most = max(0, room // row_bytes)
     fits = 0 if fixed > most else int((most / fixed) ** (1 / count) + 1e-9) if count else 0
-    remedy = f"at most --bins {fits} fit; " if fits >= 2 else ""
+    remedy = f"use at most --bins {fits}, or " if fits >= 2 else "use "
     return (
-        f"{_shape(space, bins[binned])}: {power(bins)} states, and memory has room for {most:,}; "
-        f"{remedy}this is why there are networks: fastdqn train {env_id}"
+        f"{_shape(space, bins[binned])}: {power(bins)} states are too many, memory has room for "
+        f"{most:,}: {remedy}a network: fastdqn train {env_id}"
     )
 
 
 def _shape(space: spaces.Space, bins: np.ndarray) -> str:
-    """What is cut, in words; bins of the numbers that --bins decides."""
+    """Describes what is discretized; bins are those of the numbers to which --bins applies."""
     if not isinstance(space, spaces.Box) or len(bins) < 2:
         return "observations"
     size, least, most = " x ".join(map(str, space.shape)), bins.min(), bins.max()
@@ -206,9 +220,11 @@ def _shape(space: spaces.Space, bins: np.ndarray) -> str:
 
 
 class Discretizer:
-    """Numbers the cells of observations in mixed radix.
+    """Maps observations to state numbers, with one digit for each number of the observation.
 
-    obs_shape  of one observation as ObsReader gives it
+    Args:
+        cells: The digits.
+        obs_shape: Shape of one observation from ObsReader.
     """
 
     def __init__(self, cells: Cells, obs_shape: tuple[int, ...]):
@@ -216,14 +232,15 @@ class Discretizer:
         self._scale = cells.bins / (cells.high - cells.low)
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """States [N] int64, from 0 to S - 1. Raises ValueError where obs [N, *] is no such batch.
+        """Returns int64[N] states, from 0 to S - 1; NaN belongs to the first bin.
 
-        A NaN, which no stream delivers, is in the first bin.
+        Raises:
+            ValueError: obs is not a batch of observations, [N, *].
         """
         if np.ndim(obs) == 0 or np.shape(obs)[1:] != self.obs_shape:
             raise ValueError(
-                f"observations have shape {np.shape(obs)}, {('N', *self.obs_shape)} expected: "
-                "obs[None] makes a batch of one, ObsReader(space) reads other spaces than Box"
+                f"observations have shape {np.shape(obs)}, must be {('N', *self.obs_shape)}. "
+                "Use obs[None] for a batch of one, and ObsReader(space) for spaces other than Box"
             )
         state, cells = np.empty(len(obs), np.int64), self.cells
         flat = np.ascontiguousarray(obs).reshape(len(obs), -1)
@@ -233,7 +250,7 @@ class Discretizer:
 
 @kernel
 def number_cells(obs, column, width, bins, low, scale, state):
-    """state [N] int64 of obs [N, D]; the digits as in Cells, scale [V] bins in a unit."""
+    """Writes the states of obs [N, D] to state, int64[N]; scale [V] is bins per unit."""
     for i in range(len(state)):
         number = 0
         for v in range(len(column)):

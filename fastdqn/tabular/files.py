@@ -1,4 +1,4 @@
-"""Table files: a Q-table's policy to a file and back, and the options of its run."""
+"""Files of a tabular run: its policy and its options."""
 
 from typing import Any
 
@@ -12,24 +12,25 @@ from fastdqn.tabular.q_table import TablePolicy
 
 
 def save_table_policy(path: Where, policy: TablePolicy) -> None:
-    """Write a policy, whole or not at all. Raises WriteError."""
+    """Writes a policy atomically; raises WriteError."""
     digits = policy.discretizer.cells._asdict()
     save_table(path, policy.table, digits, policy.obs_shape)
 
 
 def load_table_policy(path: Where) -> tuple[TablePolicy, dict[str, Any]]:
-    """A greedy policy, and the description of its table. Raises WeightsError, one line."""
-    table, digits, told = load_table(path)
-    return TablePolicy(table, Discretizer(Cells(**digits), tuple(told["obs_shape"]))), told
+    """Returns a greedy policy and the description of its table; raises WeightsError."""
+    table, digits, described = load_table(path)
+    policy = TablePolicy(table, Discretizer(Cells(**digits), tuple(described["obs_shape"])))
+    return policy, described
 
 
 def read_table_config(folder: Where) -> TableConfig:
-    """The options that a table's run was made with. Raises ConfigError."""
+    """Returns the options of a tabular run; raises ConfigError."""
     return read_options(folder, TableConfig.from_json)
 
 
 def is_table_run(folder: Where) -> bool:
-    """Whether a run's options are those of a table."""
+    """Whether a folder holds a tabular run."""
     try:
         return bool(read_table_config(folder))
     except ConfigError:

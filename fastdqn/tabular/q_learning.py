@@ -1,4 +1,4 @@
-"""Q-learning: each transition of a delivery moves one number of the table."""
+"""QLearner: tabular Q-learning, one table update for each transition."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,8 +11,16 @@ from fastdqn.tabular.discretizer import Discretizer
 
 
 class Transitions(NamedTuple):
-    """M transitions: state, action, next_state [M] int64 · reward [M] float64 · terminated [M]
-    bool · next_mask [M, A] bool, [0, A] without masks: the actions allowed at next_state."""
+    """M transitions.
+
+    Attributes:
+        state: int64[M].
+        action: int64[M].
+        reward: float64[M].
+        terminated: bool[M].
+        next_state: int64[M].
+        next_mask: bool[M, A], actions allowed at next_state; [0, A] without masks.
+    """
 
     state: np.ndarray
     action: np.ndarray
@@ -23,9 +31,12 @@ class Transitions(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What happened since the last report.
+    """Statistics since the last report.
 
-    loss  mean squared error over its updates; q_value  mean over them, at the actions taken
+    Attributes:
+        loss: Mean squared TD error over the updates.
+        q_value: Mean value of the actions taken.
+        updates: Number of updates.
     """
 
     loss: float
@@ -33,11 +44,11 @@ class Report(NamedTuple):
     updates: int
 
 
-class LastDelivery:
-    """The transitions of the last delivery, in place of a replay: each is handed out once.
+class LastStep:
+    """The transitions of the last step; takes the place of a replay and of its staging.
 
-    It remembers the state of each of N lanes, so that a transition needs no observation but its
-    last one.
+    It remembers the state of each of N environments, so a transition needs its last observation
+    only.
     """
 
     together = 1
@@ -49,60 +60,64 @@ class LastDelivery:
         self.append(_NOTHING)
 
     def append(self, step: Step) -> None:
-        """Take a delivery; the one before is forgotten. What is kept is copied."""
+        """Stores copies of a step in place of the previous one."""
         mask = step.next_mask
-        next_state = self._numbered(step.next_obs)
+        next_state = self._states_of(step.next_obs)
         self.device = Transitions(
             self._state[step.lanes], step.action.copy(), step.reward.copy(),
             step.terminated.copy(), next_state, self._no_mask if mask is None else mask.copy(),
         )  # fmt: skip
         self._state[step.lanes] = next_state
-        self._state[step.start_lanes] = self._numbered(step.start_obs)
+        self._state[step.start_lanes] = self._states_of(step.start_obs)
 
-    def _numbered(self, obs: np.ndarray) -> np.ndarray:
+    def _states_of(self, obs: np.ndarray) -> np.ndarray:
         return self._discretizer(obs) if len(obs) else _NOBODY
 
     def hosts(self, count: int) -> tuple[()]:
-        """Nothing is drawn: device holds all there is."""
+        """Returns nothing to fill: the attribute device has all transitions."""
         return ()
 
     def upload(self, count: int) -> tuple[Transitions]:
-        """A table needs no device."""
+        """Returns the transitions; a table needs no device."""
         return (self.device,)
 
 
 class QLearner:
-    """Q[s, a] += rate (r + gamma max Q[s'] - Q[s, a]), transition after transition.
+    """Q[s, a] += rate (r + gamma max Q[s'] - Q[s, a]), one transition after another.
 
-    Watkins and Dayan 1992. After termination there is no next state; a time limit is none.
-    table  [S, A], changed in place
-    rate   share of the error that is corrected, from the number of transitions learned so far
+    After termination there is no next state; a time limit does not terminate. Source: Watkins and
+    Dayan 1992.
+
+    Args:
+        table: [S, A], updated in place.
+        gamma: Discount factor.
+        rate: Learning rate as a function of the number of updates.
     """
 
     def __init__(self, table: np.ndarray, gamma: float, rate: Callable[[int], float]):
         self.table, self._gamma, self._rate = table, gamma, rate
         self.updates = self._reported = 0
-        self._sums = np.zeros(2)  # of squared errors, and of values at the actions taken
+        self._sums = np.zeros(2)  # of squared errors, and of values of the actions taken
 
     @property
     def nbytes(self) -> int:
         return self.table.nbytes
 
     def update(self, batch: Transitions) -> None:
-        """Learn from each transition once, lane after lane."""
+        """Learns from each transition once, in order."""
         rate = self._rate(self.updates)
         learn(self.table, *batch, self._gamma, rate, self._sums)
         self.updates += len(batch.state)
 
     def together(self, most: int) -> int:
-        """Deliveries that are learned from at once."""
+        """Returns the number of steps to learn from in one call, 1."""
         return 1
 
     def loss_total(self) -> float:
         return float(self._sums[0])
 
     def largest_weight(self) -> float:
-        """Not looked for in a table: it changes by errors alone, which loss_total() adds up."""
+        """Returns 0: a table changes by TD errors only, which loss_total() sums."""
         return 0.0
 
     def report(self) -> Report:
@@ -117,7 +132,7 @@ class QLearner:
 def learn(
     table, state, action, reward, terminated, next_state, next_mask, gamma, rate, sums
 ):  # fmt: skip
-    """Update table [S, A] by transitions [M] in their order; see Transitions and QLearner."""
+    """Updates table [S, A] with transitions [M] in order; see Transitions and QLearner."""
     for i in range(len(state)):
         target = np.float64(reward[i])
         if not terminated[i]:
@@ -125,7 +140,7 @@ def learn(
             for a in range(table.shape[1]):
                 if len(next_mask) == 0 or next_mask[i, a]:
                     best = max(best, np.float64(table[next_state[i], a]))
-            if best > -np.inf:  # where nothing is allowed, nothing more is earned
+            if best > -np.inf:  # if no action is allowed, the bootstrap value is 0
                 target += gamma * best
         value = np.float64(table[state[i], action[i]])
         error = target - value

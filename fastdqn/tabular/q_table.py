@@ -1,4 +1,4 @@
-"""TablePolicy: observations in, actions out, by a table of expected returns."""
+"""TablePolicy: selects actions from a table of expected returns."""
 
 import numpy as np
 
@@ -9,9 +9,12 @@ from fastdqn.tabular.discretizer import Discretizer
 
 
 class TablePolicy:
-    """Epsilon-greedy over a table, which a learner may share: it is never stale.
+    """Epsilon-greedy policy over a table, which it may share with a learner.
 
-    table  [S, A] float32 or float64: expected returns
+    Args:
+        table: float32 or float64 [S, A], expected returns.
+        discretizer: Maps observations to states.
+        seed: Seed of exploration.
     """
 
     def __init__(self, table: np.ndarray, discretizer: Discretizer, seed: int = 0):
@@ -22,19 +25,26 @@ class TablePolicy:
         prepare(self.rng)
 
     def __call__(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """Greedy actions [N] int64, counted from 0; of equal values the first.
+        """Returns int64[N] greedy actions, counted from 0; of equal values the first.
 
-        obs [N, *] as stored; mask [N, A], nonzero for actions allowed, at least one in each row
-        Raises ValueError where obs is no such batch.
+        Args:
+            obs: [N, *], as stored.
+            mask: [N, A], nonzero for allowed actions, at least one in each row.
+
+        Raises:
+            ValueError: obs is not a batch of observations.
         """
         action = np.empty(len(obs), np.int64)
         allowed = self._all if mask is None else np.asarray(mask, np.bool_)
-        choose(self.table, self.discretizer(obs), allowed, action)
+        greedy_actions(self.table, self.discretizer(obs), allowed, action)
         return action
 
     def expected(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """What greedy actions are chosen by: expected returns [N, A] f32, -inf where mask [N, A]
-        forbids. Raises ValueError where obs [N, *] is no batch as stored."""
+        """Returns float32[N, A], the expected returns, -inf where mask [N, A] forbids an action.
+
+        Raises:
+            ValueError: obs is not a batch of observations.
+        """
         values = self.table[self.discretizer(obs)].astype(np.float32)
         return values if mask is None else np.where(mask, values, np.float32(-np.inf))
 
@@ -45,10 +55,12 @@ class TablePolicy:
         mask: np.ndarray | None = None,
         _lanes: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Actions [N] int64: random in each lane with its own probability and its own draw.
+        """Returns int64[N] actions, each random with its own probability.
 
-        obs [N, *]; epsilon in [0, 1], one number or [N]; mask [N, A] bool, the actions allowed;
-        whose observations they are makes no difference
+        Args:
+            obs: [N, *], as stored.
+            epsilon: In [0, 1], one number or [N].
+            mask: bool[N, A], the allowed actions.
         """
         action = self(obs, mask)
         explore(self.rng, epsilon, self.num_actions, mask, action)
@@ -56,8 +68,8 @@ class TablePolicy:
 
 
 @kernel
-def choose(table, state, mask, action):
-    """action [N] the best at state [N]; mask [N, A], or [0, A]: all are allowed."""
+def greedy_actions(table, state, mask, action):
+    """Writes the best allowed action at state [N] to action [N]; mask is [N, A] or [0, A]."""
     for i in range(len(state)):
         best = -1
         for a in range(table.shape[1]):

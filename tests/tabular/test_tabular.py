@@ -1,4 +1,4 @@
-"""The Q-table: how observations become states, and what a transition moves."""
+"""Q-table: from observations to states, and the update of a transition."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fastdqn.envs import EnvStream, ObsReader
 from fastdqn.tabular.discretizer import Cells, Discretizer, cut, power, too_large
-from fastdqn.tabular.q_learning import LastDelivery, QLearner, Transitions, learn
+from fastdqn.tabular.q_learning import LastStep, QLearner, Transitions, learn
 from fastdqn.tabular.q_table import TablePolicy
 from helpers.oracles import ScriptedEnv, lived_alone, random_script, scripted_action
 from helpers.oracles_tables import q_learning, state_of
@@ -24,7 +24,7 @@ def states(space, values, bins=(20,), low=None, high=None, env_id=""):
     return Discretizer(found.cells, reader.shape)(reader(values)).tolist(), found.cells.num_states
 
 
-def test_a_number_is_cut_into_equal_bins_and_what_is_outside_is_at_the_ends():
+def test_a_number_is_divided_into_equal_bins_with_open_ends():
     box = spaces.Box(-1, 1, (1,), np.float32)
     values = np.array([[-9], [-1], [-0.51], [-0.5], [0], [0.49], [0.5], [1], [9], [np.nan]])
     assert states(box, values, bins=(4,)) == ([0, 0, 0, 1, 2, 2, 3, 3, 3, 0], 4)
@@ -70,7 +70,7 @@ def test_every_space_that_flattens_has_states(space, values, expected):
     assert states(space, values, low=low, high=high) == expected
 
 
-def test_bounds_that_a_space_leaves_open_are_asked_for_or_ours():
+def test_missing_bounds_must_be_set_or_have_a_default():
     with pytest.raises(ValueError, match=r"numbers 1 .*--low") as error:
         cut(VELOCITY, "", (20,), None, None)
     assert len(str(error.value).split("\n")) == 2  # --high, too
@@ -80,35 +80,35 @@ def test_bounds_that_a_space_leaves_open_are_asked_for_or_ours():
         assert found.cells.high.tolist() == [1, 3]
     found = cut(VELOCITY, "CartPole-v1", (20,), None, None)
     assert found.cells.high.tolist() == [1, 4]
-    assert found.source.tolist() == ["the space's", "ours"]
+    assert found.source.tolist() == ["from the space", "default"]
 
 
 @pytest.mark.parametrize(
     ("bins", "low", "high", "line"),
     [
-        ((2, 3, 4), (-3.0,), (3.0,), "bins are 3 numbers: give one, or one for each of the 2"),
-        ((2,), (-3.0,) * 3, (3.0,), "low are 3 numbers"),
-        ((2,), (-3.0,), (-3.0,), "low is -3, high -3 for number 1"),
+        ((2, 3, 4), (-3.0,), (3.0,), "bins has 3 numbers: give one, or one for each of the 2"),
+        ((2,), (-3.0,) * 3, (3.0,), "low has 3 numbers"),
+        ((2,), (-3.0,), (-3.0,), "low is -3 and high is -3 for number 1"),
     ],
 )
-def test_bins_and_bounds_that_do_not_fit_are_refused(bins, low, high, line):
+def test_invalid_bins_and_bounds_are_rejected(bins, low, high, line):
     with pytest.raises(ValueError, match=line):
         cut(VELOCITY, "", bins, low, high)
 
 
-def test_states_are_counted_however_many_there_are():
+def test_any_number_of_states_is_counted():
     assert power(np.array([20] * 4)) == "20^4 = 160,000"
     assert power(np.array([32, 11, 2])) == "32 x 11 x 2 = 704"
     assert power(np.array([16])) == "16"
     pixels = spaces.Box(0, 255, (210, 160), np.uint8)
     line = too_large(cut(pixels, "", (128,), None, None), pixels, "Game-v0", 12, 1 << 30)
     assert line == (
-        "210 x 160 pixels of 128 colours: 128^33600, about 10^70802 states, and memory has room "
-        "for 89,478,485; this is why there are networks: fastdqn train Game-v0"
+        "210 x 160 pixels of 128 colours: 128^33600, about 10^70802 states are too many, memory "
+        "has room for 89,478,485: use a network: fastdqn train Game-v0"
     )
     box = spaces.Box(0, 1, (4,), np.float32)
     line = too_large(cut(box, "", (20,), None, None), box, "Box-v0", 1, 10_000)
-    assert "at most --bins 10 fit" in line
+    assert "use at most --bins 10, or a network" in line
 
 
 @st.composite
@@ -130,7 +130,7 @@ def cells_and_rows(draw):
 
 @settings(max_examples=50, deadline=None)
 @given(cells_and_rows())
-def test_states_are_those_of_the_slow_twin(case):
+def test_states_equal_the_slow_twin(case):
     digits, rows = case
     kinds = (np.int64, np.int64, np.int64, np.float64, np.float64)
     columns = map(np.array, zip(*digits, strict=True), kinds)
@@ -138,15 +138,15 @@ def test_states_are_those_of_the_slow_twin(case):
     assert discretizer(rows).tolist() == [state_of(row.tolist(), digits) for row in rows]
 
 
-def test_a_batch_of_another_shape_is_refused():
+def test_a_batch_of_another_shape_is_rejected():
     discretizer = Discretizer(cut(spaces.Discrete(3), "", (1,), None, None).cells, (3,))
-    with pytest.raises(ValueError, match=r"shape \(3,\), .* expected"):
+    with pytest.raises(ValueError, match=r"shape \(3,\), must be"):
         discretizer(np.zeros(3))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("terminated", "moved"), [(False, 1.3), (True, 1.1)])
-def test_a_transition_moves_one_number_as_computed_by_hand(terminated, moved):
+def test_a_transition_updates_one_value_as_computed_by_hand(terminated, moved):
     """1 + 0.1 (2 + 0.5 x 4 - 1), and without a future 1 + 0.1 (2 - 1)."""
     table = np.array([[0.0, 1.0], [4.0, 3.0]])
     learner = QLearner(table, 0.5, lambda updates: 0.1)
@@ -196,7 +196,7 @@ def test_the_best_allowed_action_is_greedy_and_of_equal_ones_the_first():
 @pytest.mark.parametrize(
     "mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED]
 )
-def test_each_transition_is_handed_out_once_in_every_autoreset_mode(mode):
+def test_each_transition_is_used_once_in_every_autoreset_mode(mode):
     """The last observation of an episode is a next state, and the reset's is the one acted on."""
     scripts = [random_script(np.random.default_rng(lane)) for lane in range(3)]
     bins, low, high = (3, 40, 6), (-0.5,) * 3, (2.5, 39.5, 5.5)
@@ -204,7 +204,7 @@ def test_each_transition_is_handed_out_once_in_every_autoreset_mode(mode):
     discretizer = Discretizer(cells, (3,))
     lanes = [lambda i=i: ScriptedEnv(i, scripts[i]) for i in range(3)]
     stream = EnvStream(SyncVectorEnv(lanes, autoreset_mode=mode))
-    delivery, taken = LastDelivery(discretizer, 3, stream.facts.num_actions), np.zeros(3, np.int64)
+    delivery, taken = LastStep(discretizer, 3, stream.facts.num_actions), np.zeros(3, np.int64)
     told = [[] for _ in range(3)]
     delivery.append(stream.start(0))
     for _ in range(40):

@@ -1,4 +1,4 @@
-"""Runs of a Q-table: `fastdqn tabular`, what it leaves behind, and what it refuses."""
+"""Runs of `fastdqn tabular`: their files, and errors."""
 
 import json
 import re
@@ -29,12 +29,12 @@ def run(tmp_path_factory):
 
 
 def lines_of(capsys, *words) -> list[str]:
-    """What a command that is refused says."""
+    """The error lines of a rejected command."""
     assert main([*words]) == 2
     return capsys.readouterr().err.splitlines()
 
 
-def test_a_run_leaves_the_record_that_all_runs_leave(run):
+def test_a_run_writes_the_usual_files(run):
     names = {path.name for path in run.iterdir()}
     assert names >= {
         "config.json", "command.txt", "system.json", "metrics.jsonl", "episodes.csv",
@@ -79,12 +79,12 @@ def test_equal_seeds_give_equal_tables_and_others_do_not(run, tmp_path):
     assert saved[0] == saved[1] != saved[2]
 
 
-def test_the_size_is_told_before_anything_is_made(capsys, tmp_path):
+def test_the_size_is_printed_before_anything_is_made(capsys, tmp_path):
     words = ["--dry-run", "--run-dir", str(tmp_path / "run")]
     assert main(["tabular", "cartpole", "--bins", "20", *words]) == 0
     told = capsys.readouterr().out
     assert "20^4 = 160,000 states x 2 actions in float32: 1.2 MiB" in told
-    assert "number 3: 20 bins from -4 to 4, ours" in told
+    assert "number 3: 20 bins from -4 to 4, default" in told
     assert not (tmp_path / "run").exists()
 
 
@@ -101,35 +101,35 @@ class Screen(gymnasium.Env):
 
 
 @pytest.mark.slow
-def test_what_explodes_is_refused_and_sent_to_the_networks(capsys):
+def test_a_huge_table_is_rejected_in_favor_of_a_network(capsys):
     gymnasium.register("TabularScreen-v0", lambda **kwargs: Screen(**kwargs))
     try:
         (line,) = lines_of(capsys, "tabular", "TabularScreen-v0", "--bins", "128")
     finally:
         del gymnasium.registry["TabularScreen-v0"]
     assert "210 x 160 x 3 pixels of 128 colours: 128^100800, about 10^212406 states" in line
-    assert line.endswith("this is why there are networks: fastdqn train TabularScreen-v0")
+    assert line.endswith("use a network: fastdqn train TabularScreen-v0")
 
 
-def test_a_table_larger_than_memory_is_refused_with_the_bins_that_fit(capsys, monkeypatch):
+def test_a_table_larger_than_memory_is_rejected_with_the_bins_that_fit(capsys, monkeypatch):
     monkeypatch.setattr(tabular_run, "available_bytes", lambda: 1 << 20)
     (line,) = lines_of(capsys, "tabular", "CartPole-v1")
     assert "4 numbers in 20 bins: 20^4 = 160,000 states" in line
-    assert "at most --bins 14 fit" in line  # 14^4 states of 2 actions, thrice: 922 kB
+    assert "use at most --bins 14" in line  # 14^4 states of 2 actions, thrice: 922 kB
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["frozenlake"], ["did you mean FrozenLake-v1"]),
-        (["MountainCar-v0", "--bins", "2", "3", "4"], ["bins are 3 numbers: give one"]),
+        (["MountainCar-v0", "--bins", "2", "3", "4"], ["bins has 3 numbers: give one"]),
         (
             ["FrozenLake-v1", "--bin", "3", "--gamma", "x", "--learning-rate", "2"],
             ["'--bin': did you mean --bins", "--gamma is 'x'", "learning_rate is 2.0"],
         ),
         (
             ["CartPole-v1", "--wrapper", "TimeAwareObservation", "--bins", "4", "--seed", "-1"],
-            ["seed is -1", "numbers 1, 3 .* give --low", "numbers 1, 3 .* give --high"],
+            ["seed is -1", "numbers 1, 3 .* set --low", "numbers 1, 3 .* set --high"],
         ),
         (["Pendulum-v1", "--low", "nan"], ["low is nan", "is continuous"]),
         (
@@ -140,7 +140,7 @@ def test_a_table_larger_than_memory_is_refused_with_the_bins_that_fit(capsys, mo
         (["FrozenLake-v1", "--preset", "cartpole"], ["--preset only labels a run"]),
     ],
 )  # fmt: skip
-def test_mistakes_are_told_together_a_line_each(capsys, words, expected):
+def test_mistakes_are_reported_together_in_one_line_each(capsys, words, expected):
     lines = lines_of(capsys, "tabular", *words)
     assert len(lines) == len(expected), lines
     for line, pattern in zip(lines, expected, strict=True):
@@ -173,13 +173,13 @@ def broken(run, tmp_path, **changed):
         ({"more": np.zeros(1)}, "a table's parts expected"),
     ],
 )
-def test_a_file_whose_parts_do_not_fit_is_refused(run, tmp_path, changed, line):
+def test_an_inconsistent_file_is_rejected(run, tmp_path, changed, line):
     with pytest.raises(WeightsError, match=line):
         fastdqn.load_policy(broken(run, tmp_path, **changed))
     assert fastdqn.load_policy(broken(run, tmp_path))(np.eye(16)).shape == (16,)
 
 
-def test_options_survive_their_file():
+def test_options_are_restored_from_their_file():
     config = TableConfig(bins=(2, 3), low=(0.0, -1.0), env_kwargs={"size": 3}, wrapper=("A", "B"))
     assert TableConfig.from_json(config.to_json()) == config
 
