@@ -237,7 +237,10 @@ def test_folders_made_for_nothing_are_taken_away(tmp_path):
         pass
     assert (tmp_path / "x" / "y").is_dir()
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match="cannot make the folder"), new_folder(tmp_path / "file/x"):
+    with (
+        pytest.raises(WriteError, match="cannot create the folder"),
+        new_folder(tmp_path / "file/x"),
+    ):
         pass
 
 

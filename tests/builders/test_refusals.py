@@ -164,8 +164,8 @@ def test_the_size_that_is_said_to_fit_does_fit_and_wastes_little(tmp_path, monke
 @pytest.mark.parametrize(
     ("run_dir", "says"),
     [
-        ("full", "full is not empty: name a folder that is new or empty"),
-        ("file", "file is a file: name a folder that is new or empty"),
+        ("full", "full is not empty: give a new or empty folder"),
+        ("file", "file is a file: give a new or empty folder"),
         ("file/below", "is a file, not a folder"),
         ("n" * 300, "File name too long"),
     ],

@@ -29,7 +29,10 @@ from helpers.loop import small
     [
         (lambda run: shutil.rmtree(run / "checkpoints"), "checkpoints"),
         (lambda run: (run / "config.json").unlink(), "config.json: No such file"),
-        (lambda run: (run / "config.json").write_bytes(b"\xff\xfe{"), "config.json is no text"),
+        (
+            lambda run: (run / "config.json").write_bytes(b"\xff\xfe{"),
+            "config.json is not UTF-8 text",
+        ),
         (
             lambda run: (run / "config.json").write_text("[" * 200_000),
             "run/config.json: is not JSON: maximum recursion",

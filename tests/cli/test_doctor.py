@@ -108,15 +108,15 @@ def test_who_holds_the_lock_is_told(run):
     with RunLock(run):
         found, _ = examine(run)
         said = json.loads((run / "lock").read_text())
-    assert found["lock"] == f"held by process {os.getpid()}, which runs"
+    assert found["lock"] == f"held by process {os.getpid()}, which is running"
     assert found["next"].startswith("wait for that process")
     (run / "lock").write_text(json.dumps(said | {"machine": "another", "host": "elsewhere"}))
     found, _ = examine(run)
-    assert re.fullmatch(r"held by process \d+ on 'elsewhere', whose last .* 0 s old", found["lock"])
+    assert re.fullmatch(r"held by process \d+ on 'elsewhere', which last renewed it 0 s ago", found["lock"])
     assert found["next"].startswith("wait for that process")
     (run / "lock").write_text(json.dumps(said))
     found, _ = examine(run)
-    assert found["lock"].endswith("which is gone")
+    assert found["lock"].endswith("which has ended")
     assert found["next"].startswith("finished")
 
 

@@ -74,7 +74,7 @@ def test_the_film_of_a_run_lies_in_it(run, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--out", "no/such/folder/x.mp4"], "out is 'no/such/folder/x.mp4': name a file"),
+        (["--out", "no/such/folder/x.mp4"], "out is 'no/such/folder/x.mp4': give a file"),
         (["--out", "film.avi"], "out is 'film.avi': it must end in .mp4"),
         (["--episodes", "0"], "episodes is 0"),
         (["--max-steps", "0"], "max_steps is 0"),
