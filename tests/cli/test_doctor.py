@@ -112,7 +112,9 @@ def test_who_holds_the_lock_is_told(run):
     assert found["next"].startswith("wait for that process")
     (run / "lock").write_text(json.dumps(said | {"machine": "another", "host": "elsewhere"}))
     found, _ = examine(run)
-    assert re.fullmatch(r"held by process \d+ on 'elsewhere', which last renewed it 0 s ago", found["lock"])
+    assert re.fullmatch(
+        r"held by process \d+ on 'elsewhere', which last renewed it 0 s ago", found["lock"]
+    )
     assert found["next"].startswith("wait for that process")
     (run / "lock").write_text(json.dumps(said))
     found, _ = examine(run)

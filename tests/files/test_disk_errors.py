@@ -227,7 +227,7 @@ def test_lines_that_failed_stay_buffered_and_none_is_torn(tmp_path, monkeypatch)
 
 
 def test_the_buffer_of_failed_lines_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastdqn.files.append_file._MOST", 50)
+    monkeypatch.setattr("fastdqn.files.append_file._MAX_BUFFERED", 50)
     file = AppendFile(tmp_path / "a.jsonl")
 
     def refuse(fd, data):
