@@ -98,9 +98,7 @@ class RunLock:
     def release(self) -> None:
         """Releases the lock, unless another process has taken it over. Safe to call twice."""
         mine, self._mine = self._mine, None
-        if (
-            mine is None or mine["pid"] != os.getpid()
-        ):  # the copy in a child process does not hold the lock
+        if mine is None or mine["pid"] != os.getpid():  # a copy in a child process is not held
             return
         self._over.set()
         if self._beats is not None:
