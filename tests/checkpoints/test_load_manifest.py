@@ -55,7 +55,7 @@ MANIFESTS = {
     "out": (set_to("segments", 0, "name", value="../../etc"), "segments[0].name: '../../etc'"),
     "up": (set_to("segments", 0, "name", value=".."), "segments[0].name: '..'"),
     "order": (set_to("segments", 0, "name", value="00000009"), "segments: are out of order"),
-    "column": (rename("segments", 0, "files", "obs.npy", to="../o.npy"), "'../o.npy' is not the file"),
+    "column": (rename("segments", 0, "files", "obs.npy", to="../o.npy"), "'../o.npy' is not"),
     "bounds": (delete("segments", 0, "files", "last.npy"), "do not contain first.npy and last.npy"),
     "total": (set_to("segments", 0, "last", value=7), "segments[0].files."),
     "lanes": (
