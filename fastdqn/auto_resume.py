@@ -89,7 +89,7 @@ def _held(folder: Path, quiet: bool) -> Iterator[Place]:
         try:
             new = [each for each in (folder, *folder.parents) if not each.exists()]
             folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(waits=True, tell=lambda line: _tell(quiet, line))
+            lock.acquire(waits=True, report=lambda line: _tell(quiet, line))
         except LockedError as error:
             raise ConfigError([str(error)]) from None
         except (OSError, ValueError) as error:

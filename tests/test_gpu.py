@@ -254,7 +254,7 @@ def test_a_run_on_the_device_trains_and_its_weights_load_on_the_cpu(tmp_path):
     assert policy(np.zeros((3, 4), np.float32)).shape == (3,)
 
 
-def test_a_profile_tells_the_device_s_own_kernels_and_memory(tmp_path):
+def test_a_profile_reports_the_device_s_own_kernels_and_memory(tmp_path):
     words = f"profile cartpole --device cuda --updates 5 --out {tmp_path}"
     assert main(words.split()) == 0
     result = json.loads((tmp_path / "profile.json").read_text())

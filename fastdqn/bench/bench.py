@@ -1,4 +1,4 @@
-"""Bench: the parts of one's own run measured alone, then together, with a sentence at the end."""
+"""Benchmarks of a run: each component alone, then training, then the bottleneck."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ from fastdqn.files.atomic_write import to_json, write_whole
 
 Show = Callable[[RenderableType], None]
 PARTS = ("env", "act", "replay", "learner", "train", "all")
-# Lanes that acting is measured with besides the run's own. Ours.
+# Numbers of environments for acting, besides that of the run.
 _ACT_LANES = (1, 64, 512)
 
 
@@ -44,23 +44,34 @@ def bench(
     command: str = "",
     against: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure a part, or all of them, of a run with these options; figures are shown as they come.
+    """Measures a component of a run, or all of them. Results are shown as they come.
 
-    config   must have passed check()
-    command  as it was typed, for the header
-    against  sb3: train by turns with Stable-Baselines3, too
-    returns  rows for JSON: a header, then a figure a row, then the sentence where there is one
-    Raises EnvError where the environment fails; PeerError where the other library does.
+    Args:
+        part: One of PARTS.
+        config: Options that have passed check().
+        effort: Duration of each measurement.
+        show: Prints a table or a line.
+        clock: Returns seconds.
+        command: Command line, for the header.
+        against: sb3, to compare training with Stable-Baselines3, or None.
+
+    Returns:
+        Rows for JSON: a header, a row for each measurement, and the bottleneck if training was
+        measured.
+
+    Raises:
+        EnvError: The environment fails.
+        PeerError: Stable-Baselines3 fails.
     """
     config, facts = preview(config)
     with torch_threads(threads_of_torch(config)), ExitStack() as ended:
         ended.enter_context(arithmetic(config))
         run_peer = None
-        if against is not None:  # first: if it cannot be had, nothing is measured in vain
+        if against is not None:  # first, so that it fails before anything is measured
             run_peer = ended.enter_context(sb3_peer(config, longer(effort), clock))
         rows = [header(config, effort, command)]
         figures: list[Figure] = []
-        # What each switch costs is no part of this run: it is told where the learner is asked for.
+        # Costs of techniques are not part of this run: only `bench learner` measures them.
         names = {"all": PARTS[:-2], "learner": ("learner", "switches")}.get(part, (part,))
         for name in names:
             if name != "train":
@@ -78,23 +89,23 @@ def bench(
 def _by_turns(config, effort: Effort, show: Show, clock: Clock, run_peer, differs: str):
     ours, theirs = measure_by_turns(config, longer(effort), run_peer, clock)
     show(table("train, in turns", [ours, theirs]))
-    said = f"fastdqn makes {ours.rate.median / theirs.rate.median:.2f} times the steps/s of sb3"
-    show(f"{differs}\n{said}")
-    return [ours.row(), theirs.row(), {"sentence": said, "note": differs}]
+    ratio = f"fastdqn makes {ours.rate.median / theirs.rate.median:.2f} times the steps/s of sb3"
+    show(f"{differs}\n{ratio}")
+    return [ours.row(), theirs.row(), {"sentence": ratio, "note": differs}]
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One JSON object a line, whole or not at all. Raises WriteError."""
+    """Writes rows as JSON Lines, atomically. Raises WriteError."""
     write_whole(path, "".join(to_json(row) + "\n" for row in rows))
 
 
 def longer(effort: Effort) -> Effort:
-    """For whole loops, which settle more slowly than their parts."""
+    """Returns an effort for training loops, which vary more than single components."""
     return replace(effort, seconds=4 * effort.seconds, burn_in=4 * effort.burn_in)
 
 
 def header(config: Config, effort: Effort, command: str) -> dict[str, Any]:
-    """What was measured, how, and where."""
+    """Returns the header: options, effort and machine."""
     measured = {
         "env_id": config.env_id, "preset": config.preset,
         "num_envs": config.num_envs, "batch_size": config.batch_size,
@@ -133,8 +144,8 @@ def _switches(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> 
 def _learner(config: Config, facts: EnvFacts, effort: Effort, clock: Clock) -> Iterator[Figure]:
     for learner, capture in dict.fromkeys((("torch", "eager"), (config.learner, config.capture))):
         together = config.updates_per_launch if capture == config.capture else 1
-        as_told = config.replace(learner=learner, capture=capture, updates_per_launch=together)
-        yield from measure_learner(as_told, facts, BATCH_SIZES, effort, clock)
+        changed = config.replace(learner=learner, capture=capture, updates_per_launch=together)
+        yield from measure_learner(changed, facts, BATCH_SIZES, effort, clock)
     upload = measure_upload(config, facts, effort, clock)
     if upload is not None:
         yield upload
@@ -152,7 +163,7 @@ _MEASURES: dict[str, Callable[[Config, EnvFacts, Effort, Clock], Iterator[Figure
 def _train(
     config: Config, effort: Effort, show: Show, clock: Clock, figures: list[Figure]
 ) -> list[dict[str, Any]]:
-    """Both clocks, whether the phases add up, and the sentence."""
+    """Measures training by both clocks and names the bottleneck. Returns rows."""
     rows = []
     plain = None
     for synchronised in (False, True):
@@ -160,7 +171,7 @@ def _train(
         plain = plain or trained
         name = "synchronised" if synchronised else "plain"
         show(table(f"train, {name} clock", [trained.figure]))
-        # The device's phases are whole by that clock; environments step meanwhile by either.
+        # The synchronized clock completes the phases of the device, but not asynchronous env steps.
         residual = [p for p in residual_phases(config) if p == "env" or not synchronised]
         title = f"phases by the {name} clock"
         show(phase_table(title, trained.phases, trained.steps, residual))
@@ -177,16 +188,16 @@ def _train(
             }
         )
     assert plain is not None
-    said = sentence(config, plain.phases, plain.steps, figures)
-    show(said)
-    return [*rows, {"sentence": said}]
+    bottleneck = sentence(config, plain.phases, plain.steps, figures)
+    show(bottleneck)
+    return [*rows, {"sentence": bottleneck}]
 
 
 def _around(trained: Trained) -> str:
-    """What is in no rate, and whether the phases add up, as one line."""
+    """Describes start-up and warm-up times, and the share of time that phases cover."""
     before = ", ".join(f"{name} {took:.2f} s" for name, took in trained.startup_seconds.items())
-    billed = sum(trained.phases.values()) / trained.seconds
+    covered = sum(trained.phases.values()) / trained.seconds
     return (
-        f"before: {before}, warm-up {trained.warm_up_seconds:.2f} s; the phases add up to "
-        f"{100 * billed:.2f} % of the {trained.seconds:.2f} s that passed"
+        f"start-up: {before}, warm-up {trained.warm_up_seconds:.2f} s; the phases add up to "
+        f"{100 * covered:.2f} % of the elapsed {trained.seconds:.2f} s"
     )

@@ -1,4 +1,4 @@
-"""Verdict: one sentence that names what bounds a run, and what would lift it by how much."""
+"""Bottleneck: names the slowest phase of a run, and options that would speed it up."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,56 +7,59 @@ from fastdqn.bench.env_speed import most_lanes
 from fastdqn.bench.results import Figure, short
 from fastdqn.config.schema import Config
 
-# What a reader calls the owner of each phase of the loop.
+# Names of the phases in the sentence.
 _OWNERS = {
     "act": "acting", "learn": "the learner", "sample": "sampling from the replay",
     "store": "storing in the replay", "upload": "the upload", "prioritize": "priorities",
     "env": "the environment", "report": "reporting", "hooks": "the hooks",
 }  # fmt: skip
-# A gain smaller than this is noise, not advice.
+# Minimum speedup for advice: a smaller one may be noise.
 _WORTHWHILE = 1.1
 
 
 def sentence(
     config: Config, phases: dict[str, float], steps: int, figures: Sequence[Figure]
 ) -> str:
-    """What bounds the loop whose phases [s] made that many steps, and which options would lift it.
+    """Returns a sentence that names the bottleneck of training, and options that would help.
 
-    config   resolved; advice is given only where the run would take it
-    figures  of the learner, acting and the environments alone, measured on the same machine
+    Args:
+        config: Resolved options. Only valid combinations with them are suggested.
+        phases: Seconds of each phase.
+        steps: Steps made in them.
+        figures: Measurements of learner, acting and environments alone, on the same machine.
     """
     total = sum(phases.values())
     bound = max(phases, key=lambda name: phases[name])
     share = round(100 * phases[bound] / total)
-    said = f"{_OWNERS.get(bound, bound)} takes {share} %"
+    start = f"{_OWNERS.get(bound, bound)} takes {share} %"
     per_step = {name: seconds / steps for name, seconds in phases.items()}
     lift = {"learn": _larger_batch, "env": _other_envs, "act": _more_lanes}.get(bound)
     advice = None if lift is None else lift(config, per_step, figures)
     if advice is None:
-        advice = "nothing measured here would lift that"
+        advice = "no measured alternative is faster"
     if not figures:
-        advice = "`fastdqn bench all` measures what would lift that"
+        advice = "use `fastdqn bench all` to measure alternatives"
     envs = [figure for figure in figures if figure.key == "env_steps_per_second"]
     if not envs or bound == "env":
-        return f"{said}: {advice}"
+        return f"{start}: {advice}"
     best = max(envs, key=lambda figure: figure.rate.median)
-    return f"{said}: {advice}; the environment alone could do {short(best.rate.median)} steps/s"
+    return f"{start}: {advice}; the environment alone makes {short(best.rate.median)} steps/s"
 
 
 def _gain(per_step: dict[str, float], name: str, seconds: float) -> float:
-    """How much faster the loop would be if this phase took so long a step."""
+    """Returns the speedup of the loop if this phase took that many seconds per step."""
     total = sum(per_step.values())
     return total / (total - per_step[name] + seconds)
 
 
 def _works(config: Config, changes: dict[str, Any]) -> bool:
-    """Whether a run would take these options with all of its others."""
+    """Returns whether these options are valid with the others of the run."""
     changed = config.replace(**changes)
     return not changed.problems() and changed.num_envs <= most_lanes(changed.vectorization)
 
 
 def _flags(config: Config, changes: dict[str, Any]) -> str:
-    """The options as they are typed, those left out that are so already."""
+    """Formats changed options as command line flags."""
     return " ".join(
         f"--{name.replace('_', '-')} {value}"
         for name, value in changes.items()
@@ -85,12 +88,12 @@ def _larger_batch(config: Config, per_step, figures) -> str | None:
         return None
     best = max(gain for gain, _, _ in pairs)
     if best < _WORTHWHILE:
-        return "a larger batch would not lift that"
-    # The smallest batch that comes near the best: a larger one learns less for its samples.
+        return "a larger batch is not faster"
+    # The smallest batch close to the best speed: a larger one learns less from each sample.
     gain, _, changes = min(
         (pair for pair in pairs if pair[0] >= 0.9 * best), key=lambda pair: pair[1]
     )
-    return f"{_flags(config, changes)}, the same samples a step, gives {gain:.1f}x"
+    return f"{_flags(config, changes)}, with the same samples per step, gives {gain:.1f}x"
 
 
 def _other_envs(config: Config, per_step, figures) -> str | None:
@@ -110,7 +113,7 @@ def _other_envs(config: Config, per_step, figures) -> str | None:
     rate, changes = max(pairs, key=lambda pair: pair[0])
     gain = _gain(per_step, "env", 1.0 / rate)
     if gain < _WORTHWHILE or not _flags(config, changes):
-        return "no other back end or number of environments measured here would lift that"
+        return "no other measured vectorization or number of environments is faster"
     return f"{_flags(config, changes)} gives {gain:.1f}x"
 
 
@@ -128,5 +131,5 @@ def _more_lanes(config: Config, per_step, figures) -> str | None:
     rate, changes = max(pairs, key=lambda pair: pair[0])
     gain = _gain(per_step, "act", 1.0 / rate)
     if gain < _WORTHWHILE or not _flags(config, changes):
-        return "more environments would not lift that"
-    return f"{_flags(config, changes)}: as many share one call, which gives {gain:.1f}x"
+        return "more environments are not faster"
+    return f"{_flags(config, changes)}, with larger batches per policy call, gives {gain:.1f}x"

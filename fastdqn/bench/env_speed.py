@@ -1,4 +1,4 @@
-"""Environments alone: steps per second of each back end, with random actions and no learner."""
+"""Environment benchmark: steps per second of each vectorization, with random actions."""
 
 import importlib.util
 import math
@@ -14,14 +14,14 @@ from fastdqn.envs import EnvRecipe, EnvStream
 from fastdqn.envs.watchdog import watch, watch_making
 from fastdqn.system.cpu_limits import usable_cores
 
-# Lanes of the sweep, besides the run's own count. Ours.
+# Numbers of environments to measure, besides that of the run.
 LANES = (1, 8, 64, 512)
-# Processes are dear to start and, beyond a few a core, only wait for each other.
+# Processes are slow to start, and more than a few per core bring no speed.
 _MOST_PROCESSES_PER_CORE = 4
-# Seconds beyond those asked for that a count may be expected to take: environments that are slow to
-# make, or to step once, are not stepped by the hundred. Ours.
+# A count is left out if it is expected to take this many seconds more than requested, which
+# happens for environments that are slow to create or to step.
 _MOST_SECONDS = 20.0
-# Calls whose random actions are drawn beforehand, so that drawing them is not measured.
+# Number of batches of random actions that are drawn in advance, outside the measurement.
 _DRAWN = 64
 
 
@@ -33,16 +33,24 @@ def measure_envs(
     own_wait: int | None = None,
     patience: float | None = None,
 ) -> Iterator[Figure]:
-    """Steps/s of every available back end of an environment, over counts of lanes.
+    """Measures steps/s of every available vectorization and number of environments.
 
-    own_wait  lanes to wait for with the first count too, where a back end can wait for some
-    patience  seconds that making lanes or a step may take, None: for ever
-    Counts that would take too long, going by the next smaller one, are left out.
-    Raises ValueError or EnvError where the environment itself cannot be made or stepped.
+    Counts that would take too long, judging by the next smaller one, are left out.
+
+    Args:
+        recipe: Environment to create.
+        lanes: Numbers of environments.
+        effort: Duration of each measurement.
+        clock: Returns seconds.
+        own_wait: env_batch_size of the run, measured with the first count.
+        patience: Timeout in seconds for creating environments and for a step. None: no timeout.
+
+    Raises:
+        ValueError, EnvError: The environment cannot be created or stepped.
     """
     for vectorization in available(recipe, patience):
         how = replace(recipe, vectorization=vectorization)
-        excess: dict[int, float] = {}  # seconds beyond those asked for, by count
+        excess: dict[int, float] = {}  # seconds more than requested, by count
         for num_envs in lanes:
             if num_envs > most_lanes(vectorization) or _expected(excess, num_envs) > _MOST_SECONDS:
                 continue
@@ -70,7 +78,7 @@ def _measure_lanes(
     with watch_making(str(how), patience):
         envs = how.make(num_envs, env_batch_size=wait_for)
     stream = EnvStream(envs, wait_for)
-    with watch(stream.env_calls, patience):  # closing is a call as well
+    with watch(stream.env_calls, patience):  # the timeout covers close(), too
         try:
             return measure_stream(stream, effort, clock, **of)
         finally:
@@ -80,8 +88,7 @@ def _measure_lanes(
 def _measure_by_hand(
     how: EnvRecipe, num_envs: int, wait_for: int, effort: Effort, clock: Clock
 ) -> Figure:
-    """Steps/s of ale-py's own send() and recv(), whose arrays nobody looks at: the ceiling of a
-    stream over it."""
+    """Measures ale-py's send() and recv() alone, an upper bound for the speed of a stream."""
     envs: Any = how.make(num_envs, env_batch_size=wait_for)
     actions = envs.single_action_space.n
     drawn = np.random.default_rng(0).integers(actions, size=(_DRAWN, wait_for))
@@ -105,18 +112,18 @@ def _measure_by_hand(
 
 
 def _expected(excess: dict[int, float], num_envs: int) -> float:
-    """What smaller counts took grows with the lanes, where environments are slow."""
+    """Estimates the excess time of a count, proportional to that of the next smaller one."""
     smaller = max((count for count in excess if count < num_envs), default=None)
     return 0.0 if smaller is None else excess[smaller] * num_envs / smaller
 
 
 def most_lanes(vectorization: str) -> float:
-    """Lanes that a back end is worth asking for on this machine."""
+    """Returns the largest useful number of environments for a vectorization here."""
     return _MOST_PROCESSES_PER_CORE * usable_cores() if vectorization == "async" else math.inf
 
 
 def waits(how: EnvRecipe, num_envs: int, own: int | None = None) -> list[int]:
-    """Lanes to wait for: all, and half of them, and one's own, where the back end can."""
+    """Returns values of env_batch_size to measure: all, half, and that of the run."""
     can = how.vectorization in ("async", "envpool") or how.atari_settings() is not None
     if not can or num_envs == 1:
         return [num_envs]
@@ -124,7 +131,7 @@ def waits(how: EnvRecipe, num_envs: int, own: int | None = None) -> list[int]:
 
 
 def measure_stream(stream: EnvStream, effort: Effort, clock: Clock, **of) -> Figure:
-    """Steps/s of one stream; calls that only reset a lane are no steps, resets take their time."""
+    """Measures steps/s of one stream. Resets take time, but do not count as steps."""
     rng = np.random.default_rng(0)
     stream.start(seed=0)
     drawn = rng.integers(stream.facts.num_actions, size=(_DRAWN, stream.num_ready))
@@ -134,7 +141,7 @@ def measure_stream(stream: EnvStream, effort: Effort, clock: Clock, **of) -> Fig
         nonlocal calls
         calls += 1
         action = drawn[calls % _DRAWN]
-        if stream.mask is not None:  # a random one of those allowed
+        if stream.mask is not None:  # a random allowed action
             action = (rng.random(stream.mask.shape) * stream.mask).argmax(1)
         stream.send(action)
         return len(stream.recv().lanes)
@@ -143,12 +150,14 @@ def measure_stream(stream: EnvStream, effort: Effort, clock: Clock, **of) -> Fig
 
 
 def available(recipe: EnvRecipe, patience: float | None = None) -> list[str]:
-    """The back ends that can step an environment here, its own choice first.
+    """Returns the vectorizations that can step an environment, that of auto first.
 
-    patience  seconds that making a lane may take, None: for ever
+    Args:
+        recipe: Environment to create.
+        patience: Timeout in seconds for creating an environment. None: no timeout.
     """
     own = recipe.resolve()
-    if recipe.atari_settings() is not None:  # lanes of Gymnasium's own show whole screens
+    if recipe.atari_settings() is not None:  # others would lack the preprocessing
         return [own]
     names = [name for name in ("sync", "async") if name != own]
     for name in ("native", "envpool"):
@@ -158,6 +167,6 @@ def available(recipe: EnvRecipe, patience: float | None = None) -> list[str]:
             with watch_making(str(recipe), patience):
                 replace(recipe, vectorization=name).make(1).close()
             names.append(name)
-        except ValueError:  # there is no such class, or not with these arguments
+        except ValueError:  # not available for this environment, or for these arguments
             pass
     return [own, *names]

@@ -1,4 +1,4 @@
-"""The learner alone: updates and samples per second over batch sizes, with no environment."""
+"""Learner benchmark: updates and samples per second over batch sizes."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,7 @@ from fastdqn.learning.batch_staging import Staging
 from fastdqn.replay import new_batch
 
 BATCH_SIZES = (32, 128, 512, 2048)
-# Launches between two device events.
+# Launches between two CUDA events.
 _BETWEEN_EVENTS = 50
 
 
@@ -29,10 +29,17 @@ def measure_learner(
     clock: Clock = time.perf_counter,
     torso: nn.Module | None = None,
 ) -> Iterator[Figure]:
-    """Updates/s and samples/s with config's network and learner, one batch size after another.
+    """Measures updates/s and samples/s of the learner at each batch size.
 
-    config  resolved. Its batch_size comes first. On a GPU, by events in the device's stream too.
-    torso   of one's own, in place of config's
+    On a GPU, updates are timed by CUDA events, too.
+
+    Args:
+        config: Resolved options. Their batch_size is measured first.
+        facts: Spaces of the environment.
+        batch_sizes: Further batch sizes.
+        effort: Duration of each measurement.
+        clock: Returns seconds.
+        torso: Custom torso. None: that of config.
     """
     for size in dict.fromkeys((config.batch_size, *batch_sizes)):
         update, device, prepared = learner_on(config.replace(batch_size=size), facts, clock, torso)
@@ -58,8 +65,12 @@ def learner_on(
     clock: Clock = time.perf_counter,
     torso: nn.Module | None = None,
 ) -> tuple[Callable[[], int], torch.device, float]:
-    """A learner and random batches: (a launch of it, which says how many updates it made, its
-    device, seconds until it was prepared)."""
+    """Creates a learner with random batches.
+
+    Returns:
+        A function that makes a launch and returns its number of updates, the device, and the
+        seconds of preparation.
+    """
     began = clock()
     online, _ = agent.make_online(config, facts, torso)
     learner = agent.make_learner(config, online)
@@ -74,7 +85,7 @@ def learner_on(
 
 
 def staged(config: Config, facts: EnvFacts, device: torch.device) -> Staging:
-    """Random batches of config's size, on the device: as many as are learned from at once."""
+    """Returns random batches on the device, as many as one launch uses."""
     masked = facts.num_actions if facts.has_masks else None
     batch = new_batch(config.batch_size, facts.obs_shape, facts.obs_dtype, masked)
     staging, _ = make_staging(config, batch, device)
@@ -87,7 +98,7 @@ def staged(config: Config, facts: EnvFacts, device: torch.device) -> Staging:
 def measure_upload(
     config: Config, facts: EnvFacts, effort: Effort, clock: Clock = time.perf_counter
 ) -> Figure | None:
-    """Bytes/s of a batch on its way to the device; None on the CPU, where nothing is copied."""
+    """Measures bytes/s of copying a batch to the device. None on the CPU."""
     device = torch.device(config.device)
     if device.type == "cpu":
         return None
@@ -102,15 +113,17 @@ def measure_upload(
 
 
 def waiter(device: torch.device) -> Callable[[], None]:
-    """A call that waits until the device has nothing left to do."""
+    """Returns a function that synchronizes with the device."""
     if device.type == "cpu":
         return lambda: None
     return lambda: torch.cuda.synchronize(device)
 
 
 def by_device_events(update: Callable[[], int], device: torch.device, effort: Effort) -> Rate:
-    """Updates per second between two events in the device's stream, as the device's own clock has
-    it: gaps in which it waited for launches count, waiting for the host at the end does not."""
+    """Measures updates/s between two CUDA events, by the clock of the device.
+
+    Gaps in which the device waits for launches count. The final synchronization does not.
+    """
     rates = []
     stream = torch.cuda.current_stream(device)
     for _ in range(effort.repeats):

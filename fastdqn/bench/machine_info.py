@@ -1,4 +1,4 @@
-"""The machine, the versions and the commit that a figure belongs to."""
+"""Machine, package versions and commit, for the header of measurements."""
 
 import contextlib
 import os
@@ -21,9 +21,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def describe_machine(device: str, threads: int | None) -> dict[str, Any]:
-    """Machine, versions, threads and commit, as the header of a file of figures.
+    """Returns machine, versions, threads and commit, for the header of a file.
 
-    threads  of torch, or of the fused update, while it was measured; None where neither was
+    Args:
+        device: Name of the device.
+        threads: Threads of torch, or of the fused update, during the measurement. None: neither.
     """
     on_gpu = device.startswith("cuda")
     return {
@@ -36,7 +38,7 @@ def describe_machine(device: str, threads: int | None) -> dict[str, Any]:
     }
 
 
-# What changes the speed of NumPy, Numba or torch from outside.
+# Environment variables that change the speed of NumPy, Numba or torch.
 _SETTINGS = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE",
     "NUMBA_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
@@ -44,7 +46,7 @@ _SETTINGS = (
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores (all, and those that this process may use), system and Python."""
+    """Returns processor, cores (all, and usable by this process), system and Python."""
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -56,7 +58,7 @@ def machine() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Within, torch has so many threads."""
+    """Sets the number of torch threads in a block."""
     assert count is not None, "a resolved config has a number of threads"
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -67,9 +69,9 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 
 def commit(package: Path = _PACKAGE) -> str | None:
-    """Of the checkout that the package is run from, '-dirty' behind it where files differ from it.
+    """Returns the commit of the checkout of the package, with '-dirty' if files differ.
 
-    None where it is none of its own: installed, maybe below a checkout of something else.
+    None for an installed package, which may lie inside a checkout of another project.
     """
     if _git(package, "rev-parse", "--show-prefix") != f"{package.name}/":
         return None
@@ -79,7 +81,7 @@ def commit(package: Path = _PACKAGE) -> str | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    # A hook's variables would name another repository.
+    # Variables set by a git hook would select another repository.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     asked = ["git", "-C", str(folder), *words]
     try:

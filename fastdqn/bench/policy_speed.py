@@ -1,4 +1,4 @@
-"""Acting alone: policy calls per second, with no environment and no update."""
+"""Acting benchmark: policy calls and actions per second."""
 
 import time
 
@@ -16,10 +16,7 @@ from fastdqn.learning.policy import Policy
 def measure_acting(
     config: Config, facts: EnvFacts, effort: Effort, clock: Clock = time.perf_counter
 ) -> list[Figure]:
-    """Calls/s of epsilon-greedy acting for the lanes that a call is for, and actions/s.
-
-    config  resolved
-    """
+    """Measures calls/s and actions/s of epsilon-greedy acting, for resolved options."""
     online, _ = agent.make_online(config, facts)
     policy = agent.make_policy(config, online, agent.make_learner(config, online).value, facts)
     of = {"num_envs": config.num_envs}
@@ -29,7 +26,7 @@ def measure_acting(
 
 
 def lanes_of_a_call(config: Config) -> int:
-    """Lanes that answer together, and so are acted for together."""
+    """Returns the number of environments that a policy call acts for."""
     return config.env_batch_size or config.num_envs
 
 
@@ -41,7 +38,7 @@ def measure_policy(
     clock: Clock,
     of: dict[str, int],
 ) -> list[Figure]:
-    """The same of a given policy. The actions come back to the host, so each call is complete."""
+    """Measures a policy. Actions are copied to the host, so each call is complete."""
     rng = np.random.default_rng(0)
     obs = random_obs(rng, lanes, facts.obs_shape, facts.obs_dtype)
     mask = random_mask(rng, lanes, facts.num_actions) if facts.has_masks else None

@@ -1,4 +1,4 @@
-"""Profile: what one call does on its device, operator by operator, against what is possible."""
+"""Profiler of a call: operators, launches and busy time, compared with the roofline."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -33,13 +33,15 @@ _SHOWN = 12
 
 
 class Subject(NamedTuple):
-    """What is profiled.
+    """Subject of a profile.
 
-    rate    calls per second, measured without a profiler, whose bookkeeping would count as theirs
-    run     makes so many calls, after burn-in, between the begin() and end() it is given, and says
-            how many it made: as many as are launched at once, or a multiple
-    device  where; work  of one call, None where nobody can say
-    eager   as run, of the same calls as they are written; None where they are run so anyway
+    Attributes:
+        rate: Measures calls per second without a profiler, which would slow them.
+        run: Makes at least a number of calls between begin() and end(), and returns how many. It
+            is a multiple of the calls per launch.
+        device: Device of the calls.
+        work: Operations and bytes of one call, or None if unknown.
+        eager: As run, without graph capture. None: run has none.
     """
 
     rate: Callable[[Effort], Rate]
@@ -52,13 +54,20 @@ class Subject(NamedTuple):
 def profile_calls(
     what: str, config: Config, calls: int, folder: Path, effort: Effort
 ) -> dict[str, Any]:
-    """Profile calls of a part of a run after burn-in; writes trace.json and profile.json.
+    """Profiles calls after burn-in, and writes trace.json and profile.json.
 
-    what    learn: an update; act: a policy call for the lanes of one; train: a turn of the loop
-    config  must have passed check()
-    folder  is there; both files appear whole, and together
-    returns what profile.json holds
-    Raises WriteError where they cannot be written.
+    Args:
+        what: learn (an update), act (a policy call) or train (an iteration of the loop).
+        config: Options that have passed check().
+        calls: Minimum number of calls.
+        folder: Existing folder. Both files are written together, or not at all.
+        effort: Duration of the measurements without a profiler.
+
+    Returns:
+        Content of profile.json.
+
+    Raises:
+        WriteError: A file cannot be written.
     """
     config, facts = preview(config)
     with (
@@ -112,7 +121,7 @@ def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort
         }  # fmt: skip
 
     def write_figures(path: Path) -> None:
-        if is_gpu:  # torch tells the bytes of copies in the trace alone, which is there by now
+        if is_gpu:  # only the trace, which is written first, contains the bytes of copies
             result.update(copied_bytes(path.with_name("trace.json"), calls))
         path.write_text(to_json(result, indent=1) + "\n")
 
@@ -125,7 +134,7 @@ def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort
 
 
 def _recorded(what: str, device: torch.device, run, calls: int) -> tuple[Recorded, int, Timeline]:
-    """A recording of at least so many calls, how many they were, and what it says of one."""
+    """Profiles at least calls calls. Returns the profile, their number, and the timeline."""
     made = calls
 
     def counted(begin: Call, end: Call) -> None:
@@ -137,10 +146,14 @@ def _recorded(what: str, device: torch.device, run, calls: int) -> tuple[Recorde
 
 
 def busy_share(timeline: Timeline, seconds: float, is_gpu: bool) -> tuple[float, float]:
-    """Share of a call in which its device was busy, and the seconds in which it was not.
+    """Returns the busy fraction of a call, and its idle seconds.
 
-    seconds  of a call without a profiler: kernels take as long with one, and all between them
-    longer. A CPU's operators are slowed themselves: they go by the recorded time.
+    Args:
+        timeline: Recorded timeline.
+        seconds: Duration of a call without a profiler, used on a GPU: profiling slows the gaps
+            between kernels, but not kernels. On a CPU it slows operators, so the recorded
+            duration is used.
+        is_gpu: Whether the device is a GPU.
     """
     whole = seconds if is_gpu else timeline.seconds
     return min(1.0, timeline.busy_seconds / whole), max(0.0, whole - timeline.busy_seconds)
@@ -152,7 +165,7 @@ def _learn(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     device = online.weights.device
     learner = agent.make_learner(config, online)
     staging = staged(config, facts, device)
-    # Counted on another: a compiler leaves alone for good what it first sees under a counter.
+    # FLOPs are counted on a second learner: torch.compile skips what first runs under a counter.
     as_torch = config.replace(learner="torch", capture="eager", updates_per_launch=1)
     eager = agent.make_learner(as_torch, agent.make_online(config, facts)[0])
     work = count_update(eager, staging)
@@ -164,7 +177,7 @@ def _learn(config: Config, facts: EnvFacts) -> Iterator[Subject]:
             learner.update(*batches)
             return len(batches)
 
-        def seen() -> int:  # by a profiler of torch, which is told of torch's operators alone
+        def labelled() -> int:  # the profiler of torch does not see Numba kernels
             with torch.profiler.record_function(FUSED):
                 return update()
 
@@ -173,16 +186,16 @@ def _learn(config: Config, facts: EnvFacts) -> Iterator[Subject]:
             return 1
 
         subject = _repeated(update, device, work)
-        recorded = seen if config.learner == "fused" else update
+        recorded = labelled if config.learner == "fused" else update
         other = _runner(as_written, device) if config.capture == "graph" else None
         yield subject._replace(run=_runner(recorded, device), eager=other)
 
 
 def _visible_kernels(capture: str) -> contextlib.AbstractContextManager[Any]:
-    """Within, what torch compiles for a CPU tells a profiler of each of its kernels."""
+    """Within, compiled CPU kernels of torch are visible to the profiler."""
     if capture == "eager":
         return contextlib.nullcontext()
-    from torch._inductor import config  # a second, which only this needs
+    from torch._inductor import config  # takes a second to import
 
     return config.patch({"cpp.enable_kernel_profile": True})
 
@@ -192,7 +205,7 @@ def _act(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     online, _ = agent.make_online(config, facts)
     value = agent.make_learner(config, online).value
     policy = agent.make_policy(config, online, value, facts)
-    # Counted on another: see _learn(); and what is recorded is made several times.
+    # FLOPs are counted on a second policy, see _learn().
     as_torch = config.replace(learner="torch", capture="eager")
     counted = agent.make_policy(as_torch, online, value, facts)
     rng, lanes = np.random.default_rng(0), lanes_of_a_call(config)
@@ -216,7 +229,7 @@ def _repeated(call: Callable[[], int], device: torch.device, work: Work | None) 
 
 
 def _runner(call: Callable[[], int], device: torch.device) -> Callable[[int, Call, Call], int]:
-    # Each call is a range of its own for NVIDIA's tools.
+    # Each call is an NVTX range, for NVIDIA tools.
     each = torch.cuda.nvtx.range if device.type == "cuda" else contextlib.nullcontext
 
     def run(calls: int, begin: Call, end: Call) -> int:
@@ -247,8 +260,8 @@ _SUBJECTS = {"learn": _learn, "act": _act, "train": _train}
 
 
 def profile_tables(result: dict[str, Any]) -> Iterator[Table | str]:
-    """What profile.json says, for a person."""
-    unit = {"learn": "update", "act": "call", "train": "turn of the loop"}[result["what"]]
+    """Yields the content of profile.json as tables and lines."""
+    unit = {"learn": "update", "act": "call", "train": "iteration of the loop"}[result["what"]]
     drawn = Table(title=f"operators of one {unit}", title_justify="left", box=None, pad_edge=False)
     for heading in ("operator", "calls", "us", "share"):
         drawn.add_column(heading, justify="left" if heading == "operator" else "right")
@@ -258,26 +271,26 @@ def profile_tables(result: dict[str, Any]) -> Iterator[Table | str]:
             f"{100 * row['share']:.1f} %",
         )  # fmt: skip
     yield drawn
-    note = " (both while profiled)" if result["machine"]["device"] == "cpu" else ""
-    said = (
+    note = " (busy and gaps with the profiler)" if result["machine"]["device"] == "cpu" else ""
+    summary = (
         f"one {unit} takes {1e6 * result['seconds_per_call']:,.1f} us: "
         f"{result['launches_per_call']:g} launches, busy {100 * result['busy_share']:.0f} %, "
         f"gaps {1e6 * result['gap_seconds_per_call']:,.1f} us{note}, "
         f"{short(result['allocated_bytes_per_call'])}B allocated"
     )
-    yield said
+    yield summary
     if result["machine"]["device"] != "cpu":
         yield (
-            f"the host launches {result['host_launches_per_call']:g} times, not captured "
-            f"{result['host_launches_per_call_eager']:g}; "
+            f"{result['host_launches_per_call']:g} launches by the host, "
+            f"{result['host_launches_per_call_eager']:g} without capture; "
             f"{short(result['bytes_to_device_per_call'])}B to the device, "
-            f"{short(result['bytes_to_host_per_call'])}B back"
+            f"{short(result['bytes_to_host_per_call'])}B to the host"
         )
     if result["flops_per_call"] is not None:
         yield (
             f"{short(result['flops_per_call'])}FLOP, "
             f"{100 * result['achieved_share_of_flops']:.1f} % of the "
-            f"{short(result['ceiling_flops_per_second'])}FLOP/s of a large product; at least "
+            f"{short(result['ceiling_flops_per_second'])}FLOP/s of a large matmul; at least "
             f"{short(result['least_bytes_per_call'])}B, "
             f"{100 * result['achieved_share_of_bytes']:.1f} % of the "
             f"{short(result['ceiling_bytes_per_second'])}B/s of a large copy"

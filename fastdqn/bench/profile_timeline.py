@@ -1,4 +1,4 @@
-"""Timeline: what a recorded profile says of one call: operators, launches, busy time, gaps."""
+"""Timeline: operators, launches and busy time of one call, from a recorded profile."""
 
 import json
 from collections.abc import Iterable
@@ -10,14 +10,16 @@ from torch.profiler import profile
 
 
 class Timeline(NamedTuple):
-    """Per call, while it was recorded.
+    """Averages per call, while it was profiled.
 
-    launches  kernels and copies on a GPU; on a CPU operators that compute, and call no other that
-              does
-    host_launches  calls of the host that set them going: a graph needs one for all of its kernels
-    busy_seconds  in which the device, or any operator, was at work; seconds  in all
-    allocated  bytes, of the device's memory
-    operators  rows, dearest first; on a GPU its kernels and copies
+    Attributes:
+        launches: Kernels and copies on a GPU. On a CPU, operators that compute and call no other
+            operator that does.
+        host_launches: Launches by the host. A graph needs one for all of its kernels.
+        busy_seconds: Seconds in which the device, or any operator, was busy.
+        seconds: Duration.
+        allocated: Allocated bytes on the device.
+        operators: Rows by descending time. On a GPU these are kernels and copies.
     """
 
     launches: float
@@ -29,7 +31,7 @@ class Timeline(NamedTuple):
 
 
 def read_timeline(recorded: profile, what: str, calls: int, is_gpu: bool) -> Timeline:
-    """Read a profile of so many calls, all in one range named `what`."""
+    """Reads a profile of calls calls, all in one range named what."""
     everything = list(recorded.events() or ())
     spans = [
         event.time_range
@@ -43,9 +45,9 @@ def read_timeline(recorded: profile, what: str, calls: int, is_gpu: bool) -> Tim
         launches = len(work)
         end = max([end, *(event.time_range.end for event in work)])
     else:
-        # Those of autograd's own thread have no parent either: they lie inside no other operator.
+        # Operators on the thread of autograd have no parent, and are outermost, too.
         work = [event for event in events if _is_outermost(event, what)]
-        launches = sum(_computes(event) and not _hands_on(event) for event in events)
+        launches = sum(_computes(event) and not _delegates(event) for event in events)
     rows = recorded.key_averages()
     return Timeline(
         launches / calls,
@@ -58,19 +60,20 @@ def read_timeline(recorded: profile, what: str, calls: int, is_gpu: bool) -> Tim
 
 
 def _is_on_gpu(event: Any) -> bool:
-    """Kernels and copies; a range of the user's is drawn there too, and is neither."""
+    """Returns whether an event is a kernel or a copy, and not a user annotation."""
     return event.device_type == DeviceType.CUDA and not event.is_user_annotation
 
 
 def _launches(event: Any) -> bool:
-    """Whether it is a call of CUDA's that sets something going on the device."""
+    """Returns whether an event is a CUDA call that launches work on the device."""
     return event.device_type == DeviceType.CPU and event.name.startswith(_LAUNCHES)
 
 
 def copied_bytes(trace: Path, calls: int) -> dict[str, float]:
-    """Bytes that came to the device and back, per call, as an exported trace tells them.
+    """Returns the bytes copied to the device and to the host, per call, from a trace.
 
-    Raises OSError where it cannot be read.
+    Raises:
+        OSError: The trace cannot be read.
     """
     totals = {"HtoD": 0, "DtoH": 0}
     for event in json.loads(trace.read_text())["traceEvents"]:
@@ -89,12 +92,12 @@ def _is_outermost(event: Any, what: str) -> bool:
     return event.device_type == DeviceType.CPU and (parent is None or parent.name == what)
 
 
-# As CUPTI names them, of the runtime's interface and the driver's.
+# Names in CUPTI, of the runtime API and the driver API.
 _LAUNCHES = (
     "cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchCooperative", "cudaGraphLaunch",
     "cuGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync",
 )  # fmt: skip
-# Operators of torch that only describe or reserve memory: nothing is computed.
+# Operators that only describe or allocate memory, and compute nothing.
 _NO_WORK = frozenset(
     {
         "aten::alias", "aten::as_strided", "aten::broadcast_tensors", "aten::chunk",
@@ -108,9 +111,9 @@ _NO_WORK = frozenset(
         "aten::_reshape_alias", "aten::_unsafe_view",
     }
 )  # fmt: skip
-# In the names that torch's compiler gives to its kernels on a CPU, see cpp.enable_kernel_profile.
+# Part of the names of compiled CPU kernels of torch, see cpp.enable_kernel_profile.
 _COMPILED = "cpp_fused"
-FUSED = "fused update"  # what our own kernel is recorded as
+FUSED = "fused update"  # name of the range around the Numba kernel
 
 
 def _computes(event: Any) -> bool:
@@ -118,9 +121,9 @@ def _computes(event: Any) -> bool:
     return is_operator or _COMPILED in event.name or event.name == FUSED
 
 
-def _hands_on(event: Any) -> bool:
-    """Whether an operator inside this one does the work."""
-    return any(_computes(child) or _hands_on(child) for child in event.cpu_children)
+def _delegates(event: Any) -> bool:
+    """Returns whether an operator inside this one does the work."""
+    return any(_computes(child) or _delegates(child) for child in event.cpu_children)
 
 
 def _allocated(row: Any, is_gpu: bool) -> int:
@@ -128,7 +131,7 @@ def _allocated(row: Any, is_gpu: bool) -> int:
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of spans: operators of several threads may lie side by side."""
+    """Returns the length of the union of spans: operators of threads may overlap."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, reached))
@@ -137,7 +140,7 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def _operators(rows: list[Any], calls: int, is_gpu: bool) -> list[dict[str, Any]]:
-    """On a GPU a kernel's time stands in its own row and in its operator's: the first is kept."""
+    """Returns rows of operators. On a GPU only kernels are kept: operators repeat their time."""
     if is_gpu:
         spent = [(row.self_device_time_total, row) for row in rows if _is_on_gpu(row)]
     else:

@@ -1,4 +1,4 @@
-"""Budgets in place of a run's own: they say when measuring begins, and end the run after it."""
+"""Budgets for benchmarks of training: burn-in, then a measured part, then the end of the run."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,15 +6,15 @@ from dataclasses import replace
 from fastdqn.bench.repeats import Clock, Effort
 from fastdqn.training.loop import Run
 
-# Seconds of random steps after which learning begins, whatever learning_starts says: they are not
-# what is measured, and environments may be slow. Ours.
+# Learning starts after this many seconds of random steps, even before learning_starts: random steps
+# are not measured, and environments may be slow.
 MOST_RANDOM_SECONDS = 10.0
-# Updates, or seconds since the first, after which everything has been called, and has its memory.
+# Burn-in of updates, or of seconds since the first update, for compilation and allocations.
 _BURN_IN_UPDATES, _BURN_IN_SECONDS = 20, 10.0
 
 
 class _Start:
-    """Knows when learning has begun, and sees to it that it does."""
+    """Detects the start of learning, and starts it early if random steps take too long."""
 
     def __init__(self, run: Run, clock: Clock):
         self._run, self._began = run, clock()
@@ -23,7 +23,7 @@ class _Start:
         run = self._run
         if run.progress.updates:
             return True
-        # A window of each lane is complete then, and a batch of them.
+        # Enough rows for an n-step window in each lane, and for a batch.
         windows = run.stream.num_lanes * (run.replay.n_steps + 1) + len(run.staging.host.index)
         late = now - self._began >= MOST_RANDOM_SECONDS and steps >= windows
         if late and run.cadence.learning_starts > steps:
@@ -32,10 +32,14 @@ class _Start:
 
 
 class RepeatsBudget:
-    """Burn-in after learning started, then repeats, then the end.
+    """Budget with burn-in after the start of learning, then repeats, then the end.
 
-    step_rates, turn_rates  per second, one of each repeat; turns  in all of them
-    began  when the first repeat did; first_steps, first_updates  made before it
+    Attributes:
+        step_rates: Steps per second of each repeat.
+        turn_rates: Iterations of the loop per second of each repeat.
+        turns: Iterations in all repeats.
+        began: Time at the start of the first repeat.
+        first_steps, first_updates: Steps and updates before it.
     """
 
     def __init__(self, run: Run, effort: Effort, clock: Clock):
@@ -50,7 +54,7 @@ class RepeatsBudget:
 
     def spent(self, steps: int, episodes: int) -> bool:
         now = self._clock()
-        if self.began is None:  # learning must have begun, and gone on for a while
+        if self.began is None:  # learning must have started, and burn-in must be over
             if not self._start.is_over(now, steps):
                 self._last = now
             elif now - self._last >= self._effort.burn_in:
@@ -72,11 +76,11 @@ class RepeatsBudget:
         self.began = self._last = now
         self._steps = self.first_steps = steps
         self.first_updates = self._run.progress.updates
-        self._run.laps.restart()  # all that follows is billed, and nothing before
+        self._run.laps.restart()  # only the time from here on is counted
 
 
 class TurnsBudget:
-    """Burn-in after learning started, then so many turns between begin() and end()."""
+    """Budget with burn-in, then turns iterations of the loop between begin() and end()."""
 
     def __init__(
         self, run: Run, turns: int, begin: Callable[[], None], end: Callable[[], None], clock: Clock

@@ -1,4 +1,4 @@
-"""Repeat: how often something can be done in a second: burn-in, repeats, median and spread."""
+"""repeat(): measures the rate of a call, with burn-in, repeats, median and range."""
 
 import statistics
 import time
@@ -10,7 +10,7 @@ Clock = Callable[[], float]
 
 
 class Rate(NamedTuple):
-    """Things done per second: median, least and most over the repeats; how many calls in all."""
+    """Rate per second: median, minimum and maximum over repeats, and total calls."""
 
     median: float
     least: float
@@ -19,17 +19,17 @@ class Rate(NamedTuple):
 
     @staticmethod
     def over(rates: Sequence[float], calls: int) -> "Rate":
-        """Of the rates of several repeats, which made so many calls in all."""
+        """Returns the Rate of the rates of several repeats, with calls in total."""
         return Rate(statistics.median(rates), min(rates), max(rates), calls)
 
     def scaled(self, factor: float) -> "Rate":
-        """The same in another unit: of items, where a call handles `factor` of them."""
+        """Returns the rate in another unit, with factor items per call."""
         return Rate(self.median * factor, self.least * factor, self.most * factor, self.calls)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long a figure is measured: seconds of one repeat, repeats, seconds of burn-in before."""
+    """Duration of a measurement: seconds of a repeat, repeats, and seconds of burn-in."""
 
     seconds: float = 0.2
     repeats: int = 5
@@ -46,19 +46,21 @@ def repeat(
     clock: Clock = time.perf_counter,
     finish: Callable[[], None] = lambda: None,
 ) -> Rate:
-    """Measure what call() gets done per second.
+    """Measures items per second of call().
 
-    call    returns how many things it did; None: one
-    clock   seconds, monotone
-    finish  waits until what call() set going is over; the clock is read after it alone, or calls
-            that only launch work would run ahead of it by minutes
+    Args:
+        call: Returns its number of items. None: one.
+        effort: Duration of the measurement.
+        clock: Returns seconds, monotonic.
+        finish: Waits for work that call() has launched. It is called before each reading of the
+            clock, since launches alone would run ahead of the device.
     """
     stretch = _burn_in(call, effort.burn_in, clock, finish)
     rates, calls = [], 0
     for _ in range(effort.repeats):
         things, began = 0, clock()
         while True:
-            # The clock is read once a stretch: a call of a microsecond must not be timed with it.
+            # The clock is read once per stretch, so that short calls are not slowed by it.
             things += sum(_count(call()) for _ in range(stretch))
             calls += stretch
             finish()
@@ -74,7 +76,7 @@ def by_turns(
     clock: Clock = time.perf_counter,
     finish: Callable[[], None] = lambda: None,
 ) -> dict[str, Rate]:
-    """As repeat(), of several things repeat by repeat: their ratios hold on a noisy machine."""
+    """As repeat(), for several calls in turns, so that noise affects all of them alike."""
     once = replace(effort, repeats=1)
     seen: dict[str, list[Rate]] = {name: [] for name in calls}
     for _ in range(effort.repeats):
@@ -87,7 +89,7 @@ def by_turns(
 
 
 def _burn_in(call, seconds: float, clock: Clock, finish) -> int:
-    """Call until seconds are over; returns how many calls fill about a twentieth of a second."""
+    """Calls until seconds have passed. Returns how many calls take about 0.05 s."""
     began = before = clock()
     stretch = 1
     while True:
@@ -97,7 +99,7 @@ def _burn_in(call, seconds: float, clock: Clock, finish) -> int:
         now = clock()
         if now - began >= seconds:
             return max(1, int(stretch / max(now - before, 1e-9) / 20))
-        before, stretch = now, 2 * stretch  # one by one, each call would be waited for
+        before, stretch = now, 2 * stretch  # doubled, so that not every call is waited for
 
 
 def _count(things: int | None) -> int:

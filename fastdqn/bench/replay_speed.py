@@ -1,4 +1,4 @@
-"""The replay alone: rows added and batches sampled per second, beside a plain copy of memory."""
+"""Replay buffer benchmark: rows added and batches sampled per second, and memcpy speed."""
 
 import itertools
 import math
@@ -15,31 +15,36 @@ from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.replay import Replay
 
-# Appends before anything is measured: enough to leave every cache, and a second at the most.
+# Maximum appends before the measurement: more rows than caches hold, in at most a second.
 _MOST_APPENDS = 50_000
-# Bytes of a copy that no cache holds.
+# Bytes of a copy that exceeds all caches.
 _COPY_BYTES = 1 << 27
-# Batches of stacked frames are large: they are measured at DQN's size and at a GPU's. Ours.
+# Further batch sizes for stacked frames: that of DQN, and one for a GPU.
 _STACKED_BATCHES = (32, 256)
 
 
 def measure_replay(
     config: Config, facts: EnvFacts, effort: Effort, clock: Clock = time.perf_counter
 ) -> list[Figure]:
-    """Adds/s and samples/s of a replay of config's size, per call and per row, and bytes/s.
+    """Measures adds/s and samples/s of a replay buffer, per call and per row, and bytes/s.
 
-    config  resolved; both samplers are measured, its own first
+    Both samplers are measured, that of the run first. With stacked frames, the buffer is full, and
+    further batch sizes and a memcpy of the same size are measured.
 
-    Of stacked frames a full replay, at other batch sizes too, and beside a copy of as many bytes.
+    Args:
+        config: Resolved options.
+        facts: Spaces of the environment.
+        effort: Duration of each measurement.
+        clock: Returns seconds.
     """
     figures, sizes = [], [config.batch_size]
     if facts.stack > 1:
         sizes = list(dict.fromkeys((*sizes, *_STACKED_BATCHES)))
     for prioritized in (config.prioritized, not config.prioritized):
-        as_drawn = config.replace(  # without replay nothing could be drawn again and again
+        sampled = config.replace(  # without replay, batches could not be sampled repeatedly
             replay=True, prioritized=prioritized, total_timesteps=config.total_timesteps or 1
         )
-        replay = agent.make_replay(as_drawn, facts)
+        replay = agent.make_replay(sampled, facts)
         most = replay.ring.rows if facts.stack > 1 else _MOST_APPENDS
         fill_replay(replay, facts, min(replay.ring.rows, most))
         figures += measure_adding(replay, lanes_of_a_call(config), facts, effort, clock)
@@ -53,7 +58,7 @@ def measure_replay(
 def measure_adding(
     replay: Replay, of_a_call: int, facts: EnvFacts, effort: Effort, clock: Clock
 ) -> list[Figure]:
-    """Adds/s and rows/s of one filled replay, to which so many lanes bring a row at a time."""
+    """Measures adds/s and rows/s of a filled replay buffer, with of_a_call rows per call."""
     lanes = replay.ring.num_lanes
     steps = itertools.cycle(deliveries(lanes, of_a_call, facts))
     rate = repeat(lambda: replay.append(next(steps)), effort, clock)
@@ -69,7 +74,7 @@ def measure_adding(
 def measure_sampling(
     replay: Replay, batch_size: int, effort: Effort, clock: Clock = time.perf_counter
 ) -> list[Figure]:
-    """Batches/s, rows/s and bytes/s (observations read and written) of one filled replay."""
+    """Measures batches/s, rows/s and bytes/s of observations from a filled replay buffer."""
     batch = replay.new_batch(batch_size)
     rate = repeat(lambda: replay.sample(batch), effort, clock)
     of = {
@@ -96,7 +101,7 @@ def _sampler(replay: Replay) -> str:
 def measure_copy_of_batch(
     facts: EnvFacts, batch_size: int, effort: Effort, clock: Clock = time.perf_counter
 ) -> Figure:
-    """Bytes/s of one thread copying the bytes of a batch in one piece, from beyond the caches."""
+    """Measures bytes/s of a memcpy of the size of a batch, from uncached memory, on one thread."""
     nbytes = 2 * batch_size * math.prod(facts.obs_shape) * facts.obs_dtype.itemsize
     source, out = np.ones(max(nbytes, _COPY_BYTES), np.uint8), np.empty(nbytes, np.uint8)
     pieces = itertools.cycle(
@@ -108,7 +113,7 @@ def measure_copy_of_batch(
 
 
 def measure_copy(effort: Effort, clock: Clock = time.perf_counter) -> Figure:
-    """Bytes/s of one thread copying a large array: what the machine allows a store."""
+    """Measures bytes/s of a memcpy of a large array on one thread, an upper bound."""
     source = np.ones(_COPY_BYTES, np.uint8)
     out = np.empty_like(source)
     rate = repeat(lambda: np.copyto(out, source), effort, clock)

@@ -1,4 +1,4 @@
-"""Figures: what was measured, as rows of JSON and as a table."""
+"""Figure: a measured rate, as a JSON row and in a table."""
 
 from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
@@ -11,10 +11,11 @@ from fastdqn.bench.repeats import Rate
 class Figure(NamedTuple):
     """One measured rate.
 
-    part  what was measured alone: env, act, replay, learner, upload, train
-    key   its name, the unit in it: env_steps_per_second
-    rate  per second
-    of    what it was measured on: num_envs, batch_size, ...
+    Attributes:
+        part: Component: env, act, replay, learner, upload or train.
+        key: Name with unit, such as env_steps_per_second.
+        rate: Rate per second.
+        of: Settings of the measurement, such as num_envs and batch_size.
     """
 
     part: str
@@ -23,7 +24,7 @@ class Figure(NamedTuple):
     of: dict[str, Any]
 
     def row(self) -> dict[str, Any]:
-        """Flat, for one line of JSON."""
+        """Returns a flat dict, for one line of JSON."""
         return {
             "part": self.part,
             self.key: self.rate.median,
@@ -35,7 +36,7 @@ class Figure(NamedTuple):
 
 
 def table(title: str, figures: Sequence[Figure]) -> Table:
-    """Median, least and most of each figure, and the microseconds of one."""
+    """Returns a table of median, minimum and maximum rates, and microseconds per item."""
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
     names = list(dict.fromkeys(name for figure in figures for name in figure.of))
     for heading in ("what", *names, "per second", "min", "max", "us each"):
@@ -53,9 +54,13 @@ def table(title: str, figures: Sequence[Figure]) -> Table:
 def phase_table(
     title: str, phases: dict[str, float], steps: int, residual: Container[str] = ()
 ) -> Table:
-    """Where the time of a loop went: shares that add up to all of it.
+    """Returns a table of the phases of a loop, with shares that sum to 100 %.
 
-    residual  phases that are billed only what is left to wait for: they are labelled so
+    Args:
+        title: Title of the table.
+        phases: Seconds of each phase.
+        steps: Steps made in them.
+        residual: Phases that only include the remaining wait. They are labelled.
     """
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for heading in ("phase", "share", "us per step"):
@@ -69,7 +74,7 @@ def phase_table(
 
 
 def short(number: float) -> str:
-    """Three digits and a letter: 2.15 M."""
+    """Formats a number with three digits and a prefix, such as 2.15 M."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
             return f"{number / limit:.3g} {letter}"

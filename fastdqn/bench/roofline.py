@@ -1,4 +1,4 @@
-"""Ceilings: what the device can do at best, and what an update needs at least."""
+"""Roofline: peak bandwidth and FLOP/s of a device, and the work of an update."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,27 +11,27 @@ from fastdqn.bench.repeats import Effort, repeat
 from fastdqn.learning.batch_staging import Staging
 from fastdqn.learning.learner import Learner
 
-# Sizes that no cache holds, and products that keep every core or multiprocessor busy.
+# A copy that exceeds all caches, and a matrix product that uses all cores or multiprocessors.
 _COPY_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
 _PRODUCT = {"cpu": 1024, "cuda": 8192}
 
 
 class Ceilings(NamedTuple):
-    """What this device reached: a large copy (read and write), a large float32 product."""
+    """Measured peaks of a device: a large copy (read and write), and a large float32 product."""
 
     bytes_per_second: float
     flops_per_second: float
 
 
 class Work(NamedTuple):
-    """What one call does: floating-point operations counted, bytes that must move at least."""
+    """Work of one call: floating-point operations, and the least bytes that must be moved."""
 
     flops: int
     least_bytes: int
 
 
 def measure_ceilings(device: torch.device, effort: Effort) -> Ceilings:
-    """Measured here and now, with the threads and the precision that are set."""
+    """Measures the peaks, with the current threads and precision."""
     wait = waiter(device)
     source = torch.ones(_COPY_BYTES[device.type] // 4, device=device)
     out = torch.empty_like(source)
@@ -43,38 +43,48 @@ def measure_ceilings(device: torch.device, effort: Effort) -> Ceilings:
 
 
 def count_update(learner: Learner, staging: Staging) -> Work:
-    """Of one update. Least bytes: the batch and the target weights read once, weights and both
-    moments of Adam read and written once; all else could stay in a cache."""
+    """Returns the work of one update.
+
+    Its least bytes are those of reading the batch and the target weights once, and of reading and
+    writing weights and both moments of Adam once. Everything else could stay in a cache.
+    """
     flops = count_flops(lambda: learner.prepare(staging.device))
     batch = sum(tensor.nbytes for tensor in staging.device if tensor is not None)
     return Work(flops, batch + 7 * learner.online.weights.nbytes)
 
 
 def count_flops(call: Callable[[], object]) -> int:
-    """Of matrix products and convolutions, forward and backward; a product of n x n matrices
-    has 2 n^3. What compiled graphs do is not seen."""
+    """Counts FLOPs of matrix products and convolutions, forward and backward.
+
+    A product of n x n matrices has 2 n^3. Compiled graphs are not counted.
+    """
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
 
 
 def _drop(_: object) -> None:
-    """repeat() takes a result for a count."""
+    """Drops a result, which repeat() would use as a count."""
 
 
 def verdict(
     work: Work | None, seconds: float, ceilings: Ceilings, busy: float, is_gpu: bool
 ) -> str:
-    """What bounds a call, in one word.
+    """Returns what bounds a call.
 
-    seconds  of one call, measured without a profiler
-    busy     share of it in which the GPU computed, or torch's operators ran
+    - launch-bound: the GPU waits for launches.
+    - overhead-bound: on a CPU, Python and dispatch take most of the time, or operators are busy
+      but reach less than a third of both peaks.
+    - latency-bound: the GPU is busy, but its kernels are too small to reach a third of a peak.
+    - compute-bound, memory-bound: the peak that is nearer.
+    - device-bound, operator-bound: busy with work that is not counted.
 
-    launch-, overhead-bound  the GPU waits for launches; on a CPU, Python and dispatch take it: also
-        where operators are busy, but their arithmetic and bytes could be had in under a third of it
-    latency-bound  kernels keep the GPU busy, yet come to neither ceiling: each is small
-    compute-, memory-bound  by the nearer ceiling
-    device-, operator-bound  busy with work that nobody counted: with which, is not known
+    Args:
+        work: Work of a call, or None if unknown.
+        seconds: Duration of a call without a profiler.
+        ceilings: Peaks of the device.
+        busy: Fraction of it in which the GPU, or an operator of torch, was busy.
+        is_gpu: Whether the device is a GPU.
     """
     idle = "launch-bound" if is_gpu else "overhead-bound"
     if busy < 0.5:
@@ -88,7 +98,7 @@ def verdict(
 
 
 def shares(work: Work, seconds: float, ceilings: Ceilings) -> tuple[float, float]:
-    """Achieved over possible: of arithmetic, of bytes."""
+    """Returns the achieved fractions of peak FLOP/s and of peak bandwidth."""
     return (
         work.flops / seconds / ceilings.flops_per_second,
         work.least_bytes / seconds / ceilings.bytes_per_second,

@@ -1,4 +1,4 @@
-"""Against: the same environment, network, batch and ratio through Stable-Baselines3, in turns."""
+"""Comparison with Stable-Baselines3: same environment, network, batch and replay ratio."""
 
 import contextlib
 import time
@@ -20,15 +20,19 @@ from fastdqn.envs import EnvFacts
 
 
 class PeerError(RuntimeError):
-    """The other library does not do what is asked of it; the message is one line."""
+    """Raised if Stable-Baselines3 is missing or fails. The message is one line."""
 
 
 def measure_by_turns(
     config: Config, effort: Effort, run_peer: Callable[[], float], clock: Clock = time.perf_counter
 ) -> list[Figure]:
-    """Steps/s of ours and of Stable-Baselines3, repeat by repeat.
+    """Measures steps/s of fastdqn and of Stable-Baselines3, in turns.
 
-    config  resolved; run_peer  of sb3_peer()
+    Args:
+        config: Resolved options.
+        effort: Duration of each measurement.
+        run_peer: Function from sb3_peer().
+        clock: Returns seconds.
     """
     once = replace(effort, repeats=1)
     ours, theirs = [], []
@@ -47,42 +51,47 @@ def measure_by_turns(
 def sb3_peer(
     config: Config, effort: Effort, clock: Clock = time.perf_counter
 ) -> Iterator[Callable[[], float]]:
-    """Yields a call that trains for effort.seconds and returns steps/s; it is warm already.
+    """Yields a function that trains for effort.seconds and returns steps/s, after burn-in.
 
-    config  resolved. Raises PeerError, one line, where Stable-Baselines3 cannot be had, or fails;
-    so does the call.
+    Args:
+        config: Resolved options.
+        effort: Duration of burn-in and of each call.
+        clock: Returns seconds.
+
+    Raises:
+        PeerError: Stable-Baselines3 is missing or fails. The function raises it, too.
     """
     with contextlib.ExitStack() as ended:
-        with _told():
+        with _one_line_errors():
             learn = _make_sb3(config, ended, clock)
             learn(effort.burn_in)
 
         def run() -> float:
-            with _told():
+            with _one_line_errors():
                 return learn(effort.seconds)
 
         yield run
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _one_line_errors() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # anyone's: its own, an environment's
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise PeerError(f"Stable-Baselines3 cannot train this: {said}") from error
+    except Exception as error:  # of the library, or of an environment
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PeerError(f"Stable-Baselines3 cannot train this: {reason}") from error
 
 
 def _make_sb3(
     config: Config, ended: contextlib.ExitStack, clock: Clock
 ) -> Callable[[float], float]:
-    """A call that trains for so many seconds, at the least to the first update: steps/s."""
+    """Returns a function that trains for given seconds, at least to the first update."""
     from stable_baselines3 import DQN  # pyright: ignore[reportMissingImports]
     from stable_baselines3.common.callbacks import BaseCallback  # pyright: ignore[reportMissingImports]
     from stable_baselines3.common.vec_env import DummyVecEnv  # pyright: ignore[reportMissingImports]
 
     class Stopwatch(BaseCallback):
-        """Ends learn() when the time is over, at the earliest after the first update."""
+        """Ends learn() when the time is over, but not before the first update."""
 
         def __init__(self, seconds: float):
             super().__init__()
@@ -94,7 +103,7 @@ def _make_sb3(
         def _on_step(self) -> bool:
             self.ended = clock()
             model: Any = self.model
-            if self.ended - self.began >= MOST_RANDOM_SECONDS:  # as for ours
+            if self.ended - self.began >= MOST_RANDOM_SECONDS:  # as in repeat_budget.py
                 model.learning_starts = min(model.learning_starts, self.num_timesteps)
             return self.ended - self.began < self.seconds or not model._n_updates
 
@@ -112,7 +121,7 @@ def _make_sb3(
 
 
 def _close(envs: Any) -> None:
-    with contextlib.suppress(Exception):  # anyone's; the figures are there
+    with contextlib.suppress(Exception):  # an error of the environment after the measurement
         envs.close()
 
 
@@ -121,8 +130,8 @@ def _policy_of(space: spaces.Space) -> str:
 
 
 def sb3_options(config: Config) -> dict[str, Any]:
-    """Our options in Stable-Baselines3's words: the same samples per step, exactly."""
-    # Every `calls` calls of all environments, `updates` updates.
+    """Converts options to arguments of Stable-Baselines3, with equal samples per step."""
+    # train_freq counts steps of all environments at once.
     ratio = Fraction(config.train_frequency) / config.num_envs
     total = config.total_timesteps or 100_000
     assert config.hidden_sizes is not None
@@ -151,44 +160,37 @@ def sb3_options(config: Config) -> dict[str, Any]:
 
 
 def note(config: Config, facts: EnvFacts) -> str:
-    """What Stable-Baselines3 has no option for, as one line: to be said beside the figures.
-
-    config  resolved
-    """
+    """Returns a line that lists the differences of Stable-Baselines3, for resolved options."""
     n, every = config.num_envs, config.target_network_frequency
     theirs = max(every // n, 1) * n
     differences = {
         "no Double": config.double and not config.munchausen,
         "no Dueling": config.dueling,
         "Huber loss": config.loss != "huber",
-        "the norm of the gradient computed, though nothing is clipped": (
-            config.max_grad_norm is None
-        ),
+        "gradient norm computed, though not clipped": (config.max_grad_norm is None),
         "transitions replayed": not config.replay,
         "a target network": not config.target_network,
         "no prioritized replay": config.prioritized,
-        f"one number an action, not {config.value} values": config.value != "scalar",
+        f"scalar values, not {config.value}": config.value != "scalar",
         "no Munchausen": config.munchausen,
         "no noisy layers": config.noisy,
-        "no normalisation of observations": config.normalize_observation,
-        "no normalisation of rewards": config.normalize_reward,
+        "no normalization of observations": config.normalize_observation,
+        "no normalization of rewards": config.normalize_reward,
         f"an MLP, not the {config.torso} convolutions": config.torso not in ("auto", "mlp"),
         f"no protocol {config.atari_protocol}": config.atari_protocol in PROTOCOLS,
-        "no action masks: actions that are not allowed are tried": facts.has_masks,
+        "no action masks: forbidden actions are tried": facts.has_masks,
         "one epsilon for all environments in place of the ladder": config.exploration == "ladder",
-        "epsilon falls by steps, not by episodes": config.exploration_decay is not None,
-        "random actions made once": config.exploration_zeta is not None,
-        "one exploration coin for all environments": n > 1,
-        "no network run for a random action": True,
-        "environments one after another in a DummyVecEnv": True,
+        "epsilon decays by steps, not by episodes": config.exploration_decay is not None,
+        "no repeated random actions": config.exploration_zeta is not None,
+        "one random decision to explore for all environments": n > 1,
+        "no forward pass for a random action": True,
+        "environments stepped in sequence in a DummyVecEnv": True,
         f"all environments waited for, not {config.env_batch_size}": (
             config.env_batch_size not in (None, n)
         ),
         "updates not compiled": config.capture != "eager",
-        f"products in its own precision, not in {config.precision}": (
-            config.precision not in ("auto", "float32")
-        ),
-        "an update a launch": config.updates_per_launch not in (None, 1),
+        f"its own precision, not {config.precision}": (config.precision not in ("auto", "float32")),
+        "one update per launch": config.updates_per_launch not in (None, 1),
         "updates by autograd, not by one kernel": config.learner == "fused",
         f"target every {theirs} steps": theirs != every,
     }

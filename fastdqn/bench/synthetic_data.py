@@ -1,4 +1,4 @@
-"""Synthetic data: observations, masks, steps and batches that no environment was asked for."""
+"""Synthetic data: random observations, masks, steps and batches."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from fastdqn.replay import Batch, Replay
 
 
 class SyntheticStep(NamedTuple):
-    """One delivery of all lanes, as replay.append() takes it: see StepLike."""
+    """Step results of some lanes, as replay.append() takes them, see StepLike."""
 
     lanes: np.ndarray
     action: np.ndarray
@@ -24,7 +24,7 @@ class SyntheticStep(NamedTuple):
 
 
 def random_obs(rng: np.random.Generator, count: int, shape: tuple[int, ...], dtype: Any):
-    """[count, *shape] of the dtype: numbers around 0, all bytes, or ones and zeros."""
+    """Returns [count, *shape]: normal floats, uniform integers, or booleans."""
     dtype = np.dtype(dtype)
     size = (count, *shape)
     if dtype == np.bool_:
@@ -36,14 +36,14 @@ def random_obs(rng: np.random.Generator, count: int, shape: tuple[int, ...], dty
 
 
 def random_mask(rng: np.random.Generator, count: int, num_actions: int) -> np.ndarray:
-    """[count, A] bool, at least one allowed in each row."""
+    """Returns bool[count, A], with at least one allowed action in each row."""
     mask = rng.random((count, num_actions)) < 0.5
     mask[np.arange(count), rng.integers(num_actions, size=count)] = True
     return mask
 
 
 def random_step(rng: np.random.Generator, lanes: np.ndarray, facts: EnvFacts) -> SyntheticStep:
-    """A transition of each of these lanes [R] int64, none of which ends."""
+    """Returns a transition of each of lanes, int64[R]. No episode ends."""
     count = len(lanes)
     never = np.zeros(count, np.bool_)
     obs = random_obs(rng, count, facts.obs_shape, facts.obs_dtype)
@@ -57,8 +57,10 @@ def random_step(rng: np.random.Generator, lanes: np.ndarray, facts: EnvFacts) ->
 
 
 def deliveries(num_lanes: int, of_a_call: int, facts: EnvFacts) -> list[SyntheticStep]:
-    """Transitions of so many lanes a call, until every lane had its turn, and 16 calls at least:
-    one alone would sit in the cache."""
+    """Returns transitions of of_a_call lanes per call, which cover every lane.
+
+    There are at least 16 calls, since a single one would stay in the cache.
+    """
     rng = np.random.default_rng(0)
     calls = max(16, -(-num_lanes // of_a_call))
     steps = [
@@ -66,7 +68,7 @@ def deliveries(num_lanes: int, of_a_call: int, facts: EnvFacts) -> list[Syntheti
         for i in range(calls)
     ]
     if facts.stack > 1:
-        # The frames of a lane are all alike: so each of its stacks continues any other.
+        # All frames of a lane are equal, so that each stack is a valid successor of any other.
         rng = np.random.default_rng(1)
         frames = random_obs(rng, num_lanes, facts.obs_shape[1:], facts.obs_dtype)
         for step in steps:
@@ -75,7 +77,7 @@ def deliveries(num_lanes: int, of_a_call: int, facts: EnvFacts) -> list[Syntheti
 
 
 def fill_replay(replay: Replay, facts: EnvFacts, rows_per_lane: int) -> None:
-    """Begin an episode in every lane and store rows_per_lane transitions."""
+    """Starts an episode in every lane and stores rows_per_lane transitions in each."""
     lanes = replay.ring.num_lanes
     steps = deliveries(lanes, lanes, facts)
     replay.start(steps[0].lanes, steps[0].next_obs, steps[0].next_mask)
@@ -84,7 +86,7 @@ def fill_replay(replay: Replay, facts: EnvFacts, rows_per_lane: int) -> None:
 
 
 def fill_batch(batch: Batch, facts: EnvFacts) -> None:
-    """Random values in the arrays of a host batch, as a sampler would leave them."""
+    """Fills the arrays of a host batch with random values."""
     rng = np.random.default_rng(0)
     size = len(batch.index)
     for obs in (batch.obs, batch.next_obs):

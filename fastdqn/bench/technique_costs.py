@@ -1,4 +1,4 @@
-"""Switches: what each technique costs an update, beside a plain D3QN of the same batch."""
+"""Costs of techniques: updates per second with each, relative to a plain D3QN."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ from fastdqn.envs import EnvFacts
 _PLAIN: dict[str, Any] = {
     "double": True, "dueling": True, "value": "scalar", "noisy": False, "munchausen": False,
     "loss": "mse", "updates_per_launch": 1,
-    "capture": "eager",  # compiling ten updates takes ten minutes
+    "capture": "eager",  # compiling ten updates would take ten minutes
 }  # fmt: skip
 SWITCHES: dict[str, dict[str, Any]] = {
     "D3QN": {},
@@ -32,9 +32,13 @@ SWITCHES: dict[str, dict[str, Any]] = {
 def measure_switches(
     config: Config, facts: EnvFacts, effort: Effort, clock: Clock = time.perf_counter
 ) -> list[Figure]:
-    """Updates/s of config's network and batch with each switch alone, and their ratio to D3QN.
+    """Measures updates/s with each technique alone, and their ratio to D3QN.
 
-    config  resolved; its own switches are left aside
+    Args:
+        config: Resolved options. Its own techniques are replaced.
+        facts: Spaces of the environment.
+        effort: Duration of each measurement.
+        clock: Returns seconds.
     """
     asked = {name: _switched(config, changes) for name, changes in SWITCHES.items()}
     made = {name: learner_on(switched, facts) for name, switched in asked.items()}
@@ -51,7 +55,7 @@ def measure_switches(
 
 
 def _switched(config: Config, changes: dict[str, Any]) -> Config:
-    """Updated by what a run with these switches would be, or by torch where config's own is."""
+    """Returns options with a technique, and the learner that auto would choose, or torch."""
     changed = config.replace(**(_PLAIN | changes))
     if config.learner == "torch":
         return changed

@@ -1,4 +1,4 @@
-"""Recording: calls that run under torch's profiler, and the trace of them as a file."""
+"""Records calls with the profiler of torch, and exports the trace."""
 
 import contextlib
 import os
@@ -16,18 +16,20 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from fastdqn.bench.learner_speed import waiter
 
 Call = Callable[[], None]
-# What torch says on standard error whenever it profiles: nothing that anyone could act upon.
+# Lines that torch prints on standard error while profiling, without use for the user.
 _CHATTER = re.compile(
     rb"USDT:.*profiler_st|\[W[^]]* CPUAllocator\.cpp:\d+\] Memory block of unkn|"
-    rb"ERROR:.* output_json\.cpp|"  # told as an error of ours
-    rb"ERROR:.* DeviceProperties\.cpp"  # the CUDA build of torch, where there is no GPU
+    rb"ERROR:.* output_json\.cpp|"  # reported by write_trace()
+    rb"ERROR:.* DeviceProperties\.cpp"  # the CUDA build of torch without a GPU
 )
 
 
 class Recorded(NamedTuple):
-    """A profile of calls.
+    """Profile of calls.
 
-    peak_bytes  of the GPU's memory, the calls' own and what they were given; None on a CPU
+    Attributes:
+        profile: Recorded profile.
+        peak_bytes: Peak of allocated GPU memory, inputs included. None on a CPU.
     """
 
     profile: profile
@@ -35,9 +37,9 @@ class Recorded(NamedTuple):
 
 
 def record(what: str, device: torch.device, run: Callable[[Call, Call], None]) -> Recorded:
-    """Record what run(begin, end) does between the two calls that it is given, in a range `what`.
+    """Profiles what run(begin, end) does between begin() and end(), in a range named what.
 
-    The device has nothing left to do when recording ends.
+    The device is synchronized before the recording ends.
     """
     is_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * is_gpu
@@ -49,7 +51,7 @@ def record(what: str, device: torch.device, run: Callable[[Call, Call], None]) -
         def begin() -> None:
             ended.enter_context(_without_chatter())
             recorded.start()
-            ended.callback(recorded.stop)  # an exception through a running one crashes torch
+            ended.callback(recorded.stop)  # an exception while it runs would crash torch
             ended.enter_context(_named(what, is_gpu))
 
         def end() -> None:
@@ -61,14 +63,14 @@ def record(what: str, device: torch.device, run: Callable[[Call, Call], None]) -
 
 
 def write_trace(recorded: profile, path: Path) -> None:
-    """A trace that Perfetto and chrome://tracing open. Raises OSError where it is not whole.
+    """Writes a trace for Perfetto and chrome://tracing. Raises OSError if it is incomplete.
 
-    torch raises nothing where the disk is full, and leaves a file beside the path.
+    torch raises no error if the disk is full, and leaves a temporary file beside the path.
     """
     with _without_chatter():
         recorded.export_chrome_trace(str(path))
     if not (path.is_file() and _ends_as_json(path)):
-        raise OSError(0, "torch could not write the whole trace")
+        raise OSError(0, "torch wrote an incomplete trace")
 
 
 def _ends_as_json(path: Path) -> bool:
@@ -79,16 +81,16 @@ def _ends_as_json(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _named(what: str, is_gpu: bool) -> Iterator[None]:
-    """A range in the trace, and for NVIDIA's own tools."""
+    """Range in the trace, and on a GPU for NVIDIA tools."""
     with record_function(what), torch.cuda.nvtx.range(what) if is_gpu else contextlib.nullcontext():
         yield
 
 
 @contextlib.contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Within, standard error is kept; all but the profiler's own lines is passed on at the end.
+    """Within, standard error is captured, and printed at the end without lines of the profiler.
 
-    They come from C++, which knows no sys.stderr.
+    They come from C++, so that sys.stderr cannot capture them.
     """
     try:
         outer = os.dup(2)
@@ -111,6 +113,6 @@ def _without_chatter() -> Iterator[None]:
 
 
 def _write_all(line: bytes) -> None:
-    with contextlib.suppress(OSError):  # whoever read it has gone
+    with contextlib.suppress(OSError):  # the reader of a pipe has exited
         while line:
             line = line[os.write(2, line) :]

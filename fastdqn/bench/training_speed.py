@@ -1,4 +1,4 @@
-"""Training end to end: steps per second of the whole loop, and where they went, by two clocks."""
+"""Training benchmark: steps per second of the loop, and seconds of each phase."""
 
 import contextlib
 import tempfile
@@ -21,20 +21,21 @@ from fastdqn.logging.console import Silent
 from fastdqn.session import Session
 from fastdqn.training import loop
 
-# Steps before learning starts, at the most: they are not what is measured.
+# Maximum random steps before learning starts, which are not measured.
 MOST_RANDOM_STEPS = 10_000
 
 
 class Trained(NamedTuple):
-    """The speed of a training loop.
+    """Speed of a training loop.
 
-    figure  steps/s of the loop; turns  of the loop, per second
-    phases  seconds of each phase
-    seconds  of all of them, by a look at the clock before and after: what the phases add up to,
-             unless one of them is billed to nobody
-    steps, updates  made in them
-    startup_seconds  before the loop: build, kernels (compiled or loaded)
-    warm_up_seconds, warm_up_steps  of the loop before anything was measured: random play, burn-in
+    Attributes:
+        figure: Steps per second.
+        turns: Iterations of the loop per second.
+        phases: Seconds of each phase.
+        seconds: Elapsed seconds. The phases add up to it, unless one is missing.
+        steps, updates: Steps and updates made in that time.
+        startup_seconds: Seconds before the loop, by name: build, and compiling or loading kernels.
+        warm_up_seconds, warm_up_steps: Random steps and burn-in before the measurement.
     """
 
     figure: Figure
@@ -56,12 +57,17 @@ def measure_training(
     envs: VectorEnv | None = None,
     filled: bool = False,
 ) -> Trained:
-    """Train as `fastdqn train` does, without evaluations, in a folder that is thrown away.
+    """Trains as `fastdqn train` does, without evaluations, in a temporary folder.
 
-    synchronised  wait for the device before each look at the clock: every phase is billed its own
-                  work, and the whole is slower; else phases are billed what they waited for
-    envs  ready environments in place of config.env_id
-    filled  begin with a replay full of random steps: a large one is slower than an empty one
+    Args:
+        config: Resolved options.
+        effort: Duration of the measurement.
+        synchronised: Whether to synchronize the device before each reading of the clock. Each
+            phase then includes its own work, and the total is slower. Otherwise a phase includes
+            the time that it waited for.
+        clock: Returns seconds.
+        envs: Vectorized environment in place of config.env_id.
+        filled: Whether to start with a full replay buffer, which is slower than an empty one.
     """
     with _short_session(config, synchronised, clock, envs) as session:
         run = session.run
@@ -96,7 +102,7 @@ def run_turns(
     end: Callable[[], None],
     clock: Clock = time.perf_counter,
 ) -> None:
-    """Train until learning has begun, then so many turns of the loop between begin() and end()."""
+    """Trains until learning has started, then turns iterations between begin() and end()."""
     with _short_session(config) as session:
         budget = TurnsBudget(session.run, turns, begin, end, clock)
         session.run.budget = budget  # pyright: ignore[reportAttributeAccessIssue]
@@ -110,7 +116,7 @@ def _short_session(
     clock: Clock = time.perf_counter,
     envs: VectorEnv | None = None,
 ) -> Iterator[Session]:
-    """A run without evaluations, in a folder that is thrown away."""
+    """Yields a session without evaluations, in a temporary folder."""
     wait = waiter(torch.device(config.device)) if synchronised else lambda: None
 
     def ticking() -> float:

@@ -14,7 +14,7 @@ from fastdqn.checkpoints.writer import CheckpointWriter
 from fastdqn.config.atari_protocols import frames_a_step
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.atomic_write import WriteError, write_whole
-from fastdqn.files.disk_errors import DiskErrors, EndRun, GoOn
+from fastdqn.files.disk_errors import ContinueRun, DiskErrors, EndRun
 from fastdqn.files.durable_write import TEMPORARY, exists, remove
 from fastdqn.files.open_folder import Place, Where, names_in
 from fastdqn.files.run_folder import HandedIn, clear, create_folder, name_of, write_known
@@ -102,7 +102,7 @@ def make_recorder(
 
 def disk_errors(config: Config) -> Callable[[Callable[[str], None]], DiskErrors]:
     """Returns a factory of the handler of disk errors. It takes a function that warns."""
-    return {"stop": EndRun, "continue": GoOn}[config.on_disk_error]
+    return {"stop": EndRun, "continue": ContinueRun}[config.on_disk_error]
 
 
 def make_checkpoints(

@@ -1,7 +1,7 @@
-"""Reading a checkpoint's files: links are not followed, nothing is allocated on a file's word.
+"""Checked reads of checkpoint files: no links, no pickle, sizes verified before allocation.
 
-A path is a run's folder and the names below it; each folder is opened from the one above it, so
-that none can be swapped for a link in between.
+A file is given by the run folder and the names below it. Each folder is opened relative to its
+parent, so that none can be replaced by a link in between.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from fastdqn.files.checksum import digest, new_hash
 from fastdqn.files.open_folder import Place, Where, lstat, open_file, open_folder, path_of
 from fastdqn.text import brief
 
-_CHUNK = 1 << 20  # bytes hashed at a time; ours, untuned
-_NPY_HEADER_BYTES = 4096  # what a header of ours, 128 bytes, never reaches
+_CHUNK = 1 << 20  # bytes hashed at a time; not tuned
+_NPY_HEADER_BYTES = 4096  # limit of a header; those written here have 128 bytes
 _TENSOR_DTYPES = {
     "BOOL": "bool", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8",
     "U16": "uint16", "U32": "uint32", "U64": "uint64", "F16": "float16", "F32": "float32",
@@ -39,7 +39,12 @@ _TENSOR_DTYPES = {
 
 
 def read_latest(run: Where) -> str:
-    """Name of the newest checkpoint. Raises CheckpointError; FileNotFoundError without one."""
+    """Returns the name of the latest checkpoint.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint yet.
+        CheckpointError: The file `latest` is damaged.
+    """
     file = run / "checkpoints" / "latest"
     if _is_missing(file):
         raise FileNotFoundError(errno.ENOENT, "there is no checkpoint yet", str(file))
@@ -47,51 +52,53 @@ def read_latest(run: Where) -> str:
         data = os.read(fd, 64)
     name = data.decode("ascii", "replace").removesuffix("\n")
     if size > 64 or STEP.fullmatch(name) is None:
-        raise damaged(path, "name", f"{brief(name)} is no checkpoint's name")
+        raise damaged(path, "name", f"{brief(name)} is not the name of a checkpoint")
     return name
 
 
 def read_manifest(run: Where, name: str) -> Manifest:
-    """The manifest of checkpoint name, checked. Raises CheckpointError."""
+    """Returns the validated manifest of a checkpoint. Raises CheckpointError."""
     with _opened(run, "checkpoints", name, "manifest.json") as (fd, size, path):
         if size > MAX_MANIFEST_BYTES:
-            raise damaged(path, "size", f"{size:,} bytes, {MAX_MANIFEST_BYTES:,} at most")
-        # One byte more: a file that grows meanwhile is noticed and not followed.
+            raise damaged(
+                path, "size", f"{size:,} bytes exceed the limit of {MAX_MANIFEST_BYTES:,}"
+            )
+        # One extra byte detects a file that grows while it is read.
         with open(fd, "rb", closefd=False) as file:
             data = file.read(size + 1)
     if len(data) != size:
         raise damaged(path, "size", "changed while it was read")
     manifest = parse_manifest(data, path)
     if name != step_name(manifest.steps):
-        raise damaged(path, "steps", f"{manifest.steps} is not what the folder is called")
+        raise damaged(path, "steps", f"{manifest.steps} does not match the name of the folder")
     return manifest
 
 
 def read_file(run: Where, names: tuple[str, ...], entry: FileEntry) -> bytes:
-    """The bytes of a file with the size and checksum of entry. Raises CheckpointError."""
+    """Returns the content of a file, verified against entry. Raises CheckpointError."""
     with _opened(run, *names) as (fd, size, path):
         return _read(fd, size, path, entry)
 
 
 def check_size(run: Where, names: tuple[str, ...], entry: FileEntry) -> None:
-    """See that a file is there and has the size of entry. Raises CheckpointError."""
+    """Checks that a file exists and has the size of entry. Raises CheckpointError."""
     with _opened(run, *names) as (_, size, path):
         _same_size(size, path, entry)
 
 
 def check_file(run: Where, names: tuple[str, ...], entry: FileEntry) -> None:
-    """Hash a file of any size in a little memory. Raises CheckpointError if it is another."""
+    """Checks the size and checksum of a file, in chunks. Raises CheckpointError."""
     with _opened(run, *names) as (fd, size, path):
         _same_size(size, path, entry)
         checksum = new_hash()
         while chunk := os.read(fd, _CHUNK):
             checksum.update(chunk)
     if checksum.hexdigest() != entry.blake2b:
-        raise damaged(path, "blake2b", "the checksum is not the manifest's")
+        raise damaged(path, "blake2b", "the checksum differs from the manifest")
 
 
 def read_array(run: Where, names: tuple[str, ...], entry: FileEntry) -> np.ndarray:
-    """The array of a .npy file, as entry says it is. Raises CheckpointError."""
+    """Returns the array of a .npy file, verified against entry. Raises CheckpointError."""
     spec = entry.spec
     assert spec is not None
     with _opened(run, *names) as (fd, size, path):
@@ -100,36 +107,44 @@ def read_array(run: Where, names: tuple[str, ...], entry: FileEntry) -> np.ndarr
         head = os.pread(fd, _NPY_HEADER_BYTES, 0)
         start = _npy_start(head, spec, path)
         if start + spec.nbytes != size:
-            raise damaged(path, "size", f"{size:,} bytes are not those of shape {spec.shape}")
+            raise damaged(path, "size", f"{size:,} bytes do not match shape {spec.shape}")
         array = np.empty(spec.shape, DTYPES[spec.dtype])
         checksum = new_hash(head[:start])
         os.lseek(fd, start, os.SEEK_SET)
         _fill(fd, array.reshape(-1).view(np.uint8), checksum, path)
     if checksum.hexdigest() != entry.blake2b:
-        raise damaged(path, "blake2b", "the checksum is not the manifest's")
+        raise damaged(path, "blake2b", "the checksum differs from the manifest")
     return array
 
 
 def read_tensors(
     run: Where, names: tuple[str, ...], entry: FileEntry, specs: dict[str, ArraySpec]
 ) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file, exactly those of specs. Raises CheckpointError."""
+    """Returns the tensors of a safetensors file, exactly those of specs.
+
+    Raises:
+        CheckpointError: The file is damaged, or differs from entry or specs.
+    """
     with _opened(run, *names) as (fd, size, path):
         header = int.from_bytes(os.pread(fd, 8, 0), "little")
         content = sum(spec.nbytes for spec in specs.values())
         if header > MAX_MANIFEST_BYTES:
-            raise damaged(path, "header", f"{header:,} bytes, {MAX_MANIFEST_BYTES:,} at most")
+            raise damaged(
+                path, "header", f"{header:,} bytes exceed the limit of {MAX_MANIFEST_BYTES:,}"
+            )
         if size != entry.bytes or 8 + header + content != size:
             raise damaged(
-                path, "size", f"{size:,} bytes, {entry.bytes:,} and {content:,} of tensors expected"
+                path,
+                "size",
+                f"{size:,} bytes, expected {entry.bytes:,} with {content:,} of tensors",
             )
         data = _read(fd, size, path, entry)
     try:
         found = dict(safetensors.deserialize(data))
     except (safetensors.SafetensorError, ValueError, TypeError) as error:
-        raise damaged(path, "header", f"is no safetensors header: {error}") from None
+        raise damaged(path, "header", f"is not a safetensors header: {error}") from None
     for name in sorted(found.keys() ^ specs.keys()):
-        problem = "is in the file only" if name in found else "is missing"
+        problem = "is not in the manifest" if name in found else "is missing"
         raise damaged(path, brief(name), problem)
     return {name: _tensor(found[name], spec, path, name) for name, spec in specs.items()}
 
@@ -138,21 +153,21 @@ def _tensor(found: dict[str, Any], spec: ArraySpec, path: Where, name: str) -> n
     dtype, shape = _TENSOR_DTYPES.get(found["dtype"], found["dtype"]), tuple(found["shape"])
     if (dtype, shape) != spec:
         raise damaged(
-            path, name, f"is {dtype} {brief(shape)}, the manifest has {spec.dtype} {spec.shape}"
+            path, name, f"is {dtype} {brief(shape)}, but {spec.dtype} {spec.shape} in the manifest"
         )
     return np.frombuffer(found["data"], DTYPES[spec.dtype]).reshape(shape).copy()
 
 
 def _npy_start(head: bytes, spec: ArraySpec, path: Where) -> int:
-    """Where the array begins, if the header announces just spec."""
+    """Returns the offset of the array data, after checking the header against spec."""
     file = io.BytesIO(head)
     try:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):
             raise ValueError(f"version {version} is not (1, 0)")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, _NPY_HEADER_BYTES)
-    except Exception as error:  # what a parser of literals makes of evil text, it does not say
-        raise damaged(path, "header", f"is no .npy header: {brief(str(error))}") from None
+    except Exception as error:  # the errors of the parser for malicious text are not documented
+        raise damaged(path, "header", f"is not a .npy header: {brief(str(error))}") from None
     if dtype.hasobject or dtype != DTYPES[spec.dtype] or fortran:
         raise damaged(path, "dtype", f"{dtype} is not {spec.dtype} in C order")
     if shape != spec.shape:
@@ -162,7 +177,7 @@ def _npy_start(head: bytes, spec: ArraySpec, path: Where) -> int:
 
 @contextlib.contextmanager
 def _opened(run: Where, *names: str) -> Iterator[tuple[int, int, Where]]:
-    """A regular file below run: (descriptor, size, path). Raises CheckpointError."""
+    """Yields (file descriptor, size, path) of a regular file below run. Raises CheckpointError."""
     path, opened = run, []
     try:
         opened.append(open_folder(run))
@@ -185,7 +200,7 @@ def _opened(run: Where, *names: str) -> Iterator[tuple[int, int, Where]]:
 def _is_missing(file: Where) -> bool:
     try:
         return lstat(file) is None
-    except OSError:  # said by whoever opens it
+    except OSError:  # reported when the file is opened
         return False
 
 
@@ -195,13 +210,13 @@ def _reason(error: OSError) -> str:
     if error.errno == errno.EINVAL:
         return "is not a regular file"
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return "is a symbolic link, or not a folder where one is expected"
+        return "is a symbolic link, or a folder in its path is not a folder"
     return f"cannot be read: {error.strerror}"
 
 
 def _same_size(size: int, path: Where, entry: FileEntry) -> None:
     if size != entry.bytes:
-        raise damaged(path, "size", f"{size:,} bytes, the manifest has {entry.bytes:,}")
+        raise damaged(path, "size", f"{size:,} bytes, but {entry.bytes:,} in the manifest")
 
 
 def _require_memory(size: int, path: Where) -> None:
@@ -216,12 +231,12 @@ def _read(fd: int, size: int, path: Where, entry: FileEntry) -> bytes:
     with open(fd, "rb", closefd=False) as file:
         data = file.read(size)
     if digest(data) != entry.blake2b:
-        raise damaged(path, "blake2b", "the checksum is not the manifest's")
+        raise damaged(path, "blake2b", "the checksum differs from the manifest")
     return data
 
 
 def _fill(fd: int, target: Any, checksum: Any, path: Where) -> None:
-    """Read just len(target) bytes into target, hashing on the way."""
+    """Reads len(target) bytes into target and updates the checksum."""
     view, at = memoryview(target), 0
     while at < len(view):
         count = os.readv(fd, [view[at : at + _CHUNK]])

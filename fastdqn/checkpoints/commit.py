@@ -1,4 +1,4 @@
-"""From a snapshot in memory to a checkpoint on disk, in an order that a crash cannot hurt."""
+"""Writes a snapshot as a checkpoint, in an order that is safe against crashes."""
 
 import io
 import os
@@ -26,17 +26,21 @@ from fastdqn.files.durable_write import (
 from fastdqn.files.open_folder import Where, changing, open_file, parent_of
 from fastdqn.state_dict import Rows
 
-_CHUNK = 1 << 24  # bytes copied at a time; ours, untuned
+_CHUNK = 1 << 24  # bytes copied at a time; not tuned
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one checkpoint stores; its arrays are nobody else's.
+    """Content of one checkpoint. Nothing else writes to its arrays.
 
-    state, arrays  see tree.py
-    rows           those since the last segment; None: a checkpoint without the replay
-    oldest         [N] int64, the oldest row of each lane that is still of use
-    best           a file below checkpoints/ that becomes the checkpoint's, or None
+    Attributes:
+        steps: Number of environment steps made.
+        state: Encoded state, see state_codec.py.
+        arrays: Arrays of the state by name.
+        weights: Weights of the network by name.
+        rows: Replay rows since the last segment. None: a checkpoint without the replay buffer.
+        oldest: int64[N], the oldest row of each lane that is still in the replay buffer.
+        best: File below checkpoints/ to move into the checkpoint, or None.
     """
 
     steps: int
@@ -56,15 +60,15 @@ class Snapshot:
 
 
 def take_best(root: Where, best: Where) -> Where:
-    """Hold on to a file that may be replaced any time: a hard link, or a copy. OSError."""
+    """Makes a hard link to a file that may be replaced at any time, or a copy. Raises OSError."""
     held = root / f"{TEMPORARY}best"
     if exists(held):
         remove(held)
-    fd, _ = open_file(best, os.O_RDONLY)  # no link, and a regular file
+    fd, _ = open_file(best, os.O_RDONLY)  # rejects links and irregular files
     try:
         with parent_of(best) as source, changing(held) as target:
             os.link(source[1], target[1], src_dir_fd=source[0], dst_dir_fd=target[0])
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         write_new(held, _chunks(fd))
     finally:
         os.close(fd)
@@ -77,7 +81,7 @@ def _chunks(fd: int) -> Iterator[bytes]:
 
 
 def write_segment(root: Where, name: str, rows: Rows) -> Segment:
-    """Make segments/NAME of rows. Raises OSError naming the path."""
+    """Writes rows as segments/NAME. Raises OSError naming the path."""
     folder = root / "segments" / name
     temporary = folder.with_name(TEMPORARY + name)
     fresh_folder(temporary)
@@ -93,7 +97,7 @@ def write_segment(root: Where, name: str, rows: Rows) -> Segment:
 def write_checkpoint(
     root: Where, snapshot: Snapshot, config: dict[str, Any], segments: list[Segment]
 ) -> str:
-    """Make the checkpoint's folder; returns its name. Raises OSError naming the path."""
+    """Writes the folder of a checkpoint and returns its name. Raises OSError naming the path."""
     name = step_name(snapshot.steps)
     temporary = root / f"{TEMPORARY}{name}"
     fresh_folder(temporary)
@@ -121,7 +125,7 @@ def write_checkpoint(
 
 
 def set_latest(root: Where, name: str) -> None:
-    """From here on a reader finds checkpoint name."""
+    """Makes a checkpoint the latest, which readers find."""
     replace_file(root / "latest", name.encode() + b"\n")
 
 

@@ -1,7 +1,7 @@
-"""What a checkpoint is made of: its names, its types, and the bounds that reading keeps to.
+"""Checkpoint format: file names, array specifications, limits, and CheckpointError.
 
-RUN/checkpoints/latest                           the newest checkpoint's name
-RUN/checkpoints/step-000000020032/manifest.json  what belongs to it, with sizes and checksums
+RUN/checkpoints/latest                           name of the latest checkpoint
+RUN/checkpoints/step-000000020032/manifest.json  its files, with sizes and checksums
                                  /weights.safetensors, state.safetensors, best.safetensors
 RUN/checkpoints/segments/00000001/first.npy, last.npy, COLUMN.npy ...
 """
@@ -18,7 +18,7 @@ FORMAT = 1
 
 STEP = re.compile(r"step-[0-9]{12}")
 SEGMENT = re.compile(r"[0-9]{8}")
-# Lower case: two columns must not become one file where the file system ignores case.
+# Lower case, so that names stay distinct on a file system that ignores case.
 COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 TENSOR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,255}")
 
@@ -30,17 +30,17 @@ DTYPES = {
     )
 }  # fmt: skip
 
-# Bounds: ours, far above what a run writes and below what would hurt whoever reads.
+# Size limits: far above what a run writes, and low enough to read safely.
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_ARRAY_BYTES = 1 << 42
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: one line that names file, field and what is wrong."""
+    """Raised if a checkpoint cannot be used. One line: file, field and problem."""
 
 
 class ArraySpec(NamedTuple):
-    """What an array is said to be, before there is one."""
+    """Dtype and shape of an array that is stored in a file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -54,7 +54,7 @@ class ArraySpec(NamedTuple):
 
 
 class FileEntry(NamedTuple):
-    """A file's size and checksum, and the array in it where it holds one."""
+    """Size and checksum of a file, and the specification of its array if it has one."""
 
     bytes: int
     blake2b: str
@@ -66,12 +66,12 @@ class FileEntry(NamedTuple):
 
 
 def step_name(steps: int) -> str:
-    """Folder of the checkpoint at steps. Raises ValueError where it has no name."""
+    """Returns the folder name of the checkpoint at steps. Raises ValueError beyond 12 digits."""
     if not 0 <= steps < 10**12:
-        raise ValueError(f"steps is {steps}: a checkpoint's name holds 12 digits")
+        raise ValueError(f"steps is {steps}: it must be in [0, 10**12)")
     return f"step-{steps:012d}"
 
 
 def damaged(file: object, field: str, problem: str) -> CheckpointError:
-    """An error of one line, whatever an evil file put into field or problem."""
+    """Returns a one-line error. Text from a malicious file is made printable."""
     return CheckpointError(printable(f"{file}: {field}: {problem}"))

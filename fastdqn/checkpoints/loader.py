@@ -1,4 +1,4 @@
-"""Reading a checkpoint: all of it, checked, or an error that says which one is whole."""
+"""Loads and verifies a checkpoint. An error suggests another checkpoint that is intact."""
 
 import functools
 from collections.abc import Iterator
@@ -26,11 +26,17 @@ from fastdqn.text import brief
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A checkpoint in memory, the rows of the replay left on disk.
+    """Checkpoint in memory. The rows of the replay buffer stay on disk.
 
-    folder   RUN/checkpoints/NAME
-    best     content of the best weights' file so far, or None
-    listed   the segments that hold the rows
+    Attributes:
+        name: Name of the checkpoint.
+        folder: RUN/checkpoints/NAME.
+        steps: Number of environment steps made.
+        config: Options of the run.
+        state: State of all components.
+        weights: Weights of the network by name.
+        best: Content of the file with the best weights so far, or None.
+        listed: Segments that contain the rows.
     """
 
     name: str
@@ -43,11 +49,16 @@ class Checkpoint:
     listed: tuple[Segment, ...]
 
     def segments(self, layout: RowLayout | None = None) -> Iterator[Rows]:
-        """Rows by segment, oldest first: a later one overrides rows of those before it.
+        """Yields the rows of each segment, oldest first. A later segment overrides earlier ones.
 
-        layout  what they must be; a file of another shape is refused before a byte is allocated
-        Each is read and checked when it is asked for, and is gone once a writer has let go of
-        this checkpoint. Raises CheckpointError.
+        Each segment is read and verified when it is requested. It may be deleted once a writer
+        has made newer checkpoints.
+
+        Args:
+            layout: Expected layout. Another one is rejected before anything is allocated.
+
+        Raises:
+            CheckpointError: A segment is damaged, or differs from the layout.
         """
         run = self.folder.parent.parent
         for segment in self.listed:
@@ -60,10 +71,18 @@ class Checkpoint:
 
 
 def load_checkpoint(run: Where, name: str | None = None) -> Checkpoint:
-    """Read checkpoint name of a run, or its latest.
+    """Loads a checkpoint of a run.
 
-    Raises CheckpointError naming file and field, and the newest other checkpoint that is whole.
-    The columns of segments are measured here, and hashed when segments() reads them.
+    Only the sizes of segment files are checked here. Checkpoint.segments() verifies their
+    checksums.
+
+    Args:
+        run: Run folder.
+        name: Name of the checkpoint. None: the latest.
+
+    Raises:
+        CheckpointError: A file is damaged. The message names file and field, and the newest other
+            checkpoint that is intact.
     """
     chosen = name
     try:
@@ -78,7 +97,7 @@ def load_checkpoint(run: Where, name: str | None = None) -> Checkpoint:
 
 
 def checkpoint_names(run: Where) -> list[str]:
-    """Folders in RUN/checkpoints that are called like checkpoints, oldest first."""
+    """Returns the names of the checkpoints of a run, oldest first, without reading them."""
     try:
         return sorted(filter(STEP.fullmatch, names_in(run / "checkpoints")))
     except OSError:
@@ -88,7 +107,7 @@ def checkpoint_names(run: Where) -> list[str]:
 def _load(run: Where, name: str) -> Checkpoint:
     folder = run / "checkpoints" / name
     if STEP.fullmatch(name) is None:
-        raise damaged(run / "checkpoints", "name", f"{brief(name)} is no checkpoint's name")
+        raise damaged(run / "checkpoints", "name", f"{brief(name)} is not the name of a checkpoint")
     manifest = read_manifest(run, name)
     specs = array_specs(manifest.state, folder / "manifest.json")
 
@@ -119,7 +138,7 @@ def _below(run: Where, names: tuple[str, ...]) -> Where:
 
 
 def _read_bounds(run: Where, entry: SegmentEntry) -> Segment:
-    """Which rows a segment holds; its other files are only measured."""
+    """Returns a segment with the bounds of its rows. Only the sizes of its files are checked."""
     for file, of_file in entry.files.items():
         check_size(run, _place(entry, file), of_file)
     first, last = (
@@ -129,10 +148,10 @@ def _read_bounds(run: Where, entry: SegmentEntry) -> Segment:
     bad = np.flatnonzero((first < 0) | (last < first))
     path = _below(run, _place(entry, "last.npy"))
     if len(bad):
-        raise damaged(path, f"lane {bad[0]}", f"rows {first[bad[0]]} to {last[bad[0]]}")
-    # Python's integers: the sum of a file's int64 may overflow.
+        raise damaged(path, f"env {bad[0]}", f"rows {first[bad[0]]} to {last[bad[0]]}")
+    # Python integers: the sum of int64 values from a file may overflow.
     if (sum(first.tolist()), sum(last.tolist())) != (entry.first, entry.last):
-        raise damaged(path, "sum", "first and last do not add up to the manifest's rows")
+        raise damaged(path, "sum", "first and last do not add up to the rows in the manifest")
     return Segment(entry, first, last)
 
 
@@ -140,9 +159,11 @@ def _require_layout(run: Where, segment: Segment, layout: RowLayout) -> None:
     lengths = (segment.last - segment.first).tolist()
     bounds = _below(run, _place(segment.entry, "last.npy"))
     if len(lengths) != layout.lanes:
-        raise damaged(bounds, "lanes", f"{len(lengths)}, and the run has {layout.lanes}")
+        raise damaged(bounds, "envs", f"{len(lengths)}, but the run has {layout.lanes}")
     if max(lengths) > layout.rows:
-        raise damaged(bounds, "rows", f"{max(lengths)} of a lane, which holds {layout.rows}")
+        raise damaged(
+            bounds, "rows", f"{max(lengths)} of an environment, which has room for {layout.rows}"
+        )
     files = {
         file: (DTYPES[each.spec.dtype], each.spec.shape[1:])
         for file, each in segment.entry.files.items()
@@ -154,7 +175,7 @@ def _require_layout(run: Where, segment: Segment, layout: RowLayout) -> None:
             found, wanted = (_described(each.get(file)) for each in (files, expected))
             path = _below(run, _place(segment.entry, file))
             raise damaged(
-                path, "rows", f"are {found}: {wanted} expected; has the environment changed since?"
+                path, "rows", f"are {found}, expected {wanted}. Has the environment changed since?"
             )
 
 
@@ -172,10 +193,12 @@ def _read_rows(run: Where, segment: Segment) -> Rows:
 
 
 def _with_offer(error: CheckpointError, run: Where, name: str | None) -> CheckpointError:
-    """The same error, and which other checkpoint could be taken."""
+    """Returns the error, with a suggestion of another checkpoint that is intact."""
     for other in reversed(checkpoint_names(run)):
         if other != name and _is_whole(run, other):
-            return CheckpointError(f"{error}; checkpoint {other} is whole: --checkpoint {other}")
+            return CheckpointError(
+                f"{error}; checkpoint {other} is intact: use --checkpoint {other}"
+            )
     return error
 
 
@@ -184,7 +207,7 @@ def _is_whole(run: Where, name: str) -> bool:
 
 
 def problem_of(run: Where, name: str) -> str | None:
-    """What is wrong with a checkpoint, in one line, or None: all of it is read, and hashed."""
+    """Returns what is wrong with a checkpoint, or None. Every file is read and verified."""
     try:
         for segment in _load(run, name).listed:
             for file, of_file in segment.entry.files.items():

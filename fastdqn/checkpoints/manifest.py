@@ -1,6 +1,6 @@
-"""The manifest of a checkpoint: what belongs to it, with the size and checksum of each file.
+"""Manifest of a checkpoint: its files, with the size and checksum of each.
 
-Its first line is the checksum of the lines below; together they are one JSON object.
+The first line contains the checksum of the following lines. All lines are one JSON object.
 """
 
 import json
@@ -31,11 +31,11 @@ _FIELDS = {"blake2b", "format", "steps", "config", "state", "weights", "files", 
 _FILES = {"weights.safetensors", "state.safetensors"}
 _MAX_STEPS = 10**12
 _MAX_ROWS = 1 << 62
-_MAX_LANES = 1 << 22  # the bounds of their rows are read whole
+_MAX_LANES = 1 << 22  # the bounds of all lanes are read at once
 
 
 class SegmentEntry(NamedTuple):
-    """A segment's files; first and last are the sums of its rows' bounds over the lanes."""
+    """Files of a segment. first and last are sums over lanes of the bounds of its rows."""
 
     name: str
     first: int
@@ -48,7 +48,7 @@ class SegmentEntry(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A segment that is on disk: its entry, and the rows [N] it holds of each lane."""
+    """Segment on disk: its entry, and int64[N] bounds of its rows in each lane."""
 
     entry: SegmentEntry
     first: np.ndarray
@@ -57,7 +57,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """steps: the checkpoint's; state: encoded, see tree.py; segments in the order of writing."""
+    """Content of manifest.json. state is encoded, see state_codec.py."""
 
     steps: int
     config: dict[str, Any]
@@ -67,7 +67,7 @@ class Manifest:
     segments: tuple[SegmentEntry, ...]
 
     def to_bytes(self) -> bytes:
-        """Raises ValueError where it would be too large to be read again."""
+        """Returns the manifest as JSON. Raises ValueError if it exceeds MAX_MANIFEST_BYTES."""
         body = {
             "format": FORMAT,
             "steps": self.steps,
@@ -77,30 +77,32 @@ class Manifest:
             "files": {name: entry.to_json() for name, entry in self.files.items()},
             "segments": [segment.to_json() for segment in self.segments],
         }
-        # ASCII: a string may hold what UTF-8 cannot.
+        # ASCII: a string may contain characters that UTF-8 cannot encode.
         data = json.dumps(body, allow_nan=False).encode("ascii")[1:] + b"\n"
         whole = b'{"blake2b": "%s",\n' % digest(data).encode() + data
         if len(whole) > MAX_MANIFEST_BYTES:
             raise ValueError(
-                f"the manifest has {len(whole):,} bytes, {MAX_MANIFEST_BYTES:,} at most: "
-                "give long lists as arrays"
+                f"the manifest has {len(whole):,} bytes, limit {MAX_MANIFEST_BYTES:,}: "
+                "store long lists as arrays"
             )
         return whole
 
 
 def parse_manifest(data: bytes, file: object) -> Manifest:
-    """Check a manifest's bytes through and through. Raises CheckpointError naming file."""
+    """Parses and validates a manifest. Raises CheckpointError naming file."""
     first, _, rest = data.partition(b"\n")
     match = _FIRST_LINE.fullmatch(first)
     if match is None:
         raise damaged(file, "blake2b", "the first line is not a checksum")
     if match[1].decode() != digest(rest):
-        raise damaged(file, "blake2b", "the checksum is not that of the content")
+        raise damaged(file, "blake2b", "the checksum does not match the content")
     fields = _parse_json(data, file)
     version = fields.get("format")
     if type(version) is int and version > FORMAT:
         raise damaged(
-            file, "format", f"{version} is newer than this fastdqn, which reads {FORMAT}: upgrade"
+            file,
+            "format",
+            f"{version} is newer than this fastdqn, which reads {FORMAT}: upgrade fastdqn",
         )
     if type(version) is not int or version != FORMAT:
         raise damaged(file, "format", f"{brief(version)} is unknown, this version reads {FORMAT}")
@@ -124,28 +126,28 @@ def _parse_json(data: bytes, file: object) -> dict[str, Any]:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) != len(items):
-            raise ValueError("a key stands twice")
+            raise ValueError("duplicate key")
         return found
 
     def constant(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} is not JSON")
 
     try:
         return json.loads(data.decode("ascii"), object_pairs_hook=pairs, parse_constant=constant)
     except (ValueError, RecursionError) as error:
-        raise damaged(file, "content", f"is no JSON of ours: {error}") from None
+        raise damaged(file, "content", f"is not a JSON object: {error}") from None
 
 
 def _count(value: Any, limit: int, file: object, where: str) -> int:
     if type(value) is not int or not 0 <= value < limit:
-        raise damaged(file, where, f"is {brief(value)}, not a count below {limit}")
+        raise damaged(file, where, f"is {brief(value)}, not an integer in [0, {limit})")
     return value
 
 
 def _weights(entries: dict[str, Any], file: object) -> dict[str, ArraySpec]:
     for name, entry in entries.items():
         if TENSOR.fullmatch(name) is None:
-            raise damaged(file, "weights", f"{brief(name)} is no tensor's name")
+            raise damaged(file, "weights", f"{brief(name)} is not the name of a tensor")
         if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape"}:
             raise damaged(file, f"weights.{name}", "is not a dtype and a shape")
     return {name: read_spec(entry, file, f"weights.{name}") for name, entry in entries.items()}
@@ -174,9 +176,9 @@ def _segments(entries: Any, file: object) -> tuple[SegmentEntry, ...]:
     segments = tuple(_segment(entry, file, f"segments[{i}]") for i, entry in enumerate(entries))
     names = [segment.name for segment in segments]
     if names != sorted(set(names)):
-        raise damaged(file, "segments", "are not in order, or one stands twice")
+        raise damaged(file, "segments", "are out of order, or contain a duplicate")
     if len({segment.files["first.npy"].spec for segment in segments}) > 1:
-        raise damaged(file, "segments", "differ in the number of lanes")
+        raise damaged(file, "segments", "differ in the number of environments")
     return segments
 
 
@@ -185,12 +187,12 @@ def _segment(entry: Any, file: object, where: str) -> SegmentEntry:
         raise damaged(file, where, "is not an object of name, first, last, files")
     name, files = entry["name"], entry["files"]
     if not isinstance(name, str) or SEGMENT.fullmatch(name) is None:
-        raise damaged(file, f"{where}.name", f"{brief(name)} is no segment's name")
+        raise damaged(file, f"{where}.name", f"{brief(name)} is not the name of a segment")
     if not isinstance(files, dict) or not {"first.npy", "last.npy"} <= files.keys():
-        raise damaged(file, f"{where}.files", "lack first.npy or last.npy")
+        raise damaged(file, f"{where}.files", "do not contain first.npy and last.npy")
     for each in files:
         if not each.endswith(".npy") or COLUMN.fullmatch(each.removesuffix(".npy")) is None:
-            raise damaged(file, f"{where}.files", f"{brief(each)} is no column's file")
+            raise damaged(file, f"{where}.files", f"{brief(each)} is not the file of a column")
     parsed = {key: _file(files[key], file, f"{where}.files.{key}", True) for key in files}
     first = _count(entry["first"], _MAX_ROWS, file, f"{where}.first")
     last = _count(entry["last"], _MAX_ROWS, file, f"{where}.last")
@@ -203,5 +205,5 @@ def _segment(entry: Any, file: object, where: str) -> SegmentEntry:
         else:
             fits = column.spec.shape[:1] == (last - first,)
         if not fits:
-            raise damaged(file, f"{where}.files.{each}", "its shape is not that of its rows")
+            raise damaged(file, f"{where}.files.{each}", "its shape does not match its rows")
     return SegmentEntry(name, first, last, parsed)

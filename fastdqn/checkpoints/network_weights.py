@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with all that rebuilding the network needs; nothing is unpickled."""
+"""Weights files: safetensors with a description that is enough to rebuild the network."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_small(value: Any) -> bool:
-    """Counts that memory is allocated by before any weight is looked at."""
+    """Returns whether value is valid as a size that is allocated before weights are read."""
     return type(value) is int and 0 < value <= 1 << 16
 
 
@@ -34,13 +34,13 @@ def _is_number(value: Any) -> bool:
     return type(value) is float and abs(value) <= 1e30
 
 
-# What files of before a technique leave out: they were written without it.
+# Defaults of fields that older files do not have: they were written without the technique.
 _BEFORE = {
     "normalize_observation": False, "normalize_reward": False, "noisy": False, "noisy_sigma": 0.5,
     "value": "scalar", "num_atoms": 51, "v_min": -10.0, "v_max": 10.0, "num_quantiles": 32,
     "num_target_fractions": 8, "num_policy_fractions": 32,
 }  # fmt: skip
-# What a network's description must hold.
+# Fields of the description of a network, and their checks.
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "obs_shape": _are_counts,
     "obs_dtype": lambda value: isinstance(value, str),
@@ -64,17 +64,19 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
 
 
 class WeightsError(ValueError):
-    """A weights file that cannot be used; the message names file and field, in one line whatever
-    an evil file put into it."""
+    """Raised if a weights file cannot be used. One printable line that names file and field."""
 
     def __init__(self, text: str):
         super().__init__(printable(text))
 
 
 def save_weights(path: Where, tensors: dict[str, torch.Tensor], network: dict) -> None:
-    """Write tensors by name, and the description of the network they belong to.
+    """Writes tensors and the description of their network. Equal weights give equal bytes.
 
-    The same weights give the same bytes: there is one metadata entry, with sorted keys.
+    Args:
+        path: File to write.
+        tensors: State dict of the network.
+        network: Description of the network, a JSON object.
     """
     arrays = {
         name: np.array(tensor.detach().cpu().numpy(), order="C")  # 0-d stays 0-d
@@ -85,7 +87,7 @@ def save_weights(path: Where, tensors: dict[str, torch.Tensor], network: dict) -
 
 
 def load_weights(path: Where) -> tuple[dict[str, np.ndarray], dict]:
-    """Read (arrays by name, network description). Raises WeightsError, one line."""
+    """Returns (arrays by name, description of the network). Raises WeightsError."""
     try:
         with open_tensors(path) as file:
             metadata = file.metadata() or {}
@@ -97,50 +99,55 @@ def load_weights(path: Where) -> tuple[dict[str, np.ndarray], dict]:
     except MemoryError:
         raise WeightsError(f"{path} cannot be read: it does not fit into memory") from None
     except (safetensors.SafetensorError, TypeError, AttributeError) as error:
-        # The last two: a type that NumPy lacks, such as bfloat16.
-        raise WeightsError(f"{path} is no safetensors file to read here: {error}") from None
+        # TypeError and AttributeError: a dtype that NumPy lacks, such as bfloat16.
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from None
     for name, array in arrays.items():
-        if array.dtype.kind == "V":  # such a type, once someone has taught it to NumPy
+        if array.dtype.kind == "V":  # such a dtype, if another package has registered it with NumPy
             raise WeightsError(
-                f"{path} is no safetensors file to read here: {name} is {array.dtype}"
+                f"{path} is not a readable safetensors file: {name} is {array.dtype}"
             )
     try:
         description = json.loads(metadata["fastdqn"])
         version, network = description["format"], description["network"]
     except (KeyError, ValueError, TypeError, RecursionError):
-        raise WeightsError(f"{path} holds weights, but not of fastdqn: no network in it") from None
+        raise WeightsError(
+            f"{path} was not written by fastdqn: it does not describe a network"
+        ) from None
     if version != _FORMAT:
-        raise WeightsError(f"{path} has format {version!r:.60}, this version reads {_FORMAT}")
+        raise WeightsError(f"{path} has format {version!r:.60}, and this version reads {_FORMAT}")
     if not isinstance(network, dict):
-        raise WeightsError(f"{path} describes its network as {network!r:.60}, not by named values")
+        raise WeightsError(f"{path}: network is {network!r:.60}, not a JSON object")
     network = {**_BEFORE, **network}
     for name, fits in _FIELDS.items():
         if not fits(network.get(name)):
-            raise WeightsError(f"{path}: {name} of its network is {network.get(name)!r:.60}")
+            raise WeightsError(
+                f"{path}: {name} of its network is {network.get(name)!r:.60}, which is not valid"
+            )
     if network["value"] == "categorical" and network["v_min"] >= network["v_max"]:
         raise WeightsError(
-            f"{path}: v_min of its network is {network['v_min']}, v_max {network['v_max']}"
+            f"{path}: v_min of its network is {network['v_min']}, not below v_max "
+            f"{network['v_max']}"
         )
     return arrays, network
 
 
 def assign_weights(path: Where, module: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:
-    """Copy arrays into a module's tensors. Raises WeightsError naming what does not fit."""
+    """Copies arrays into the state dict of a module. Raises WeightsError if one does not match."""
     tensors = module.state_dict()
     for name in sorted(tensors.keys() | arrays.keys()):
         if name not in arrays:
             raise WeightsError(f"{path} lacks {name}")
         if name not in tensors:
-            raise WeightsError(f"{path} has {name}, which the network lacks")
+            raise WeightsError(f"{path} has {name}, which the network does not have")
         if tuple(tensors[name].shape) != arrays[name].shape:
             raise WeightsError(
                 f"{path}: {name} has shape {list(arrays[name].shape)}, "
-                f"the network's is {list(tensors[name].shape)}"
+                f"expected {list(tensors[name].shape)}"
             )
         if not np.isfinite(arrays[name]).all():
-            raise WeightsError(f"{path}: {name} holds NaN or infinity")
+            raise WeightsError(f"{path}: {name} contains NaN or infinity")
         if arrays[name].dtype != np.float32:
-            raise WeightsError(f"{path}: {name} is {arrays[name].dtype}, it must be float32")
+            raise WeightsError(f"{path}: {name} is {arrays[name].dtype}, expected float32")
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(torch.from_numpy(arrays[name]))

@@ -1,4 +1,4 @@
-"""Opening safetensors files: regular files, no larger than what memory can hold."""
+"""Opens safetensors files: regular files that fit into free memory."""
 
 import contextlib
 import errno
@@ -12,32 +12,36 @@ import safetensors
 from fastdqn.files.open_folder import Where, open_file
 from fastdqn.system.available_memory import available_bytes
 
-# Bytes that are always read: free memory is an estimate, which may be 0. Ours, untuned.
+# Files up to this size are always read: free memory is an estimate, which may be 0.
 _SMALL = 256 << 20
 
 
 def lack_of_memory(size: int) -> str | None:
-    """Why a file of so many bytes is not read as a whole, or None. Sparse files may be of any size:
-    to find out by reading could end the process, or others."""
+    """Returns why a file of size bytes is too large to read, or None.
+
+    A sparse file may have any size, and reading it could exhaust the memory.
+    """
     if size <= _SMALL:
         return None
     room = available_bytes()
     if room is None or size <= room:
         return None
-    return f"it has {size:,} bytes, and {room:,} of memory are free"
+    return f"it has {size:,} bytes, but only {room:,} bytes of memory are free"
 
 
 @contextlib.contextmanager
 def open_tensors(path: Where) -> Iterator[Any]:
-    """A safetensors file, opened for NumPy; a path of the user's may be a symbolic link.
+    """Opens a safetensors file for NumPy. A Path may be a symbolic link, a Place may not.
 
-    Raises OSError whose reason is a phrase, and what safetensors raises.
+    Raises:
+        OSError: The file cannot be opened. strerror says why.
+        SafetensorError: The file is damaged.
     """
     fd, info = open_file(path, os.O_RDONLY, follow=isinstance(path, Path))
     try:
         if problem := lack_of_memory(info.st_size):
             raise OSError(errno.EFBIG, problem, str(path))
-        # By its descriptor: the path may lead to another file by now.
+        # By its file descriptor: the file at this path may have been replaced.
         with safetensors.safe_open(f"/dev/fd/{fd}", "np") as file:
             yield file
     finally:

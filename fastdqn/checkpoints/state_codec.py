@@ -1,7 +1,7 @@
-"""A state as JSON: numbers in their place, arrays by name beside it.
+"""State codec: converts the state of a run to JSON and a dict of arrays, and back.
 
-An array stands as {"array": name, "dtype": ..., "shape": ...} and a float that JSON lacks as
-{"float": "nan"}; a dict with one of those keys of its own is wrapped as {"dict": {...}}.
+An array is encoded as {"array": name, "dtype": ..., "shape": ...}, and a float that is not finite
+as {"float": "nan"}. A dict that has one of these keys is wrapped as {"dict": {...}}.
 """
 
 import math
@@ -21,9 +21,10 @@ _Take = Callable[[str, ArraySpec, str], Any]
 
 
 def encode(state: State) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Take a state apart: (what JSON can hold, arrays by name, nobody else's memory).
+    """Encodes a state as (JSON value, arrays by name). The arrays are copies, see own().
 
-    Raises ValueError naming the key of what a state cannot hold.
+    Raises:
+        ValueError: A value cannot be stored. The message names its key.
     """
     if type(state) is not dict:
         raise ValueError(f"the state is a {type(state).__name__}, not a dict")
@@ -32,7 +33,7 @@ def encode(state: State) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def array_specs(encoded: Any, file: object) -> dict[str, ArraySpec]:
-    """What each array of an encoded state must be. Checks the whole tree; CheckpointError."""
+    """Validates an encoded state and returns the specs of its arrays. Raises CheckpointError."""
     specs: dict[str, ArraySpec] = {}
 
     def note(name: str, spec: ArraySpec, where: str) -> None:
@@ -47,20 +48,22 @@ def array_specs(encoded: Any, file: object) -> dict[str, ArraySpec]:
 
 
 def decode(encoded: dict[str, Any], arrays: dict[str, np.ndarray], file: object) -> State:
-    """Put a state together again; encoded has gone through array_specs()."""
+    """Decodes a state that array_specs() has validated."""
     return _decode(encoded, "state", 0, file, lambda name, spec, where: arrays[name])
 
 
 def read_spec(entry: dict[str, Any], file: object, where: str) -> ArraySpec:
-    """dtype and shape of a JSON object. Raises CheckpointError where they are out of bounds."""
+    """Returns dtype and shape of a JSON object. Raises CheckpointError if they are not valid."""
     dtype, shape = entry.get("dtype"), entry.get("shape")
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise damaged(file, where, f"dtype {brief(dtype)} is not of an allowed kind")
+        raise damaged(file, where, f"dtype {brief(dtype)} is not supported")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
-        raise damaged(file, where, f"shape {brief(shape)} is not a list of a few sizes")
+        raise damaged(
+            file, where, f"shape {brief(shape)} is not a list of at most {MAX_DIMENSIONS} sizes"
+        )
     if not all(type(size) is int and 0 <= size <= MAX_ARRAY_BYTES for size in shape):
-        raise damaged(file, where, f"shape {brief(shape)} has sizes out of bounds")
-    # Zeros left out: NumPy multiplies the other sizes, and they may overflow.
+        raise damaged(file, where, f"shape {brief(shape)} has sizes out of range")
+    # Zeros count as 1: NumPy multiplies the other sizes, which may overflow.
     if math.prod(size or 1 for size in shape) * DTYPES[dtype].itemsize > MAX_ARRAY_BYTES:
         raise damaged(file, where, f"shape {brief(shape)} is too large for {dtype}")
     return ArraySpec(dtype, tuple(shape))
@@ -71,14 +74,16 @@ def spec_of(array: np.ndarray) -> ArraySpec:
 
 
 def own(array: np.ndarray, where: str) -> np.ndarray:
-    """A C-contiguous array in native byte order that nobody else writes to.
+    """Returns a C-contiguous array in native byte order that nothing else writes to.
 
-    It is a copy, unless array is read-only and has its own memory: then it is array.
-    Raises ValueError naming where if the dtype has no place in a checkpoint.
+    It is a copy, unless array is read-only and owns its memory.
+
+    Raises:
+        ValueError: The dtype cannot be stored. The message names where.
     """
     native = array.dtype.newbyteorder("=")
     if native.name not in DTYPES:
-        raise ValueError(f"{where} is an array of {array.dtype}: a checkpoint takes numbers only")
+        raise ValueError(f"{where} is an array of {array.dtype}: only numeric dtypes can be stored")
     flags = array.flags
     if (
         type(array) is np.ndarray
@@ -101,13 +106,15 @@ def _encode(value: Any, where: str, arrays: dict[str, np.ndarray], depth: int) -
     if type(value) is list:
         for i, item in enumerate(value):
             if isinstance(item, dict | np.ndarray):
-                raise ValueError(f"{where}[{i}] is a {type(item).__name__}: a list holds none")
+                raise ValueError(
+                    f"{where}[{i}] is a {type(item).__name__}, which is not allowed in a list"
+                )
         return [_encode(item, f"{where}[{i}]", arrays, depth + 1) for i, item in enumerate(value)]
     if type(value) is not dict:
         return _encode_number(value, where)
     for key in value:
         if type(key) is not str:
-            raise ValueError(f"{where} has the key {key!r}: keys are strings")
+            raise ValueError(f"{where} has the key {key!r}: keys must be strings")
     items = {key: _encode(item, f"{where}.{key}", arrays, depth + 1) for key, item in value.items()}
     return {"dict": items} if _MARKS & items.keys() else items
 
@@ -117,22 +124,24 @@ def _encode_number(value: Any, where: str) -> Any:
         return value
     if type(value) is int:
         if value.bit_length() > MAX_INT_BITS:
-            raise ValueError(f"{where} has {value.bit_length()} bits: {MAX_INT_BITS} at most")
+            raise ValueError(
+                f"{where} has {value.bit_length()} bits, above the limit of {MAX_INT_BITS}"
+            )
         return value
     if type(value) is float:
         return value if math.isfinite(value) else {"float": str(value)}
     raise ValueError(
-        f"{where} is a {type(value).__name__}: a state holds Python numbers, strings, None, "
-        "lists of those, arrays and dicts"
+        f"{where} is a {type(value).__name__}: a state may contain Python numbers, strings, "
+        "None, lists of those, arrays and dicts"
     )
 
 
 def _decode(value: Any, where: str, depth: int, file: object, take: _Take) -> Any:
-    if depth > 2 * MAX_DEPTH + 2:  # wrapped dicts count twice
+    if depth > 2 * MAX_DEPTH + 2:  # a wrapped dict counts twice
         raise damaged(file, where[:200], "is nested too deep")
     if isinstance(value, list):
         if any(isinstance(item, dict) and item.keys() != {"float"} for item in value):
-            raise damaged(file, where, "is a list that holds an object")
+            raise damaged(file, where, "is a list that contains an object")
         return [
             _decode(item, f"{where}[{i}]", depth + 1, file, take) for i, item in enumerate(value)
         ]
@@ -146,7 +155,7 @@ def _decode(value: Any, where: str, depth: int, file: object, take: _Take) -> An
         return _NOT_FINITE[value["float"]]
     if value.keys() == {"dict"} and isinstance(value["dict"], dict):
         return _items(value["dict"], where, depth, file, take)
-    raise damaged(file, where, f"{brief(value)} is no part of a state")
+    raise damaged(file, where, f"{brief(value)} is not valid in a state")
 
 
 def _items(value: dict, where: str, depth: int, file: object, take: _Take) -> State:

@@ -1,4 +1,4 @@
-"""Shelf: which checkpoints and segments a run has on disk, and the order in which they change."""
+"""CheckpointStore: the checkpoints and segments of a run on disk. It adds and deletes them."""
 
 import contextlib
 from collections.abc import Mapping
@@ -15,36 +15,42 @@ from fastdqn.files.durable_write import TEMPORARY, exists, make_folder, remove
 from fastdqn.files.open_folder import Where, names_in, path_of
 from fastdqn.state_dict import Rows
 
-_KEPT = 2  # checkpoints: one may turn out damaged
-# The segments of one checkpoint hold up to twice the replay; then all rows are written once more.
+_KEPT = 2  # checkpoints that are kept, since one may be damaged
+# Size limit of the segments of a checkpoint, in replay buffers. Above it, all rows are rewritten.
 _LISTED_REPLAYS = 2
-_MOST_SEGMENTS = 256  # of one checkpoint: each is some files, and a part of the manifest; ours
-# What rows take on disk, in sizes of the replay, while a checkpoint is being written: those of
-# the one but last, all rows of the last, and a third that replaces as much again.
+_MAX_SEGMENTS = 256  # of one checkpoint, since each adds files and manifest entries; not tuned
+# Upper bound of the rows on disk while a checkpoint is written, in replay buffers: the segments of
+# the previous checkpoint, all rows of the latest, and all rows of the new one.
 MOST_REPLAYS = _LISTED_REPLAYS + 2
 
 
-class Shelf:
-    """RUN/checkpoints as its only writer knows it.
+class CheckpointStore:
+    """The folder RUN/checkpoints, as seen by its only writer. Leftovers of a crash are deleted.
 
-    resumed  the checkpoint the run goes on from: it becomes the latest, newer ones are deleted
-    Sweeps what a crash left behind. Raises ValueError where the run has checkpoints and resumed
-    is none of them; OSError naming the path.
+    Args:
+        run: Run folder.
+        resumed: Checkpoint to resume from. It becomes the latest, and newer ones are deleted.
+
+    Raises:
+        ValueError: The run has checkpoints, and resumed is not one of them.
+        OSError: A file cannot be read or written. The error names its path.
     """
 
     def __init__(self, run: Where, resumed: Checkpoint | None):
         self._run, self.root = run, run / "checkpoints"
         latest = self.root / "latest"
         if resumed is None and exists(latest):
-            raise ValueError(f"{latest} exists: go on from a checkpoint, or take another folder")
+            raise ValueError(f"{latest} exists: resume from a checkpoint, or use another folder")
         if resumed is not None and _is_elsewhere(resumed, self.root):
-            raise ValueError(f"{resumed.folder} is no checkpoint of {run}")
+            raise ValueError(f"{resumed.folder} is not a checkpoint of {run}")
         make_folder(self.root)
         make_folder(self.root / "segments")
         self._segments: list[Segment] = [] if resumed is None else list(resumed.listed)
-        self._kept: dict[str, frozenset[str]] = {}  # checkpoint -> its segments, oldest first
+        self._kept: dict[
+            str, frozenset[str]
+        ] = {}  # checkpoint -> names of its segments, oldest first
         if resumed is not None:
-            self._go_on_from(resumed.name)
+            self._resume_from(resumed.name)
         _sweep(self.root, self._kept)
         names = filter(SEGMENT.fullmatch, names_in(self.root / "segments"))
         self._last_segment = max(map(int, names), default=0)
@@ -54,37 +60,42 @@ class Shelf:
         return int(max(self._kept).removeprefix("step-")) if self._kept else None
 
     def wants_all_rows(self, new_bytes: int, replay_bytes: int) -> bool:
-        """Whether the next rows should be all there are: with new_bytes of new ones alone the
-        segments would be too many, or too large for a replay of that size."""
+        """Returns whether the next write should contain all rows.
+
+        It should if new_bytes of new rows would make the segments too many or too large.
+        """
         entries = [each.entry for each in self._segments]
         listed = sum(file.bytes for entry in entries for file in entry.files.values())
-        return len(entries) >= _MOST_SEGMENTS or listed + new_bytes > _LISTED_REPLAYS * replay_bytes
+        return len(entries) >= _MAX_SEGMENTS or listed + new_bytes > _LISTED_REPLAYS * replay_bytes
 
     def checked_oldest(self, rows: Rows, oldest: np.ndarray | None) -> np.ndarray:
-        """oldest as [N] int64, zeros if not given.
+        """Returns oldest as int64[N], by default zeros.
 
-        Raises ValueError where a lane's rows leave a gap after those on disk, or end before them.
+        Raises:
+            ValueError: Rows of a lane leave a gap after those on disk, or end before them.
         """
         lanes = len(rows.first)
         oldest = np.zeros(lanes, np.int64) if oldest is None else np.array(oldest, np.int64)
         end = self._segments[-1].last if self._segments else np.zeros(lanes, np.int64)
         if oldest.shape != (lanes,) or end.shape != (lanes,):
             raise ValueError(
-                f"oldest has shape {oldest.shape}, rows {lanes} lanes and those on disk {len(end)}"
+                f"oldest has shape {oldest.shape}, but there are rows of {lanes} environments, and "
+                f"of {len(end)} on disk"
             )
         gap = np.flatnonzero((rows.first > np.maximum(end, oldest)) | (rows.last < end))
         if len(gap):
             lane = gap[0]
             raise ValueError(
-                f"lane {lane}: rows {rows.first[lane]} to {rows.last[lane]} do not follow those "
-                f"on disk, which end at {end[lane]}: hand over all rows since the last success"
+                f"env {lane}: rows {rows.first[lane]} to {rows.last[lane]} do not follow those "
+                f"on disk, which end at {end[lane]}: pass all rows since the last success"
             )
         return oldest
 
     def add(self, snapshot: Snapshot, config: dict[str, Any]) -> None:
-        """Write a checkpoint and let go of the third newest.
+        """Writes a checkpoint and deletes the third newest.
 
-        Raises OSError naming the path; the latest is then the one before, or this one.
+        Raises:
+            OSError: A write failed. The latest checkpoint is the previous one or this one.
         """
         rows, segments = snapshot.rows, []
         if rows is not None:
@@ -96,7 +107,7 @@ class Shelf:
         try:
             set_latest(self.root, name)
         finally:
-            # The rename may have worked although the sync after it did not.
+            # The rename may have succeeded although the sync after it failed.
             if self._latest() in (name, None):
                 self._kept[name] = frozenset(each.entry.name for each in segments)
                 self._segments = segments
@@ -104,11 +115,11 @@ class Shelf:
         _sweep(self.root, self._kept)
 
     def clean(self) -> None:
-        """Delete what a failed add() left; a disk that refuses this too is not reported."""
+        """Deletes what a failed add() left. Errors are ignored."""
         with contextlib.suppress(OSError):
             _sweep(self.root, self._kept)
 
-    def _go_on_from(self, resumed: str) -> None:
+    def _resume_from(self, resumed: str) -> None:
         if self._latest() != resumed:
             set_latest(self.root, resumed)
         names = [name for name in checkpoint_names(self._run) if name < resumed][1 - _KEPT :]
@@ -116,14 +127,14 @@ class Shelf:
         self._kept[resumed] = frozenset(each.entry.name for each in self._segments)
 
     def _segments_of(self, name: str) -> frozenset[str]:
-        """Segments that an earlier checkpoint lists; all there are where it cannot be read."""
+        """Returns the segments of a checkpoint, or all segments if its manifest cannot be read."""
         try:
             return frozenset(each.name for each in read_manifest(self._run, name).segments)
-        except CheckpointError:  # perhaps only for now: what it may need stays while it is kept
+        except CheckpointError:  # the error may be temporary, so its segments are kept
             return frozenset(names_in(self.root / "segments"))
 
     def _latest(self) -> str | None:
-        """Name of the latest checkpoint; "" without one, None where that cannot be told."""
+        """Returns the name of the latest checkpoint, "" without one, None if it is unreadable."""
         try:
             return read_latest(self._run)
         except FileNotFoundError:
@@ -137,13 +148,15 @@ def _is_elsewhere(checkpoint: Checkpoint, root: Where) -> bool:
 
 
 def _still_needed(segments: list[Segment], rows: Rows, oldest: np.ndarray) -> list[Segment]:
-    """Those segments that hold a row of use which nothing later does, rows included.
+    """Returns the segments with a row that is still needed and not in a later segment or rows.
 
-    segments  oldest first; each begins in a lane where those before it end, or earlier
-    oldest    [N] int64: rows below it are overwritten in the replay
+    Args:
+        segments: Oldest first. Each starts in a lane where the earlier ones end, or before.
+        rows: Rows of the next segment.
+        oldest: int64[N]. Earlier rows are overwritten in the replay buffer.
     """
     kept: list[Segment] = []
-    later = rows.first  # from here on all rows are in what is kept already
+    later = rows.first  # rows from here on are in segments that are kept
     for each in reversed(segments):
         if (np.minimum(each.last, later) > np.maximum(each.first, oldest)).any():
             kept.insert(0, each)
@@ -152,15 +165,18 @@ def _still_needed(segments: list[Segment], rows: Rows, oldest: np.ndarray) -> li
 
 
 def _sweep(root: Where, kept: Mapping[str, frozenset[str]]) -> None:
-    """Delete what no checkpoint of kept needs, and whatever a crash left unfinished.
+    """Deletes files that no kept checkpoint needs, and leftovers of a crash. Other files stay.
 
-    root  RUN/checkpoints
-    kept  checkpoint name -> names of its segments
-    Names that are not ours stay. Raises OSError naming the path.
+    Args:
+        root: RUN/checkpoints.
+        kept: Maps checkpoints to the names of their segments.
+
+    Raises:
+        OSError: A file cannot be deleted. The error names its path.
     """
     listed = frozenset().union(*kept.values())
-    # Checkpoints first: one that lacks a segment must not be found.
+    # Checkpoints first, so that none is ever without its segments.
     for folder, pattern, needed in ((root, STEP, kept), (root / "segments", SEGMENT, listed)):
-        for name in names_in(folder):  # temporaries first: a dot sorts before the rest
+        for name in names_in(folder):  # temporary names come first: they start with a dot
             if name.startswith(TEMPORARY) or (pattern.fullmatch(name) and name not in needed):
                 remove(folder / name)

@@ -1,4 +1,4 @@
-"""Q-tables on disk: safetensors with all that reading observations needs; nothing is unpickled."""
+"""Q-table files: safetensors with the discretization of observations."""
 
 import json
 import math
@@ -22,17 +22,21 @@ _DIGITS = {
 def save_table(
     path: Where, table: np.ndarray, digits: dict[str, np.ndarray], obs_shape: tuple[int, ...]
 ) -> None:
-    """Write a table [S, A] float32 or float64, and the digits [V] of its states by name.
+    """Writes a Q-table. Equal tables give equal bytes.
 
-    The same table gives the same bytes.
+    Args:
+        path: File to write.
+        table: float32[S, A] or float64[S, A].
+        digits: Arrays [V] that describe the digits of a state index, by name.
+        obs_shape: Shape of an observation.
     """
-    told = {"obs_shape": list(obs_shape), "num_actions": table.shape[1]}
-    description = json.dumps({"format": _FORMAT, "table": told}, sort_keys=True)
-    write_whole(path, safetensors.numpy.save({"table": table, **digits}, {"fastdqn": description}))
+    description = {"obs_shape": list(obs_shape), "num_actions": table.shape[1]}
+    text = json.dumps({"format": _FORMAT, "table": description}, sort_keys=True)
+    write_whole(path, safetensors.numpy.save({"table": table, **digits}, {"fastdqn": text}))
 
 
 def is_table(path: Where) -> bool:
-    """Whether a file says that it holds a table; what cannot be read says nothing."""
+    """Returns whether a file contains a Q-table. False for an unreadable file."""
     try:
         with open_tensors(path) as file:
             return "table" in json.loads((file.metadata() or {}).get("fastdqn", "null"))
@@ -41,59 +45,67 @@ def is_table(path: Where) -> bool:
 
 
 def load_table(path: Where) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
-    """Read (table [S, A], digits [V] by name, {obs_shape, num_actions}).
+    """Returns (table [S, A], digits [V] by name, {obs_shape, num_actions}).
 
-    Raises WeightsError, one line, where the file holds no table whose parts fit each other.
+    Raises:
+        WeightsError: The file is not a Q-table, or its arrays do not match each other.
     """
     try:
         with open_tensors(path) as file:
-            said = json.loads((file.metadata() or {})["fastdqn"])
-            version, told = said["format"], said["table"]
+            metadata = json.loads((file.metadata() or {})["fastdqn"])
+            version, description = metadata["format"], metadata["table"]
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (
         OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError, AttributeError,
         RecursionError, MemoryError,
     ) as error:  # fmt: skip
-        raise WeightsError(f"{path} holds no table to read here: {error}") from None
+        raise WeightsError(f"{path} does not contain a Q-table: {error}") from None
     if version != _FORMAT:
-        raise WeightsError(f"{path} has format {version!r:.60}, this version reads {_FORMAT}")
+        raise WeightsError(f"{path} has format {version!r:.60}, and this version reads {_FORMAT}")
     if arrays.keys() != {"table", *_DIGITS}:
-        raise WeightsError(f"{path} holds {', '.join(sorted(arrays))}: a table's parts expected")
+        raise WeightsError(
+            f"{path} contains {', '.join(sorted(arrays))}, not the arrays of a Q-table"
+        )
     table, digits = arrays["table"], {name: arrays[name] for name in _DIGITS}
-    if line := _described(told) or _misfit_of_table(table, digits, told):
+    if line := _description_problem(description) or _table_problem(table, digits, description):
         raise WeightsError(f"{path}: {line}")
-    return table, digits, told
+    return table, digits, description
 
 
-def _described(told: Any) -> str | None:
-    """What is wrong with the description."""
-    if not isinstance(told, dict):
-        return f"its table is described as {told!r:.60}, not by named values"
-    shape, actions = told.get("obs_shape"), told.get("num_actions")
+def _description_problem(found: Any) -> str | None:
+    """Returns what is wrong with the description, or None."""
+    if not isinstance(found, dict):
+        return f"the description of its table is {found!r:.60}, not a JSON object"
+    shape, actions = found.get("obs_shape"), found.get("num_actions")
     if not isinstance(shape, list) or not all(type(n) is int and 0 < n < 1 << 32 for n in shape):
-        return f"obs_shape of its table is {shape!r:.60}"
+        return f"obs_shape of its table is {shape!r:.60}, not a list of positive integers"
     if type(actions) is not int or actions < 1:
-        return f"num_actions of its table is {actions!r:.60}"
+        return f"num_actions of its table is {actions!r:.60}, not a positive integer"
     return None
 
 
-def _misfit_of_table(table: np.ndarray, digits: dict[str, np.ndarray], told: dict) -> str | None:
-    """What does not fit: kernels check nothing, and would read elsewhere."""
+def _table_problem(
+    table: np.ndarray, digits: dict[str, np.ndarray], description: dict
+) -> str | None:
+    """Returns which arrays do not match, or None. The kernels do not check bounds."""
     for name, dtype in _DIGITS.items():
         if digits[name].dtype != dtype or digits[name].shape != digits["bins"].shape[:1]:
-            return f"{name} has shape {digits[name].shape} and is {digits[name].dtype}"
+            return f"{name} has shape {digits[name].shape} and dtype {digits[name].dtype}"
     column, width, bins, low, high = digits.values()
-    inside = (column >= 0) & (width >= 1) & (column + width <= math.prod(told["obs_shape"]))
+    inside = (column >= 0) & (width >= 1) & (column + width <= math.prod(description["obs_shape"]))
     if not (inside & (column < 1 << 32) & (width < 1 << 32)).all():
         return "column and width of a digit lie outside the observation"
     if not ((bins >= 1) & ((width == 1) | (bins == width))).all():
-        return "bins of a digit are not positive, or not one for each column of its stretch"
+        return "bins of a digit are not positive, or differ from its width"
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
-        return "low and high of a digit are no bounds"
+        return "low and high of a digit are not finite, or low is not below high"
     states = math.prod(bins.tolist())
-    if table.dtype not in (np.float32, np.float64) or table.shape != (states, told["num_actions"]):
+    if table.dtype not in (np.float32, np.float64) or table.shape != (
+        states,
+        description["num_actions"],
+    ):
         return (
-            f"the table has shape {list(table.shape)} and is {table.dtype}: its digits make "
-            f"{states:,} states, of {told['num_actions']} actions"
+            f"the table has shape {list(table.shape)} and dtype {table.dtype}: its digits give "
+            f"{states:,} states, with {description['num_actions']} actions"
         )
-    return None if np.isfinite(table).all() else "the table holds NaN or infinity"
+    return None if np.isfinite(table).all() else "the table contains NaN or infinity"

@@ -79,14 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except ConfigError as error:
         for line in error.lines:
-            standard_streams.tell(f"error: {_printable(line)}")
+            standard_streams.print_error(f"error: {_printable(line)}")
         return 2
     except ValueError as error:
         from fastdqn.envs import MakeError
 
         if not isinstance(error, MakeError):
             raise
-        standard_streams.tell(f"error: {_printable(str(error))}")
+        standard_streams.print_error(f"error: {_printable(str(error))}")
         return 2
     except KeyboardInterrupt:
         if argv is None:  # a second Ctrl-C during exit would print a traceback
@@ -166,8 +166,8 @@ def _resume(args: list[str]) -> int:
 def _failed(error: Exception) -> int:
     """Prints why a run failed, after the traceback of its environment if there is one."""
     if trace := getattr(error, "trace", ""):
-        standard_streams.tell(trace.rstrip())
-    standard_streams.tell(f"error: {_printable(str(error))}")
+        standard_streams.print_error(trace.rstrip())
+    standard_streams.print_error(f"error: {_printable(str(error))}")
     return 1
 
 

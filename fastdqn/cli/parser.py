@@ -14,7 +14,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 from fastdqn.cli.help import grouped
 from fastdqn.config.limits import spell
 from fastdqn.config.schema import RENAMED, as_fraction, unknown_name
-from fastdqn.system.standard_streams import tell
+from fastdqn.system.standard_streams import print_error
 
 
 class HelpShown(Exception):
@@ -89,7 +89,7 @@ def _current_name(word: str) -> str:
     new = RENAMED.get(flag.removeprefix("--").replace("-", "_"))
     if new is None or not flag.startswith("--"):
         return word
-    tell(f"warning: {flag} is now called --{new.replace('_', '-')}")
+    print_error(f"warning: {flag} is now called --{new.replace('_', '-')}")
     return f"--{new.replace('_', '-')}{equals}{attached}"
 
 

@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from fastdqn.envs.env_calls import EnvCalls
 from fastdqn.envs.env_stream import EnvStream
 from fastdqn.envs.errors import EnvError, HungError, own_trace, trace_of
-from fastdqn.system.standard_streams import tell
+from fastdqn.system.standard_streams import print_error
 from fastdqn.system.threads import start_thread
 
 
@@ -170,7 +170,7 @@ class Watchdog:
     def _exit_process(self, calls: EnvCalls | EnvCreation) -> None:
         """Prints and records the error of a call in C++, then ends the process and its children."""
         error = calls.explain_hang(_frames_of(self._stepping_thread), self.why)
-        tell(f"{error.trace.rstrip()}\nerror: {error}")
+        print_error(f"{error.trace.rstrip()}\nerror: {error}")
         if self._stepping_thread != threading.main_thread().ident:
             return
         try:

@@ -1,4 +1,4 @@
-"""AppendFile: a file that grows by whole lines; those that the disk refuses wait in memory."""
+"""AppendFile: append-only file of whole lines, buffered in memory if a write fails."""
 
 import contextlib
 import os
@@ -6,20 +6,23 @@ import os
 from fastdqn.files.atomic_write import WriteError, refused
 from fastdqn.files.open_folder import Where, allow_change, open_file
 
-# Bytes: what is written together, and what may wait for a disk at most. Ours, untuned.
-_CHUNK, _MOST = 1 << 16, 16 << 20
+# Bytes per write, and the most that are buffered while writes fail. Not tuned.
+_CHUNK, _MAX_BUFFERED = 1 << 16, 16 << 20
 
 
 class AppendFile:
-    """Opened at its end, or made. Raises WriteError, as all its methods do.
+    """Append-only file of whole lines. The file is created if it does not exist.
 
-    size  bytes on the disk, which end with a whole line; dropped  lines that found no room in
-    memory either
+    All methods raise WriteError if the file cannot be written.
+
+    Attributes:
+        size: Size of the file in bytes. It always ends with a whole line.
+        dropped: Number of writes that were lost because the buffer was full.
     """
 
     def __init__(self, path: Where):
         self.path, self.dropped = path, 0
-        self._waiting: list[bytes] = []
+        self._buffer: list[bytes] = []
         self._bytes = 0
         try:
             allow_change(path)
@@ -30,23 +33,23 @@ class AppendFile:
             os.close(self._fd)
             raise WriteError(
                 f"cannot write {path}: it has {info.st_nlink} hard links, and all of them would "
-                "change. Replace it by a copy"
+                "change. Replace it with a copy"
             )
         self.size = info.st_size
 
     def write(self, lines: str | bytes) -> None:
-        """Take whole lines; they are on the disk with the next flush()."""
+        """Buffers whole lines. flush() writes them to the file."""
         data = lines.encode() if isinstance(lines, str) else lines
-        self._waiting.append(data)
+        self._buffer.append(data)
         self._bytes += len(data)
         if self._bytes >= _CHUNK:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits. Where that fails it goes on waiting, and the file ends as before."""
-        if not self._waiting:
+        """Writes the buffer. If that fails, the buffer is kept and the file is truncated back."""
+        if not self._buffer:
             return
-        data = memoryview(b"".join(self._waiting))
+        data = memoryview(b"".join(self._buffer))
         allow_change(self.path)
         try:
             at = 0
@@ -58,18 +61,18 @@ class AppendFile:
             self._drop_oldest()
             raise refused(self.path, error, len(data)) from error
         self.size += len(data)
-        self._waiting, self._bytes = [], 0
+        self._buffer, self._bytes = [], 0
 
     def truncate(self, size: int) -> None:
-        """Forget what waits, and cut the file to so many bytes."""
+        """Discards the buffer and truncates the file to size bytes."""
         try:
             os.ftruncate(self._fd, size)
         except OSError as error:
             raise refused(self.path, error) from error
-        self._waiting, self._bytes, self.size = [], 0, size
+        self._buffer, self._bytes, self.size = [], 0, size
 
     def close(self) -> None:
-        """Write what waits, and close; safe to call twice."""
+        """Flushes and closes the file. Safe to call twice."""
         if self._fd < 0:
             return
         try:
@@ -82,7 +85,7 @@ class AppendFile:
                 raise refused(self.path, error) from error
 
     def _drop_oldest(self) -> None:
-        while self._bytes > _MOST:
-            oldest = self._waiting.pop(0)
+        while self._bytes > _MAX_BUFFERED:
+            oldest = self._buffer.pop(0)
             self._bytes -= len(oldest)
             self.dropped += 1

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, synced, then renamed."""
+"""Atomic writes (temporary file, sync, rename) and bounded reads of small files."""
 
 import contextlib
 import io
@@ -12,25 +12,29 @@ from typing import Any
 from fastdqn.files.durable_write import replace_file
 from fastdqn.files.open_folder import Where, open_file, path_of
 
-# Bounds: ours, far above what a run writes and below what would hurt whoever reads.
+# Size limits: far above what a run writes, and low enough to read safely.
 MAX_TEXT_BYTES = 4 << 20  # config.json, summary.json, system.json, command.txt
 MAX_ROWS_BYTES = 256 << 20  # metrics.jsonl, eval.jsonl
-MAX_LINE_BYTES = 1 << 20  # a row of them
+MAX_LINE_BYTES = 1 << 20  # one line of those
 
 
 class WriteError(OSError):
-    """A file of the run could not be written; the message names it and the room left.
+    """Raised if a file cannot be written. The message names the file and the free disk space.
 
-    content  what a whole file was to hold, where that is known
+    Attributes:
+        content: The intended content of the file, if it was to be written as a whole.
     """
 
     content: bytes | None = None
 
 
 def refused(path: Where, error: OSError, needed: int | None = None) -> WriteError:
-    """The error of one line for a file that the system has refused to write.
+    """Returns a one-line WriteError for a failed write.
 
-    needed  bytes that were to be written, where there were some
+    Args:
+        path: File that could not be written.
+        error: Error of the operating system.
+        needed: Number of bytes that were to be written, if known.
     """
     room = ""
     if needed is not None:
@@ -42,49 +46,59 @@ def refused(path: Where, error: OSError, needed: int | None = None) -> WriteErro
 
 
 def write_whole(path: Where, content: bytes | str) -> None:
-    """Replace path with content in one step; a crash leaves the old file or the new one.
+    """Replaces a file atomically: a crash leaves the old file or the new one.
 
-    Raises WriteError, one line, with the old file as it was.
+    Raises:
+        WriteError: The file cannot be written. The old file is unchanged.
     """
-    # Command lines may hold bytes that are no text: they are written as they came.
+    # Command lines may contain bytes that are not UTF-8. They are written unchanged.
     data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     try:
         replace_file(path, data)
     except OSError as error:
-        told = refused(path, error, len(data))
-        told.content = data
-        raise told from error
+        failure = refused(path, error, len(data))
+        failure.content = data
+        raise failure from error
 
 
 def read_text(path: Where, errors: str = "strict", follow: bool = False) -> str:
-    """All of a short file, of MAX_TEXT_BYTES at most. Raises ValueError, one line.
+    """Returns the content of a UTF-8 file of at most MAX_TEXT_BYTES.
 
-    errors  what becomes of bytes that are no text, as open() says it
-    follow  whether the path may be a symbolic link, as one that the user names
+    Args:
+        path: File to read.
+        errors: Error handler for invalid UTF-8, as in open().
+        follow: Whether path may be a symbolic link, such as a path given by the user.
+
+    Raises:
+        ValueError: The file cannot be read. The message is one line.
     """
     try:
         fd, info = open_file(path, os.O_RDONLY, follow)
         try:
             if info.st_size > MAX_TEXT_BYTES:
-                raise ValueError(f"{path}: {info.st_size:,} bytes, {MAX_TEXT_BYTES:,} at most")
-            # One byte more: a file that grows meanwhile is noticed and not followed.
+                raise ValueError(
+                    f"{path}: {info.st_size:,} bytes exceed the limit of {MAX_TEXT_BYTES:,}"
+                )
+            # One extra byte detects a file that grows while it is read.
             data = _read(fd, MAX_TEXT_BYTES + 1)
         finally:
             os.close(fd)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     if len(data) > MAX_TEXT_BYTES:
-        raise ValueError(f"{path} grows while it is read: {MAX_TEXT_BYTES:,} bytes at most")
+        raise ValueError(f"{path} exceeds {MAX_TEXT_BYTES:,} bytes: it grew while it was read")
     try:
-        return io.TextIOWrapper(io.BytesIO(data), "utf-8", errors).read()  # line ends as open() has
+        return io.TextIOWrapper(io.BytesIO(data), "utf-8", errors).read()  # line ends as in open()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text: {error.reason}") from None
+        raise ValueError(f"{path} is not UTF-8 text: {error.reason}") from None
 
 
 def read_lines(path: Where) -> Iterator[bytes]:
-    """The whole lines of a file of rows, one at a time, without what is behind the last line end.
+    """Yields the complete lines of a file. An unfinished last line is left out.
 
-    Raises ValueError, one line, where the file or a line exceeds MAX_ROWS_BYTES or MAX_LINE_BYTES.
+    Raises:
+        ValueError: The file exceeds MAX_ROWS_BYTES, a line exceeds MAX_LINE_BYTES, or the file
+            cannot be read.
     """
     try:
         fd, info = open_file(path, os.O_RDONLY)
@@ -92,8 +106,10 @@ def read_lines(path: Where) -> Iterator[bytes]:
         raise ValueError(f"{path}: {error.strerror}") from None
     with open(fd, "rb") as file:
         if info.st_size > MAX_ROWS_BYTES:
-            raise ValueError(f"{path}: {info.st_size:,} bytes, {MAX_ROWS_BYTES:,} at most")
-        left = info.st_size  # rows that are added meanwhile are of the next reading
+            raise ValueError(
+                f"{path}: {info.st_size:,} bytes exceed the limit of {MAX_ROWS_BYTES:,}"
+            )
+        left = info.st_size  # lines appended while reading are left out
         while left > 0 and (line := file.readline(min(left, MAX_LINE_BYTES))):
             left -= len(line)
             if line.endswith(b"\n"):
@@ -108,7 +124,7 @@ def _read(fd: int, most: int) -> bytes:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON that every reader takes: NaN and infinity become null."""
+    """Returns value as standard JSON: NaN and infinity become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 

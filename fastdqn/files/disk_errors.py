@@ -1,4 +1,4 @@
-"""Disk errors: what becomes of a run whose files cannot be written."""
+"""Disk error policies: a failed write ends the run, or is reported and retried."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,28 +10,30 @@ from fastdqn.files.open_folder import Where
 
 
 class DiskErrors(Protocol):
-    def __init__(self, tell: Callable[[str], None]): ...
+    """Policy for files that cannot be written. report prints a line."""
+
+    def __init__(self, report: Callable[[str], None]): ...
 
     def around(self, what: str) -> AbstractContextManager:
-        """Around a write of what: whether a WriteError leaves it."""
+        """Returns a context manager for a write of what. It handles or raises WriteError."""
         ...
 
 
 class EndRun:
-    """A file that cannot be written ends the run."""
+    """Policy: a file that cannot be written ends the run."""
 
-    def __init__(self, tell: Callable[[str], None]):
+    def __init__(self, report: Callable[[str], None]):
         pass
 
     def around(self, what: str) -> AbstractContextManager:
         return contextlib.nullcontext()
 
 
-class GoOn:
-    """The run goes on: it is told when something can no longer be written, and when it can."""
+class ContinueRun:
+    """Policy: the run continues. The first failed write and the next success are reported."""
 
-    def __init__(self, tell: Callable[[str], None]):
-        self._tell, self._failing = tell, set[str]()
+    def __init__(self, report: Callable[[str], None]):
+        self._report, self._failing = report, set[str]()
 
     @contextlib.contextmanager
     def around(self, what: str) -> Iterator[None]:
@@ -39,37 +41,38 @@ class GoOn:
             yield
         except WriteError as error:
             if what not in self._failing:
-                self._tell(f"{error}; the run goes on, and tries again later")
+                self._report(f"{error}; the run continues and retries later")
             self._failing.add(what)
         else:
             if what in self._failing:
-                self._tell(f"{what} could be written again")
+                self._report(f"{what} can be written again")
             self._failing.discard(what)
 
 
 class Keeper:
-    """Whole files that the disk has refused are kept in memory until it takes them."""
+    """Keeps the content of files that could not be written, and retries them."""
 
     def __init__(self, disk: DiskErrors):
-        self._disk, self._owed = disk, dict[Where, bytes]()
+        self._disk, self._pending = disk, dict[Where, bytes]()
 
     def save(self, path: Where, save: Callable[[Where], None]) -> None:
-        """Let save write a whole file, which takes the place of what was owed there."""
+        """Saves a whole file with save. It replaces pending content of that file."""
         with self._disk.around(path.name):
-            self._owed.pop(path, None)
+            self._pending.pop(path, None)
             try:
                 save(path)
             except WriteError as error:
                 if error.content is not None:
-                    self._owed[path] = error.content
+                    self._pending[path] = error.content
                 raise
 
     def retry(self) -> None:
-        for path, content in list(self._owed.items()):
+        """Retries pending files, under the policy for disk errors."""
+        for path, content in list(self._pending.items()):
             self.save(path, lambda path, content=content: write_whole(path, content))
 
     def settle(self) -> None:
-        """Write what is owed now. Raises WriteError."""
-        for path, content in list(self._owed.items()):
+        """Writes pending files. Raises WriteError."""
+        for path, content in list(self._pending.items()):
             write_whole(path, content)
-            del self._owed[path]
+            del self._pending[path]

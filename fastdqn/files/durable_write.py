@@ -1,6 +1,6 @@
-"""Files and folders that outlive a power cut: each step synced before the next relies on it.
+"""Durable writes: create, replace, rename and remove files and folders, synced to disk.
 
-Every OSError that leaves a function here names its path.
+Each step is synced before the next one depends on it. Every OSError names its path.
 """
 
 import contextlib
@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator
 from fastdqn.files.checksum import FileChecksum, new_hash
 from fastdqn.files.open_folder import Where, allow_change, changing, lstat, open_file, open_folder
 
-TEMPORARY = ".tmp-"  # how the name of everything unfinished begins
-_CHUNK = 1 << 24  # bytes a write; ours, untuned
-# What file systems answer that cannot sync a folder, or anything: there is nothing else to do.
+TEMPORARY = ".tmp-"  # prefix of the names of unfinished files and folders
+_CHUNK = 1 << 24  # bytes per write; not tuned
+# Errors of file systems that cannot sync folders, or cannot sync at all.
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def write_new(path: Where, parts: Iterable[bytes | memoryview]) -> FileChecksum:
-    """Create a file that is not there yet from parts, and sync it; returns what was written."""
+    """Creates a file from parts and syncs it. Raises FileExistsError if it exists."""
     checksum, total = new_hash(), 0
     with _naming(path), changing(path) as (folder, name):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -40,7 +40,7 @@ def write_new(path: Where, parts: Iterable[bytes | memoryview]) -> FileChecksum:
 
 
 def sync_existing(path: Where) -> FileChecksum:
-    """Sync a regular file that was written by others; returns what is in it."""
+    """Syncs a regular file that is already written, and returns its size and checksum."""
     checksum, total = new_hash(), 0
     with _naming(path):
         fd, _ = open_file(path, os.O_RDONLY)
@@ -55,7 +55,7 @@ def sync_existing(path: Where) -> FileChecksum:
 
 
 def sync_file(path: Where) -> None:
-    """Make what was written into a file so far last."""
+    """Syncs a file."""
     with _naming(path):
         fd, _ = open_file(path, os.O_RDONLY)
         try:
@@ -65,7 +65,7 @@ def sync_file(path: Where) -> None:
 
 
 def sync_folder(path: Where) -> None:
-    """Make the names in a folder last."""
+    """Syncs the entries of a folder."""
     with _naming(path):
         fd = open_folder(path)
         try:
@@ -75,7 +75,7 @@ def sync_folder(path: Where) -> None:
 
 
 def sync(fd: int) -> None:
-    """fsync, where the file system has it. Raises OSError where the data did not reach the disk."""
+    """Calls fsync, if the file system supports it. Raises OSError if the data was not written."""
     try:
         os.fsync(fd)
     except OSError as error:
@@ -84,7 +84,7 @@ def sync(fd: int) -> None:
 
 
 def make_folder(path: Where) -> None:
-    """Make a folder unless it is there, so that its name lasts."""
+    """Creates a folder unless it exists, and syncs its parent."""
     with _naming(path), changing(path) as (folder, name):
         try:
             os.mkdir(name, dir_fd=folder)
@@ -98,7 +98,7 @@ _ONLY_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def fresh_folder(path: Where) -> None:
-    """Make an empty folder in place of whatever a crash left there."""
+    """Creates an empty folder. Anything that a crash left there is removed."""
     if exists(path):
         remove(path)
     with _naming(path), changing(path) as (folder, name):
@@ -106,20 +106,23 @@ def fresh_folder(path: Where) -> None:
 
 
 def publish(temporary: Where, path: Where) -> None:
-    """Give a finished folder its name, in the same folder. Raises FileExistsError where there is
-    one already."""
+    """Syncs a finished folder and renames it to path, in the same parent folder.
+
+    Raises:
+        FileExistsError: path exists.
+    """
     sync_folder(temporary)
     with _naming(path), changing(path) as (folder, name):
         if _is_there(folder, name):  # a rename would replace an empty folder
             raise FileExistsError(
-                errno.EEXIST, "exists already, and is never overwritten", str(path)
+                errno.EEXIST, "already exists and is never overwritten", str(path)
             )
         os.rename(temporary.name, name, src_dir_fd=folder, dst_dir_fd=folder)
     sync_folder(path.parent)
 
 
 def replace_file(path: Where, data: bytes) -> None:
-    """Put data in path's place in one step; a crash leaves the old file or the new one."""
+    """Replaces a file atomically: a crash leaves the old file or the new one."""
     allow_change(path)
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}")
     if exists(temporary):
@@ -136,13 +139,13 @@ def replace_file(path: Where, data: bytes) -> None:
 
 
 def exists(path: Where) -> bool:
-    """Whether there is anything of this name, be it a broken link. Raises OSError."""
+    """Returns whether path exists. A broken symbolic link exists, too. Raises OSError."""
     with _naming(path):
         return lstat(path) is not None
 
 
 def remove(path: Where) -> None:
-    """Delete a file or a folder; what a crash leaves of it has a temporary's name."""
+    """Deletes a file or a folder. It is renamed first, so that a crash leaves a temporary name."""
     with _naming(path), changing(path) as (folder, name):
         if not name.startswith(TEMPORARY):
             hidden = f"{TEMPORARY}old-{name}"
@@ -156,7 +159,7 @@ def remove(path: Where) -> None:
 
 
 def move(path: Where, to: Where) -> None:
-    """Rename a file, over another folder's border where need be."""
+    """Moves a file, which may be to another folder."""
     with _naming(path), changing(path) as source, changing(to) as target:
         os.rename(source[1], target[1], src_dir_fd=source[0], dst_dir_fd=target[0])
 
@@ -171,7 +174,7 @@ def _is_there(folder: int, name: str) -> bool:
 
 @contextlib.contextmanager
 def _naming(path: Where) -> Iterator[None]:
-    """Errors of calls below a folder's descriptor know the last name only."""
+    """Sets the full path in an OSError: calls with dir_fd know only the last name."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Place: a path below a folder that is held open, and the one way in which files are opened.
+"""Place: path below an open folder, and functions that open files without following links.
 
-Names are resolved from descriptors, folder by folder, and links are not followed. A folder that is
-moved keeps its files, and nothing is written to what has taken its path.
+Names are resolved from file descriptors, folder by folder. If the folder is moved, its files move
+with it, and nothing is written to a new folder at the old path.
 """
 
 import contextlib
@@ -16,17 +16,18 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def _allow() -> None:
-    """The guard of a folder that nobody else can take."""
+    """Default guard: allows every change."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A path below an open folder.
+    """Path below an open folder.
 
-    root   descriptor of the folder, which its owner closes
-    top    path of the folder when it was opened, for messages
-    parts  names below it
-    guard  called before each change; raises where the folder is no longer the owner's
+    Attributes:
+        root: File descriptor of the folder. Its owner closes it.
+        top: Path of the folder when it was opened, for messages.
+        parts: Names below the folder.
+        guard: Called before each change. Raises if this process no longer owns the folder.
     """
 
     root: int
@@ -52,17 +53,17 @@ class Place:
         return str(path_of(self))
 
 
-# A path of the user's, whose folders may be links, or one below a folder that is held open.
+# A path given by the user, whose folders may be links, or a path below an open folder.
 Where = Path | Place
 
 
 def path_of(where: Where) -> Path:
-    """The path by which others know a file."""
+    """Returns the path of a file, for messages and for other libraries."""
     return where.top.joinpath(*where.parts) if isinstance(where, Place) else where
 
 
 def open_folder(where: Where) -> int:
-    """Descriptor of a folder. Raises OSError, also for a link below a folder that is held."""
+    """Returns a file descriptor of a folder. Raises OSError, also for a link below a Place."""
     if isinstance(where, Path):
         return os.open(where, _FOLDER)
     fd = os.open(".", _FOLDER, dir_fd=where.root)
@@ -78,7 +79,7 @@ def open_folder(where: Where) -> int:
 
 @contextlib.contextmanager
 def parent_of(where: Where) -> Iterator[tuple[int, str]]:
-    """(descriptor of the folder that a file is in, the file's name). Raises OSError."""
+    """Yields (file descriptor of the parent folder, name of the file). Raises OSError."""
     fd = open_folder(where.parent)
     try:
         yield fd, where.name or "."
@@ -87,23 +88,31 @@ def parent_of(where: Where) -> Iterator[tuple[int, str]]:
 
 
 def allow_change(where: Where) -> None:
-    """Raises what the guard of a place raises where the folder is no longer its owner's."""
+    """Calls the guard of a Place, which raises if this process no longer owns the folder."""
     if isinstance(where, Place):
         where.guard()
 
 
 @contextlib.contextmanager
 def changing(where: Where) -> Iterator[tuple[int, str]]:
-    """As parent_of(), for a change of the file, which the guard of the place must allow."""
+    """Calls allow_change(), then yields what parent_of() yields."""
     allow_change(where)
     with parent_of(where) as found:
         yield found
 
 
 def open_file(where: Where, flags: int, follow: bool = False) -> tuple[int, os.stat_result]:
-    """(descriptor, status) of a regular file; links are followed where that is asked for.
+    """Opens a regular file and returns (file descriptor, status).
 
-    A pipe that nobody writes to does not block. Raises OSError whose reason is a phrase.
+    A pipe without a writer does not block.
+
+    Args:
+        where: File to open.
+        flags: Flags of os.open().
+        follow: Whether to follow a symbolic link.
+
+    Raises:
+        OSError: The file cannot be opened, or is not a regular file. strerror says why.
     """
     flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     with parent_of(where) as (folder, name):
@@ -124,7 +133,7 @@ def open_file(where: Where, flags: int, follow: bool = False) -> tuple[int, os.s
 
 
 def lstat(where: Where) -> os.stat_result | None:
-    """Status of what has a name, a link's own; None where nothing has it. Raises OSError."""
+    """Returns the status of a file, of a link itself, or None if it is missing. Raises OSError."""
     try:
         with parent_of(where) as (folder, name):
             return os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -133,7 +142,7 @@ def lstat(where: Where) -> os.stat_result | None:
 
 
 def names_in(where: Where) -> list[str]:
-    """Sorted names in a folder. Raises OSError."""
+    """Returns the sorted names in a folder. Raises OSError."""
     fd = open_folder(where)
     try:
         return sorted(os.listdir(fd))

@@ -1,4 +1,4 @@
-"""Outputs: files that appear together, in a folder that stays only if they do."""
+"""Output files of a command: written together, or not at all."""
 
 import contextlib
 import errno
@@ -13,9 +13,10 @@ from fastdqn.files.atomic_write import WriteError
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[None]:
-    """Make a folder, and those above it; where the block fails, what was made is taken away.
+    """Creates a folder and its parents. If the block raises, the new folders are removed.
 
-    Raises WriteError, one line, where it cannot be made.
+    Raises:
+        WriteError: The folder cannot be created.
     """
     path = path.absolute()
     made: list[Path] = []
@@ -26,24 +27,28 @@ def new_folder(path: Path) -> Iterator[None]:
                     folder.mkdir()
                     made.append(folder)
         except OSError as error:
-            raise WriteError(f"cannot make the folder {path}: {error.strerror}") from error
+            raise WriteError(f"cannot create the folder {path}: {error.strerror}") from error
         yield
     except BaseException:
         for folder in reversed(made):
-            with contextlib.suppress(OSError):  # someone else put something there
+            with contextlib.suppress(OSError):  # not empty: another process uses it
                 folder.rmdir()
         raise
 
 
 def write_together(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
-    """Write every file in a place of its own; only when all are whole, put them into the folder.
+    """Writes files to a temporary folder, and moves them to folder once all are complete.
 
-    writers  by name of the file: writes it to the path that it is given
-    Raises WriteError, one line, with the old files as they were.
+    Args:
+        folder: Existing folder.
+        writers: Maps the name of each file to a function that writes it to a given path.
+
+    Raises:
+        WriteError: A file cannot be written. Existing files are unchanged.
     """
     at = folder
     try:
-        # In the folder, so that a rename is enough; what a writer leaves beside its file goes too.
+        # Inside folder, so that os.replace() works. Extra files of a writer are deleted with it.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".new.") as place:
             for name, write in writers.items():
                 at = folder / name
@@ -63,14 +68,14 @@ def write_together(folder: Path, writers: Mapping[str, Callable[[Path], object]]
 
 
 def out_problems(out: Path | None) -> list[str]:
-    """A line where a file cannot be written, found before there is anything to write."""
+    """Returns the errors of --out, before there is anything to write."""
     if out is None or may_write(out):
         return []
-    return [f"out is {str(out)!r}: name a file, new or not, in a folder that exists"]
+    return [f"out is {str(out)!r}: give a file, new or existing, in an existing folder"]
 
 
 def may_write(path: Path) -> bool:
-    """A rename must not turn a device or a link into a file."""
+    """Returns whether path is a regular file or missing: a device or a link is not replaced."""
     try:
         usual = path.is_file() and not path.is_symlink()
         return usual or (not os.path.lexists(path) and path.absolute().parent.is_dir())

@@ -1,4 +1,4 @@
-"""The run folder: made once, for one run."""
+"""Run folder: created once for each run, with the options, command line and system."""
 
 import contextlib
 import functools
@@ -31,14 +31,14 @@ _OUR_NAMES = _KEPT_NAMES | {
 
 
 class HandedIn(NamedTuple):
-    """Names of what a run was given from Python, 'module:name'; None: made of the options."""
+    """Names 'module:name' of the objects passed from Python. None: created from the options."""
 
     envs: str | None = None
     torso: str | None = None
 
 
 def default_run_dir(config: Config) -> str:
-    """runs/ENV__PRESET__SEED__TIME, the time in UTC down to the microsecond."""
+    """Returns runs/ENV__PRESET__SEED__TIME, with the time in UTC in microseconds."""
     time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     env, preset = (
         re.sub(r"[^A-Za-z0-9._-]+", "-", name) for name in (config.env_id, config.preset)
@@ -47,10 +47,10 @@ def default_run_dir(config: Config) -> str:
 
 
 def folder_problem(run_dir: str) -> str | None:
-    """Why a run cannot have this folder, in one line, or None."""
+    """Returns why a run cannot use this folder, or None."""
     path = Path(run_dir)
     if "\0" in run_dir:
-        return f"run_dir {run_dir!r} holds a null byte, which no file system takes"
+        return f"run_dir {run_dir!r} contains a null byte, which is not allowed in a path"
     try:
         if not path.exists():
             parent = next(p for p in path.absolute().parents if p.exists())
@@ -58,9 +58,9 @@ def folder_problem(run_dir: str) -> str | None:
                 return f"run_dir {run_dir}: {parent} is a file, not a folder"
             return _unwritable(run_dir, parent)
         if not path.is_dir():
-            return f"run_dir {run_dir} is a file: name a folder that is new or empty"
+            return f"run_dir {run_dir} is a file: give a new or empty folder"
         if any(path.iterdir()):
-            return f"run_dir {run_dir} is not empty: name a folder that is new or empty"
+            return f"run_dir {run_dir} is not empty: give a new or empty folder"
     except (OSError, ValueError) as error:
         return f"run_dir {run_dir}: {error}"
     return _unwritable(run_dir, path)
@@ -72,11 +72,11 @@ def _unwritable(run_dir: str, folder: Path) -> str | None:
 
 
 def working_folder() -> Path:
-    """Where relative paths begin, before an environment changes that. Raises ConfigError."""
+    """Returns the working directory, before an environment changes it. Raises ConfigError."""
     try:
         return Path.cwd()
     except OSError as error:
-        raise ConfigError([f"the working directory is gone: {error.strerror}"]) from None
+        raise ConfigError([f"the working directory does not exist: {error.strerror}"]) from None
 
 
 def create_folder(
@@ -87,11 +87,18 @@ def create_folder(
     requested: str | None = None,
     handed_in: HandedIn = HandedIn(),  # noqa: B008
 ) -> Path:
-    """Make the folder and write what is known before the run: see write_known().
+    """Creates the run folder and writes its first files: see write_known().
 
-    unbegun  takes what makes it as it was, not there or empty, should the run not begin
-    options, requested  what config.json holds, if it is not config, and requested.json
-    Raises ConfigError where the folder cannot be had.
+    Args:
+        config: Options of the run. run_dir must be set.
+        device_name: Name of the device, for system.json.
+        unbegun: Receives a callback that empties or removes the folder if the run does not start.
+        options: Content of config.json. None: config.
+        requested: Content of requested.json. None: no such file.
+        handed_in: Names of the objects passed from Python.
+
+    Raises:
+        ConfigError: The folder cannot be created, or is in use.
     """
     assert config.run_dir is not None
     if problem := folder_problem(config.run_dir):
@@ -100,10 +107,12 @@ def create_folder(
     new = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # The first to create this file owns the folder, whoever looked at it at the same time.
+        # Creating this file claims the folder, also against a run that starts at the same time.
         os.close(os.open(folder / "config.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
-        raise ConfigError([f"run_dir {config.run_dir} was taken by another run just now"]) from None
+        raise ConfigError(
+            [f"run_dir {config.run_dir} is in use by another run that has just started"]
+        ) from None
     except OSError as error:
         _remove_empty(new)
         raise ConfigError([f"run_dir {config.run_dir}: {error.strerror}"]) from None
@@ -119,10 +128,17 @@ def write_known(
     requested: str | None = None,
     handed_in: HandedIn = HandedIn(),  # noqa: B008
 ) -> None:
-    """Write what is known before the run: its options, the command line and the system.
+    """Writes the options, the command line and a description of the system.
 
-    requested  the options before None and auto were decided, where a later start compares them
-    Raises ConfigError.
+    Args:
+        folder: Run folder.
+        options: Content of config.json.
+        device_name: Name of the device, for system.json.
+        requested: Options before None and auto were resolved, which --resume auto compares.
+        handed_in: Names of the objects passed from Python.
+
+    Raises:
+        ConfigError: A file cannot be written.
     """
     try:
         if requested is not None:
@@ -136,9 +152,10 @@ def write_known(
 
 
 def clear(folder: Place) -> None:
-    """Remove the files of a run that begins again in its folder; all others stay.
+    """Removes the files of a run that restarts in its folder. Other files stay.
 
-    Raises ConfigError where the file system refuses.
+    Raises:
+        ConfigError: A file cannot be removed.
     """
     try:
         for name in names_in(folder):
@@ -149,7 +166,7 @@ def clear(folder: Place) -> None:
 
 
 def foreign_names(folder: Place) -> list[str]:
-    """Names in a folder that no run writes."""
+    """Returns the names in a folder that are not files of a run."""
     return [name for name in names_in(folder) if not _is_ours(name)]
 
 
@@ -158,8 +175,8 @@ def _is_ours(name: str) -> bool:
 
 
 def _empty(folder: Path, new: list[Path]) -> None:
-    """Take away all that is in a folder, and those folders that are new."""
-    with contextlib.suppress(OSError):  # why the run does not begin is told
+    """Removes the content of a folder, and the folders that are new."""
+    with contextlib.suppress(OSError):  # the error that stopped the run is reported
         for each in folder.iterdir():
             if each.is_dir() and not each.is_symlink():
                 shutil.rmtree(each, ignore_errors=True)
@@ -170,14 +187,19 @@ def _empty(folder: Path, new: list[Path]) -> None:
 
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
-        with contextlib.suppress(OSError):  # it was not made, or is someone else's too by now
+        with contextlib.suppress(OSError):  # it does not exist, or another process uses it
             folder.rmdir()
 
 
 def read_config(folder: Where, name: str = "config.json") -> Config:
-    """The options that a run was made with. Raises ConfigError, whose lines name the file.
+    """Returns the options of a run.
 
-    name  config.json, or requested.json for the options before None and auto were decided
+    Args:
+        folder: Run folder.
+        name: config.json, or requested.json for the options before None and auto were resolved.
+
+    Raises:
+        ConfigError: The file cannot be read, or an option is invalid. Its lines name the file.
     """
     return read_options(folder, Config.from_json, name)
 
@@ -185,7 +207,7 @@ def read_config(folder: Where, name: str = "config.json") -> Config:
 def read_options(
     folder: Where, parse: Callable[[str], Options], name: str = "config.json"
 ) -> Options:
-    """As read_config(), of a record of options that parse makes of text."""
+    """As read_config(), with parse() to convert the text of the file."""
     path = folder / name
     try:
         return parse(read_text(path))
@@ -197,7 +219,7 @@ def read_options(
 
 
 def name_of(given: Any) -> str:
-    """'module:name' of a function or class; of another object, of its class."""
+    """Returns 'module:name' of a function or class, or of the class of another object."""
     if isinstance(given, functools.partial):
         return name_of(given.func)
     named = given if hasattr(given, "__qualname__") else type(given)
@@ -205,9 +227,10 @@ def name_of(given: Any) -> str:
 
 
 def read_handed_in(folder: Path) -> HandedIn | None:
-    """What a run was given from Python; None where it is not recorded, as in older runs.
+    """Returns the names of objects passed from Python. None: not recorded, as in older runs.
 
-    Raises ConfigError, whose line names the file.
+    Raises:
+        ConfigError: system.json cannot be read. The line names the file.
     """
     path = folder / "system.json"
     if not path.exists():
@@ -221,7 +244,9 @@ def read_handed_in(folder: Path) -> HandedIn | None:
         if not all(name is None or isinstance(name, str) for name in read):
             raise TypeError
     except (TypeError, RecursionError):
-        raise ConfigError([f"{path}: handed_in is no names of envs and torso"]) from None
+        raise ConfigError(
+            [f"{path}: handed_in must be an object with the names of envs and torso"]
+        ) from None
     except ValueError as error:
         raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
     return read
@@ -247,7 +272,7 @@ def _version(package: str) -> str | None:
 
 
 def processor() -> str:
-    """Name of the processor, as its maker calls it."""
+    """Returns the model name of the processor."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.partition(":")[2].strip() for line in file if "model name" in line)

@@ -1,4 +1,4 @@
-"""RunLock: one process at a time writes into a run's folder."""
+"""RunLock: lock of a run folder, so that only one process writes into it."""
 
 import contextlib
 import errno
@@ -21,30 +21,31 @@ from fastdqn.files.run_lock_file import STALE_SECONDS, guard, is_gone, read_hold
 from fastdqn.system.process_identity import machine, pid_namespace, start_of
 from fastdqn.system.threads import start_thread
 
-# Seconds between two signs of life.
+# Seconds between two renewals of the lock file.
 BEAT_SECONDS = 10.0
-# Others look at a lock within microseconds; ours, untuned.
+# A reader holds the lock for microseconds, so a few retries are enough. Not tuned.
 _TRIES, _PAUSE_SECONDS = 20, 0.01
-# How often a process that waits for another's lock looks at it.
+# Seconds between two checks while waiting for the lock of another process.
 _WAIT_SECONDS = 1.0
 
 
 class LockedError(RuntimeError):
-    """Another process has the run: one line, which process, and what to do."""
+    """Raised if another process holds the run. The message names the process and the fix."""
 
 
 class LostRunError(RuntimeError):
-    """Another process has taken the run's folder over: this one must write no more."""
+    """Raised if another process has taken over the run folder. This process must not write."""
 
 
 class RunLock:
-    """RUN/lock: a kernel lock on a file, held while the run lasts, and who holds it.
+    """Lock file RUN/lock: a kernel lock (flock), and a description of the process that holds it.
 
-    The kernel releases the lock when the process dies, however that happens. On another machine
-    that is not always seen, and some file systems have no locks. There the time of the file's last
-    change decides: the holder renews it every BEAT_SECONDS, and a lock without a renewal for
-    STALE_SECONDS is taken over. A holder that was only stopped meanwhile notices that: its place
-    refuses all changes. Use it as a context manager, or call acquire() and release().
+    The kernel releases the lock when the process dies. Other machines do not always see this, and
+    some file systems have no locks. In those cases the modification time of the file decides. The
+    holder renews it every BEAT_SECONDS. A lock that is not renewed for STALE_SECONDS is taken
+    over. If the old holder was only suspended, its place rejects all changes from then on.
+
+    Use it as a context manager, or call acquire() and release().
     """
 
     def __init__(self, run: Path):
@@ -56,19 +57,27 @@ class RunLock:
 
     @property
     def place(self) -> Place:
-        """The run's folder, as it was opened by acquire(); it refuses changes once it is lost."""
+        """The run folder as opened by acquire(). It rejects changes once the lock is lost."""
         return Place(self._root, self.path.parent, (), self.check)
 
-    def acquire(self, waits: bool = False, tell: Callable[[str], None] = lambda line: None) -> None:
-        """Take the lock. Raises LockedError where it is held, WriteError where it cannot be.
+    def acquire(
+        self, waits: bool = False, report: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """Takes the lock.
 
-        waits  whether to wait for a holder on another machine that may be gone, until its lock is
-               stale; tell takes a line then
+        Args:
+            waits: Whether to wait until the lock of a process on another machine is stale, if it
+                cannot be known whether that process is alive.
+            report: Called with a line before waiting.
+
+        Raises:
+            LockedError: Another process holds the lock.
+            WriteError: The lock file cannot be written.
         """
         _held.add(self)
         try:
             self._root = open_folder(self.path.parent)
-            self._take(waits, tell)
+            self._take(waits, report)
         except OSError as error:
             self._close()
             if error.errno == errno.ELOOP:
@@ -80,16 +89,16 @@ class RunLock:
             self._close()
             raise
         self._over.clear()
-        try:  # at once: making environments, and reading a replay, may take minutes
+        try:  # now: creating environments and loading a replay may take minutes
             self._beats = start_thread(self._beat, name="lock")
         except BaseException:
             self.release()
             raise
 
     def release(self) -> None:
-        """Give the lock back; a lock that is no longer ours stays. Safe to call twice."""
+        """Releases the lock, unless another process has taken it over. Safe to call twice."""
         mine, self._mine = self._mine, None
-        if mine is None or mine["pid"] != os.getpid():  # a child's copy holds nothing
+        if mine is None or mine["pid"] != os.getpid():  # a copy in a child process is not held
             return
         self._over.set()
         if self._beats is not None:
@@ -101,13 +110,13 @@ class RunLock:
         self._close()
 
     def check(self) -> None:
-        """Raises LostRunError where another process has taken the lock over, or it was released."""
+        """Raises LostRunError if another process has taken over the lock, or it was released."""
         mine = self._mine
         if mine is None:
-            raise LostRunError(f"{self.path}: this process does not hold the run")
+            raise LostRunError(f"{self.path}: this process does not hold the lock of the run")
         try:
             fd = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._root)
-        except OSError:  # the file was deleted, and no process has made it again
+        except OSError:  # the file was deleted, and no process has recreated it
             return
         try:
             found = read_holder(fd)
@@ -115,8 +124,8 @@ class RunLock:
             os.close(fd)
         if found is not None and found != mine:
             raise LostRunError(
-                f"{self.path}: process {found['pid']} on {found['host']!r} has taken the run over: "
-                "this process writes no more into it"
+                f"{self.path}: process {found['pid']} on {found['host']!r} has taken over the run: "
+                "this process stops writing to it"
             )
 
     def __enter__(self) -> "RunLock":
@@ -126,8 +135,8 @@ class RunLock:
     def __exit__(self, *exception) -> None:
         self.release()
 
-    def _take(self, waits: bool, tell: Callable[[str], None]) -> None:
-        """Try until the lock is taken. Raises LockedError, OSError."""
+    def _take(self, waits: bool, report: Callable[[str], None]) -> None:
+        """Tries until the lock is taken. Raises LockedError, OSError."""
         seen, since = None, time.monotonic()
         busy = 0
         while True:
@@ -143,17 +152,20 @@ class RunLock:
             changed = self._changed_ns
             if not waits or (seen is not None and changed != seen):
                 raise self._refusal(
-                    "may be running: it is taken for gone after "
-                    f"{STALE_SECONDS:.0f} s without a sign of life. Wait, or stop it"
+                    "may be running: its lock is stale after "
+                    f"{STALE_SECONDS:.0f} s without a renewal. Wait, or stop it"
                 )
             if seen is None:
                 seen = changed
-                tell(f"{self._refusal('may be running')}: waiting until its lock is stale")
+                report(f"{self._refusal('may be running')}: waiting until its lock is stale")
             time.sleep(_WAIT_SECONDS)
 
     def _try(self, is_stale: bool) -> str:
-        """Take the lock if it is free: 'taken'; 'busy' where the kernel says that it is held, or
-        it has just changed hands; 'unknown' where its holder may live on another machine."""
+        """Takes the lock if it is free, and returns 'taken', 'busy' or 'unknown'.
+
+        'busy': the lock is held, or its holder has just changed. 'unknown': the holder may be
+        alive on another machine.
+        """
         created = self._open()
         taken = False
         try:
@@ -181,7 +193,7 @@ class RunLock:
                 os.close(fd)
 
     def _open(self) -> bool:
-        """Open the lock; returns whether it was not there."""
+        """Opens the lock file. Returns whether it was created."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             self._fd = os.open("lock", flags | os.O_EXCL, 0o644, dir_fd=self._root)
@@ -202,7 +214,7 @@ class RunLock:
         self._mine = mine
 
     def _age(self, changed: float) -> float:
-        """Seconds since a time of the file system's clock, which need not be this machine's."""
+        """Returns the seconds since changed, by the clock of the file system."""
         name = f"{TEMPORARY}clock-{uuid.uuid4().hex}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o644, dir_fd=self._root)
@@ -228,11 +240,11 @@ class RunLock:
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
-            with contextlib.suppress(OSError):  # the disk's trouble is told by whoever writes
+            with contextlib.suppress(OSError):  # disk errors are reported where files are written
                 os.utime(self._fd)
 
     def _close(self) -> None:
-        """Close what is open, which gives the kernel's lock back."""
+        """Closes the file descriptors, which releases the kernel lock."""
         _held.discard(self)
         for fd in (self._fd, self._root):
             if fd >= 0:
@@ -241,7 +253,7 @@ class RunLock:
         self._fd = self._root = -1
 
     def forget(self) -> None:
-        """In a forked child: the lock is the parent's alone, and ends with it."""
+        """Closes the copies in a forked child: only the parent holds the lock."""
         self._mine = None
         for fd in (self._fd, self._root):
             if fd >= 0:
@@ -250,7 +262,7 @@ class RunLock:
         self._fd = self._root = -1
 
 
-# Locks of this process: a child that is forked must not keep them beyond their holder's life.
+# Locks of this process. A forked child must not keep them open after the parent ends.
 _held: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
 
 

@@ -1,4 +1,4 @@
-"""Parses RUN/lock, and checks whether the process that it names is alive."""
+"""Parses the lock file RUN/lock and checks whether its process is alive."""
 
 import fcntl
 import json
@@ -10,15 +10,17 @@ from typing import Any
 
 from fastdqn.system.process_identity import is_alive, machine, pid_namespace
 
-# Seconds without a sign of life after which a holder on another machine is taken for gone.
+# Seconds without a renewal after which the lock of another machine is stale.
 STALE_SECONDS = 60.0
 _MAX_BYTES = 4096
 _FIELDS = {"pid", "start", "host", "machine", "namespace", "token"}
 
 
 def holder(run: Path) -> tuple[str, bool] | None:
-    """(who holds a run's lock, or held it, in words; whether it may be in use); None where there
-    is none. Nothing is changed."""
+    """Returns (description of the lock, whether the run may be in use), or None without a lock.
+
+    Nothing is changed.
+    """
     path = run / "lock"
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -39,15 +41,17 @@ def holder(run: Path) -> tuple[str, bool] | None:
     gone = False if guarded is False else is_gone(found, guarded)
     age = time.time() - info.st_mtime
     if gone or (gone is None and age >= STALE_SECONDS):
-        return f"left by {who}, which is gone", False
+        return f"left by {who}, which has ended", False
     if gone is None:
-        return f"held by {who}, whose last sign of life is {max(0, age):.0f} s old", True
-    return f"held by {who}, which runs", True
+        return f"held by {who}, which last renewed it {max(0, age):.0f} s ago", True
+    return f"held by {who}, which is running", True
 
 
 def guard(fd: int, shared: bool = False) -> bool | None:
-    """Take the kernel's lock until the file is closed: True; False: another has it; None: there
-    is no such lock."""
+    """Takes the kernel lock until the file is closed. Returns whether that succeeded.
+
+    Returns None if the file system has no locks.
+    """
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -58,7 +62,7 @@ def guard(fd: int, shared: bool = False) -> bool | None:
 
 
 def read_holder(fd: int) -> dict[str, Any] | None:
-    """Who holds the lock, or None where the file does not say so."""
+    """Returns the process that the lock file describes, or None if it is not valid."""
     try:
         found = json.loads(os.pread(fd, _MAX_BYTES, 0))
     except (OSError, ValueError, RecursionError):
@@ -74,11 +78,13 @@ def read_holder(fd: int) -> dict[str, Any] | None:
 
 
 def is_gone(found: dict[str, Any] | None, guarded: bool | None) -> bool | None:
-    """Whether the process that a lock names is gone; None where nothing proves it.
+    """Returns whether the process of a lock has ended, or None if that is unknown.
 
-    guarded  whether the kernel has given us its lock; None: there is no such lock
+    Args:
+        found: The process, as read by read_holder().
+        guarded: Whether this process got the kernel lock. None: there are no locks.
     """
-    if found is None:  # it ended before it wrote a word
+    if found is None:  # it ended before it wrote the file
         return guarded
     if found["machine"] != machine():
         return None

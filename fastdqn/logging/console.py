@@ -1,4 +1,4 @@
-"""The console: one live panel in a terminal, plain lines elsewhere."""
+"""Console displays: a live panel in a terminal, plain lines elsewhere."""
 
 import contextlib
 import os
@@ -12,48 +12,47 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-# Seconds between redraws; only what a person sees depends on it.
+# Seconds between updates of the panel, and between plain lines.
 _REDRAW = 0.1
 _PLAIN = 2.0
-# Of the time that has passed, how much a panel may take: a busy machine draws one in a tenth of a
-# second, as often as rows come then. Ours, untuned.
+# Maximum fraction of the elapsed time for drawing: on a busy machine one update of the panel takes
+# a tenth of a second. Not tuned.
 _DRAWING = 0.05
-# Columns that a panel takes at most, and those below which bars of shares are short.
+# Maximum width of the panel in columns, and the width below which its bars are short.
 _WIDEST, _NARROW = 100, 90
 
 
 class Display(Protocol):
     def show(self, status: dict, final: bool = False) -> None:
-        """Draw the newest status: see rows.status()."""
+        """Draws the newest status, see metric_rows.status()."""
         ...
 
     def say(self, line: str) -> None:
-        """Print a line that stays."""
+        """Prints a line that stays."""
         ...
 
     def close(self) -> None: ...
 
 
 def make_display(title: str, quiet: bool) -> Display:
-    """A live panel if standard output is a terminal, lines if not, nothing if quiet."""
+    """Returns a panel if standard output is a terminal, else plain lines, or nothing if quiet."""
     if quiet:
         return Silent()
     console = Console(highlight=False, soft_wrap=True)
-    # Some CI services have a terminal, whose every redraw they keep.
+    # Some CI services provide a terminal, but keep every redraw in the log.
     live = console.is_terminal and not console.is_dumb_terminal and not os.environ.get("CI")
     return Unfailing(LivePanel(console, title) if live else PlainLines(console))
 
 
 def run_display(quiet: bool) -> Callable[[Any], Display]:
-    """Makes the display of a run from its config, whose environment and preset are the title."""
+    """Returns a function that creates the display of a run from its config."""
     return lambda config: make_display(f"fastdqn  {config.env_id}  {config.preset}", quiet)
 
 
 class Unfailing:
-    """Another display, whose broken pipe or full disk is no reason to end a run, nor that code of
-    anyone's has closed or replaced standard output.
+    """Wraps a display and ignores its errors: a broken pipe or a full disk does not end a run.
 
-    Where the pipe is broken, rich is quiet from then on, and would end the program.
+    SystemExit is ignored, too: rich exits the program if the pipe is broken.
     """
 
     def __init__(self, display: Display):
@@ -73,6 +72,8 @@ class Unfailing:
 
 
 class Silent:
+    """Display that prints nothing."""
+
     def show(self, status: dict, final: bool = False) -> None:
         pass
 
@@ -84,7 +85,7 @@ class Silent:
 
 
 class PlainLines:
-    """One line of status every two seconds at most, and one in the end."""
+    """Display that prints a line of status at most every two seconds, and at the end."""
 
     def __init__(self, console: Console):
         self._console, self._last = console, -_PLAIN
@@ -109,7 +110,7 @@ class PlainLines:
 
 
 class LivePanel:
-    """Return, epsilon, rates and the share of each phase, redrawn in place."""
+    """Display that redraws a panel: return, epsilon, rates and the share of each phase."""
 
     def __init__(self, console: Console, title: str):
         self._title, self._next, self._console = title, 0.0, console

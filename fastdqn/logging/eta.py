@@ -1,29 +1,33 @@
-"""Remaining: how long a run will still take, by how fast it was of late."""
+"""ETA: estimates the remaining time of a run from its recent speed."""
 
 from collections import deque
 
-# Samples lie at least so much of the time apart: a run has some hundreds of them at most.
+# Minimum ratio of the times of two samples, which limits a run to some hundreds of samples.
 _APART = 1.01
 
 
-class Remaining:
-    """Seconds left, by the pace of the second half of the time that has passed.
+class ETA:
+    """Estimates the remaining seconds by the speed in the second half of the elapsed time.
 
-    A run's first steps are random play, and later ones may take a hundred times as long: a mean
-    over all of it would promise too little for most of the run.
+    The first steps of a run are random actions, and later ones may take a hundred times as long,
+    so the mean speed of the whole run would underestimate the remaining time.
     """
 
     def __init__(self):
-        self._seen: deque[tuple[float, float]] = deque([(0.0, 0.0)])
+        self._samples: deque[tuple[float, float]] = deque([(0.0, 0.0)])
 
     def __call__(self, elapsed: float, fraction: float) -> float | None:
-        """fraction  of the budget spent after so many elapsed seconds; None where nothing is known
-        yet."""
-        if elapsed >= self._seen[-1][0] * _APART:
-            self._seen.append((elapsed, fraction))
-        while len(self._seen) > 2 and self._seen[1][0] <= elapsed / 2:
-            self._seen.popleft()
-        then, before = self._seen[0]
+        """Returns the remaining seconds, or None if they are not known yet.
+
+        Args:
+            elapsed: Elapsed seconds.
+            fraction: Fraction of the budget that is spent, in [0, 1].
+        """
+        if elapsed >= self._samples[-1][0] * _APART:
+            self._samples.append((elapsed, fraction))
+        while len(self._samples) > 2 and self._samples[1][0] <= elapsed / 2:
+            self._samples.popleft()
+        then, before = self._samples[0]
         if fraction <= before:
             return None
         return max(0.0, 1.0 - fraction) * (elapsed - then) / (fraction - before)

@@ -1,11 +1,11 @@
-"""Rows: what is written of a run's progress, and shown of it."""
+"""Metric rows: names and values of the metrics of a run, and the status for displays."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-# Phases that steps_per_second leaves out: how often they come is the user's choice.
+# Phases that steps_per_second() leaves out: the user sets their frequency.
 _ASIDE = ("evaluate", "save")
 
 
@@ -13,10 +13,19 @@ def metric_row(
     progress, epsilon: float, report, since: dict[str, float], steps: int, updates: int,
     elapsed: float, returns: Sequence[float], lengths: Sequence[int], frames_a_step: int | None,
 ) -> dict[str, float]:  # fmt: skip
-    """One row of metrics, under the keys of both dialects.
+    """Returns a row of metrics, under the names of Stable-Baselines3 and of CleanRL.
 
-    since  seconds by phase since the row before; steps, updates  made since then
-    elapsed  seconds of the loop; returns, lengths  of recent episodes
+    Args:
+        progress: Counters of the run.
+        epsilon: Epsilon of exploration.
+        report: Loss and Q-value of the updates since the last row.
+        since: Seconds of each phase since the last row.
+        steps: Steps since the last row.
+        updates: Updates since the last row.
+        elapsed: Seconds of the training loop.
+        returns: Returns of recent episodes.
+        lengths: Lengths of recent episodes.
+        frames_a_step: Emulator frames of a step, or None.
     """
     row = {
         "rollout/exploration_rate": epsilon,
@@ -51,9 +60,14 @@ def metric_row(
 def status(
     progress, row: dict[str, float], fraction: float, left: float | None, eval_return: float | None
 ) -> dict[str, Any]:
-    """What a display shows.
+    """Returns the values that a display shows.
 
-    row  the newest value of each metric; fraction  of the budget; left  seconds, where known
+    Args:
+        progress: Counters of the run.
+        row: Newest value of each metric.
+        fraction: Fraction of the budget that is spent.
+        left: Remaining seconds, or None.
+        eval_return: Mean return of the last evaluation, or None.
     """
     return {
         "steps": progress.steps,
@@ -77,7 +91,7 @@ def status(
 
 
 def steps_per_second(steps: int, phase_seconds: dict[str, float]) -> float:
-    """Steps by the loop's own time: evaluation, saving and reporting left out."""
+    """Returns steps per second of the loop, without the phases evaluate and save."""
     spent = sum(seconds for name, seconds in phase_seconds.items() if name not in _ASIDE)
     return _rate(steps, spent)
 

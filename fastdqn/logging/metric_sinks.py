@@ -1,4 +1,4 @@
-"""Metrics: one row of numbers at a time, to JSON lines and, where wanted, TensorBoard events."""
+"""Metric sinks: write rows of metrics to JSON Lines and TensorBoard."""
 
 import io
 import os
@@ -12,60 +12,66 @@ from fastdqn.files.open_folder import Where
 
 
 class MetricsSink(Protocol):
-    """name: of what it writes; all methods may raise WriteError."""
+    """Destination of metric rows. name is used in messages. All methods may raise WriteError."""
 
     name: str
 
     def write(self, step: int, row: dict[str, float]) -> None: ...
-    def go_back(self, step: int) -> None: ...
+    def go_back(self, step: int) -> None:
+        """Discards rows after step, since a run resumes there."""
+        ...
+
     def close(self) -> None: ...
 
 
 class JsonLines:
-    """Appends one JSON object a line; flushed at every row, so a crash loses none."""
+    """Appends one JSON object per line, and flushes it, so that a crash loses no row."""
 
     def __init__(self, path: Where):
         self.name, self.file = path.name, AppendFile(path)
 
     def write(self, step: int, row: dict) -> None:
-        """Raises WriteError; the row is then written with the next one."""
+        """Writes a row. Raises WriteError. The row is then written with the next one."""
         self.file.write(to_json({"step": step, **row}) + "\n")
         self.file.flush()
 
     def go_back(self, step: int) -> None:
-        """Its owner cuts the file, to a size that it knows."""
+        """Does nothing: RunRecorder.cut_back() truncates the file."""
 
     def close(self) -> None:
         self.file.close()
 
 
 class TensorBoardEvents:
-    """Scalar events in a file of TensorBoard's, made with the first of them.
+    """Writes scalar events to a TensorBoard event file, created with the first event.
 
-    A resume that is refused leaves no file. torch.utils.tensorboard would import 1.3 s of packages
-    where this takes 0.2 s; tensorboard's own file writer has a thread, whose errors would come as a
-    traceback, and from a later call. Raises ImportError without the extra.
+    A rejected resume therefore leaves no file. This class takes 0.2 s to import, and
+    torch.utils.tensorboard 1.3 s. The writer of the tensorboard package is not used: it writes on
+    a thread, whose errors are raised by a later call.
+
+    Raises:
+        ImportError: The extra is not installed.
     """
 
     def __init__(self, folder: Where):
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        # The protobuf modules make their classes when they are imported: no checker sees them.
+        # The protobuf modules create their classes at import time.
         self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
         self._log: Any = event_pb2.SessionLog  # pyright: ignore[reportAttributeAccessIssue]
         self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
-        self._framed, self._folder, self.name = RecordWriter, folder, "TensorBoard's events"
+        self._framed, self._folder, self.name = RecordWriter, folder, "TensorBoard events"
         self._file: AppendFile | None = None
 
     def write(self, step: int, row: dict[str, float]) -> None:
-        """Raises WriteError."""
+        """Writes a row. Raises WriteError."""
         values = [self._summary.Value(tag=key, simple_value=value) for key, value in row.items()]
         self._add(step=step, summary=self._summary(value=values))
 
     def go_back(self, step: int) -> None:
-        """Let readers drop what was written behind step; that file is not ours to cut."""
-        # They drop what is at the step of a start, too.
+        """Writes a START event, at which readers drop later events. The file is not truncated."""
+        # Readers also drop events at the step of a START event.
         self._add(step=step + 1, session_log=self._log(status=self._log.START))
 
     def close(self) -> None:
@@ -75,10 +81,10 @@ class TensorBoardEvents:
     def _add(self, **content: Any) -> None:
         events = [self._event(wall_time=time.time(), **content)]
         if self._file is None:
-            # A name that readers look for, and sort by.
+            # Readers find and sort event files by this name.
             name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.0"
             self._file = AppendFile(self._folder / name)
-            # What readers expect first.
+            # Readers expect this event first.
             events.insert(0, self._event(wall_time=time.time(), file_version="brain.Event:2"))
         framed = io.BytesIO()
         for event in events:

@@ -1,4 +1,4 @@
-"""RunRecorder: turns what the loop reports into files and a display."""
+"""RunRecorder: writes the metrics, episodes, evaluations and weights of a run."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from fastdqn.files.atomic_write import to_json, write_whole
 from fastdqn.files.disk_errors import DiskErrors, EndRun, Keeper
 from fastdqn.files.open_folder import Where, open_file, path_of
 from fastdqn.logging.console import Display
-from fastdqn.logging.eta import Remaining
+from fastdqn.logging.eta import ETA
 from fastdqn.logging.metric_rows import metric_row, status
 from fastdqn.logging.metric_sinks import JsonLines, MetricsSink
 from fastdqn.state_dict import (
@@ -27,20 +27,23 @@ from fastdqn.state_dict import (
     take_state,
 )
 
-# What "recent" means for episodes: Stable-Baselines3's window.
+# Number of recent episodes for means, as in Stable-Baselines3.
 _WINDOW = 100
-_CHUNK = 1 << 16  # bytes of a file read at a time; ours, untuned
+_CHUNK = 1 << 16  # bytes of a file read at a time; not tuned
 
 
 class RunRecorder:
-    """Writes metrics.jsonl, episodes.csv, eval.jsonl, the weights and summary.json into folder.
+    """Writes metrics.jsonl, episodes.csv, eval.jsonl, the weights and summary.json.
 
-    sinks   further takers of metric rows
-    save    writes the weights as they are now to a path
-    spent   share of the budget, in [0, 1], from (steps, episodes)
-    on_evaluation  a call of the user's own: (steps, kind, evaluation)
-    frames_a_step  emulator frames of a step, where there are such
-    disk_errors  makes .disk, what becomes of the run where a file cannot be written
+    Args:
+        folder: Run folder.
+        display: Console display.
+        sinks: Additional sinks of metric rows.
+        save: Writes the current weights to a path.
+        spent: Returns the fraction of the budget that is spent from (steps, episodes).
+        on_evaluation: User callback, called with (steps, kind, evaluation).
+        frames_a_step: Emulator frames of a step, or None.
+        disk_errors: Creates the policy for files that cannot be written.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class RunRecorder:
         self.place, self.folder = folder, path_of(folder)
         self._display, self._save, self._spent = display, save, spent
         self._on_evaluation, self._frames_a_step = on_evaluation, frames_a_step
-        with contextlib.ExitStack() as opened:  # closed here if a later one fails
+        with contextlib.ExitStack() as opened:  # closes all if a later one fails
             for each in (display, *sinks):
                 opened.callback(each.close)
             self._metrics = JsonLines(folder / "metrics.jsonl")
@@ -71,18 +74,22 @@ class RunRecorder:
             self._episodes.write("episode,steps,lane,return,length\n")
         self._returns: deque[float] = deque(maxlen=_WINDOW)
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
-        self._last: dict[str, float] = {}  # phase totals at the last report
-        self._shown: dict[str, float] = {}  # the newest value of each metric
+        self._last: dict[str, float] = {}  # seconds of each phase at the last report
+        self._shown: dict[str, float] = {}  # newest value of each metric
         self._last_steps = self._last_updates = 0
-        self._remaining = Remaining()
+        self._eta = ETA()
         self._eval_return: float | None = None
         self.warnings: list[str] = []
         self.disk = disk_errors(self.warn)
         self._keeper = Keeper(self.disk)
-        self._sizes: dict[str, int] = {}  # of the files, in the state that was loaded
+        self._sizes: dict[str, int] = {}  # file sizes in the loaded state
 
     def episodes(self, progress, step) -> None:
-        """Note the episodes that ended in step; progress counts them already. Raises WriteError."""
+        """Records the episodes that ended in step, which progress already counts.
+
+        Raises:
+            WriteError: The file cannot be written.
+        """
         first = progress.episodes - len(step.ended_lanes) + 1
         returns, lengths = step.returns.tolist(), step.lengths.tolist()
         ended = zip(step.ended_lanes.tolist(), returns, lengths, strict=True)
@@ -98,9 +105,9 @@ class RunRecorder:
     def report(
         self, progress, epsilon: float, report, totals: dict[str, float], final: bool = False
     ) -> None:
-        """Write a row of metrics; rates are of the time since the row before.
+        """Writes a row of metrics, with rates over the time since the last row.
 
-        A rate of nothing done since then is left out, and the display keeps the one it has.
+        A rate is left out if nothing was done since then. The display keeps the last one.
         """
         since = {name: total - self._last.get(name, 0.0) for name, total in totals.items()}
         steps, updates = progress.steps - self._last_steps, progress.updates - self._last_updates
@@ -117,11 +124,11 @@ class RunRecorder:
         self._keeper.retry()
         self._shown |= row
         spent = self._spent(progress.steps, progress.episodes)
-        left = self._remaining(elapsed, spent)
+        left = self._eta(elapsed, spent)
         self._display.show(status(progress, self._shown, spent, left, self._eval_return), final)
 
     def evaluation(self, steps: int, kind: str, evaluation) -> None:
-        """Note a greedy evaluation: 'eval', 'confirm' or 'final'."""
+        """Records a greedy evaluation of kind 'eval', 'confirm' or 'final'."""
         summary = evaluation.summary()
         self._eval_return = summary["mean_return"]
         with self.disk.around(self._evals.name):
@@ -146,19 +153,21 @@ class RunRecorder:
             self._on_evaluation(steps, kind, evaluation)
 
     def save_best(self) -> None:
+        """Saves the current weights as best.safetensors."""
         self._keeper.save(self.place / "best.safetensors", self._save)
 
     def save_last(self) -> None:
+        """Saves the current weights as policy.safetensors."""
         self._keeper.save(self.place / "policy.safetensors", self._save)
 
     def settle(self) -> None:
-        """Write what the disk has refused so far, for the last time. Raises WriteError."""
+        """Retries all failed writes for the last time. Raises WriteError."""
         self._keeper.settle()
         for file in self._files().values():
             file.flush()
 
     def state(self) -> State:
-        """Windows, totals and the sizes of the files: see cut_back()."""
+        """Returns recent episodes, totals and the sizes of the files, for cut_back()."""
         self._flush_episodes()
         return {
             "returns": np.array(self._returns, np.float64),
@@ -172,14 +181,16 @@ class RunRecorder:
         }
 
     def load_state(self, state: State) -> None:
-        """Go on from a state; cut_back() is the caller's to call then. Raises StateError."""
+        """Loads a state. The caller then calls cut_back(). Raises StateError."""
         sizes = take_state(state, "sizes")
         self._sizes = {name: take_count(sizes, name) for name in self._files()}
         windows = {"returns": self._returns, "lengths": self._lengths}
         for name, window in windows.items():
             values = take(state, name)
             if not isinstance(values, np.ndarray) or values.ndim != 1 or len(values) > _WINDOW:
-                raise StateError(f"{name} is {values!r:.80}: at most {_WINDOW} numbers expected")
+                raise StateError(
+                    f"{name} is {values!r:.80}, not an array of at most {_WINDOW} numbers"
+                )
             window.extend(values.tolist())
         last = take_state(state, "last")
         self._last = {name: take_seconds(last, name) for name in last}
@@ -190,9 +201,10 @@ class RunRecorder:
             self._eval_return = take_number(state, "eval_return")
 
     def cut_back(self, steps: int) -> list[str]:
-        """Cut off what the files hold behind the state that was loaded, at so many steps.
+        """Truncates the files to their sizes in the loaded state, which is at steps.
 
-        returns  lines that say which are shorter than that, and so lack rows
+        Returns:
+            A line for each file that is shorter than that, so that rows are missing.
         """
         lines = []
         for name, file in self._files().items():
@@ -200,7 +212,7 @@ class RunRecorder:
             if there < size:
                 size = _whole_lines(self.place / name)
                 lines.append(
-                    f"the end of {name} was not restored: {there:,} bytes are left of "
+                    f"the end of {name} was not restored: it has {there:,} bytes, and had "
                     f"{self._sizes[name]:,} at the checkpoint"
                 )
             file.truncate(size)
@@ -210,7 +222,7 @@ class RunRecorder:
 
     @property
     def files(self) -> list[Where]:
-        """Those that grow while a run lasts."""
+        """Append-only files."""
         return [self.place / name for name in self._files()]
 
     def _files(self) -> dict[str, AppendFile]:
@@ -221,22 +233,24 @@ class RunRecorder:
         }
 
     def say(self, line: str) -> None:
+        """Prints a line."""
         self._display.say(line)
 
     def warn(self, line: str) -> None:
-        """Say a line, and keep it for the summary."""
+        """Prints a warning and stores it for the summary."""
         self.warnings.append(line)
         self._display.say(f"warning: {line}")
 
     def failure(self, trace: str) -> None:
-        """Keep the traceback of what ended the run."""
+        """Writes the traceback of the error that ended the run."""
         write_whole(self.place / "traceback.txt", trace)
 
     def summary(self, summary: dict[str, Any]) -> None:
+        """Writes summary.json. Raises WriteError."""
         write_whole(self.place / "summary.json", to_json(summary, indent=2) + "\n")
 
     def close(self) -> None:
-        """Flush and close everything, and only then raise WriteError; safe to call twice."""
+        """Flushes and closes all files, then raises WriteError if one failed. Idempotent."""
         with contextlib.ExitStack() as closed:
             for file in (self._evals, *self._sinks, self._episodes):
                 closed.callback(file.close)
@@ -253,7 +267,7 @@ class RunRecorder:
 
 
 def _whole_lines(path: Where) -> int:
-    """Bytes of a text file up to the end of its last whole line."""
+    """Returns the size of a text file up to the end of its last complete line."""
     fd, info = open_file(path, os.O_RDONLY)
     try:
         end = info.st_size

@@ -1,4 +1,4 @@
-"""WandbRun: metric rows to Weights & Biases, under the keys that they have everywhere."""
+"""WandbRun: logs metric rows to Weights & Biases."""
 
 import json
 import stat
@@ -8,31 +8,37 @@ from fastdqn.files.atomic_write import WriteError, read_text, to_json, write_who
 from fastdqn.files.durable_write import exists
 from fastdqn.files.open_folder import Where, lstat, path_of
 
-# Of the run's folder: what names the run there, for a resumed one.
+# File in the run folder with the id of the W&B run, for resume.
 _FILE = "wandb.json"
 _NAMES = ("id", "project", "entity")
 
 
 class WandbRun:
-    """A run of Weights & Biases, its files in folder/wandb; WANDB_MODE, WANDB_PROJECT and the rest
-    of its variables say where it goes.
+    """Metric sink that logs to Weights & Biases. Its variables, such as WANDB_MODE, apply.
 
-    A run that is open already, as one of the caller's is, gets the rows, under a global_step of
-    their own, and is left open. Else one is begun here and finished by close(); where the folder
-    names one, because this run is resumed, that one goes on.
+    If a W&B run is already active, rows are logged to it with a global_step, and it stays open.
+    Otherwise a run is started, and close() finishes it. A resumed run continues the W&B run that
+    its folder names.
 
-    config  what is shown of the run's options
-    Raises WriteError, one line, where it cannot be begun; ImportError without the extra.
+    Args:
+        folder: Run folder. W&B writes its files to folder/wandb.
+        config: Options to show.
+
+    Raises:
+        WriteError: The W&B run cannot be started.
+        ImportError: The extra is not installed.
     """
 
     def __init__(self, folder: Where, config: dict[str, Any]):
-        import wandb  # pyright: ignore[reportMissingImports] (an extra that few have)
+        import wandb  # pyright: ignore[reportMissingImports] (an optional extra)
 
         self.name, path = "Weights & Biases", path_of(folder)
         self._run: Any = getattr(wandb, "run", None)
         self._is_ours = self._run is None
         if (found := lstat(folder / "wandb")) is not None and not stat.S_ISDIR(found.st_mode):
-            raise WriteError(f"cannot write {path / 'wandb'}: is not a folder, or a symbolic link")
+            raise WriteError(
+                f"cannot write {path / 'wandb'}: it is not a folder, or is a symbolic link"
+            )
         before = _read_names(folder / _FILE)
         try:
             if self._is_ours:
@@ -40,10 +46,10 @@ class WandbRun:
                 self._run = wandb.init(dir=path, name=path.name, config=config, **again)
             else:
                 self._run.config.update(config, allow_val_change=True)
-        except Exception as error:  # of its own, of the network's, of the file system's
-            said = " ".join(str(error).split()) or type(error).__name__
+        except Exception as error:  # errors of wandb, the network and the file system
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise WriteError(
-                f"Weights & Biases did not begin: {said}; WANDB_MODE=offline needs no account"
+                f"Weights & Biases did not start: {reason}. WANDB_MODE=offline needs no account"
             ) from None
         names = {name: getattr(self._run, name, None) for name in _NAMES}
         try:
@@ -55,11 +61,11 @@ class WandbRun:
     def write(self, step: int, row: dict[str, float]) -> None:
         if self._is_ours:
             self._run.log(row, step=step)
-        else:  # its steps are the caller's, and it takes none behind the last
+        else:  # the caller sets the steps of this run, and they must not decrease
             self._run.log({**row, "global_step": step})
 
     def go_back(self, step: int) -> None:
-        """Rows behind the last one that it has are dropped there: it has them already."""
+        """Does nothing: W&B drops rows whose steps it already has."""
 
     def close(self) -> None:
         if self._is_ours:
@@ -67,15 +73,19 @@ class WandbRun:
 
 
 def _read_names(path: Where) -> dict[str, str]:
-    """What a resumed run was called; nothing for a new one. Raises WriteError, one line."""
+    """Returns the id, project and entity of the W&B run, empty for a new one.
+
+    Raises:
+        WriteError: The file is not valid.
+    """
     if not exists(path):
         return {}
     try:
         names = json.loads(read_text(path))
         if not all(isinstance(names.get(n, ""), str) for n in _NAMES) or "id" not in names:
-            raise ValueError("no names")
+            raise ValueError("no id")
     except (ValueError, AttributeError, RecursionError):
         raise WriteError(
-            f"{path} does not name a run of Weights & Biases: delete it to begin a new one there"
+            f"{path} does not name a Weights & Biases run: delete it to start a new one"
         ) from None
     return {name: names[name] for name in _NAMES if name in names}

@@ -1,4 +1,4 @@
-"""Curves: numbers of runs over steps, episodes or seconds, with intervals over seeds."""
+"""Learning curves: metrics over steps, episodes or seconds, with confidence intervals."""
 
 from typing import Literal, NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 from fastdqn.report.run_data import Columns, RunRecord
 
 Over = Literal["steps", "episodes", "time"]
-# By what curves are drawn over: its words, and the metric that tells it.
+# x axis -> (label, metric).
 AXES: dict[str, tuple[str, str]] = {
     "steps": ("steps", "time/total_timesteps"),
     "episodes": ("episodes", "rollout/episodes"),
@@ -16,9 +16,12 @@ AXES: dict[str, tuple[str, str]] = {
 
 
 class Quantity(NamedTuple):
-    """A quantity that can be drawn as a curve.
+    """Quantity that can be drawn as a curve.
 
-    title  in words; key  of its column; evaluated  whether evaluations tell it
+    Attributes:
+        title: Title of the chart.
+        key: Name of its column.
+        evaluated: Whether the column is in eval.jsonl rather than metrics.jsonl.
     """
 
     title: str
@@ -33,19 +36,19 @@ QUANTITIES: dict[str, Quantity] = {
     "loss": Quantity("loss", "train/loss"),
     "epsilon": Quantity("epsilon", "rollout/exploration_rate"),
 }
-# Places at which means over runs are taken, and bins of phases. Ours, untuned.
+# Points of a mean curve, bins of phases, and bootstrap resamples. Not tuned.
 _PLACES, _BINS, _RESAMPLES = 120, 24, 1_999
 
 
 class Line(NamedTuple):
-    """x, y float64 [P], finite, x ascending."""
+    """Curve of one run: finite float64[P] arrays, with ascending x."""
 
     x: np.ndarray
     y: np.ndarray
 
 
 class Band(NamedTuple):
-    """Mean over runs, and its 95 % bootstrap interval, where all of them are; float64 [P]."""
+    """Mean over runs with its 95 % bootstrap interval, on their common range: float64[P]."""
 
     x: np.ndarray
     mean: np.ndarray
@@ -54,15 +57,19 @@ class Band(NamedTuple):
 
 
 class Phases(NamedTuple):
-    """Where time went: edges float64 [P + 1], ascending, and shares [P] in each bin by phase, which
-    add up to 1 (or to 0 where no time was billed)."""
+    """Share of each phase in bins over the x axis.
+
+    Attributes:
+        edges: float64[P + 1], ascending edges of the bins.
+        shares: float64[P] by phase. They sum to 1, or to 0 in a bin without time.
+    """
 
     edges: np.ndarray
     shares: dict[str, np.ndarray]
 
 
 def line(record: RunRecord, quantity: Quantity, over: Over) -> Line:
-    """The points of a run that has any; no points where it has none."""
+    """Returns the curve of a run, without points if the run lacks the quantity."""
     rows = record.evaluations if quantity.evaluated else record.metrics
     if quantity.key not in rows:
         return Line(np.empty(0), np.empty(0))
@@ -72,8 +79,7 @@ def line(record: RunRecord, quantity: Quantity, over: Over) -> Line:
 
 
 def band(lines: list[Line]) -> Band | None:
-    """Of lines with points, where all of them are; None where there are fewer than two, or no
-    place in common."""
+    """Returns the mean of at least two curves on their common range, or None."""
     lines = [each for each in lines if len(each.x)]
     if len(lines) < 2:
         return None
@@ -87,8 +93,13 @@ def band(lines: list[Line]) -> Band | None:
 
 
 def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the 95 % percentile-bootstrap interval of the mean over the first axis [S, *]; the
-    values themselves where there is one. Needs scipy."""
+    """Returns the 95 % percentile bootstrap interval of the mean over the first axis.
+
+    Needs scipy.
+
+    Args:
+        values: float64[S, *]. A single value is its own interval.
+    """
     if len(values) < 2:
         return values[0], values[0]
     from scipy import stats
@@ -101,17 +112,17 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def phases(records: list[RunRecord], over: Over) -> Phases | None:
-    """Shares of all runs' time together; None where no run tells them."""
-    placed = [(_place(r, r.metrics["step"], over), _billed(r)) for r in records]
-    placed = [(x, billed) for x, billed in placed if np.isfinite(x).all() and x[-1] > 0]
+    """Returns the shares of phases in the total time of all runs, or None without times."""
+    placed = [(_place(r, r.metrics["step"], over), _phase_seconds(r)) for r in records]
+    placed = [(x, seconds) for x, seconds in placed if np.isfinite(x).all() and x[-1] > 0]
     if not placed:
         return None
     bins = min(_BINS, max(len(x) for x, _ in placed))
     edges = np.linspace(0.0, max(x[-1] for x, _ in placed), bins + 1)
     sums: dict[str, np.ndarray] = {}
-    for x, billed in placed:
-        for name, total in billed.items():
-            # A row's time is spread over what passed since the row before.
+    for x, seconds in placed:
+        for name, total in seconds.items():
+            # The time of a row is spread over the interval since the last row.
             spent = np.diff(np.interp(edges, [0.0, *x], [0.0, *total]))
             sums[name] = sums.get(name, np.zeros(bins)) + spent
     total = np.sum(list(sums.values()), axis=0) if sums else np.zeros(1)
@@ -120,8 +131,8 @@ def phases(records: list[RunRecord], over: Over) -> Phases | None:
     return Phases(edges, {name: s / np.where(total > 0, total, 1.0) for name, s in sums.items()})
 
 
-def _billed(record: RunRecord) -> Columns:
-    """Seconds of each phase up to each row."""
+def _phase_seconds(record: RunRecord) -> Columns:
+    """Returns the cumulative seconds of each phase at each row."""
     elapsed = record.metrics.get("time/time_elapsed", np.zeros(len(record.metrics["step"])))
     since = np.diff(np.nan_to_num(elapsed), prepend=0.0).clip(0.0)
     prefix = "time/share/"
@@ -133,7 +144,7 @@ def _billed(record: RunRecord) -> Columns:
 
 
 def _place(record: RunRecord, steps: np.ndarray, over: Over) -> np.ndarray:
-    """Where steps lie on an axis, between the rows of metrics; NaN where nothing tells."""
+    """Converts steps to positions on an axis, by interpolation. NaN if unknown."""
     at = record.metrics.get(AXES[over][1], np.full(len(record.metrics["step"]), np.nan))
     known = np.isfinite(at)
     if not known.any():

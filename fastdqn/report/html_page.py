@@ -1,4 +1,4 @@
-"""Page: what a report of runs says, and the file of HTML that says it."""
+"""HTML report: a single page with results, curves, times, options and commands of runs."""
 
 import shlex
 from pathlib import Path
@@ -16,11 +16,11 @@ from fastdqn.text import drawable
 
 _PREDICTED = Quantity("", "mean_predicted", evaluated=True)
 _DISCOUNTED = Quantity("", "mean_discounted", evaluated=True)
-_LOOKS = 8  # colours of settings
+_LOOKS = 8  # number of colours for settings
 
 
 class Row(NamedTuple):
-    """A line of a table: its head, its cells, and whether it stands out."""
+    """Row of a table: its head, its cells, and whether it is highlighted."""
 
     head: str
     cells: list[str]
@@ -28,10 +28,12 @@ class Row(NamedTuple):
 
 
 def render(groups: list[Group], defaults: dict[str, Any], clocks: list[dict]) -> str:
-    """The page as text. Needs jinja2, and scipy where a setting has several runs.
+    """Returns the HTML page. Needs jinja2, and scipy if a setting has several runs.
 
-    defaults  the options of a run that nobody changed
-    clocks    what `fastdqn bench train` measured: rows with clock, steps and phase_seconds
+    Args:
+        groups: Runs by setting.
+        defaults: Default options.
+        clocks: Rows of `fastdqn bench train`, with clock, steps and phase_seconds.
     """
     from importlib.resources import files
 
@@ -44,16 +46,16 @@ def render(groups: list[Group], defaults: dict[str, Any], clocks: list[dict]) ->
 
 
 def _writable(value: Any) -> Any:
-    """Text without the characters that neither HTML nor XML holds: controls, halves of pairs."""
+    """Removes characters that HTML does not allow: control characters and lone surrogates."""
     if not isinstance(value, str) or value.isprintable():
         return value
-    kind = type(value)  # text, or text that is escaped already
+    kind = type(value)  # str, or Markup that is already escaped
     return kind(drawable(value, but="\n\t"))
 
 
 def _content(groups: list[Group], defaults: dict[str, Any], clocks: list[dict]) -> dict[str, Any]:
     runs = [run for each in groups for run in each.runs]
-    promised = _overestimation(groups)
+    overestimation = _overestimation(groups)
     return {
         "env_id": runs[0].env_id,
         "runs": [_run(run, defaults) for run in runs],
@@ -61,8 +63,8 @@ def _content(groups: list[Group], defaults: dict[str, Any], clocks: list[dict]) 
         "compared": [_compared(each) for each in groups] if len(runs) > 1 else [],
         "differ": _differences(groups),
         "curves": _curves(groups, ("evaluation", "return", "epsilon")),
-        "values": [*_curves(groups, ("q",)), *promised, *_curves(groups, ("loss",))],
-        "promised": bool(promised),
+        "values": [*_curves(groups, ("q",)), *overestimation, *_curves(groups, ("loss",))],
+        "overestimation": bool(overestimation),
         "phases": [_phases(each, place, len(groups)) for place, each in enumerate(groups)],
         "times": [(each.label, _times(each.runs)) for each in groups],
         "clocks": [(str(row["clock"]), _shares(row["phase_seconds"])) for row in clocks],
@@ -72,14 +74,14 @@ def _content(groups: list[Group], defaults: dict[str, Any], clocks: list[dict]) 
 
 
 def _run(run: RunRecord, defaults: dict[str, Any]) -> dict[str, Any]:
-    """What is said of one run."""
+    """Returns the content of the page about one run."""
     folder, packages = shlex.quote(str(run.folder)), run.system.get("packages")
     versions = packages if isinstance(packages, dict) else {}
     return {
         "name": run.folder.name or str(run.folder),
         "folder": folder,
-        "told": f"{run.config.get('preset')}, seed {spelled(run.config.get('seed'))}",
-        "reason": str(run.summary.get("exit_reason", "not over yet")),
+        "title": f"{run.config.get('preset')}, seed {spelled(run.config.get('seed'))}",
+        "reason": str(run.summary.get("exit_reason", "not finished")),
         "result": _result(run),
         "facts": _facts(run),
         "options": [
@@ -99,7 +101,7 @@ def _run(run: RunRecord, defaults: dict[str, Any]) -> dict[str, Any]:
 
 
 def _again(folder: str, handed_in: bool) -> list[str]:
-    """Commands that go on with a run; those that need its environments name one in their place."""
+    """Returns commands to use a run. With environments from Python they need an --env-id."""
     if handed_in:
         return [
             f"fastdqn {word} {folder} --env-id my_package:MyEnv-v0" for word in ("eval", "video")
@@ -116,42 +118,42 @@ def _dict(value: Any) -> dict:
 
 
 def _typed(command: str) -> str:
-    """A command as it is typed, whatever the program's file was called."""
+    """Returns a command with the program name fastdqn instead of its path."""
     program, _, rest = command.partition(" ")
     ours = Path(program).name in ("fastdqn", "__main__.py")
     return f"fastdqn {rest}" if ours else command
 
 
 def _result(run: RunRecord) -> dict[str, str]:
-    """The final evaluation and the goal, in words."""
+    """Describes the final evaluation and whether the run was solved."""
     final, solved = _dict(run.summary.get("eval")), _dict(run.summary.get("solved"))
     mean, goal = number(final.get("mean_return")), number(run.config.get("stop_at_return"))
-    told = {"mean": short(mean) if final else "no final evaluation", "spread": "", "goal": ""}
+    texts = {"mean": short(mean) if final else "no final evaluation", "spread": "", "goal": ""}
     if final:
-        told["spread"] = (
+        texts["spread"] = (
             f"± {short(number(final.get('std_return')))} over {spelled(final.get('episodes'))} "
-            f"greedy episodes, least {short(number(final.get('min_return')))}"
+            f"greedy episodes, minimum {short(number(final.get('min_return')))}"
         )
     if solved:
-        told["goal"] = (
-            f"solved: two fresh evaluations reached {short(number(solved.get('threshold')))} after "
-            f"{short(number(solved.get('steps')))} steps, {short(number(solved.get('seconds')))} s "
-            "after the process started"
+        texts["goal"] = (
+            "solved: two evaluations on new seeds reached "
+            f"{short(number(solved.get('threshold')))}, after {short(number(solved.get('steps')))} "
+            f"steps, {short(number(solved.get('seconds')))} s after the process started"
         )
     elif np.isfinite(goal):
-        told["goal"] = f"the goal of {short(goal)} was not confirmed"
-    return told
+        texts["goal"] = f"not solved: the threshold of {short(goal)} was not confirmed"
+    return texts
 
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
-    said = run.summary
+    summary = run.summary
     last = {name: column[-1] for name, column in run.metrics.items()}
     named = (
-        ("steps", said.get("total_steps", last["step"])),
-        ("episodes", said.get("episodes", last.get("rollout/episodes"))),
-        ("updates", said.get("updates", last.get("train/n_updates"))),
-        ("steps per second", said.get("steps_per_second")),
-        ("seconds of the loop", said.get("wall_seconds", last.get("time/time_elapsed"))),
+        ("steps", summary.get("total_steps", last["step"])),
+        ("episodes", summary.get("episodes", last.get("rollout/episodes"))),
+        ("updates", summary.get("updates", last.get("train/n_updates"))),
+        ("steps per second", summary.get("steps_per_second")),
+        ("seconds of the loop", summary.get("wall_seconds", last.get("time/time_elapsed"))),
     )
     known = [(name, number(value)) for name, value in named]
     return [
@@ -162,7 +164,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def _compared(group: Group) -> Row:
-    """Of a setting: runs, final return, how many solved it, after how many steps and seconds."""
+    """Returns the results of a setting: runs, final return, solved, steps and seconds."""
     finals = [number(_dict(r.summary.get("eval")).get("mean_return")) for r in group.runs]
     solved = [_dict(run.summary.get("solved")) for run in group.runs]
     cells = [
@@ -180,8 +182,8 @@ def _mean(values: list[float]) -> str:
     if not values:
         return "-"
     low, high = interval(np.array(values))
-    told = f"{short(float(np.mean(values)))}"
-    return f"{told} [{short(float(low))}, {short(float(high))}]" if len(values) > 1 else told
+    mean = f"{short(float(np.mean(values)))}"
+    return f"{mean} [{short(float(low))}, {short(float(high))}]" if len(values) > 1 else mean
 
 
 def _median(values: list[float]) -> str:
@@ -213,28 +215,27 @@ def _series(group: Group, place: int, quantity: Quantity, **how: Any) -> Series:
 
 
 def _overestimation(groups: list[Group]) -> list[Chart]:
-    """What values of first observations promised, beside the discounted return that came."""
-    pairs = (("predicted", _PREDICTED, False), ("came", _DISCOUNTED, True))
+    """Returns the chart of Q-values of first observations and actual discounted returns."""
+    pairs = (("predicted", _PREDICTED, False), ("actual", _DISCOUNTED, True))
     series = [
         _series(group, place, quantity, dashed=dashed,
                 label=word if len(groups) == 1 else f"{group.label}: {word}")
         for place, group in enumerate(groups)
         for word, quantity, dashed in pairs
     ]  # fmt: skip
-    title = "value of first observations, and the discounted return that came"
-    found = curves_chart("over-estimation", title, AXES["steps"][0], series)
+    title = "Q-value of first observations, and actual discounted return"
+    found = curves_chart("overestimation", title, AXES["steps"][0], series)
     return [] if found is None else [found]
 
 
 def _phases(group: Group, place: int, count: int) -> Chart | None:
     found = phases(group.runs, "steps")
-    title = "share of the loop's time" + (f": {group.label}" if count > 1 else "")
+    title = "share of the time of the loop" + (f": {group.label}" if count > 1 else "")
     return found and phases_chart(f"phases-{place}", title, AXES["steps"][0], found)
 
 
 def _times(runs: list[RunRecord]) -> dict[str, Any]:
-    """Seconds by phase, rates of environments and learner alone, and what was before the loop:
-    means over runs."""
+    """Returns seconds of phases and of the start-up, and rates, as means over runs."""
     startup, rates = _means(runs, "startup_seconds"), {}
     for name, key in (
         ("environment alone, steps per second", "time/env_steps_per_second"),
@@ -254,16 +255,16 @@ def _times(runs: list[RunRecord]) -> dict[str, Any]:
 
 
 def _means(runs: list[RunRecord], key: str) -> dict[str, float]:
-    """Mean over the runs that tell seconds by name."""
-    told = [_dict(run.summary.get(key)) for run in runs]
-    told = [each for each in told if each]
-    names = dict.fromkeys(name for each in told for name in each)
-    sums = {name: sum(np.nan_to_num(number(each.get(name))) for each in told) for name in names}
-    return {name: float(total) / len(told) for name, total in sums.items()}
+    """Returns the mean seconds by name, over the runs that have them."""
+    found = [_dict(run.summary.get(key)) for run in runs]
+    found = [each for each in found if each]
+    names = dict.fromkeys(name for each in found for name in each)
+    sums = {name: sum(np.nan_to_num(number(each.get(name))) for each in found) for name in names}
+    return {name: float(total) / len(found) for name, total in sums.items()}
 
 
 def _shares(seconds: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Phases from the longest down: colour, name, seconds, share."""
+    """Returns (colour, name, seconds, share) of the phases, longest first."""
     known = {str(name): max(0.0, float(np.nan_to_num(number(s)))) for name, s in seconds.items()}
     total = sum(known.values()) or 1.0
     return [

@@ -1,4 +1,4 @@
-"""Figure: curves and phases of runs as one picture, drawn by matplotlib."""
+"""Matplotlib figure: curves and phases of runs in one image."""
 
 import math
 import textwrap
@@ -15,33 +15,38 @@ from matplotlib.ticker import EngFormatter
 from fastdqn.report.curves import AXES, QUANTITIES, Over, band, line, phases
 from fastdqn.report.seed_groups import Group, goal_of, shortened
 
-# Colour-blind safe (Okabe and Ito, without their yellow; two of Paul Tol's behind them).
+# Colour-blind safe: Okabe and Ito without yellow, then two colours of Paul Tol.
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255",
 )  # fmt: skip
-# One for each phase, the same in every picture.
+# One colour for each phase, the same in every image.
 PHASE_COLOURS = {
     "learn": "#0072B2", "env": "#E69F00", "act": "#009E73", "sample": "#CC79A7",
     "store": "#D55E00", "upload": "#F0E442", "prioritize": "#56B4E9", "evaluate": "#332288",
     "save": "#882255", "report": "#999999", "hooks": "#44AA99",
 }  # fmt: skip
 _WIDTH, _HEIGHT, _COLUMNS, _DPI = 4.6, 3.2, 3, 130
-# Letters of a name in a title or legend, letters of a line and phases in a legend, at most: more
-# would leave no room for the curves. Ours.
+# Maximum characters of a name and of a line, and phases in a legend, so that curves have room.
 _LONGEST, _LINE, _MOST_PHASES = 40, 60, 12
 
 
 def write_figure(path: Path, groups: list[Group], curves: Sequence[str], over: Over) -> None:
-    """Draw into a file of the kind that its name's ending tells.
+    """Writes a figure. The suffix of path selects the format.
 
-    curves  names of QUANTITIES, and 'phases'
-    Raises ValueError where no run has what is asked for.
+    Args:
+        path: File to write.
+        groups: Runs by setting.
+        curves: Names in QUANTITIES, and 'phases'.
+        over: x axis.
+
+    Raises:
+        ValueError: No run has any of the curves.
     """
     draws = _panels(groups, curves, over)
     columns = 2 if len(draws) == 4 else min(_COLUMNS, len(draws))
     rows = math.ceil(len(draws) / columns)
-    # Letters of anyone's: no mathematics in them, and fonts need not have them. A matplotlibrc in
-    # the working directory is of anyone's, too.
+    # Names are untrusted text: math is not parsed, and missing glyphs are not reported. A
+    # matplotlibrc in the working directory is ignored.
     own = {"text.parse_math": False, "svg.hashsalt": "fastdqn"}
     with mpl_style.context(["default", own]):
         size = (_WIDTH * columns, _HEIGHT * rows + 0.4)
@@ -64,12 +69,12 @@ def write_figure(path: Path, groups: list[Group], curves: Sequence[str], over: O
 
 
 def _dateless(path: Path) -> dict[str, Any] | None:
-    """The same runs give the same bytes."""
+    """Returns metadata without dates, so that equal runs give equal bytes."""
     return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
 
 
 def _panels(groups: list[Group], curves: Sequence[str], over: Over) -> list[Callable[[Any], None]]:
-    """What draws each panel into its axes."""
+    """Returns a function for each panel that draws it on its axes."""
     draws: list[Callable[[Any], None]] = []
     for name in curves:
         if name != "phases":
@@ -81,7 +86,7 @@ def _panels(groups: list[Group], curves: Sequence[str], over: Over) -> list[Call
             if (found := phases(group.runs, over)) is not None:
                 draws.append(lambda axis, g=group, f=found: _draw_phases(axis, g, f, len(groups)))
     if not draws:
-        raise ValueError(f"these runs tell nothing of {', '.join(curves)} over {over}")
+        raise ValueError(f"these runs have no data for {', '.join(curves)} over {over}")
     return draws
 
 
@@ -104,7 +109,7 @@ def _draw_curves(axis, groups: list[Group], name: str, over: Over) -> None:
 
 
 def _look(place: int) -> tuple[str, Any]:
-    """Colour and dashes of a group."""
+    """Returns the colour and line style of a group."""
     return COLOURS[place % len(COLOURS)], ("-", "--", ":")[place // len(COLOURS) % 3]
 
 
@@ -117,14 +122,14 @@ def _legend(groups: list[Group]) -> tuple[list[Line2D], list[str]]:
 def _draw_phases(axis, group: Group, found, groups: int) -> None:
     names = sorted(found.shares, key=lambda name: -found.shares[name].sum())
     labels = [shortened(name, _LONGEST // 2) for name in names[:_MOST_PHASES]]
-    labels += ["_"] * (len(names) - len(labels))  # drawn, and not in the legend
+    labels += ["_"] * (len(names) - len(labels))  # drawn, but not in the legend
     colours = [PHASE_COLOURS.get(name, "#BBBBBB") for name in names]
     stairs = [[*found.shares[name], found.shares[name][-1]] for name in names]
     axis.stackplot(found.edges, stairs, step="post", colors=colours, labels=labels, linewidth=0)
     axis.set_ylim(0, 1)
     axis.margins(x=0)
     axis.yaxis.set_major_formatter("{x:.0%}")
-    title = textwrap.fill("time: " + group.label, 44) if groups > 1 else "where the time went"
+    title = textwrap.fill("time: " + group.label, 44) if groups > 1 else "time by phase"
     axis.set_title(title, loc="left", fontsize="medium")
     place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "reverse": True}
     axis.legend(frameon=False, fontsize="x-small", **place)
@@ -138,5 +143,5 @@ def _title(groups: list[Group]) -> str:
         seed = shortened(str(first.config.get("seed")), _LONGEST)
         return f"{env_id}, {groups[0].label}, seed {seed}"
     many = any(len(group.runs) > 1 for group in groups)
-    told = ": mean and 95 % bootstrap interval over seeds" if many else ""
-    return f"{env_id}, {runs} runs{told}"
+    suffix = ": mean and 95 % bootstrap interval over seeds" if many else ""
+    return f"{env_id}, {runs} runs{suffix}"

@@ -1,4 +1,4 @@
-"""Film: pictures into an mp4 file that any player shows."""
+"""MP4 writer: encodes frames with ffmpeg."""
 
 import contextlib
 import errno
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-# What every player shows; quick, as pictures are simple; the index first, so that a browser can
-# start. The quality is ours, untuned.
+# A format that all players support. faststart puts the index first, so that a browser can start.
+# The quality is not tuned.
 _ENCODER = [
     "-c:v", "libx264", "-pix_fmt", "yuv420p", "-qp", "10", "-preset", "veryfast",
     "-movflags", "+faststart",
 ]  # fmt: skip
-# Seconds for its last pictures, and for moving the index to the front. Ours, untuned.
+# Timeout in seconds for the last frames, and for moving the index. Not tuned.
 _ENDING = 300
 
 
 def film_problem() -> str | None:
-    """What is missing to make one, or None."""
+    """Returns what is missing to write a video, or None."""
     if missing := [name for name in ("imageio_ffmpeg", "PIL") if find_spec(name) is None]:
         return f"{' and '.join(missing)} not installed: pip install 'fastdqn[video]'"
     import imageio_ffmpeg
@@ -31,16 +31,21 @@ def film_problem() -> str | None:
     except RuntimeError:
         program = "ffmpeg"
     if shutil.which(program) is None:
-        return (
-            f"{program} is no program to be run: install ffmpeg, or name it in IMAGEIO_FFMPEG_EXE"
-        )
+        return f"{program} is not an executable program: install ffmpeg, or set IMAGEIO_FFMPEG_EXE"
     return None
 
 
 def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
-    """Write pictures uint8 [H, W, 3], one at least, all of one size with even sides, as h264.
+    """Writes frames as an H.264 video.
 
-    Raises OSError where the encoder fails; ValueError where sizes differ, or there are none.
+    Args:
+        path: File to write.
+        pictures: At least one frame, uint8[H, W, 3] with even H and W, all of one size.
+        fps: Frames per second.
+
+    Raises:
+        OSError: The encoder failed.
+        ValueError: The sizes differ, or there are no frames.
     """
     import imageio_ffmpeg
 
@@ -52,13 +57,13 @@ def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
                 encoder = _start(path, size, fps)
             if picture.shape != size:
                 raise ValueError(
-                    f"picture {count} is {picture.shape[1]} x {picture.shape[0]}, those before it "
-                    f"{size[1]} x {size[0]}: all of a film must be of one size"
+                    f"frame {count} is {picture.shape[1]} x {picture.shape[0]}, the earlier ones "
+                    f"{size[1]} x {size[0]}: all frames of a video must have one size"
                 )
             _put(encoder, picture)
             count += 1
         if encoder is None:
-            raise ValueError("a film of no pictures")
+            raise ValueError("a video needs at least one frame")
         code = _finish(encoder)
     except BaseException:
         if encoder is not None:
@@ -71,8 +76,8 @@ def write_film(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
         written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
     except RuntimeError as error:
         raise OSError(errno.EIO, "ffmpeg failed") from error
-    if written != count:  # it says nothing where the disk is full at the end
-        raise OSError(errno.EIO, f"ffmpeg wrote {written:,} of {count:,} pictures")
+    if written != count:  # ffmpeg reports no error if the disk is full at the end
+        raise OSError(errno.EIO, f"ffmpeg wrote {written:,} of {count:,} frames")
 
 
 def _start(path: Path, size: tuple[int, ...], fps: float) -> subprocess.Popen[bytes]:
@@ -95,11 +100,11 @@ def _put(encoder: subprocess.Popen[bytes], picture: np.ndarray) -> None:
 
 
 def _finish(encoder: subprocess.Popen[bytes]) -> int:
-    """No more pictures; returns the exit code. Raises OSError where none comes."""
+    """Closes the input and returns the exit code. Raises OSError after a timeout."""
     assert encoder.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         encoder.stdin.close()
     try:
         return encoder.wait(_ENDING)
     except subprocess.TimeoutExpired:
-        raise OSError(errno.EIO, f"ffmpeg did not end within {_ENDING} s") from None
+        raise OSError(errno.EIO, f"ffmpeg did not exit within {_ENDING} s") from None

@@ -1,4 +1,4 @@
-"""Runs: what a run's folder tells, read and checked, for pictures and pages."""
+"""RunRecord: reads and validates the files of runs for figures and reports."""
 
 import json
 import math
@@ -12,22 +12,26 @@ import numpy as np
 from fastdqn.config.schema import ConfigError
 from fastdqn.files.atomic_write import read_lines, read_text
 
-# Numbers by name: float64 [rows], NaN where a row lacks one.
+# Columns by name: float64[rows], NaN for a missing value.
 Columns = dict[str, np.ndarray]
-_LARGEST = 1e30  # ours: far beyond any return, and far from what overflows when it is added up
-_DEEPEST = 20  # values within values; ours: those of a run's own files are three deep
-_GAPS = 4 << 20  # values that may be missing while a file is read; ours
-# Without these there is no run; the rest is missing where it just began, or was copied in part.
+_LARGEST = 1e30  # larger numbers count as missing, so that sums do not overflow
+_DEEPEST = 20  # maximum nesting of JSON values; files of a run have three levels
+_GAPS = 4 << 20  # missing values that are allowed while a file is read
+# Required files. Others may be missing if a run has just started, or was copied in part.
 _NEEDED = ("config.json", "metrics.jsonl")
 
 
 class RunRecord(NamedTuple):
-    """A run as its folder tells it.
+    """Content of a run folder.
 
-    config, system, summary  as they are in the files; summary is empty while a run goes on
-    command  as it was typed
-    metrics, evaluations  rows by ascending step, in the column 'step'; evaluations are those that
-             were made while it trained
+    Attributes:
+        folder: Run folder.
+        config: Content of config.json.
+        system: Content of system.json.
+        summary: Content of summary.json, empty while a run is in progress.
+        command: Command line.
+        metrics: Columns of metrics.jsonl, by ascending step.
+        evaluations: Columns of eval.jsonl, by ascending step: evaluations during training only.
     """
 
     folder: Path
@@ -41,17 +45,21 @@ class RunRecord(NamedTuple):
     @property
     def env_id(self) -> str:
         name = str(self.config.get("env_id"))
-        return f"{name} (handed in: {self.handed_in})" if self.handed_in else name
+        return f"{name} (passed from Python: {self.handed_in})" if self.handed_in else name
 
     @property
     def handed_in(self) -> str:
-        """Name of what made the environments, where they were not made of env_id; else ''."""
+        """Name of the environments if they were passed from Python, else an empty string."""
         given = self.system.get("handed_in")
         return str(given.get("envs") or "") if isinstance(given, dict) else ""
 
 
 def read_runs(folders: list[str]) -> list[RunRecord]:
-    """Runs of one environment. Raises ConfigError, a line for each folder that is none."""
+    """Reads runs of one environment.
+
+    Raises:
+        ConfigError: A folder is not of a run, or the environments differ. A line for each folder.
+    """
     records, lines = [], []
     for folder in folders:
         try:
@@ -60,11 +68,11 @@ def read_runs(folders: list[str]) -> list[RunRecord]:
             lines.append(" ".join(str(error).split()))
     twice = {r.folder.resolve() for r in records}
     if not lines and len(twice) < len(records):
-        lines.append("a run is named twice: it would count twice")
+        lines.append("a run is given twice: leave one out")
     env_ids = list(dict.fromkeys(record.env_id for record in records))
     if not lines and len(env_ids) > 1:
         lines.append(
-            f"runs of {' and '.join(env_ids)} have no common scale: name those of one environment"
+            f"runs of {' and '.join(env_ids)} cannot be compared: give runs of one environment"
         )
     if lines:
         raise ConfigError(lines)
@@ -72,23 +80,23 @@ def read_runs(folders: list[str]) -> list[RunRecord]:
 
 
 def number(value: Any) -> float:
-    """A value of JSON as a float; NaN where it is no number that could be drawn."""
+    """Converts a JSON value to float. NaN for other types and for very large numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     return float(value) if abs(value) <= _LARGEST else math.nan
 
 
 def _read_run(folder: Path) -> RunRecord:
-    """Raises ValueError, one line."""
+    """Reads a run. Raises ValueError with one line."""
     for name in _NEEDED:
         if not (folder / name).exists():
-            raise ValueError(f"{folder} is no folder of a run: it has no {name}")
+            raise ValueError(f"{folder} is not the folder of a run: it has no {name}")
     config = _read_object(folder / "config.json")
     summary = _read_object(folder / "summary.json")
     metrics = _read_rows(folder / "metrics.jsonl")
     if not metrics:
-        why = summary.get("exit_reason", "it has just begun: try again when it has")
-        raise ValueError(f"{folder} has no row of metrics yet: {why}")
+        why = summary.get("exit_reason", "it has just started: try again later")
+        raise ValueError(f"{folder} has no metrics yet: {why}")
     return RunRecord(
         folder, config, _read_object(folder / "system.json"), summary,
         _read_if_there(folder / "command.txt", "replace").strip(), metrics,
@@ -101,7 +109,7 @@ def _read_if_there(path: Path, errors: str = "strict") -> str:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """An object of a JSON file; empty where there is no file. Raises ValueError."""
+    """Returns the object in a JSON file, empty if there is no file. Raises ValueError."""
     text = _read_if_there(path)
     if not text and not path.exists():
         return {}
@@ -110,9 +118,9 @@ def _read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no object of named values")
+        raise ValueError(f"{path} is not a JSON object")
     if not _is_flat(found):
-        raise ValueError(f"{path} holds values within values, more than {_DEEPEST} deep")
+        raise ValueError(f"{path} is nested more than {_DEEPEST} levels deep")
     return found
 
 
@@ -122,7 +130,10 @@ def _is_flat(value: Any, left: int = _DEEPEST) -> bool:
 
 
 def _read_rows(path: Path, kind: str | None = None) -> Columns:
-    """Rows as columns, of one kind; a last line that is still being written is left out."""
+    """Returns the columns of a JSON Lines file, of rows of one kind.
+
+    An unfinished last line is left out.
+    """
     if not os.path.lexists(path):
         return {}
     columns: dict[str, array[float]] = {}
@@ -134,7 +145,7 @@ def _read_rows(path: Path, kind: str | None = None) -> Columns:
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict) or math.isnan(number(row.get("step"))):
-            raise ValueError(f"{path}, line {count}: no row of metrics, with its step")
+            raise ValueError(f"{path}, line {count}: not a JSON object with a step")
         if kind is not None and row.get("kind") != kind:
             continue
         for name in row.keys() - columns.keys():
@@ -151,8 +162,8 @@ def _read_rows(path: Path, kind: str | None = None) -> Columns:
 
 
 def _require_values(path: Path, columns: dict[str, Any], rows: int, size: int) -> None:
-    """Raises ValueError where columns are gaps, for the most part: they would take many times the
-    file."""
+    """Raises ValueError if most values are missing: columns would be far larger than the file."""
     if len(columns) * rows > size:
-        told = f"{len(columns):,} names in {rows:,} rows"
-        raise ValueError(f"{path}: {told}, few of them with a value")
+        raise ValueError(
+            f"{path}: {len(columns):,} names in {rows:,} rows, but most values are missing"
+        )

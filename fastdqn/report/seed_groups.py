@@ -1,4 +1,4 @@
-"""Groups: runs that differ by their seed alone, told apart by what else differs."""
+"""Groups runs by setting: runs of one group differ only in their seed."""
 
 import json
 import math
@@ -7,23 +7,23 @@ from typing import Any, NamedTuple
 from fastdqn.report.run_data import RunRecord, number
 from fastdqn.text import drawable
 
-# What runs of one group may differ in: nothing of it is learned from.
+# Options in which runs of one group may differ: they do not affect learning.
 _FREE = (
     "seed", "run_dir", "checkpoint_frequency", "checkpoint_seconds", "checkpoint_replay",
     "log_frequency", "tensorboard", "wandb", "on_disk_error", "max_step_seconds",
 )  # fmt: skip
-_LONGEST = 60  # letters of a label; ours
+_LONGEST = 60  # maximum characters of a label
 
 
 class Group(NamedTuple):
-    """Runs of one setting, and what tells them from the others."""
+    """Runs of one setting, and a label that distinguishes it."""
 
     label: str
     runs: list[RunRecord]
 
 
 def group(records: list[RunRecord]) -> list[Group]:
-    """Runs by setting, in the order in which they were given; labels are unique."""
+    """Groups runs by setting, in the order given. Labels are unique."""
     by_setting: dict[str, list[RunRecord]] = {}
     for record in records:
         by_setting.setdefault(json.dumps(_setting(record), sort_keys=True), []).append(record)
@@ -32,15 +32,15 @@ def group(records: list[RunRecord]) -> list[Group]:
     presets = [str(runs[0].config.get("preset")) for runs in groups]
     labels: list[str] = []
     for runs, preset in zip(groups, presets, strict=True):
-        told = ", ".join(_told(name, runs[0].config.get(name)) for name in names)
-        label = preset if len(set(presets)) == len(groups) or not told else told
+        text = ", ".join(_option_text(name, runs[0].config.get(name)) for name in names)
+        label = preset if len(set(presets)) == len(groups) or not text else text
         label = shortened(label, _LONGEST)
         labels.append(f"{label} ({len(labels) + 1})" if label in labels else label)
     return [Group(*pair) for pair in zip(labels, groups, strict=True)]
 
 
 def differences(records: list[RunRecord]) -> list[str]:
-    """Names of the options in which runs differ, seeds aside."""
+    """Returns the options in which runs differ, except the seed and similar ones."""
     names = dict.fromkeys(name for record in records for name in _setting(record))
     return [
         name for name in names
@@ -49,21 +49,21 @@ def differences(records: list[RunRecord]) -> list[str]:
 
 
 def goal_of(groups: list[Group]) -> float | None:
-    """The return at which all of the runs would have stopped, if they have one in common."""
+    """Returns the stop_at_return of the runs if it is the same for all, else None."""
     goals = {number(run.config.get("stop_at_return")) for group in groups for run in group.runs}
     goal = goals.pop()
     return None if goals or not math.isfinite(goal) else goal
 
 
-def _told(name: str, value: Any) -> str:
-    """An option and its value: 'no double', 'n_steps 3'."""
+def _option_text(name: str, value: Any) -> str:
+    """Formats an option and its value, such as 'no double' and 'n_steps 3'."""
     if isinstance(value, bool):
         return name if value else f"no {name}"
     return f"{name} {spelled(value)}"
 
 
 def shortened(text: str, longest: int) -> str:
-    """As drawable(), with the middle left out where it has more than so many letters."""
+    """Returns drawable(text), with the middle left out if it exceeds longest characters."""
     text = drawable(text)
     if len(text) <= longest:
         return text
@@ -72,7 +72,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def spelled(value: Any) -> str:
-    """A value of JSON as people write it."""
+    """Formats a JSON value for people."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, list):

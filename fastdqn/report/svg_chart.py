@@ -1,4 +1,4 @@
-"""Charts: lines, bands and stacked areas as paths of SVG, with their axes and their numbers."""
+"""SVG charts: lines, bands and stacked areas, with axes and a table of numbers."""
 
 import math
 from collections.abc import Sequence
@@ -8,17 +8,22 @@ import numpy as np
 
 from fastdqn.report.curves import Band, Line, Phases
 
-# Units of the drawing: it is as wide as its place on the page, letters included. Ours.
+# Size and margins of the plot, in SVG units. The page scales the whole chart.
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 54, 416, 12, 228
-_POINTS = 300  # of a line at most: more would not be seen
-_ROWS = 12  # of a chart's table at most
+_POINTS = 300  # maximum points of a line: more would not be visible
+_ROWS = 12  # maximum rows of the table of a chart
 
 
 class Series(NamedTuple):
-    """One setting's numbers: a line for each run, and their mean where it has one.
+    """Curves of one setting.
 
-    look  number of its colour; dashed  drawn so, as beside another one of the same colour
+    Attributes:
+        label: Label in the legend.
+        look: Index of its colour.
+        lines: Curve of each run.
+        mean: Mean over runs, or None.
+        dashed: Whether to draw dashed lines, beside another series of the same colour.
     """
 
     label: str
@@ -29,16 +34,19 @@ class Series(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A place on an axis and what stands there."""
+    """Tick of an axis: its position and label."""
 
     place: float
     label: str
 
 
 class Stroke(NamedTuple):
-    """A line or an area of a chart.
+    """Line or area of a chart.
 
-    path  SVG's; kind  of CSS: line, faint, band, dashed, area; look  its colour
+    Attributes:
+        path: SVG path.
+        kind: CSS class: line, faint, band, dashed or area.
+        look: CSS class of its colour.
     """
 
     path: str
@@ -47,10 +55,17 @@ class Stroke(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """What the page draws; heads and rows are its numbers, as text.
+    """Chart for the page.
 
-    goal  height of a line across, or None
-    legend  colour, kind and words of each entry
+    Attributes:
+        name: Id of the element.
+        title: Title of the chart.
+        over: Label of the x axis.
+        x_marks, y_marks: Ticks.
+        strokes: Lines and areas.
+        goal: y position of the horizontal line for stop_at_return, or None.
+        legend: (colour, kind, label) of each entry.
+        heads, rows: Table of the numbers.
     """
 
     name: str
@@ -66,7 +81,7 @@ class Chart(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """Numbers from low to high onto a stretch of the drawing."""
+    """Linear map from [low, high] to [start, end]."""
 
     low: float
     high: float
@@ -81,7 +96,7 @@ class Scale(NamedTuple):
 def curves_chart(
     name: str, title: str, over: str, series: Sequence[Series], goal: float | None = None
 ) -> Chart | None:
-    """Lines of runs, means with their intervals; None where there is no point to draw."""
+    """Returns a chart of lines and means with intervals, or None without points."""
     series = [each for each in series if any(len(line.x) for line in each.lines)]
     if not series:
         return None
@@ -99,7 +114,7 @@ def curves_chart(
 
 
 def phases_chart(name: str, title: str, over: str, found: Phases) -> Chart:
-    """Shares of phases, stacked from the largest up."""
+    """Returns a stacked chart of phases, with the largest at the bottom."""
     x, y = Scale(0.0, float(found.edges[-1]), LEFT, RIGHT), Scale(0.0, 1.0, BOTTOM, TOP)
     names = sorted(found.shares, key=lambda phase: -found.shares[phase].sum())
     floor = np.zeros(len(found.edges) - 1)
@@ -128,12 +143,12 @@ PHASES = (
 
 
 def look(phase: str) -> str:
-    """The colour of a phase, the same in every chart."""
+    """Returns the CSS class of the colour of a phase, the same in every chart."""
     return f"p{PHASES.index(phase)}" if phase in PHASES else "p9"
 
 
 def short(number: float) -> str:
-    """A number of an axis or a table: 250 k, 0.035."""
+    """Formats a number for an axis or a table, such as 250 k and 0.035."""
     if not math.isfinite(number):
         return "-"
     for limit, letter in ((1e9, " G"), (1e6, " M"), (1e4, " k")):
@@ -143,16 +158,16 @@ def short(number: float) -> str:
 
 
 def _span(values: np.ndarray, start: float, end: float) -> Scale:
-    """From the least to the largest of values, with some room; never of size zero."""
+    """Returns a scale from the minimum to the maximum of values with margins, never empty."""
     low, high = float(values.min()), float(values.max())
     room = 0.04 * (high - low)
-    if room < 1e-12 * max(1.0, abs(high)):  # all alike
+    if room < 1e-12 * max(1.0, abs(high)):  # all values are equal
         room = 0.05 * max(1.0, abs(high))
     return Scale(low - room, high + room, start, end)
 
 
 def _marks(scale: Scale, most: int = 5) -> list[Mark]:
-    """Round numbers within a scale: steps of 1, 2, 2.5 or 5 times a power of ten."""
+    """Returns ticks at multiples of 1, 2, 2.5 or 5 times a power of ten."""
     wide = (scale.high - scale.low) / most
     power = 10.0 ** math.floor(math.log10(wide))
     step = next(power * times for times in (1, 2, 2.5, 5, 10) if power * times >= wide * 0.999)
@@ -176,7 +191,7 @@ def _strokes(series: Series, x: Scale, y: Scale) -> list[Stroke]:
 
 
 def _thin(line: Line) -> Line:
-    """A line of few enough points, both ends among them."""
+    """Limits a line to _POINTS points, and keeps both ends."""
     if len(line.x) <= _POINTS:
         return line
     kept = np.unique(np.linspace(0, len(line.x) - 1, _POINTS).astype(int))
@@ -185,26 +200,26 @@ def _thin(line: Line) -> Line:
 
 def _path(x: np.ndarray, y: np.ndarray) -> str:
     points = [f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True)]
-    # A single point is a line of no length, which round ends make a dot.
+    # A single point is drawn as a line of zero length, which round line caps turn into a dot.
     return "M" + " L".join(points if len(points) > 1 else points * 2)
 
 
 def _steps(edges: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
-    """The area between two step functions."""
+    """Returns the path of the area between two step functions."""
     at = np.repeat(edges, 2)[1:-1]
     x = np.concatenate((at, at[::-1]))
     return _path(x, np.concatenate((np.repeat(high, 2), np.repeat(low, 2)[::-1]))) + "Z"
 
 
 def _table(series: Sequence[Series]) -> list[list[str]]:
-    """Numbers of the lines, at some places of the first of them."""
+    """Returns the values of all series at some points of the first one."""
     first = max((line for line in series[0].lines), key=lambda line: len(line.x))
     picked = np.unique(np.linspace(0, len(first.x) - 1, min(_ROWS, len(first.x))).astype(int))
-    return [[short(at), *(_told(each, at) for each in series)] for at in first.x[picked]]
+    return [[short(at), *(_value_text(each, at) for each in series)] for at in first.x[picked]]
 
 
-def _told(series: Series, at: float) -> str:
-    """The mean with its interval, else the one line's number; '-' where there is none."""
+def _value_text(series: Series, at: float) -> str:
+    """Formats the mean with its interval, or the values of the lines, or '-'."""
     if (mean := series.mean) is not None and mean.x[0] <= at <= mean.x[-1]:
         value, low, high = (np.interp(at, mean.x, y) for y in (mean.mean, mean.low, mean.high))
         return f"{short(value)} [{short(low)}, {short(high)}]"

@@ -1,4 +1,4 @@
-"""Drawing: a screen enlarged, and beside it what each action is expected to return."""
+"""Video frames: the rendered environment, enlarged, beside a panel of Q-values."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -7,23 +7,24 @@ import numpy as np
 
 from fastdqn.text import drawable
 
-# Sizes in pixels, colours in RGB. Ours, untuned.
-_SCREEN_HEIGHT = 480  # smaller screens are enlarged by whole numbers up to here
+# Sizes in pixels, colours in RGB. Not tuned.
+_SCREEN_HEIGHT = 480  # smaller screens are enlarged by integer factors up to this height
 _WIDTH, _MARGIN, _HEAD, _VALUE_WIDTH = 320, 14, 66, 66
 _LEAST_ROW, _MOST_ROW, _LEAST_HEIGHT = 20, 36, 240
-_FONT, _BAR = 14, 0.6  # of the letters; the share of a row that its bar fills
+_FONT, _BAR = 14, 0.6  # font size; fraction of the height of a row that its bar fills
 _GROUND, _INK, _FAINT = (22, 24, 29), (228, 230, 235), (120, 125, 135)
 _PLAIN, _CHOSEN = (83, 110, 150), (255, 166, 43)
-# Actions that are drawn, the best ones: no screen holds any number of them.
+# Maximum number of actions to draw, those with the largest values.
 _MOST_ACTIONS = 32
-# Pictures over which bars keep their scale, from the least value drawn to the largest.
+# Number of frames whose minimum and maximum values set the scale of the bars.
 _SCALE_PICTURES = 100
 
 
 class Panel:
-    """Draws pictures of one size, one after another; needs Pillow.
+    """Draws frames of one size. Needs Pillow.
 
-    action_names  one for each action
+    Args:
+        action_names: Name of each action.
     """
 
     def __init__(self, action_names: Sequence[str]):
@@ -37,10 +38,16 @@ class Panel:
     def draw(
         self, picture: np.ndarray, values: np.ndarray, action: int | None, lines: Sequence[str]
     ) -> np.ndarray:
-        """uint8 [H', W', 3], both even: the picture, two lines of text and a bar for each action.
+        """Returns a frame with the picture, lines of text, and a bar for each action.
 
-        picture uint8 [H, W, 3]; values [A], not finite where an action is not allowed
-        action  that is taken, None where none is
+        Args:
+            picture: uint8[H, W, 3].
+            values: float32[A], not finite for an action that is not allowed.
+            action: Action that is taken, or None.
+            lines: Two lines of text.
+
+        Returns:
+            uint8[H', W', 3], with even H' and W'.
         """
         from PIL import Image, ImageDraw
 
@@ -62,7 +69,7 @@ class Panel:
         return np.asarray(canvas)
 
     def _draw_row(self, pen, box, which: int, value: float, chosen: bool, scale) -> None:
-        """One action: its name, its bar, its value; box is (left, top, right, height)."""
+        """Draws name, bar and value of an action. box is (left, top, right, height)."""
         left, top, right, height = box
         middle, colour = top + height / 2, _CHOSEN if chosen else _PLAIN
         allowed = bool(np.isfinite(value))
@@ -81,7 +88,7 @@ class Panel:
             pen.rectangle([start, middle - half, stop, middle + half], fill=colour)
 
     def _scale(self, values: np.ndarray) -> tuple[float, float]:
-        """Least and largest value of late; they differ."""
+        """Returns the minimum and maximum of recent values, which differ."""
         finite = values[np.isfinite(values)]
         if len(finite):
             self._ranges.append((float(finite.min()), float(finite.max())))
@@ -91,12 +98,12 @@ class Panel:
 
 
 def enlarged(picture: np.ndarray) -> np.ndarray:
-    """A small picture uint8 [H, W, 3] with each pixel as a square, to be seen on a screen."""
+    """Enlarges a small picture uint8[H, W, 3] by an integer factor."""
     times = max(1, _SCREEN_HEIGHT // len(picture))
     return picture if times == 1 else picture.repeat(times, 0).repeat(times, 1)
 
 
 def _best_of(values: np.ndarray) -> list[int]:
-    """The actions to draw, in their own order."""
+    """Returns the actions to draw, in ascending order."""
     best = np.argsort(-values, kind="stable")[:_MOST_ACTIONS]
     return sorted(best.tolist())

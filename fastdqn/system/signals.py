@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from fastdqn.system.standard_streams import tell
+from fastdqn.system.standard_streams import print_error
 from fastdqn.system.threads import start_thread
 
 # Seconds until a message says that the run has not stopped yet.
@@ -231,7 +231,7 @@ def _watch(reader: int, requests: Requests, over: threading.Event) -> None:
 
 
 def _report_waiting() -> None:
-    tell("stopping: waiting for environments or the disk (a second signal ends at once)")
+    print_error("stopping: waiting for environments or the disk (a second signal ends at once)")
 
 
 def _leave() -> None:

@@ -68,14 +68,14 @@ def checked_output() -> Iterator[Outcome]:
 def _report_lost(error: OSError | ValueError) -> None:
     if not isinstance(error, BrokenPipeError):
         why = getattr(error, "strerror", None) or str(error)
-        tell(f"error: standard output cannot be written: {why}")
+        print_error(f"error: standard output cannot be written: {why}")
     with contextlib.suppress(
         OSError, ValueError
     ):  # at exit Python would try again and print an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def tell(text: str) -> None:
+def print_error(text: str) -> None:
     """Prints to standard error. Failures are ignored, since environments may have closed it."""
     with contextlib.suppress(Exception):
         restore()

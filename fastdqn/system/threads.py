@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fastdqn.system.standard_streams import tell
+from fastdqn.system.standard_streams import print_error
 
 # Timeout of a thread's start in seconds. Normally it takes less than a millisecond.
 _SECONDS = 20.0
@@ -62,7 +62,7 @@ def _end(code: int) -> None:
     time.sleep(_END_SECONDS)
     if left := _left_behind():
         names = ", ".join(thread.name for thread in left[:3])
-        tell(
+        print_error(
             f"warning: threads of an environment are still running ({names}), exiting without them"
         )
         os._exit(code)

@@ -1,4 +1,4 @@
-"""Fixtures of the benchmarks' tests."""
+"""Fixtures for tests of benchmarks."""
 
 from helpers.measuring import clock, slow_parts
 

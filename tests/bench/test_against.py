@@ -1,4 +1,4 @@
-"""Against Stable-Baselines3: what it is told, what it cannot follow, and how it fails."""
+"""Comparison with Stable-Baselines3: its options, differences and errors."""
 
 import dataclasses
 import json
@@ -22,8 +22,8 @@ EFFORT = Effort(0.001, 1, 0.0)
 
 @pytest.fixture
 def sb3(monkeypatch):
-    """A library with the names of Stable-Baselines3, which takes a second for a call of 4 lanes."""
-    told = SimpleNamespace(now=0.0, closed=0, options={}, fails=None, learning_starts=[])
+    """Fake of Stable-Baselines3 that takes a second for a step of 4 environments."""
+    fake = SimpleNamespace(now=0.0, closed=0, options={}, fails=None, learning_starts=[])
 
     class Envs:
         observation_space = None
@@ -32,7 +32,7 @@ def sb3(monkeypatch):
             self.num_envs = len(makers)
 
         def close(self) -> None:
-            told.closed += 1
+            fake.closed += 1
 
     class Callback:
         def __init__(self):
@@ -40,21 +40,21 @@ def sb3(monkeypatch):
 
     class Model:
         def __init__(self, policy, envs, **options):
-            told.options = options
+            fake.options = options
             self.learning_starts, self._n_updates = options["learning_starts"], 0
             self.steps, self.lanes = 0, envs.num_envs
 
         def learn(self, total, callback, **_) -> None:
-            if told.fails is not None:
-                raise told.fails
+            if fake.fails is not None:
+                raise fake.fails
             callback.model, callback.num_timesteps = self, self.steps
             callback._on_training_start()
             while True:
-                told.now += 1.0
+                fake.now += 1.0
                 self.steps += self.lanes
                 callback.num_timesteps = self.steps
                 self._n_updates += self.steps > self.learning_starts
-                told.learning_starts.append(self.learning_starts)
+                fake.learning_starts.append(self.learning_starts)
                 if not callback._on_step():
                     return
 
@@ -68,14 +68,14 @@ def sb3(monkeypatch):
         module = ModuleType(name)
         vars(module).update(members, __spec__=SimpleNamespace())
         monkeypatch.setitem(sys.modules, name, module)
-    return told
+    return fake
 
 
 def config(**changes):
     return preview(PRESETS["cartpole"].replace(num_envs=4, **changes))[0]
 
 
-def test_its_environments_are_closed_and_random_play_ends_in_time(sb3):
+def test_environments_of_sb3_are_closed_and_random_steps_end_in_time(sb3):
     with sb3_peer(config(learning_starts=5_000), EFFORT, lambda: sb3.now) as run:
         assert run() == 4.0  # steps of a second
         assert sb3.closed == 0
@@ -84,7 +84,7 @@ def test_its_environments_are_closed_and_random_play_ends_in_time(sb3):
 
 
 @pytest.mark.parametrize("fails", [ValueError("no such\nspace"), AssertionError()])
-def test_its_errors_are_one_line_and_close_its_environments(sb3, fails):
+def test_errors_of_sb3_are_one_line_and_close_its_environments(sb3, fails):
     sb3.fails = fails
     with pytest.raises(PeerError) as raised, sb3_peer(config(), EFFORT, lambda: sb3.now):
         raise AssertionError("it is not to be had")
@@ -93,7 +93,7 @@ def test_its_errors_are_one_line_and_close_its_environments(sb3, fails):
     assert sb3.closed == 1
 
 
-def test_nothing_is_measured_where_it_cannot_be_had(sb3, monkeypatch, capsys):
+def test_nothing_is_measured_if_sb3_fails(sb3, monkeypatch, capsys):
     sb3.fails = ValueError("boom")
     monkeypatch.setattr("fastdqn.bench.bench.measure_training", None)
     assert main(["bench", "train", "cartpole", "--against", "sb3"]) == 2
@@ -101,15 +101,15 @@ def test_nothing_is_measured_where_it_cannot_be_had(sb3, monkeypatch, capsys):
     assert line == "error: Stable-Baselines3 cannot train this: boom"
 
 
-def test_windows_are_as_long_as_ours(sb3):
+def test_sb3_gets_the_same_n_steps(sb3):
     assert sb3_options(config(n_steps=3, learning_starts=1_000))["n_steps"] == 3
 
 
-def test_what_it_cannot_follow_is_named():
+def test_differences_of_sb3_are_named():
     plain = note(config(double=False, dueling=False, loss="huber", learner="torch"), FACTS)
     assert plain == (
-        "Stable-Baselines3: one exploration coin for all environments, no network run for a "
-        "random action, environments one after another in a DummyVecEnv"
+        "Stable-Baselines3: one random decision to explore for all environments, no forward pass "
+        "for a random action, environments stepped in sequence in a DummyVecEnv"
     )
     other = config(
         normalize_observation=True, normalize_reward=True, exploration="ladder",
@@ -120,22 +120,22 @@ def test_what_it_cannot_follow_is_named():
     other = other.replace(torso="minatar", atari_protocol="dqn2015")
     said = note(other, FACTS._replace(has_masks=True))
     for words in (
-        "no Double", "no Dueling", "Huber loss", "no normalisation of observations",
-        "no normalisation of rewards", "no action masks", "in place of the ladder",
+        "no Double", "no Dueling", "Huber loss", "no normalization of observations",
+        "no normalization of rewards", "no action masks", "in place of the ladder",
         "all environments waited for, not 2", "not compiled", "target every 8 steps",
-        "nothing is clipped", "no prioritized replay", "not quantile values", "no noisy layers",
+        "not clipped", "no prioritized replay", "scalar values, not quantile", "no noisy layers",
         "not the minatar convolutions", "no protocol dqn2015",
     ):  # fmt: skip
         assert words in said
     once = note(config(replay=False, target_network=False), FACTS)
     assert "transitions replayed, a target network" in once
     assert "by steps, not by episodes" in note(config(exploration_decay=0.9), FACTS)
-    assert "random actions made once" in note(config(exploration_zeta=2.0), FACTS)
+    assert "no repeated random actions" in note(config(exploration_zeta=2.0), FACTS)
     assert "not by one kernel" in note(config(learner="fused"), FACTS)
 
 
-# What becomes of each option: it is told, it is named where it cannot be, or it changes no work.
-TOLD = """env_id env_kwargs wrapper num_envs total_timesteps seed learning_rate buffer_size
+# Each option is passed to Stable-Baselines3, named as a difference, or does not affect the work.
+PASSED = """env_id env_kwargs wrapper num_envs total_timesteps seed learning_rate buffer_size
 learning_starts batch_size train_frequency target_network_frequency tau gamma n_steps max_grad_norm
 hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads
 adam_epsilon"""
@@ -151,14 +151,14 @@ log_frequency tensorboard wandb store max_step_seconds restart_envs on_disk_erro
 final_evaluation dueling_gradient_scale"""
 
 
-def test_no_option_is_forgotten_silently():
-    known = {*TOLD.split(), *NAMED.split(), *NO_WORK.split()}
+def test_every_option_is_passed_to_sb3_or_named():
+    known = {*PASSED.split(), *NAMED.split(), *NO_WORK.split()}
     fields = {field.name for field in dataclasses.fields(Config)}
-    assert fields - known == set(), "tell Stable-Baselines3, or name it in against.note()"
+    assert fields - known == set(), "pass it to Stable-Baselines3, or name it in sb3_peer.note()"
     assert known - fields == set()
 
 
-def test_the_real_one_trains_by_turns(tmp_path):
+def test_the_real_sb3_trains_in_turns(tmp_path):
     pytest.importorskip("stable_baselines3")
     out = tmp_path / "out.jsonl"
     words = "bench train cartpole --num-envs 4 --n-steps 3 --against sb3 --seconds 0.01 --repeats 1"

@@ -1,4 +1,4 @@
-"""The measuring room: each figure is of its own part, by a clock that the test turns."""
+"""Benchmarks of single components, with a fake clock."""
 
 import itertools
 
@@ -34,18 +34,18 @@ from helpers.measuring import (
 # -- each its own
 
 
-def test_an_environment_is_measured_by_its_own_time_and_resets_are_no_steps(clock, slow_parts):
+def test_an_environment_is_measured_alone_and_resets_are_not_steps(clock, slow_parts):
     figure = measure_stream(EnvStream(Slow(clock)), EFFORT, clock, num_envs=LANES)
     assert figure.rate.median == pytest.approx(0.9 * LANES / STEP_SECONDS, rel=0.05)
 
 
-def test_the_learner_is_measured_by_its_own_time(clock, slow_parts):
+def test_the_learner_is_measured_alone(clock, slow_parts):
     updates, samples = list(measure_learner(config(), FACTS, [], EFFORT, clock))
     assert updates.rate.median == pytest.approx(1 / UPDATE_SECONDS, rel=0.05)
     assert samples.rate.median == pytest.approx(16 / UPDATE_SECONDS, rel=0.05)
 
 
-def test_acting_is_measured_by_its_own_time(clock, slow_parts):
+def test_acting_is_measured_alone(clock, slow_parts):
     from fastdqn.builders import agent
 
     online, _ = agent.make_online(config(), FACTS)
@@ -56,7 +56,7 @@ def test_acting_is_measured_by_its_own_time(clock, slow_parts):
     assert actions.rate.median == pytest.approx(LANES / ACT_SECONDS, rel=0.05)
 
 
-def test_sampling_is_measured_by_its_own_time(clock, slow_parts):
+def test_sampling_is_measured_alone(clock, slow_parts):
     from fastdqn.bench.synthetic_data import fill_replay
     from fastdqn.builders import agent
 
@@ -69,9 +69,7 @@ def test_sampling_is_measured_by_its_own_time(clock, slow_parts):
 
 
 @pytest.mark.parametrize("synchronised", [False, True])
-def test_training_bills_each_phase_its_own_time_and_their_sum_is_all(
-    clock, slow_parts, synchronised
-):
+def test_phases_of_training_add_up_to_the_elapsed_time(clock, slow_parts, synchronised):
     envs = Slow(clock)
     trained = measure_training(config(), EFFORT, synchronised, clock, envs)
     calls, updates = trained.steps / (0.9 * LANES), trained.updates
@@ -111,7 +109,7 @@ def test_the_learner_benchmark_has_no_environment_and_no_replay(monkeypatch):
     assert len(list(measure_learner(resolved, FACTS, [], Effort(0.001, 1, 0.0)))) == 2
 
 
-def test_the_replay_benchmark_has_neither(monkeypatch):
+def test_the_replay_benchmark_has_no_environment_and_no_learner(monkeypatch):
     resolved = config()
     forbid(monkeypatch, *STEPPING, *LEARNING)
     figures = replay_speed.measure_replay(resolved, FACTS, Effort(0.001, 1, 0.0))
@@ -120,7 +118,7 @@ def test_the_replay_benchmark_has_neither(monkeypatch):
 
 
 @pytest.mark.slow
-def test_each_switch_is_measured_beside_the_plain_update(monkeypatch):
+def test_each_technique_is_measured_beside_the_plain_update(monkeypatch):
     resolved = config(noisy=True)
     forbid(monkeypatch, *STEPPING)
     figures = measure_switches(resolved, FACTS, Effort(0.001, 2, 0.0))
@@ -147,7 +145,7 @@ def test_turns_are_taken_repeat_by_repeat():
 # -- repeat
 
 
-def test_a_rate_is_the_median_of_its_repeats_and_counts_what_a_call_gets_made(clock):
+def test_a_rate_is_the_median_of_its_repeats_and_counts_items(clock):
     durations = iter([0.1] * 3 + [0.2] * 3 + [0.4] * 2 + [0.8] * 99)
 
     def call() -> int:
@@ -161,7 +159,7 @@ def test_a_rate_is_the_median_of_its_repeats_and_counts_what_a_call_gets_made(cl
 
 
 class Queue:
-    """Calls that only launch work: 10 us each, 2 ms until it is over."""
+    """Calls that only launch work: 10 us each, 2 ms until it is finished."""
 
     def __init__(self, clock: FakeClock):
         self.clock, self.waiting = clock, 0.0
@@ -224,7 +222,7 @@ def figures() -> list[Figure]:
 
 
 def own_run(**changes) -> Config:
-    """Of 64 samples a step, like the figures."""
+    """Returns options with 64 samples per step, like figures()."""
     return config().replace(batch_size=64, train_frequency=1, learner="torch", **changes)
 
 
@@ -234,27 +232,27 @@ def own_run(**changes) -> Config:
         # 64 samples a step at 64 k/s are 1 ms of 1.25; at 512 k/s 0.125 ms: 1.25 / 0.375 = 3.3.
         (
             {"learn": 1.0, "env": 0.25},
-            "the learner takes 80 %: --batch-size 512 --train-frequency 8, the same samples a "
-            "step, gives 3.3x; the environment alone could do 2.1 M steps/s",
+            "the learner takes 80 %: --batch-size 512 --train-frequency 8, with the same "
+            "samples per step, gives 3.3x; the environment alone makes 2.1 M steps/s",
         ),
         (
             {"learn": 0.2, "env": 0.8},
             "the environment takes 80 %: --num-envs 64 gives 5.0x",
         ),
-        ({"act": 0.9, "env": 0.1}, "acting takes 90 %: --num-envs 64: as many share one call"),
-        ({"store": 0.9, "env": 0.1}, "storing in the replay takes 90 %: nothing measured here"),
+        ({"act": 0.9, "env": 0.1}, "acting takes 90 %: --num-envs 64, with larger batches"),
+        ({"store": 0.9, "env": 0.1}, "storing in the replay takes 90 %: no measured alternative"),
     ],
 )
-def test_the_sentence_names_what_bounds_and_what_would_lift_it(phases, says):
+def test_the_sentence_names_the_bottleneck_and_faster_options(phases, says):
     assert sentence(own_run(), phases, 1000, figures()).startswith(says)
 
 
-def test_a_gain_that_is_noise_is_no_advice():
+def test_a_gain_within_noise_gives_no_advice():
     few = [figure for figure in figures() if figure.of.get("batch_size") in (None, 64)]
-    assert "nothing measured here" in sentence(own_run(), {"learn": 1.0}, 1000, few)
+    assert "no measured alternative" in sentence(own_run(), {"learn": 1.0}, 1000, few)
     slow = [*few, Figure("learner", few[0].key, Rate(6e4, 6e4, 6e4, 1),
                          {"batch_size": 512, "learner": "torch", "capture": "eager"})]  # fmt: skip
-    assert "a larger batch would not lift" in sentence(own_run(), {"learn": 1.0}, 1000, slow)
+    assert "a larger batch is not faster" in sentence(own_run(), {"learn": 1.0}, 1000, slow)
 
 
 @pytest.mark.parametrize(
@@ -265,12 +263,12 @@ def test_a_gain_that_is_noise_is_no_advice():
          {"num_envs": 8, "vectorization": "sync"}, ": --vectorization sync --env-batch-size None "),
         ({}, {"num_envs": 8, "vectorization": "async", "env_batch_size": 4},
          ": --vectorization async --env-batch-size 4 gives 5.0x"),
-        # Not what the run would refuse, or what is so already.
-        ({"buffer_size": 64}, {"num_envs": 64, "vectorization": "native"}, ": nothing measured"),
-        ({"vectorization": "sync"}, {"num_envs": 8, "vectorization": "sync"}, ": no other back"),
+        # Not invalid options, or those already set.
+        ({"buffer_size": 64}, {"num_envs": 64, "vectorization": "native"}, ": no measured"),
+        ({"vectorization": "sync"}, {"num_envs": 8, "vectorization": "sync"}, ": no other"),
     ],
 )  # fmt: skip
-def test_advice_is_options_that_the_run_would_take(changes, of, says, monkeypatch):
+def test_advice_only_contains_valid_options(changes, of, says, monkeypatch):
     monkeypatch.setattr("fastdqn.bench.env_speed.usable_cores", lambda: 2)
     resolved = own_run(**changes)
     assert resolved.problems() == []
@@ -278,7 +276,7 @@ def test_advice_is_options_that_the_run_would_take(changes, of, says, monkeypatc
     assert says in sentence(resolved, {"env": 0.8, "learn": 0.2}, 1000, envs)
 
 
-def test_advice_for_an_eager_run_does_not_go_by_compiled_updates():
+def test_advice_for_an_eager_run_ignores_compiled_updates():
     said = sentence(own_run(), {"learn": 1.0}, 1000, figures())
     assert "--batch-size 512" in said
     compiled = own_run(capture="compile")

@@ -24,7 +24,7 @@ SMALL = shlex.split("--num-envs 4 --batch-size 8 --hidden-sizes 8 --seconds 0.00
 
 
 @pytest.mark.slow
-def test_bench_all_writes_every_figure_and_says_what_bounds(tmp_path, capsys, monkeypatch):
+def test_bench_all_writes_every_rate_and_names_the_bottleneck(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("fastdqn.bench.env_speed._MOST_SECONDS", 0.5)
     out = tmp_path / "out.jsonl"
     assert main(["bench", "all", "cartpole", *SMALL, "--out", str(out)]) == 0
@@ -59,7 +59,7 @@ def test_a_part_is_measured_alone(tmp_path, monkeypatch, part):
 
 
 @pytest.mark.slow
-def test_profile_writes_a_trace_for_perfetto_and_what_it_says(tmp_path, capsys):
+def test_profile_writes_a_trace_for_perfetto_and_prints_a_summary(tmp_path, capsys):
     folder = tmp_path / "profile"
     words = ["--updates", "3", "--learner", "torch", "--out", str(folder)]
     assert main(["profile", "cartpole", *words]) == 0
@@ -85,7 +85,7 @@ def test_profile_writes_a_trace_for_perfetto_and_what_it_says(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_fused_update_is_one_launch_and_its_arithmetic_is_counted_all_the_same(tmp_path):
+def test_a_fused_update_is_one_launch_and_its_flops_are_counted(tmp_path):
     assert main(["profile", "cartpole", "--updates", "3", "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "profile.json").read_text())
     assert result["learner"] == "fused"
@@ -97,7 +97,7 @@ def test_a_fused_update_is_one_launch_and_its_arithmetic_is_counted_all_the_same
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["act", "train"])
-def test_acting_and_the_loop_can_be_profiled_too(tmp_path, what):
+def test_acting_and_the_loop_can_be_profiled(tmp_path, what):
     words = f"--what {what} --updates 4 --learning-starts 100 --out {tmp_path}"
     assert main(["profile", "cartpole", *words.split()]) == 0
     result = json.loads((tmp_path / "profile.json").read_text())
@@ -124,7 +124,7 @@ def test_acting_and_the_loop_can_be_profiled_too(tmp_path, what):
         ("profile cartpole --out x --what nothing", "--what is 'nothing'"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line_and_leaves_nothing(
+def test_a_failed_measurement_is_one_line_and_leaves_no_files(
     words, says, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -136,7 +136,7 @@ def test_what_cannot_be_measured_is_one_line_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
-def test_compiling_without_a_compiler_is_refused(monkeypatch, tmp_path, capsys):
+def test_compiling_without_a_compiler_is_an_error(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert main(["bench", "learner", "cartpole", "--capture", "compile"]) == 2
     assert "needs a C++ compiler" in capsys.readouterr().err
@@ -149,14 +149,14 @@ def test_back_ends_that_cannot_step_an_environment_are_left_out():
     assert "envpool" not in available(EnvRecipe("CartPole-v1", wrappers=("TimeAwareObservation",)))
 
 
-def test_rows_are_written_whole(tmp_path):
+def test_rows_are_written_atomically(tmp_path):
     bench.write_rows(tmp_path / "x.jsonl", [{"a": 1}, {"b": float("nan")}])
     assert (tmp_path / "x.jsonl").read_text() == '{"a": 1}\n{"b": null}\n'
 
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    """Runs a script of benchmarks/ as a program, in this process; torch's threads are as before."""
+    """Runs a script of benchmarks/ in this process, and restores the threads of torch."""
 
     def run(script: str, *words: str) -> None:
         monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / script), *words])
@@ -188,7 +188,7 @@ def test_the_benchmarks_run_and_write_their_file(tmp_path, benchmark, words):
 
 
 @pytest.mark.slow
-def test_every_part_of_the_gpu_suite_walks_through_on_the_cpu(tmp_path, benchmark, capsys):
+def test_every_part_of_the_gpu_suite_runs_on_the_cpu(tmp_path, benchmark, capsys):
     benchmark("gpu_suite.py", "--dry-run", "--out", str(tmp_path))
     parts = {path.stem for path in tmp_path.glob("*.json")}
     assert parts == {

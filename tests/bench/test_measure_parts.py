@@ -1,4 +1,4 @@
-"""Partial batches, slow environments, headers: measured as they are, and no longer than asked."""
+"""Benchmarks of partial batches and slow environments, and headers of results."""
 
 import importlib
 import json
@@ -38,7 +38,7 @@ def partial(**changes):
     return config(vectorization="async", env_batch_size=2, **changes)
 
 
-def test_a_policy_is_called_for_the_lanes_that_answer_together(monkeypatch):
+def test_a_policy_is_called_for_a_partial_batch(monkeypatch):
     sizes = set()
     original = Policy.act
 
@@ -53,7 +53,7 @@ def test_a_policy_is_called_for_the_lanes_that_answer_together(monkeypatch):
     assert actions.rate.median == pytest.approx(2 * calls.rate.median)
 
 
-def test_every_lane_brings_rows_though_few_do_at_a_time():
+def test_every_environment_gets_rows_from_partial_batches():
     replay = agent.make_replay(config(), FACTS)
     fill_replay(replay, FACTS, 3)
     before, lanes = replay.ring.added.copy(), []
@@ -66,7 +66,7 @@ def test_every_lane_brings_rows_though_few_do_at_a_time():
     assert adds.of["env_batch_size"] == 3
 
 
-def test_turns_of_the_loop_are_counted_whatever_a_turn_brings(clock, slow_parts):
+def test_iterations_of_the_loop_are_counted_with_or_without_steps(clock, slow_parts):
     # A tenth of the turns only resets: they bring no step.
     trained = measure_training(config(), EFFORT, clock=clock, envs=Slow(clock))
     steps_per_turn = trained.figure.rate.median / trained.turns.median
@@ -74,7 +74,7 @@ def test_turns_of_the_loop_are_counted_whatever_a_turn_brings(clock, slow_parts)
 
 
 @pytest.mark.slow
-def test_a_sweep_tries_the_own_batch_and_every_back_end_that_can():
+def test_a_sweep_measures_partial_batches_of_every_vectorization_that_has_them():
     assert waits(EnvRecipe("CartPole-v1", "async"), 8) == [8, 4]
     assert waits(EnvRecipe("CartPole-v1", "async"), 8, 3) == [8, 4, 3]
     assert waits(EnvRecipe("CartPole-v1", "sync"), 8, 3) == [8]
@@ -84,7 +84,7 @@ def test_a_sweep_tries_the_own_batch_and_every_back_end_that_can():
 
 
 @pytest.mark.slow
-def test_a_bench_of_environments_waits_as_the_run_does(tmp_path, monkeypatch):
+def test_bench_env_measures_the_env_batch_size_of_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("fastdqn.bench.env_speed._MOST_SECONDS", 0.5)
     out = tmp_path / "out.jsonl"
     words = (
@@ -103,7 +103,7 @@ def test_a_bench_of_environments_waits_as_the_run_does(tmp_path, monkeypatch):
 
 
 class SlowToMake(gymnasium.Env):
-    """Takes a second of a clock to make, and nothing to step."""
+    """Environment that takes a second of a fake clock to create, and no time to step."""
 
     clock: FakeClock
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -127,7 +127,7 @@ def test_counts_that_would_take_too_long_are_left_out(clock, monkeypatch):
     assert [figure.of["num_envs"] for figure in figures] == [4, 1, 8]
 
 
-def test_learning_begins_in_time_however_slow_the_environments_are(clock, slow_parts, monkeypatch):
+def test_learning_starts_in_time_with_slow_environments(clock, slow_parts, monkeypatch):
     monkeypatch.setattr(Slow, "step", slow_step)
     asked = config().replace(learning_starts=10_000)
     began = clock.now
@@ -146,7 +146,7 @@ def slow_step(envs: Slow, actions):
 # -- sums
 
 
-def test_time_that_no_phase_is_billed_is_seen(clock, slow_parts, monkeypatch):
+def test_time_outside_all_phases_is_detected(clock, slow_parts, monkeypatch):
     original = Laps.lap
 
     def forgets_the_environment(self, name: str) -> None:
@@ -163,20 +163,20 @@ def test_time_that_no_phase_is_billed_is_seen(clock, slow_parts, monkeypatch):
     assert "before: build" in said
 
 
-def test_a_budget_of_turns_begins_after_burn_in_and_counts_them(clock):
+def test_a_budget_of_iterations_starts_after_burn_in_and_counts_them(clock):
     run = SimpleNamespace(progress=SimpleNamespace(updates=0))
     run.stream = SimpleNamespace(num_lanes=1)
     run.replay = SimpleNamespace(n_steps=1)
     run.staging = SimpleNamespace(host=SimpleNamespace(index=[0]))
     run.cadence = SimpleNamespace(learning_starts=0)
-    told: list[str] = []
-    budget = TurnsBudget(run, 2, lambda: told.append("begin"), lambda: told.append("end"), clock)  # pyright: ignore[reportArgumentType]
+    calls: list[str] = []
+    budget = TurnsBudget(run, 2, lambda: calls.append("begin"), lambda: calls.append("end"), clock)  # pyright: ignore[reportArgumentType]
     assert not budget.spent(1, 0)
     run.progress.updates = 1
     assert not budget.spent(2, 0)
     clock.spend(60.0)  # a slow one need not make 20 updates
     assert [budget.spent(steps, 0) for steps in (3, 4, 5)] == [False, False, True]
-    assert told == ["begin", "end"]
+    assert calls == ["begin", "end"]
 
 
 # -- headers
@@ -189,7 +189,7 @@ def git(folder: Path, *words: str) -> None:
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A repository of somebody's, with a package of ours in it; returns the package."""
+    """Creates a git repository with a package in it, and returns the package."""
     package = tmp_path / "fastdqn"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -199,7 +199,7 @@ def checkout(tmp_path) -> Path:
     return package
 
 
-def test_a_commit_is_told_and_whether_files_differ_from_it(checkout):
+def test_the_commit_is_reported_and_whether_files_differ(checkout):
     clean = commit(checkout)
     assert clean is not None
     assert not clean.endswith("-dirty")
@@ -207,7 +207,7 @@ def test_a_commit_is_told_and_whether_files_differ_from_it(checkout):
     assert commit(checkout) == f"{clean}-dirty"
 
 
-def test_the_repository_around_an_installed_package_is_none_of_ours(checkout, monkeypatch):
+def test_the_repository_around_an_installed_package_is_ignored(checkout, monkeypatch):
     installed = checkout.parent / "venv" / "site-packages" / "fastdqn"
     installed.mkdir(parents=True)
     (installed / "__init__.py").touch()
@@ -220,14 +220,14 @@ def test_the_repository_around_an_installed_package_is_none_of_ours(checkout, mo
     assert commit(installed) is None
 
 
-def test_threads_are_those_of_the_measurement_not_of_the_end():
+def test_threads_are_those_during_the_measurement():
     with torch_threads(1):
         assert torch.get_num_threads() == 1
     assert describe_machine("cpu", 1)["threads"] == 1
 
 
 @pytest.mark.parametrize("words", ["--repeats 0", "--seconds 0", "--seconds nan", "--repeats x"])
-def test_a_benchmark_refuses_an_effort_that_measures_nothing(words, monkeypatch, capsys):
+def test_a_benchmark_rejects_an_effort_that_measures_nothing(words, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     harness = importlib.import_module("harness")
     with pytest.raises(SystemExit, match="2"):
@@ -235,7 +235,7 @@ def test_a_benchmark_refuses_an_effort_that_measures_nothing(words, monkeypatch,
     assert "must be" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_sweep_that_trains_tells_its_threads_and_its_effort(monkeypatch, tmp_path):
+def test_a_sweep_that_trains_records_its_threads_and_its_effort(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     bench_train = importlib.import_module("bench_train")
     trained = training_speed.Trained(

@@ -1,4 +1,4 @@
-"""Profiles of a GPU, read without one; files that appear together; what torch prints meanwhile."""
+"""Profiles: timelines of a GPU without one, output files, and messages of torch."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def recorded(events, rows):
 
 @pytest.fixture
 def on_gpu() -> Timeline:
-    """Two updates in 100 us, each a product of 10 us; they allocate 64 bytes of the GPU each."""
+    """Two updates in 100 us, each with a product of 10 us and 64 bytes of GPU memory."""
     learn = event("learn", 0, 100)
     events = [learn, event("learn", 20, 90, gpu=True, annotation=True)]
     for start in (20, 80):
@@ -70,7 +70,7 @@ def on_gpu() -> Timeline:
     return read_timeline(recorded(events, rows), "learn", 2, is_gpu=True)  # pyright: ignore[reportArgumentType]
 
 
-def test_a_kernel_on_a_gpu_is_told_once(on_gpu):
+def test_a_kernel_on_a_gpu_is_listed_once(on_gpu):
     (gemm,) = on_gpu.operators
     assert gemm == {
         "name": "gemm", "calls_per_call": 1.0, "microseconds_per_call": 10.0, "share": 1.0,
@@ -121,7 +121,7 @@ class FakeProfile:
 
 @pytest.fixture
 def fake_gpu(monkeypatch):
-    """A GPU that holds 100 bytes, until something is allocated."""
+    """Fake GPU with 100 allocated bytes."""
     gpu = SimpleNamespace(peak=500, held=100)
     monkeypatch.setattr(torch_profiler, "profile", FakeProfile)
     cuda = torch.cuda
@@ -133,15 +133,15 @@ def fake_gpu(monkeypatch):
     return gpu
 
 
-def test_the_peak_of_memory_is_the_calls_own(fake_gpu):
+def test_the_peak_of_memory_is_that_of_the_calls(fake_gpu):
     def run(begin, end) -> None:
         begin()
         fake_gpu.peak = 140
         end()
 
-    told = torch_profiler.record("learn", torch.device("cuda"), run)
+    recording = torch_profiler.record("learn", torch.device("cuda"), run)
     fake_gpu.peak = 1 << 40  # the ceilings, measured next
-    assert told.peak_bytes == 140
+    assert recording.peak_bytes == 140
 
 
 def test_a_profile_of_a_gpu_measures_the_ceilings_last(fake_gpu, monkeypatch, tmp_path):
@@ -177,11 +177,11 @@ def test_a_profile_of_a_gpu_measures_the_ceilings_last(fake_gpu, monkeypatch, tm
     assert (written["bytes_to_device_per_call"], written["bytes_to_host_per_call"]) == (20, 4)
     said = list(map(str, profile.profile_tables(result)))
     assert "busy 90 %, gaps 100.0 us, 64B allocated" in said[1]
-    launches = "the host launches 0.25 times, not captured 12; 20B to the device, 4B back"
+    launches = "0.25 launches by the host, 12 without capture; 20B to the device, 4B to the host"
     assert said[2] == launches
 
 
-def test_a_graph_is_one_launch_of_the_host_whatever_it_holds(on_gpu):
+def test_a_graph_is_one_launch_by_the_host(on_gpu):
     assert on_gpu.host_launches == 0
     learn = event("learn", 0, 100)
     events = [learn, event("cudaGraphLaunch", parent=learn), event("cudaMemcpyAsync", parent=learn)]
@@ -192,7 +192,7 @@ def test_a_graph_is_one_launch_of_the_host_whatever_it_holds(on_gpu):
 
 
 @pytest.mark.slow
-def test_torch_prints_nothing_while_it_profiles_and_others_may(capfd):
+def test_only_lines_of_the_profiler_are_suppressed(capfd):
     def run(begin, end) -> None:
         begin()
         torch.ones(8).sum()
@@ -203,10 +203,10 @@ def test_torch_prints_nothing_while_it_profiles_and_others_may(capfd):
     assert capfd.readouterr().err == "somebody else\n"
 
 
-def test_a_trace_that_torch_cut_short_is_refused(tmp_path):
+def test_an_incomplete_trace_is_an_error(tmp_path):
     path = tmp_path / "trace.json"
     for export in (lambda path: None, lambda path: Path(path).write_text('{"traceEvents": [')):
-        with pytest.raises(OSError, match="could not write the whole trace"):
+        with pytest.raises(OSError, match="incomplete trace"):
             torch_profiler.write_trace(SimpleNamespace(export_chrome_trace=export), path)  # pyright: ignore[reportArgumentType]
 
 
@@ -219,7 +219,7 @@ def full(path: Path) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_files_appear_together_or_the_old_ones_stay(tmp_path):
+def test_files_are_written_together_or_the_old_ones_stay(tmp_path):
     (tmp_path / "a").write_text("old")
     writers = {"a": lambda path: path.write_text("new"), "b": full}
     with pytest.raises(WriteError, match=r"cannot write .*b: No space left on device; [\d,]+ byte"):
@@ -229,7 +229,7 @@ def test_files_appear_together_or_the_old_ones_stay(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "too"}
 
 
-def test_folders_made_for_nothing_are_taken_away(tmp_path):
+def test_new_folders_are_removed_after_a_failure(tmp_path):
     with pytest.raises(KeyError), new_folder(tmp_path / "x" / "y" / "z"):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
@@ -237,13 +237,16 @@ def test_folders_made_for_nothing_are_taken_away(tmp_path):
         pass
     assert (tmp_path / "x" / "y").is_dir()
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match="cannot make the folder"), new_folder(tmp_path / "file/x"):
+    with (
+        pytest.raises(WriteError, match="cannot create the folder"),
+        new_folder(tmp_path / "file/x"),
+    ):
         pass
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["link", "in/link", "full/new", "x" * 300])
-def test_a_profile_that_cannot_be_written_is_one_line(place, tmp_path, monkeypatch, capsys):
+def test_a_profile_that_cannot_be_written_is_a_one_line_error(place, tmp_path, monkeypatch, capsys):
     (tmp_path / "in" / "link").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "in" / "link" / "profile.json").symlink_to(tmp_path / "nowhere")
@@ -260,7 +263,7 @@ def test_a_profile_that_cannot_be_written_is_one_line(place, tmp_path, monkeypat
     assert [path.name for path in (tmp_path / "in" / "link").iterdir()] == ["profile.json"]
 
 
-def test_figures_that_cannot_be_written_are_one_line(tmp_path, monkeypatch, capsys):
+def test_rows_that_cannot_be_written_are_a_one_line_error(tmp_path, monkeypatch, capsys):
     from fastdqn.bench import bench
 
     def cut(path, text) -> None:
@@ -287,7 +290,7 @@ def test_a_profile_of_compiled_updates_counts_their_kernels(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_arithmetic_of_captured_acting_is_that_of_one_call(monkeypatch):
+def test_the_flops_of_captured_acting_are_those_of_one_call(monkeypatch):
     monkeypatch.setattr(devices, "CudaRecorder", lambda device: TracedRecorder())
     counted = []
     for capture in ("eager", "graph"):

@@ -100,7 +100,7 @@ def test_another_count_of_samples_a_step_is_a_problem(bench, rates, capsys):
     assert "C sb3-1: 11.52 samples a step, not 12.80" in capsys.readouterr().out
 
 
-def test_a_peer_that_fails_is_named_once_and_the_others_go_on(bench, rates, tmp_path, capsys):
+def test_a_peer_that_fails_is_named_once_and_the_others_continue(bench, rates, tmp_path, capsys):
     rates["sb3-1"] = bench.launch.LaunchError("ValueError: boom")
     out = tmp_path / "peers.json"
     words = ["--workloads", "C", "--peers", "sb3-1", "fastdqn", "--out", str(out)]
@@ -120,7 +120,7 @@ def test_an_interrupted_run_leaves_the_old_figures(bench, rates, tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("peers.json", "old")]
 
 
-def test_lanes_and_bursts_of_every_peer_fill_a_window(bench):
+def test_environments_and_bursts_of_every_peer_fill_a_window(bench):
     workloads = importlib.import_module("peers.workload")
     for peer in bench.PEERS.values():
         for name, (num_envs, burst) in peer.lanes.items():

@@ -36,7 +36,7 @@ def test_what_cannot_be_drawn_is_one_line(script, monkeypatch, capsys, words, li
     assert line in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_run_that_fails_is_told_by_its_own_last_line(script, monkeypatch):
+def test_a_run_that_fails_is_reported_by_its_own_last_line(script, monkeypatch):
     curves = script("curves")
     failed = SimpleNamespace(returncode=2, stderr="greeting\nerror: unknown option --fast\n")
     monkeypatch.setattr(curves.subprocess, "run", lambda *words, **options: failed)

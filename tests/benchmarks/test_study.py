@@ -76,7 +76,7 @@ def test_rows_differ_from_dqn_by_what_their_names_say(modules):
 
 
 @pytest.mark.slow
-def test_it_goes_on_where_it_was(study, tmp_path, monkeypatch, capsys):
+def test_it_continues_where_it_was(study, tmp_path, monkeypatch, capsys):
     folder, out = tmp_path / "study", tmp_path / "out.json"
     call(study, monkeypatch, folder, "--seeds", 1, "--tasks", "CartPole-v1", "--share", 0.1)
     first = list(study.ran)
@@ -124,7 +124,7 @@ def test_a_folder_of_something_else_is_refused(study, tmp_path, monkeypatch, cap
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_what_failed_is_told_and_what_was_interrupted_can_go_on(
+def test_what_failed_is_reported_and_what_was_interrupted_can_continue(
     study, tmp_path, monkeypatch, capsys
 ):
     words = (tmp_path / "study", "--seeds", 1, "--tasks", "CartPole-v1")

@@ -231,7 +231,7 @@ def test_updates_that_are_launched_together_leave_the_bits_of_a_run_as_they_are(
 
 
 @pytest.mark.slow
-def test_hooks_are_told_of_each_update_of_a_launch(tmp_path):
+def test_hooks_are_called_for_each_update_of_a_launch(tmp_path):
     seen = []
     fastdqn.train(
         small(tmp_path, updates_per_launch=4, train_frequency=1, prioritized=True),

@@ -62,7 +62,7 @@ def test_a_mistake_is_one_line(command, line):
     assert said.startswith(line)
 
 
-def test_all_mistakes_are_told_at_once_one_line_each():
+def test_all_mistakes_are_reported_at_once_one_line_each():
     lines = refused(
         "train cartpole --seed x --gama 1 --gamma 2 --num-envs 0 --loss l1 --device tpu"
     )
@@ -164,8 +164,8 @@ def test_the_size_that_is_said_to_fit_does_fit_and_wastes_little(tmp_path, monke
 @pytest.mark.parametrize(
     ("run_dir", "says"),
     [
-        ("full", "full is not empty: name a folder that is new or empty"),
-        ("file", "file is a file: name a folder that is new or empty"),
+        ("full", "full is not empty: give a new or empty folder"),
+        ("file", "file is a file: give a new or empty folder"),
         ("file/below", "is a file, not a folder"),
         ("n" * 300, "File name too long"),
     ],
@@ -205,14 +205,14 @@ def test_a_preset_given_as_an_option_is_refused_since_it_would_only_label():
     assert line.startswith("--preset only labels a run: use fastdqn train cartpole")
 
 
-def test_mistakes_of_every_kind_are_told_together():
+def test_mistakes_of_every_kind_are_reported_together():
     lines = refused(
         "train CartPol-v1 --seed x --gamma 2 --batch-size 10 --buffer-size 5 --device tpu"
     )
     assert len(lines) == 6
 
 
-def test_eval_tells_a_bad_option_and_a_missing_run_together():
+def test_eval_reports_a_bad_option_and_a_missing_run_together():
     lines = refused("eval nowhere --gamma 1 --episodes 0")
     assert [line.split()[0] for line in lines] == [
         "unknown", "episodes", "nowhere/policy.safetensors",

@@ -1,4 +1,4 @@
-"""One command that begins a run, goes on with it, and leaves a finished one as it is."""
+"""--resume auto: starts a run, continues it, and leaves a finished one unchanged."""
 
 import json
 import os
@@ -19,7 +19,7 @@ asked_by_the_test = resumed_runs.asked_by_the_test
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Bytes and time of change of every file."""
+    """Returns content and modification time of every file."""
     files = [each for each in folder.rglob("*") if each.is_file()]
     return {str(each): (each.read_bytes(), each.stat().st_mtime_ns) for each in files}
 
@@ -30,13 +30,13 @@ def train(config, **options):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A run that was never interrupted."""
+    """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     return fastdqn.train(small(folder, eval_frequency=300), on_step=nothing).folder
 
 
 @pytest.mark.slow
-def test_a_new_run_begins_and_a_finished_one_is_left_as_it_is(tmp_path, whole):
+def test_a_new_run_starts_and_a_finished_one_is_left_unchanged(tmp_path, whole):
     config = small(tmp_path, eval_frequency=300)
     first = train(config)
     assert_same_run(whole, first.folder)
@@ -46,7 +46,7 @@ def test_a_new_run_begins_and_a_finished_one_is_left_as_it_is(tmp_path, whole):
     assert not (first.folder / "lock").exists()
 
 
-def test_the_same_command_goes_on_with_an_interrupted_run(tmp_path, whole):
+def test_the_same_command_continues_an_interrupted_run(tmp_path, whole):
     config = small(tmp_path, eval_frequency=300)
     for steps in (1, 250, 500):
         stopped = fastdqn.train(config, resume="auto", on_step=stopping_at(steps))
@@ -57,7 +57,7 @@ def test_the_same_command_goes_on_with_an_interrupted_run(tmp_path, whole):
 @pytest.mark.slow
 @pytest.mark.parametrize("options", ["", "{", None])
 def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path, whole, options):
-    """A job's own files, such as the output of a scheduler, stay."""
+    """Other files, such as the output of a scheduler, stay."""
     run = tmp_path / "run"
     run.mkdir()
     for name in ("config.json", "requested.json", "metrics.jsonl", "episodes.csv", "system.json"):
@@ -74,7 +74,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path, whol
     assert (run / "wandb.json").exists()  # names a run elsewhere, which goes on
 
 
-def test_a_first_checkpoint_that_did_not_become_the_latest_is_gone_on_from(tmp_path, whole):
+def test_a_first_checkpoint_that_did_not_become_the_latest_is_resumed(tmp_path, whole):
     run = shutil.copytree(whole, tmp_path / "run")
     (run / "summary.json").unlink()
     (run / "checkpoints" / "latest").unlink()
@@ -82,7 +82,7 @@ def test_a_first_checkpoint_that_did_not_become_the_latest_is_gone_on_from(tmp_p
     assert_same_run(whole, run)
 
 
-def test_a_run_that_died_in_its_final_evaluation_makes_it(tmp_path, whole):
+def test_a_run_that_died_in_its_final_evaluation_repeats_it(tmp_path, whole):
     run = shutil.copytree(whole, tmp_path / "run")
     summary = json.loads((run / "summary.json").read_text())
     summary |= {"exit_reason": "budget spent; the final evaluation has not ended", "eval": None}
@@ -105,7 +105,7 @@ def test_other_options_are_an_error_that_names_them(tmp_path, whole):
     assert contents(run) == before
 
 
-def test_an_option_that_was_left_to_the_run_may_be_given_as_it_was_decided(tmp_path, whole):
+def test_an_auto_option_may_be_given_as_it_was_resolved(tmp_path, whole):
     run = shutil.copytree(whole, tmp_path / "run")
     decided = json.loads((run / "config.json").read_text())["log_frequency"]
     assert json.loads((run / "requested.json").read_text())["log_frequency"] is None
@@ -113,7 +113,7 @@ def test_an_option_that_was_left_to_the_run_may_be_given_as_it_was_decided(tmp_p
     assert train(small(tmp_path, eval_frequency=300, log_frequency=decided)).summary == summary
 
 
-def test_a_larger_total_goes_on_with_a_finished_run(tmp_path, whole):
+def test_a_larger_total_continues_a_finished_run(tmp_path, whole):
     shutil.copytree(whole, tmp_path / "run")
     config = small(tmp_path, eval_frequency=300, total_timesteps=900)
     assert train(config).summary["total_steps"] >= 900
@@ -136,7 +136,7 @@ def test_a_finished_run_whose_checkpoints_were_deleted_is_left_as_it_is(tmp_path
     (lambda run: (run / "thesis.txt").write_text("x"), "contains 'thesis.txt' and no run"),
     (lambda run: (run.rmdir(), run.write_text("x")), "File exists"),
 ])  # fmt: skip
-def test_a_folder_that_is_no_runs_is_left_as_it_is(tmp_path, make, says):
+def test_a_folder_that_is_not_of_a_run_is_left_unchanged(tmp_path, make, says):
     (tmp_path / "run").mkdir()
     make(tmp_path / "run")
     before = contents(tmp_path)
@@ -145,7 +145,7 @@ def test_a_folder_that_is_no_runs_is_left_as_it_is(tmp_path, make, says):
     assert contents(tmp_path) == before
 
 
-def test_without_a_folder_there_is_nothing_to_go_on_with():
+def test_resume_auto_needs_a_folder():
     with pytest.raises(ConfigError, match="resume is auto: give the run folder with --run-dir"):
         fastdqn.train("cartpole", resume="auto")
 
@@ -172,7 +172,7 @@ def test_there_is_a_checkpoint_before_the_first_step(tmp_path):
     assert seen == [["step-000000000000"]]
 
 
-def test_the_command_line_says_that_a_run_has_finished(tmp_path, whole, capsys, monkeypatch):
+def test_the_command_line_reports_that_a_run_has_finished(tmp_path, whole, capsys, monkeypatch):
     config = fastdqn.Config.from_json((whole / "requested.json").read_text())
     run = shutil.copytree(whole, tmp_path / "run")
     monkeypatch.setattr("fastdqn.api.preset", lambda name: config)

@@ -1,4 +1,4 @@
-"""Writing checkpoints: what goes in comes out, whatever fails on the way."""
+"""CheckpointWriter: what is written is restored, and errors are raised to the caller."""
 
 import errno
 import os
@@ -59,7 +59,7 @@ in_no_time = settings(
 @pytest.mark.slow
 @given(state=states)
 @in_no_time
-def test_any_state_comes_back_bit_for_bit(no_sync, state):
+def test_any_state_is_restored_bit_for_bit(no_sync, state):
     with tempfile.TemporaryDirectory() as run:
         writer = CheckpointWriter(Path(run), CONFIG)
         writer.write(7, state, {})
@@ -70,7 +70,7 @@ def test_any_state_comes_back_bit_for_bit(no_sync, state):
 @pytest.mark.slow
 @given(data=st.data())
 @in_no_time
-def test_any_rows_come_back_bit_for_bit(no_sync, data):
+def test_any_rows_are_restored_bit_for_bit(no_sync, data):
     bounds = st.tuples(st.integers(0, 1 << 40), st.integers(0, 4))
     lanes = data.draw(st.lists(bounds, min_size=1, max_size=4))
     first = np.array([a for a, _ in lanes])
@@ -92,14 +92,14 @@ def test_any_rows_come_back_bit_for_bit(no_sync, data):
             assert found == []
 
 
-def test_weights_config_and_best_come_back(tmp_path):
+def test_weights_config_and_best_are_restored(tmp_path):
     checkpoint = load_checkpoint(make_run(tmp_path, 1))
     assert_is(checkpoint, 1)
     assert checkpoint.best == b"best weights"
     assert checkpoint.folder == folder(tmp_path, 1)
 
 
-def test_the_best_is_that_of_the_call_although_it_is_replaced_later(tmp_path, monkeypatch):
+def test_the_best_file_is_stored_as_it_was_at_the_call(tmp_path, monkeypatch):
     run = make_run(tmp_path, 1)
     gate, mkdir = threading.Event(), os.mkdir
 
@@ -151,7 +151,7 @@ def test_an_array_is_copied_unless_it_is_read_only_and_has_its_own_memory():
     assert own(np.arange(6).astype(">i8"), "a").dtype == np.dtype("=i8")
 
 
-def test_what_is_written_once_is_never_changed(tmp_path):
+def test_a_written_file_is_never_changed(tmp_path):
     run = make_run(tmp_path, 1)
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files(run)}
     write(CheckpointWriter(run, CONFIG, load_checkpoint(run)), 2)
@@ -178,7 +178,7 @@ def test_the_last_two_checkpoints_and_the_segments_they_list_are_kept(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_segment_stays_while_one_lane_needs_it(tmp_path):
+def test_a_segment_stays_while_one_environment_needs_it(tmp_path):
     writer = CheckpointWriter(tmp_path, CONFIG)
 
     def add(steps, first, last, oldest):
@@ -199,11 +199,11 @@ def test_a_segment_stays_while_one_lane_needs_it(tmp_path):
     assert add(7, [9, 5], [18, 8], [9, 5]) == ["6"]
 
 
-def test_rows_that_do_not_follow_those_on_disk_are_refused_naming_the_lane(tmp_path):
+def test_rows_that_do_not_follow_those_on_disk_are_an_error_naming_the_environment(tmp_path):
     writer = CheckpointWriter(make_run(tmp_path, 1), CONFIG, load_checkpoint(tmp_path))
-    with pytest.raises(ValueError, match=r"lane 0: rows 6 to 9 do not follow .* end at 3"):
+    with pytest.raises(ValueError, match=r"env 0: rows 6 to 9 do not follow .* end at 3"):
         write(writer, 3)
-    with pytest.raises(ValueError, match="lane 0: rows 0 to 0 do not follow"):
+    with pytest.raises(ValueError, match="env 0: rows 0 to 0 do not follow"):
         writer.write(3, {}, {}, Rows(np.zeros(2, int), np.zeros(2, int), {}))
 
 
@@ -225,17 +225,20 @@ def test_a_checkpoint_without_rows_lists_none(tmp_path):
         ({"state": {3: 1}}, "state has the key 3"),
         ({"state": {"a": np.array([None])}}, "state.a is an array of object"),
         ({"state": {"a": np.zeros(1, "S3")}}, "state.a is an array of"),
-        ({"weights": {"../w": np.zeros(1)}}, "no name for a tensor"),
+        ({"weights": {"../w": np.zeros(1)}}, "not a valid name for a tensor"),
         ({"weights": {"w": np.zeros(1, complex)}}, "weights w is an array of complex128"),
         ({"steps": 1}, "there is a checkpoint at 1 already"),
-        ({"steps": 10**12}, "12 digits"),
-        ({"rows": rows_at(2)._replace(columns={"a/b": np.zeros(6)})}, "no name for a column"),
+        ({"steps": 10**12}, r"in \[0, 10\*\*12\)"),
+        (
+            {"rows": rows_at(2)._replace(columns={"a/b": np.zeros(6)})},
+            "not a valid name for a column",
+        ),
         ({"rows": rows_at(2)._replace(columns={"a": np.zeros(5)})}, "column a has shape"),
-        ({"rows": rows_at(2)._replace(last=np.zeros(2, int))}, "no ranges"),
+        ({"rows": rows_at(2)._replace(last=np.zeros(2, int))}, "not one range per environment"),
         ({"oldest": np.zeros(3, int)}, "oldest has shape"),
     ],
 )
-def test_what_cannot_be_stored_is_refused_on_the_callers_thread(tmp_path, change, message):
+def test_a_value_that_cannot_be_stored_raises_on_the_calling_thread(tmp_path, change, message):
     writer = CheckpointWriter(make_run(tmp_path, 1), CONFIG, load_checkpoint(tmp_path))
     given = {"steps": 2, "state": {}, "weights": {}, "rows": rows_at(2), **change}
     with pytest.raises(ValueError, match=message):
@@ -244,24 +247,24 @@ def test_what_cannot_be_stored_is_refused_on_the_callers_thread(tmp_path, change
     assert_is(load_checkpoint(tmp_path), 2)
 
 
-def test_a_state_nested_without_end_is_refused(tmp_path):
+def test_a_recursive_state_is_rejected(tmp_path):
     state: dict = {}
     state["a"] = state
     with pytest.raises(ValueError, match="nested more than"):
         CheckpointWriter(tmp_path, CONFIG).write(1, state, {})
 
 
-def test_a_run_with_checkpoints_is_gone_on_from_or_refused(tmp_path):
+def test_a_run_with_checkpoints_is_resumed_or_rejected(tmp_path):
     run = make_run(tmp_path / "a", 1)
-    with pytest.raises(ValueError, match="go on from a checkpoint"):
+    with pytest.raises(ValueError, match="resume from a checkpoint"):
         CheckpointWriter(run, CONFIG)
     other = make_run(tmp_path / "b", 1)
-    with pytest.raises(ValueError, match="is no checkpoint of"):
+    with pytest.raises(ValueError, match="is not a checkpoint of"):
         CheckpointWriter(other, CONFIG, load_checkpoint(run))
 
 
 @pytest.mark.slow
-def test_going_on_from_an_older_checkpoint_abandons_the_newer(tmp_path):
+def test_resuming_from_an_older_checkpoint_deletes_newer_ones(tmp_path):
     run = make_run(tmp_path, 1, 2, 3)
     kept = [folder(run, 2).name]
     writer = CheckpointWriter(run, CONFIG, load_checkpoint(run, *kept))
@@ -273,9 +276,7 @@ def test_going_on_from_an_older_checkpoint_abandons_the_newer(tmp_path):
     assert_is(load_checkpoint(run, folder(run, 2).name), 2)
 
 
-def test_an_earlier_checkpoint_that_cannot_be_read_just_now_keeps_its_segments(
-    tmp_path, monkeypatch
-):
+def test_an_earlier_checkpoint_that_is_unreadable_for_now_keeps_its_segments(tmp_path, monkeypatch):
     run = make_run(tmp_path, 1, 2, 3, 4, 5)
     latest, earlier, before = load_checkpoint(run), folder(run, 4).name, listing(run)
     with monkeypatch.context() as patch:
@@ -291,7 +292,7 @@ def refuse_to_read(run, name):
     raise CheckpointError("Input/output error")
 
 
-def test_leftovers_are_swept_and_strangers_files_are_not(tmp_path):
+def test_leftovers_are_deleted_and_other_files_are_not(tmp_path):
     run = make_run(tmp_path, 1, 2)
     root, before = run / "checkpoints", listing(run)
     for name in (".tmp-step-000000000003", "step-000000000009", "segments/00000007"):
@@ -306,7 +307,7 @@ def test_leftovers_are_swept_and_strangers_files_are_not(tmp_path):
     assert (run / "best.safetensors").read_bytes() == b"best weights"
 
 
-def test_an_error_that_is_not_the_disks_surfaces_too(tmp_path, monkeypatch):
+def test_an_error_other_than_of_the_disk_is_raised_too(tmp_path, monkeypatch):
     monkeypatch.setattr("fastdqn.checkpoints.manifest.MAX_MANIFEST_BYTES", 10)
     writer = CheckpointWriter(tmp_path, CONFIG)
     writer.write(1, {}, {})
@@ -315,10 +316,10 @@ def test_an_error_that_is_not_the_disks_surfaces_too(tmp_path, monkeypatch):
     assert listing(tmp_path) == (["segments"], [])
 
 
-def test_closing_waits_for_a_disk_however_slow(tmp_path):
-    """A sync says nothing of how far it is; the last checkpoint of a run is worth the time."""
-    waited, told = [], []
-    writer = CheckpointWriter(tmp_path, CONFIG, tell=told.append)
+def test_close_waits_for_a_slow_disk(tmp_path):
+    """The last checkpoint of a run is worth the time, and a sync reports no progress."""
+    waited, lines = [], []
+    writer = CheckpointWriter(tmp_path, CONFIG, report=lines.append)
 
     class Slow(threading.Thread):
         def is_alive(self):
@@ -330,13 +331,13 @@ def test_closing_waits_for_a_disk_however_slow(tmp_path):
     writer._thread = Slow()
     writer.close()
     assert waited == [30.0] * 3
-    assert told == ["the disk has not taken the last checkpoint yet: it is waited for"]
+    assert lines == ["the disk is slow: waiting until the last checkpoint is written"]
 
 
-def test_room_is_freed_before_an_error_is_told(tmp_path, monkeypatch):
-    """Or whoever is told that the disk is full could not write that down."""
+def test_space_is_freed_before_an_error_is_reported(tmp_path, monkeypatch):
+    """The caller needs free space to record that the disk is full."""
     writer, seen = CheckpointWriter(tmp_path, CONFIG), []
-    clean = writer._shelf.clean
+    clean = writer._store.clean
 
     def look_and_clean():
         seen.append(writer._error)
@@ -345,7 +346,7 @@ def test_room_is_freed_before_an_error_is_told(tmp_path, monkeypatch):
     def refuse(fd):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writer._shelf, "clean", look_and_clean)
+    monkeypatch.setattr(writer._store, "clean", look_and_clean)
     monkeypatch.setattr(os, "fsync", refuse)
     writer.write(1, {}, {})
     with pytest.raises(WriteError):
@@ -361,7 +362,7 @@ def test_without_hard_links_the_best_is_copied(tmp_path, monkeypatch):
     assert load_checkpoint(make_run(tmp_path, 1)).best == b"best weights"
 
 
-def test_a_best_that_is_missing_is_an_error_of_the_call(tmp_path):
+def test_a_missing_best_file_raises_at_the_call(tmp_path):
     writer = CheckpointWriter(tmp_path, CONFIG)
     with pytest.raises(WriteError, match="nowhere"):
         writer.write(1, {}, {}, best=tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""Writing checkpoints on a disk that fails, and in a process that is killed."""
+"""CheckpointWriter on a failing disk, and in a process that is killed."""
 
 import contextlib
 import errno
@@ -38,7 +38,7 @@ class Crash(OSError):
 
 
 class Disk:
-    """Counts the operations of os and lets number fails_at fail; after a crash all others too.
+    """Counts calls of os and makes number fails_at fail. After a crash all later ones fail, too.
 
     A crash loses what was written into files that were not synced.
     """
@@ -84,7 +84,7 @@ SITUATIONS = {"first": ((), 1), "later": ((1, 2, 3), 4)}
 
 
 def attempt(run: Path, resumed: Checkpoint | None, steps: int) -> None:
-    """Go on from a checkpoint and write one more; raises what the writer raises."""
+    """Resumes from a checkpoint and writes one more. Raises what the writer raises."""
     write(CheckpointWriter(run, CONFIG, resumed), steps, run / "best.safetensors")
 
 
@@ -98,7 +98,7 @@ def templates(tmp_path_factory):
 @pytest.mark.parametrize(
     ("situation", "crashes"), [("first", True), ("later", True), ("later", False)]
 )
-def test_whatever_operation_fails_the_latest_checkpoint_loads(
+def test_the_latest_checkpoint_loads_after_any_failed_operation(
     tmp_path, templates, no_sync, situation, crashes
 ):
     before, steps = SITUATIONS[situation]
@@ -131,7 +131,7 @@ def assert_names_path_and_room(error: Exception, run: Path) -> None:
 
 
 def assert_goes_on(run: Path, before: tuple, steps: int) -> None:
-    """The latest is the old checkpoint or the new one; the next writer cleans up."""
+    """The latest is the old checkpoint or the new one. The next writer cleans up."""
     if not before and not (run / "checkpoints" / "latest").exists():
         write(CheckpointWriter(run, CONFIG), steps)
     latest = load_checkpoint(run)
@@ -149,7 +149,7 @@ def assert_goes_on(run: Path, before: tuple, steps: int) -> None:
 
 @pytest.mark.slow
 def test_a_writer_whose_disk_failed_writes_the_next_checkpoint(tmp_path, templates, no_sync):
-    """The same writer: after each possible failure all rows are handed over again."""
+    """After each possible failure, all rows are passed to the same writer again."""
     fails_at, failed = 0, True
     while failed:
         run = shutil.copytree(templates["later"], tmp_path / str(fails_at))
@@ -191,7 +191,7 @@ def test_files_are_synced_before_they_get_their_names_and_latest_comes_last(tmp_
     assert steps[len(segment + checkpoint + latest) :][:2] == ["rename", "unlink"]
 
 
-def test_a_name_that_is_taken_is_not_given_again(tmp_path):
+def test_an_existing_checkpoint_is_not_overwritten(tmp_path):
     """A rename would replace an empty folder."""
     (tmp_path / ".tmp-x").mkdir()
     (tmp_path / "x").mkdir()
@@ -236,7 +236,7 @@ while True:
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_is_gone_on_from_each_time(tmp_path):
+def test_a_run_killed_repeatedly_is_resumed_each_time(tmp_path):
     run, reached = make_run(tmp_path, 1), 1
     code = WRITES_ON.format(tests=str(Path(__file__).parents[1]), run=str(run))
     for kills in range(3):

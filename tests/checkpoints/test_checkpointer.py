@@ -1,4 +1,4 @@
-"""When a run takes checkpoints, and of what it takes none."""
+"""Checkpointer: when a run takes checkpoints, and when it takes none."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ from helpers.loop import small
 
 
 class Sink:
-    """Writes nothing, and is as busy as it is told to be."""
+    """Sink that writes nothing. The test sets whether it is busy."""
 
     ready, newest_steps, error = True, None, None
 
@@ -48,7 +48,7 @@ def checkpointer(sink: Any, every_steps=None, every_seconds=None, clock=lambda: 
     return Checkpointer(sink, every_steps, every_seconds, True, lambda: None, none, clock, disk)
 
 
-def test_one_is_due_by_steps_and_stays_owed_while_another_is_being_written():
+def test_a_checkpoint_is_due_by_steps_and_stays_due_while_another_is_written():
     sink = Sink()
     checkpoints = checkpointer(sink, every_steps=10)
     assert not checkpoints.due(0, 9, 9)
@@ -58,7 +58,7 @@ def test_one_is_due_by_steps_and_stays_owed_while_another_is_being_written():
     assert checkpoints.due(11, 12, 12)
 
 
-def test_one_is_due_by_time():
+def test_a_checkpoint_is_due_by_time():
     now = [100.0]
     checkpoints = checkpointer(Sink(), every_seconds=5.0, clock=lambda: now[0])
     now[0] = 104.9
@@ -67,8 +67,8 @@ def test_one_is_due_by_time():
     assert checkpoints.due(1, 2, 2)
 
 
-def test_there_is_one_at_a_step_count_and_what_is_owed_is_taken_at_the_next():
-    """A call in which all lanes reset makes no step."""
+def test_one_checkpoint_at_most_is_taken_at_a_step_count():
+    """A call in which all environments are reset makes no step."""
     sink = Sink()
     sink.newest_steps = 10  # pyright: ignore[reportAttributeAccessIssue]
     checkpoints = checkpointer(sink, every_steps=5)
@@ -76,7 +76,7 @@ def test_there_is_one_at_a_step_count_and_what_is_owed_is_taken_at_the_next():
     assert checkpoints.due(10, 11, 11)
 
 
-def test_a_write_that_failed_is_told_at_the_next_turn():
+def test_a_failed_write_is_raised_at_the_next_iteration():
     sink = Sink()
     sink.error = WriteError("cannot write")  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(WriteError):
@@ -84,7 +84,7 @@ def test_a_write_that_failed_is_told_at_the_next_turn():
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_ends_the_run_with_one_line_and_a_whole_checkpoint(
+def test_a_full_disk_ends_the_run_with_one_line_and_an_intact_checkpoint(
     tmp_path, monkeypatch, capsys
 ):
     written = commit.write_new
@@ -111,7 +111,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_line_and_a_whole_checkpoint(
 
 
 class Dawdling(gymnasium.Env):
-    """Its clock goes on in a reset as in a step."""
+    """Environment whose clock advances in a reset as in a step."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -130,7 +130,7 @@ class Dawdling(gymnasium.Env):
 
 
 @pytest.mark.slow
-def test_a_turn_of_resets_alone_takes_no_second_checkpoint_of_the_same_steps(tmp_path, monkeypatch):
+def test_an_iteration_of_resets_alone_takes_no_second_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: Dawdling.now[0])
     write = CheckpointWriter.write
     monkeypatch.setattr(
@@ -142,7 +142,7 @@ def test_a_turn_of_resets_alone_takes_no_second_checkpoint_of_the_same_steps(tmp
 
 
 def names_and_weights(run: Path) -> dict[str, bool]:
-    """Of each checkpoint, whether its weights are finite."""
+    """Returns whether the weights of each checkpoint are finite."""
     return {
         name: bool(np.isfinite(load_checkpoint(run, name).weights["weights"]).all())
         for name in checkpoint_names(run)
@@ -152,7 +152,7 @@ def names_and_weights(run: Path) -> dict[str, bool]:
 @pytest.mark.slow
 @pytest.mark.parametrize("log_frequency", [2_900, 30])
 def test_a_run_that_diverged_keeps_its_last_good_checkpoint(tmp_path, log_frequency):
-    """It diverges between two rows of metrics, where nobody looks at the loss."""
+    """It diverges between two rows of metrics, where the loss is not checked."""
     config = small(
         tmp_path, total_timesteps=3_000, checkpoint_frequency=250, log_frequency=log_frequency,
         learning_starts=600, learning_rate=1e30,

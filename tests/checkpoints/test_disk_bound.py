@@ -1,4 +1,4 @@
-"""However unevenly lanes are filled, the rows on disk stay within a few times the replay."""
+"""Size limit of the rows on disk, also if environments step at different rates."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def disk_bytes(run: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("lanes", WHICH_LANES)
 @pytest.mark.parametrize("turns_each", [25, 130, 240, 700])
-def test_rows_on_disk_are_bounded_and_come_back(tmp_path, no_sync, monkeypatch, lanes, turns_each):
+def test_rows_on_disk_are_bounded_and_restored(tmp_path, no_sync, monkeypatch, lanes, turns_each):
     replay = make_replay(2, rows=256, obs_shape=(64,))
     replay.start(BOTH, np.zeros((2, 64)))
     writer, saved = CheckpointWriter(tmp_path, CONFIG), np.zeros(2, np.int64)
@@ -76,8 +76,8 @@ def test_rows_are_copied_once(tmp_path, no_sync):
 
 
 @pytest.mark.slow
-def test_segments_that_are_many_become_one(tmp_path, no_sync, monkeypatch):
-    monkeypatch.setattr(store, "_MOST_SEGMENTS", 5)
+def test_too_many_segments_are_merged(tmp_path, no_sync, monkeypatch):
+    monkeypatch.setattr(store, "_MAX_SEGMENTS", 5)
     replay = make_replay(1, rows=256)
     replay.start([0], np.zeros(1))
     writer, saved = CheckpointWriter(tmp_path, CONFIG), np.zeros(1, np.int64)

@@ -1,4 +1,4 @@
-"""Files of strangers: whatever they hold, an error names file and field, and nothing is run."""
+"""Untrusted files: an error names file and field, and no code is executed."""
 
 import json
 import random
@@ -35,12 +35,12 @@ from helpers.loading import NEWEST, newest, npy
 __all__ = ["memory_is_bounded"]  # a fixture of every test here
 
 
-def test_memory_beyond_the_bound_is_not_had():
+def test_memory_beyond_the_limit_cannot_be_allocated():
     with pytest.raises(MemoryError):
         np.zeros(2 * MOST_BYTES, np.uint8)
 
 
-def test_code_that_runs_is_seen():
+def test_executed_code_is_detected():
     def run():
         exec("1 + 1")
         raise WeightsError("x")
@@ -55,7 +55,7 @@ def names_field(said: str, path: Path) -> bool:
 
 @pytest.mark.slow
 @thousand_cases
-def test_manifests_with_a_right_checksum(template, seed):
+def test_manifests_with_a_valid_checksum(template, seed):
     chance = random.Random(seed)
     path = newest(template, "manifest.json")
     _, _, rest = path.read_bytes().partition(b"\n")
@@ -74,7 +74,7 @@ def test_manifests_with_a_right_checksum(template, seed):
 
 @pytest.mark.slow
 @thousand_cases
-def test_tensors_of_a_checkpoint_with_a_right_checksum(template, seed):
+def test_tensors_of_a_checkpoint_with_a_valid_checksum(template, seed):
     names = ("checkpoints", f"step-{NEWEST:012d}", "fuzzed.safetensors")
     data = edited_tensors(safetensors.numpy.save(weights_at(NEWEST)), seed)
     path = template.joinpath(*names)
@@ -96,7 +96,7 @@ def edited_tensors(whole: bytes, seed: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory):
-    """The weights of a network and a table, each a file that can be read."""
+    """Readable files: the weights of a network, and a Q-table."""
     folder = tmp_path_factory.mktemp("policies")
     save_weights(folder / "network", {"w": torch.zeros(2, 3)}, NETWORK)
     digits = {name: np.ones(1, dtype) for name, dtype in DIGITS.items()}

@@ -1,4 +1,4 @@
-"""Arrays that are not what the manifest says, whatever their files announce."""
+"""Arrays of a checkpoint that differ from the manifest."""
 
 import os
 import pickle
@@ -50,18 +50,18 @@ BIAS = np.zeros(3, np.float32)
         (tensors(**{"0_bias": np.zeros((3, 1), np.float32)}), "0.bias: is float32 (3, 1)"),
         (tensors(**{"0_bias": np.zeros(3, np.int32)}), "0.bias: is int32"),
         ((1 << 62).to_bytes(8, "little") + bytes(36), "header: 4,611,686,018,427,387,904 bytes"),
-        ((20).to_bytes(8, "little") + b" " * 20 + bytes(36), "header: is no safetensors header"),
+        ((20).to_bytes(8, "little") + b" " * 20 + bytes(36), "header: is not a safetensors header"),
         (b"", "size: "),
         (pickle.dumps(weights_at(NEWEST)), "header: "),
     ],
 )  # fmt: skip
-def test_tensors_that_are_not_the_manifests_are_refused(run, data, problem):
+def test_tensors_that_differ_from_the_manifest_are_rejected(run, data, problem):
     reseal_file(run, NEWEST, "weights.safetensors", data)
     message = error_of(run)
     assert message.startswith(f"{newest(run, 'weights.safetensors')}: {problem}")
 
 
-def test_a_tensor_too_many_is_refused(run):
+def test_an_extra_tensor_is_rejected(run):
     path = newest(run, "weights.safetensors")
     edit_manifest(run, NEWEST, delete("weights", "0.bias"))
     assert error_of(run).startswith(f"{path}: size: ")
@@ -71,7 +71,7 @@ def test_a_tensor_too_many_is_refused(run):
         run, NEWEST, set_to("weights", "0.bias", value={"dtype": "float32", "shape": [3]})
     )
     reseal_file(run, NEWEST, "weights.safetensors", extra)
-    assert error_of(run).startswith(f"{path}: '1.bias': is in the file only")
+    assert error_of(run).startswith(f"{path}: '1.bias': is not in the manifest")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_tensor_too_many_is_refused(run):
         (npy(np.zeros(6, np.int64)), "dtype: int64 is not int32"),
         (npy(np.zeros(6, ">i4")), "dtype: >i4 is not int32"),
         (npy(np.array([None] * 6), allow_pickle=True), "dtype: object is not int32"),
-        (npy(np.zeros(6, np.int32), version=(2, 0)), "header: is no .npy header"),
+        (npy(np.zeros(6, np.int32), version=(2, 0)), "header: is not a .npy header"),
         (with_header(header((6,), order=True)), "dtype: int32 is not int32 in C order"),
         (with_header(header((1 << 40,))), "shape: (1099511627776,) is not (6,)"),
         (with_header(header((6,)), bytes(20)), "size: "),
@@ -94,7 +94,7 @@ def test_a_tensor_too_many_is_refused(run):
         (b"", "header: "),
     ],
 )
-def test_a_column_that_is_not_the_manifests_is_refused(run, data, problem):
+def test_a_column_that_differs_from_the_manifest_is_rejected(run, data, problem):
     reseal_column(run, NEWEST, -1, "action.npy", data)
     message = error_of(run)
     assert message.startswith(f"{column(run, 'action.npy')}: {problem}")
@@ -102,9 +102,9 @@ def test_a_column_that_is_not_the_manifests_is_refused(run, data, problem):
 
 
 @pytest.mark.parametrize(
-    ("last", "problem"), [([9, 5], "lane 1: rows 6 to 5"), ([9, 10], "sum: "), ([9, -9], "lane 1")]
+    ("last", "problem"), [([9, 5], "env 1: rows 6 to 5"), ([9, 10], "sum: "), ([9, -9], "env 1")]
 )
-def test_bounds_of_rows_that_cannot_be_are_refused(run, last, problem):
+def test_invalid_bounds_of_rows_are_rejected(run, last, problem):
     reseal_column(run, NEWEST, -1, "last.npy", npy(np.array(last)))
     assert error_of(run).startswith(f"{column(run, 'last.npy')}: {problem}")
 
@@ -122,21 +122,24 @@ def columns(**changes) -> dict:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"lanes": 3}, "00000001/last.npy: lanes: 2, and the run has 3"),
-        ({"rows": 2}, "00000001/last.npy: rows: 3 of a lane, which holds 2"),
+        ({"lanes": 3}, "00000001/last.npy: envs: 2, but the run has 3"),
+        ({"rows": 2}, "00000001/last.npy: rows: 3 of an environment, which has room for 2"),
         (
             {"columns": columns(action=(np.dtype("i8"), ()))},
-            "action.npy: rows: are int32 of shape (): int64 of shape () expected",
+            "action.npy: rows: are int32 of shape (), expected int64 of shape ()",
         ),
         (
             {"columns": columns(obs=(np.dtype("i8"), (5,)))},
             "obs.npy: rows: are int64 of shape (4,)",
         ),
-        ({"columns": columns(obs=None)}, "obs.npy: rows: are int64 of shape (4,): none expected"),
-        ({"columns": columns(mask=(np.dtype("?"), (2,)))}, "mask.npy: rows: are none: bool of"),
+        ({"columns": columns(obs=None)}, "obs.npy: rows: are int64 of shape (4,), expected none"),
+        (
+            {"columns": columns(mask=(np.dtype("?"), (2,)))},
+            "mask.npy: rows: are none, expected bool of",
+        ),
     ],
 )
-def test_rows_that_are_not_the_replays_are_refused_before_they_are_read(
+def test_rows_that_do_not_match_the_replay_are_rejected_before_reading(
     run, monkeypatch, change, problem
 ):
     checkpoint = load_checkpoint(run)
@@ -146,11 +149,11 @@ def test_rows_that_are_not_the_replays_are_refused_before_they_are_read(
     assert problem in str(caught.value)
 
 
-def test_rows_that_are_the_replays_are_read(run):
+def test_rows_that_match_the_replay_are_read(run):
     assert len(list(load_checkpoint(run).segments(LAYOUT))) == 3
 
 
-def test_what_does_not_fit_into_memory_is_an_error_of_one_line(run, monkeypatch):
+def test_arrays_larger_than_memory_are_a_one_line_error(run, monkeypatch):
     checkpoint = load_checkpoint(run)
 
     def refuse(*args):
@@ -161,7 +164,7 @@ def test_what_does_not_fit_into_memory_is_an_error_of_one_line(run, monkeypatch)
         next(checkpoint.segments())
 
 
-def test_more_lanes_than_any_run_has_are_refused(run):
+def test_too_many_environments_are_rejected(run):
     count = (1 << 22) + 1
 
     def change(manifest):

@@ -1,4 +1,4 @@
-"""Reading checkpoints that are damaged: one line that names the file, and another is offered."""
+"""Damaged checkpoints: a one-line error names the file and suggests another checkpoint."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def rename_a_pickle(path: Path) -> None:
         rename_a_pickle,
     ],
 )  # fmt: skip
-def test_a_damaged_file_is_named_and_the_checkpoint_before_is_offered(
+def test_a_damaged_file_is_named_and_the_previous_checkpoint_suggested(
     run, monkeypatch, tmp_path, name, damage
 ):
     monkeypatch.setenv("EVIL", str(tmp_path / "evil"))
@@ -92,7 +92,7 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_is_offered(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-def test_a_flipped_bit_anywhere_is_noticed(run, name):
+def test_any_flipped_bit_is_detected(run, name):
     path, dice = file_of(run, name), random.Random(name)
     whole = path.read_bytes()
     for bit in dice.sample(range(8 * len(whole)), 25):
@@ -115,33 +115,35 @@ def test_a_folder_that_is_a_link_is_not_followed(run, tmp_path, place):
 @pytest.mark.parametrize(
     "latest", [b"", b"..\n", b"step-000000000003/../../x", b"\xff\xfe", b"a\nb\n", b"x" * 10_000]
 )
-def test_a_latest_that_names_no_checkpoint_is_refused_and_one_is_offered(run, latest):
+def test_an_invalid_latest_file_is_an_error_that_suggests_a_checkpoint(run, latest):
     (run / "checkpoints" / "latest").write_bytes(latest)
     message = error_of(run)
     assert message.startswith(f"{run / 'checkpoints' / 'latest'}: name: ")
-    assert message.endswith("checkpoint step-000000000003 is whole: --checkpoint step-000000000003")
+    assert message.endswith(
+        "checkpoint step-000000000003 is intact: use --checkpoint step-000000000003"
+    )
 
 
 @pytest.mark.parametrize(
     "name", ["..", "../..", "step-3", "", "a\0b", "step-000000000003\n", "latest"]
 )
-def test_a_name_that_is_no_checkpoints_is_refused(run, name):
-    assert "is no checkpoint's name" in error_of(run, name)
+def test_an_invalid_name_of_a_checkpoint_is_rejected(run, name):
+    assert "is not the name of a checkpoint" in error_of(run, name)
 
 
-def test_a_checkpoint_that_is_not_there_is_named(run, tmp_path):
+def test_a_missing_checkpoint_is_named(run, tmp_path):
     name = "step-000000000009"
     assert f"{run / 'checkpoints' / name}: file: does not exist" in error_of(run, name)
     assert "there is no checkpoint yet" in error_of(tmp_path)
     assert "there is no checkpoint yet" in error_of(tmp_path / "nowhere")
 
 
-def test_one_that_shares_the_damage_is_not_offered(run):
+def test_a_checkpoint_with_the_same_damage_is_not_suggested(run):
     truncate(run / "checkpoints" / "segments" / "00000002" / "obs.npy")
-    assert "is whole" not in error_of(run)
+    assert "is intact" not in error_of(run)
 
 
-def test_an_unreadable_file_is_an_error_of_one_line(run, monkeypatch):
+def test_an_unreadable_file_is_a_one_line_error(run, monkeypatch):
     monkeypatch.setattr(
         os, "pread", lambda *a: (_ for _ in ()).throw(OSError(5, "Input/output er"))
     )
@@ -157,7 +159,7 @@ def test_columns_are_read_one_segment_at_a_time(run):
         next(segments)
 
 
-def test_a_whole_checkpoint_is_loaded_with_what_stands_beside_it(run):
+def test_an_intact_checkpoint_is_loaded_despite_other_files(run):
     newest(run, "notes.txt").write_text("mine")
     assert_is(load_checkpoint(run), NEWEST)
     assert json.loads(newest(run, "manifest.json").read_text())["config"] == CONFIG

@@ -1,4 +1,4 @@
-"""Reading runs no code and allocates nothing on a file's word."""
+"""Reading checkpoints executes no code, and allocates no memory by unverified sizes."""
 
 import os
 import pickle
@@ -80,13 +80,13 @@ def huge_array(run):
     [lie_in_npy, lie_in_manifest, lie_of_size, lie_in_safetensors, huge_manifest, huge_latest,
      huge_array],
 )  # fmt: skip
-def test_no_memory_is_allocated_on_a_files_word(run, lie):
+def test_memory_is_not_allocated_by_unverified_sizes(run, lie):
     lie(run)
     assert peak_bytes(run) < 4 << 20
 
 
-def test_an_array_that_its_file_cannot_hold_is_refused_before_it_is_allocated(tmp_path):
-    """Header, manifest and checksum agree: only the length of the file tells."""
+def test_an_array_larger_than_its_file_is_rejected_before_allocation(tmp_path):
+    """Header, manifest and checksum agree. Only the size of the file differs."""
     data = with_header(header((1 << 34,)))
     (tmp_path / "a.npy").write_bytes(data)
     entry = FileEntry(len(data), digest(data), ArraySpec("int32", (1 << 34,)))
@@ -138,7 +138,7 @@ for run in sys.argv[1:]:
 """
 
 
-def test_nothing_is_unpickled_while_loading_whole_or_evil_checkpoints(run, tmp_path, monkeypatch):
+def test_loading_intact_or_malicious_checkpoints_unpickles_nothing(run, tmp_path, monkeypatch):
     evil = str(tmp_path / "evil")
     monkeypatch.setenv("EVIL", evil)
     objects = shutil.copytree(run, tmp_path / "objects")

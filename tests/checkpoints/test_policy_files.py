@@ -1,4 +1,4 @@
-"""Weights files of every kind of network: a policy acts as it did, and no lie is believed."""
+"""Weights files of every kind of network: loaded policies, and false descriptions."""
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportAttributeAccessIssue=false
@@ -25,7 +25,7 @@ OBS = np.random.default_rng(0).normal(size=(200, 3, 2)).astype(np.float32)
 
 
 def saved(tmp_path, torso=None, **options):
-    """A policy, and where its weights are: no number of the description is a default."""
+    """Returns a policy and its weights file. No number of the description is a default."""
     config = Config(
         hidden_sizes=(16, 8), device="cpu", learner="torch", num_atoms=11, v_min=-3.0, v_max=4.0,
         num_quantiles=6, num_policy_fractions=9, num_target_fractions=3, noisy_sigma=0.7, **options,
@@ -42,7 +42,7 @@ def saved(tmp_path, torso=None, **options):
     ("value", "noisy", "dueling"),
     list(itertools.product(VALUES, [False, True], [False, True])),
 )
-def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, value, noisy, dueling):
+def test_a_loaded_policy_acts_as_the_saved_one(tmp_path, value, noisy, dueling):
     policy, path = saved(tmp_path, value=value, noisy=noisy, dueling=dueling)
     loaded, description = agent.load_policy(path)
     assert (description["value"], description["noisy"]) == (value, noisy)
@@ -57,7 +57,7 @@ def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, value, noisy, 
         np.testing.assert_array_equal(loaded.act(OBS, 0.0), policy(OBS))  # it has no noise
 
 
-def test_the_description_carries_what_no_weight_tells(tmp_path):
+def test_the_description_contains_what_the_weights_do_not(tmp_path):
     _, path = saved(tmp_path, value="categorical", noisy=True)
     loaded, description = agent.load_policy(path)
     assert description["noisy_sigma"] == 0.7
@@ -67,7 +67,7 @@ def test_the_description_carries_what_no_weight_tells(tmp_path):
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_a_torso_of_the_users_own_comes_back_under_a_noisy_head_of_any_value(tmp_path, value):
+def test_a_custom_torso_is_restored_under_a_noisy_head_of_any_value(tmp_path, value):
     torso = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 5), torch.nn.Tanh())
     policy, path = saved(tmp_path, torso, value=value, noisy=True)
     loaded, _ = agent.load_policy(path, torso)
@@ -96,15 +96,15 @@ def test_a_noisy_run_is_evaluated_by_its_means(tmp_path):
         ({"v_min": float("nan")}, "v_min of its network is nan"),
         ({"v_max": float("inf")}, "v_max of its network is inf"),
         ({"v_max": "4"}, "v_max of its network is '4'"),
-        ({"v_min": 4.0}, "v_min of its network is 4.0, v_max 4.0"),
-        ({"v_min": 5.0, "v_max": -5.0}, "v_min of its network is 5.0, v_max -5.0"),
+        ({"v_min": 4.0}, "v_min of its network is 4.0, not below v_max 4.0"),
+        ({"v_min": 5.0, "v_max": -5.0}, "v_min of its network is 5.0, not below v_max -5.0"),
         ({"num_quantiles": 0}, "num_quantiles of its network is 0"),
         ({"num_policy_fractions": 1 << 30}, "num_policy_fractions of its network is"),
         ({"num_target_fractions": True}, "num_target_fractions of its network is True"),
         ({"noisy": 1}, "noisy of its network is 1"),
         ({"noisy_sigma": float("nan")}, "noisy_sigma of its network is nan"),
         # What could be, but is not what the file holds:
-        ({"num_atoms": 1 << 16}, r"has shape \[44\], the network's is \[262144\]"),
+        ({"num_atoms": 1 << 16}, r"has shape \[44\], expected \[262144\]"),
         ({"num_actions": 1 << 31}, "has shape"),
         ({"num_actions": (1 << 32) - 1, "dueling": True}, "larger than any memory"),
         ({"hidden_sizes": [1 << 31, 1 << 31]}, "larger than any memory"),
@@ -114,9 +114,7 @@ def test_a_noisy_run_is_evaluated_by_its_means(tmp_path):
         ({"value": "implicit-quantile"}, "lacks head"),
     ],
 )
-def test_a_description_that_lies_is_refused_in_a_line_and_nothing_is_allocated(
-    tmp_path, changes, says
-):
+def test_a_false_description_is_a_one_line_error_without_allocation(tmp_path, changes, says):
     _, path = saved(tmp_path, value="categorical", dueling=False)
     tensors = safetensors.torch.load_file(path)
     with safetensors.safe_open(path, "pt") as file:
@@ -131,7 +129,7 @@ def test_a_description_that_lies_is_refused_in_a_line_and_nothing_is_allocated(
 
 
 class Allocations(TorchDispatchMode):
-    """Watches the tensors that are allocated.
+    """Records the tensors that are allocated.
 
     largest  bytes of the largest tensor that was made in memory meanwhile
     """
@@ -145,7 +143,7 @@ class Allocations(TorchDispatchMode):
         return made
 
 
-def test_an_allocation_is_seen():
+def test_an_allocation_is_detected():
     with Allocations() as made:
         torch.zeros(1 << 20)
         torch.zeros(1 << 40, device="meta")

@@ -1,4 +1,4 @@
-"""A run that was stopped, and resumed, is the run that never was."""
+"""resume(): a run that is stopped and resumed equals one that was never stopped."""
 
 import json
 
@@ -47,7 +47,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", slow_but(VARIANTS, 1))
 @pytest.mark.parametrize("stop_at", slow_but([30, 437], 1))
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, variant, stop_at):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, variant, stop_at):
     options = {"eval_frequency": 250, "log_frequency": 90, **VARIANTS[variant]}
     config = small(tmp_path, total_timesteps=1_000).replace(**options)
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
@@ -59,7 +59,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, variant, stop_at)
 
 
 @pytest.mark.slow
-def test_the_preset_cartpole_rainbow_goes_on_exactly(tmp_path):
+def test_the_preset_cartpole_rainbow_resumes_exactly(tmp_path):
     config = fastdqn.PRESETS["cartpole-rainbow"].replace(
         total_timesteps=2_400, learning_starts=500, eval_frequency=900, eval_episodes=2,
         eval_max_steps=50, stop_at_return=None, tensorboard=False,
@@ -73,7 +73,7 @@ def test_the_preset_cartpole_rainbow_goes_on_exactly(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_every_autoreset_mode_goes_on_exactly(tmp_path, mode):
+def test_every_autoreset_mode_resumes_exactly(tmp_path, mode):
     def envs():
         return SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 4, autoreset_mode=mode)
 
@@ -84,7 +84,7 @@ def test_every_autoreset_mode_goes_on_exactly(tmp_path, mode):
     assert_same_run(whole.folder, part.folder)
 
 
-def test_environments_that_were_handed_in_are_not_made_by_their_name(tmp_path):
+def test_environments_passed_from_python_are_not_created_by_name(tmp_path):
     envs = gymnasium.make_vec("CartPole-v1", 4, vectorization_mode="sync")
     part = fastdqn.train(small(tmp_path), envs, on_step=stopping_at(30))
     with pytest.raises(fastdqn.ConfigError, match="pass them again"):
@@ -93,7 +93,7 @@ def test_environments_that_were_handed_in_are_not_made_by_their_name(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_may_be_stopped_and_resumed_again_and_again(tmp_path):
+def test_a_run_may_be_stopped_and_resumed_repeatedly(tmp_path):
     config = small(tmp_path, total_timesteps=1_000, eval_frequency=300, checkpoint_frequency=100)
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
     part = fastdqn.train(config, run_dir=str(tmp_path / "part"), on_step=stopping_at(200))
@@ -105,8 +105,8 @@ def test_a_run_may_be_stopped_and_resumed_again_and_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_being_stopped_inside_an_evaluation_repeats_it_and_its_rows(tmp_path):
-    """The second evaluation of the run stops it from within: at its confirmation."""
+def test_a_stop_in_an_evaluation_repeats_it_and_its_rows(tmp_path):
+    """The run is stopped in the confirmation of its second evaluation."""
     config = small(tmp_path, total_timesteps=800, eval_frequency=200, stop_at_return=1.0)
     seen = []
 
@@ -126,7 +126,7 @@ def test_being_stopped_inside_an_evaluation_repeats_it_and_its_rows(tmp_path):
 
 
 @pytest.mark.slow
-def test_environments_that_cannot_be_restored_are_reset_and_it_is_said(tmp_path, capsys):
+def test_environments_that_cannot_be_restored_are_reset_with_a_remark(tmp_path, capsys):
     config = small(tmp_path, total_timesteps=900)
     part = fastdqn.train(config, Far, on_step=stopping_at(405))
     before = json.loads((part.folder / "summary.json").read_text())
@@ -138,7 +138,7 @@ def test_environments_that_cannot_be_restored_are_reset_and_it_is_said(tmp_path,
 
 
 @pytest.mark.slow
-def test_without_the_replay_learning_begins_again_and_catches_up_nothing(tmp_path, capsys):
+def test_without_the_replay_learning_restarts_without_extra_updates(tmp_path, capsys):
     config = small(tmp_path, total_timesteps=1_200, checkpoint_replay=False)
     part = fastdqn.train(config, on_step=stopping_at(600))
     made = []
@@ -157,9 +157,7 @@ def test_without_the_replay_learning_begins_again_and_catches_up_nothing(tmp_pat
 
 
 @pytest.mark.slow
-def test_without_the_replay_late_priorities_are_given_to_no_rows_of_the_same_number(
-    tmp_path, monkeypatch
-):
+def test_without_the_replay_late_priorities_are_dropped(tmp_path, monkeypatch):
     config = small(tmp_path, total_timesteps=600, checkpoint_replay=False).replace(
         prioritized=True, priority_lag=1
     )
@@ -174,7 +172,7 @@ def test_without_the_replay_late_priorities_are_given_to_no_rows_of_the_same_num
     assert given == made[:-1]
 
 
-def test_a_new_total_goes_on_and_schedules_keep_their_horizon(tmp_path):
+def test_a_new_total_continues_and_schedules_keep_their_horizon(tmp_path):
     config = small(tmp_path, total_timesteps=500, exploration_fraction=1.0)
     run = fastdqn.train(config)
     longer = fastdqn.resume(run.folder, total_timesteps=900)
@@ -186,7 +184,7 @@ def test_a_new_total_goes_on_and_schedules_keep_their_horizon(tmp_path):
     assert fastdqn.resume(run.folder).summary["total_steps"] >= 1_300  # the total is remembered
 
 
-def test_a_run_that_is_over_is_left_as_it_is(tmp_path, capsys):
+def test_a_finished_run_is_left_unchanged(tmp_path, capsys):
     run = fastdqn.train(small(tmp_path, total_timesteps=500))
     before = (run.folder / "policy.safetensors").read_bytes()
     again = fastdqn.resume(run.folder)
@@ -195,7 +193,7 @@ def test_a_run_that_is_over_is_left_as_it_is(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_being_stopped_in_the_last_evaluation_makes_nothing_twice_but_that(tmp_path):
+def test_a_stop_in_the_last_evaluation_repeats_only_that(tmp_path):
     config = small(tmp_path, total_timesteps=700, eval_frequency=500)
     whole = fastdqn.train(config, run_dir=str(tmp_path / "whole"), on_step=nothing)
     part = fastdqn.train(config, run_dir=str(tmp_path / "part"), on_step=stopping_at(700))
@@ -207,7 +205,7 @@ def test_being_stopped_in_the_last_evaluation_makes_nothing_twice_but_that(tmp_p
 
 
 @pytest.mark.slow
-def test_a_run_that_was_solved_goes_on_to_a_new_total(tmp_path):
+def test_a_solved_run_continues_to_a_new_total(tmp_path):
     config = small(tmp_path, total_timesteps=800, eval_frequency=200, stop_at_return=1.0)
     run = fastdqn.train(config)
     assert run.summary["exit_reason"] == "solved"
@@ -260,7 +258,7 @@ def test_rows_that_are_on_disk_are_not_written_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_in_its_final_evaluation_says_so(tmp_path, monkeypatch):
+def test_a_run_stopped_in_its_final_evaluation_reports_it(tmp_path, monkeypatch):
     evaluated = session.evaluate
 
     def stopping(*args):

@@ -1,4 +1,4 @@
-"""What a resume does with the files of the run, and in which order."""
+"""Files of a resumed run: what is truncated or deleted, and in which order."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from helpers.loop import small
 from helpers.resumed_runs import assert_same_run, nothing
 
 
-def test_a_file_that_lost_its_end_is_told_and_ends_no_resume(tmp_path, capsys):
-    """A power cut may take what was written and not synced; so may a user with an editor."""
+def test_a_truncated_file_is_reported_and_the_run_resumes(tmp_path, capsys):
+    """Data that was not synced may be lost in a power cut, and users edit files."""
     run = fastdqn.train(small(tmp_path, total_timesteps=600, log_frequency=50))
     metrics = run.folder / "metrics.jsonl"
     whole = metrics.read_bytes()
@@ -28,8 +28,8 @@ def test_a_file_that_lost_its_end_is_told_and_ends_no_resume(tmp_path, capsys):
     assert json.loads(lines[-1])["step"] >= 700
 
 
-def test_going_back_cuts_files_only_once_the_older_checkpoint_is_the_latest(tmp_path, monkeypatch):
-    """Killed between the two, the run can be resumed from either side."""
+def test_files_are_truncated_only_once_the_older_checkpoint_is_the_latest(tmp_path, monkeypatch):
+    """If the process is killed in between, the run can still be resumed."""
     config = small(tmp_path, total_timesteps=900, checkpoint_frequency=200, log_frequency=50)
     run = fastdqn.train(config, on_step=nothing)
     older, _ = sorted(p.name for p in (run.folder / "checkpoints").glob("step-*"))
@@ -53,9 +53,7 @@ def test_going_back_cuts_files_only_once_the_older_checkpoint_is_the_latest(tmp_
     assert_same_run(tmp_path / "whole", run.folder)
 
 
-def test_what_a_resume_cuts_is_on_the_disk_before_the_checkpoint_that_says_where(
-    tmp_path, monkeypatch
-):
+def test_a_truncation_is_synced_before_the_checkpoint_that_records_it(tmp_path, monkeypatch):
     synced, fsync, real = [], os.fsync, store.set_latest
 
     def note(fd):
@@ -74,8 +72,8 @@ def test_what_a_resume_cuts_is_on_the_disk_before_the_checkpoint_that_says_where
 
 
 @pytest.mark.slow
-def test_tensorboard_is_told_where_the_run_went_on(tmp_path):
-    """Its files cannot be cut: a reader drops what it read from there on."""
+def test_tensorboard_gets_the_step_of_a_resume(tmp_path):
+    """Event files are not truncated. Readers drop later events by their step."""
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     ).EventAccumulator
@@ -90,7 +88,7 @@ def test_tensorboard_is_told_where_the_run_went_on(tmp_path):
     assert steps == written
 
 
-def test_a_resume_that_is_refused_leaves_no_file_of_tensorboards(tmp_path):
+def test_a_rejected_resume_leaves_no_tensorboard_file(tmp_path):
     pytest.importorskip("tensorboard")
     run = fastdqn.train(small(tmp_path, total_timesteps=300, tensorboard=True))
     there = sorted(run.folder.iterdir())
@@ -104,14 +102,14 @@ def test_a_resume_that_is_refused_leaves_no_file_of_tensorboards(tmp_path):
     assert sorted(run.folder.iterdir()) == there
 
 
-def test_what_a_killed_process_left_unfinished_goes_when_the_run_goes_on(tmp_path):
+def test_unfinished_files_of_a_killed_process_are_deleted_on_resume(tmp_path):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
     (run.folder / ".tmp-best.safetensors.7").write_bytes(b"half of it")
     fastdqn.resume(run.folder, total_timesteps=400)
     assert not list(run.folder.glob(".tmp-*"))
 
 
-def test_a_traceback_of_an_earlier_failure_goes_when_the_run_goes_on(tmp_path):
+def test_a_traceback_of_an_earlier_failure_is_deleted_on_resume(tmp_path):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
     (run.folder / "traceback.txt").write_text("of an earlier failure")
     fastdqn.resume(run.folder, total_timesteps=400)

@@ -1,4 +1,4 @@
-"""A run that keeps frames once, stopped and resumed, is the run that never was."""
+"""resume() with frame storage: a resumed run equals one that was never stopped."""
 
 from collections import deque
 
@@ -18,7 +18,7 @@ from helpers.resumed_runs import (
 
 
 class KeptStack(FrameStackObservation):
-    """Remembers its frames across processes, so that environments go on exactly."""
+    """Environment whose frames are part of its state, so that it resumes exactly."""
 
     def __init__(self, env):
         super().__init__(env, 3)
@@ -36,7 +36,7 @@ def make_lane() -> gymnasium.Env:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [30, 437])
-def test_a_stopped_run_of_frames_goes_on_as_if_it_had_not_been(tmp_path, stop_at):
+def test_a_resumed_run_of_frames_equals_an_uninterrupted_one(tmp_path, stop_at):
     config = small(
         tmp_path, total_timesteps=900, eval_frequency=250, n_steps=3, prioritized=True,
         buffer_size=300, checkpoint_frequency=100,
@@ -51,7 +51,7 @@ def test_a_stopped_run_of_frames_goes_on_as_if_it_had_not_been(tmp_path, stop_at
 
 
 @pytest.mark.slow
-def test_environments_that_are_reset_begin_a_stack_in_the_replay_too(tmp_path):
+def test_environments_that_are_reset_start_a_new_stack_in_the_replay(tmp_path):
     def forgetful() -> gymnasium.Env:
         return FrameStackObservation(gymnasium.make("CartPole-v1"), 3)
 

@@ -1,4 +1,4 @@
-"""Resume over real processes: killed, asked to stop, and still running."""
+"""resume() of real processes: killed, stopped by a signal, and still running."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ WORDS = (
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
-    """Until a file is there: the process writes it, or ends."""
+    """Waits until the process writes a file, or ends."""
     while not path.exists():
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.02)
@@ -37,7 +37,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_after_a_checkpoint_becomes_the_run_never_killed(tmp_path):
+def test_a_run_killed_after_a_checkpoint_resumes_exactly(tmp_path):
     assert start_training(tmp_path / "whole", *WORDS).wait() == 0
     killed = start_training(tmp_path / "part", *WORDS)
     wait_for(tmp_path / "part" / "checkpoints" / "latest", killed)
@@ -67,7 +67,7 @@ ASYNC = ("--vectorization", "async", "--num-envs", "2", "--total-timesteps", "10
 
 
 def start_async(folder: Path) -> subprocess.Popen:
-    """A run with two workers, all of them in a process group of their own."""
+    """A run with two worker processes, in a new process group."""
     words = [sys.executable, "-m", "fastdqn", "train", "CartPole-v1", *ASYNC]
     process = subprocess.Popen(
         [*words, "--run-dir", str(folder)],
@@ -98,7 +98,7 @@ def test_workers_end_quietly_with_a_parent_that_is_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_in_progress_is_not_resumed_beside_itself(tmp_path, capsys):
+def test_a_running_run_is_not_resumed(tmp_path, capsys):
     process = start_training(tmp_path / "run", *WORDS, "--total-timesteps", "10000000")
     try:
         wait_for(tmp_path / "run" / "checkpoints" / "latest", process)
@@ -114,7 +114,7 @@ def test_a_run_in_progress_is_not_resumed_beside_itself(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_loading_reaches_no_pickle(tmp_path):
+def test_loading_never_unpickles(tmp_path):
     run = fastdqn.train(small(tmp_path, total_timesteps=300, normalize_observation=True))
     code = f"""
 import pickle

@@ -1,4 +1,4 @@
-"""What cannot be resumed is told in lines, and ends nothing."""
+"""Runs that cannot be resumed: one-line errors."""
 
 import json
 import os
@@ -29,7 +29,10 @@ from helpers.loop import small
     [
         (lambda run: shutil.rmtree(run / "checkpoints"), "checkpoints"),
         (lambda run: (run / "config.json").unlink(), "config.json: No such file"),
-        (lambda run: (run / "config.json").write_bytes(b"\xff\xfe{"), "config.json is no text"),
+        (
+            lambda run: (run / "config.json").write_bytes(b"\xff\xfe{"),
+            "config.json is not UTF-8 text",
+        ),
         (
             lambda run: (run / "config.json").write_text("[" * 200_000),
             "run/config.json: is not JSON: maximum recursion",
@@ -41,7 +44,7 @@ from helpers.loop import small
         ),
     ],
 )
-def test_what_cannot_be_resumed_is_told_in_lines(tmp_path, capsys, spoil, says):
+def test_a_run_that_cannot_be_resumed_is_a_one_line_error(tmp_path, capsys, spoil, says):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
     spoil(run.folder)
     assert main(["resume", str(run.folder)]) == 2
@@ -58,7 +61,7 @@ def make_pipe(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "eval.jsonl", "episodes.csv"])
-def test_a_pipe_or_a_folder_in_a_files_place_is_one_line_and_hangs_nothing(tmp_path, capsys, name):
+def test_a_pipe_or_a_folder_in_place_of_a_file_is_a_one_line_error(tmp_path, capsys, name):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
     make_pipe(run.folder / name)
     words = ["resume", str(run.folder), "--total-timesteps", "400"]
@@ -72,7 +75,7 @@ def test_a_pipe_or_a_folder_in_a_files_place_is_one_line_and_hangs_nothing(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["policy.safetensors", "best.safetensors", "config.json"])
-def test_eval_of_a_pipe_is_one_line_and_hangs_nothing(tmp_path, capsys, name):
+def test_eval_of_a_pipe_is_a_one_line_error(tmp_path, capsys, name):
     run = fastdqn.train(small(tmp_path, total_timesteps=300, eval_frequency=100))
     make_pipe(run.folder / name)
     weights = "last" if name[0] == "p" else "best"
@@ -83,8 +86,8 @@ def test_eval_of_a_pipe_is_one_line_and_hangs_nothing(tmp_path, capsys, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["payload", "deep.payload"])
-def test_a_run_folder_cannot_name_code_that_lies_inside_it(tmp_path, monkeypatch, capsys, place):
-    """Whoever sends a run sends numbers, not programs."""
+def test_code_inside_a_run_folder_is_not_executed(tmp_path, monkeypatch, capsys, place):
+    """A run folder from another person contains data, not programs."""
     sent = f"sent_{place.replace('.', '_')}"  # a name that no test has imported yet
     run = fastdqn.train(small(tmp_path, total_timesteps=300, run_dir=str(tmp_path / sent)))
     monkeypatch.chdir(tmp_path)
@@ -117,7 +120,7 @@ def test_an_option_of_the_run_cannot_be_changed_by_resume(tmp_path, capsys):
     assert "resume keeps the options of the run" in capsys.readouterr().err
 
 
-def test_a_damaged_checkpoint_is_named_and_the_other_offered(tmp_path):
+def test_a_damaged_checkpoint_is_named_and_another_suggested(tmp_path):
     run = fastdqn.train(small(tmp_path, total_timesteps=600, checkpoint_frequency=200))
     latest = (run.folder / "checkpoints" / "latest").read_text().strip()
     weights = run.folder / "checkpoints" / latest / "weights.safetensors"
@@ -125,7 +128,7 @@ def test_a_damaged_checkpoint_is_named_and_the_other_offered(tmp_path):
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
     with pytest.raises(
-        CheckpointError, match=r"weights\.safetensors.*; checkpoint step-\d+ is whole"
+        CheckpointError, match=r"weights\.safetensors.*; checkpoint step-\d+ is intact"
     ):
         fastdqn.resume(run.folder)
     (other,) = {p.name for p in (run.folder / "checkpoints").glob("step-*")} - {latest}
@@ -134,7 +137,7 @@ def test_a_damaged_checkpoint_is_named_and_the_other_offered(tmp_path):
 
 @pytest.mark.slow
 def test_the_checkpoint_is_read_under_the_lock(tmp_path, monkeypatch):
-    """Or another process could go on from it, and delete it, in between."""
+    """Otherwise another process could resume from it, and delete it, in between."""
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
     load = resuming.load_checkpoint
 
@@ -150,7 +153,7 @@ def test_the_checkpoint_is_read_under_the_lock(tmp_path, monkeypatch):
     assert not (run.folder / "lock").exists()
 
 
-def test_a_folder_that_is_none_or_no_runs_is_left_as_it_is(tmp_path, capsys):
+def test_a_folder_that_is_missing_or_not_of_a_run_is_left_unchanged(tmp_path, capsys):
     assert main(["resume", str(tmp_path / "nowhere")]) == 2
     assert main(["resume", str(tmp_path)]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -161,7 +164,7 @@ def test_a_folder_that_is_none_or_no_runs_is_left_as_it_is(tmp_path, capsys):
 
 
 class Own(gymnasium.Env):
-    """Knows its state, gives what it is told to give, and takes what it is told to take."""
+    """Environment with a state. The tests set what get_state() and set_state() accept."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -187,7 +190,7 @@ class Own(gymnasium.Env):
 
 
 @pytest.mark.slow
-def test_an_environment_that_refuses_its_state_is_one_line(tmp_path, monkeypatch):
+def test_an_environment_that_rejects_its_state_is_a_one_line_error(tmp_path, monkeypatch):
     run = fastdqn.train(small(tmp_path, total_timesteps=300), Own)
     kept = sorted((run.folder / "checkpoints").iterdir())
     monkeypatch.setattr(Own, "error", RuntimeError("version 2 does not read this"))
@@ -213,9 +216,7 @@ TOO_MUCH = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", TOO_MUCH)
-def test_a_state_that_cannot_be_stored_is_one_that_cannot_be_read(
-    tmp_path, monkeypatch, capsys, case
-):
+def test_a_state_that_cannot_be_stored_counts_as_unreadable(tmp_path, monkeypatch, capsys, case):
     monkeypatch.setattr(env_state, "_MAX_TEXT_BYTES", 1 << 17)
     monkeypatch.setattr(Own, "extra", TOO_MUCH[case])
     run = fastdqn.train(small(tmp_path, total_timesteps=120, num_envs=2), Own)
@@ -226,7 +227,7 @@ def test_a_state_that_cannot_be_stored_is_one_that_cannot_be_read(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ["replay", "learner", "stream", "progress", "phase_seconds"])
-def test_a_checkpoint_that_lacks_a_part_names_it(tmp_path, key):
+def test_a_checkpoint_without_a_part_is_an_error_that_names_it(tmp_path, key):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
     found = load_checkpoint(run.folder)
     # Without rows, as there are none in the checkpoint that is written here.
@@ -249,8 +250,8 @@ def test_a_checkpoint_that_lacks_a_part_names_it(tmp_path, key):
         ("phase_seconds", {"env": 1e300}, "env is 1e[+]300 seconds"),
     ],
 )
-def test_numbers_that_no_run_can_have_are_refused(tmp_path, part, changes, says):
-    """Signed by whoever wrote them: a run would make updates for ever, deaf to signals."""
+def test_impossible_numbers_are_rejected(tmp_path, part, changes, says):
+    """The checksum is valid. Such a run would make updates forever and ignore signals."""
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
     steps = run.summary["total_steps"]
     edit_manifest(run.folder, steps, lambda manifest: manifest["state"][part].update(changes))
@@ -258,7 +259,7 @@ def test_numbers_that_no_run_can_have_are_refused(tmp_path, part, changes, says)
         fastdqn.resume(run.folder, total_timesteps=400)
 
 
-def test_config_carries_the_checkpoint_options():
+def test_config_contains_the_checkpoint_options():
     assert Config().checkpoint_seconds == 60.0
     assert Config(checkpoint_frequency=0).problems()
     assert Config(checkpoint_seconds=-1.0).problems()

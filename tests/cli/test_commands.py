@@ -45,7 +45,7 @@ def test_a_run_leaves_every_file_that_is_promised(run):
     )
 
 
-def test_evaluations_tell_what_values_promised_and_what_came(run):
+def test_evaluations_report_what_values_promised_and_what_came(run):
     rows = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
     assert rows
     assert all(0 < row["mean_discounted"] < row["mean_return"] for row in rows)
@@ -60,7 +60,7 @@ def test_eval_prints_json_alone_and_the_same_to_a_file(run, tmp_path, capsys):
     assert json.loads(said)["episodes"] == 3
 
 
-def test_eval_takes_the_weights_it_is_told(run, capsys):
+def test_eval_takes_the_weights_it_is_given(run, capsys):
     best = ask(capsys, "eval", run, "--episodes", "4")[1]
     last = ask(capsys, "eval", run, "--episodes", "4", "--weights", "last")[1]
     assert "best.safetensors" in best

@@ -37,7 +37,7 @@ def examine(run) -> tuple[dict[str, str], bool]:
     return dict(rows), is_well
 
 
-def test_everything_that_a_run_depends_on_is_told(tmp_path):
+def test_everything_that_a_run_depends_on_is_reported(tmp_path):
     found = dict(doctor.examine_machine(tmp_path))
     assert found.keys() >= {
         "versions", "threads", "BLAS", "Numba", "GPU", "memory", "disk", "extras",
@@ -47,7 +47,7 @@ def test_everything_that_a_run_depends_on_is_told(tmp_path):
     assert str(tmp_path) in found["disk"]
 
 
-def test_a_missing_extra_is_told_with_its_pip_line(monkeypatch, tmp_path):
+def test_a_missing_extra_is_reported_with_its_pip_line(monkeypatch, tmp_path):
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "envpool" else real(name)
@@ -55,7 +55,7 @@ def test_a_missing_extra_is_told_with_its_pip_line(monkeypatch, tmp_path):
     assert "pip install 'fastdqn[envpool]'" in dict(doctor.examine_machine(tmp_path))["extras"]
 
 
-def test_a_quota_of_processor_time_is_told(monkeypatch, tmp_path):
+def test_a_quota_of_processor_time_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "cpu_quota", lambda: 1.5)
     told = dict(doctor.examine_machine(tmp_path))["threads"]
     assert "control group quota 1.5 cores" in told
@@ -81,7 +81,7 @@ def test_a_whole_run_can_be_resumed(run):
     )
 
 
-def test_a_damaged_checkpoint_is_told_by_file_and_the_other_is_offered(run, capsys):
+def test_a_damaged_checkpoint_is_reported_by_file_and_the_other_is_offered(run, capsys):
     old, new = checkpoint_names(run)
     (run / "checkpoints" / new / "weights.safetensors").write_bytes(b"")
     found, is_well = examine(run)
@@ -104,23 +104,25 @@ def test_without_a_whole_checkpoint_weights_or_the_command_are_left(run):
 
 
 @pytest.mark.slow
-def test_who_holds_the_lock_is_told(run):
+def test_who_holds_the_lock_is_reported(run):
     with RunLock(run):
         found, _ = examine(run)
         said = json.loads((run / "lock").read_text())
-    assert found["lock"] == f"held by process {os.getpid()}, which runs"
+    assert found["lock"] == f"held by process {os.getpid()}, which is running"
     assert found["next"].startswith("wait for that process")
     (run / "lock").write_text(json.dumps(said | {"machine": "another", "host": "elsewhere"}))
     found, _ = examine(run)
-    assert re.fullmatch(r"held by process \d+ on 'elsewhere', whose last .* 0 s old", found["lock"])
+    assert re.fullmatch(
+        r"held by process \d+ on 'elsewhere', which last renewed it 0 s ago", found["lock"]
+    )
     assert found["next"].startswith("wait for that process")
     (run / "lock").write_text(json.dumps(said))
     found, _ = examine(run)
-    assert found["lock"].endswith("which is gone")
+    assert found["lock"].endswith("which has ended")
     assert found["next"].startswith("finished")
 
 
-def test_a_config_that_lies_is_told_and_nothing_of_it_is_imported(run):
+def test_a_config_that_lies_is_reported_and_nothing_of_it_is_imported(run):
     values = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(values | {"env_id": "evil_module:Evil-v0"}))
     found, _ = examine(run)
@@ -141,7 +143,7 @@ def test_mistakes_are_one_line(words, line, capsys):
     assert capsys.readouterr().err == line
 
 
-def test_text_of_anyone_is_one_line_and_does_nothing_to_the_terminal(run, capsys):
+def test_text_of_the_user_is_one_line_and_does_nothing_to_the_terminal(run, capsys):
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"preset": "a\x1b[31m\nb"}))
     (run / "summary.json").write_text('{"exit_reason": "c\x1b[32md",\n}')
@@ -216,7 +218,7 @@ def test_a_name_that_no_folder_can_have_is_one_line(command, capsys):
     assert lines[0].endswith("is not a folder: give the folder of a run")
 
 
-def test_without_a_run_the_machine_is_told(capsys, monkeypatch, tmp_path):
+def test_without_a_run_the_machine_is_reported(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["doctor"]) == 0
     assert capsys.readouterr().out.startswith("versions ")

@@ -80,7 +80,7 @@ def test_a_file_of_onnx_gives_the_policy_s_values_and_stands_alone(tmp_path, nam
     ("words", "says"),
     [
         (["--out", "a.pt2"], "out is 'a.pt2': for format onnx it must end in .onnx"),
-        (["--out", "no/a.onnx"], "out is 'no/a.onnx': name a file"),
+        (["--out", "no/a.onnx"], "out is 'no/a.onnx': give a file"),
         (["--format", "tflite"], "--format is 'tflite': it must be"),
     ],
 )

@@ -53,7 +53,7 @@ def test_a_bad_setting_is_not_run_with_all_seeds(trained, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_same_command_goes_on_and_draws_other_settings(trained, tmp_path):
+def test_the_same_command_continues_and_draws_other_settings(trained, tmp_path):
     assert run(tmp_path, "--trials", "3", "--seeds", "1") == 0
     assert run(tmp_path, "--trials", "3", "--seeds", "1") == 0
     assert len(trained) == 3
@@ -153,7 +153,7 @@ def refused(capsys, *words: str) -> list[str]:
         (["--seed", str(2**63 - 1), "--seeds", "2"], f"seed is {2**63}"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(trained, capsys, words, told):
+def test_mistakes_are_reported_before_anything_runs(trained, capsys, words, told):
     assert any(told in line for line in refused(capsys, *words))
     assert trained == []
 

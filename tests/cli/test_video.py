@@ -74,7 +74,7 @@ def test_the_film_of_a_run_lies_in_it(run, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--out", "no/such/folder/x.mp4"], "out is 'no/such/folder/x.mp4': name a file"),
+        (["--out", "no/such/folder/x.mp4"], "out is 'no/such/folder/x.mp4': give a file"),
         (["--out", "film.avi"], "out is 'film.avi': it must end in .mp4"),
         (["--episodes", "0"], "episodes is 0"),
         (["--max-steps", "0"], "max_steps is 0"),
@@ -142,7 +142,7 @@ def test_an_environment_that_fails_in_a_film_is_code_1(run, tmp_path, reward, ca
 
 def test_pictures_of_different_sizes_are_refused(tmp_path):
     sizes = [np.zeros((n, 16, 3), np.uint8) for n in (16, 32)]
-    with pytest.raises(ValueError, match="picture 1 is 16 x 32, those before it 16 x 16"):
+    with pytest.raises(ValueError, match="frame 1 is 16 x 32, the earlier ones 16 x 16"):
         write_film(tmp_path / "a.mp4", sizes, 10)
 
 
@@ -157,7 +157,7 @@ def test_an_encoder_that_fails_is_an_error_that_says_so(run, tmp_path, monkeypat
 
 def test_a_film_that_lacks_pictures_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("imageio_ffmpeg.count_frames_and_secs", lambda path: (2, 0.2))
-    with pytest.raises(OSError, match="ffmpeg wrote 2 of 3 pictures"):
+    with pytest.raises(OSError, match="ffmpeg wrote 2 of 3 frames"):
         write_film(tmp_path / "a.mp4", [np.zeros((16, 16, 3), np.uint8)] * 3, 10)
 
 
@@ -203,22 +203,24 @@ def test_an_encoder_that_does_not_end_is_ended(tmp_path, monkeypatch):
         return wait(process, timeout)
 
     monkeypatch.setattr(subprocess.Popen, "wait", late)
-    with pytest.raises(OSError, match="ffmpeg did not end within 300 s"):
+    with pytest.raises(OSError, match="ffmpeg did not exit within 300 s"):
         write_film(tmp_path / "a.mp4", [np.zeros((16, 16, 3), np.uint8)] * 3, 10)
     assert waited[0].returncode is not None
 
 
 def test_no_pictures_are_no_film(tmp_path):
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="at least one frame"):
         write_film(tmp_path / "a.mp4", [], 10)
 
 
-def test_a_program_that_is_not_there_is_told_before_anything_is_played(run, monkeypatch, capsys):
+def test_a_program_that_is_not_there_is_reported_before_anything_is_played(
+    run, monkeypatch, capsys
+):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "no-such-ffmpeg")
     assert ask(capsys, run) == (
         2,
         "",
-        "error: no-such-ffmpeg is no program to be run: install ffmpeg, or name it in "
+        "error: no-such-ffmpeg is not an executable program: install ffmpeg, or set "
         "IMAGEIO_FFMPEG_EXE\n",
     )
 

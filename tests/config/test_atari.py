@@ -52,7 +52,7 @@ def test_auto_is_what_v5_ids_stand_for_and_ones_own_settings_win():
 
 
 @pytest.mark.parametrize(("protocol", "actions"), [("dqn2015", 4), ("machado2018", 18)])
-def test_lanes_are_what_the_protocol_says(protocol, actions):
+def test_environments_are_what_the_protocol_says(protocol, actions):
     facts = probe_env(EnvRecipe("ALE/Breakout-v5", atari_protocol=protocol))
     assert facts.obs_shape == (4, 84, 84)
     assert (facts.obs_dtype, facts.num_actions) == (np.uint8, actions)
@@ -87,7 +87,7 @@ def test_what_cannot_be_had_is_one_line(recipe, line):
     assert "\n" not in str(raised.value)
 
 
-def test_a_wrapped_game_answers_for_no_part_of_its_lanes():
+def test_a_wrapped_game_answers_for_no_part_of_its_environments():
     config = Config(env_id="ALE/Pong-v5", num_envs=4, env_batch_size=2)
     assert config.problems() == []
     (line,) = config.replace(wrapper=("FlattenObservation",)).problems()
@@ -182,7 +182,7 @@ def test_an_evaluation_ends_where_games_do(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_lanes_that_answer_first_is_resumed_on_games_that_begin_anew(tmp_path):
+def test_a_run_of_environments_that_answer_first_is_resumed_on_games_that_begin_anew(tmp_path):
     config = breakout(tmp_path, env_batch_size=2, checkpoint_seconds=None)
     part = fastdqn.train(config, on_step=stopping_at(300))
     assert part.summary["exit_reason"] == "interrupted"

@@ -94,7 +94,7 @@ def test_doctor_and_report_show_it(given):
     assert "resume from Python, with the objects it was given: fastdqn.resume(" in out
     assert ask("report", str(given))[0] == 0
     page = (given / "report.html").read_text()
-    assert "Acrobot-v1 (handed in: test_handed_in:make_mine)" in page
+    assert "Acrobot-v1 (passed from Python: test_handed_in:make_mine)" in page
     assert "--env-id my_package:MyEnv-v0" in page
 
 

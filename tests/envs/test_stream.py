@@ -116,7 +116,7 @@ def test_async_environments_store_the_same():
 
 
 @every_mode
-def test_all_lanes_may_end_at_once(mode):
+def test_all_environments_may_end_at_once(mode):
     scripts = [[(2, TERMINATED), (1, TRUNCATED), (1, BOTH)]] * 3
     replay = stored(EnvStream(scripted(scripts, mode)), 13)
     assert_as_lived_alone(replay, scripts, 13)

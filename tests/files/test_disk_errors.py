@@ -1,4 +1,4 @@
-"""Disks that fail while a run goes on, or ends: what is told, tried again, and whole."""
+"""Disk errors during a run: warnings, retries, and which files are complete afterwards."""
 
 import contextlib
 import errno
@@ -17,13 +17,13 @@ from fastdqn.checkpoints.loader import checkpoint_names, load_checkpoint
 from fastdqn.cli import main as cli
 from fastdqn.files.append_file import AppendFile
 from fastdqn.files.atomic_write import WriteError, write_whole
-from fastdqn.files.disk_errors import GoOn, Keeper
+from fastdqn.files.disk_errors import ContinueRun, Keeper
 from fastdqn.logging.recorder import RunRecorder
 from helpers.loop import small
 
 
 class Disk:
-    """Lets one call of an operation on one file fail, or all from one on.
+    """Makes one call of an operation on a file fail, or all from one call on.
 
     log  (operation, file) of every call below folder, temporary names and numbers left out
     """
@@ -71,7 +71,7 @@ def lines(path: Path) -> list[str]:
 
 
 def check_whole(folder: Path) -> None:
-    """The record of a run that has come to its end."""
+    """Returns the summary of a finished run."""
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["exit_reason"] == "budget spent"
     assert summary["eval"] is not None
@@ -91,7 +91,7 @@ def check_whole(folder: Path) -> None:
 
 
 def operations(tmp_path) -> list[tuple[str, str]]:
-    """Every kind of operation on every kind of file in a run, but for what makes its folder."""
+    """Returns every operation on every kind of file, except those that create the folder."""
     with pytest.MonkeyPatch.context() as patch:
         disk = Disk(patch, tmp_path / "run")
         fastdqn.train(config(tmp_path))
@@ -104,7 +104,7 @@ def operations(tmp_path) -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_sync", "waits")
-def test_whatever_fails_once_a_run_that_goes_on_ends_with_all_there_is(tmp_path):
+def test_a_run_that_continues_writes_all_files_after_any_single_failure(tmp_path):
     (tmp_path / "all").mkdir()
     found = operations(tmp_path / "all")
     assert len(found) > 20
@@ -130,7 +130,7 @@ def test_whatever_fails_once_a_run_that_goes_on_ends_with_all_there_is(tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_sync", "waits")
-def test_whatever_fails_a_run_that_stops_says_so_and_its_checkpoint_loads(tmp_path):
+def test_a_run_that_stops_reports_the_failure_and_its_checkpoint_loads(tmp_path):
     (tmp_path / "all").mkdir()
     for number, each in enumerate(operations(tmp_path / "all")[::4]):
         folder = tmp_path / str(number)
@@ -144,7 +144,7 @@ def test_whatever_fails_a_run_that_stops_says_so_and_its_checkpoint_loads(tmp_pa
 
 @contextlib.contextmanager
 def files_of_at_most(size: int):
-    """A real limit of the system's: a write beyond it fails, half of it made."""
+    """Sets a real file size limit: a write beyond it fails halfway."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -157,7 +157,7 @@ def files_of_at_most(size: int):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("waits")
-def test_a_disk_that_has_room_again_gets_what_it_refused(tmp_path):
+def test_failed_writes_are_retried_once_the_disk_has_room(tmp_path):
     with contextlib.ExitStack() as limited:
 
         def limit_for_a_while(progress, step):
@@ -169,18 +169,18 @@ def test_a_disk_that_has_room_again_gets_what_it_refused(tmp_path):
         run = fastdqn.train(config(tmp_path, on_disk_error="continue"), on_step=limit_for_a_while)
     check_whole(run.folder)
     warnings = run.summary["warnings"]
-    refused = [line for line in warnings if line.endswith("goes on, and tries again later")]
+    refused = [line for line in warnings if line.endswith("continues and retries later")]
     for file in ("checkpoints", "metrics.jsonl", "best.safetensors"):
         places = [line for line in refused if f"{run.folder}/{file}" in line]
         (line,) = [line for line in places if "File too large" in line]
         assert "bytes free, " in line
         assert line.split("; ")[1].endswith(" needed")
     for what in ("the checkpoint", "metrics.jsonl", "best.safetensors"):
-        assert warnings.count(f"{what} could be written again") == 1
+        assert warnings.count(f"{what} can be written again") == 1
 
 
 @pytest.mark.slow
-def test_a_disk_that_stays_full_is_an_error_in_the_end(tmp_path, capsys):
+def test_a_disk_that_stays_full_is_an_error_at_the_end(tmp_path, capsys):
     words = ["--total-timesteps", "2000", "--checkpoint-frequency", "500", "--quiet"]
     with files_of_at_most(4_000):
         code = cli.main(
@@ -196,14 +196,14 @@ def test_a_disk_that_stays_full_is_an_error_in_the_end(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("waits")
-def test_without_that_option_the_first_refusal_ends_the_run(tmp_path):
+def test_by_default_the_first_failed_write_ends_the_run(tmp_path):
     with files_of_at_most(4_000), pytest.raises(WriteError, match=r"File too large; .* needed$"):
         fastdqn.train(config(tmp_path))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["total_steps"] < 300
 
 
-def test_lines_that_were_refused_wait_and_none_is_torn(tmp_path, monkeypatch):
+def test_lines_that_failed_stay_buffered_and_none_is_torn(tmp_path, monkeypatch):
     file = AppendFile(tmp_path / "a.jsonl")
     file.write("one\n")
     file.flush()
@@ -226,8 +226,8 @@ def test_lines_that_were_refused_wait_and_none_is_torn(tmp_path, monkeypatch):
     assert (tmp_path / "a.jsonl").read_text() == "one\ntwo\nthree\nfour\n"
 
 
-def test_what_waits_for_a_disk_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastdqn.files.append_file._MOST", 50)
+def test_the_buffer_of_failed_lines_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastdqn.files.append_file._MAX_BUFFERED", 50)
     file = AppendFile(tmp_path / "a.jsonl")
 
     def refuse(fd, data):
@@ -244,19 +244,19 @@ def test_what_waits_for_a_disk_is_bounded(tmp_path, monkeypatch):
     assert [int(line) for line in lines(tmp_path / "a.jsonl")] == list(range(25, 30))
 
 
-def test_a_newer_file_takes_the_place_of_one_that_is_owed(tmp_path, monkeypatch):
-    told = []
-    keeper, path = Keeper(GoOn(told.append)), tmp_path / "best"
+def test_a_newer_file_replaces_a_pending_one(tmp_path, monkeypatch):
+    lines = []
+    keeper, path = Keeper(ContinueRun(lines.append)), tmp_path / "best"
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: 1 / 0 if fd < 0 else _refuse())
         for content in ("old", "new"):
             keeper.save(path, lambda path, content=content: write_whole(path, content))
         keeper.retry()
-    assert len(told) == 1
+    assert len(lines) == 1
     assert not path.exists()
     keeper.retry()
     assert path.read_text() == "new"
-    assert told[1:] == ["best could be written again"]
+    assert lines[1:] == ["best can be written again"]
 
 
 def _refuse():
@@ -265,7 +265,7 @@ def _refuse():
 
 @pytest.mark.usefixtures("waits")
 def test_a_resumed_run_has_the_rows_that_a_failed_checkpoint_did_not_keep(tmp_path, monkeypatch):
-    """The second of its checkpoints fails in the middle, the third must hold its rows too."""
+    """The second checkpoint fails halfway. The third must contain its rows, too."""
     real, failed = os.rename, []
 
     def fail_once(source, target, **options):
@@ -284,7 +284,7 @@ def test_a_resumed_run_has_the_rows_that_a_failed_checkpoint_did_not_keep(tmp_pa
     assert np.sum(rows) >= 300
 
 
-def test_last_weights_that_cannot_be_written_are_why_a_run_failed(tmp_path, monkeypatch):
+def test_a_run_fails_if_its_last_weights_cannot_be_written(tmp_path, monkeypatch):
     def refuse(self):
         raise WriteError("cannot write policy.safetensors: no")
 

@@ -1,4 +1,4 @@
-"""A run's files: its own, inside its folder, wherever that and the working directory go."""
+"""Files of a run: links, moved folders, a changed working directory, and size limits."""
 
 import errno
 import json
@@ -46,9 +46,7 @@ REPLACED = ("summary.json", "policy.safetensors", "best.safetensors", "traceback
 
 
 @pytest.mark.parametrize("name", [*APPENDED, "checkpoints"])
-def test_a_link_in_place_of_a_file_is_refused_and_nothing_is_written_through_it(
-    run, tmp_path, name
-):
+def test_a_link_in_place_of_a_file_is_rejected_and_not_followed(run, tmp_path, name):
     outside = tmp_path / "outside"
     (run / name).rename(outside)
     (run / name).symlink_to(outside)
@@ -60,7 +58,7 @@ def test_a_link_in_place_of_a_file_is_refused_and_nothing_is_written_through_it(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REPLACED)
-def test_a_link_in_place_of_a_file_that_is_written_whole_is_replaced(run, tmp_path, name):
+def test_a_link_in_place_of_an_atomically_written_file_is_replaced(run, tmp_path, name):
     outside = tmp_path / "outside"
     outside.write_text("as it was")
     (run / name).unlink(missing_ok=True)
@@ -71,8 +69,8 @@ def test_a_link_in_place_of_a_file_that_is_written_whole_is_replaced(run, tmp_pa
 
 
 @pytest.mark.parametrize("name", APPENDED)
-def test_a_file_with_another_name_elsewhere_is_not_appended_to(run, tmp_path, name):
-    """As a backup of hard links has."""
+def test_a_file_with_several_hard_links_is_not_appended_to(run, tmp_path, name):
+    """Backups with hard links make such files."""
     os.link(run / name, tmp_path / "backup")
     before = (tmp_path / "backup").read_bytes()
     with pytest.raises(WriteError, match=f"{name}: it has 2 hard links"):
@@ -99,14 +97,14 @@ def test_a_folder_of_weights_and_biases_that_is_a_link_is_refused(run, tmp_path,
         WandbRun(run, {})
 
 
-def test_a_run_whose_folder_is_a_link_goes_on(run, tmp_path):
-    """As one does where the files are to lie on another disk."""
+def test_a_run_whose_folder_is_a_link_continues(run, tmp_path):
+    """Users link the folder to store its files on another disk."""
     (tmp_path / "link").symlink_to(run)
     assert fastdqn.resume(tmp_path / "link", total_timesteps=500).summary["total_steps"] >= 500
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_in_its_folder_when_that_is_moved_and_another_takes_its_path(tmp_path):
+def test_a_run_continues_in_its_folder_after_it_is_moved_and_replaced(tmp_path):
     config = small(tmp_path, checkpoint_frequency=100, eval_frequency=200)
     whole = fastdqn.train(config.replace(run_dir=str(tmp_path / "whole")), on_step=lambda *_: None)
     second = []
@@ -128,7 +126,7 @@ def test_a_run_goes_on_in_its_folder_when_that_is_moved_and_another_takes_its_pa
 
 
 class Wanders(gymnasium.Env):
-    """Changes the working directory, as a simulator with files of its own may."""
+    """Changes the working directory, as a simulator may."""
 
     observation_space = gymnasium.spaces.Discrete(2)
     action_space = gymnasium.spaces.Discrete(2)
@@ -179,7 +177,7 @@ def test_an_environment_that_changes_the_working_directory_moves_no_file(tmp_pat
 
 
 @pytest.mark.usefixtures("wanders")
-def test_the_file_of_a_sweep_is_where_it_was_asked_for(tmp_path):
+def test_the_file_of_a_sweep_is_at_the_given_path(tmp_path):
     pytest.importorskip("optuna")
     words = "--trials 1 --seeds 1 --total-timesteps 40 --eval-frequency 20 --eval-episodes 1"
     words += " --num-envs 2 --learning-starts 4 --batch-size 2 --search learning_rate --quiet"
@@ -225,21 +223,21 @@ CASES = [(name, command) for name, commands in READ.items() for command in comma
 
 
 def huge(path: Path) -> None:
-    """Of no size on the disk."""
+    """Makes a sparse file, which takes no space on the disk."""
     path.unlink()
     with open(path, "wb") as file:
         file.truncate(1 << 33)
 
 
 def endless(path: Path) -> None:
-    """A pipe that nobody writes to."""
+    """Makes a pipe without a writer."""
     path.unlink()
     os.mkfifo(path)
 
 
 @pytest.mark.parametrize("spoil", [huge, endless])
 @pytest.mark.parametrize(("name", "command"), CASES)
-def test_a_file_that_is_huge_or_no_file_costs_neither_memory_nor_time(
+def test_a_huge_or_irregular_file_costs_neither_memory_nor_time(
     run, name, command, spoil, capsys, tmp_path
 ):
     spoil(run / name)
@@ -247,15 +245,15 @@ def test_a_file_that_is_huge_or_no_file_costs_neither_memory_nor_time(
     words = [command, str(run), *(["--episodes", "1"] if command == "eval" else [])]
     words += ["--out", str(tmp_path / "a.html")] if command == "report" else []
     code = cli.main(words)
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
     if (name, command) != ("summary.json", "doctor"):  # a run without one was killed
         assert code in (1, 2)
-        assert name in told.out + told.err
-    assert "Traceback" not in told.err
+        assert name in output.out + output.err
+    assert "Traceback" not in output.err
 
 
-def test_a_row_without_an_end_is_not_read_to_it(tmp_path):
+def test_a_line_that_never_ends_is_not_read_whole(tmp_path):
     path = tmp_path / "rows"
     path.write_bytes(b"{}\n" + bytes(atomic_write.MAX_LINE_BYTES + 1))
     lines = read_lines(path)
@@ -264,7 +262,7 @@ def test_a_row_without_an_end_is_not_read_to_it(tmp_path):
         next(lines)
 
 
-def test_a_file_that_grows_while_it_is_read_is_not_followed(tmp_path, monkeypatch):
+def test_a_file_that_grows_while_it_is_read_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic_write, "MAX_TEXT_BYTES", 4)
     (tmp_path / "a").write_text("12345")
     real = atomic_write.open_file
@@ -274,11 +272,11 @@ def test_a_file_that_grows_while_it_is_read_is_not_followed(tmp_path, monkeypatc
         return fd, os.stat_result((*info[:6], 3, *info[7:]))
 
     monkeypatch.setattr(atomic_write, "open_file", before_it_grew)
-    with pytest.raises(ValueError, match="grows while it is read: 4 bytes at most"):
+    with pytest.raises(ValueError, match="exceeds 4 bytes: it grew while it was read"):
         read_text(tmp_path / "a")
 
 
-def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(run):
+def test_weights_larger_than_memory_are_rejected_before_reading(run):
     header = b'{"w":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}' % (1 << 40, 1 << 42)
     path = run / "policy.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
@@ -288,7 +286,7 @@ def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(run)
     assert "bytes, and" in dict(doctor.examine_run(run)[0])["policy.safetensors"]
 
 
-def test_arrays_that_memory_does_not_hold_are_refused_before_they_are_read(run, monkeypatch):
+def test_arrays_larger_than_memory_are_rejected_before_reading(run, monkeypatch):
     monkeypatch.setattr("fastdqn.checkpoints.safetensors_file.available_bytes", lambda: 120)
     monkeypatch.setattr("fastdqn.checkpoints.safetensors_file._SMALL", 100)
     with pytest.raises(CheckpointError, match=r"size: it has [\d,]+ bytes, and 120 of memory are"):
@@ -304,7 +302,7 @@ def test_the_last_whole_line_of_a_long_file_is_found_from_its_end(tmp_path, monk
         assert recorder._whole_lines(tmp_path / "a") == size
 
 
-def test_runs_of_two_threads_have_locks_of_their_own(tmp_path):
+def test_runs_in_two_threads_have_separate_locks(tmp_path):
     found = {}
 
     def train(name: str) -> None:
@@ -319,7 +317,7 @@ def test_runs_of_two_threads_have_locks_of_their_own(tmp_path):
     assert found == {"a": "budget spent", "b": "budget spent"}
 
 
-def test_a_summary_is_no_promise_before_the_final_evaluation_has_ended(tmp_path, monkeypatch):
+def test_the_summary_is_written_after_the_final_evaluation(tmp_path, monkeypatch):
     seen = []
 
     def on_evaluation(steps, kind, evaluation):
@@ -330,9 +328,9 @@ def test_a_summary_is_no_promise_before_the_final_evaluation_has_ended(tmp_path,
     assert seen == ["budget spent; the final evaluation has not ended"]
 
 
-def test_a_working_directory_that_is_gone_is_one_line(tmp_path, monkeypatch):
+def test_a_deleted_working_directory_is_a_one_line_error(tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    with pytest.raises(ConfigError, match="the working directory is gone"):
+    with pytest.raises(ConfigError, match="the working directory does not exist"):
         fastdqn.train("cartpole")

@@ -1,4 +1,4 @@
-"""Folders of strangers: links, sparse and huge files, pipes and planted modules.
+"""Untrusted run folders: links, sparse and huge files, pipes and planted modules.
 
 Nothing is read beyond a bound, nothing is written outside, and nothing is executed. A few cases run
 always; FASTDQN_TEST_FOLDERS=500 runs so many.
@@ -65,7 +65,7 @@ def config_of(run: Path) -> fastdqn.Config:
 
 
 def go_on(run: Path) -> int:
-    """The command that the run was begun with, from Python: its options have no preset."""
+    """Runs train() with the options of the run, which have no preset."""
     try:
         fastdqn.train(config_of(run), total_timesteps=500, resume="auto")
     except (fastdqn.ConfigError, CheckpointError, *RUN_FAILURES) as error:
@@ -75,19 +75,19 @@ def go_on(run: Path) -> int:
 
 
 def ask(words: list[str], run: Path, out: Path) -> tuple[int | str | None, str]:
-    """(exit code, output) of a command."""
-    told = io.StringIO()
+    """Returns (exit code, output) of a command."""
+    output = io.StringIO()
     words = [word.replace("RUN", str(run)).replace("OUT", str(out)) for word in words]
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
             code = go_on(run) if words == ["train"] else main(words)
         except SystemExit as error:
             code = error.code
-    return code, told.getvalue()
+    return code, output.getvalue()
 
 
 def link_away(path: Path, outside: Path, chance: random.Random) -> None:
-    """What was there lies outside; a link is in its place."""
+    """Moves a file out of the folder and leaves a link to it."""
     target = outside / f"{path.name}-{chance.randrange(1 << 30)}"
     shutil.move(path, target)
     path.symlink_to(target)
@@ -106,7 +106,7 @@ def link_to_nowhere(path: Path, outside: Path, chance: random.Random) -> None:
 
 
 def make_huge(path: Path, outside: Path, chance: random.Random) -> None:
-    """Of no size on the disk, with or without the right beginning."""
+    """Makes a sparse file, with or without the original first bytes."""
     if path.is_dir() or chance.random() < 0.5:
         discard(path)
     with open(path, "ab") as file:
@@ -148,7 +148,7 @@ SPOILS = (
 
 
 def plant(run: Path, marker: Path, chance: random.Random) -> None:
-    """Modules that the run's options name, or that other programs might import from a folder."""
+    """Plants modules that the options name, or that a program might import from the folder."""
     names = ["evil", "fastdqn", "numpy", "torch", "sitecustomize", "optuna", "json", "wandb"]
     for name in names:
         (run / f"{name}.py").write_text(PLANTED.format(marker=str(marker)))
@@ -166,7 +166,7 @@ def plant(run: Path, marker: Path, chance: random.Random) -> None:
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Of every file its size and its beginning: some are of a terabyte, with nothing in it."""
+    """Returns size and first bytes of every file. Some are sparse files of a terabyte."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
@@ -178,23 +178,23 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def spoil(run: Path, outside: Path, marker: Path, chance: random.Random) -> str:
-    """Make a stranger's folder of a run; returns how, for a failure's message."""
+    """Modifies the folder of a run at random. Returns the changes, for the failure message."""
     if chance.random() < 0.2:
         plant(run, marker, chance)
         return "planted modules"
-    told = []
+    changes = []
     for _ in range(chance.randint(1, 2)):
         path = chance.choice(sorted(run.rglob("*")))
         if not os.path.lexists(path) or path.is_symlink() or not (path.is_file() or path.is_dir()):
             continue
         how = chance.choice(SPOILS)
         how(path, outside, chance)
-        told.append(f"{how.__name__} {path.relative_to(run)}")
-    return ", ".join(told)
+        changes.append(f"{how.__name__} {path.relative_to(run)}")
+    return ", ".join(changes)
 
 
 @pytest.mark.slow
-def test_folders_of_strangers_are_used_within_bounds_or_refused(stranger, tmp_path, monkeypatch):
+def test_untrusted_folders_are_used_within_limits_or_rejected(stranger, tmp_path, monkeypatch):
     codes: Counter[tuple[str, object]] = Counter()
     monkeypatch.chdir(tmp_path)
     for seed in range(COUNT):
@@ -207,11 +207,11 @@ def test_folders_of_strangers_are_used_within_bounds_or_refused(stranger, tmp_pa
         before = tree(outside)
         name = sorted(COMMANDS)[seed % len(COMMANDS)]
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        code, told = ask(COMMANDS[name], run, out)
-        case = f"seed {seed}: {name} of {how}: {told}"
+        code, output = ask(COMMANDS[name], run, out)
+        case = f"seed {seed}: {name} of {how}: {output}"
         codes[name, code] += 1
         assert code in (0, 1, 2), case
-        assert "Traceback" not in told, case
+        assert "Traceback" not in output, case
         assert not (tmp_path / "marker").exists(), case
         assert tree(outside) == before, case
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most
@@ -224,8 +224,8 @@ def test_folders_of_strangers_are_used_within_bounds_or_refused(stranger, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_command_that_runs_in_a_strangers_folder_executes_nothing_of_it(stranger, tmp_path):
-    """As one who looks at what was sent."""
+def test_a_command_in_an_untrusted_folder_executes_no_code_from_it(stranger, tmp_path):
+    """Runs commands with the untrusted folder as working directory."""
     run, marker = shutil.copytree(stranger, tmp_path / "run"), tmp_path / "marker"
     for name in ("yaml", "optuna", "wandb", "matplotlib", "my_settings"):
         (run / f"{name}.py").write_text(PLANTED.format(marker=str(marker)))

@@ -1,4 +1,4 @@
-"""The lock of a run: held by the living only, and by one of them."""
+"""RunLock: held by one living process at a time."""
 
 import errno
 import json
@@ -41,7 +41,7 @@ def line(child: subprocess.Popen) -> str:
 
 
 def holder(**changes) -> dict:
-    """What a lock of this process holds, changed."""
+    """Returns the content of a lock of this process, with changes."""
     mine = {
         "pid": os.getpid(), "start": process_identity.start_of(os.getpid()),
         "host": platform.node(), "machine": process_identity.machine(),
@@ -51,7 +51,7 @@ def holder(**changes) -> dict:
 
 
 def put(run: Path, content: dict | str, age: float = 0.0) -> None:
-    """Write a lock whose holder gave its last sign of life so many seconds ago."""
+    """Writes a lock that was last renewed that many seconds ago."""
     text = content if isinstance(content, str) else json.dumps(content)
     (run / "lock").write_text(text)
     then = (run / "lock").stat().st_mtime - age
@@ -69,7 +69,7 @@ def without_kernel_locks(monkeypatch) -> None:
     monkeypatch.setattr(run_lock_file.fcntl, "flock", refuse)
 
 
-def test_a_lock_says_who_holds_it_and_is_gone_afterwards(tmp_path):
+def test_a_lock_names_its_holder_and_is_removed_afterwards(tmp_path):
     with RunLock(tmp_path):
         assert read(tmp_path) == holder()
     assert os.listdir(tmp_path) == []
@@ -82,7 +82,7 @@ def test_it_is_released_when_the_run_raises(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_process_is_refused_and_a_killed_ones_lock_is_taken_over(tmp_path):
+def test_a_second_process_is_rejected_and_the_lock_of_a_killed_one_is_taken_over(tmp_path):
     child = start(tmp_path)
     assert line(child) == "held"
     with pytest.raises(LockedError, match=f"process {child.pid} is using this run: wait, or st"):
@@ -106,13 +106,13 @@ def test_the_same_process_does_not_get_it_twice(tmp_path):
         assert read(tmp_path)["pid"] == os.getpid()
 
 
-def test_a_pid_that_another_process_has_now_is_recognised(tmp_path):
+def test_a_reused_pid_is_recognized(tmp_path):
     put(tmp_path, holder(start=1))
     with RunLock(tmp_path):
         assert read(tmp_path) == holder()
 
 
-def test_a_pid_that_no_process_has_is_recognised(tmp_path):
+def test_a_pid_of_no_process_is_recognized(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     put(tmp_path, holder(pid=child.pid))
@@ -120,14 +120,14 @@ def test_a_pid_that_no_process_has_is_recognised(tmp_path):
         assert read(tmp_path) == holder()
 
 
-def test_another_host_name_on_the_same_machine_is_no_living_holder(tmp_path):
-    """A container that was restarted: the kernel says that nobody holds the lock."""
+def test_another_host_name_on_the_same_machine_does_not_count_as_alive(tmp_path):
+    """As after a container restart: the kernel reports that the lock is free."""
     put(tmp_path, holder(host="elsewhere", pid=1, start=1, namespace="another"))
     with RunLock(tmp_path):
         assert read(tmp_path) == holder()
 
 
-def test_a_holder_on_another_machine_is_left_alone_while_it_gives_signs_of_life(tmp_path):
+def test_a_lock_of_another_machine_is_respected_while_it_is_renewed(tmp_path):
     put(tmp_path, holder(host="elsewhere", machine="another"))
     with pytest.raises(LockedError, match=r"on 'elsewhere' may be running: .* after 60 s"):
         RunLock(tmp_path).acquire()
@@ -135,33 +135,33 @@ def test_a_holder_on_another_machine_is_left_alone_while_it_gives_signs_of_life(
     assert os.listdir(tmp_path) == ["lock"]
 
 
-def test_a_holder_on_another_machine_without_a_sign_of_life_is_taken_for_gone(tmp_path):
+def test_a_stale_lock_of_another_machine_is_taken_over(tmp_path):
     put(tmp_path, holder(machine="another"), age=61)
     with RunLock(tmp_path):
         assert read(tmp_path) == holder()
 
 
-def test_who_waits_takes_the_lock_when_it_is_stale_by_the_own_clock(tmp_path, monkeypatch):
-    """The clocks of two machines, and of the file system, need not agree."""
-    now, told = [0.0], []
+def test_a_waiting_process_takes_the_lock_when_it_is_stale_by_its_own_clock(tmp_path, monkeypatch):
+    """The clocks of the two machines and of the file system may differ."""
+    now, lines = [0.0], []
     monkeypatch.setattr(run_lock.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(run_lock.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 20))
     put(tmp_path, holder(machine="another"), age=-3_600)
     mine = RunLock(tmp_path)
-    mine.acquire(waits=True, tell=told.append)
+    mine.acquire(waits=True, report=lines.append)
     assert read(tmp_path) == holder()
     mine.release()
-    assert (len(told), now[0]) == (1, 60.0)
+    assert (len(lines), now[0]) == (1, 60.0)
 
 
-def test_who_waits_is_refused_at_the_next_sign_of_life(tmp_path, monkeypatch):
+def test_a_waiting_process_is_rejected_at_the_next_renewal(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock.time, "sleep", lambda seconds: os.utime(tmp_path / "lock"))
     put(tmp_path, holder(machine="another"), age=30)
     with pytest.raises(LockedError, match="may be running"):
         RunLock(tmp_path).acquire(waits=True)
 
 
-def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
+def test_the_holder_renews_its_lock(tmp_path, monkeypatch):
     beats, utime = threading.Event(), os.utime
 
     def note(fd):
@@ -182,22 +182,22 @@ def test_a_holder_whose_lock_was_taken_over_changes_nothing_more(tmp_path):
     with RunLock(tmp_path) as mine:
         write_whole(mine.place / "a", "1")
         put(tmp_path, holder(pid=7, host="elsewhere", machine="another"))
-        with pytest.raises(LostRunError, match="process 7 on 'elsewhere' has taken the run over"):
+        with pytest.raises(LostRunError, match="process 7 on 'elsewhere' has taken over the run"):
             write_whole(mine.place / "a", "2")
     assert (tmp_path / "a").read_text() == "1"
     assert read(tmp_path)["pid"] == 7
 
 
 def test_a_folder_is_not_changed_after_its_lock_was_released(tmp_path):
-    """The number of its descriptor may be another folder's by then."""
+    """Its file descriptor may have been reused for another folder."""
     with RunLock(tmp_path) as mine:
         place = mine.place
-    with pytest.raises(LostRunError, match="this process does not hold the run"):
+    with pytest.raises(LostRunError, match="this process does not hold the lock of the run"):
         write_whole(place / "a", "1")
     assert os.listdir(tmp_path) == []
 
 
-def test_a_lock_that_somebody_deleted_stops_nobody(tmp_path):
+def test_a_deleted_lock_file_stops_no_process(tmp_path):
     with RunLock(tmp_path) as mine:
         (tmp_path / "lock").unlink()
         write_whole(mine.place / "a", "1")
@@ -249,7 +249,7 @@ def test_without_proc_or_kernel_locks_a_living_pid_holds_the_lock(tmp_path, monk
 
 
 @pytest.mark.slow
-def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):
+def test_one_of_many_processes_takes_a_stale_lock(tmp_path):
     for _ in range(5):
         put(tmp_path, holder(start=1))
         taken, barrier = [], threading.Barrier(8)
@@ -273,9 +273,7 @@ def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):
         assert os.listdir(tmp_path) == []
 
 
-def test_a_lock_released_while_it_is_looked_at_is_not_taken_in_a_deleted_file(
-    tmp_path, monkeypatch
-):
+def test_a_lock_released_while_it_is_checked_is_not_taken_in_a_deleted_file(tmp_path, monkeypatch):
     guard, looks = run_lock.guard, []
 
     def release_first(fd):
@@ -291,7 +289,7 @@ def test_a_lock_released_while_it_is_looked_at_is_not_taken_in_a_deleted_file(
     assert len(looks) == 2  # in vain, then for good
 
 
-def test_a_lock_that_is_no_longer_ours_is_not_deleted(tmp_path):
+def test_a_lock_taken_over_by_another_process_is_not_deleted(tmp_path):
     mine = RunLock(tmp_path)
     mine.acquire()
     put(tmp_path, holder(host="elsewhere"))
@@ -311,7 +309,7 @@ def test_a_child_does_not_release_its_parents_lock(tmp_path, monkeypatch):
     mine._over.set()  # release() stops the thread of its own process alone
 
 
-def test_without_kernel_locks_signs_of_life_and_pids_decide(tmp_path, monkeypatch):
+def test_without_kernel_locks_renewals_and_pids_decide(tmp_path, monkeypatch):
     without_kernel_locks(monkeypatch)
     with RunLock(tmp_path):
         assert read(tmp_path) == holder()
@@ -333,13 +331,13 @@ def test_without_kernel_locks_signs_of_life_and_pids_decide(tmp_path, monkeypatc
     (os.mkfifo, "is not a regular file"),
     (os.mkdir, "is not a regular file"),
 ])  # fmt: skip
-def test_what_is_no_file_of_ours_is_not_written_to(tmp_path, make, problem):
+def test_an_irregular_lock_file_is_not_written_to(tmp_path, make, problem):
     make(tmp_path / "lock")
     with pytest.raises(LockedError, match=problem):
         RunLock(tmp_path).acquire()
     assert os.listdir(tmp_path) == ["lock"]
 
 
-def test_a_folder_that_takes_no_lock_is_an_error_of_one_line(tmp_path):
+def test_a_folder_that_cannot_be_locked_is_a_one_line_error(tmp_path):
     with pytest.raises(WriteError, match=r"cannot write .*/nowhere/lock: No such file"):
         RunLock(tmp_path / "nowhere").acquire()

@@ -14,7 +14,7 @@ from helpers.checkpoints import (
 )
 
 NEWEST, BEFORE = 3, "step-000000000002"
-OFFER = f"; checkpoint {BEFORE} is whole: --checkpoint {BEFORE}"
+OFFER = f"; checkpoint {BEFORE} is intact: use --checkpoint {BEFORE}"
 
 
 def load_all(run: Path, name: str | None = None) -> None:

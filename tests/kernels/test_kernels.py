@@ -70,7 +70,7 @@ def test_a_change_in_a_shared_kernel_reaches_the_kernels_that_use_it(tmp_path):
     assert drawn() == "[0, 2]"
 
 
-def test_a_repeated_lane_is_rejected_and_changes_nothing():
+def test_a_repeated_environment_is_rejected_and_changes_nothing():
     ring = Ring(num_lanes=3, rows=4)
     ring.add_starts([0, 1, 2])
     before = ring.status.copy(), ring.added.copy()

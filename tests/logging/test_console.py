@@ -1,4 +1,4 @@
-"""The console: a panel, plain lines, or nothing."""
+"""Console displays: a panel, plain lines, or nothing."""
 
 import io
 import re
@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from fastdqn.logging.console import LivePanel, PlainLines, make_display
-from fastdqn.logging.eta import Remaining
+from fastdqn.logging.eta import ETA
 
 STATUS = {
     "steps": 12345, "episodes": 67, "updates": 890, "return": 123.4, "eval_return": None,
@@ -40,7 +40,7 @@ def test_the_panel_shows_return_rates_shares_and_time_left():
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_the_panel_fits_its_terminal_with_every_word_on_a_line(width):
+def test_the_panel_fits_its_terminal_without_wrapping(width):
     console, file = screen(terminal=True, width=width)
     panel = LivePanel(console, "fastdqn CartPole-v1")
     large = {"steps": 123_456_789, "episodes": 1_234_567, "updates": 30_864_197, "fps": 1_234_567.0}
@@ -55,7 +55,7 @@ def test_the_panel_fits_its_terminal_with_every_word_on_a_line(width):
     assert any("43,210 steps/s alone" in line for line in drawn)
 
 
-def test_the_panel_draws_a_run_that_knows_nothing_yet():
+def test_the_panel_draws_a_run_without_metrics():
     console, file = screen(terminal=True)
     panel = LivePanel(console, "fastdqn")
     unknown = dict.fromkeys(("return", "eval_return", "loss", "seconds_left"))
@@ -64,7 +64,7 @@ def test_the_panel_draws_a_run_that_knows_nothing_yet():
     assert "return" in file.getvalue()
 
 
-def test_the_panel_is_redrawn_only_so_often_but_always_in_the_end(monkeypatch):
+def test_the_panel_is_redrawn_at_a_limited_rate_and_always_at_the_end(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("fastdqn.logging.console.time.monotonic", lambda: now[0])
     console, file = screen(terminal=True)
@@ -78,7 +78,7 @@ def test_the_panel_is_redrawn_only_so_often_but_always_in_the_end(monkeypatch):
     assert "33,333" in file.getvalue()
 
 
-def test_a_panel_that_is_slow_to_draw_takes_a_twentieth_of_the_time_at_most(monkeypatch):
+def test_drawing_the_panel_takes_at_most_a_twentieth_of_the_time(monkeypatch):
     now, console = [0.0], screen(terminal=True)[0]
     monkeypatch.setattr("fastdqn.logging.console.time.monotonic", lambda: now[0])
     panel, draws = LivePanel(console, "fastdqn"), []
@@ -117,7 +117,7 @@ def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("told", "panel"),
+    ("variables", "panel"),
     [
         ({"TERM": "xterm"}, True),
         ({"TERM": "dumb"}, False),
@@ -125,37 +125,37 @@ def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch)
         ({"TERM": "xterm", "NO_COLOR": "1"}, True),
     ],
 )
-def test_a_terminal_has_a_panel_if_it_can_be_redrawn_and_no_colours_if_it_says_so(
-    monkeypatch, told, panel
+def test_a_terminal_gets_a_panel_if_it_can_be_redrawn_and_respects_no_color(
+    monkeypatch, variables, panel
 ):
     file = io.StringIO()
     file.isatty = lambda: True
     monkeypatch.setattr("sys.stdout", file)
     for name in ("TERM", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "CI"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in told.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     display = make_display("title", quiet=False)
     display.show(STATUS, final=True)
     display.close()
     assert ("╭" in file.getvalue()) is panel
     coloured = re.search(r"\x1b\[[1-9]\d*m", file.getvalue())
-    assert bool(coloured) is (panel and "NO_COLOR" not in told)
+    assert bool(coloured) is (panel and "NO_COLOR" not in variables)
 
 
-def test_time_left_goes_by_the_later_half_of_the_time_that_passed():
-    left = Remaining()
+def test_the_eta_uses_the_second_half_of_the_elapsed_time():
+    left = ETA()
     assert left(0.0, 0.0) is None
     assert left(1.0, 0.1) == pytest.approx(9.0)
-    told = None
+    seconds = None
     # Random play spent a tenth in a second; from there on a hundredth takes one.
     for second in range(2, 60):
-        told = left(float(second), 0.1 + 0.01 * (second - 1))
-    assert told == pytest.approx(100 - 10 - 58)  # what is left at that pace
-    assert len(left._seen) < 60
+        seconds = left(float(second), 0.1 + 0.01 * (second - 1))
+    assert seconds == pytest.approx(100 - 10 - 58)  # what is left at that pace
+    assert len(left._samples) < 60
 
 
-def test_what_is_not_a_terminal_gets_lines_and_who_wants_quiet_gets_nothing(capsys):
+def test_a_pipe_gets_plain_lines_and_quiet_prints_nothing(capsys):
     make_display("title", quiet=False).say("a line")
     assert capsys.readouterr().out == "a line\n"
     display = make_display("title", quiet=True)

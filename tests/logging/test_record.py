@@ -1,4 +1,4 @@
-"""What a run leaves behind: whole files, metrics, and its folder."""
+"""RunRecorder, atomic writes and the run folder: the files of a run."""
 
 import csv
 import importlib.util
@@ -28,7 +28,7 @@ def refuse(*args, **kwargs):
     raise OSError(28, "No space left on device")
 
 
-def test_a_file_is_written_whole_and_replaced(tmp_path):
+def test_a_file_is_replaced_atomically(tmp_path):
     path = tmp_path / "a.json"
     write_whole(path, "old")
     write_whole(path, b"new")
@@ -37,7 +37,7 @@ def test_a_file_is_written_whole_and_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, step):
+def test_a_failed_write_leaves_the_old_file_only(tmp_path, monkeypatch, step):
     path = tmp_path / "a.json"
     write_whole(path, "old")
     monkeypatch.setattr(os, step, refuse)
@@ -64,13 +64,13 @@ def test_the_content_is_synced_before_the_rename_and_the_folder_after_it(tmp_pat
     assert calls == ["file", "rename", "folder"]
 
 
-def test_json_has_null_where_a_number_is_not_finite():
+def test_json_has_null_for_a_number_that_is_not_finite():
     value = {"a": [1.0, float("nan")], "b": {"c": float("inf")}, "d": (-float("inf"), None)}
     assert json.loads(to_json(value)) == {"a": [1.0, None], "b": {"c": None}, "d": [None, None]}
 
 
 class Shown(Silent):
-    """A display that keeps every status."""
+    """Display that stores every status."""
 
     def __init__(self):
         self.statuses = []
@@ -97,7 +97,7 @@ class Sink:
 
 @pytest.fixture
 def run(tmp_path):
-    """A recorder after a made-up loop of 400 steps, 3 episodes, 100 updates in 8 seconds."""
+    """A recorder after a simulated loop of 400 steps, 3 episodes and 100 updates in 8 s."""
     display, sink = Shown(), Sink()
     recorder = RunRecorder(
         tmp_path, display, [sink], lambda path: write_whole(path, "weights"), lambda s, e: s / 1000
@@ -129,7 +129,7 @@ def rows(path: Path) -> list[dict]:
 SHARES = {"time/share/act", "time/share/env", "time/share/learn"}
 
 
-def test_a_row_of_metrics_has_the_keys_that_dashboards_know(run):
+def test_a_row_of_metrics_has_the_keys_of_common_dashboards(run):
     row = rows(run.folder / "metrics.jsonl")[2]
     assert row.keys() >= SHARES | {
         "rollout/ep_rew_mean", "rollout/ep_len_mean", "rollout/exploration_rate", "time/fps",
@@ -139,7 +139,7 @@ def test_a_row_of_metrics_has_the_keys_that_dashboards_know(run):
     }  # fmt: skip
 
 
-def test_rates_and_shares_are_of_the_time_since_the_row_before(run):
+def test_rates_and_shares_cover_the_time_since_the_last_row(run):
     row = rows(run.folder / "metrics.jsonl")[2]
     assert row["time/fps"] == 300 / 6
     assert row["time/env_steps_per_second"] == 300 / 1
@@ -148,7 +148,7 @@ def test_rates_and_shares_are_of_the_time_since_the_row_before(run):
     assert [row[f"time/share/{name}"] for name in ("act", "env", "learn")] == [1 / 6, 1 / 6, 4 / 6]
 
 
-def test_means_are_over_the_recent_episodes_and_the_loss_is_the_report_s(run):
+def test_means_are_over_recent_episodes_and_the_loss_is_that_of_the_report(run):
     first, _, last = rows(run.folder / "metrics.jsonl")[:3]
     assert last["step"] == last["time/total_timesteps"] == 400
     assert last["rollout/ep_rew_mean"] == last["charts/episodic_return"] == 30.0
@@ -174,7 +174,7 @@ def test_episodes_csv_has_a_line_for_each_episode(run):
         ]
 
 
-def test_every_evaluation_is_in_eval_jsonl_and_only_the_plain_ones_are_metrics(run):
+def test_every_evaluation_is_in_eval_jsonl_and_only_regular_ones_are_metrics(run):
     evaluations = rows(run.folder / "eval.jsonl")
     assert [row["kind"] for row in evaluations] == ["eval", "confirm", "final"]
     assert evaluations[1] == {
@@ -210,7 +210,7 @@ def test_steps_per_second_leaves_out_evaluation_and_saving():
     assert steps_per_second(0, {}) == 0.0
 
 
-def test_a_row_reaches_the_disk_before_the_run_ends(tmp_path):
+def test_a_row_is_written_before_the_run_ends(tmp_path):
     recorder = RunRecorder(tmp_path, Silent(), [], lambda path: None, lambda s, e: 0.0)
     recorder.episodes(Progress(9, 1, 0), _ended([0], [1.0], [9]))
     recorder.report(Progress(9, 1, 0), 1.0, Report(0.0, 0.0, 0), {"env": 1.0})
@@ -220,7 +220,7 @@ def test_a_row_reaches_the_disk_before_the_run_ends(tmp_path):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("tensorboard"), reason="an extra")
-def test_tensorboard_finds_the_events(tmp_path):
+def test_tensorboard_reads_the_events(tmp_path):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
     sink = TensorBoardEvents(tmp_path)
     sink.write(7, {"rollout/ep_rew_mean": 2.5, "time/fps": float("nan")})
@@ -235,7 +235,7 @@ def test_tensorboard_finds_the_events(tmp_path):
     assert values.keys() == {"rollout/ep_rew_mean", "time/fps"}
 
 
-def test_a_run_folder_begins_with_config_command_and_system(tmp_path):
+def test_a_run_folder_starts_with_config_command_and_system(tmp_path):
     config = Config(run_dir=str(tmp_path / "new/run"), seed=7)
     folder = create_folder(config, "cpu", ExitStack())
     assert Config.from_json((folder / "config.json").read_text()) == config
@@ -247,7 +247,7 @@ def test_a_run_folder_begins_with_config_command_and_system(tmp_path):
         create_folder(config, "cpu", ExitStack())
 
 
-def test_a_run_folder_that_cannot_be_made_is_a_config_error(tmp_path, monkeypatch):
+def test_a_run_folder_that_cannot_be_created_is_a_config_error(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(ConfigError, match=r"run_dir .*run: No space left on device"):
         create_folder(Config(run_dir=str(tmp_path / "run")), "cpu", ExitStack())
@@ -255,7 +255,7 @@ def test_a_run_folder_that_cannot_be_made_is_a_config_error(tmp_path, monkeypatc
         create_folder(Config(run_dir="a\0b"), "cpu", ExitStack())
 
 
-def test_the_default_folder_says_what_is_in_it():
+def test_the_default_folder_name_describes_the_run():
     config = Config(env_id="my_module:ALE/Pong-v5", preset="a/../b", seed=3)
     runs, name = Path(default_run_dir(config)).parts
     assert runs == "runs"

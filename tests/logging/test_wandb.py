@@ -1,4 +1,4 @@
-"""Weights & Biases: a stand-in for it is told every row, under the same keys as TensorBoard."""
+"""WandbRun, with a fake wandb package."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ from helpers.command_line import ask
 
 
 class Recorder:
-    """What wandb.init() gives."""
+    """Fake for the result of wandb.init()."""
 
     def __init__(self, id="abc"):
         self.rows, self.finished = [], 0
@@ -31,11 +31,11 @@ class Recorder:
 
 @pytest.fixture
 def wandb(monkeypatch):
-    """In place of the package: the arguments of init, and the run that it gives."""
-    fake = SimpleNamespace(run=None, made=Recorder(), told={}, problem=None, __spec__=object())
+    """Replaces the package with a fake that records the arguments of init()."""
+    fake = SimpleNamespace(run=None, made=Recorder(), arguments={}, problem=None, __spec__=object())
 
-    def init(**told):
-        fake.told.update(told)
+    def init(**arguments):
+        fake.arguments.update(arguments)
         if fake.problem is not None:
             raise fake.problem
         return fake.made
@@ -57,10 +57,10 @@ def train(tmp_path):
     )  # fmt: skip
 
 
-def test_it_is_told_every_row_and_the_options_and_is_finished(wandb, tmp_path):
+def test_wandb_gets_every_row_and_the_options_and_is_finished(wandb, tmp_path):
     run = train(tmp_path)
-    assert wandb.told["dir"] == run.folder
-    assert wandb.told["config"] == json.loads((run.folder / "config.json").read_text())
+    assert wandb.arguments["dir"] == run.folder
+    assert wandb.arguments["config"] == json.loads((run.folder / "config.json").read_text())
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert [{"step": step, **row} for step, row in wandb.made.rows] == rows
@@ -73,11 +73,11 @@ def test_it_is_told_every_row_and_the_options_and_is_finished(wandb, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_open_gets_the_rows_and_stays_open(wandb, tmp_path):
-    """Others log into it before and after, by steps of their own."""
+def test_an_active_wandb_run_gets_the_rows_and_stays_open(wandb, tmp_path):
+    """The caller logs to it before and after, with other steps."""
     wandb.run = Recorder("theirs")
     run = train(tmp_path)
-    assert wandb.told == {}
+    assert wandb.arguments == {}
     assert wandb.run.finished == 0
     assert wandb.run.seen == [json.loads((run.folder / "config.json").read_text())]
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
@@ -88,37 +88,37 @@ def test_a_run_that_is_open_gets_the_rows_and_stays_open(wandb, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_goes_on_there_too(wandb, tmp_path):
+def test_a_resumed_run_continues_its_wandb_run(wandb, tmp_path):
     run = train(tmp_path)
-    assert "resume" not in wandb.told
-    wandb.told.clear()
+    assert "resume" not in wandb.arguments
+    wandb.arguments.clear()
     fastdqn.resume(run.folder, total_timesteps=400)
-    assert wandb.told["id"] == "abc"
-    assert wandb.told["project"] == "fastdqn"
-    assert wandb.told["resume"] == "allow"
-    assert "entity" not in wandb.told
+    assert wandb.arguments["id"] == "abc"
+    assert wandb.arguments["project"] == "fastdqn"
+    assert wandb.arguments["resume"] == "allow"
+    assert "entity" not in wandb.arguments
     assert wandb.made.finished == 2
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"id": 3}', "{}"])
-def test_a_file_that_names_no_run_is_one_line(wandb, tmp_path, text):
+def test_an_invalid_wandb_file_is_a_one_line_error(wandb, tmp_path, text):
     (tmp_path / "wandb.json").write_text(text)
-    with pytest.raises(WriteError, match="delete it to begin a new one"):
+    with pytest.raises(WriteError, match="delete it to start a new one"):
         WandbRun(tmp_path, {})
-    assert wandb.told == {}
+    assert wandb.arguments == {}
 
 
-def test_what_it_refuses_is_one_line_that_says_what_to_do(wandb, tmp_path):
+def test_an_error_of_wandb_is_one_line_with_a_fix(wandb, tmp_path):
     wandb.problem = RuntimeError("api_key not configured\n(no-tty)")
     with pytest.raises(WriteError) as caught:
         train(tmp_path)
     assert str(caught.value) == (
-        "Weights & Biases did not begin: api_key not configured (no-tty); WANDB_MODE=offline needs "
+        "Weights & Biases did not start: api_key not configured (no-tty). WANDB_MODE=offline needs "
         "no account"
     )
 
 
-def test_without_the_extra_it_is_refused(monkeypatch):
+def test_wandb_without_the_extra_is_an_error(monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "wandb" else find_spec(name)

@@ -1,4 +1,4 @@
-"""Folders of strangers' runs and studies: shown, or refused by file and field; nothing is run."""
+"""Untrusted runs and studies: shown, or rejected with file and field. No code is executed."""
 
 import importlib
 import json
@@ -32,7 +32,7 @@ DEFAULTS = json.loads(Config().to_json())
 
 
 def fuzzed(text: str, seed: int) -> bytes:
-    """One object of JSON, or a line of several, or a text: another one."""
+    """Returns a random change of a JSON object, of JSON Lines, or of text."""
     chance = random.Random(seed)
     if seed % 3 == 0 or not text.startswith("{"):
         return edited(text.encode(), chance)
@@ -58,7 +58,7 @@ def stranger(tmp_path_factory):
 
 
 @thousand_cases
-def test_runs_are_shown_or_refused(stranger, seed):
+def test_runs_are_shown_or_rejected(stranger, seed):
     from fastdqn.report import html_page
 
     path = stranger / FILES[seed % len(FILES)]
@@ -78,7 +78,7 @@ def test_runs_are_shown_or_refused(stranger, seed):
     finally:
         path.write_text(whole)
     if said is not None:
-        ours = (f"{path}", f"bench is '{path}'", f"{stranger} has no row of metrics")
+        ours = (f"{path}", f"bench is '{path}'", f"{stranger} has no metrics")
         assert said.startswith(ours)
         return
     groups = group(read)
@@ -93,7 +93,7 @@ def test_runs_are_shown_or_refused(stranger, seed):
         html_page.render(groups, DEFAULTS, clocks)
 
 
-def test_names_that_each_row_has_for_itself_take_no_square_of_memory(stranger):
+def test_different_names_in_each_row_take_no_quadratic_memory(stranger):
     rows = "".join(f'{{"step": {i}, "x{i}": 1}}\n' for i in range(20_000))
     whole = (stranger / "metrics.jsonl").read_text()
     (stranger / "metrics.jsonl").write_text(rows)
@@ -102,11 +102,11 @@ def test_names_that_each_row_has_for_itself_take_no_square_of_memory(stranger):
     finally:
         (stranger / "metrics.jsonl").write_text(whole)
     assert said is not None
-    assert re.search(r"metrics\.jsonl: [\d,]+ names in [\d,]+ rows, few of them with a val", said)
+    assert re.search(r"metrics\.jsonl: [\d,]+ names in [\d,]+ rows, but most values are miss", said)
 
 
 class Failed(Exception):
-    """What the study ends with, in place of an exit."""
+    """Raised in place of an exit of the study."""
 
 
 def fail(line: str):
@@ -115,7 +115,7 @@ def fail(line: str):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Its folder, whole, and the module that reads it."""
+    """Returns the folder of an intact study, and the module that reads it."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         module, rows = importlib.import_module("study"), importlib.import_module("study_rows")
@@ -131,7 +131,7 @@ def study(tmp_path_factory):
 
 
 @thousand_cases
-def test_a_study_is_counted_or_refused(study, seed):
+def test_a_study_is_counted_or_rejected(study, seed):
     folder, module, jobs = study
     path: Path = folder / [module.HEADER, *(job.file for job in jobs)][seed % (1 + len(jobs))]
     whole = path.read_text()

@@ -1,4 +1,4 @@
-"""Names of anyone's in pictures and pages: files that parse, of a usual size, and no warnings."""
+"""Untrusted names in figures and pages: valid files of normal size, without warnings."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ NAMES = st.one_of(
 
 
 def hostile_run(folder: Path, name: str, phases: int = 1, **options) -> Path:
-    """A run that spells its environment, preset, seed, phases and versions like that."""
+    """Writes a run with this name as environment, preset, seed, phase and version."""
     run = write_run(folder, env_id=name, preset=name, **options)
     shares = {f"{name}{i}": 0.1 for i in range(phases)} | {"learn": 0.1}
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -46,7 +46,7 @@ def hostile_run(folder: Path, name: str, phases: int = 1, **options) -> Path:
 
 
 class Strict(HTMLParser):
-    """Elements that end in the order in which they began."""
+    """Parser that checks that elements are nested."""
 
     def __init__(self):
         super().__init__()
@@ -68,7 +68,7 @@ class Strict(HTMLParser):
 @example(name="\x00\x08\x1b[31m\ud800\ufffe")
 @example(name="W" * 800)
 @example(name="word " * 200)
-def test_a_picture_and_a_page_of_any_name_parse(tmp_path_factory, name):
+def test_a_figure_and_a_page_with_any_name_parse(tmp_path_factory, name):
     folder = tmp_path_factory.mktemp("hostile")
     run = hostile_run(folder / "run", name)
     picture, page = folder / "a.svg", folder / "a.html"
@@ -85,7 +85,7 @@ def test_a_picture_and_a_page_of_any_name_parse(tmp_path_factory, name):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error")
-def test_many_settings_and_phases_of_long_names_leave_room_for_the_curves(tmp_path):
+def test_long_names_leave_room_for_the_curves(tmp_path):
     runs = [
         str(hostile_run(tmp_path / str(i), "W" * 500, phases=60, gamma=0.9 + i / 100))
         for i in range(3)
@@ -100,7 +100,7 @@ def test_a_long_name_keeps_its_ends(text, short):
     assert len(shortened("x" * 1_000, 40)) == 40
 
 
-def test_action_names_of_anyone_are_drawn_on_one_line():
+def test_untrusted_action_names_are_drawn_on_one_line():
     pytest.importorskip("PIL")
     from fastdqn.report.video_frame import Panel
 
@@ -111,7 +111,7 @@ def test_action_names_of_anyone_are_drawn_on_one_line():
 
 
 @pytest.mark.slow
-def test_settings_of_matplotlib_in_the_working_directory_change_no_picture(tmp_path):
+def test_a_matplotlibrc_in_the_working_directory_is_ignored(tmp_path):
     run = write_run(tmp_path / "run")
     for name, settings_ in (("plain", ""), ("odd", "lines.linewidth: 40\nfont.size: 30\n")):
         folder = tmp_path / name

@@ -1,4 +1,4 @@
-"""fastdqn plot: what curves are made of, the picture, and every way to be refused."""
+"""fastdqn plot: curves, the figure, and all errors."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_runs_that_differ_by_seed_and_housekeeping_are_one_group(tmp_path, recor
 
 
 @pytest.mark.parametrize(("over", "end"), [("steps", 2000), ("episodes", 40), ("time", 10.0)])
-def test_a_curve_has_its_rows_wherever_it_is_drawn_over(records, over, end):
+def test_a_curve_has_all_rows_over_every_axis(records, over, end):
     returns = line(records[0], QUANTITIES["return"], over)
     assert (len(returns.x), returns.x[-1], returns.y[-1]) == (20, end, 21.0)
     evaluations = line(records[0], QUANTITIES["evaluation"], over)
@@ -46,7 +46,7 @@ def test_a_curve_has_its_rows_wherever_it_is_drawn_over(records, over, end):
     np.testing.assert_array_equal(evaluations.y, [12.0, 22.0, 32.0, 42.0])
 
 
-def test_a_mean_is_taken_where_all_runs_are_and_its_interval_lies_among_them(records):
+def test_a_mean_covers_the_common_range_and_its_interval_lies_within_the_runs(records):
     lines = [line(record, QUANTITIES["return"], "steps") for record in records]
     found = band(lines)
     assert found is not None
@@ -78,7 +78,7 @@ def test_a_row_without_a_number_leaves_a_gap_not_a_zero(tmp_path):
     assert (found.x.tolist(), found.y.tolist()) == ([300.0], [4.0])
 
 
-def test_confirmations_and_the_final_evaluation_are_no_points_of_a_curve(tmp_path):
+def test_confirmations_and_the_final_evaluation_are_not_on_the_curve(tmp_path):
     folder = write_run(tmp_path / "x")
     with open(folder / "eval.jsonl", "a") as file:
         for kind in ("confirm", "final"):
@@ -89,7 +89,7 @@ def test_confirmations_and_the_final_evaluation_are_no_points_of_a_curve(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.png", "a.svg"])
-def test_a_picture_of_several_settings_and_seeds_is_written(folders, tmp_path, name):
+def test_a_figure_of_several_settings_and_seeds_is_written(folders, tmp_path, name):
     out = tmp_path / name
     code, said, err = ask("plot", *folders, "--out", str(out))
     assert (code, said, err) == (0, f"written: {out}\n", [])
@@ -97,7 +97,7 @@ def test_a_picture_of_several_settings_and_seeds_is_written(folders, tmp_path, n
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
-def test_names_of_anyone_are_text_in_a_picture(tmp_path):
+def test_untrusted_names_are_plain_text_in_a_figure(tmp_path):
     folder = write_run(tmp_path / "x", preset="$\\frac{1}$ <script> \u4e2d _\ud800\n", seed=7)
     out = tmp_path / "a.svg"
     words = ["--curves", "evaluation", "--over", "time", "--out", str(out)]
@@ -115,7 +115,7 @@ def test_names_of_anyone_are_text_in_a_picture(tmp_path):
         (["--outt", "a.png", "--out", "a.png"], "unknown option '--outt': did you mean --out?"),
     ],
 )
-def test_a_mistake_of_plot_is_one_line(folders, tmp_path, monkeypatch, words, says):
+def test_an_error_of_plot_is_one_line(folders, tmp_path, monkeypatch, words, says):
     monkeypatch.chdir(tmp_path)
     code, out, lines = ask("plot", folders[0], *words)
     assert (code, out, len(lines)) == (2, "", 1)
@@ -124,34 +124,34 @@ def test_a_mistake_of_plot_is_one_line(folders, tmp_path, monkeypatch, words, sa
 
 
 def spoiled(folder, kind: str):
-    """A run that cannot be shown, and the end of what is said of it."""
+    """Writes a run that cannot be shown, and returns the end of the error."""
     if kind == "begun":
         (write_run(folder) / "metrics.jsonl").write_text("")
         (folder / "summary.json").unlink()
-        return "has no row of metrics yet: it has just begun: try again when it has"
+        return "has no metrics yet: it has just started: try again later"
     if kind == "failed":
         write_run(folder, summary={"exit_reason": "failed: env 3:\nboom"})
         (folder / "metrics.jsonl").write_text("")
-        return "has no row of metrics yet: failed: env 3: boom"
+        return "has no metrics yet: failed: env 3: boom"
     if kind == "other":
         write_run(folder, env_id="Acrobot-v1")
-        return "runs of CartPole-v1 and Acrobot-v1 have no common scale: name those of one"
+        return "runs of CartPole-v1 and Acrobot-v1 cannot be compared: give runs of one"
     if kind == "broken":
         (write_run(folder) / "metrics.jsonl").write_text('{"step": 1}\n{"step": [1]}\n')
-        return "metrics.jsonl, line 2: no row of metrics, with its step"
+        return "metrics.jsonl, line 2: not a JSON object with a step"
     if kind == "within":
         nested = '{"a":' * 900 + "1" + "}" * 900
         (write_run(folder, env_id="CartPole-v1") / "system.json").write_text(nested)
-        return "system.json holds values within values, more than 20 deep"
+        return "system.json is nested more than 20 levels deep"
     if kind == "nested":
         (write_run(folder) / "config.json").write_text("[" * 100_000)
         return "config.json is not JSON: "
     folder.mkdir()
-    return "is no folder of a run: it has no config.json"
+    return "is not the folder of a run: it has no config.json"
 
 
 @pytest.mark.parametrize("goal", ["NaN", "1" + "0" * 400, "1e300", "true"])
-def test_a_goal_that_is_no_number_is_left_out(tmp_path, goal):
+def test_a_goal_that_is_not_a_number_is_left_out(tmp_path, goal):
     run = write_run(tmp_path / "run")
     config = (run / "config.json").read_text()
     (run / "config.json").write_text(
@@ -166,7 +166,7 @@ def test_a_goal_that_is_no_number_is_left_out(tmp_path, goal):
     "kind", ["begun", "failed", "other", "broken", "within", "nested", "empty"]
 )
 @pytest.mark.parametrize("command", ["plot", "report"])
-def test_a_run_that_cannot_be_shown_is_one_line(folders, tmp_path, command, kind):
+def test_a_run_that_cannot_be_shown_is_a_one_line_error(folders, tmp_path, command, kind):
     says, out = spoiled(tmp_path / "x", kind), tmp_path / ("a.png", "a.html")[command == "report"]
     code, said, lines = ask(command, folders[0], str(tmp_path / "x"), "--out", str(out))
     assert (code, said, len(lines)) == (2, "", 1)
@@ -175,7 +175,7 @@ def test_a_run_that_cannot_be_shown_is_one_line(folders, tmp_path, command, kind
 
 
 @pytest.mark.parametrize("command", ["plot", "report"])
-def test_a_file_that_cannot_be_written_is_one_line(folders, tmp_path, command):
+def test_a_file_that_cannot_be_written_is_a_one_line_error(folders, tmp_path, command):
     ending = {"plot": "png", "report": "html"}[command]
     (tmp_path / "file").write_text("")
     os.symlink(tmp_path / "file", tmp_path / f"link.{ending}")
@@ -186,6 +186,6 @@ def test_a_file_that_cannot_be_written_is_one_line(folders, tmp_path, command):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", f"link.{ending}"]
 
 
-def test_a_run_named_twice_is_refused(folders, tmp_path):
+def test_a_run_given_twice_is_rejected(folders, tmp_path):
     code, _, lines = ask("plot", folders[0], folders[0] + "/.", "--out", str(tmp_path / "a.png"))
-    assert (code, lines) == (2, ["error: a run is named twice: it would count twice"])
+    assert (code, lines) == (2, ["error: a run is given twice: leave one out"])

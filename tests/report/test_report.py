@@ -1,4 +1,4 @@
-"""fastdqn report: what the page says, that it fetches and runs nothing, and who can read it."""
+"""fastdqn report: content of the page, no external resources, and accessibility."""
 
 import json
 import re
@@ -21,7 +21,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}"
 
 
 class Page(HTMLParser):
-    """Elements as (tag, attributes), and the text by the innermost tag around it."""
+    """Parser: elements as (tag, attributes), and text by its innermost tag."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -67,7 +67,7 @@ def folders(tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pages(folders, tmp_path_factory) -> dict[str, Path]:
-    """A page of one run, of three runs of two settings, and of a run that wishes us evil."""
+    """Pages of one run, of three runs of two settings, and of a malicious run."""
     root = tmp_path_factory.mktemp("pages")
     evil = write_run(
         root / "evil", seed=1, preset=HOSTILE, env_kwargs={"a": HOSTILE},
@@ -94,7 +94,7 @@ def page(pages, request) -> Page:
     return Page(pages[request.param])
 
 
-def test_a_page_refers_to_nothing_but_itself_and_runs_nothing(page):
+def test_a_page_has_no_external_resources_and_no_scripts(page):
     names = {attribute for _, attributes in page.elements for attribute in attributes}
     assert not {name for name in names if name.startswith("on")}
     assert not names & {"src", "srcset", "action", "data", "xlink:href", "target", "ping"}
@@ -108,7 +108,7 @@ def test_a_page_refers_to_nothing_but_itself_and_runs_nothing(page):
     assert "default-src 'none'" in page.source
 
 
-def test_a_page_has_landmarks_names_and_an_order(page):
+def test_a_page_has_landmarks_labels_and_ordered_headings(page):
     tags = [tag for tag, _ in page.elements]
     assert [tags.count(tag) for tag in ("h1", "main", "nav", "header", "footer", "title")] == [
         1
@@ -126,21 +126,21 @@ def test_a_page_has_landmarks_names_and_an_order(page):
     assert page.all("a")[0] == {"class": "skip", "href": "#main"}
 
 
-def test_text_of_anyone_stays_text(pages):
+def test_untrusted_text_is_escaped(pages):
     page = Page(pages["evil"])
     for tag in ("h1", "title", "p", "code", "td", "th"):
         assert any(HOSTILE in text for text in page.text[tag]), tag
 
 
-def test_a_page_of_a_run_says_what_came_of_it(pages):
+def test_a_page_of_a_run_shows_its_result(pages):
     page = Page(pages["one"])
     assert page.text["h1"] == ["CartPole-v1"]
     for said in (
-        "31.5", "± 2.5 over 20 greedy episodes, least 27",
-        "solved: two fresh evaluations reached 30 after 1500 steps, 4.5 s after the process",
+        "31.5", "± 2.5 over 20 greedy episodes, minimum 27",
+        "solved: two evaluations on new seeds reached 30, after 1500 steps, 4.5 s after the",
         "2,000", "fastdqn train cartpole", "pip install fastdqn==0.1.0 torch==2.13.0",
         "environment alone, steps per second", "a processor", "learning_rate", "goal", "50.0%",
-        "value of first observations, and the discounted return that came",
+        "Q-value of first observations, and actual discounted return",
     ):  # fmt: skip
         assert said in page.words, said
     assert {"learn", "env", "act"} == set(PHASES) == set(page.text["th"]) & set(PHASES)
@@ -159,18 +159,18 @@ def test_a_page_of_several_compares_settings_by_mean_and_interval(pages):
     assert "n_steps" in page.text["th"]  # in the table of what differs
 
 
-def test_the_page_of_a_run_that_goes_on_lies_in_its_folder(tmp_path):
+def test_the_page_of_a_run_in_progress_is_in_its_folder(tmp_path):
     folder = write_run(tmp_path / "x", rows=3)
     (folder / "summary.json").unlink()
     (folder / "eval.jsonl").unlink()
     code, said, _ = ask("report", str(folder))
     assert (code, said) == (0, f"written: {folder / 'report.html'}\n")
     words = Page(folder / "report.html").words
-    assert "not over yet" in words
+    assert "not finished" in words
     assert "no final evaluation" in words
 
 
-def test_phases_by_both_clocks_stand_beside_those_of_the_run(folders, tmp_path):
+def test_phases_by_both_clocks_are_shown_beside_those_of_the_run(folders, tmp_path):
     rows = [{"part": "header"}] + [
         {"part": "train", "clock": clock, "steps": 10, "phase_seconds": {"learn": 3.0, "env": 1.0}}
         for clock in ("plain", "synchronised")
@@ -179,7 +179,7 @@ def test_phases_by_both_clocks_stand_beside_those_of_the_run(folders, tmp_path):
     words = ["--bench", str(tmp_path / "figures.jsonl"), "--out", str(tmp_path / "a.html")]
     assert ask("report", folders[0], *words)[0] == 0
     page = Page(tmp_path / "a.html")
-    assert "The same settings measured, by the synchronised clock" in page.text["h3"]
+    assert "Benchmark of the same settings, synchronised clock" in page.text["h3"]
     assert "75.0%" in page.text["td"]
 
 
@@ -192,7 +192,7 @@ def test_phases_by_both_clocks_stand_beside_those_of_the_run(folders, tmp_path):
         (["--over", "time"], "unknown option '--over'"),
     ],
 )
-def test_a_mistake_of_report_is_one_line(folders, tmp_path, monkeypatch, words, says):
+def test_an_error_of_report_is_one_line(folders, tmp_path, monkeypatch, words, says):
     monkeypatch.chdir(tmp_path)
     code, out, lines = ask("report", folders[0], *words)
     assert (code, out, len(lines)) == (2, "", 1)
@@ -200,7 +200,7 @@ def test_a_mistake_of_report_is_one_line(folders, tmp_path, monkeypatch, words, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_whose_folder_is_no_text_has_a_page(tmp_path):
+def test_a_run_whose_folder_name_is_not_utf8_has_a_page(tmp_path):
     run = write_run(tmp_path / "\udcff", env_kwargs={"\ud800": 1})
     (run / "command.txt").write_bytes(b"fastdqn train cartpole --run-dir \xff\n")
     assert ask("report", str(run))[0] == 0
@@ -218,7 +218,7 @@ def colours(block: str) -> dict[str, str]:
 
 
 def contrast(one: str, other: str) -> float:
-    """As WCAG 2.2 defines it, from two colours such as #1b1f27."""
+    """Returns the contrast ratio of WCAG 2.2 of two colours such as #1b1f27."""
     bright = []
     for colour in (one, other):
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -228,7 +228,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_and_lines_can_be_told_from_the_ground(pages, scheme):
+def test_text_and_lines_have_enough_contrast(pages, scheme):
     style = Page(pages["one"]).text["style"][0]
     light, dark = re.findall(r":root \{(.*?)\}", style, flags=re.S)
     found = colours({"light": light, "dark": dark}[scheme])
@@ -257,7 +257,7 @@ return e === document.body ? null : [e.tagName, e.getAttribute('href') || e.text
 
 @pytest.mark.parametrize("name", ["one", "several", "evil"])
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
-def test_a_browser_has_nothing_to_say_fetches_nothing_and_shows_it_all(
+def test_a_browser_reports_no_error_loads_nothing_and_shows_everything(
     window, pages, name, width, scheme
 ):
     window.open(pages[name], width, scheme)

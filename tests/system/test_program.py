@@ -73,7 +73,7 @@ def broken_pipe() -> Any:
     return open(writer, "w")
 
 
-def test_of_a_reader_who_has_gone_nothing_is_told(monkeypatch, capsys):
+def test_of_a_reader_who_has_gone_nothing_is_reported(monkeypatch, capsys):
     with broken_pipe() as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
         assert delivered(lambda: print("x") or 0) == 1
@@ -81,7 +81,7 @@ def test_of_a_reader_who_has_gone_nothing_is_told(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_run_goes_on_when_its_reader_has_gone():
+def test_a_run_continues_when_its_reader_has_gone():
     lines = [
         "from fastdqn.logging.console import make_display",
         "display = make_display('x', quiet=False)",

@@ -185,7 +185,7 @@ def test_a_handler_from_before_the_run_is_called_when_it_has_ended_in_order(tmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("waits")
-def test_a_checkpoint_that_is_asked_for_is_taken_and_the_run_goes_on(tmp_path):
+def test_a_checkpoint_that_is_asked_for_is_taken_and_the_run_continues(tmp_path):
     heard, found = threading.Event(), []
     ask = Requests.ask_for_checkpoint
 

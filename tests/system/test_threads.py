@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import fastdqn
-from fastdqn.checkpoints.store import Shelf
+from fastdqn.checkpoints.store import CheckpointStore
 from fastdqn.checkpoints.writer import CheckpointWriter
 from helpers.loop import small
 from helpers.sources import FILES, relative
@@ -20,7 +20,7 @@ def test_a_writer_thread_that_raises_ends_the_run_with_its_error(
     def fail(*args):
         raise ZeroDivisionError("in the thread")
 
-    monkeypatch.setattr(Shelf, "add", fail)
+    monkeypatch.setattr(CheckpointStore, "add", fail)
     config = small(tmp_path, checkpoint_frequency=100, on_disk_error=on_disk_error)
     with pytest.raises(ZeroDivisionError, match="in the thread"):
         fastdqn.train(config)
@@ -30,20 +30,20 @@ def test_a_writer_thread_that_raises_ends_the_run_with_its_error(
     assert (tmp_path / "run" / "policy.safetensors").exists()
 
 
-def test_a_disk_that_takes_its_time_is_told_of_once(tmp_path, monkeypatch):
+def test_a_slow_disk_is_reported_once(tmp_path, monkeypatch):
     monkeypatch.setattr("fastdqn.checkpoints.writer._PATIENCE", 0.01)
-    told, may_go_on = [], threading.Event()
+    lines, released = [], threading.Event()
 
-    def tell(line):
-        told.append(line)
-        may_go_on.set()
+    def report(line):
+        lines.append(line)
+        released.set()
 
-    monkeypatch.setattr(Shelf, "add", lambda *args: may_go_on.wait(30))
-    writer = CheckpointWriter(tmp_path, {}, tell=tell)
+    monkeypatch.setattr(CheckpointStore, "add", lambda *args: released.wait(30))
+    writer = CheckpointWriter(tmp_path, {}, report=report)
     writer.write(1, {}, {})
     writer.close()
-    assert len(told) == 1
-    assert "disk" in told[0]
+    assert len(lines) == 1
+    assert "disk" in lines[0]
 
 
 # Waits without a timeout, and what ends them.

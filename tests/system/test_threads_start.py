@@ -124,7 +124,7 @@ def test_a_run_survives_what_an_environment_does_to_the_streams(tmp_path, mischi
 
 
 @pytest.mark.slow
-def test_a_failure_is_told_though_the_environment_has_closed_the_streams(tmp_path):
+def test_a_failure_is_reported_though_the_environment_has_closed_the_streams(tmp_path):
     ended = train(tmp_path, "sys.stderr.close(); os.close(2); raise ValueError('told')")
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("error: env 0, step 1 ")

@@ -162,15 +162,15 @@ def broken(run, tmp_path, **changed):
     [
         ({"table": np.zeros((15, 4), np.float32)}, "the table has shape"),
         ({"table": np.full((16, 4), np.nan, np.float32)}, "NaN or infinity"),
-        ({"table": np.zeros((16, 4), np.int64)}, "is int64"),
+        ({"table": np.zeros((16, 4), np.int64)}, "dtype int64"),
         ({"column": np.array([1])}, "outside the observation"),
         ({"column": np.array([-1])}, "outside the observation"),
         ({"width": np.array([1 << 40])}, "outside the observation"),
-        ({"bins": np.array([17])}, "one for each column"),
+        ({"bins": np.array([17])}, "differ from its width"),
         ({"bins": np.array([0])}, "not positive"),
-        ({"low": np.array([np.nan])}, "no bounds"),
+        ({"low": np.array([np.nan])}, "not finite, or low"),
         ({"low": np.array([[0.0]])}, "low has shape"),
-        ({"more": np.zeros(1)}, "a table's parts expected"),
+        ({"more": np.zeros(1)}, "not the arrays of a Q-table"),
     ],
 )
 def test_an_inconsistent_file_is_rejected(run, tmp_path, changed, line):
