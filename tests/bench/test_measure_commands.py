@@ -199,4 +199,4 @@ def test_every_part_of_the_gpu_suite_runs_on_the_cpu(tmp_path, benchmark, capsys
     assert all(record["complete"] and record["machine"]["cores"] for record in records)
     capsys.readouterr()
     benchmark("gpu_suite.py", "--dry-run", "--out", str(tmp_path))
-    assert capsys.readouterr().out.count("is there already") == len(parts)
+    assert capsys.readouterr().out.count("is complete") == len(parts)

@@ -160,7 +160,7 @@ def test_time_outside_all_phases_is_detected(clock, slow_parts, monkeypatch):
     assert sum(trained.phases.values()) < 0.7 * trained.seconds
     said = bench._around(trained)
     assert "the phases add up to 100" not in said
-    assert "before: build" in said
+    assert "start-up: build" in said
 
 
 def test_a_budget_of_iterations_starts_after_burn_in_and_counts_them(clock):
