@@ -1,4 +1,4 @@
-"""Environments alone: steps/s of each back end over counts of lanes, random actions, no learner.
+"""Environment benchmark: steps/s of each vectorization, with random actions.
 
 python benchmarks/bench_env.py --envs CartPole-v1 Acrobot-v1 --num-envs 8 64
 """
@@ -12,8 +12,12 @@ from harness import count, effort_of, main_of, parser, save, show
 
 def main() -> None:
     asked = parser(__doc__)
-    asked.add_argument("--envs", nargs="+", default=["CartPole-v1", "Acrobot-v1"])
-    asked.add_argument("--num-envs", type=count, nargs="+", default=list(LANES))
+    asked.add_argument(
+        "--envs", nargs="+", help="environment ids", default=["CartPole-v1", "Acrobot-v1"]
+    )
+    asked.add_argument(
+        "--num-envs", type=count, nargs="+", default=list(LANES), help="numbers of environments"
+    )
     args = asked.parse_args()
     rows = []
     for env_id in args.envs:

@@ -1,4 +1,4 @@
-"""A replay of stacked frames: memory that it takes when it is full, beside what was computed.
+"""Memory of a full replay buffer of stacked frames, compared with the estimate.
 
 python benchmarks/bench_frames.py --rows 1000000
 """
@@ -30,22 +30,24 @@ def main() -> None:
         num_envs=args.num_envs, buffer_size=args.rows, batch_size=32, train_frequency=Fraction(4),
         store="frames",
     )  # fmt: skip
-    print(f"computed, with a batch: {replay_bytes(config, facts) / 1e9:.3f} GB")
+    print(f"estimate, with a batch: {replay_bytes(config, facts) / 1e9:.3f} GB")
     before = resident_bytes()
     replay = agent.make_replay(config, facts)
     began = time.perf_counter()
     fill_replay(replay, facts, replay.ring.rows)
     took, taken = time.perf_counter() - began, resident_bytes() - before
-    print(f"resident, {len(replay):,} rows filled in {took:.1f} s: {taken / 1e9:.3f} GB")
-    print(f"resident at most: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.3f} GB")
+    print(f"resident after filling {len(replay):,} rows in {took:.1f} s: {taken / 1e9:.3f} GB")
+    print(
+        f"peak resident memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.3f} GB"
+    )
 
 
 def resident_bytes() -> int:
-    """Of this process now, as Linux tells it."""
+    """Returns the resident memory of this process. Linux only."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status tells no VmRSS: this needs Linux")
+    raise RuntimeError("/proc/self/status has no VmRSS: this needs Linux")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The learner alone: an update of workload C, beside the same update in plain torch, in turns.
+"""Learner benchmark: an update of workload C, compared with the same update in plain torch.
 
     python benchmarks/bench_learner.py
     python benchmarks/bench_learner.py --compile --batch-sizes 32 128 512 2048
 
-Plain torch: modules, torch.optim.Adam and autograd, as CleanRL's dqn.py writes it. All take
-turns, so that their ratios hold on a noisy machine.
+Plain torch means modules, torch.optim.Adam and autograd, as in CleanRL's dqn.py. Learners are
+measured in turns, so that noise of the machine affects all of them alike.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from harness import console, count, effort_of, main_of, parser, save, show
 def main() -> None:
     asked = parser(__doc__)
     asked.add_argument("--batch-sizes", type=count, nargs="+", default=[32, 128, 512, 2048])
-    asked.add_argument("--compile", action="store_true", help="also the compiled update")
+    asked.add_argument("--compile", action="store_true", help="measure the compiled update, too")
     asked.add_argument("--threads", type=count, default=1)
     args = asked.parse_args()
     torch.set_num_threads(args.threads)
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def measure_update(config: Config, ways: list[tuple[str, str]], effort: Effort) -> list[Figure]:
-    """Updates/s of plain torch and of each learner and capture, repeat by repeat in turns."""
+    """Measures updates/s of plain torch and of each (learner, capture), in turns."""
     resolved, facts = preview(config)
     calls: dict[str, Callable[[], int | None]] = {
         "plain torch": plain_torch_update(config.batch_size)
@@ -64,7 +64,7 @@ def measure_update(config: Config, ways: list[tuple[str, str]], effort: Effort) 
 
 
 def plain_torch_update(batch_size: int) -> Callable[[], None]:
-    """Workload C's update as one would write it."""
+    """Returns a plain torch update of workload C."""
 
     def network():
         return nn.Sequential(

@@ -1,13 +1,13 @@
-"""What a turn of the loop takes where environments step while the learner works.
+"""Overlap benchmark: duration of an iteration while environments step and the learner works.
 
     python benchmarks/bench_overlap.py
     python benchmarks/bench_overlap.py --part atari
 
-waits: one environment that waits for some milliseconds without the GIL, in a process of its own,
-and a learner that takes as long, one update a step. A turn should take what the longer of both
-takes; stepped in the learner's own process it takes their sum.
-atari: ALE Pong in threads of C++ and a tiny network. All work of the two cores together, by the
-processor time of each part alone, is the least that a step can take.
+waits: one environment that sleeps for some milliseconds in a worker process, and a learner that
+takes as long, with one update per step. An iteration should take as long as the slower of both.
+In a single process it takes their sum.
+atari: ALE Pong in C++ threads, and a tiny network. The lower bound of a step is the processor time
+of each part alone, divided by the number of cores.
 """
 
 import time
@@ -34,7 +34,7 @@ PONG = Config(
 
 
 class Waiting(gymnasium.Env):
-    """Waits in every step, as one that simulates elsewhere does; an episode lasts 50 steps."""
+    """Environment that sleeps in every step. An episode has 50 steps."""
 
     observation_space = spaces.Box(-1, 1, (8,), np.float32)
     action_space = spaces.Discrete(2)
@@ -67,7 +67,7 @@ def main() -> None:
 
 def _parser():
     made = parser(__doc__)
-    made.add_argument("--part", choices=("waits", "atari"))
+    made.add_argument("--part", choices=("waits", "atari"), help="one part; default: both")
     return made
 
 
@@ -77,7 +77,7 @@ def _waits(effort: Effort) -> dict[str, Any]:
         threads=1, learning_starts=100, buffer_size=10_000, device="cpu",
     )  # fmt: skip
     batch_size = 128
-    for _ in range(2):  # twice, since an update's time is not quite in proportion
+    for _ in range(2):  # twice, since the duration is not exactly proportional
         learner = _train(config.replace(batch_size=batch_size), SyncVectorEnv, effort)
         update = learner.phases["learn"] / learner.updates * 1e3
         batch_size = max(8, round(batch_size * MILLISECONDS / update))
@@ -108,7 +108,7 @@ def _train(config: Config, kind: type, effort: Effort) -> Trained:
 
 
 def _alone(envs: VectorEnv, effort: Effort) -> float:
-    """Milliseconds of a step with nothing beside it."""
+    """Returns the milliseconds of a step alone."""
     stream = EnvStream(envs)
     try:
         return 1e3 / measure_stream(stream, effort, time.perf_counter).rate.median
@@ -117,16 +117,16 @@ def _alone(envs: VectorEnv, effort: Effort) -> float:
 
 
 def _atari(effort: Effort) -> dict[str, Any]:
-    """Milliseconds are of one step of one lane; core_ms are of processor time."""
+    """Returns milliseconds per step of one environment. core_ms are processor time."""
     lanes, cores = 16, usable_cores()
-    # Half of the lanes are waited for: the others play on while actions are chosen.
+    # A step waits for half of the environments. The others step while actions are selected.
     config = PONG.replace(num_envs=lanes, env_batch_size=lanes // 2, train_frequency=lanes)
     trained = measure_training(config, effort)
     stream = EnvStream(EnvRecipe(config.env_id).make(lanes))
-    env = _core_ms(lambda: _random_turn(stream), effort)
+    env = _core_ms(lambda: _random_step(stream), effort)
     stream.close()
-    # Act and learn run in one thread: their time is their processor time, where nothing is beside
-    # them. So they are measured with all lanes' answers there before the learner begins.
+    # Act and learn run on one thread, so without other work their time is their processor time. It
+    # is measured with the results of all environments ready before the learner starts.
     rest = sum(trained.phases[name] for name in ("act", "sample", "learn", "store"))
     wall = 1e3 * trained.seconds / trained.steps
     least = (env + 1e3 * rest / trained.steps) / cores
@@ -140,7 +140,7 @@ def _atari(effort: Effort) -> dict[str, Any]:
     }
 
 
-def _random_turn(stream: EnvStream) -> int:
+def _random_step(stream: EnvStream) -> int:
     if not len(stream.lanes) or stream.env_calls.seed is None:
         stream.start(seed=1)
     stream.send(np.random.default_rng(0).integers(stream.facts.num_actions, size=stream.num_ready))

@@ -1,19 +1,20 @@
-"""Time fastdqn and other DQN trainers at the same work, one after another, round after round.
+"""Compares the speed of fastdqn and other DQN trainers at the same workload, in turns.
 
     python benchmarks/bench_peers.py --out benchmarks/results/peers.json
     python benchmarks/bench_peers.py --workloads C --peers fastdqn sbx-8 --repeats 5
     python benchmarks/bench_peers.py --python rejax=/other/venv/bin/python
 
-Needs `pip install -e '.[peers]'`; peers that are not installed are named and left out. Workload C
-is CleanRL's dqn.py on CartPole-v1: MLP 120-84 with ReLU, plain DQN, mean squared error, no clip,
-Adam 2.5e-4, batch 128, an update per 10 environment steps, replay 10,000, target every 500 steps,
-epsilon 1 to 0.05 over 250k. D is the same with batch 512 and an update per 64 steps.
+Needs `pip install -e '.[peers]'`. Peers that are not installed are left out. Workload C
+is CleanRL's dqn.py on CartPole-v1: MLP 120-84 with ReLU, plain DQN, mean squared error, no
+gradient clipping, Adam 2.5e-4, batch 128, an update per 10 environment steps, replay buffer
+10,000, target network update every 500 steps, epsilon 1 to 0.05 over 250k steps. D is the same
+with batch 512 and an update per 64 steps.
 
-Each measurement is a process of its own, with --threads threads for every library. A window of
---steps steps is timed with learning on, 2,160 steps after learning began at step 10,000: so it is
-an early part of the workload, where epsilon is high and episodes are short, for everyone alike:
-Stable-Baselines3 and SBX, which do not run the network for a random action, are at their best.
-What came before it is warm-up: interpreter, imports, compilation, first updates. Nothing logs.
+Each measurement is a new process, with --threads threads for every library. It times a window of
+--steps steps, which starts 2,160 steps after learning started at step 10,000. This is an early
+part of the workload, with a high epsilon and short episodes. It favors Stable-Baselines3 and SBX,
+which do not run the network for a random action. Everything before the window is warm-up:
+interpreter, imports, compilation, first updates. No library logs.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from peers import launch, report
 from peers.catalogue import PEERS
 from peers.workload import ALIGNED_STEPS, START_STEPS, WORKLOADS
 
-# Whose versions decide how fast a peer is, beside its own.
+# Packages whose versions are recorded, besides those of the peers.
 _BENEATH = ("fastdqn", "torch", "jax", "jaxlib", "optax", "flax", "gymnasium", "numpy", "numba")
 
 Key = tuple[str, str]  # workload, peer
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     steps = -(-args.steps // ALIGNED_STEPS) * ALIGNED_STEPS
     try:
-        versions, skipped = look_around(args.peers, pythons)
+        versions, skipped = find_peers(args.peers, pythons)
     except launch.LaunchError as error:
         return _refuse([str(error)])
     for line in skipped.values():
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = collect(args.workloads, measured)
     wrong = report.problems(results, args.threads)
     print(report.table(results))
-    print("\n".join(["", *wrong]) if wrong else "\nsamples a step: as they should be, for all")
+    print("\n".join(["", *wrong]) if wrong else "\nsamples per step: correct for all peers")
     if args.out:
         record = {
             "header": header(words, args.threads, steps, versions),
@@ -90,18 +91,23 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--workloads", nargs="+", default=list(WORKLOADS), help=" ".join(WORKLOADS))
     add("--peers", nargs="+", default=list(PEERS), help=" ".join(PEERS))
-    add("--repeats", type=int, default=3, help="rounds, each of all peers")
-    # About 20 s for the slowest peer, at the 2,300 steps/s that it did when this was written.
-    add("--steps", type=int, default=51_200, help=f"of a window; a multiple of {ALIGNED_STEPS}")
-    add("--threads", type=int, default=1, help="for every library of every peer")
-    add("--seed", type=int, default=1, help="of the first round; the next counts on")
+    add("--repeats", type=int, default=3, help="number of rounds over all peers")
+    # About 20 s for the slowest peer, at 2,300 steps/s.
+    add(
+        "--steps",
+        type=int,
+        default=51_200,
+        help=f"steps of a window, a multiple of {ALIGNED_STEPS}",
+    )
+    add("--threads", type=int, default=1, help="threads of each library")
+    add("--seed", type=int, default=1, help="seed of the first round; later rounds count up")
     add("--python", action="append", default=[], metavar="PEER=PATH", help="interpreter of a peer")
-    add("--out", type=Path, help="JSON file for the figures")
+    add("--out", type=Path, help="JSON file for the results")
     return parser
 
 
 def mistakes(args: argparse.Namespace, extra: list[str], pythons: dict[str, str]) -> list[str]:
-    """Every mistake in the options, one line each."""
+    """Returns all errors in the options, one line each."""
     lines = [f"unexpected argument {word!r}" for word in extra]
     lines += [unknown_name("workload", name, WORKLOADS) for name in args.workloads
               if name not in WORKLOADS]  # fmt: skip
@@ -118,9 +124,9 @@ def mistakes(args: argparse.Namespace, extra: list[str], pythons: dict[str, str]
 
 
 def unwritable(path: Path) -> str | None:
-    """Why no file can be put there, in one line, or None; found before minutes are spent."""
+    """Returns why a file cannot be written, or None. Checked before measuring."""
     if path.is_dir():
-        return f"--out {path} is a folder: name a file"
+        return f"--out {path} is a folder: give a file"
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             return None
@@ -128,10 +134,10 @@ def unwritable(path: Path) -> str | None:
         return f"--out {path}: {error.strerror}"
 
 
-def look_around(
+def find_peers(
     peers: list[str], pythons: dict[str, str]
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Versions by interpreter, and for each peer that is not installed a line that says so."""
+    """Returns versions by interpreter, and a line for each peer that is not installed."""
     found: dict[str, dict[str, str]] = {}
     skipped = {}
     wanted = dict.fromkeys([*_BENEATH, *(d for peer in PEERS.values() for d in peer.distributions)])
@@ -146,17 +152,18 @@ def look_around(
 
 
 def interpreter(peer: str, pythons: dict[str, str]) -> str:
-    # Not resolved: a virtual environment's python is a link, and is known by its own path.
+    # Not resolved: the python of a virtual environment is a link, and its path selects it.
     return os.path.abspath(pythons[peer]) if peer in pythons else sys.executable
 
 
 def run_rounds(
     keys: list[Key], args: argparse.Namespace, steps: int, pythons: dict[str, str]
 ) -> tuple[dict[Key, list[dict[str, Any]]], dict[str, str]]:
-    """Measure all keys in turn, --repeats times: a drift of the machine meets all of them.
+    """Measures all keys in turns, --repeats times, so that drift affects all of them alike.
 
-    Returns the measurements, and the reason by 'workload peer' of those that failed, which are
-    not tried again.
+    Returns:
+        The measurements, and the errors of peers that failed, by 'workload peer'. A failed peer
+        is not repeated.
     """
     measured: dict[Key, list[dict[str, Any]]] = {key: [] for key in keys}
     failed: dict[str, str] = {}
@@ -189,7 +196,7 @@ def run_rounds(
 def collect(
     workloads: list[str], measured: dict[Key, list[dict[str, Any]]]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Rows by workload, then peer, with the ratios between them; what never ran has no row."""
+    """Returns rows by workload and peer, with ratios. A peer without measurements has no row."""
     results: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in workloads}
     for (workload, peer), repeats in measured.items():
         if repeats:
@@ -202,7 +209,7 @@ def collect(
 def header(
     words: list[str], threads: int, steps: int, versions: dict[str, dict[str, str]]
 ) -> dict[str, Any]:
-    """What figures mean nothing without."""
+    """Returns the header: command, commit, machine, versions and settings."""
     kept = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
     return {
         "command": shlex.join(["python", "benchmarks/bench_peers.py", *words]),

@@ -1,4 +1,4 @@
-"""The replay alone: adds and samples per second, by rows held and by size of an observation.
+"""Replay buffer benchmark: adds and samples per second, by number of rows and observation size.
 
 python benchmarks/bench_replay.py
 python benchmarks/bench_replay.py --rows 1000000 --batch-sizes 128 256
@@ -20,7 +20,7 @@ from harness import count, effort_of, main_of, parser, save, show
 def main() -> None:
     asked = parser(__doc__)
     asked.add_argument("--rows", type=count, nargs="+", default=[10**4, 10**5, 10**6, 10**7])
-    asked.add_argument("--obs-size", type=count, default=4, help="float32 numbers an observation")
+    asked.add_argument("--obs-size", type=count, default=4, help="float32 values per observation")
     asked.add_argument("--num-envs", type=count, default=64)
     asked.add_argument("--batch-sizes", type=count, nargs="+", default=[128])
     asked.add_argument("--n-steps", type=count, default=1)
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def measure_rows(rows: int, args, effort: Effort) -> list[Figure]:
-    """Of a replay that is full."""
+    """Measures a full replay buffer."""
     facts = EnvFacts((args.obs_size,), np.dtype(np.float32), 1.0, 2, 0)
     per_lane = max(args.n_steps + 1, rows // args.num_envs)
     replay = Replay(

@@ -1,11 +1,11 @@
-"""Training end to end, and what a transition costs as things grow, phase by phase.
+"""Training benchmark: microseconds per transition, by phase, over sweeps of three settings.
 
     python benchmarks/bench_train.py
     python benchmarks/bench_train.py --sweep num_envs
 
-Workload C (cartpole-cleanrl). Three sweeps, each with all else fixed, the ratio too: num_envs;
-rows of the replay, full from the start; numbers in an observation, of an environment that only
-hands out random ones.
+Workload C (cartpole-cleanrl). Each sweep changes one setting, at a constant replay ratio: num_envs;
+rows of the replay buffer, which starts full; values per observation, of an environment that
+returns random observations.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ THREADS = 1
 
 
 class RandomNumbers(VectorEnv):
-    """obs_size random numbers for each lane, from a table; an episode lasts 100 steps."""
+    """Returns obs_size random values per sub-environment, from a table. Episodes have 100 steps."""
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
@@ -59,7 +59,9 @@ class RandomNumbers(VectorEnv):
 
 def main() -> None:
     asked = parser(__doc__)
-    asked.add_argument("--sweep", choices=("num_envs", "rows", "obs_size"), nargs="+")
+    asked.add_argument(
+        "--sweep", choices=("num_envs", "rows", "obs_size"), nargs="+", help="sweeps; default: all"
+    )
     args = asked.parse_args()
     effort = effort_of(args)
     sweeps: dict[str, list[dict]] = {}
@@ -74,10 +76,10 @@ def main() -> None:
 
 
 def measure(name: str, value: int, effort: Effort) -> Trained:
-    """One point of a sweep."""
+    """Measures one point of a sweep."""
     config = PRESETS["cartpole-cleanrl"].replace(num_envs=LANES, device="cpu", threads=THREADS)
     if name == "num_envs":
-        # Beyond 5,000 environments the replay must grow, or it would not hold two rows a lane.
+        # The buffer needs at least two rows per environment, so it must grow beyond 5,000.
         rows = max(config.buffer_size, 4 * value)
         return measure_training(config.replace(num_envs=value, buffer_size=rows), effort)
     if name == "rows":
@@ -86,7 +88,7 @@ def measure(name: str, value: int, effort: Effort) -> Trained:
 
 
 def _row(trained: Trained) -> dict[str, Any]:
-    """Microseconds of a transition, in all and by phase."""
+    """Returns steps/s, and microseconds per transition by phase."""
     return {
         "steps_per_second": trained.figure.rate.median,
         "steps_per_second_min": trained.figure.rate.least,

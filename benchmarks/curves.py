@@ -1,11 +1,11 @@
-r"""Learning curves of one preset under several settings, ten seeds of each, side by side.
+r"""Learning curves of one preset under several settings, with ten seeds of each.
 
     python benchmarks/curves.py cartpole --seeds 10 --steps 100000 --points 10 \
         --setting "fused: --learner fused" --setting "torch: --learner torch"
 
-Each run is a process of its own that evaluates at the same steps; a curve is the mean over seeds
-with its 95 % bootstrap interval. A pair of curves is said to agree at a step where each mean lies
-inside the other's interval. Words after -- go to every `fastdqn train`. Needs scipy (dev extra).
+Each run is a new process that evaluates at the same steps. A curve is the mean over seeds with its
+95 % bootstrap interval. Two curves agree at a step if each mean is inside the interval of the
+other. Arguments after -- are passed to every `fastdqn train`. Needs scipy (dev extra).
 """
 
 import argparse
@@ -31,26 +31,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("preset")
-    parser.add_argument("--seeds", type=count, default=10, help="1 to this")
-    parser.add_argument("--steps", type=count, default=100_000, help="of each run")
-    parser.add_argument("--points", type=count, default=10, help="evaluations on the way")
-    parser.add_argument("--jobs", type=count, default=1, help="runs at a time")
+    parser.add_argument("--seeds", type=count, default=10, help="number of seeds, from 1")
+    parser.add_argument("--steps", type=count, default=100_000, help="steps of each run")
+    parser.add_argument("--points", type=count, default=10, help="evaluations per run")
+    parser.add_argument("--jobs", type=count, default=1, help="parallel runs")
     parser.add_argument("--setting", action="append", required=True, help="NAME: OPTIONS")
     parser.add_argument("--out", type=writable, help="JSON file for the curves")
     own, extra = split(sys.argv[1:])
     args = parser.parse_args(own)
     settings = dict(map(_setting, args.setting))
     if len(settings) < len(args.setting):
-        fail("two of --setting have the same name")
+        fail("--setting: two settings have the same name")
     if args.points > args.steps:
-        fail(f"--points {args.points}: {args.steps} steps have no more evaluations than that")
+        fail(f"--points is {args.points}: it must be at most --steps {args.steps}")
     every = args.steps // args.points
     options = [
         "--total-timesteps", str(args.steps), "--eval-frequency", str(every),
         "--stop-at-return", "None", *extra,
     ]  # fmt: skip
     with ThreadPoolExecutor(args.jobs) as pool:
-        tasks = list(itertools.product(range(1, args.seeds + 1), settings))  # seed by seed
+        tasks = list(
+            itertools.product(range(1, args.seeds + 1), settings)
+        )  # all settings of a seed before the next seed
         curves = pool.map(
             lambda task: _curve(args.preset, task[0], [*settings[task[1]], *options], every),
             tasks,
@@ -74,7 +76,7 @@ def main() -> None:
 def _setting(text: str) -> tuple[str, list[str]]:
     name, colon, options = text.partition(":")
     if not colon:
-        fail(f"--setting {text!r}: NAME: OPTIONS expected, as 'torch: --learner torch'")
+        fail(f"--setting is {text!r}: use NAME: OPTIONS, such as 'torch: --learner torch'")
     return name.strip(), options.split()
 
 
@@ -83,10 +85,9 @@ def _quoted(word: str) -> str:
 
 
 def _curve(preset: str, seed: int, options: list[str], every: int) -> dict[int, float]:
-    """Steps to the mean return of the evaluation there, of one run.
+    """Trains with one seed. Returns the mean returns of evaluations by step.
 
-    An evaluation comes with the turn that passes its steps, which is some lanes further in one
-    run than in another: it counts for those that were passed.
+    An evaluation is made after the iteration that passes its step, and counts for that step.
     """
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
@@ -96,15 +97,15 @@ def _curve(preset: str, seed: int, options: list[str], every: int) -> dict[int, 
             stderr=subprocess.PIPE, text=True, errors="replace",
         )  # fmt: skip
         if ended.returncode:
-            told = ended.stderr.strip().split("\n")[-1].removeprefix("error: ")
-            raise ValueError(f"seed {seed}, exit code {ended.returncode}: {told}")
+            reason = ended.stderr.strip().split("\n")[-1].removeprefix("error: ")
+            raise ValueError(f"seed {seed}, exit code {ended.returncode}: {reason}")
         rows = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
     found = [row for row in rows if row["kind"] == "eval"]
     return {row["step"] // every * every: row["mean_return"] for row in found}
 
 
 def _summary(curves: list[dict[int, float]]) -> dict[str, Any]:
-    """Of each evaluation: steps, mean over seeds, interval; and every seed's returns [S, P]."""
+    """Returns steps, means over seeds and intervals [P], and the returns of each seed [S, P]."""
     points = list(zip(*(sorted(curve.items()) for curve in curves), strict=True))
     returns = np.array([[value for _, value in point] for point in points])  # [P, S]
     return {
@@ -124,7 +125,7 @@ def _show(name: str, curve: dict[str, Any]) -> None:
 
 
 def _agreement(first: str, second: str, report: dict[str, Any]) -> dict[str, Any]:
-    """How many evaluations find each mean inside the other curve's interval."""
+    """Returns at how many evaluations each mean is inside the interval of the other curve."""
     one, other = report[first], report[second]
     inside = [
         lows[0] <= mean <= lows[1] and highs[0] <= their_mean <= highs[1]

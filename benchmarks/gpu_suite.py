@@ -1,12 +1,12 @@
-"""What is worth measuring on a GPU, in parts of at most 8 minutes, with no network.
+"""GPU benchmarks, in parts of at most 8 minutes. They need no network access.
 
     python benchmarks/gpu_suite.py --out benchmarks/results/gpu            # every part
     python benchmarks/gpu_suite.py --part update-nature --out benchmarks/results/gpu
     python benchmarks/gpu_suite.py --dry-run --out /tmp/gpu                # the CPU, tiny sizes
 
-A part that is complete in --out is left out, and one that was cut goes on where it was: so the
-whole is asked for again until nothing is left. Each file has the machine in it. The parts atari and
-pong need the extra atari; pong trains for some minutes at a time, until it is solved. On the CPU
+A part that is complete in --out is skipped, and an interrupted one continues. Repeat the command
+until all parts are complete. Each file describes the machine. The parts atari and pong need the
+extra atari. The part pong trains for some minutes per command, until it is solved. On the CPU
 nothing is compiled or captured.
 """
 
@@ -43,17 +43,17 @@ from harness import console, fail, main_of
 from impala import Impala
 
 BATCH_SIZES = (32, 128, 512, 2048)
-# What an update is run by: capture, precision, updates in a launch.
+# Settings of an update: capture, precision, updates per launch.
 WAYS = (
     ("eager", "tf32", 1), ("graph", "tf32", 1), ("graph", "tf32", 8), ("graph", "bf16", 8),
     ("graph", "float32", 8), ("compile", "tf32", 1),
 )  # fmt: skip
-# Layers wide enough that a GPU has something to do.
+# Layers that are wide enough to use a GPU.
 _WIDE = (1024, 1024)
 _ATARI = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0)
-# After which no other figure of a part is begun; one that compiles takes up to a minute.
+# No further measurement of a part is started after this time. Compilation takes up to a minute.
 _PART_SECONDS = 400.0
-# Of one stretch of Pong, and of Atari's rate; a last evaluation comes on top.
+# Seconds of a session of Pong, and of the Atari measurement, without a final evaluation.
 _STRETCH_SECONDS = 300.0
 _TINY = {
     "total_timesteps": 80, "learning_starts": 40, "buffer_size": 400, "num_envs": 4,
@@ -65,7 +65,7 @@ Rows = list[dict[str, Any]]
 
 
 class Asked(NamedTuple):
-    """What a part gets: whether it is a dry run, the folder, and the rows it has already."""
+    """Arguments of a part: whether it is a dry run, the folder, and its existing rows."""
 
     dry: bool
     out: Path
@@ -84,12 +84,12 @@ def main() -> None:
     asked = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    asked.add_argument("--part", choices=list(PARTS), help="one part; left out: all")
+    asked.add_argument("--part", choices=list(PARTS), help="one part; default: all")
     asked.add_argument("--out", type=Path, required=True, help="folder for the files")
     asked.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU")
     args = asked.parse_args()
     if not args.dry_run and not torch.cuda.is_available():
-        fail("this machine has no CUDA device: --dry-run walks through every part on the CPU")
+        fail("this machine has no CUDA device: use --dry-run to run every part on the CPU")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -99,29 +99,29 @@ def main() -> None:
 
 
 def _run_part(name: str, dry: bool, out: Path) -> None:
-    """Measure what a part lacks; its file is whole after each figure."""
+    """Makes the missing measurements of a part. Its file is replaced after each."""
     file = out / f"{name}.json"
     record = json.loads(file.read_text()) if file.exists() else {}
     if record.get("dry_run") != dry:
         record = {}
     if record.get("complete"):
-        console.print(f"{name}: {file} is there already")
+        console.print(f"{name}: {file} is complete")
         return
     began, spent, complete = time.perf_counter(), record.get("seconds", 0.0), False
     machine = describe_machine("cpu" if dry else "cuda", 1)
     for rows, complete in PARTS[name](Asked(dry, out, record.get("rows", []))):
         seconds = time.perf_counter() - began
-        told = {"part": name, "dry_run": dry, "complete": complete, "seconds": spent + seconds}
-        write_whole(file, to_json({**told, "machine": machine, "rows": rows}, indent=1) + "\n")
+        status = {"part": name, "dry_run": dry, "complete": complete, "seconds": spent + seconds}
+        write_whole(file, to_json({**status, "machine": machine, "rows": rows}, indent=1) + "\n")
         if not complete and seconds > _PART_SECONDS:
             break
     console.print(f"{name}: {time.perf_counter() - began:.0f} s, {file}")
     if not complete:
-        console.print(f"{name} goes on when it is asked for again")
+        console.print(f"{name} is not complete: repeat the command to continue")
 
 
 def _parity(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """The tests that need a GPU; on the CPU they are only found."""
+    """Runs the tests that need a GPU. On the CPU they are only collected."""
     words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/test_gpu.py"]
     words += ["--collect-only"] if asked.dry else []
     run = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True)
@@ -135,7 +135,7 @@ def _parity(asked: Asked) -> Iterator[tuple[Rows, bool]]:
 def _update(
     make: Callable[[Asked], tuple[Config, EnvFacts, nn.Module | None]],
 ) -> Callable[[Asked], Iterator[tuple[Rows, bool]]]:
-    """Updates/s and samples/s of a network, wall time and device events, way by way."""
+    """Returns a part: updates/s and samples/s of a network, for each batch size and setting."""
 
     def part(asked: Asked) -> Iterator[tuple[Rows, bool]]:
         config, facts, torso = make(asked)
@@ -167,7 +167,7 @@ def _update(
 
 
 def _mlp(asked: Asked) -> tuple[Config, EnvFacts, None]:
-    """Workload C with wide layers, or with its own on the CPU."""
+    """Workload C with wide layers, or with its own layers on the CPU."""
     config = _workload(asked)
     return config, preview(config)[1], None
 
@@ -178,17 +178,17 @@ def _workload(asked: Asked) -> Config:
 
 
 def _nature(asked: Asked) -> tuple[Config, EnvFacts, None]:
-    """Nature's convolutions, Double and Dueling."""
+    """Convolutional network of Nature DQN, with Double and Dueling DQN."""
     return Config(device=asked.device, learner="torch", threads=1), _ATARI, None
 
 
 def _impala(asked: Asked) -> tuple[Config, EnvFacts, nn.Module]:
-    """IMPALA's residual torso with twice its channels."""
+    """Residual network of IMPALA with twice the channels."""
     return Config(device=asked.device, learner="torch", threads=1), _ATARI, Impala(width=2)
 
 
 def _upload(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """Bytes/s of a batch of pictures to the device, by size; nothing is uploaded on the CPU."""
+    """Measures bytes/s of uploads of image batches, by batch size. None on the CPU."""
     figures = []
     for size in BATCH_SIZES:
         config = Config(device=asked.device, learner="torch", batch_size=size)
@@ -197,7 +197,7 @@ def _upload(asked: Asked) -> Iterator[tuple[Rows, bool]]:
 
 
 def _profile(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """Launches, gaps, achieved shares and verdict of an update, and of a turn of the loop."""
+    """Profiles an update and an iteration of the loop."""
     folder, rows = asked.out / "profile", []
     for what in ("learn", "train"):
         (folder / what).mkdir(parents=True, exist_ok=True)
@@ -207,17 +207,17 @@ def _profile(asked: Asked) -> Iterator[tuple[Rows, bool]]:
 
 
 def _train(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """End to end, by both clocks."""
+    """Measures training by both clocks."""
     yield _trained(_workload(asked), asked.effort, (False, True)), True
 
 
 def _atari(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """Pong's loop, an update every four steps, for five minutes: rate, and each phase's share."""
+    """Measures training on Pong for five minutes, with an update per four steps."""
     config = PRESETS["atari-pong"].replace(device=asked.device, prioritized=False)
     if asked.dry:
         config = config.replace(**_TINY | {"threads": 1, "total_timesteps": 100_000})
     else:
-        # Twice as many games as are waited for: none holds the others up.
+        # Twice as many environments as a step waits for, so that none delays the others.
         config = config.replace(num_envs=128, env_batch_size=64, train_frequency=4)
     if importlib.util.find_spec("ale_py") is None:
         yield [{"skipped": "ale-py is not installed: pip install 'fastdqn[atari]'"}], asked.dry
@@ -240,21 +240,23 @@ def _trained(config: Config, effort: Effort, clocks: tuple[bool, ...]) -> Rows:
 
 
 def _pong(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """Pong from pixels until two evaluations reach 18: its evaluations so far, and why it ended."""
+    """Trains Pong from pixels until two evaluations reach 18. Returns evaluations so far."""
     if importlib.util.find_spec("ale_py") is None:
         yield [{"skipped": "ale-py is not installed: pip install 'fastdqn[atari]'"}], asked.dry
         return
     folder = asked.out / "pong-run"
     until = time.monotonic() + _STRETCH_SECONDS
 
-    def goes_on(progress, step) -> bool:
+    def keep_running(progress, step) -> bool:
         return time.monotonic() < until
 
     if folder.is_dir():
-        run = fastdqn.resume(folder, on_step=goes_on)
+        run = fastdqn.resume(folder, on_step=keep_running)
     else:
         options = PRESETS["atari-pong"].replace(device=asked.device, run_dir=str(folder))
-        run = fastdqn.train(options.replace(**_TINY) if asked.dry else options, on_step=goes_on)
+        run = fastdqn.train(
+            options.replace(**_TINY) if asked.dry else options, on_step=keep_running
+        )
     evaluations = (folder / "eval.jsonl").read_text().splitlines()
     reason = run.summary["exit_reason"]
     console.print(f"pong: {run.summary['total_steps']:,} steps, {reason}")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: their command line, and files that are whole or not there."""
+"""Shared by the benchmarks: command line options, result files and errors."""
 
 import argparse
 import json
@@ -19,13 +19,13 @@ console = Console(highlight=False, soft_wrap=True, width=140)
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """With --out, --seconds and --repeats; the module's own docstring is the help."""
+    """Returns a parser with --out, --seconds and --repeats, and doc as its help."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--out", type=writable, help="JSON file for the figures")
-    made.add_argument("--seconds", type=_seconds, default=0.5, help="of one repeat")
-    made.add_argument("--repeats", type=count, default=5)
+    made.add_argument("--out", type=writable, help="JSON file for the results")
+    made.add_argument("--seconds", type=_seconds, default=0.5, help="seconds of a repeat")
+    made.add_argument("--repeats", type=count, default=5, help="repeats of a measurement")
     return made
 
 
@@ -34,7 +34,7 @@ def effort_of(args: argparse.Namespace) -> Effort:
 
 
 def show(title: str, figures: list[Figure]) -> list[dict[str, Any]]:
-    """Print a table, and return the rows for the file."""
+    """Prints a table, and returns the rows for the file."""
     console.print(table(title, figures))
     console.print()
     return [figure.row() for figure in figures]
@@ -43,9 +43,13 @@ def show(title: str, figures: list[Figure]) -> list[dict[str, Any]]:
 def save(
     args: argparse.Namespace, rows: list[dict[str, Any]], threads: int | None, **more: Any
 ) -> None:
-    """Write rows to --out under a header that says how and where they were measured.
+    """Writes rows to --out, with a header that describes command and machine.
 
-    threads  of torch while they were; None where torch was not
+    Args:
+        args: Parsed options.
+        rows: Measurements.
+        threads: Threads of torch during the measurement, or None.
+        more: Further entries of the file.
     """
     if args.out is None:
         return
@@ -59,13 +63,13 @@ def save(
 
 
 def fail(line: str) -> NoReturn:
-    """A user's mistake: one line, exit code 2."""
+    """Prints a one-line error and exits with code 2."""
     print(f"error: {line}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def count(text: str) -> int:
-    """A type of option: a whole number, at least 1."""
+    """Option type: a whole number, at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: it must be a whole number, at least 1")
     return int(text)
@@ -82,15 +86,16 @@ def _seconds(text: str) -> float:
 
 
 def writable(text: str) -> Path:
-    """A type of option: a file that may be written, asked before an hour is spent."""
+    """Option type: a file that can be written, checked before the measurement."""
     path = Path(text)
     usual = path.is_file() and not path.is_symlink()  # a rename must not replace a device
     if not usual and (path.exists() or path.is_symlink() or not path.absolute().parent.is_dir()):
-        raise argparse.ArgumentTypeError(f"{text!r}: name a file in a folder that exists")
+        raise argparse.ArgumentTypeError(f"{text!r}: give a file in an existing folder")
     return path
 
 
 def main_of(run: Callable[[], None]) -> None:
+    """Calls run(), and reports a ValueError as a one-line error."""
     try:
         run()
     except ValueError as error:

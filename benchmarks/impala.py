@@ -1,4 +1,4 @@
-"""IMPALA's residual torso, as a torso of one's own: what a GPU is measured with beside Nature's."""
+"""Residual torso of IMPALA, as a custom torso for GPU benchmarks."""
 
 import math
 
@@ -8,11 +8,11 @@ from torch.nn import functional
 
 # Espeholt et al. 2018 (arXiv 1802.01561), figure 3, right: channels of three sections.
 _CHANNELS = (16, 32, 32)
-_UNITS = 512  # of the layer behind them; the paper's 256, doubled as its channels are
+_UNITS = 512  # units of the last layer: 256 in the paper, doubled as the channels are
 
 
 class _Convolution(nn.Module):
-    """3 x 3 with a border of zeros, its weight [O, 3, 3, I] as channels-last products read it."""
+    """3 x 3 convolution with zero padding. Its weight [O, 3, 3, I] is in channels-last order."""
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__()
@@ -27,7 +27,7 @@ class _Convolution(nn.Module):
 
 
 class _Section(nn.Module):
-    """A convolution, a pool that halves the picture, and two residual blocks."""
+    """A convolution, max pooling with stride 2, and two residual blocks."""
 
     def __init__(self, channels_in: int, channels: int):
         super().__init__()
@@ -50,7 +50,7 @@ class _Section(nn.Module):
 
 
 class Impala(nn.Module):
-    """obs [B, K, 84, 84] to features [B, 512]; width multiplies the channels."""
+    """Maps observations [B, K, 84, 84] to features [B, 512]. width multiplies the channels."""
 
     def __init__(self, stack: int = 4, width: int = 2):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pictures of results: peers' speeds, costs of a transition, learning from pixels, the study.
+"""Plots of results: speeds of peers, costs of a transition, learning from pixels, the study.
 
     python benchmarks/plot.py
 
@@ -20,7 +20,7 @@ from matplotlib import pyplot as plt
 import study_pictures
 
 RESULTS = Path(__file__).parent / "results"
-# Colour-blind safe (Okabe and Ito), one for each phase of the loop and the same in each picture.
+# Colour-blind safe (Okabe and Ito): one colour for each phase of the loop.
 COLOURS = {
     "learn": "#0072B2", "env": "#E69F00", "act": "#009E73", "sample": "#CC79A7",
     "store": "#D55E00", "report": "#999999", "upload": "#F0E442", "prioritize": "#56B4E9",
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def draw_peers(record: dict[str, Any]):
-    """A bar for each peer and workload, from the slowest to the fastest, with its spread."""
+    """Draws a bar for each peer and workload, by ascending speed, with its range."""
     workloads = record["results"]
     figure, axes = plt.subplots(
         1, len(workloads), figsize=(5.2 * len(workloads), 3.2), layout="constrained", squeeze=False
@@ -80,7 +80,7 @@ def draw_peers(record: dict[str, Any]):
 
 
 def draw_costs(record: dict[str, Any]):
-    """Microseconds of a transition, stacked by phase, over each sweep."""
+    """Draws microseconds per transition, stacked by phase, over each sweep."""
     sweeps = record["sweeps"]
     figure, axes = plt.subplots(
         1, len(sweeps), figsize=(4.2 * len(sweeps), 3.4), layout="constrained", squeeze=False
@@ -102,7 +102,7 @@ def draw_costs(record: dict[str, Any]):
 
 
 def draw_pixels(runs: list[dict[str, Any]]):
-    """Training returns of runs from pixels, a panel a preset; dots are greedy evaluations."""
+    """Draws training returns from pixels, one panel per preset. Dots are greedy evaluations."""
     presets = list(dict.fromkeys(preset_of(run) for run in runs))
     figure, axes = plt.subplots(
         1, len(presets), figsize=(4.4 * len(presets), 3.2), layout="constrained", squeeze=False
@@ -134,7 +134,7 @@ def preset_of(run: dict[str, Any]) -> str:
 
 
 def told_of(run: dict[str, Any]) -> str:
-    """What parts a run from others of its preset."""
+    """Returns the label of a run among others of its preset."""
     words = run["command"].split()
     torso = f"{words[words.index('--torso') + 1]}, " if "--torso" in words else ""
     return f"{torso}seed {words[words.index('--seed') + 1]}"

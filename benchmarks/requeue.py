@@ -1,11 +1,11 @@
-"""Kill `fastdqn train --resume auto` at random moments and start it again, as a cluster does.
+"""Kills `fastdqn train --resume auto` at random times and restarts it, as a cluster does.
 
     python benchmarks/requeue.py --kills 100
 
-Kills by SIGKILL and SIGTERM: while the program starts, before the first checkpoint, while it goes
-on from one, and while it trains and writes. Every other start has another host name, where the
-system allows that (unshare --uts, as root). Each time a run is finished, its files are compared
-with those of a run that was never killed, byte for byte, and the next run begins.
+The process gets SIGKILL or SIGTERM during start-up, before the first checkpoint, while it resumes,
+and while it trains and writes. Every other start has a different host name if the system allows
+it (unshare --uts, as root). The files of each finished run must equal those of an uninterrupted
+run byte for byte. Then the next run starts.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _OPTIONS = (
     "--eval-episodes", "5", "--checkpoint-frequency", "500", "--checkpoint-seconds", "None",
     "--seed", "3", "--threads", "1", "--quiet",
 )  # fmt: skip
-# SIGTERM ends a run in order with 130; before Python has a handler it ends the process.
+# SIGTERM ends a run with exit code 130, or kills the process before its handler is installed.
 _EXPECTED = {signal.SIGKILL: {-signal.SIGKILL}, signal.SIGTERM: {130, -signal.SIGTERM}}
 
 
@@ -37,15 +37,15 @@ def main() -> None:
     asked = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    asked.add_argument("--kills", type=int, default=100)
-    asked.add_argument("--seed", type=int, default=0, help="of the moments")
+    asked.add_argument("--kills", type=int, default=100, help="number of kills")
+    asked.add_argument("--seed", type=int, default=0, help="seed of the random times")
     args = asked.parse_args()
     chance, counts = random.Random(args.seed), collections.Counter[str]()
     renames = _can_rename()
     with tempfile.TemporaryDirectory() as folder:
         whole, run = Path(folder, "whole"), Path(folder, "run")
         if _start(whole).wait() != 0:
-            fail("the run that is never killed failed")
+            fail("the uninterrupted run failed")
         starts = 0
         while counts["kills"] < args.kills:
             starts += 1
@@ -65,18 +65,18 @@ def main() -> None:
         _compare(whole, run)
         counts["finished_equal"] += 1
         if _start(run).wait() != 0:
-            fail("a finished run was not left alone")
+            fail("restarting a finished run failed")
         _compare(whole, run)
-    print(f"{json.dumps(counts)}\nall runs equal one that was never killed: {', '.join(_SAME)}")
+    print(f"{json.dumps(counts)}\nall runs equal an uninterrupted one: {', '.join(_SAME)}")
 
 
 def _killed(
     process: subprocess.Popen, run: Path, chance: random.Random, counts: collections.Counter[str]
 ) -> bool:
-    """Kill the process at a random moment; False where it finished before that."""
+    """Kills the process at a random time. Returns whether it was killed before it finished."""
     before = _latest(run)
-    # The moment is the point, not a synchronization. Most kills of a new run hit its start: else
-    # there would be few before a first checkpoint.
+    # These sleeps choose a random time to kill. Most kills of a new run are early, since few would
+    # otherwise come before its first checkpoint.
     if chance.random() < (0.5 if before else 0.8):
         time.sleep(chance.random() * 2.5)
     else:
@@ -89,7 +89,7 @@ def _killed(
     if code == 0:
         return False
     if code not in _EXPECTED[number]:
-        fail(f"kill {counts['kills'] + 1}: the run had failed before it, with code {code}")
+        fail(f"kill {counts['kills'] + 1}: the run failed before it, with exit code {code}")
     moment = "training" if after != before else "going_on" if before else "before_checkpoint"
     counts[moment] += 1
     counts[number.name] += 1
@@ -111,7 +111,7 @@ def _latest(run: Path) -> str:
 def _compare(whole: Path, run: Path) -> None:
     for name in _SAME:
         if (whole / name).read_bytes() != (run / name).read_bytes():
-            fail(f"{name} is not that of a run that was never killed")
+            fail(f"{name} differs from that of an uninterrupted run")
     if left := [name for name in os.listdir(run) if name == "lock" or name.startswith(".")]:
         fail(f"a finished run left {', '.join(left)}")
 
@@ -126,7 +126,7 @@ def _can_rename() -> bool:
 def _start(run: Path, host: str | None = None) -> subprocess.Popen:
     command = [sys.executable, "-m", "fastdqn", "train", "cartpole", *_OPTIONS]
     command += ["--run-dir", str(run), "--resume", "auto"]
-    if host is not None:  # exec: the process that is killed is the run
+    if host is not None:  # exec: the shell is replaced, so that signals reach the run
         command = ["unshare", "--uts", "sh", "-c", f'hostname {host}; exec "$@"', "sh", *command]
     return subprocess.Popen(command)
 

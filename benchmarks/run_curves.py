@@ -1,10 +1,10 @@
-"""The learning curve of runs that were made, from their folders: what a training came to.
+"""Extracts the learning curves of finished runs from their folders.
 
     fastdqn train minatar-breakout --seed 1 --run-dir breakout-1
     python benchmarks/run_curves.py breakout-1 --every 25000 --out curve.json
 
-Training returns are means of the episodes that ended within each whole stretch of steps;
-evaluations are as the run recorded them.
+Training returns are means over the episodes that ended in each complete interval of steps.
+Evaluations are those that the run recorded.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 from fastdqn.files.atomic_write import write_whole
 from harness import count, fail, writable
 
-_SAID = (
+_KEYS = (
     "total_steps", "total_frames", "episodes", "updates", "wall_seconds", "steps_per_second",
     "exit_reason",
 )  # fmt: skip
@@ -26,8 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
-    parser.add_argument("--every", type=count, default=25_000, help="steps of a stretch")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
+    parser.add_argument("--every", type=count, default=25_000, help="steps of an interval")
     parser.add_argument("--out", type=writable, help="JSON file for the curves")
     args = parser.parse_args()
     curves = [curve(run, args.every) for run in args.runs]
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def curve(run: Path, every: int) -> dict[str, Any]:
-    """What a run's folder tells of its learning."""
+    """Returns the learning curve of a run."""
     try:
         summary = json.loads((run / "summary.json").read_text())
         lines = (run / "eval.jsonl").read_text().splitlines()
@@ -52,17 +52,17 @@ def curve(run: Path, every: int) -> dict[str, Any]:
             rows = [(int(row["steps"]), float(row["return"])) for row in csv.DictReader(file)]
         system = json.loads((run / "system.json").read_text())
     except (OSError, ValueError, KeyError) as error:
-        fail(f"{run} is not the folder of a run that ended: {error}")
-    stretches: dict[int, list[float]] = {}
+        fail(f"{run} is not the folder of a finished run: {error}")
+    intervals: dict[int, list[float]] = {}
     for steps, total in rows:
-        stretches.setdefault((steps // every + 1) * every, []).append(total)
+        intervals.setdefault((steps // every + 1) * every, []).append(total)
     return {
         "command": command_of(run),
         "machine": {name: system[name] for name in ("processor", "cores") if name in system},
-        **{name: summary[name] for name in _SAID if name in summary},
+        **{name: summary[name] for name in _KEYS if name in summary},
         "training": [
             {"steps": end, "episodes": len(totals), "mean_return": sum(totals) / len(totals)}
-            for end, totals in sorted(stretches.items())
+            for end, totals in sorted(intervals.items())
             if end <= summary["total_steps"]
         ],
         "evaluations": [json.loads(line) for line in lines],
@@ -70,7 +70,7 @@ def curve(run: Path, every: int) -> dict[str, Any]:
 
 
 def command_of(run: Path) -> str:
-    """As it was typed, without the folders of the machine that it ran on."""
+    """Returns the command of a run, without paths of its machine."""
     words = (run / "command.txt").read_text().split()
     kept = ["fastdqn", *words[1:]]
     if "--run-dir" in kept:

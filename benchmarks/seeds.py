@@ -1,12 +1,12 @@
-r"""Train one preset with many seeds, each in a process of its own, and say how it went.
+r"""Trains one preset with many seeds, each in a new process, and summarizes the results.
 
     python benchmarks/seeds.py cartpole --seeds 10
     python benchmarks/seeds.py cartpole --seeds 10 --num-envs 1 8 64 -- \
         --total-timesteps 100000 --stop-at-return None --eval-frequency 0
     python benchmarks/seeds.py cartpole-classic --seeds 10 --jobs 2
 
-Words after -- go to `fastdqn train`. Needs scipy (in the dev extra). Times are only worth quoting
-with --jobs 1 on an otherwise idle machine.
+Arguments after -- are passed to `fastdqn train`. Needs scipy (dev extra). Times are valid only with
+--jobs 1 on an idle machine.
 """
 
 import argparse
@@ -25,12 +25,14 @@ import fastdqn
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train one preset with many seeds.")
+    parser = argparse.ArgumentParser(description="Trains one preset with many seeds.")
     parser.add_argument("preset")
-    parser.add_argument("--seeds", type=int, default=10, help="1 to this")
-    parser.add_argument("--num-envs", type=int, nargs="*", default=[None])
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; 1 for timings")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 1")
+    parser.add_argument(
+        "--num-envs", type=int, nargs="*", default=[None], help="default: that of the preset"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs; use 1 for timings")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     own, extra = split(sys.argv[1:])
     args = parser.parse_args(own)
     groups = {}
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def run_seed(preset: str, seed: int, num_envs: int | None, extra: list[str]) -> dict:
-    """One training run: what its summary says, the return of its last weights, its episodes."""
+    """Trains with one seed. Returns its summary, the return of its last weights, and episodes."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         lanes = [] if num_envs is None else ["--num-envs", str(num_envs)]
@@ -84,7 +86,7 @@ def run_seed(preset: str, seed: int, num_envs: int | None, extra: list[str]) -> 
 
 
 def episode_of(returns: list[float], threshold: float, window: int = 100) -> int | None:
-    """The first episode, from 1, at which the mean of the last `window` returns passes."""
+    """Returns the first episode, from 1, at which the mean of window returns reaches threshold."""
     passed = np.flatnonzero(window_sums(returns, window) >= threshold * window)
     return int(passed[0]) + window if len(passed) else None
 
@@ -95,13 +97,13 @@ def highest_mean(returns: list[float], window: int = 100) -> float | None:
 
 
 def window_sums(returns: list[float], window: int) -> np.ndarray:
-    """Sum of each run of `window` returns; none if there are fewer."""
+    """Returns the sums of window consecutive returns, empty if there are fewer."""
     total = np.concatenate(([0.0], np.cumsum(returns)))
     return total[window:] - total[:-window]
 
 
 def report(num_envs: int | None, runs: list[dict]) -> dict:
-    """Print a line a run and the figures over all; returns both."""
+    """Prints a line for each run and a summary. Returns both."""
     print(f"\nnum_envs {num_envs or 'of the preset'}")
     for run in runs:
         solved = f"{run['solved']['seconds']:5.1f} s" if run["solved"] else "  not "
@@ -128,7 +130,7 @@ def report(num_envs: int | None, runs: list[dict]) -> dict:
 
 
 def interval(values: np.ndarray) -> list[float]:
-    """95 % percentile-bootstrap interval of the mean."""
+    """Returns the 95 % percentile bootstrap interval of the mean."""
     if len(values) < 2 or np.ptp(values) == 0:
         return [float(values.mean())] * 2
     result = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(0))

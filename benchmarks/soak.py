@@ -1,12 +1,12 @@
-"""A long run watched from outside: does it slow down, and does it keep what it takes?
+"""Soak test: monitors a long run for slowdowns and leaks.
 
     python benchmarks/soak.py --minutes 30
     python benchmarks/soak.py --minutes 30 --preset cartpole -- --num-envs 256
 
-Every few seconds: steps from metrics.jsonl; processor time, resident memory, threads and open
-descriptors from /proc (Linux). After a minute of warm-up, the first sixth is set against the last.
-Steps are set against processor time too, which other programs on the machine change little.
-Words after -- go to `fastdqn train`.
+Every few seconds it samples steps from metrics.jsonl, and processor time, resident memory, threads
+and open descriptors from /proc (Linux). After a minute of warm-up, the first sixth of the samples
+is compared with the last. Steps per second of processor time are reported, too, since other
+programs affect them little. Arguments after -- are passed to `fastdqn train`.
 """
 
 import argparse
@@ -35,17 +35,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--preset", default="cartpole")
-    parser.add_argument("--minutes", type=count, default=30)
-    parser.add_argument("--every", type=count, default=10, help="seconds between looks")
-    parser.add_argument("--out", type=writable, help="JSON file for the figures")
+    parser.add_argument("--preset", default="cartpole", help="preset to train")
+    parser.add_argument("--minutes", type=count, default=30, help="duration")
+    parser.add_argument("--every", type=count, default=10, help="seconds between samples")
+    parser.add_argument("--out", type=writable, help="JSON file for the results")
     own, extra = split(sys.argv[1:])
     args = parser.parse_args(own)
     with tempfile.TemporaryDirectory() as folder:
         looks = watch(args, Path(folder, "run"), extra)
     kept = [look for look in looks if look["seconds"] >= WARM_UP_SECONDS]
     if len(kept) < 6:
-        fail(f"the run ended after {looks[-1]['seconds'] if looks else 0:.0f} s: too soon")
+        fail(f"the run ended after {looks[-1]['seconds'] if looks else 0:.0f} s: too few samples")
     report = summary(kept)
     for name, value in report.items():
         print(f"{name:>28}  {value}")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def watch(args: argparse.Namespace, run: Path, extra: list[str]) -> list[dict[str, float]]:
-    """Look at a run for so many minutes, then ask it to end. The metrics are read as they grow."""
+    """Trains for --minutes minutes and samples the process. Returns the samples."""
     process = subprocess.Popen(
         [sys.executable, "-m", "fastdqn", "train", args.preset, "--run-dir", str(run), "--quiet",
          "--total-timesteps", str(10**12), "--stop-at-return", "None", "--log-frequency", "50000",
@@ -74,18 +74,18 @@ def watch(args: argparse.Namespace, run: Path, extra: list[str]) -> list[dict[st
 
 
 def look(pid: int, run: Path, seconds: float) -> list[dict[str, float]]:
-    """One row, or none where the run is not that far, or over."""
+    """Returns one sample, or none if the run has no metrics yet or has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         status = dict(
             line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
         )
-        # The last line may be under way.
+        # The last line may be incomplete.
         rows = (run / "metrics.jsonl").read_text().rpartition("\n")[0].splitlines()
         descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:  # it may end between two of them
+    except OSError:  # the process may end between two reads
         return []
-    if not rows or "VmRSS" not in status:  # of a process that has ended nothing resides
+    if not rows or "VmRSS" not in status:  # a process that has ended has no VmRSS
         return []
     return [{
         "seconds": round(seconds, 1), "steps": json.loads(rows[-1])["step"],
@@ -96,7 +96,7 @@ def look(pid: int, run: Path, seconds: float) -> list[dict[str, float]]:
 
 
 def summary(looks: list[dict[str, float]]) -> dict[str, Any]:
-    """The first sixth of the looks against the last."""
+    """Compares the first sixth of the samples with the last."""
     sixth = max(2, len(looks) // 6)
     first, last = looks[:sixth], looks[-sixth:]
 

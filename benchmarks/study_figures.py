@@ -1,4 +1,4 @@
-"""The study's figures: interquartile means with intervals, over runs that are there."""
+"""Statistics of the study: interquartile means with intervals, over existing runs."""
 
 from typing import Any
 
@@ -8,12 +8,11 @@ from scipy import stats
 
 from study_rows import CLASSIC, PREDICTED, TASKS
 
-# A row's place on a scale: 0 is random play, 1 the return at which Gymnasium calls a task solved.
 _RESAMPLES = 9_999
 
 
 def iqm(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Interquartile mean of all samples together: the mean without a quarter at either end.
+    """Returns the interquartile mean of all samples: without a quarter at either end.
 
     Agarwal et al. 2021 (arXiv 2108.13264), section 4.3.
     """
@@ -21,8 +20,7 @@ def iqm(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def with_interval(*samples: np.ndarray) -> dict[str, Any]:
-    """iqm, and its 95 % percentile-bootstrap interval: samples (tasks) are resampled each alone,
-    which is what stratified means."""
+    """Returns iqm and its 95 % stratified bootstrap interval: tasks are resampled separately."""
     value = float(iqm(*samples))
     low = high = value
     if min(map(len, samples)) > 1 and max(map(np.ptp, samples)) > 0:
@@ -35,7 +33,7 @@ def with_interval(*samples: np.ndarray) -> dict[str, Any]:
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """tasks {task: {row: figures}}, both {row: figures}, overestimation, classic."""
+    """Returns tasks {task: {row: results}}, both {row: results}, overestimation, classic."""
     by_row: dict[tuple[str, str], list[dict]] = {}
     for result in results:
         by_row.setdefault((result["task"], result["row"]), []).append(result)
@@ -59,7 +57,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def of_row(task: str, runs: list[dict]) -> dict[str, Any]:
-    """The last weights' returns and the curve over the evaluations that all runs have."""
+    """Returns the returns of the last weights, and the curve over common evaluations."""
     points = set.intersection(*({point["step"] for point in run["curve"]} for run in runs))
     curve = []
     for step in sorted(points):
@@ -78,14 +76,17 @@ def of_row(task: str, runs: list[dict]) -> dict[str, Any]:
 
 
 def last(task: str, runs: list[dict]) -> np.ndarray:
-    """Mean returns of the last weights over 100 greedy episodes; a run that diverged has none, and
-    counts with that of random play."""
+    """Returns mean returns of the last weights over 100 greedy episodes.
+
+    A run that diverged counts with the return of random actions.
+    """
     random = TASKS[task].random_return
     returns = [run["last_return"] for run in runs]
     return np.array([random if value is None else value for value in returns])
 
 
 def scaled(task: str, returns: np.ndarray) -> np.ndarray:
+    """Scales returns: 0 is random actions, 1 the reward threshold of Gymnasium."""
     threshold = gymnasium.spec(task).reward_threshold
     assert threshold is not None
     random = TASKS[task].random_return
@@ -93,8 +94,7 @@ def scaled(task: str, returns: np.ndarray) -> np.ndarray:
 
 
 def bias(runs: list[dict]) -> list[dict[str, Any]]:
-    """By steps: predicted and realised discounted return of first observations, and by how much
-    the first is larger, over seeds."""
+    """Returns predicted and actual discounted returns by steps, and their difference."""
     kept = [{p["step"]: p for p in run["curve"] if "predicted" in p} for run in runs]
     points = []
     for step in sorted(set.intersection(*map(set, kept))):
@@ -109,8 +109,10 @@ def bias(runs: list[dict]) -> list[dict[str, Any]]:
 
 
 def classic(runs: list[dict]) -> dict[str, Any]:
-    """The episode at which the mean of the last 100 returns passed a threshold, run by run; None
-    where it did not. The usual claim is 'solved in 200 to 400 episodes'."""
+    """Returns the episode at which the mean of 100 returns reached a threshold, for each run.
+
+    None if it did not. The usual claim is 'solved in 200 to 400 episodes'.
+    """
     found: dict[str, Any] = {"runs": len(runs), "episodes": [run["episodes"] for run in runs]}
     for threshold in (195, 475):
         at = [run[f"episode_of_{threshold}"] for run in runs]
@@ -123,7 +125,7 @@ def classic(runs: list[dict]) -> dict[str, Any]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The last weights' interquartile means with their intervals, as text."""
+    """Returns interquartile means of the last weights with their intervals, as text."""
     lines = []
     for task, rows in figures["tasks"].items():
         lines.append(f"\n{task}: return of the last weights, interquartile mean [95 % interval]")
@@ -134,7 +136,7 @@ def table(figures: dict[str, Any]) -> str:
                 f"{found['runs']} runs, {found['diverged']} diverged"
             )
     if figures["both"]:
-        lines.append("\nboth tasks: 0 is random play, 1 is solved")
+        lines.append("\nboth tasks: 0 is random actions, 1 is solved")
     for row, found in figures["both"].items():
         low, high = found["interval_95"]
         lines.append(f"  {row:24}  {found['iqm']:8.2f}  [{low:.2f}, {high:.2f}]")

@@ -1,4 +1,4 @@
-"""The study's files: what a result must hold before it is counted."""
+"""Result files of the study: reads and validates them."""
 
 import json
 import math
@@ -8,14 +8,15 @@ from typing import Any
 from fastdqn.files.atomic_write import read_text
 from study_rows import CLASSIC, Job
 
-# Far beyond any return, and far from what overflows when it is added up. Ours.
+# Larger numbers are invalid, so that sums do not overflow.
 _LARGEST = 1e30
 
 
 def read_result(path: Path, job: Job) -> dict[str, Any] | None:
-    """A run's result, None where the file is not there, is no JSON, or is of another run.
+    """Returns the result of a run. None if the file is missing, not JSON, or of another run.
 
-    Raises ValueError, one line that names the field, where it is this run's, and cannot be counted.
+    Raises:
+        ValueError: The result has an invalid field. The message names it.
     """
     try:
         found = json.loads(read_text(path))
@@ -26,7 +27,7 @@ def read_result(path: Path, job: Job) -> dict[str, Any] | None:
         return None
     wrong = [name for name, right in _rules(job).items() if not right(found.get(name, _MISSING))]
     if wrong:
-        raise ValueError(f"{path}: {wrong[0]} is not what a run leaves: delete the file")
+        raise ValueError(f"{path}: {wrong[0]} is not valid: delete the file")
     return found
 
 
@@ -34,7 +35,7 @@ _MISSING = object()
 
 
 def _rules(job: Job) -> dict[str, Any]:
-    """Whether its value is right, by the name of a field."""
+    """Returns a check for each field."""
     rules = {
         "diverged": lambda value: value is None or isinstance(value, str),
         "last_return": _number_or_none,

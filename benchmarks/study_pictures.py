@@ -1,10 +1,10 @@
-"""Pictures of the study's figures: curves, last returns, over-estimation, the classic claim."""
+"""Plots of the study: curves, last returns, overestimation, the classic claim."""
 
 from typing import Any
 
 from matplotlib import pyplot as plt
 
-# Colour-blind safe (Okabe and Ito), by order of the rows; the rest are grey.
+# Colour-blind safe (Okabe and Ito), in the order of the rows.
 _COLOURS = (
     "#999999", "#E69F00", "#D55E00", "#000000", "#56B4E9", "#009E73", "#0072B2", "#CC79A7",
     "#F0E442", "#882255",
@@ -12,7 +12,7 @@ _COLOURS = (
 
 
 def draw_all(record: dict[str, Any]) -> dict[str, Any]:
-    """Figures by the name of their file; what there are no figures of has no picture."""
+    """Returns plots by file name, without those that have no data."""
     pictures = {"study-curves": draw_curves, "study-scores": draw_scores}
     made = {name: draw(record) for name, draw in pictures.items()}
     if any(points for rows in record["overestimation"].values() for points in rows.values()):
@@ -23,7 +23,7 @@ def draw_all(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw_curves(record: dict[str, Any]):
-    """Interquartile mean of the evaluations by steps, with its interval, a line a row."""
+    """Draws interquartile means of evaluations by steps, with intervals, a line per row."""
     tasks = record["tasks"]
     figure, axes = _axes(len(tasks))
     for axis, (task, rows) in zip(axes, tasks.items(), strict=True):
@@ -38,7 +38,7 @@ def draw_curves(record: dict[str, Any]):
 
 
 def draw_scores(record: dict[str, Any]):
-    """The last weights' returns: interquartile mean and interval, and a dot for each seed."""
+    """Draws returns of the last weights: interquartile mean, interval, a dot per seed."""
     tasks = record["tasks"]
     figure, axes = _axes(len(tasks), height=4.0)
     for axis, (task, rows) in zip(axes, tasks.items(), strict=True):
@@ -56,7 +56,7 @@ def draw_scores(record: dict[str, Any]):
 
 
 def draw_overestimation(record: dict[str, Any]):
-    """Predicted (full) and realised (dashed) discounted return of first observations."""
+    """Draws predicted (solid) and actual (dashed) discounted returns of first observations."""
     tasks = {task: rows for task, rows in record["overestimation"].items() if any(rows.values())}
     figure, axes = _axes(len(tasks))
     for axis, (task, rows) in zip(axes, tasks.items(), strict=True):
@@ -71,7 +71,7 @@ def draw_overestimation(record: dict[str, Any]):
 
 
 def draw_classic(found: dict[str, Any]):
-    """The share of runs whose mean of 100 returns had passed by an episode; the claim in grey."""
+    """Draws the share of runs whose mean of 100 returns passed a threshold by each episode."""
     figure, (axis,) = _axes(1)
     axis.axvspan(200, 400, color="#DDDDDD")
     runs, end = found["runs"], max(found["episodes"])

@@ -1,22 +1,25 @@
-"""What the study compares: its tasks and rows, and the options of each run."""
+"""Tasks and rows of the study, and the options of each run."""
 
 from typing import Any, NamedTuple
 
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config
 
-# Another one for whatever makes new results differ from old ones, beyond what settings() says.
+# Increase it if results change for another reason than settings().
 VERSION = 1
-POINTS = 10  # evaluations on the way
+POINTS = 10  # evaluations per run
 
 
 class Task(NamedTuple):
-    """The runs of one environment in a study.
+    """Runs of one environment.
 
-    start  what all its rows begin with; steps, seeds  of a run, and of a row
-    random_return  mean of 1,000 episodes of random actions, seeds 0 to 999 of both spaces
-    atoms  between which returns lie, for rows with categorical values
-    bins   of the Q-table
+    Attributes:
+        start: Base options of all rows.
+        steps: Steps of a run.
+        seeds: Number of seeds of a row.
+        random_return: Mean return of 1,000 episodes of random actions, with seeds 0 to 999.
+        atoms: Minimum and maximum atoms, for categorical values.
+        bins: Bins of the Q-table.
     """
 
     start: Config
@@ -27,12 +30,12 @@ class Task(NamedTuple):
     bins: int
 
 
-# Of 500 rewards of size 1 at gamma 0.99, discounted, none is worth more than 99.3.
+# The discounted return of 500 rewards of 1 at gamma 0.99 is at most 99.3.
 TASKS = {
     "CartPole-v1": Task(PRESETS["cartpole"], 100_000, 10, 22.6, (0.0, 100.0), 20),
     "Acrobot-v1": Task(
-        # Of the zoo of Stable-Baselines3: learning rate, buffer, target network and exploration.
-        # Ours: sixteen environments, an update per four steps in place of one a step, 64-64 units.
+        # From RL Zoo: learning rate, buffer, target network and exploration. Different from it:
+        # sixteen environments, an update per four steps instead of one, 64-64 units.
         Config(
             preset="study", env_id="Acrobot-v1", learning_rate=6.3e-4, buffer_size=50_000,
             target_network_frequency=250, exploration_fraction=0.12, exploration_final_eps=0.1,
@@ -44,7 +47,7 @@ TASKS = {
 _D3QN = {"double": True, "dueling": True}
 _PER = {**_D3QN, "prioritized": True}
 _THREE = {**_PER, "n_steps": 3}
-# Each row's switches are all that it has; below D3QN each row has those of the one above it too.
+# Options of each row. A row with + has those of the row above it, too.
 ROWS: dict[str, dict[str, Any]] = {
     "DQN, no replay": {"replay": False},
     "DQN, no target network": {"target_network": False},
@@ -60,9 +63,9 @@ _NONE = {
     "double": False, "dueling": False, "prioritized": False, "n_steps": 1, "value": "scalar",
     "noisy": False, "munchausen": False,
 }  # fmt: skip
-# The rows that are trained in another way: the textbook's agent, and a table.
+# Rows that are trained differently: the classic single-environment agent, and a Q-table.
 CLASSIC, TABLE = "DQN, classic", "Q-table"
-# The rows whose values are held against what comes of them.
+# Rows whose predicted values are compared with actual returns.
 PREDICTED = ("DQN", "Double DQN")
 
 
@@ -78,9 +81,10 @@ class Job(NamedTuple):
 
 
 def jobs(seeds: int | None) -> list[Job]:
-    """All runs, seed by seed, so that a study that is cut short has every row.
+    """Returns all runs, ordered by seed, so that an interrupted study has every row.
 
-    seeds  of each row, at most
+    Args:
+        seeds: Maximum seeds of each row. None: no limit.
     """
     return [
         Job(name, row, seed)
@@ -92,14 +96,17 @@ def jobs(seeds: int | None) -> list[Job]:
 
 
 def steps_of(task: str, share: float) -> int:
-    """Of a run, rounded so that evaluations come at equal distances."""
+    """Returns the steps of a run, rounded so that evaluations are at equal intervals."""
     return max(1, round(TASKS[task].steps * share / POINTS)) * POINTS
 
 
 def config_of(job: Job, share: float, run_dir: str) -> Config:
-    """The options of a run of a network.
+    """Returns the options of a run with a network.
 
-    share  of the steps, or episodes, that the study has
+    Args:
+        job: Task, row and seed.
+        share: Fraction of the steps or episodes of the study.
+        run_dir: Run folder.
     """
     task = TASKS[job.task]
     common = {
@@ -119,7 +126,7 @@ def config_of(job: Job, share: float, run_dir: str) -> Config:
 
 
 def table_words(job: Job, share: float, run_dir: str) -> list[str]:
-    """What `fastdqn` is told for a Q-table."""
+    """Returns the command line arguments of `fastdqn` for a Q-table."""
     steps = steps_of(job.task, share)
     return [
         "tabular", job.task, "--bins", str(TASKS[job.task].bins), "--seed", str(job.seed),
@@ -129,7 +136,7 @@ def table_words(job: Job, share: float, run_dir: str) -> list[str]:
 
 
 def settings(share: float) -> dict[str, Any]:
-    """All that results depend on beside the code: a folder's must be the same."""
+    """Returns the settings of a study. Those of an existing folder must be equal."""
     tasks = {
         name: {
             "steps": steps_of(name, share), "start": task.start.to_json(), "bins": task.bins,

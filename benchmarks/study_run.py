@@ -1,8 +1,8 @@
-"""One run of the study, in a process of its own: trains, evaluates, leaves one line of JSON.
+"""Makes one run of the study: trains, evaluates, and writes one line of JSON.
 
     python benchmarks/study_run.py study "CartPole-v1" "DQN" 1
 
-study.py starts these; a run that was interrupted or failed leaves nothing.
+study.py starts these processes. An interrupted or failed run writes no file.
 """
 
 import argparse
@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("row")
     parser.add_argument("seed", type=int)
-    parser.add_argument("--share", type=float, default=1.0, help="of the study's steps")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="fraction of the steps of the study"
+    )
     args = parser.parse_args()
     job = Job(args.task, args.row, args.seed)
     result = run(job, args.share)
@@ -54,12 +56,12 @@ def main() -> None:
 
 
 def run(job: Job, share: float) -> dict[str, Any]:
-    """Train and evaluate; what the study knows of a run, as one line of its folder holds it."""
+    """Trains and evaluates. Returns the result, which is written as one line of JSON."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = str(Path(folder, "run"))
         if job.row == TABLE:
             if cli.main(table_words(job, share, run_dir)) != 0:
-                fail(f"{job.task}, {job.row}, seed {job.seed}: it did not come to its end")
+                fail(f"{job.task}, {job.row}, seed {job.seed}: it failed")
             predictions, diverged = {}, None
         else:
             predictions, diverged = train(job, share, run_dir)
@@ -72,7 +74,7 @@ def run(job: Job, share: float) -> dict[str, Any]:
 
 
 def train(job: Job, share: float, run_dir: str) -> tuple[dict[int, dict], str | None]:
-    """A network: its predictions by steps, and the line by which it diverged, if it did."""
+    """Trains a network. Returns its predictions by steps, and the error if it diverged."""
     predictions: dict[int, dict] = {}
     config = config_of(job, share, run_dir)
 
@@ -91,11 +93,10 @@ def train(job: Job, share: float, run_dir: str) -> tuple[dict[int, dict], str | 
 
 
 def predict(policy, task: str, gamma: float, seed: int, episodes: int = 20) -> dict[str, float]:
-    """Of first observations: the value that the policy gives its own action there, and the
-    discounted return that came of it; means over episodes.
+    """Returns the mean Q-value of greedy actions at first observations, and actual returns.
 
-    A return ends with the time limit, where a value does not: of 500 rewards of size 1 at gamma
-    0.99 that is 0.66 at the most.
+    The time limit cuts the discounted return, but not the Q-value. With 500 rewards of 1 at gamma
+    0.99 the difference is at most 0.66.
     """
     envs = gymnasium.make_vec(task, episodes, vectorization_mode="sync")
     obs, _ = envs.reset(seed=seed + 1_000_000)
@@ -113,7 +114,7 @@ def predict(policy, task: str, gamma: float, seed: int, episodes: int = 20) -> d
 def record_of(
     job: Job, folder: Path, share: float, predictions: dict[int, dict], diverged: str | None
 ) -> dict[str, Any]:
-    """What a run's folder tells: its curve, its last weights' return, its episodes."""
+    """Returns the curve of a run, the return of its last weights, and its episodes."""
     summary = json.loads((folder / "summary.json").read_text())
     every = steps_of(job.task, share) // POINTS
     lines = (folder / "eval.jsonl").read_text().splitlines() if job.row != CLASSIC else []
@@ -127,7 +128,7 @@ def record_of(
         "steps": summary["total_steps"],
         "updates": summary.get("updates"),
         "startup_seconds": sum(summary["startup_seconds"].values()),
-        # An evaluation comes with the turn that passes its steps: it counts for those.
+        # An evaluation is made after the iteration that passes its step, and counts for that step.
         "curve": [
             {"step": row["step"] // every * every, "mean_return": row["mean_return"],
              **predictions.get(row["step"], {})}

@@ -1,10 +1,11 @@
-"""Train Q-tables where the best return is known, and on CartPole, and say how far they came.
+"""Trains Q-tables, and compares their returns with the best possible ones.
 
     python benchmarks/tables.py --seeds 5 --out benchmarks/results/tables.json
 
-The greedy policy of a toy text environment is judged by its exact expected return within the
-time limit. Beside it stand that of value iteration's policy, and the best of all policies, those
-that count their steps included. All come from the environment's own table of transitions.
+In toy text environments, the exact expected return of the greedy policy within the time limit is
+computed from the transition table. It is compared with that of the policy from value iteration,
+and with the best of all policies, including policies that depend on time. CartPole-v1 has no such
+table, and is only evaluated.
 """
 
 import argparse
@@ -27,16 +28,22 @@ TASKS = {
     "CartPole-v1": ["CartPole-v1", "--bins", "20"],
     "CartPole-v1, 500,000 steps": ["CartPole-v1", "--bins", "20", "--total-timesteps", "500000"],
 }
-# Steps of an episode where the environment has no limit: the shortest way takes 13.
+# Steps of an episode if the environment has no limit. The shortest path takes 13.
 _HORIZON = 200
 _GAMMA = 0.99
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train Q-tables where the best is known.")
-    parser.add_argument("--seeds", type=int, default=5, help="1 to this")
-    parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--out", type=Path, help="JSON file for the figures; runs in it are kept")
+    parser = argparse.ArgumentParser(
+        description="Trains Q-tables, and compares them with the best."
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 1")
+    parser.add_argument(
+        "--tasks", nargs="*", choices=TASKS, default=list(TASKS), help="default: all"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="JSON file for the results; existing runs are kept"
+    )
     args = parser.parse_args()
     rows = json.loads(args.out.read_text())["runs"] if args.out and args.out.exists() else []
     known = {(row["task"], row["seed"]) for row in rows}
@@ -53,8 +60,7 @@ def main() -> None:
 
 
 def run_seed(words: list[str], seed: int) -> dict:
-    """One run: its final evaluation, the seconds of its loop, and where it can be had the exact
-    return."""
+    """Trains with one seed. Returns the final evaluation, the exact return, and the speed."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         subprocess.run(
@@ -68,12 +74,12 @@ def run_seed(words: list[str], seed: int) -> dict:
     env = gymnasium.make(config["env_id"], **config["env_kwargs"])
     exact = optimal = best = None
     if hasattr(env.unwrapped, "P"):
-        rewards, goes_on, starts = transitions(env)
+        rewards, next_states, starts = transitions(env)
         horizon = env.spec.max_episode_steps if env.spec else None
-        exact = float(starts @ returns(rewards, goes_on, horizon, greedy(policy, env)))
-        planned = (rewards + _GAMMA * goes_on @ values(rewards, goes_on)).argmax(1)
-        optimal = float(starts @ returns(rewards, goes_on, horizon, planned))
-        best = float(starts @ returns(rewards, goes_on, horizon))
+        exact = float(starts @ returns(rewards, next_states, horizon, greedy(policy, env)))
+        planned = (rewards + _GAMMA * next_states @ values(rewards, next_states)).argmax(1)
+        optimal = float(starts @ returns(rewards, next_states, horizon, planned))
+        best = float(starts @ returns(rewards, next_states, horizon))
     return {
         "steps": summary["total_steps"],
         "return": summary["eval"]["mean_return"],
@@ -86,43 +92,47 @@ def run_seed(words: list[str], seed: int) -> dict:
 
 
 def transitions(env) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of a toy text environment: expected rewards [S, A], chances of going on to a state
-    [S, A, S], and of starting in it [S]."""
+    """Returns the model of a toy text environment.
+
+    Returns:
+        Expected rewards [S, A], probabilities of the next state [S, A, S] without termination,
+        and of the first state [S].
+    """
     table, starts = env.unwrapped.P, np.asarray(env.unwrapped.initial_state_distrib)
     rewards = np.zeros((len(table), len(table[0])))
-    goes_on = np.zeros((*rewards.shape, len(table)))
+    next_states = np.zeros((*rewards.shape, len(table)))
     for state, of_state in table.items():
         for action, outcomes in of_state.items():
             for chance, following, reward, terminated in outcomes:
-                goes_on[state, action, following] += chance * (not terminated)
+                next_states[state, action, following] += chance * (not terminated)
                 rewards[state, action] += chance * reward
-    return rewards, goes_on, starts
+    return rewards, next_states, starts
 
 
 def returns(
     rewards: np.ndarray,
-    goes_on: np.ndarray,
+    next_states: np.ndarray,
     horizon: int | None,
     action: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Expected undiscounted return [S] within horizon steps, of action [S], or of the best."""
+    """Returns the expected return [S] within horizon steps of a policy [S], or of the best."""
     value = np.zeros(len(rewards))
     for _ in range(horizon or _HORIZON):
-        each = rewards + goes_on @ value
+        each = rewards + next_states @ value
         value = each.max(1) if action is None else each[np.arange(len(value)), action]
     return value
 
 
-def values(rewards: np.ndarray, goes_on: np.ndarray) -> np.ndarray:
-    """Value iteration: the discounted value [S] of each state."""
+def values(rewards: np.ndarray, next_states: np.ndarray) -> np.ndarray:
+    """Returns the discounted value [S] of each state, by value iteration."""
     value = np.zeros(len(rewards))
     for _ in range(5_000):
-        value = (rewards + _GAMMA * goes_on @ value).max(1)
+        value = (rewards + _GAMMA * next_states @ value).max(1)
     return value
 
 
 def greedy(policy, env) -> np.ndarray:
-    """What a policy does in each state [S]."""
+    """Returns the greedy action [S] in each state."""
     count = env.observation_space.n
     obs = fastdqn.ObsReader(env.observation_space)(np.arange(count))
     if not hasattr(env.unwrapped, "action_mask"):

@@ -1,13 +1,13 @@
-"""Catalogue: the peers by name, without importing any of them."""
+"""Catalogue of the peers by name, which imports none of them."""
 
 from typing import NamedTuple
 
 
 class Lanes(NamedTuple):
-    """How many environments step together, and the updates that follow at a time.
+    """Number of environments that step together, and updates made at a time.
 
-    Bursts are kind to the peers: they look up less. fastdqn's 64 lanes make 6.4 updates a call in
-    workload C, by themselves.
+    Bursts of updates reduce the overhead of the peers. fastdqn makes 6.4 updates per step of 64
+    environments in workload C.
     """
 
     num_envs: int
@@ -15,12 +15,13 @@ class Lanes(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """A trainer to compare.
+    """Trainer to compare.
 
-    module  beside this file; it has run(task, window) -> Outcome
-    distributions  that must be installed, as pip names them
-    lanes  by workload
-    note  where what it does is not what the workload says, and what was changed in it
+    Attributes:
+        module: Module of this package with run(task, window) -> Outcome.
+        distributions: Required packages, by their names for pip.
+        lanes: Numbers of environments by workload.
+        note: Differences from the workload, and changes to the trainer.
     """
 
     module: str
@@ -31,7 +32,7 @@ class Peer(NamedTuple):
 
 _EIGHT = {"C": Lanes(8, burst=8), "D": Lanes(8)}
 _SIXTY_FOUR = {"C": Lanes(64), "D": Lanes(64)}
-# As many lanes as steps to an update: one call of the environments each.
+# As many environments as steps per update, so that an update follows each step of all.
 _AS_UPDATES = {"C": Lanes(10, burst=8), "D": Lanes(64)}
 _SB3_NOTE = (
     "Huber loss replaced by MSE; the gradient's norm is computed but max_grad_norm is infinite; "

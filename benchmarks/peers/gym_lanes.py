@@ -1,6 +1,6 @@
-"""The Gymnasium lanes that Stable-Baselines3 and SBX step, and how they are told to learn."""
+"""Environments and DQN arguments for Stable-Baselines3 and SBX."""
 
-# What it imports comes with the extra `peers`, which the type checker may not see.
+# The extra `peers` may not be installed for the type checker.
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 from typing import Any
@@ -15,19 +15,19 @@ from peers.workload import Task
 
 
 def make_lanes(num_envs: int) -> DummyVecEnv:
-    """As make_vec_env() makes them, less the Monitor wrapper, which only logs."""
+    """Creates environments as make_vec_env() does, without the Monitor wrapper for logging."""
     return DummyVecEnv([lambda: gymnasium.make(w.ENV_ID)] * num_envs)
 
 
 def settings(task: Task) -> dict[str, Any]:
-    """Arguments of DQN that both libraries have.
+    """Returns the arguments of DQN that both libraries have.
 
-    train_freq counts calls of all lanes together.
+    train_freq counts steps of all environments at once.
     """
     num_envs, burst = task.lanes
     calls, rest = divmod(burst * task.workload.steps_per_update, num_envs)
     if rest:
-        raise ValueError(f"{burst} updates do not come after whole calls of {num_envs} lanes")
+        raise ValueError(f"{burst} updates do not match whole steps of {num_envs} environments")
     return {
         "learning_rate": w.LEARNING_RATE,
         "buffer_size": w.BUFFER_SIZE,
@@ -48,7 +48,7 @@ def settings(task: Task) -> dict[str, Any]:
 
 
 class Ticks(BaseCallback):
-    """Tells the window after each call, and ends the run when it is closed."""
+    """Callback that reports each step to the window, and ends the run when it is closed."""
 
     def __init__(self, window: Window):
         super().__init__()
@@ -59,6 +59,6 @@ class Ticks(BaseCallback):
 
 
 def learn(model: Any, task: Task, window: Window) -> None:
-    """Run until the window closes; nothing is logged."""
+    """Trains until the window closes, without logging."""
     window.mark("built")
     model.learn(task.total_steps, callback=Ticks(window), log_interval=None)

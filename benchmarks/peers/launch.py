@@ -1,4 +1,4 @@
-"""Launching: one measurement in a process of its own, its threads pinned like everyone's."""
+"""Launches a measurement in a new process, with a limited number of threads."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
-# Seconds after which a peer hangs. Ours: the slowest takes about a minute.
+# Timeout in seconds. The slowest peer takes about a minute.
 _PATIENCE = 1800
 _VERSIONS = """
 import json, sys
@@ -26,14 +26,14 @@ print(json.dumps(found))
 
 
 class LaunchError(RuntimeError):
-    """A process did not do what it was started for; the message is one line."""
+    """Raised if a process fails. The message is one line."""
 
 
 def thread_settings(threads: int) -> dict[str, str]:
-    """Environment variables that hold every library to so many threads.
+    """Returns environment variables that limit every library to a number of threads.
 
-    torch, MKL, OpenBLAS and Numba each have one. NPROC is what XLA sizes its pools by; its flag
-    keeps Eigen from starting threads of its own.
+    torch, MKL, OpenBLAS and Numba each have one. XLA sizes its thread pools by NPROC, and its flag
+    keeps Eigen from starting further threads.
     """
     count = str(threads)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -47,18 +47,18 @@ def thread_settings(threads: int) -> dict[str, str]:
 
 
 def versions(python: str, distributions: Iterable[str]) -> dict[str, str]:
-    """Versions of those that this interpreter has. Raises LaunchError where it does not run."""
-    said = _run([python, "-c", _VERSIONS, *distributions], None, {})
+    """Returns versions of installed packages. Raises LaunchError if the interpreter fails."""
+    output = _run([python, "-c", _VERSIONS, *distributions], None, {})
     try:
-        return json.loads(said)
+        return json.loads(output)
     except ValueError:
-        raise LaunchError(f"{python} is no Python") from None
+        raise LaunchError(f"{python} is not a Python interpreter") from None
 
 
 def measure(
     python: str, peer: str, workload: str, *, steps: int, threads: int, seed: int
 ) -> dict[str, Any]:
-    """Run one peer once: what its window says, see peers/__main__.py. Raises LaunchError."""
+    """Measures a peer once, see peers/__main__.py. Raises LaunchError."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         told = {
@@ -89,8 +89,8 @@ def _run(words: list[str], told: str | None, settings: dict[str, str]) -> str:
     except OSError as error:
         raise LaunchError(f"{words[0]}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise LaunchError(f"no answer within {_PATIENCE} s") from None
+        raise LaunchError(f"no result within {_PATIENCE} s") from None
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise LaunchError(said[-1])
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise LaunchError(lines[-1])
     return done.stdout

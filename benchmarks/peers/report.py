@@ -1,4 +1,4 @@
-"""Reports: from single measurements to one row a peer, ratios, and a table."""
+"""Report: summarizes measurements as one row per peer, with ratios, and as a table."""
 
 import statistics
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from peers.catalogue import PEERS
 from peers.workload import WORKLOADS, Workload
 
-# Updates by which a window may be off: one burst, cut by its edges.
+# Tolerance of updates in a window: its edges may cut a burst.
 _EDGE_UPDATES = 8
-# CPU seconds a second, beyond the threads allowed, that an honest single thread does not reach.
+# Tolerance of CPU seconds per second beyond the allowed threads.
 _EXTRA_CORES = 0.15
 
 
 def summarize(peer: str, workload: Workload, repeats: list[dict[str, Any]]) -> dict[str, Any]:
-    """One row: median, min and max of the rate, and what every repeat said."""
+    """Returns a row: median, min and max of the rate, and all repeats."""
     rates = [repeat["steps_per_second"] for repeat in repeats]
     steps = sum(repeat["steps"] for repeat in repeats)
     updates = sum(repeat["updates"] for repeat in repeats)
@@ -38,7 +38,7 @@ def summarize(peer: str, workload: Workload, repeats: list[dict[str, Any]]) -> d
 
 
 def add_ratios(rows: dict[str, dict[str, Any]]) -> None:
-    """fastdqn's rate by each peer's: the median over repeats, whose two came close in time."""
+    """Adds the ratio of fastdqn to each peer: the median over pairs of one round."""
     ours = rows.get("fastdqn")
     if ours is None:
         return
@@ -50,7 +50,7 @@ def add_ratios(rows: dict[str, dict[str, Any]]) -> None:
 
 
 def problems(results: dict[str, dict[str, dict[str, Any]]], threads: int) -> list[str]:
-    """What makes figures incomparable: other samples a step, or more threads; a line each."""
+    """Returns a line for each peer with other samples per step, or with more threads."""
     lines = []
     for name, rows in results.items():
         workload = WORKLOADS[name]
@@ -59,34 +59,32 @@ def problems(results: dict[str, dict[str, dict[str, Any]]], threads: int) -> lis
                 due = repeat["steps"] / workload.steps_per_update
                 if abs(repeat["updates"] - due) > max(0.01 * due, _EDGE_UPDATES):
                     lines.append(
-                        f"{name} {peer}: {repeat['samples_per_step']:.2f} samples a step, "
+                        f"{name} {peer}: {repeat['samples_per_step']:.2f} samples per step, "
                         f"not {workload.samples_per_step:.2f}"
                     )
                     break
             if row["cores_used"] > threads + _EXTRA_CORES:
-                lines.append(
-                    f"{name} {peer}: keeps {row['cores_used']:.2f} cores busy, not {threads}"
-                )
+                lines.append(f"{name} {peer}: uses {row['cores_used']:.2f} cores, not {threads}")
     return lines
 
 
 def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """All rows, a block a workload, fastest first; below, what differs, and fastdqn's phases."""
+    """Returns a table for each workload, fastest first, with phases of fastdqn and notes."""
     lines = []
     for name, rows in results.items():
         workload = WORKLOADS[name]
         lines += [
             "",
             f"workload {name}: batch {workload.batch_size}, an update per "
-            f"{workload.steps_per_update} steps, {workload.samples_per_step:g} samples a step",
+            f"{workload.steps_per_update} steps, {workload.samples_per_step:g} samples per step",
             f"{'peer':10}{'envs':>5}{'steps/s':>10}{'min to max':>20}{'fastdqn is':>12}"
             f"{'samples/step':>14}{'warm-up s':>11}{'cores':>7}",
         ]
         order = sorted(rows, key=lambda peer: -rows[peer]["steps_per_second"]["median"])
         lines += [_line(peer, rows[peer]) for peer in order]
         if shares := rows.get("fastdqn", {}).get("phase_shares"):
-            told = "  ".join(f"{phase} {share:.0%}" for phase, share in shares.items())
-            lines.append(f"fastdqn's time: {told}")
+            text = "  ".join(f"{phase} {share:.0%}" for phase, share in shares.items())
+            lines.append(f"time of fastdqn: {text}")
     seen = dict.fromkeys(peer for rows in results.values() for peer in rows)
     return "\n".join([*lines, "", *(f"{peer}: {PEERS[peer].note}" for peer in seen)])
 
@@ -102,7 +100,7 @@ def _line(peer: str, row: dict[str, Any]) -> str:
 
 
 def _shares(phases: list[dict[str, float]]) -> dict[str, float]:
-    """Share of each phase in the time of all repeats, largest first."""
+    """Returns the share of each phase over all repeats, largest first."""
     names = {name for seconds in phases for name in seconds}
     sums = {name: sum(seconds.get(name, 0.0) for seconds in phases) for name in names}
     total = sum(sums.values())

@@ -1,4 +1,4 @@
-"""fastdqn itself: the preset cartpole-cleanrl, through fastdqn.train()."""
+"""fastdqn: the preset cartpole-cleanrl, with fastdqn.train()."""
 
 import json
 import tempfile
@@ -34,8 +34,8 @@ def run(task: Task, window: Window) -> Outcome:
             threads=task.threads,
             eval_episodes=1,
             tensorboard=False,
-            checkpoint_seconds=None,  # its thread would take time of the window
-            # A row where the window opens, which its phases are counted from; no other nearby.
+            checkpoint_seconds=None,  # a checkpoint would take time of the window
+            # A row of metrics at the start of the window, from which phases are counted.
             log_frequency=window.start_steps,
             run_dir=str(Path(folder, "run")),
             on_step=on_step,
@@ -48,6 +48,6 @@ def run(task: Task, window: Window) -> Outcome:
         for name, seconds in trained.summary["phase_seconds"].items()
         if name not in ("evaluate", "save")
     }
-    # Its optimizer is out of reach from here: on_update would count, and cost the loop a call.
+    # The optimizer is not accessible here, and counting with on_update would slow the loop.
     updates = trained.summary["updates"]
     return Outcome(updates, updates, sum(array.size for array in weights.values()), phases)

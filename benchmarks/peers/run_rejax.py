@@ -1,6 +1,6 @@
-"""rejax's DQN: environments, replay and learner in one XLA program."""
+"""DQN of rejax: environments, replay buffer and learner in one XLA program."""
 
-# What it imports comes with the extra `peers`, which the type checker may not see.
+# The extra `peers` may not be installed for the type checker.
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 import jax
@@ -16,7 +16,7 @@ from peers.workload import Outcome, Task
 
 
 def run(task: Task, window: Window) -> Outcome:
-    """One update an iteration of num_envs steps; evaluation, which train() adds, is left out."""
+    """Trains with an update per iteration of num_envs steps, without the evaluation of train()."""
     if task.lanes.num_envs != task.workload.steps_per_update:
         raise ValueError("an iteration of rejax is one step of each lane")
     algorithm = DQN.create(
@@ -34,9 +34,9 @@ def run(task: Task, window: Window) -> Outcome:
         fill_buffer=w.LEARNING_STARTS,
         batch_size=task.workload.batch_size,
         target_update_freq=w.TARGET_FREQUENCY,
-        polyak=0.0,  # the share that the target keeps
+        polyak=0.0,  # fraction of the target network that is kept
     ).replace(
-        # create() takes hidden sizes for no agent: the same class, with ours.
+        # create() has no option for hidden sizes, so the network is passed.
         agent=EpsilonGreedyPolicy(DiscreteQNetwork)(  # pyright: ignore[reportArgumentType]
             hidden_layer_sizes=w.HIDDEN_SIZES, action_dim=2, activation=nn.relu
         )
@@ -47,7 +47,7 @@ def run(task: Task, window: Window) -> Outcome:
         return lax.fori_loop(0, iterations, lambda _, s: algorithm.train_iteration(s), state)
 
     state = algorithm.init_state(jax.random.PRNGKey(task.seed))
-    for _ in range(2):  # the first state's counts have weak types: the second call compiles again
+    for _ in range(2):  # twice: weak types in the first state cause a second compilation
         state = advance(state, 1)
     jax.block_until_ready(state)
     window.mark("built")

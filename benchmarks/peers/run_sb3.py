@@ -1,6 +1,6 @@
-"""Stable-Baselines3's DQN."""
+"""DQN of Stable-Baselines3."""
 
-# What it imports comes with the extra `peers`, which the type checker may not see.
+# The extra `peers` may not be installed for the type checker.
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ from peers.workload import Outcome, Task
 
 def run(task: Task, window: Window) -> Outcome:
     torch_parts.pin_threads(task.threads)
-    # train() has no option for the loss: it looks this name up in its module.
+    # train() has no option for the loss, so the function in its module is replaced.
     dqn.F = SimpleNamespace(smooth_l1_loss=torch.nn.functional.mse_loss)
     model = DQN(
         "MlpPolicy",

@@ -1,6 +1,6 @@
-"""SBX's DQN: Stable-Baselines3's loop around a JAX learner."""
+"""DQN of SBX: the loop of Stable-Baselines3 with a JAX learner."""
 
-# What it imports comes with the extra `peers`, which the type checker may not see.
+# The extra `peers` may not be installed for the type checker.
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from peers.workload import Outcome, Task
 
 
 class QNetwork(nn.Module):
-    """SBX's network with layers of different sizes; n_units is not read."""
+    """Network of SBX with layers of different sizes. n_units is ignored."""
 
     n_actions: int
     n_units: int
@@ -33,9 +33,9 @@ class QNetwork(nn.Module):
 
 
 def run(task: Task, window: Window) -> Outcome:
-    pin_threads(task.threads)  # its replay hands out torch tensors
+    pin_threads(task.threads)  # its replay buffer returns torch tensors
     policies.QNetwork = QNetwork
-    # The update has no option for the loss: it looks these names up in its module.
+    # The update has no option for the loss, so the functions in its module are replaced.
     dqn.optax = SimpleNamespace(
         huber_loss=optax.squared_error, incremental_update=optax.incremental_update
     )

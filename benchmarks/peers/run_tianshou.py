@@ -1,6 +1,6 @@
-"""Tianshou's DQN: its Collector and its update, one after the other."""
+"""DQN of Tianshou: its Collector and its update in turns."""
 
-# What it imports comes with the extra `peers`, which the type checker may not see.
+# The extra `peers` may not be installed for the type checker.
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 import gymnasium

@@ -1,6 +1,6 @@
-"""TorchRL's DQN, put together as its own dqn_cartpole example does."""
+"""DQN of TorchRL, assembled as in its dqn_cartpole example."""
 
-# What it imports comes with the extra `peers`, which the type checker may not see.
+# The extra `peers` may not be installed for the type checker.
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 import torch

@@ -1,16 +1,16 @@
-"""What the torch peers share: threads, and counts read off network and optimizer."""
+"""Shared by peers with torch: threads, and counts from network and optimizer."""
 
 import torch
 
 
 def pin_threads(threads: int) -> None:
-    """Torch reads OMP_NUM_THREADS, too; this holds where a library sets its own number."""
+    """Sets the threads of torch, also if a library has changed them."""
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(threads)
 
 
 def optimizer_updates(optimizer: torch.optim.Optimizer) -> int:
-    """Steps that Adam took, by its own state."""
+    """Returns the number of steps in the state of Adam."""
     return int(next(iter(optimizer.state.values()))["step"])
 
 

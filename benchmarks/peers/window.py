@@ -1,4 +1,4 @@
-"""Window: the part of a run that is timed, between two counts of steps."""
+"""Window: the timed part of a run, between two step counts."""
 
 import time
 from collections.abc import Callable
@@ -6,13 +6,17 @@ from typing import Any
 
 
 class Window:
-    """Opens at the first tick of start_steps or more, closes at the first of `steps` later.
+    """Opens at the first tick with start_steps or more, and closes steps later.
 
-    What was before it is warm-up: interpreter, imports, compilation, the steps that only fill the
-    replay, and the first updates. A tick costs a comparison of integers.
+    Everything before it is warm-up: interpreter, imports, compilation, the steps that only fill
+    the replay buffer, and the first updates. A tick costs one comparison of integers.
 
-    started  time.time() when the process was asked for
-    clock, cpu_clock  seconds; cpu_clock counts those of every thread
+    Args:
+        start_steps: Steps at the start.
+        steps: Steps of the window.
+        started: time.time() when the process was started.
+        clock: Returns seconds.
+        cpu_clock: Returns CPU seconds of all threads.
     """
 
     def __init__(
@@ -31,11 +35,11 @@ class Window:
         self._marks: dict[str, float] = {}
 
     def mark(self, name: str) -> None:
-        """Note how far the warm-up is: imported, built."""
+        """Records the time of a stage of the warm-up: imported, built."""
         self._marks[name] = time.time() - self._started
 
     def tick(self, steps: int, updates: int) -> bool:
-        """Tell what was done so far; True when the window is closed."""
+        """Reports the progress. Returns whether the window is closed."""
         if steps < self._next:
             return False
         if not self._edges:
@@ -48,7 +52,7 @@ class Window:
         return True
 
     def result(self) -> dict[str, Any]:
-        """Counts and seconds of the window. Raises ValueError where it did not close."""
+        """Returns counts and seconds of the window. Raises ValueError if it has not closed."""
         if len(self._edges) < 2:
             raise ValueError(f"the run ended before step {self.stop_steps}")
         (began, cpu_began, first, updates), (ended, cpu_ended, last, now) = self._edges

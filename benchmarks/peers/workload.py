@@ -1,4 +1,4 @@
-"""Workloads: what every peer is asked to do, and how much of it is measured."""
+"""Workloads: settings for all peers, and the measured part."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from peers.catalogue import Lanes
 
 ENV_ID = "CartPole-v1"
 HIDDEN_SIZES = (120, 84)
-# Of an MLP 4-120-84-2 with biases: a peer that trains another network is found out by its size.
+# Parameters of an MLP 4-120-84-2 with biases, to detect a peer that trains another network.
 PARAMETERS = 4 * 120 + 120 + 120 * 84 + 84 + 84 * 2 + 2
 LEARNING_RATE = 2.5e-4
 GAMMA = 0.99
@@ -16,19 +16,19 @@ LEARNING_STARTS = 10_000
 TARGET_FREQUENCY = 500
 INITIAL_EPSILON, FINAL_EPSILON = 1.0, 0.05
 EPSILON_STEPS = 250_000
-# What a run is set up for, as the workload says; the window ends it as soon as it is measured.
+# Total steps for schedules. The run ends after the window.
 TOTAL_STEPS = 500_000
 
-# All peers finish whole calls and whole bursts of updates in this many steps: 64 lanes, 10 lanes,
-# and 8 lanes at one update per 10 steps (which is 4 updates per 5 calls).
+# A common multiple of the steps per call and per burst of updates of all peers: 64, 10, and 8
+# environments at one update per 10 steps (4 updates per 5 calls).
 ALIGNED_STEPS = 640
-# Where the clock starts: learning began 2,160 steps before, so compilers and caches are warm.
+# Start of the window: 2,160 steps after the start of learning, which is enough warm-up.
 START_STEPS = 19 * ALIGNED_STEPS
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A batch size and how many environment steps an update waits for."""
+    """Batch size and environment steps per update."""
 
     name: str
     batch_size: int
@@ -39,20 +39,20 @@ class Workload:
         return self.batch_size / self.steps_per_update
 
 
-# C: CleanRL's dqn.py on CartPole-v1. D: fewer and larger updates, as many lanes allow.
+# C: CleanRL's dqn.py on CartPole-v1. D: fewer and larger updates, for many environments.
 WORKLOADS = {"C": Workload("C", 128, 10), "D": Workload("D", 512, 64)}
 
 
 def epsilon(steps: int) -> float:
-    """Chance of a random action after this many steps."""
+    """Returns epsilon after this many steps."""
     share = min(1.0, steps / EPSILON_STEPS)
     return INITIAL_EPSILON + share * (FINAL_EPSILON - INITIAL_EPSILON)
 
 
 class Task(NamedTuple):
-    """One measurement of one peer, as a process of its own is told it.
+    """One measurement of one peer.
 
-    total_steps  that the run is set up for; the window ends it before
+    total_steps is the length for schedules. The window ends the run earlier.
     """
 
     workload: Workload
@@ -63,12 +63,13 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a peer says of itself when it is done.
+    """Result of a peer.
 
-    counted_updates    by its own counter, the one that the window was told
-    optimizer_updates  by the state of its optimizer, which cannot count what it did not do
-    parameters         of the network that it trained
-    phase_seconds      where the time of the window went, if it knows
+    Attributes:
+        counted_updates: Updates by its counter, which the window uses.
+        optimizer_updates: Updates by the state of its optimizer, to verify the counter.
+        parameters: Number of parameters of its network.
+        phase_seconds: Seconds of each phase in the window, or None.
     """
 
     counted_updates: int

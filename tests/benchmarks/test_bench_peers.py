@@ -1,4 +1,4 @@
-"""The benchmark of peers, where none of them is installed."""
+"""Benchmark of peers, without any of them installed."""
 
 import importlib
 import json
@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture
 def bench(monkeypatch):
-    """The script as a module, in an interpreter that has fastdqn and Stable-Baselines3."""
+    """Imports the script, with fastdqn and Stable-Baselines3 reported as installed."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     bench = importlib.import_module("bench_peers")
     installed = {"fastdqn": "0", "stable-baselines3": "2"}
@@ -21,7 +21,7 @@ def bench(monkeypatch):
 
 @pytest.fixture
 def rates(bench, monkeypatch):
-    """Measurements that take no time: steps/s by peer, an error to raise, and calls in order."""
+    """Fake measurements: steps/s by peer, an error to raise, and the calls in order."""
     rates = {"fastdqn": 90.0, "sb3-1": 30.0, "sb3-8": 45.0, "calls": []}
 
     def measure(python, peer, workload, *, steps, threads, seed):
@@ -49,16 +49,16 @@ def rates(bench, monkeypatch):
         (["--python", "rejx=/bin/true"], "unknown peer 'rejx': did you mean rejax?"),
         (["--python", "rejax"], "--python is 'rejax': it must be PEER=PATH"),
         (["--python", "fastdqn=/none/python"], "/none/python: No such file or directory"),
-        (["--python", "fastdqn=/bin/true"], "/bin/true is no Python"),
+        (["--python", "fastdqn=/bin/true"], "/bin/true is not a Python interpreter"),
         (["--repeats", "0"], "--repeats is 0: it must be at least 1"),
         (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["--fast"], "unexpected argument '--fast'"),
         (["--out", "/none/peers.json"], "--out /none/peers.json: No such file or directory"),
-        (["--out", "/"], "--out / is a folder: name a file"),
+        (["--out", "/"], "--out / is a folder: give a file"),
         (["--peers", "rejax"], "nothing to measure"),
     ],
 )
-def test_a_mistake_is_one_line_and_code_2(bench, rates, monkeypatch, capsys, words, line):
+def test_an_error_is_one_line_and_exit_code_2(bench, rates, monkeypatch, capsys, words, line):
     if "fastdqn=" in words[-1]:
         monkeypatch.undo()  # looks for the interpreter
     assert bench.main(words) == 2
@@ -68,7 +68,7 @@ def test_a_mistake_is_one_line_and_code_2(bench, rates, monkeypatch, capsys, wor
     assert rates["calls"] == []
 
 
-def test_an_out_below_a_file_is_refused(bench, tmp_path, capsys):
+def test_an_out_below_a_file_is_rejected(bench, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert bench.main(["--out", str(tmp_path / "file" / "peers.json")]) == 2
     assert "Not a directory" in capsys.readouterr().err
@@ -94,10 +94,10 @@ def test_missing_peers_are_named_and_the_others_take_turns(bench, rates, tmp_pat
     assert "3.00 x" in said
 
 
-def test_another_count_of_samples_a_step_is_a_problem(bench, rates, capsys):
+def test_another_number_of_samples_per_step_is_a_problem(bench, rates, capsys):
     rates["updates"] = 0.9
     assert bench.main(["--workloads", "C", "--peers", "sb3-1"]) == 1
-    assert "C sb3-1: 11.52 samples a step, not 12.80" in capsys.readouterr().out
+    assert "C sb3-1: 11.52 samples per step, not 12.80" in capsys.readouterr().out
 
 
 def test_a_peer_that_fails_is_named_once_and_the_others_continue(bench, rates, tmp_path, capsys):
@@ -111,7 +111,7 @@ def test_a_peer_that_fails_is_named_once_and_the_others_continue(bench, rates, t
     assert len(record["results"]["C"]["fastdqn"]["repeats"]) == 3
 
 
-def test_an_interrupted_run_leaves_the_old_figures(bench, rates, tmp_path):
+def test_an_interrupted_run_keeps_the_old_results(bench, rates, tmp_path):
     out = tmp_path / "peers.json"
     out.write_text("old")
     rates["sb3-8"] = KeyboardInterrupt()
@@ -120,7 +120,7 @@ def test_an_interrupted_run_leaves_the_old_figures(bench, rates, tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("peers.json", "old")]
 
 
-def test_environments_and_bursts_of_every_peer_fill_a_window(bench):
+def test_a_window_is_a_multiple_of_steps_and_updates_of_every_peer(bench):
     workloads = importlib.import_module("peers.workload")
     for peer in bench.PEERS.values():
         for name, (num_envs, burst) in peer.lanes.items():
@@ -143,7 +143,7 @@ def test_a_window_counts_from_its_first_tick_to_its_last(bench):
 
 
 @pytest.mark.slow
-def test_fastdqn_is_measured_in_a_process_of_its_own(bench, monkeypatch, tmp_path, capsys):
+def test_fastdqn_is_measured_in_a_new_process(bench, monkeypatch, tmp_path, capsys):
     monkeypatch.undo()  # the real interpreter and measurement
     out = tmp_path / "peers.json"
     words = ["--workloads", "C", "--peers", "fastdqn", "--repeats", "1", "--steps", "1"]

@@ -1,4 +1,4 @@
-"""The benchmarks that train: what cannot be is one line, before and after an hour."""
+"""Benchmarks that train: one-line errors, curves and samples."""
 
 import importlib
 import json
@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture
 def script(monkeypatch):
-    """A benchmark as a module, by its name."""
+    """Imports a benchmark by its name."""
     pytest.importorskip("scipy")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
@@ -22,13 +22,13 @@ def script(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--setting", "torch"], "NAME: OPTIONS expected"),
+        (["--setting", "torch"], "use NAME: OPTIONS"),
         (["--setting", "a: --double", "--setting", "a:"], "have the same name"),
-        (["--setting", "a:", "--steps", "5", "--points", "10"], "5 steps have no more"),
-        (["--setting", "a:", "--out", "/none/curves.json"], "name a file in a folder that exists"),
+        (["--setting", "a:", "--steps", "5", "--points", "10"], "must be at most --steps 5"),
+        (["--setting", "a:", "--out", "/none/curves.json"], "give a file in an existing folder"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(script, monkeypatch, capsys, words, line):
+def test_an_invalid_option_is_a_one_line_error(script, monkeypatch, capsys, words, line):
     monkeypatch.setattr(sys, "argv", ["curves.py", "cartpole", *words])
     with pytest.raises(SystemExit) as ended:
         script("curves").main()
@@ -36,7 +36,7 @@ def test_what_cannot_be_drawn_is_one_line(script, monkeypatch, capsys, words, li
     assert line in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_run_that_fails_is_reported_by_its_own_last_line(script, monkeypatch):
+def test_a_failed_run_is_reported_by_its_last_line(script, monkeypatch):
     curves = script("curves")
     failed = SimpleNamespace(returncode=2, stderr="greeting\nerror: unknown option --fast\n")
     monkeypatch.setattr(curves.subprocess, "run", lambda *words, **options: failed)
@@ -45,7 +45,7 @@ def test_a_run_that_fails_is_reported_by_its_own_last_line(script, monkeypatch):
 
 
 @pytest.mark.parametrize("missing", ["VmRSS", None])
-def test_a_run_that_ends_between_two_looks_is_not_looked_at(script, monkeypatch, tmp_path, missing):
+def test_a_run_that_ends_between_two_samples_is_not_sampled(script, monkeypatch, tmp_path, missing):
     soak = script("soak")
     texts = {
         "stat": "1 (python) " + " ".join("0" * 20),
@@ -58,9 +58,7 @@ def test_a_run_that_ends_between_two_looks_is_not_looked_at(script, monkeypatch,
     assert looks == [] if missing else looks[0]["steps"] == 5
 
 
-def test_a_runs_curve_is_the_mean_of_the_episodes_that_ended_in_each_stretch(
-    script, monkeypatch, tmp_path
-):
+def test_the_curve_of_a_run_is_the_mean_of_episodes_in_each_interval(script, monkeypatch, tmp_path):
     run, out = tmp_path / "run", tmp_path / "curve.json"
     run.mkdir()
     summary = {"total_steps": 250, "wall_seconds": 9.0, "exit_reason": "budget spent"}
@@ -89,9 +87,9 @@ def test_a_runs_curve_is_the_mean_of_the_episodes_that_ended_in_each_stretch(
     assert found["evaluations"] == [{"step": 200, "kind": "eval", "mean_return": 5.0}]
 
 
-def test_the_folder_of_no_run_is_one_line(script, monkeypatch, tmp_path, capsys):
+def test_a_folder_without_a_run_is_a_one_line_error(script, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["run_curves.py", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         script("run_curves").main()
     assert ended.value.code == 2
-    assert f"error: {tmp_path} is not the folder of a run" in capsys.readouterr().err
+    assert f"error: {tmp_path} is not the folder of a finished run" in capsys.readouterr().err

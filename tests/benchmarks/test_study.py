@@ -1,4 +1,4 @@
-"""The study: its rows train, it goes on where it was, and its figures are right by hand."""
+"""The study: its rows, interruption, and statistics."""
 
 import importlib
 import json
@@ -18,7 +18,7 @@ def modules(monkeypatch):
 
 @pytest.fixture
 def study(modules, monkeypatch):
-    """Its runs leave a result of their own, and are told in .ran."""
+    """The study with fake runs, which are recorded in .ran."""
     module = modules("study")
     ran = []
 
@@ -56,7 +56,7 @@ def test_every_row_is_a_config_without_problems(modules):
                 assert rows.config_of(job, share, "run").problems() == [], job
 
 
-def test_rows_differ_from_dqn_by_what_their_names_say(modules):
+def test_rows_differ_from_dqn_as_their_names_say(modules):
     rows = modules("study_rows")
 
     def differing(row):
@@ -76,7 +76,7 @@ def test_rows_differ_from_dqn_by_what_their_names_say(modules):
 
 
 @pytest.mark.slow
-def test_it_continues_where_it_was(study, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_study_continues(study, tmp_path, monkeypatch, capsys):
     folder, out = tmp_path / "study", tmp_path / "out.json"
     call(study, monkeypatch, folder, "--seeds", 1, "--tasks", "CartPole-v1", "--share", 0.1)
     first = list(study.ran)
@@ -95,47 +95,47 @@ def test_it_continues_where_it_was(study, tmp_path, monkeypatch, capsys):
     assert "missing: about 0 minutes" in capsys.readouterr().out
 
 
-def test_a_dry_run_makes_nothing(study, tmp_path, monkeypatch, capsys):
+def test_a_dry_run_writes_nothing(study, tmp_path, monkeypatch, capsys):
     call(study, monkeypatch, tmp_path / "study", "--dry-run", "--jobs", 2)
     assert not (tmp_path / "study").exists()
-    assert "minutes with 2 at a time" in capsys.readouterr().out
+    assert "minutes with 2 parallel runs" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_folder_of_another_study_is_refused_and_left(study, tmp_path, monkeypatch, capsys):
+def test_the_folder_of_another_study_is_rejected(study, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "study"
     call(study, monkeypatch, folder, "--seeds", 1, "--share", 0.1)
     header = folder / study.HEADER
     theirs = json.loads(header.read_text())
     line = refused(study, monkeypatch, capsys, folder, "--share", 0.2)
-    assert "is a study of other share" in line
+    assert "is a study with other share" in line
     header.write_text(json.dumps(theirs | {"version": 7}))
     before = {path: path.read_bytes() for path in folder.iterdir()}
     line = refused(study, monkeypatch, capsys, folder, "--share", 0.1)
-    assert f"{folder} is a study of version '7', this is 1" in line
+    assert f"{folder} is a study of version '7', and this is 1" in line
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     header.write_text("no json")
-    assert "is not a study's" in refused(study, monkeypatch, capsys, folder)
+    assert "is not the header of a study" in refused(study, monkeypatch, capsys, folder)
 
 
-def test_a_folder_of_something_else_is_refused(study, tmp_path, monkeypatch, capsys):
+def test_a_folder_with_other_files_is_rejected(study, tmp_path, monkeypatch, capsys):
     (tmp_path / "thesis.txt").write_text("all of it")
-    assert "something else than a study" in refused(study, monkeypatch, capsys, tmp_path)
+    assert "is not the folder of a study" in refused(study, monkeypatch, capsys, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_what_failed_is_reported_and_what_was_interrupted_can_continue(
+def test_failed_runs_are_reported_and_an_interrupted_study_can_continue(
     study, tmp_path, monkeypatch, capsys
 ):
     words = (tmp_path / "study", "--seeds", 1, "--tasks", "CartPole-v1")
     monkeypatch.setattr(study, "_run", lambda job, args: 130)
-    assert "the same command goes on" in refused(study, monkeypatch, capsys, *words)
+    assert "the same command continues" in refused(study, monkeypatch, capsys, *words)
 
 
 # -- figures
 
 
-def test_an_interquartile_mean_leaves_a_quarter_out_at_either_end(modules):
+def test_an_interquartile_mean_leaves_out_a_quarter_at_either_end(modules):
     figures = modules("study_figures")
     values = np.array([-1000.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 9000.0])
     assert figures.iqm(values) == 2.5
@@ -145,14 +145,14 @@ def test_an_interquartile_mean_leaves_a_quarter_out_at_either_end(modules):
     assert figures.with_interval(np.full(5, 3.0)) == {"iqm": 3.0, "interval_95": [3.0, 3.0]}
 
 
-def test_tasks_are_resampled_each_alone(modules):
-    """Tasks without spread have an interval without width, however far apart they are."""
+def test_tasks_are_resampled_separately(modules):
+    """The interval of tasks without spread has zero width, however different they are."""
     found = modules("study_figures").with_interval(np.zeros(10), np.append(np.ones(9), 1.001))
     low, high = found["interval_95"]
     assert high - low < 1e-3
 
 
-def test_figures_by_hand(modules):
+def test_statistics_match_hand_computed_ones(modules):
     rows, figures = modules("study_rows"), modules("study_figures")
     jobs = rows.jobs(2)
     runs = [result(job, 500.0 if job.task == "CartPole-v1" else -100.0) for job in jobs]
@@ -172,7 +172,7 @@ def test_figures_by_hand(modules):
 
 
 @pytest.mark.slow
-def test_every_picture_can_be_drawn(modules):
+def test_every_plot_can_be_drawn(modules):
     pytest.importorskip("matplotlib").use("agg")
     rows, figures = modules("study_rows"), modules("study_figures")
     record = figures.summary([result(job) for job in rows.jobs(2)])
@@ -182,8 +182,8 @@ def test_every_picture_can_be_drawn(modules):
     pictures.plt.close("all")
 
 
-def test_a_prediction_is_held_against_what_came_of_it(modules):
-    """Always to the left: CartPole falls after 8 to 11 steps, each a reward of 1."""
+def test_a_prediction_is_compared_with_the_actual_return(modules):
+    """Always left: CartPole falls after 8 to 11 steps with a reward of 1 each."""
 
     class Left:
         def expected(self, obs):
