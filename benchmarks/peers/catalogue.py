@@ -46,7 +46,7 @@ PEERS: dict[str, Peer] = {
         "run_sb3",
         ("stable-baselines3",),
         _EIGHT,
-        f"{_SB3_NOTE}; target every 496 steps; one coin decides exploration for all lanes",
+        f"{_SB3_NOTE}; target every 496 steps; one random decision to explore for all environments",
     ),
     "sbx-8": Peer(
         "run_sbx",
@@ -54,7 +54,7 @@ PEERS: dict[str, Peer] = {
         _EIGHT,
         "both hidden layers have one size there: its network replaced by 120-84, Huber loss by "
         "MSE; no Monitor wrapper; a burst's batches are sampled at once; target every 496 "
-        "steps; one coin decides exploration for all lanes",
+        "steps; one random decision to explore for all environments",
     ),
     "rejax": Peer(
         "run_rejax",

@@ -61,7 +61,7 @@ def measure(
     """Measures a peer once, see peers/__main__.py. Raises LaunchError."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
-        told = {
+        request = {
             "peer": peer,
             "workload": workload,
             "steps": steps,
@@ -70,15 +70,15 @@ def measure(
             "result": str(result),
             "started": time.time(),
         }
-        _run([python, "-m", "peers"], json.dumps(told), thread_settings(threads))
+        _run([python, "-m", "peers"], json.dumps(request), thread_settings(threads))
         return json.loads(result.read_text())
 
 
-def _run(words: list[str], told: str | None, settings: dict[str, str]) -> str:
+def _run(words: list[str], stdin: str | None, settings: dict[str, str]) -> str:
     try:
         done = subprocess.run(
             words,
-            input=told,
+            input=stdin,
             capture_output=True,
             text=True,
             errors="replace",

@@ -18,7 +18,7 @@ from peers.workload import Outcome, Task
 def run(task: Task, window: Window) -> Outcome:
     """Trains with an update per iteration of num_envs steps, without the evaluation of train()."""
     if task.lanes.num_envs != task.workload.steps_per_update:
-        raise ValueError("an iteration of rejax is one step of each lane")
+        raise ValueError("an iteration of rejax is one step of each environment")
     algorithm = DQN.create(
         env=w.ENV_ID,
         num_envs=task.lanes.num_envs,

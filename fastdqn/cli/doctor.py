@@ -42,7 +42,7 @@ _EXTRAS = {
     "video": "imageio_ffmpeg", "sweep": "optuna", "export": "onnxscript",
     "peers": "stable_baselines3",
 }  # fmt: skip
-_WHOLE = "whole"
+_INTACT = "intact"
 
 
 def examine_machine(folder: Path) -> Iterator[tuple[str, str]]:
@@ -98,11 +98,11 @@ def examine_run(run: Path) -> tuple[list[tuple[str, str]], bool]:
     if not table and latest not in checkpoints:
         found.append(("latest", latest))
     states = [state for name, state in found if name not in ("lock", "latest")]
-    is_well = all(state.startswith((_WHOLE, "missing")) for state in states)
+    is_well = all(state.startswith((_INTACT, "missing")) for state in states)
     is_well &= latest in checkpoints or not checkpoints
-    whole = [name for name, state in checkpoints.items() if state.startswith(_WHOLE)]
+    whole = [name for name, state in checkpoints.items() if state.startswith(_INTACT)]
     weights = any(
-        state.startswith(_WHOLE) for name, state in found if name.endswith(".safetensors")
+        state.startswith(_INTACT) for name, state in found if name.endswith(".safetensors")
     )
     return [*found, ("next", remedy(run, whole, latest, weights))], is_well
 
@@ -123,7 +123,7 @@ def _options(run: Path, table: bool) -> str:
         if name is not None
     )
     what = f"{kind}{config.env_id}{given}, {config.preset}, seed {config.seed}"
-    return f"{_WHOLE}: {what}{_ending(run)}"
+    return f"{_INTACT}: {what}{_ending(run)}"
 
 
 def _ending(run: Path) -> str:
@@ -144,12 +144,12 @@ def _weights(path: Path) -> str:
         return str(error)
     if not all(np.isfinite(array).all() for array in arrays):
         return f"{path} contains NaN or infinity"
-    return f"{_WHOLE}, {_size(path.stat().st_size)}"
+    return f"{_INTACT}, {_size(path.stat().st_size)}"
 
 
 def _checkpoint(run: Path, name: str) -> str:
     problem = problem_of(run, name)
-    return f"{_WHOLE}, {int(name.removeprefix('step-')):,} steps" if problem is None else problem
+    return f"{_INTACT}, {int(name.removeprefix('step-')):,} steps" if problem is None else problem
 
 
 def _latest(run: Path) -> str:

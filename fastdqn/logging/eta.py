@@ -9,8 +9,8 @@ _APART = 1.01
 class ETA:
     """Estimates the remaining seconds by the speed in the second half of the elapsed time.
 
-    The first steps of a run are random actions, and later ones may take a hundred times as long,
-    so the mean speed of the whole run would underestimate the remaining time.
+    The first steps of a run are random actions, and later ones may take a hundred times as long.
+    The mean speed of the whole run would underestimate the remaining time.
     """
 
     def __init__(self):

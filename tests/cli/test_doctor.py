@@ -72,7 +72,7 @@ def test_a_whole_run_can_be_resumed(run):
     assert is_well
     names = checkpoint_names(run)
     assert len(names) == 2
-    assert [found[f"checkpoint {name}"].startswith("whole, ") for name in names] == [True] * 2
+    assert [found[f"checkpoint {name}"].startswith("intact, ") for name in names] == [True] * 2
     assert found[f"checkpoint {names[-1]}"].endswith(", the latest")
     assert found["options"].endswith("ended: budget spent")
     assert found["next"] == (
