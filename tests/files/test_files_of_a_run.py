@@ -93,7 +93,7 @@ def test_a_folder_of_weights_and_biases_that_is_a_link_is_refused(run, tmp_path,
     from fastdqn.logging.wandb_run import WandbRun
 
     (run / "wandb").symlink_to(tmp_path)
-    with pytest.raises(WriteError, match="wandb: is not a folder, or a symbolic link"):
+    with pytest.raises(WriteError, match="wandb: it is not a folder, or is a symbolic link"):
         WandbRun(run, {})
 
 
@@ -281,15 +281,15 @@ def test_weights_larger_than_memory_are_rejected_before_reading(run):
     path = run / "policy.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     os.truncate(path, 8 + len(header) + (1 << 42))
-    with pytest.raises(WeightsError, match=r"it has 4,398,\d+,\d+,\d+ bytes, and .* are free"):
+    with pytest.raises(WeightsError, match=r"it has 4,398,\d+,\d+,\d+ bytes, but only .* are free"):
         load_weights(path)
-    assert "bytes, and" in dict(doctor.examine_run(run)[0])["policy.safetensors"]
+    assert "bytes, but only" in dict(doctor.examine_run(run)[0])["policy.safetensors"]
 
 
 def test_arrays_larger_than_memory_are_rejected_before_reading(run, monkeypatch):
     monkeypatch.setattr("fastdqn.checkpoints.safetensors_file.available_bytes", lambda: 120)
     monkeypatch.setattr("fastdqn.checkpoints.safetensors_file._SMALL", 100)
-    with pytest.raises(CheckpointError, match=r"size: it has [\d,]+ bytes, and 120 of memory are"):
+    with pytest.raises(CheckpointError, match=r"size: it has [\d,]+ bytes, but only 120 bytes of"):
         load_checkpoint(run)
 
 
