@@ -106,7 +106,7 @@ def test_code_inside_a_run_folder_is_not_executed(tmp_path, monkeypatch, capsys,
     for words in (["resume"], ["eval", "--episodes", "1"]):
         assert main([words[0], str(run.folder), *words[1:]]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "inside the run's folder, which holds no code" in line
+        assert "inside the run folder, which must not contain code" in line
     assert not ran.exists()
 
 
