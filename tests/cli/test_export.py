@@ -1,5 +1,6 @@
 """fastdqn export: what is written gives the policy's values, for every kind of network."""
 
+import importlib.machinery
 import importlib.util
 import os
 import shlex
@@ -86,9 +87,12 @@ def test_a_file_of_onnx_gives_the_policy_s_values_and_stands_alone(tmp_path, nam
 )
 def test_a_mistake_of_export_is_one_line(tmp_path, monkeypatch, words, says):
     monkeypatch.chdir(tmp_path)
+    installed = importlib.machinery.ModuleSpec("onnx", None, origin="installed")
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: name if "onnx" in name else find_spec(name)
+        importlib.util,
+        "find_spec",
+        lambda name, *more: installed if name.startswith("onnx") else find_spec(name, *more),
     )
     write_weights(tmp_path / "policy.safetensors")
     code, out, lines = ask("export", ".", *words)
