@@ -27,7 +27,7 @@ from torch import nn
 import fastdqn
 from fastdqn.bench.learner_speed import measure_learner, measure_upload
 from fastdqn.bench.machine_info import describe_machine
-from fastdqn.bench.profile import profile_calls
+from fastdqn.bench.profile_calls import profile_calls
 from fastdqn.bench.repeats import Effort
 from fastdqn.bench.results import Figure, table
 from fastdqn.bench.training_speed import measure_training

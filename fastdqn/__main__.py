@@ -20,8 +20,8 @@ def main() -> int:
     # After an interrupt inside exec(), such as in Numba, Python would end the process by SIGINT
     # although the exception was caught. Another exec() resets that.
     exec("")
-    if "fastdqn.system.threads" in sys.modules:  # else no environment has run
-        sys.modules["fastdqn.system.threads"].end_despite_threads(code)
+    if "fastdqn.system.python_threads" in sys.modules:  # else no environment has run
+        sys.modules["fastdqn.system.python_threads"].end_despite_threads(code)
     return code
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from fastdqn.builders import agent, build
 from fastdqn.builders.auto_options import EVAL_MAX_STEPS
 from fastdqn.builders.environments import EVAL_LANES
-from fastdqn.builders.user_objects import argument_problems, checked
+from fastdqn.builders.user_object_checks import argument_problems, checked
 from fastdqn.config.presets import PRESETS, defaults_of
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import (

@@ -10,7 +10,7 @@ from gymnasium.vector import VectorEnv
 from torch import nn
 
 from fastdqn.builders import build
-from fastdqn.builders.user_objects import checked
+from fastdqn.builders.user_object_checks import checked
 from fastdqn.checkpoints.checked_read import read_latest
 from fastdqn.checkpoints.loader import Checkpoint, checkpoint_names, load_checkpoint
 from fastdqn.config.schema import Config, ConfigError

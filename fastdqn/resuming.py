@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 from torch import nn
 
 from fastdqn.builders import build, preflight
-from fastdqn.builders.user_objects import argument_problems, resumed_problems, torso_problems
+from fastdqn.builders.user_object_checks import argument_problems, resumed_problems, torso_problems
 from fastdqn.checkpoints.format import CheckpointError
 from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
 from fastdqn.config.schema import Config, ConfigError

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from fastdqn.checkpoints.network_weights import assign_weights, load_weights
 from fastdqn.checkpoints.store import MOST_REPLAYS
 from fastdqn.config import atari_protocols
-from fastdqn.config.descriptions import replay_ratio, residual_phases
+from fastdqn.config.derived_facts import replay_ratio, residual_phases
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvError, EnvStream, NonFiniteError
 from fastdqn.envs.atari_scores import human_normalized
@@ -27,8 +27,8 @@ from fastdqn.logging.metric_rows import steps_per_second
 from fastdqn.logging.recorder import RunRecorder
 from fastdqn.replay import UnstackedError
 from fastdqn.seeding import FINAL, env_seed
+from fastdqn.system.python_threads import ThreadError
 from fastdqn.system.signals import listen
-from fastdqn.system.threads import ThreadError
 from fastdqn.timing import Laps
 from fastdqn.training import loop
 from fastdqn.training.best_weights import BestWeights

@@ -11,7 +11,7 @@ from fastdqn.builders import preflight
 from fastdqn.builders.auto_options import resolve
 from fastdqn.builders.build import make_best_weights, make_epsilon, make_evaluations
 from fastdqn.builders.environments import make_streams
-from fastdqn.builders.recorder import disk_errors, take_folder
+from fastdqn.builders.run_outputs import disk_errors, take_folder
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import EnvError, EnvFacts, UnknownEnvError, probe_env_and_space
 from fastdqn.envs.watchdog import watch_making

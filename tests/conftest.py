@@ -148,7 +148,7 @@ def run(tmp_path, template):
 @pytest.fixture
 def waits(monkeypatch):
     """Makes the loop wait for each checkpoint, so that failures do not depend on timing."""
-    from fastdqn.checkpoints.writer import CheckpointWriter
+    from fastdqn.checkpoints.background_writer import CheckpointWriter
 
     write = CheckpointWriter.write
 

@@ -45,7 +45,7 @@ TECHNIQUES = {
 }  # fmt: skip
 # What turns options into objects, or counts, checks and prints them; below it they are objects.
 READERS = (
-    "builders/", "config/conflicts", "config/descriptions", "session", "cli/commands",
+    "builders/", "config/conflicts", "config/derived_facts", "session", "cli/commands",
 )  # fmt: skip
 # Names that options go by.
 OPTIONS = {"config", "resolved", "options", "o", "c"}

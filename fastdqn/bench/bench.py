@@ -23,7 +23,7 @@ from fastdqn.bench.training_speed import Trained, measure_training
 from fastdqn.builders.auto_options import preview, threads_of_torch
 from fastdqn.builders.devices import arithmetic
 from fastdqn.builders.preflight import recipe
-from fastdqn.config.descriptions import residual_phases
+from fastdqn.config.derived_facts import residual_phases
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.files.atomic_write import to_json, write_whole

@@ -9,7 +9,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from fastdqn.bench.repeat_budget import MOST_RANDOM_SECONDS
+from fastdqn.bench.measured_budget import MOST_RANDOM_SECONDS
 from fastdqn.bench.repeats import Clock, Effort, Rate
 from fastdqn.bench.results import Figure
 from fastdqn.bench.training_speed import MOST_RANDOM_STEPS, measure_training
@@ -103,7 +103,7 @@ def _make_sb3(
         def _on_step(self) -> bool:
             self.ended = clock()
             model: Any = self.model
-            if self.ended - self.began >= MOST_RANDOM_SECONDS:  # as in repeat_budget.py
+            if self.ended - self.began >= MOST_RANDOM_SECONDS:  # as in measured_budget.py
                 model.learning_starts = min(model.learning_starts, self.num_timesteps)
             return self.ended - self.began < self.seconds or not model._n_updates
 

@@ -11,7 +11,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from fastdqn.bench.learner_speed import waiter
-from fastdqn.bench.repeat_budget import RepeatsBudget, TurnsBudget
+from fastdqn.bench.measured_budget import RepeatsBudget, TurnsBudget
 from fastdqn.bench.repeats import Clock, Effort, Rate
 from fastdqn.bench.results import Figure
 from fastdqn.bench.synthetic_data import fill_replay

@@ -12,7 +12,7 @@ from torch import nn
 
 from fastdqn.builders import agent as agent_builder
 from fastdqn.builders import devices
-from fastdqn.builders import recorder as recorder_builder
+from fastdqn.builders import run_outputs as recorder_builder
 from fastdqn.builders.auto_options import choose_learner, resolve, threads_of_torch
 from fastdqn.builders.environments import Streams, make_streams
 from fastdqn.builders.memory_estimate import network_weights
@@ -24,7 +24,7 @@ from fastdqn.config.conflicts import remarks
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import EnvFacts, EnvStream, Factory, Step
 from fastdqn.files.open_folder import Place
-from fastdqn.learning.capture_check import host_read
+from fastdqn.learning.capturable import host_read
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.networks import initialized
 from fastdqn.learning.out_of_memory import memory_errors

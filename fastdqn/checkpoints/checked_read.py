@@ -24,7 +24,7 @@ from fastdqn.checkpoints.format import (
     step_name,
 )
 from fastdqn.checkpoints.manifest import Manifest, parse_manifest
-from fastdqn.checkpoints.safetensors_file import lack_of_memory
+from fastdqn.checkpoints.open_safetensors import lack_of_memory
 from fastdqn.files.checksum import digest, new_hash
 from fastdqn.files.open_folder import Place, Where, lstat, open_file, open_folder, path_of
 from fastdqn.text import brief

@@ -9,7 +9,7 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from fastdqn.checkpoints.safetensors_file import open_tensors
+from fastdqn.checkpoints.open_safetensors import open_tensors
 from fastdqn.files.atomic_write import write_whole
 from fastdqn.files.open_folder import Where
 from fastdqn.text import printable

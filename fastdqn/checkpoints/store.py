@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 
 from fastdqn.checkpoints.checked_read import read_latest, read_manifest
-from fastdqn.checkpoints.commit import Snapshot, set_latest, write_checkpoint, write_segment
 from fastdqn.checkpoints.format import SEGMENT, STEP, CheckpointError
 from fastdqn.checkpoints.loader import Checkpoint, checkpoint_names
 from fastdqn.checkpoints.manifest import Segment
+from fastdqn.checkpoints.write_checkpoint import (
+    Snapshot,
+    set_latest,
+    write_checkpoint,
+    write_segment,
+)
 from fastdqn.files.durable_write import TEMPORARY, exists, make_folder, remove
 from fastdqn.files.open_folder import Where, names_in, path_of
 from fastdqn.state_dict import Rows

@@ -9,7 +9,7 @@ import safetensors
 import safetensors.numpy
 
 from fastdqn.checkpoints.network_weights import WeightsError
-from fastdqn.checkpoints.safetensors_file import open_tensors
+from fastdqn.checkpoints.open_safetensors import open_tensors
 from fastdqn.files.atomic_write import write_whole
 from fastdqn.files.open_folder import Where
 

@@ -17,7 +17,7 @@ from fastdqn.builders import memory_estimate, preflight
 from fastdqn.builders.auto_options import preview
 from fastdqn.cli.load_run import load_trained
 from fastdqn.config.conflicts import remarks
-from fastdqn.config.descriptions import replay_ratio
+from fastdqn.config.derived_facts import replay_ratio
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import NonFiniteError, find_supported_envs
 from fastdqn.envs.atari_scores import human_normalized
@@ -179,7 +179,7 @@ def profile_run(
     lines += preflight.check(config, mistaken=bool(lines))
     if lines or out is None:
         raise ConfigError(lines)
-    from fastdqn.bench.profile import profile_calls, profile_tables
+    from fastdqn.bench.profile_calls import profile_calls, profile_tables
     from fastdqn.bench.repeats import Effort
     from fastdqn.files.output_files import new_folder
 

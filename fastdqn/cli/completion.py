@@ -65,7 +65,7 @@ def _subjects(command: str, parts: tuple[str, ...]) -> list[dict[str, Any]]:
 def _options() -> dict[str, type]:
     """The options of each command that has any."""
     from fastdqn.cli.export import ExportOptions
-    from fastdqn.cli.report import PlotOptions, ReportOptions
+    from fastdqn.cli.plot_and_report import PlotOptions, ReportOptions
     from fastdqn.cli.sweep import SweepOptions
     from fastdqn.cli.tabular import TabularOptions
     from fastdqn.cli.video import VideoOptions

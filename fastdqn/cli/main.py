@@ -204,16 +204,16 @@ def _video(args: list[str]) -> int:
 
 
 def _plot(args: list[str]) -> int:
-    from fastdqn.cli import report
+    from fastdqn.cli import plot_and_report
 
-    _show(report.plot_runs(args))
+    _show(plot_and_report.plot_runs(args))
     return 0
 
 
 def _report(args: list[str]) -> int:
-    from fastdqn.cli import report
+    from fastdqn.cli import plot_and_report
 
-    _show(report.report_runs(args))
+    _show(plot_and_report.report_runs(args))
     return 0
 
 

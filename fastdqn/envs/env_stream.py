@@ -19,15 +19,15 @@ from fastdqn.envs.autoreset import (
 )
 from fastdqn.envs.backend_interface import Arrival
 from fastdqn.envs.backends import connect
+from fastdqn.envs.check_stream_state import checked
 from fastdqn.envs.env_calls import EnvCalls
+from fastdqn.envs.env_facts import read_facts
 from fastdqn.envs.env_state import read_env_state, takes_env_state, write_env_state
-from fastdqn.envs.env_stream_state import checked
 from fastdqn.envs.errors import EnvError, LaneFailure
 from fastdqn.envs.finite_check import first_nonfinite, require_finite
 from fastdqn.envs.infos import as_dict
 from fastdqn.envs.life_loss import LifeLosses, may_lose_lives, with_last_starts
 from fastdqn.envs.observations import ObsReader, batch_of_one
-from fastdqn.envs.spaces import read_facts
 from fastdqn.envs.step import Step, lane_of
 from fastdqn.envs.sub_env import shared_sub_env
 from fastdqn.envs.transitions import Marks, Sorted, assign_actions, mark_steps, sort

@@ -9,10 +9,10 @@ import numpy as np
 from gymnasium.spaces import Space
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
+from fastdqn.envs.declared_stack import ask_worker
+from fastdqn.envs.env_facts import EnvFacts
 from fastdqn.envs.env_stream import EnvStream
-from fastdqn.envs.frame_stack import ask_worker
 from fastdqn.envs.make import EnvRecipe
-from fastdqn.envs.spaces import EnvFacts
 from fastdqn.envs.sub_env import close_quietly, sub_envs, time_limit_of
 from fastdqn.envs.worker_process import WorkerTarget
 

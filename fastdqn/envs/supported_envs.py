@@ -10,11 +10,11 @@ from typing import NamedTuple
 import gymnasium
 from gymnasium.vector import VectorEnv
 
+from fastdqn.envs.env_facts import read_spaces
 from fastdqn.envs.make import EnvRecipe
 from fastdqn.envs.observations import short
 from fastdqn.envs.optional_packages import register_for
 from fastdqn.envs.registry import find_module, registered, registered_by
-from fastdqn.envs.spaces import read_spaces
 from fastdqn.envs.sub_env import close_quietly
 
 

@@ -16,8 +16,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from fastdqn.envs.env_calls import EnvCalls
 from fastdqn.envs.env_stream import EnvStream
 from fastdqn.envs.errors import EnvError, HungError, own_trace, trace_of
+from fastdqn.system.python_threads import start_thread
 from fastdqn.system.standard_streams import print_error
-from fastdqn.system.threads import start_thread
 
 
 class EnvCreation:

@@ -19,7 +19,7 @@ from fastdqn.files.durable_write import TEMPORARY
 from fastdqn.files.open_folder import Place, open_folder
 from fastdqn.files.run_lock_file import STALE_SECONDS, guard, is_gone, read_holder
 from fastdqn.system.process_identity import machine, pid_namespace, start_of
-from fastdqn.system.threads import start_thread
+from fastdqn.system.python_threads import start_thread
 
 # Seconds between two renewals of the lock file.
 BEAT_SECONDS = 10.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdqn.files.append_file import AppendFile
 from fastdqn.files.atomic_write import to_json, write_whole
-from fastdqn.files.disk_errors import DiskErrors, EndRun, Keeper
+from fastdqn.files.disk_error_policy import DiskErrors, EndRun, Keeper
 from fastdqn.files.open_folder import Where, open_file, path_of
 from fastdqn.logging.console import Display
 from fastdqn.logging.eta import ETA

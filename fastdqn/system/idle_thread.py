@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from fastdqn.system.threads import ThreadError, start_thread
+from fastdqn.system.python_threads import ThreadError, start_thread
 
 # Without this policy such a thread would compete with the thread that it helps.
 HAS_SPARE = hasattr(os, "SCHED_IDLE")

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from fastdqn.system.python_threads import start_thread
 from fastdqn.system.standard_streams import print_error
-from fastdqn.system.threads import start_thread
 
 # Seconds until a message says that the run has not stopped yet.
 _PATIENCE = 5.0

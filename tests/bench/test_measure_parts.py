@@ -14,11 +14,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from fastdqn.bench import bench, env_speed, repeat_budget, training_speed
+from fastdqn.bench import bench, env_speed, measured_budget, training_speed
 from fastdqn.bench.env_speed import available, measure_envs, waits
 from fastdqn.bench.machine_info import commit, describe_machine, torch_threads
+from fastdqn.bench.measured_budget import RepeatsBudget, TurnsBudget
 from fastdqn.bench.policy_speed import measure_acting
-from fastdqn.bench.repeat_budget import RepeatsBudget, TurnsBudget
 from fastdqn.bench.repeats import Effort, Rate
 from fastdqn.bench.replay_speed import measure_adding
 from fastdqn.bench.synthetic_data import fill_replay
@@ -133,7 +133,7 @@ def test_learning_starts_in_time_with_slow_environments(clock, slow_parts, monke
     began = clock.now
     trained = measure_training(asked, Effort(5.0, 1, 0.0), clock=clock, envs=Slow(clock))
     assert trained.updates > 0
-    assert clock.now - began < repeat_budget.MOST_RANDOM_SECONDS + 30.0  # not 1,250 s
+    assert clock.now - began < measured_budget.MOST_RANDOM_SECONDS + 30.0  # not 1,250 s
 
 
 def slow_step(envs: Slow, actions):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch._C._autograd import DeviceType
 
-from fastdqn.bench import profile, torch_profiler
-from fastdqn.bench.profile_timeline import Timeline, read_timeline
+from fastdqn.bench import profile_calls, torch_profiler
 from fastdqn.bench.repeats import Effort, Rate
 from fastdqn.bench.roofline import Ceilings, Work
+from fastdqn.bench.trace_reader import Timeline, read_timeline
 from fastdqn.builders import devices
 from fastdqn.cli.main import main
 from fastdqn.config.schema import Config
@@ -85,9 +85,9 @@ def test_allocations_of_a_gpu_are_those_of_its_memory(on_gpu):
 
 def test_a_gpu_is_busy_by_the_time_of_a_call_without_a_profiler(on_gpu):
     # Recorded, a call took 50 us; without a profiler 12.5.
-    share, gap = profile.busy_share(on_gpu, 12.5e-6, is_gpu=True)
+    share, gap = profile_calls.busy_share(on_gpu, 12.5e-6, is_gpu=True)
     assert (share, gap) == (pytest.approx(0.8), pytest.approx(2.5e-6))
-    share, gap = profile.busy_share(on_gpu, 12.5e-6, is_gpu=False)
+    share, gap = profile_calls.busy_share(on_gpu, 12.5e-6, is_gpu=False)
     assert (share, gap) == (pytest.approx(0.2), pytest.approx(40e-6))
 
 
@@ -161,21 +161,21 @@ def test_a_profile_of_a_gpu_measures_the_ceilings_last(fake_gpu, monkeypatch, tm
         for way, size in (("HtoD", 30), ("HtoD", 10), ("DtoH", 8), ("DtoD", 99))
     ]
     trace = json.dumps({"traceEvents": [*copies, {"cat": "kernel", "name": "HtoD"}]})
-    monkeypatch.setattr(profile, "measure_ceilings", ceilings)
-    monkeypatch.setattr(profile, "read_timeline", lambda *_: timelines.pop())
-    monkeypatch.setattr(profile, "describe_machine", lambda *_: {"device": "H100"})
-    monkeypatch.setattr(profile, "write_trace", lambda _, path: path.write_text(trace))
+    monkeypatch.setattr(profile_calls, "measure_ceilings", ceilings)
+    monkeypatch.setattr(profile_calls, "read_timeline", lambda *_: timelines.pop())
+    monkeypatch.setattr(profile_calls, "describe_machine", lambda *_: {"device": "H100"})
+    monkeypatch.setattr(profile_calls, "write_trace", lambda _, path: path.write_text(trace))
     rate = Rate(1e3, 1e3, 1e3, 1)
-    subject = profile.Subject(lambda _: rate, run, torch.device("cuda"), Work(1, 1), run)
+    subject = profile_calls.Subject(lambda _: rate, run, torch.device("cuda"), Work(1, 1), run)
     config = Config(threads=1)
-    result = profile._profile("learn", config, subject, 1, tmp_path, Effort())
+    result = profile_calls._profile("learn", config, subject, 1, tmp_path, Effort())
     assert result["peak_bytes"] == 140
     assert result["busy_share"] == pytest.approx(0.9)
     assert result["verdict"] == "latency-bound"
     written = json.loads((tmp_path / "profile.json").read_text())
     assert (written["calls"], result["flops_per_second"]) == (2, pytest.approx(1e3))
     assert (written["bytes_to_device_per_call"], written["bytes_to_host_per_call"]) == (20, 4)
-    said = list(map(str, profile.profile_tables(result)))
+    said = list(map(str, profile_calls.profile_tables(result)))
     assert "busy 90 %, gaps 100.0 us, 64B allocated" in said[1]
     launches = "0.25 launches by the host, 12 without capture; 20B to the device, 4B to the host"
     assert said[2] == launches
@@ -254,7 +254,7 @@ def test_a_profile_that_cannot_be_written_is_a_one_line_error(place, tmp_path, m
     def cut(recorded, path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(profile, "write_trace", cut)
+    monkeypatch.setattr(profile_calls, "write_trace", cut)
     words = ["profile", "cartpole", "--updates", "1", "--out", str(tmp_path / place)]
     assert main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -294,7 +294,7 @@ def test_the_flops_of_captured_acting_are_those_of_one_call(monkeypatch):
     monkeypatch.setattr(devices, "CudaRecorder", lambda device: TracedRecorder())
     counted = []
     for capture in ("eager", "graph"):
-        with profile._act(config_of(capture=capture, num_envs=4), FACTS) as subject:
+        with profile_calls._act(config_of(capture=capture, num_envs=4), FACTS) as subject:
             assert subject.work is not None
             counted.append(subject.work.flops)
     assert counted[0] == counted[1] > 0

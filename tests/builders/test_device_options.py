@@ -8,7 +8,7 @@ from fastdqn import Config
 from fastdqn.builders import build, devices, preflight
 from fastdqn.builders.auto_options import resolve
 from fastdqn.builders.memory_estimate import device_bytes, device_problems
-from fastdqn.config.descriptions import residual_phases
+from fastdqn.config.derived_facts import residual_phases
 from fastdqn.envs import EnvFacts
 from fastdqn.learning.graph_capture import UncapturableError
 from fastdqn.logging.console import Silent

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
+from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.checkpoints.format import DTYPES, CheckpointError
 from fastdqn.checkpoints.loader import load_checkpoint
 from fastdqn.checkpoints.state_codec import own
-from fastdqn.checkpoints.writer import CheckpointWriter
 from fastdqn.files.atomic_write import WriteError
 from fastdqn.state_dict import Rows
 from helpers.checkpoints import (

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.checkpoints.format import CheckpointError
 from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
-from fastdqn.checkpoints.writer import CheckpointWriter
 from fastdqn.files import durable_write
 from fastdqn.files.atomic_write import WriteError
 from helpers.checkpoints import (

@@ -12,12 +12,12 @@ import pytest
 from gymnasium import spaces
 
 import fastdqn
-from fastdqn.checkpoints import commit
+from fastdqn.checkpoints import write_checkpoint
+from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.checkpoints.loader import checkpoint_names, load_checkpoint
-from fastdqn.checkpoints.writer import CheckpointWriter
 from fastdqn.cli import main as cli
 from fastdqn.files.atomic_write import WriteError
-from fastdqn.files.disk_errors import EndRun
+from fastdqn.files.disk_error_policy import EndRun
 from fastdqn.training.checkpointer import Checkpointer
 from fastdqn.training.loop import DivergedError
 from helpers.loop import small
@@ -87,14 +87,14 @@ def test_a_failed_write_is_raised_at_the_next_iteration():
 def test_a_full_disk_ends_the_run_with_one_line_and_an_intact_checkpoint(
     tmp_path, monkeypatch, capsys
 ):
-    written = commit.write_new
+    written = write_checkpoint.write_new
 
     def write_new(path, parts):
         if checkpoint_names(tmp_path / "run"):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return written(path, parts)
 
-    monkeypatch.setattr(commit, "write_new", write_new)
+    monkeypatch.setattr(write_checkpoint, "write_new", write_new)
     words = ["--total-timesteps", "100000", "--checkpoint-frequency", "500", "--quiet"]
     assert cli.main(["train", "cartpole", *words, "--run-dir", str(tmp_path / "run")]) == 1
     (line,) = capsys.readouterr().err.splitlines()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fastdqn.checkpoints import store
+from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.checkpoints.loader import load_checkpoint
 from fastdqn.checkpoints.store import MOST_REPLAYS
-from fastdqn.checkpoints.writer import CheckpointWriter
 from fastdqn.state_dict import State
 from fastdqn.training.checkpointer import rows_to_save
 from helpers.checkpoints import CONFIG

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.checkpoints.checked_read import read_file
 from fastdqn.checkpoints.format import CheckpointError
 from fastdqn.checkpoints.loader import load_checkpoint
-from fastdqn.checkpoints.writer import CheckpointWriter
 from helpers.checkpoints import CONFIG, assert_is, state_at, write
 from helpers.loading import (
     BEFORE,

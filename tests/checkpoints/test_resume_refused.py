@@ -13,9 +13,9 @@ from gymnasium import spaces
 
 import fastdqn
 from fastdqn import resuming
+from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.checkpoints.format import CheckpointError
 from fastdqn.checkpoints.loader import load_checkpoint
-from fastdqn.checkpoints.writer import CheckpointWriter
 from fastdqn.cli.main import main
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import env_state

@@ -17,7 +17,7 @@ from fastdqn.checkpoints.loader import checkpoint_names, load_checkpoint
 from fastdqn.cli import main as cli
 from fastdqn.files.append_file import AppendFile
 from fastdqn.files.atomic_write import WriteError, write_whole
-from fastdqn.files.disk_errors import ContinueRun, Keeper
+from fastdqn.files.disk_error_policy import ContinueRun, Keeper
 from fastdqn.logging.recorder import RunRecorder
 from helpers.loop import small
 

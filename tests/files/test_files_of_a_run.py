@@ -287,8 +287,8 @@ def test_weights_larger_than_memory_are_rejected_before_reading(run):
 
 
 def test_arrays_larger_than_memory_are_rejected_before_reading(run, monkeypatch):
-    monkeypatch.setattr("fastdqn.checkpoints.safetensors_file.available_bytes", lambda: 120)
-    monkeypatch.setattr("fastdqn.checkpoints.safetensors_file._SMALL", 100)
+    monkeypatch.setattr("fastdqn.checkpoints.open_safetensors.available_bytes", lambda: 120)
+    monkeypatch.setattr("fastdqn.checkpoints.open_safetensors._SMALL", 100)
     with pytest.raises(CheckpointError, match=r"size: it has [\d,]+ bytes, but only 120 bytes of"):
         load_checkpoint(run)
 

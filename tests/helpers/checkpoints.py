@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.checkpoints.loader import Checkpoint
-from fastdqn.checkpoints.writer import CheckpointWriter
 from fastdqn.files.checksum import digest
 from fastdqn.state_dict import Rows
 

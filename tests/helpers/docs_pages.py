@@ -16,7 +16,7 @@ from fastdqn.cli.options import (
     ResumeOptions,
     TrainOptions,
 )
-from fastdqn.cli.report import PlotOptions, ReportOptions
+from fastdqn.cli.plot_and_report import PlotOptions, ReportOptions
 from fastdqn.cli.sweep import SweepOptions
 from fastdqn.cli.tabular import TabularOptions
 from fastdqn.cli.video import VideoOptions

@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from fastdqn.bench.synthetic_data import random_obs
 from fastdqn.builders import agent
 from fastdqn.envs import EnvFacts
-from fastdqn.learning.capture_check import host_read
+from fastdqn.learning.capturable import host_read
 from fastdqn.learning.captured_policy import CapturedPolicy
 from fastdqn.learning.graph_capture import Graphs, compiled, eager
 from fastdqn.learning.learner import Learner

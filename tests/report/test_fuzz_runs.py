@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from fastdqn.cli import report
+from fastdqn.cli import plot_and_report
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.report.curves import AXES, QUANTITIES, line, phases
 from fastdqn.report.run_data import read_runs
@@ -69,7 +69,7 @@ def test_runs_are_shown_or_rejected(stranger, seed):
     def read_all():
         read.extend(read_runs([str(stranger)]))
         try:
-            clocks.extend(report._clocks(stranger / "bench.jsonl"))
+            clocks.extend(plot_and_report._clocks(stranger / "bench.jsonl"))
         except ValueError as error:
             raise ConfigError([str(error)]) from None
 

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 import fastdqn
+from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.checkpoints.store import CheckpointStore
-from fastdqn.checkpoints.writer import CheckpointWriter
 from helpers.loop import small
 from helpers.sources import FILES, relative
 
@@ -31,7 +31,7 @@ def test_a_writer_thread_that_raises_ends_the_run_with_its_error(
 
 
 def test_a_slow_disk_is_reported_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastdqn.checkpoints.writer._PATIENCE", 0.01)
+    monkeypatch.setattr("fastdqn.checkpoints.background_writer._PATIENCE", 0.01)
     lines, released = [], threading.Event()
 
     def report(line):

@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from fastdqn.checkpoints.writer import CheckpointWriter
+from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.session import RUN_FAILURES
-from fastdqn.system import standard_streams, threads
-from fastdqn.system.threads import ThreadError, start_thread
+from fastdqn.system import python_threads, standard_streams
+from fastdqn.system.python_threads import ThreadError, start_thread
 
 
 def no_memory(*_):
@@ -21,7 +21,7 @@ def no_memory(*_):
 def dies_before_it_begins(monkeypatch):
     """As in a process that has just enough memory for a thread's stack."""
     monkeypatch.setattr(threading.Thread, "_bootstrap", lambda self: None)
-    monkeypatch.setattr(threads, "_SECONDS", 0.01)
+    monkeypatch.setattr(python_threads, "_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ gymnasium.register("Leaving-v0", Leaving)
 @pytest.mark.slow
 def test_a_thread_that_an_environment_left_does_not_hold_the_program_up(tmp_path):
     (tmp_path / "leaving.py").write_text(LEAVING)
-    command = [sys.executable, "-c", "import fastdqn.system.threads as t, sys\n"
+    command = [sys.executable, "-c", "import fastdqn.system.python_threads as t, sys\n"
                "t._END_SECONDS = 0.1\n"
                "from fastdqn.__main__ import main; sys.exit(main())"]  # fmt: skip
     words = ["tabular", "leaving:Leaving-v0", "--total-timesteps", "300", "--quiet"]

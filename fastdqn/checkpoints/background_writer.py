@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.checkpoints.commit import Snapshot, take_best
 from fastdqn.checkpoints.format import COLUMN, TENSOR, step_name
 from fastdqn.checkpoints.loader import Checkpoint
 from fastdqn.checkpoints.state_codec import encode, own
 from fastdqn.checkpoints.store import CheckpointStore
+from fastdqn.checkpoints.write_checkpoint import Snapshot, take_best
 from fastdqn.files.atomic_write import WriteError
 from fastdqn.files.durable_write import sync_file
 from fastdqn.files.open_folder import Where, path_of
 from fastdqn.state_dict import Rows, State
-from fastdqn.system.threads import ThreadError, start_thread
+from fastdqn.system.python_threads import ThreadError, start_thread
 
 # Seconds of waiting for the disk before close() reports it. Not tuned.
 _PATIENCE = 30.0

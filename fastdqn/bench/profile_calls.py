@@ -12,13 +12,13 @@ from rich.table import Table
 from fastdqn.bench.learner_speed import staged, waiter
 from fastdqn.bench.machine_info import describe_machine, torch_threads
 from fastdqn.bench.policy_speed import lanes_of_a_call
-from fastdqn.bench.profile_timeline import FUSED, Timeline, copied_bytes, read_timeline
 from fastdqn.bench.repeats import Effort, Rate, repeat
 from fastdqn.bench.results import short
 from fastdqn.bench.roofline import Work, count_flops, count_update, measure_ceilings, shares
 from fastdqn.bench.roofline import verdict as verdict_of
 from fastdqn.bench.synthetic_data import random_mask, random_obs
 from fastdqn.bench.torch_profiler import Call, Recorded, record, write_trace
+from fastdqn.bench.trace_reader import FUSED, Timeline, copied_bytes, read_timeline
 from fastdqn.bench.training_speed import measure_training, run_turns
 from fastdqn.builders import agent
 from fastdqn.builders.auto_options import preview

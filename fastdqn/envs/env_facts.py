@@ -7,7 +7,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from fastdqn.envs.autoreset import read_mode
-from fastdqn.envs.frame_stack import declared_stack
+from fastdqn.envs.declared_stack import declared_stack
 from fastdqn.envs.observations import ObsReader, short
 
 

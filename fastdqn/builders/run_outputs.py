@@ -8,13 +8,13 @@ from contextlib import ExitStack
 
 import torch
 
+from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.checkpoints.loader import Checkpoint
 from fastdqn.checkpoints.network_weights import save_weights
-from fastdqn.checkpoints.writer import CheckpointWriter
 from fastdqn.config.atari_protocols import frames_a_step
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.atomic_write import WriteError, write_whole
-from fastdqn.files.disk_errors import ContinueRun, DiskErrors, EndRun
+from fastdqn.files.disk_error_policy import ContinueRun, DiskErrors, EndRun
 from fastdqn.files.durable_write import TEMPORARY, exists, remove
 from fastdqn.files.open_folder import Place, Where, names_in
 from fastdqn.files.run_folder import HandedIn, clear, create_folder, name_of, write_known
