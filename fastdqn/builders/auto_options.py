@@ -96,7 +96,7 @@ def _threads(config: Config, large: bool, vectorization: str) -> int:
 def choose_learner(config: Config, weights: int, own_torso: bool = False) -> tuple[str, str]:
     """Returns (fused or torch, the reason). The device must be resolved."""
     if config.learner != "auto":
-        return config.learner, "set by --learner"
+        return config.learner, "as configured"
     reasons = [f"it does not support {each}" for each in beyond_fused(config)]
     if own_torso:
         reasons.append("the torso is not the built-in MLP")

@@ -226,6 +226,8 @@ def _resume(
         run.cadence = replace(run.cadence, learning_starts=starts)
     if total_timesteps is not None:
         progress.ended = ""
+    elif progress.ended:
+        lines.append(f"the run had finished ({progress.ended}): give a larger total_timesteps")
     return [
         f"resumed from {checkpoint.name}: {progress.steps:,} steps, {progress.episodes:,} "
         f"episodes, {progress.updates:,} updates",

@@ -43,7 +43,7 @@ def choose_capture(config: Config, host_read: str | None = None) -> tuple[str, s
     host_read: the operation by which a custom torso reads from the host, or None.
     """
     if config.capture != "auto":
-        return config.capture, "set by --capture"
+        return config.capture, "as configured"
     if config.device == "cpu":
         return "eager", "the CPU has no launches to save"
     if host_read is not None:

@@ -249,7 +249,7 @@ def _bench(args: list[str]) -> int:
 
     chosen, mistakes = parser.parse(rest, BenchOptions(api.preset(name)), usage)
     if part not in _PARTS:
-        mistakes.insert(0, unknown_name("part", str(part), _PARTS))
+        mistakes.insert(0, f"unknown part {part!r}: use one of {', '.join(_PARTS)}")
     values = {name: getattr(chosen, name) for name in ("out", "against", "seconds", "repeats")}
     values["command"] = shlex.join(["fastdqn", "bench", *args])
     return _reported(lambda: commands.bench_run(str(part), chosen.config, mistakes, **values))

@@ -31,7 +31,7 @@ class PlotOptions:
 @dataclass(frozen=True)
 class ReportOptions:
     out: Path | None = None
-    """Output file, .html. None: report.html in the run folder."""
+    """Output file, .html. None: report.html in the run folder, if there is only one run."""
     bench: Path | None = None
     """Output of `fastdqn bench train --out FILE`. Its phase times are shown next to those of the
     runs."""

@@ -121,8 +121,8 @@ class Config:
     noisy: bool = False
     """Noisy layers after the first hidden layer: learned noise explores in place of epsilon."""
     noisy_sigma: float = 0.5
-    """Initial standard deviation of noisy layers, times the square root of their inputs
-    (sigma_0)."""
+    """Initial standard deviation of noisy layers (sigma_0). It is divided by the square root of their
+    inputs."""
     prioritized: bool = False
     """Prioritized replay: sample in proportion to the last TD error, with no uniform share."""
     priority_exponent: float = 0.5

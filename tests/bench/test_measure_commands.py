@@ -110,7 +110,7 @@ def test_acting_and_the_loop_can_be_profiled(tmp_path, what):
     ("words", "says"),
     [
         ("bench", "bench needs a part"),
-        ("bench lerner cartpole", "unknown part 'lerner': did you mean learner?"),
+        ("bench lerner cartpole", "unknown part 'lerner': use one of env, act,"),
         ("bench all cartpol", "unknown preset or environment 'cartpol'"),
         ("bench env cartpole --out no/such/folder/x", "out is 'no/such/folder/x'"),
         ("bench env cartpole --vectorization envpol", "--vectorization is 'envpol'"),

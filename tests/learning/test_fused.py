@@ -223,7 +223,7 @@ def _with(network) -> Learner:
     ("changes", "weights", "own_torso", "chosen", "why"),
     [
         ({}, 1000, False, "fused", "one kernel"),
-        ({"learner": "torch"}, 1000, False, "torch", "set by --learner"),
+        ({"learner": "torch"}, 1000, False, "torch", "as configured"),
         ({"noisy": True, "value": "quantile"}, 1000, False, "torch", "support value quantile"),
         ({"munchausen": True}, 1000, False, "torch", "munchausen"),
         ({"normalize_observation": True}, 1000, False, "torch", "normalize_observation"),
