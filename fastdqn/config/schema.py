@@ -121,7 +121,7 @@ class Config:
     noisy: bool = False
     """Noisy layers after the first hidden layer: learned noise explores in place of epsilon."""
     noisy_sigma: float = 0.5
-    """Initial standard deviation of noisy layers (sigma_0). It is divided by the square root of their
+    """Initial standard deviation of noisy layers (sigma_0), divided by the square root of their
     inputs."""
     prioritized: bool = False
     """Prioritized replay: sample in proportion to the last TD error, with no uniform share."""
