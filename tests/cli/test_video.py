@@ -186,6 +186,8 @@ def test_an_interrupted_film_leaves_no_encoder(tmp_path, monkeypatch, at):
                 raise KeyboardInterrupt
             yield np.zeros((16, 16, 3), np.uint8)
 
+    # imageio_ffmpeg starts programs of its own the first time.
+    write_film(tmp_path / "first.mp4", [np.zeros((16, 16, 3), np.uint8)], 10)
     monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_film(tmp_path / "a.mp4", pictures(), 10)
