@@ -79,7 +79,8 @@ def build(
         eval_envs: A VectorEnv for evaluations. Without it, a VectorEnv is never evaluated.
         torso: Replaces the built-in torso.
         hooks: The callbacks.
-        clock: Clock of the phase times. One that synchronizes the device attributes its work.
+        clock: Clock of the phase times. One that synchronizes the device bills its work to the
+            right phase.
         resumed: A checkpoint of this run, whose folder is locked.
         total_timesteps: New total of steps of a resumed run, or None. Schedules keep their horizon.
         had_timesteps: Total of steps of the resumed run.
@@ -221,7 +222,8 @@ def _resume(
     if progress.steps != checkpoint.steps:
         raise StateError(f"progress: steps is {progress.steps}, not that of the checkpoint")
     if checkpoint.state["replay"] is None:
-        # The replay is empty again, so learning starts after the same number of steps.
+        # The replay is empty again: learning starts after as many steps as at first, and the steps
+        # before that earn no updates.
         starts = progress.steps + config.learning_starts
         run.cadence = replace(run.cadence, learning_starts=starts)
     if total_timesteps is not None:

@@ -64,7 +64,7 @@ def device_problems(config: Config, facts: EnvFacts, room: int) -> list[str]:
 
 def device_bytes(config: Config, facts: EnvFacts) -> int:
     """Returns bytes of device memory of a run: the learner and staged batches."""
-    # While a captured update is prepared, a Polyak target is copied.
+    # A captured update keeps its scratch memory. A Polyak target is copied while it is prepared.
     kept = 4 * network_weights(config, facts) * (config.target_network and config.tau < 1.0)
     return network_bytes(config, facts) + kept + _staged_bytes(config, facts)
 

@@ -128,7 +128,7 @@ def argument_problems(config: Any, envs: Any, eval_envs: Any, torso: Any) -> lis
             "environments are the second argument, as in train(Config(), lambda: MyEnv())"
         )
     if torso is not None and not isinstance(torso, nn.Module):
-        lines.append(f"torso is no nn.Module but {torso!r}: give an instance, MyTorso()")
+        lines.append(f"torso is {torso!r}, not an nn.Module: pass an instance, MyTorso()")
     if isinstance(envs, str):  # train() takes an id, and has made an option of it
         lines.append(f"envs is the id {envs!r}: a run keeps its environment, so leave it out")
     elif envs is not None and not isinstance(envs, VectorEnv) and not callable(envs):

@@ -210,7 +210,7 @@ def _reason(error: OSError) -> str:
     if error.errno == errno.EINVAL:
         return "is not a regular file"
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return "is a symbolic link, or a folder in its path is not a folder"
+        return "is a symbolic link, or a part of its path is not a folder"
     return f"cannot be read: {error.strerror}"
 
 

@@ -89,7 +89,7 @@ def search(word: str, topics: Iterable[str] = TOPICS) -> list[Hit]:
 
 
 def _lines(page: str) -> list[tuple[str, str]]:
-    """(heading above it, line) of each line; a comment within a code block is no heading."""
+    """Returns (heading above it, line) of each line, without taking comments for headings."""
     found, heading, in_code = [], "", False
     for line in page.splitlines():
         in_code ^= line.startswith("```")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastdqn.config.schema import ConfigError
+from fastdqn.config.schema import ConfigError, current_names
 from fastdqn.files.atomic_write import WriteError, refused
 from fastdqn.files.output_files import new_folder
 
@@ -49,6 +49,8 @@ def open_trials(path: Path, identity: dict[str, Any], first: dict[str, Any]):
     theirs = study.user_attrs.get("fastdqn")
     if not isinstance(theirs, dict):
         raise ConfigError([f"{path} is not a sweep of fastdqn: use another --out"])
+    if isinstance(theirs.get("config"), dict):
+        theirs = {**theirs, "config": current_names(theirs["config"], warns=False)}
     if theirs != identity:
         raise ConfigError([f"{path} is a sweep {_unlike(theirs, identity)}: use another --out"])
     return study

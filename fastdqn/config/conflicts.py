@@ -271,7 +271,7 @@ def evaluates(c: Any) -> bool:
 
 
 def sized(c: Any, stack: int) -> Any:
-    """Returns c, without replay with the batch_size and buffer_size that follow from other options.
+    """Returns c. Without replay, batch_size and buffer_size are derived from other options.
 
     A batch holds the transitions between two updates. The buffer holds the steps from which
     transitions still wait, each with three rows: a step, and the starts after a lost life and a

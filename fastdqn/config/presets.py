@@ -159,8 +159,8 @@ PRESETS["lunarlander"] = Config(
 )
 # Young and Tian 2019 (arXiv 1903.03176), appendix, and their dqn.py: all six actions, sticky
 # actions of 0.1, epsilon from 1 to 0.1 over 100,000 frames of 5 million. Changed here: Adam
-# (centered RMSProp), an update every second frame (every frame), sixteen environments, and a limit
-# of evaluation episodes, since the games have none.
+# in place of centered RMSProp, an update every second frame in place of every frame, sixteen
+# environments, and a limit of evaluation episodes, since the games have none.
 for _game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"):
     _name = "minatar-" + _game.replace("Invaders", "-Invaders").lower()
     PRESETS[_name] = Config(

@@ -176,8 +176,9 @@ class Config:
     device: str = "auto"
     """cpu, cuda, cuda:1, and so on. auto: cuda if available and the network is large, else cpu."""
     threads: int | None = None
-    """CPU threads of torch. None: 1 for a small network, else all cores. The fused learner uses at
-    most 2. None: 2 if a core is idle and the batch is large. Its bits depend on this number."""
+    """CPU threads of torch. None: all cores for a large network on the CPU, else 1. The fused
+    learner uses at most 2, and by default 2 if a core is idle and the batch is large. Its bits
+    depend on this number."""
     learner: Literal["auto", "fused", "torch"] = "auto"
     """fused: one compiled kernel for small MLPs on the CPU. torch: autograd. auto: fused where it
     applies."""
@@ -250,7 +251,7 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """Parse what to_json() of this or an earlier version wrote. Raises ConfigError."""
+        """Parses what to_json() of this or an earlier version wrote. Raises ConfigError."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -263,14 +264,21 @@ class Config:
         return config
 
 
-# Old names of options, accepted with a warning until 0.3.
+# Old names of options, accepted with a warning until 0.2.
 RENAMED = {"restart_lanes": "restart_envs"}
 
 
 def current_names(values: dict[str, Any], warns: bool = True) -> dict[str, Any]:
-    """Returns options by their current names. Where warns, an old name is a FutureWarning."""
-    for old in RENAMED.keys() & values.keys() if warns else ():
-        warnings.warn(f"{old} is now called {RENAMED[old]}", FutureWarning, stacklevel=4)
+    """Returns options by their current names. Where warns, an old name is a FutureWarning.
+
+    Raises:
+        ConfigError: An option is given by both names.
+    """
+    for old in RENAMED.keys() & values.keys():
+        if RENAMED[old] in values:
+            raise ConfigError([f"{old} is now called {RENAMED[old]}: leave {old} out"])
+        if warns:
+            warnings.warn(f"{old} is now called {RENAMED[old]}", FutureWarning, stacklevel=3)
     return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
@@ -304,6 +312,6 @@ def as_fraction(value: Any) -> Any:
 
 def unknown_name(kind: str, name: str, known) -> str:
     """Returns a message for an unknown name, with the nearest known one."""
-    bare = {option.lstrip("-"): option for option in known}  # shared dashes are no likeness
+    bare = {option.lstrip("-"): option for option in known}  # dashes do not count as similarity
     near = difflib.get_close_matches(name.lstrip("-"), bare, n=1)
     return f"unknown {kind} {name!r}" + (f": did you mean {bare[near[0]]}?" if near else "")

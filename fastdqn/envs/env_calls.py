@@ -41,7 +41,7 @@ class EnvCalls:
         self._count, self._what = 0, ""  # number of calls, and the name of the open one
 
     def __call__(self, what: str, call: Callable[[], Any]) -> Any:
-        """Returns the result of call(); what is the name of the call for messages.
+        """Returns the result of call(). `what` names the call in messages.
 
         Raises:
             EnvError: The call raised; the message names the sub-environment, its seed and action.

@@ -206,7 +206,7 @@ class EnvStream:
         }  # fmt: skip
 
     def settle(self) -> None:
-        """Waits for open calls and drops their results, so that others can use environments."""
+        """Waits for open calls and drops their results. The environments stay open for others."""
         with contextlib.suppress(LaneFailure):  # reported already, or raised by the next call
             self._backend.settle()
 

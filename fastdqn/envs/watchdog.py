@@ -203,7 +203,7 @@ def watch(calls: EnvCalls | EnvCreation, limit: float | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watch_making(what: str, limit: float | None) -> Iterator[None]:
-    """As watch(), around calls that make environments; what is used in messages."""
+    """As watch(), around calls that make environments. `what` names them in messages."""
     creation = EnvCreation(what)
     with watch(creation, limit), creation:
         yield

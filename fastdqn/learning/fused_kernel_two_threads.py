@@ -93,7 +93,7 @@ def lend(
         if load_acquire(words, STATE) != HERE:
             store_release(words, STATE, HERE)
         if _claim(words, number):
-            for i in range(len(own_weights)):  # one contiguous copy, since products read randomly
+            for i in range(len(own_weights)):  # at once: products would fetch the lines one by one
                 own_weights[i] = mail_weights[i]
             lent_loss[0] = differentiate(
                 layers, own_weights, target_weights, mail_obs, action, reward, discount,

@@ -121,7 +121,7 @@ class PolyakAverage:
 
 
 def _due(updates: int, every: Fraction) -> int:
-    """Returns the target updates due after update number `updates` and not before it."""
+    """Returns the target updates due after update number `updates`, not after the one before."""
     # Integers, since dividing Fractions takes as long as a small update.
     per, unit = every.numerator, every.denominator
     return updates * unit // per - (updates - 1) * unit // per

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdqn.config.schema import ConfigError
+from fastdqn.config.schema import ConfigError, current_names
 from fastdqn.files.atomic_write import read_lines, read_text
 
 # Columns by name: float64[rows], NaN for a missing value.
@@ -91,7 +91,7 @@ def _read_run(folder: Path) -> RunRecord:
     for name in _NEEDED:
         if not (folder / name).exists():
             raise ValueError(f"{folder} is not the folder of a run: it has no {name}")
-    config = _read_object(folder / "config.json")
+    config = current_names(_read_object(folder / "config.json"), warns=False)
     summary = _read_object(folder / "summary.json")
     metrics = _read_rows(folder / "metrics.jsonl")
     if not metrics:

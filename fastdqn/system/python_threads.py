@@ -51,7 +51,7 @@ class _Started(threading.Event):
 def end_despite_threads(code: int) -> None:
     """Ensures that the program exits with this code despite threads that an environment left.
 
-    Python waits at exit for each non-daemon thread without a limit. Here it waits for seconds.
+    Python waits at exit for each non-daemon thread without a limit. This waits for 5 s, then exits.
     """
     if _left_behind():
         thread = threading.Thread(target=_end, args=(code,), name="end", daemon=True)

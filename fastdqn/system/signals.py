@@ -222,9 +222,7 @@ def _watch(reader: int, requests: Requests, over: threading.Event) -> None:
         requests.ask_to_stop(heard[0])
         late = threading.Timer(_PATIENCE, _report_waiting)
         late.daemon = True
-        with contextlib.suppress(
-            RuntimeError, MemoryError
-        ):  # without another thread there is no message
+        with contextlib.suppress(RuntimeError, MemoryError):  # too many threads: no message
             late.start()
     if late is not None:
         late.cancel()

@@ -128,7 +128,7 @@ class TableConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "TableConfig":
-        """Parse what to_json() wrote. Raises ConfigError."""
+        """Parses what to_json() wrote. Raises ConfigError."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -144,7 +144,7 @@ class TableConfig:
 
 _HINTS = get_type_hints(TableConfig)
 _LIMITS = {
-    # The number of a state has one digit per bin and must fit into 64 bits.
+    # The number of a state has one digit per feature, with as many values as bins, in 64 bits.
     "bins": limits.Limit(1, 1 << 30),
     "low": limits.Limit(-1e30, 1e30),
     "high": limits.Limit(-1e30, 1e30),

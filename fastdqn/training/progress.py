@@ -43,7 +43,7 @@ class Progress:
             raise StateError(
                 f"now is {self.now}, must be from before, {self.before}, to steps, {self.steps}"
             )
-        older = {"restarted_envs": state.get("restarted_lanes", 0)}  # its name before 0.2
+        older = {"restarted_envs": state.get("restarted_lanes", 0)}  # its earlier name
         self.restarted_envs = take_count(older | state, "restarted_envs")
         self.owes_evaluation = take_truth(state, "owes_evaluation")
         self.closed = take_truth(state, "closed")

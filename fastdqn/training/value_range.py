@@ -49,7 +49,7 @@ class RangeWatch:
             self._running[lanes] = self._gamma * self._running[lanes] + reward
         ended = lanes[step.terminated | step.truncated]
         if len(ended):
-            # R only at the end: earlier it may include rewards from before the current state.
+            # Only at the end: before it, both sums lack the rewards that are still to come.
             self._take(np.concatenate((self._returns[ended], self._running[ended])))
         for over in (ended, step.start_lanes):
             self._returns[over], self._discounts[over], self._running[over] = 0.0, 1.0, 0.0

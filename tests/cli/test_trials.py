@@ -131,3 +131,11 @@ def test_what_killed_sweeps_left_goes_and_what_others_hold_stays(tmp_path):
         (ours / "run").mkdir()
         assert set(tmp_path.iterdir()) == {path, strange, gone, others, ours}
     assert set(tmp_path.iterdir()) == {path, strange, gone}
+
+
+def test_a_file_with_an_old_name_of_an_option_is_continued(tmp_path):
+    path = tmp_path / "a.journal"
+    old, new = ({"config": {name: 0}} for name in ("restart_lanes", "restart_envs"))
+    sweep_storage._begin(path, {"version": 1, **old}, {"gamma": 0.9})
+    study = sweep_storage.open_trials(path, {"version": 1, **new}, {"gamma": 0.9})
+    assert len(study.trials) == 1

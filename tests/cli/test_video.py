@@ -25,6 +25,12 @@ def walk():
     del gymnasium.registry["Walk-v0"]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def encoder(tmp_path_factory):
+    """A first film, for which imageio_ffmpeg starts programs that later ones do not need."""
+    write_film(tmp_path_factory.mktemp("film") / "a.mp4", [np.zeros((16, 16, 3), np.uint8)], 10)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, walk):
     folder = tmp_path_factory.mktemp("runs") / "run"
@@ -186,8 +192,6 @@ def test_an_interrupted_film_leaves_no_encoder(tmp_path, monkeypatch, at):
                 raise KeyboardInterrupt
             yield np.zeros((16, 16, 3), np.uint8)
 
-    # imageio_ffmpeg starts programs of its own the first time.
-    write_film(tmp_path / "first.mp4", [np.zeros((16, 16, 3), np.uint8)], 10)
     monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_film(tmp_path / "a.mp4", pictures(), 10)

@@ -271,3 +271,8 @@ def test_an_old_name_of_a_flag_is_accepted_with_a_warning(capsys):
         chosen, mistakes = parse(words, TrainOptions(Config()), "fastdqn train x")
         assert (chosen.config.restart_envs, mistakes) == (3, [])
         assert "is now called --restart-envs\n" in capsys.readouterr().err
+
+
+def test_an_option_by_its_old_and_its_new_name_is_an_error():
+    with pytest.raises(ConfigError, match=r"^restart_lanes is now called restart_envs: leave"):
+        Config().replace(restart_lanes=3, restart_envs=5)

@@ -58,6 +58,7 @@ def test_a_technique_of_the_guide_trains_in_a_copy_of_the_package(number, tmp_pa
     flag = COMMANDS[number][2]
     value = COMMANDS[number][3] if len(COMMANDS[number]) > 3 else "True"
     assert str(config[flag[2:].replace("-", "_")]) == value
+    assert config["learner"] == "torch"  # the fused kernel would train without the technique
     assert summary["updates"] > 10
 
 

@@ -137,7 +137,7 @@ class Wide(Far):
         ),
         ({"envs": make_mine}, "made from its env_id, 'CartPole-v1'"),
         ({"envs": 3}, "envs is of type int"),
-        ({"torso": "x"}, "torso is no nn.Module but 'x'"),
+        ({"torso": "x"}, "torso is 'x'"),
         ({"torso": Flat()}, "torso is test_handed_in:Flat, and the run had none"),
         ({"eval_envs": 3}, "eval_envs is of type int"),
         ({"eval_envs": vector(Wide)}, "eval_envs have other spaces than envs"),

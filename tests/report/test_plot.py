@@ -189,3 +189,10 @@ def test_a_file_that_cannot_be_written_is_a_one_line_error(folders, tmp_path, co
 def test_a_run_given_twice_is_rejected(folders, tmp_path):
     code, _, lines = ask("plot", folders[0], folders[0] + "/.", "--out", str(tmp_path / "a.png"))
     assert (code, lines) == (2, ["error: a run is given twice: leave one out"])
+
+
+def test_runs_with_an_old_name_of_an_option_belong_to_the_group_of_the_new(tmp_path):
+    old = write_run(tmp_path / "old", seed=1) / "config.json"
+    old.write_text(old.read_text().replace("restart_envs", "restart_lanes"))
+    write_run(tmp_path / "new", seed=2)
+    assert len(group(read_runs([str(tmp_path / "old"), str(tmp_path / "new")]))) == 1
