@@ -44,7 +44,7 @@ _KEPT_PROGRAMS = (
     "compile_worker",
 )
 # Threads that libraries keep, and the idle thread of a learner, which ends with it.
-_KEPT_THREADS = {"spare", "tqdm_monitor"}
+_KEPT_THREADS = ("spare", "tqdm_monitor", "ThreadPoolExecutor")  # the last is torch.compile's
 # Seconds that a thread or process may take to end after it was closed.
 _END_SECONDS = 10
 
@@ -92,7 +92,7 @@ def _nothing_is_left_open(_vector_environments_are_noted):
 def _threads_beyond(known: set[threading.Thread]) -> list[threading.Thread]:
     """Returns unknown threads that are still running after a grace period."""
     late = [each for each in threading.enumerate() if each not in known and each.is_alive()]
-    late = [each for each in late if each.name not in _KEPT_THREADS]
+    late = [each for each in late if not each.name.startswith(_KEPT_THREADS)]
     for each in late:
         each.join(_END_SECONDS / 100)
     if any(each.is_alive() for each in late):

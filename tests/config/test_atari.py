@@ -194,7 +194,7 @@ def test_a_run_of_environments_that_answer_first_is_resumed_on_games_that_begin_
 @pytest.mark.slow
 def test_environments_that_were_handed_in_have_no_protocol(tmp_path):
     envs = ale_py.AtariVectorEnv("breakout", 4)
-    with pytest.raises(ConfigError, match="atari_protocol are for environments that are made here"):
+    with pytest.raises(ConfigError, match="atari_protocol do not apply to a VectorEnv"):
         fastdqn.train(breakout(tmp_path), envs)
     envs.close()
 

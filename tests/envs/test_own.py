@@ -113,7 +113,7 @@ def test_swapped_arguments_are_detected(given, says):
 @pytest.mark.parametrize(
     ("torso", "says"),
     [
-        (torch.nn.Linear, "give an instance"),
+        (torch.nn.Linear, "pass an instance"),
         (torch.nn.Linear(9, 4), r"float32 \[B, 2\]: mat1"),
         (torch.nn.Unflatten(1, (2, 1)), r"float32 features \[B, F\]"),
         (torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)), "must be float32"),
