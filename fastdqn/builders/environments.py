@@ -12,7 +12,7 @@ from fastdqn.envs import EnvCreation, EnvStream, Factory, close_quietly, limit_o
 from fastdqn.envs.watchdog import Watchdog
 from fastdqn.seeding import EVAL, env_seed
 
-# Maximum number of evaluation environments: more cost as much time per episode.
+# Maximum number of evaluation environments: more cost as much time per episode. Not tuned.
 EVAL_LANES = 128
 
 

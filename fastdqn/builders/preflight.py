@@ -35,7 +35,7 @@ from fastdqn.envs import (
 from fastdqn.envs.watchdog import watch_making
 from fastdqn.files.run_folder import folder_problem
 
-# Reserve of device memory for libraries.
+# Reserve of device memory for libraries. Not tuned.
 _DEVICE_SPARE_BYTES = 1 << 30
 
 

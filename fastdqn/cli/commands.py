@@ -25,6 +25,7 @@ from fastdqn.files.atomic_write import WriteError, to_json, write_whole
 from fastdqn.files.output_files import may_write, out_problems
 from fastdqn.files.run_folder import working_folder
 from fastdqn.session import Trained
+from fastdqn.system import standard_streams
 
 _WIDTH = 140  # columns of tables if the output is not a terminal
 
@@ -215,6 +216,14 @@ def _folder_problem(path: Path, names: tuple[str, ...]) -> str | None:
     if taken:
         return f"out is {str(path)!r}: {taken[0]} in it is a link or a folder, not a file"
     return None
+
+
+def finish(trained: Trained, quiet: bool) -> int:
+    """Prints the summary of a run unless quiet. Returns the exit code: 130 if interrupted."""
+    if not quiet:
+        standard_streams.restore()  # environments may have closed or replaced it
+        print(describe(trained))
+    return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
 
 
 def describe(trained: Trained) -> str:

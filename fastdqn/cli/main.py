@@ -126,9 +126,7 @@ def _train(args: list[str]) -> int:
         raise ConfigError([str(error)]) from None
     except RUN_FAILURES as error:
         return _failed(error)
-    if not chosen.quiet:
-        _show(commands.describe(trained))
-    return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
+    return commands.finish(trained, chosen.quiet)
 
 
 def _new_in(chosen: TrainOptions) -> Config:
@@ -158,9 +156,7 @@ def _resume(args: list[str]) -> int:
         raise ConfigError([str(error)]) from None
     except RUN_FAILURES as error:
         return _failed(error)
-    if not chosen.quiet:
-        _show(commands.describe(trained))
-    return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
+    return commands.finish(trained, chosen.quiet)
 
 
 def _failed(error: Exception) -> int:

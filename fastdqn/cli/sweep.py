@@ -38,7 +38,7 @@ SPACE: dict[str, tuple[Any, ...]] = {
 VERSION = 1
 # Seed of the first run. Smaller seeds remain unused, for evaluating the result.
 FIRST_SEED = 1_001
-# Trials before pruning by the median starts.
+# Trials before pruning by the median starts. Not tuned.
 _UNCUT = 5
 # Divergence counts as a failed trial, and the search continues.
 _BAD_SETTING = (DivergedError, NonFiniteError)

@@ -8,7 +8,7 @@ import tyro
 from fastdqn import tabular_run
 from fastdqn.builders.auto_options import preview
 from fastdqn.cli import parser
-from fastdqn.cli.commands import describe
+from fastdqn.cli.commands import finish
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import ConfigError
 from fastdqn.seeding import seed_global_generators
@@ -53,9 +53,7 @@ def tabular(name: str | None, args: list[str]) -> int:
         trained = tabular_run.train(
             chosen.config, quiet=chosen.quiet, imports_seconds=process_age()
         )
-    if not chosen.quiet:
-        print(describe(trained))
-    return 130 if trained.summary["exit_reason"].endswith("interrupted") else 0
+    return finish(trained, chosen.quiet)
 
 
 def _planned(config: TableConfig, plan: tabular_run.Plan) -> str:

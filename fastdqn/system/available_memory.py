@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastdqn.system.cgroups import groups, text_of
 
-# Reserve for Python, torch and the environments.
+# Reserve for Python, torch and the environments. Not tuned.
 _SPARE_BYTES = 512 << 20
 
 

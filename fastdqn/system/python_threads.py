@@ -9,9 +9,9 @@ from typing import Any
 
 from fastdqn.system.standard_streams import print_error
 
-# Timeout of a thread's start in seconds. Normally it takes less than a millisecond.
+# Timeout of a thread's start in seconds, normally less than a millisecond. Not tuned.
 _SECONDS = 20.0
-# How long the program waits at exit for threads that an environment left, in seconds.
+# Seconds that the program waits at exit for threads that an environment left. Not tuned.
 _END_SECONDS = 5.0
 
 
