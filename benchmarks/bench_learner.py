@@ -15,7 +15,7 @@ from torch import nn
 from fastdqn.bench.learner_speed import learner_on
 from fastdqn.bench.repeats import Effort, by_turns
 from fastdqn.bench.results import Figure
-from fastdqn.builders.auto_options import preview
+from fastdqn.builders.preflight import preview
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config
 from harness import console, count, effort_of, main_of, parser, save, show
@@ -46,7 +46,8 @@ def main() -> None:
 
 def measure_update(config: Config, ways: list[tuple[str, str]], effort: Effort) -> list[Figure]:
     """Measures updates/s of plain torch and of each (learner, capture), in turns."""
-    resolved, facts = preview(config)
+    setup = preview(config)
+    resolved, facts = setup.config, setup.facts
     calls: dict[str, Callable[[], int | None]] = {
         "plain torch": plain_torch_update(config.batch_size)
     }

@@ -31,7 +31,8 @@ from fastdqn.bench.profile_calls import profile_calls
 from fastdqn.bench.repeats import Effort
 from fastdqn.bench.results import Figure, table
 from fastdqn.bench.training_speed import measure_training
-from fastdqn.builders.auto_options import preview, resolve
+from fastdqn.builders.auto_options import resolve
+from fastdqn.builders.preflight import preview
 from fastdqn.builders.devices import arithmetic
 from fastdqn.builders.memory_estimate import network_weights
 from fastdqn.builders.torso_kinds import settle
@@ -169,7 +170,7 @@ def _update(
 def _mlp(asked: Asked) -> tuple[Config, EnvFacts, None]:
     """Workload C with wide layers, or with its own layers on the CPU."""
     config = _workload(asked)
-    return config, preview(config)[1], None
+    return config, preview(config).facts, None
 
 
 def _workload(asked: Asked) -> Config:
@@ -228,7 +229,7 @@ def _atari(asked: Asked) -> Iterator[tuple[Rows, bool]]:
 
 
 def _trained(config: Config, effort: Effort, clocks: tuple[bool, ...]) -> Rows:
-    rows, resolved = [], preview(config)[0]
+    rows, resolved = [], preview(config).config
     with arithmetic(resolved):
         for synchronised in clocks:
             trained = measure_training(resolved, effort, synchronised)

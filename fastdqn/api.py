@@ -13,7 +13,8 @@ from torch import nn
 from fastdqn.builders import agent, build
 from fastdqn.builders.auto_options import EVAL_MAX_STEPS
 from fastdqn.builders.environments import EVAL_LANES
-from fastdqn.builders.user_object_checks import argument_problems, checked
+from fastdqn.builders.parts import UserParts, find_part
+from fastdqn.builders.user_object_checks import argument_problems, parts_of, prepared
 from fastdqn.config.presets import PRESETS, defaults_of
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import (
@@ -24,7 +25,7 @@ from fastdqn.envs import (
     limit_of,
 )
 from fastdqn.envs.watchdog import watch, watch_making
-from fastdqn.files.run_folder import default_run_dir, working_folder
+from fastdqn.files.run_folder import working_folder
 from fastdqn.logging.console import run_display
 from fastdqn.replay import Batch
 from fastdqn.seeding import AUDIT, env_seed, seed_global_generators
@@ -42,7 +43,7 @@ def train(
     envs: VectorEnv | Factory | str | None = None,
     *,
     eval_envs: VectorEnv | None = None,
-    torso: nn.Module | None = None,
+    torso: nn.Module | str | None = None,
     on_step: Callable[[Progress, Step], Any] | None = None,
     on_update: Callable[[Progress, Batch, Any], Any] | None = None,
     on_evaluation: Callable[[int, str, Evaluation], Any] | None = None,
@@ -66,7 +67,8 @@ def train(
         eval_envs: A VectorEnv for evaluations.
         torso: Module from observations float32[B, *] to features [B, F] that replaces the MLP. It
             is copied. uint8 observations in [0, 255] arrive scaled to [0, 1]. All its state must
-            be float32, which excludes BatchNorm. It must not modify its input.
+            be float32, which excludes BatchNorm. It must not modify its input. A name module:Name
+            is an option.
         on_step: Called with (progress, step) after each step of the environments. progress has
             .steps, .episodes and .updates. Returning False stops the run.
         on_update: Called with (progress, batch, priority) after each update, with a Batch of
@@ -80,7 +82,9 @@ def train(
         imports_seconds: Time of the imports, for the startup times in the summary.
         seed_globals: Seeds the global generators of Python, NumPy and torch, which some
             environments use, as the command line does.
-        **overrides: Options of Config, such as num_envs=64.
+        **overrides: Options of Config, such as num_envs=64. Those that name a part (value, loss,
+            backup, sampler, optimizer, learning_rate_schedule, exploration) also take a class, a
+            function or an object, which is copied.
 
     Arguments of callbacks are overwritten after the call: copy what you keep. The first two count
     as phase hooks, on_evaluation as part of evaluate.
@@ -98,24 +102,25 @@ def train(
     if lines := argument_problems(config, envs, eval_envs, torso):
         raise ConfigError(lines)
     config = preset(config) if isinstance(config, str) else config
+    own, overrides = parts_of(torso, overrides)
     base = working_folder()  # an environment may change the working directory
     if resume == "auto":
         from fastdqn.auto_resume import train_or_resume
 
         return train_or_resume(
-            config, envs, eval_envs, torso, Hooks(on_step, on_update, on_evaluation), overrides,
+            config, envs, eval_envs, own, Hooks(on_step, on_update, on_evaluation), overrides,
             quiet, imports_seconds, seed_globals,
         )  # fmt: skip
     if resume != "never":
         raise ConfigError([f"resume is {resume!r}: it must be never or auto"])
-    config = checked(config, envs, eval_envs, overrides)
-    config = config.replace(run_dir=str(base / (config.run_dir or default_run_dir(config))))
+    setup = prepared(config, envs, eval_envs, overrides, own)
+    setup = setup.placed_in(base / setup.config.run_dir)
 
     hooks = Hooks(on_step, on_update, on_evaluation)
     if seed_globals:
-        seed_global_generators(config.seed)
+        seed_global_generators(setup.config.seed)
     with passed_on():
-        session = build.build(config, run_display(quiet), envs, eval_envs, torso, hooks)
+        session = build.build(setup, run_display(quiet), envs, eval_envs, hooks)
         return run_session(session, imports_seconds)
 
 
@@ -128,7 +133,11 @@ def preset(name: str) -> Config:
 
 
 def load_policy(
-    run: str | Path, *, weights: str = "best", torso: nn.Module | None = None
+    run: str | Path,
+    *,
+    weights: str = "best",
+    torso: nn.Module | None = None,
+    value: Any = None,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Loads the greedy policy of a run folder or a .safetensors file.
 
@@ -136,6 +145,8 @@ def load_policy(
         run: Run folder or weights file.
         weights: best is the best in evaluation, or the last without evaluations. last is the last.
         torso: A module of the same architecture, if the run was trained with a torso of yours.
+        value: The value of the run, if it was an object of yours, or for a file without its run
+            folder. A class, an object, or module:Name.
 
     Returns:
         A function from observations [N, *] to actions int64[N], counted from 0. Add the start of
@@ -143,8 +154,12 @@ def load_policy(
 
     Raises:
         WeightsError: The file cannot be used.
+        ConfigError: A part is missing or cannot be made.
     """
-    return agent.load_policy(weights_path(run, weights), torso)[0]
+    objects = {}
+    if value is not None:
+        objects["value"] = find_part("value", value) if isinstance(value, str) else value
+    return agent.load_policy(weights_path(run, weights), UserParts(torso, objects))[0]
 
 
 def weights_path(run: str | Path, weights: str = "best") -> Path:

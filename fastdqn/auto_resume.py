@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gymnasium.vector import VectorEnv
-from torch import nn
 
 from fastdqn.builders import build
-from fastdqn.builders.user_object_checks import checked
+from fastdqn.builders.parts import UserParts
+from fastdqn.builders.preflight import Setup
+from fastdqn.builders.user_object_checks import prepared
 from fastdqn.checkpoints.checked_read import read_latest
 from fastdqn.checkpoints.loader import Checkpoint, checkpoint_names, load_checkpoint
 from fastdqn.config.schema import Config, ConfigError
@@ -37,7 +38,7 @@ def train_or_resume(
     config: Config,
     envs: VectorEnv | Factory | None,
     eval_envs: VectorEnv | None,
-    torso: nn.Module | None,
+    own: UserParts,
     hooks: Hooks,
     overrides: dict[str, Any],
     quiet: bool,
@@ -52,11 +53,11 @@ def train_or_resume(
     if not isinstance(run_dir, str) or not run_dir:
         raise ConfigError(["resume is auto: give the run folder with --run-dir DIR"])
     folder = working_folder() / run_dir  # an environment may change the working directory
-    config = checked(config.replace(run_dir=None), envs, eval_envs, overrides)
-    config = config.replace(run_dir=str(folder))
+    setup = prepared(config.replace(run_dir=None), envs, eval_envs, overrides, own)
+    setup = setup.placed_in(folder)
     with passed_on(), _held(folder, quiet) as place:
         found = _checkpoint(place)
-        total = _compare(config, place, found)
+        total = _compare(setup.requested, place, found)
         summary = _finished(place, found)
         if found is None and summary is not None and total is not None:
             raise ConfigError(
@@ -69,10 +70,10 @@ def train_or_resume(
         if found is None:
             _require_nothing_learned(place)
             return _begin(
-                place, config, envs, eval_envs, torso, hooks, quiet, imports_seconds, seed_globals
+                place, setup, envs, eval_envs, hooks, quiet, imports_seconds, seed_globals
             )
         return resume_from(
-            place, found, envs, total, eval_envs, torso, hooks, quiet, imports_seconds,
+            place, found, envs, total, eval_envs, own, hooks, quiet, imports_seconds,
             seed_globals,
         )  # fmt: skip
 
@@ -188,18 +189,17 @@ def _require_nothing_learned(place: Place) -> None:
 
 def _begin(
     place: Place,
-    config: Config,
+    setup: Setup,
     envs: VectorEnv | Factory | None,
     eval_envs: VectorEnv | None,
-    torso: nn.Module | None,
     hooks: Hooks,
     quiet: bool,
     imports_seconds: float,
     seed_globals: bool,
 ) -> Trained:
     if seed_globals:
-        seed_global_generators(config.seed)
-    session = build.build(config, run_display(quiet), envs, eval_envs, torso, hooks, folder=place)
+        seed_global_generators(setup.config.seed)
+    session = build.build(setup, run_display(quiet), envs, eval_envs, hooks, folder=place)
     return run_session(session, imports_seconds)
 
 

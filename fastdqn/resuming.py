@@ -12,7 +12,13 @@ from gymnasium.vector import VectorEnv
 from torch import nn
 
 from fastdqn.builders import build, preflight
-from fastdqn.builders.user_object_checks import argument_problems, resumed_problems, torso_problems
+from fastdqn.builders.parts import PART_OPTIONS, UserParts
+from fastdqn.builders.user_object_checks import (
+    argument_problems,
+    own_problems,
+    parts_of,
+    prepared_to_resume,
+)
 from fastdqn.checkpoints.format import CheckpointError
 from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
 from fastdqn.config.schema import Config, ConfigError
@@ -46,6 +52,7 @@ def resume(
     quiet: bool = True,
     imports_seconds: float = 0.0,
     seed_globals: bool = False,
+    **parts: Any,
 ) -> Trained:
     """Continues a run that was stopped, killed or has finished, with its options.
 
@@ -63,14 +70,17 @@ def resume(
         quiet, imports_seconds: As in train().
         seed_globals: As in train(), with the number of steps added to the seed, since the states
             of global generators are not restored.
+        **parts: Objects passed to train() as options, such as value=MyValue().
 
     Raises:
         ConfigError: An argument does not fit the run.
         CheckpointError: A file of the checkpoint is damaged.
         Exception: What train() raises.
     """
-    if lines := argument_problems("", envs, eval_envs, torso):
+    lines = argument_problems("", envs, eval_envs, torso)
+    if lines := lines + unexpected_options(parts):
         raise ConfigError(lines)
+    own = parts_of(torso, parts)[0]
     folder = working_folder() / run  # an environment may change the working directory
     if not os.path.isdir(folder):  # Path.is_dir() raises for a very long name
         raise ConfigError([f"{run} is not a folder: give the folder of a run"])
@@ -83,9 +93,21 @@ def resume(
         found = load_checkpoint(place, checkpoint)
         assert isinstance(place, Place)
         return resume_from(
-            place, found, envs, total_timesteps, eval_envs, torso,
+            place, found, envs, total_timesteps, eval_envs, own,
             Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds, seed_globals,
         )  # fmt: skip
+
+
+def unexpected_options(parts: dict[str, Any]) -> list[str]:
+    """Returns a message for each option that is not a part, and each part that is a name."""
+    lines = []
+    for name, part in parts.items():
+        if name not in PART_OPTIONS or isinstance(part, str):
+            lines.append(
+                f"{name} cannot change: a run keeps its options. Only objects that were passed to "
+                "train() are passed again"
+            )
+    return lines
 
 
 @contextlib.contextmanager
@@ -111,7 +133,7 @@ def resume_from(
     envs: VectorEnv | Factory | None,
     total_timesteps: int | None,
     eval_envs: VectorEnv | None,
-    torso: nn.Module | None,
+    own: UserParts,
     hooks: Hooks,
     quiet: bool,
     imports_seconds: float,
@@ -124,18 +146,15 @@ def resume_from(
         raise ConfigError(lines)
     handed_in = read_handed_in(folder)
     of_envs = None if handed_in is None else handed_in.envs is not None
-    lines = preflight.check_resume(config, envs, total_timesteps, found.steps, had, of_envs)
-    lines += torso_problems(handed_in, torso)
-    if not lines:
-        lines = resumed_problems(config, envs, eval_envs, folder)
-    if lines:
-        raise ConfigError(lines)
+    lines = preflight.resume_problems(config, envs, total_timesteps, found.steps, of_envs)
+    lines += own_problems(handed_in, own)
+    setup = prepared_to_resume(config, envs, eval_envs, folder, own, lines)
 
     if seed_globals:
         seed_global_generators(config.seed + found.steps)
     try:
         session = build.build(
-            config, run_display(quiet), envs, eval_envs, torso, hooks, resumed=found,
+            setup, run_display(quiet), envs, eval_envs, hooks, resumed=found,
             total_timesteps=total_timesteps, had_timesteps=had, folder=place,
         )  # fmt: skip
     except StateError as error:

@@ -71,14 +71,30 @@ class EpisodicEpsilon:
 
 
 class LadderEpsilon:
-    """A constant epsilon for each environment, from epsilon down to epsilon^(1 + alpha).
+    """A constant epsilon for each environment, from ladder_epsilon down to its (1 + alpha)th power.
 
     Returns float64[N]. A single environment uses epsilon. Horgan et al. 2018 (arXiv 1803.00933),
     section 4.1.
     """
 
-    def __init__(self, epsilon: float, alpha: float, num_lanes: int):
-        self._per_lane = epsilon ** (1.0 + alpha * np.arange(num_lanes) / max(num_lanes - 1, 1))
+    def __init__(self, ladder_epsilon: float, ladder_alpha: float, num_envs: int):
+        exponents = 1.0 + ladder_alpha * np.arange(num_envs) / max(num_envs - 1, 1)
+        self._per_lane = ladder_epsilon**exponents
 
     def __call__(self, steps: int, episodes: int) -> np.ndarray:
         return self._per_lane
+
+
+def decaying_epsilon(
+    exploration_initial_eps: float,
+    exploration_final_eps: float,
+    exploration_fraction: float,
+    exploration_decay: float | None,
+    total_timesteps: int | None,
+) -> Linear | EpisodicEpsilon:
+    """Returns an epsilon that decays per episode if exploration_decay is set, else linearly."""
+    first, last = exploration_initial_eps, exploration_final_eps
+    if exploration_decay is not None:
+        return EpisodicEpsilon(first, last, exploration_decay)
+    # Validation ensures that epsilon is constant without a total of steps.
+    return Linear(first, last, round(exploration_fraction * (total_timesteps or 0)))

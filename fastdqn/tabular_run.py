@@ -11,8 +11,9 @@ from fastdqn.builders import preflight
 from fastdqn.builders.auto_options import resolve
 from fastdqn.builders.build import make_best_weights, make_epsilon, make_evaluations
 from fastdqn.builders.environments import make_streams
+from fastdqn.builders.network_size import NetworkSize
 from fastdqn.builders.run_outputs import disk_errors, take_folder
-from fastdqn.config.schema import Config, ConfigError
+from fastdqn.config.schema import ConfigError, ResolvedConfig
 from fastdqn.envs import EnvError, EnvFacts, UnknownEnvError, probe_env_and_space
 from fastdqn.envs.watchdog import watch_making
 from fastdqn.files.open_folder import Where
@@ -131,9 +132,9 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
     """
     startup = Laps()
     with ExitStack() as unbegun, ExitStack() as owned:
-        shared, seed = config.shared(), env_seed(config.seed, TRAIN)
-        stream, eval_stream, limit, how, watchdog = make_streams(shared, None, None, seed, owned)
-        shared = resolve(shared, 0, limit, how)
+        seed = env_seed(config.seed, TRAIN)
+        shared = resolved_shared(config, plan)
+        stream, eval_stream, watchdog = make_streams(shared, None, None, seed, owned)
         config = resolved(config, plan, shared)
         start = stream.start(seed)
         folder = take_folder(shared, unbegun, owned, config.to_json())
@@ -164,8 +165,8 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
         unbegun.pop_all()
         return Session(
             shared, run, recorder, best_weights, evaluations, startup, owned.pop_all(),
-            limit is not None, introduce=_introduce, saved_policy=_saved_policy,
-            watchdog=watchdog,
+            plan.facts.max_episode_steps is not None, introduce=_introduce,
+            saved_policy=_saved_policy, watchdog=watchdog,
         )  # fmt: skip
 
 
@@ -178,7 +179,14 @@ def _make_parts(config: TableConfig, plan: Plan, num_lanes: int) -> tuple[Any, A
     return policy, learner, LastStep(discretizer, num_lanes, plan.facts.num_actions)
 
 
-def resolved(config: TableConfig, plan: Plan, shared: Config) -> TableConfig:
+def resolved_shared(config: TableConfig, plan: Plan) -> ResolvedConfig:
+    """Returns the options that are shared with Config, resolved."""
+    shared = config.shared()
+    how = preflight.recipe(shared).resolve()
+    return resolve(shared, plan.facts, how, size=NetworkSize(0)).config
+
+
+def resolved(config: TableConfig, plan: Plan, shared: ResolvedConfig) -> TableConfig:
     """Returns the options with each None resolved, and bins and edges of each feature."""
     cells = plan.found.cells._asdict()
     cells = {name: values[plan.found.binned] for name, values in cells.items()}

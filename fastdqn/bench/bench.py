@@ -20,7 +20,8 @@ from fastdqn.bench.results import Figure, phase_table, table
 from fastdqn.bench.sb3_peer import measure_by_turns, note, sb3_peer
 from fastdqn.bench.technique_costs import measure_switches
 from fastdqn.bench.training_speed import Trained, measure_training
-from fastdqn.builders.auto_options import preview, threads_of_torch
+from fastdqn.builders.auto_options import threads_of_torch
+from fastdqn.builders.preflight import preview
 from fastdqn.builders.devices import arithmetic
 from fastdqn.builders.preflight import recipe
 from fastdqn.config.derived_facts import residual_phases
@@ -63,7 +64,8 @@ def bench(
         EnvError: The environment fails.
         PeerError: Stable-Baselines3 fails.
     """
-    config, facts = preview(config)
+    setup = preview(config)
+    config, facts = setup.config, setup.facts
     with torch_threads(threads_of_torch(config)), ExitStack() as ended:
         ended.enter_context(arithmetic(config))
         run_peer = None

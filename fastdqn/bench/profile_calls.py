@@ -21,7 +21,7 @@ from fastdqn.bench.torch_profiler import Call, Recorded, record, write_trace
 from fastdqn.bench.trace_reader import FUSED, Timeline, copied_bytes, read_timeline
 from fastdqn.bench.training_speed import measure_training, run_turns
 from fastdqn.builders import agent
-from fastdqn.builders.auto_options import preview
+from fastdqn.builders.preflight import preview
 from fastdqn.builders.devices import arithmetic
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
@@ -69,7 +69,8 @@ def profile_calls(
     Raises:
         WriteError: A file cannot be written.
     """
-    config, facts = preview(config)
+    setup = preview(config)
+    config, facts = setup.config, setup.facts
     with (
         torch_threads(config.threads),
         arithmetic(config),

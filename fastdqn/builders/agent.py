@@ -4,6 +4,7 @@ import copy
 import math
 import types
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastdqn.builders import devices, torso_kinds, value_kinds
+from fastdqn.builders import devices, torso_kinds
+from fastdqn.builders.parts import NO_PARTS, UserParts, make_part, part_options
 from fastdqn.checkpoints.network_weights import WeightsError, assign_weights, load_weights
 from fastdqn.checkpoints.table_weights import is_table
 from fastdqn.config import atari_protocols
-from fastdqn.config.schema import Config
-from fastdqn.envs import EnvFacts, ObsStatistics, ReturnStatistics
+from fastdqn.config.conflicts import chosen_backup, chosen_sampler
+from fastdqn.config.option import options_of
+from fastdqn.config.registry import CUSTOM
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.envs import EnvFacts, ObsStatistics, ReturnStatistics, lies_inside
 from fastdqn.exploration import Repeats
+from fastdqn.files.run_folder import read_config
 from fastdqn.kernels.rng import derive
-from fastdqn.learning.adam import FusedAdam, PlainAdam
-from fastdqn.learning.bootstrap_targets import Backup, DoubleBackup, MaxBackup
+from fastdqn.learning.bootstrap_targets import Backup
 from fastdqn.learning.captured_policy import CapturedPolicy
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_learner import FusedStep
 from fastdqn.learning.fused_policy import FusedPolicy
 from fastdqn.learning.graph_capture import Capture
 from fastdqn.learning.learner import Learner
-from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import (
     MLP,
     Affine,
@@ -48,13 +52,10 @@ from fastdqn.learning.target_network import HardCopy, NoTarget, PolyakAverage, T
 from fastdqn.learning.value import Value
 from fastdqn.replay import (
     FrameStore,
-    NewestSampler,
-    PrioritizedSampler,
     Replay,
     Ring,
     RowStore,
     Sampler,
-    UniformSampler,
     rows_per_lane,
 )
 from fastdqn.schedules import Linear
@@ -66,7 +67,7 @@ from fastdqn.training.normalization import Normalizer
 from fastdqn.training.value_range import RangeWatch
 
 
-def make_replay(config: Config, facts: EnvFacts) -> Replay:
+def make_replay(config: Config, facts: EnvFacts, own: UserParts = NO_PARTS) -> Replay:
     """Returns an empty replay buffer. The options must be resolved."""
     n = config.num_envs
     make_store, stack = {"rows": (RowStore, 1), "frames": (FrameStore, facts.stack)}[config.store]
@@ -74,7 +75,7 @@ def make_replay(config: Config, facts: EnvFacts) -> Replay:
     return Replay(
         Ring(n, rows, stack),
         make_store(n, rows, facts.obs_shape, facts.obs_dtype),
-        make_sampler(config, n * rows),
+        make_sampler(config, n * rows, own),
         masks=RowStore(n, rows, (facts.num_actions,), np.bool_) if facts.has_masks else None,
         n_steps=config.n_steps,
         gamma=config.gamma,
@@ -82,28 +83,38 @@ def make_replay(config: Config, facts: EnvFacts) -> Replay:
     )
 
 
-def make_learner(config: Config, online: FlatParameters, capture: Capture | None = None) -> Learner:
+def make_learner(
+    config: Config,
+    online: FlatParameters,
+    capture: Capture | None = None,
+    own: UserParts = NO_PARTS,
+) -> Learner:
     """Returns the learner of a network. The options must be resolved."""
-    optimizer = PlainAdam if config.capture == "compile" else FusedAdam
-    backup = make_backup(config)
+    device = online.weights.device
+    value, backup = make_value(config, device, own), make_backup(config, own)
     return Learner(
         online,
-        value_kinds.make_value(config, online.weights.device),
+        value,
         backup,
         Draws(
             config.batch_size,
             noise_size(online.module),
-            value_kinds.fractions_of_passes(config, backup),
-            online.weights.device,
+            value.fractions_of_passes(backup),
+            device,
             derive(config.seed, DRAWS),
             config.updates_per_launch or 1,
         ),
-        optimizer(online.weights, online.gradient, config.learning_rate, config.adam_epsilon),
+        make_part("optimizer", config, own, weights=online.weights, gradient=online.gradient),
         make_target_update(config),
         config.max_grad_norm,
         capture or devices.make_capture(config),
         {"fused": partial(FusedStep, threads=config.threads or 1), "torch": None}[config.learner],
     )
+
+
+def make_value(options: Any, device: torch.device, own: UserParts = NO_PARTS) -> Value:
+    """Returns the value of a Config, or of the description of a network, on a device."""
+    return make_part("value", options, own).to(device)
 
 
 def make_target_update(config: Config) -> TargetUpdate:
@@ -115,40 +126,32 @@ def make_target_update(config: Config) -> TargetUpdate:
     return HardCopy(every) if config.tau == 1.0 else PolyakAverage(every, config.tau)
 
 
-def make_backup(config: Config) -> Backup:
-    """Returns the bootstrap target: Munchausen, Double or maximum."""
-    if config.munchausen:
-        return MunchausenBackup(
-            config.munchausen_alpha, config.munchausen_temperature, config.munchausen_floor
-        )
-    # Without a target network, selection and evaluation use the same network.
-    return DoubleBackup() if config.double and config.target_network else MaxBackup()
+def make_backup(config: Config, own: UserParts = NO_PARTS) -> Backup:
+    """Returns the bootstrap target."""
+    return make_part("backup", config, own, name=chosen_backup(config))
 
 
-def make_sampler(config: Config, num_slots: int) -> Sampler:
+def make_sampler(config: Config, num_slots: int, own: UserParts = NO_PARTS) -> Sampler:
     """Returns the sampler of replay rows."""
-    if not config.replay:
-        return NewestSampler(num_slots)
-    seed = derive(config.seed, SAMPLE)
-    if not config.prioritized:
-        return UniformSampler(seed)
-    assert config.total_timesteps is not None
-    rises = Linear(config.importance_exponent, 1.0, config.total_timesteps)
-    return PrioritizedSampler(num_slots, config.priority_exponent, rises, seed)
+    rises = Linear(config.importance_exponent, 1.0, config.total_timesteps or 0)
+    return make_part(
+        "sampler", config, own, name=chosen_sampler(config),
+        num_slots=num_slots, seed=derive(config.seed, SAMPLE), importance_exponent=rises,
+    )  # fmt: skip
 
 
 def make_online(
-    config: Config, facts: EnvFacts, torso: nn.Module | None = None
+    config: Config, facts: EnvFacts, own: UserParts = NO_PARTS
 ) -> tuple[FlatParameters, dict]:
     """Returns the online network on its device, with flat parameters, and its description.
 
     Raises:
         ValueError: The torso does not fit.
     """
-    description = describe_network(config, facts, torso)
+    description = describe_network(config, facts, own)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(config.seed, WEIGHTS))
-        network = make_network(description, torso, config.dueling_gradient_scale)
+        network = make_network(description, own, config.dueling_gradient_scale)
     devices.place(config, network)
     return FlatParameters(network, torch.device(config.device)), description
 
@@ -195,9 +198,9 @@ def make_followers(
         followers["repeats"] = policy.repeats
     if config.normalize_observation or config.normalize_reward:
         followers["normalizer"] = _make_normalizer(config, learner, replay, facts)
-    if config.value == "categorical":
+    if (bounds := learner.value.bounds) is not None:
         followers["range"] = RangeWatch(
-            config.num_envs, config.gamma, config.v_min, config.v_max,
+            config.num_envs, config.gamma, *bounds,
             lambda: replay.reward_scale, warn, replay.reward_bound,
         )  # fmt: skip
     return followers
@@ -217,97 +220,150 @@ def _make_normalizer(
     )
 
 
-def describe_network(config: Config, facts: EnvFacts, torso: nn.Module | None = None) -> dict:
-    """Returns the description from which a network can be rebuilt, stored with its weights."""
+def describe_network(config: Config, facts: EnvFacts, own: UserParts = NO_PARTS) -> dict:
+    """Returns the description from which a network can be rebuilt, stored with its weights.
+
+    It holds every option that is marked as stored, and those that the value takes as arguments.
+    """
     settled = torso_kinds.settle(config, facts)
+    names = [name for name, option in options_of(Config).items() if option.stored]
+    names += part_options("value", config.value, own)
     return {
         "obs_shape": list(facts.obs_shape),
         "obs_dtype": str(facts.obs_dtype),
         "obs_scale": facts.obs_scale,
         "num_actions": facts.num_actions,
-        "hidden_sizes": list(settled.hidden_sizes),
-        "dueling": config.dueling,
-        "noisy": config.noisy,
-        "noisy_sigma": config.noisy_sigma,
-        **{name: getattr(config, name) for name in value_kinds.OPTIONS},
-        "torso": settled.torso if torso is None else "custom",
-        "normalize_observation": config.normalize_observation,
-        "normalize_reward": config.normalize_reward,
+        **{name: _plain(getattr(settled, name)) for name in names},
+        "torso": settled.torso if own.torso is None else CUSTOM,
+        "part_kwargs": {
+            key: value
+            for key, value in config.part_kwargs.items()
+            if key.partition(".")[0] in ("value", "torso")
+        },
     }
 
 
+def _plain(value: Any) -> Any:
+    """Returns a value as JSON has it."""
+    if isinstance(value, Fraction):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
 def make_network(
-    description: dict, torso: nn.Module | None = None, gradient_scale: float = 1.0
+    description: dict, own: UserParts = NO_PARTS, gradient_scale: float = 1.0
 ) -> QNetwork:
     """Returns the network of a description.
 
     Args:
         description: As describe_network() returns it.
-        torso: A custom torso, or None.
+        own: Objects from Python.
         gradient_scale: Of a dueling head, which affects only training.
 
     Raises:
-        ValueError: The torso is missing, or cannot take the observations.
+        ValueError: A part is missing, or the torso cannot take the observations.
     """
     shape, sizes = tuple(description["obs_shape"]), tuple(description["hidden_sizes"])
-    dueling = DuelingHead
-    if torso is not None:
-        sizes = ()
-        torso = copy.deepcopy(torso)  # since its parameters become views of the flat tensor
-    elif description["torso"] == "mlp":
+    options, dueling = types.SimpleNamespace(**description), DuelingHead
+    if description["torso"] == "mlp":
         # Only layers after the first are noisy.
-        shared = sizes[:1] if description["noisy"] else sizes
-        torso, sizes = MLP(math.prod(shape), shared), sizes[len(shared) :]
+        shared = sizes[:1] if options.noisy else sizes
+        torso = MLP(math.prod(shape), shared, options.hidden_activation)
+        sizes = sizes[len(shared) :]
     elif description["torso"] in torso_kinds.CONVOLUTIONS:
         if line := torso_kinds.problem(description["torso"], shape):
             raise ValueError(line)
         torso, dueling = torso_kinds.CONVOLUTIONS[description["torso"]].make(shape), StreamsHead
     else:
-        raise ValueError(
-            "these weights belong to a custom torso: use fastdqn.load_policy(run, torso=...)"
-        )
-    features, options = count_features(torso, shape), types.SimpleNamespace(**description)
-    outputs = Outputs(options.num_actions, value_kinds.outputs_per_action(options))
+        torso, sizes = make_own_torso(description, own), ()
+    value = make_part("value", description, own)
+    features = count_features(torso, shape)
+    outputs = Outputs(options.num_actions, value.outputs_per_action)
     layers = NoisyLayers(options.noisy_sigma) if options.noisy else Affine
+    activation = options.hidden_activation
     if options.dueling:
-        head = dueling(features, outputs, layers, sizes, gradient_scale)
+        head = dueling(features, outputs, layers, sizes, gradient_scale, activation=activation)
     else:
-        head = PlainHead(features, outputs, layers, sizes)
-    of_obs, of_returns = description["normalize_observation"], description["normalize_reward"]
+        head = PlainHead(features, outputs, layers, sizes, activation=activation)
+    of_obs, of_returns = options.normalize_observation, options.normalize_reward
     return QNetwork(
         torso,
-        value_kinds.wrap_head(options, features, head),
+        value.wrap_head(features, head),
         description["obs_scale"],
         Statistics(shape, of_obs, of_returns) if of_obs or of_returns else None,
     )
 
 
+def make_own_torso(options: Any, own: UserParts) -> nn.Module:
+    """Returns a torso of the user's: a copy of an object, or one made from module:Name.
+
+    Raises:
+        ValueError: It is missing, or cannot be made.
+    """
+    if own.torso is not None:
+        # A copy, since its parameters become views of the flat tensor.
+        return copy.deepcopy(own.torso)
+    if options["torso"] == CUSTOM:
+        raise ValueError(
+            "these weights belong to a custom torso: use fastdqn.load_policy(run, torso=...)"
+        )
+    return make_part("torso", options, own, obs_shape=tuple(options["obs_shape"]))
+
+
+def _require_known_modules(path: Path, description: dict) -> None:
+    """Raises WeightsError if a weights file names a module that its run does not name.
+
+    Importing a module runs its code, so a weights file alone must not choose one.
+    """
+    for name in ("value", "torso", "loss"):
+        part = str(description.get(name, ""))
+        if ":" not in part:
+            continue
+        try:
+            known = getattr(read_config(path.parent), name)
+        except ConfigError:
+            known = None
+        if part != known:
+            raise WeightsError(
+                f"{path} needs the {name} {part}, and only the config.json of its run may name a "
+                f"module to import: give the run folder, or fastdqn.load_policy(file, {name}=...)"
+            )
+        if lies_inside(part.partition(":")[0], str(path.parent)):
+            raise WeightsError(f"{path}: {name} {part} lies inside the run folder: move it")
+
+
 @float32_by_default()
 def load_policy(
-    path: Path, torso: nn.Module | None = None
+    path: Path, own: UserParts = NO_PARTS
 ) -> tuple[Policy | TablePolicy, dict[str, Any]]:
     """Loads a greedy CPU policy. Returns it with the description of its network or table.
 
+    Args:
+        path: Weights file.
+        own: Objects from Python that the weights need.
+
     Raises:
         WeightsError: The file cannot be used.
-        ValueError: The torso does not fit.
+        ValueError: A part is missing or does not fit.
     """
     if is_table(path):
         return load_table_policy(path)
     arrays, description = load_weights(path)
-    if torso is None and description["torso"] != "custom":
+    description |= dict.fromkeys(own.objects, CUSTOM)
+    _require_known_modules(path, description)
+    if own.torso is None and description["torso"] != CUSTOM:
         # A damaged file may describe a huge network, so the sizes are checked before allocation.
         try:
             with torch.device("meta"):
-                imagined = make_network(description)
+                imagined = make_network(description, own)
         except (RuntimeError, TypeError):  # sizes beyond the limits of torch
             raise WeightsError(f"{path} describes a network larger than any memory") from None
         except ValueError as error:  # observations that the convolutions cannot take
             raise WeightsError(f"{path}: {error}") from None
         assign_weights(path, imagined, arrays)
-    network = make_network(description, torso).eval().requires_grad_(False)
+    network = make_network(description, own).eval().requires_grad_(False)
     assign_weights(path, network, arrays)
-    value = value_kinds.make_value(types.SimpleNamespace(**description), torch.device("cpu"))
+    value = make_value(description, torch.device("cpu"), own)
     shape = tuple(description["obs_shape"])
     policy = Policy(network, value, torch.device("cpu"), shape, description["num_actions"])
     return policy, description

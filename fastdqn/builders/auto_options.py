@@ -1,17 +1,29 @@
 """Auto options: resolves None and auto from options, network and machine."""
 
 import importlib.util
+from typing import Any, NamedTuple
 
+from fastdqn.builders import torso_kinds
 from fastdqn.builders.devices import LARGE_NETWORK, choose_capture, choose_device, launched
-from fastdqn.builders.memory_estimate import keeps_frames, network_weights
-from fastdqn.builders.preflight import look_at, recipe
-from fastdqn.builders.torso_kinds import settle
+from fastdqn.builders.memory_estimate import keeps_frames
+from fastdqn.builders.network_size import NetworkSize, measure_network
+from fastdqn.builders.parts import NO_PARTS, UserParts, find_part, make_part
 from fastdqn.config import atari_protocols
-from fastdqn.config.conflicts import beyond_fused, ends_with_evaluation, epsilons, sized
-from fastdqn.config.schema import Config
+from fastdqn.config.conflicts import (
+    chosen_backup,
+    chosen_sampler,
+    ends_with_evaluation,
+    epsilons,
+    sized,
+)
+from fastdqn.config.limits import beyond_fused
+from fastdqn.config.option import options_of
+from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
 from fastdqn.envs import EnvFacts
 from fastdqn.files.run_folder import default_run_dir
 from fastdqn.kernels.jit import COMPILES
+from fastdqn.learning.capturable import host_read
+from fastdqn.learning.networks import initialized
 from fastdqn.system.cpu_limits import thread_limit, usable_cores
 from fastdqn.system.idle_thread import HAS_SPARE
 
@@ -22,66 +34,117 @@ _LARGE_BATCH = 128
 EVAL_MAX_STEPS = 27_000
 
 
+class Resolution(NamedTuple):
+    """Resolved options, lines about the choices, and the size of the network."""
+
+    config: ResolvedConfig
+    notes: list[str]
+    size: NetworkSize
+
+
 def resolve(
     config: Config,
-    weights: int,
-    limit: int | None,
+    facts: EnvFacts,
     vectorization: str,
-    own_torso: bool = False,
-    stack: int = 1,
-    host_read: str | None = None,
-) -> Config:
-    """Returns the options with every None and auto resolved.
+    own: UserParts = NO_PARTS,
+    size: NetworkSize | None = None,
+) -> Resolution:
+    """Resolves every None and auto.
 
     Args:
         config: The options.
-        weights: Number of weights of the network.
-        limit: The environment's own time limit in steps, or None.
+        facts: Of the environment.
         vectorization: As EnvRecipe resolves it. For a VectorEnv from Python, what is known.
-        own_torso: Whether the torso was passed from Python.
-        stack: Frames that the environment declares in an observation.
-        host_read: The operation of the torso that reads from the host, or None.
+        own: Objects from Python.
+        size: Size of the network. None: it is measured.
+
+    Raises:
+        ConfigError: A part cannot be made, or capture is graph and the torso cannot be captured.
+        ValueError: The torso does not fit.
     """
-    frames = keeps_frames(config, stack)
-    config = sized(config, stack if frames else 1)
-    large = weights >= LARGE_NETWORK
-    device = choose_device(config, weights)[0]
-    learner = choose_learner(config.replace(device=device), weights, own_torso)[0]
-    tensorboard = importlib.util.find_spec("tensorboard") is not None
-    initial, final = epsilons(config)
-    protocol, settings = "none", config.env_kwargs
-    if atari_protocols.is_atari(config.env_id) and vectorization == "native":
-        protocol = atari_protocols.resolved(config.atari_protocol)
-        settings = atari_protocols.settings(protocol, config.env_kwargs)
-    capture = choose_capture(config.replace(device=device), host_read)[0]
-    return launched(config, device, capture).replace(
-        atari_protocol=protocol,
-        env_kwargs=settings,
-        exploration_initial_eps=initial,
-        exploration_final_eps=final,
-        vectorization=vectorization,
-        final_evaluation=ends_with_evaluation(config),
-        store="frames" if frames else "rows",
-        learner=learner,
-        threads=_threads(config.replace(device=device, learner=learner), large, vectorization),
-        tensorboard=tensorboard if config.tensorboard is None else config.tensorboard,
-        run_dir=config.run_dir or default_run_dir(config),
-        eval_max_steps=config.eval_max_steps or limit or EVAL_MAX_STEPS,
-        log_frequency=config.log_frequency or max(1, (config.total_timesteps or 100_000) // 200),
+    frames = keeps_frames(config, facts.stack)
+    config = config.replace(
+        **torso_kinds.settle(config, facts),
+        **sized(config, facts.stack if frames else 1),
+        backup=chosen_backup(config),
+        sampler=chosen_sampler(config),
     )
+    size = size or measure_network(config, facts, own)
+    _require_bonus(config, own)
+    device, why = choose_device(config, size.weights)
+    read = _host_read(config, facts, own, device)
+    learner, reason = choose_learner(config, size.weights, own.torso is not None, device)
+    capture, of_capture = choose_capture(config, device, read)
+    flattened = torso_kinds.remark(config.torso, facts) if own.torso is None else None
+    notes = [f"learner {learner}: {reason}", *filter(None, [why, flattened])]
+    if device != "cpu":
+        notes.append(f"capture {capture}: {of_capture}")
+    wants_priorities = getattr(find_part("sampler", config.sampler, own), "wants_priorities", False)
+    initial, final = epsilons(config)
+    steps = config.total_timesteps or 100_000
+    has_tensorboard = importlib.util.find_spec("tensorboard") is not None
+    changes = {
+        **launched(config, device, capture, wants_priorities),
+        **_atari(config, vectorization),
+        "exploration_initial_eps": initial,
+        "exploration_final_eps": final,
+        "vectorization": vectorization,
+        "final_evaluation": ends_with_evaluation(config),
+        "store": "frames" if frames else "rows",
+        "learner": learner,
+        "threads": _threads(config, device, learner, size.weights, vectorization),
+        "tensorboard": has_tensorboard if config.tensorboard is None else config.tensorboard,
+        "run_dir": config.run_dir or default_run_dir(config),
+        "eval_max_steps": config.eval_max_steps or facts.max_episode_steps or EVAL_MAX_STEPS,
+        "log_frequency": config.log_frequency or max(1, steps // 200),
+    }
+    return Resolution(ResolvedConfig(**vars(config) | changes), notes, size)
 
 
-def threads_of_torch(config: Config) -> int:
-    """Returns the number of torch threads of a run with resolved options."""
-    assert config.threads is not None
+def _atari(config: Config, vectorization: str) -> dict[str, Any]:
+    """Returns the Atari protocol and its settings, resolved."""
+    if not (atari_protocols.is_atari(config.env_id) and vectorization == "native"):
+        return {"atari_protocol": "none"}
+    return {
+        "atari_protocol": atari_protocols.resolved(config.atari_protocol),
+        "env_kwargs": atari_protocols.settings(config.atari_protocol, config.env_kwargs),
+    }
+
+
+def _require_bonus(config: Config, own: UserParts) -> None:
+    """Raises ConfigError if munchausen needs a bonus that the value cannot represent."""
+    if config.backup != "munchausen":
+        return
+    value = make_part("value", config, own)
+    if not value.takes_bonus:
+        raise ConfigError(
+            [f"munchausen adds a bonus to the bootstrap value, which value {config.value} cannot "
+             "represent (takes_bonus is False): leave out --munchausen"]
+        )  # fmt: skip
+
+
+def _host_read(config: Config, facts: EnvFacts, own: UserParts, device: str) -> str | None:
+    """Returns the operation by which a torso of the user's reads from the host, or None."""
+    if device == "cpu" or own.torso is None:
+        return None
+    read = host_read(initialized(own.torso, facts.obs_shape), facts.obs_shape)
+    if read is not None and config.capture == "graph":
+        raise ConfigError(
+            [f"capture is graph, and the torso reads from the host ({read}): use --capture auto"]
+        )
+    return read
+
+
+def threads_of_torch(config: ResolvedConfig) -> int:
+    """Returns the number of torch threads of a run."""
     return 1 if config.learner == "fused" else config.threads
 
 
-def _threads(config: Config, large: bool, vectorization: str) -> int:
-    """Returns threads of torch or of the fused learner. device and learner must be resolved."""
+def _threads(config: Config, device: str, learner: str, weights: int, vectorization: str) -> int:
+    """Returns threads of torch or of the fused learner."""
     cores = min(usable_cores(), thread_limit() or usable_cores())
-    if config.learner != "fused":
-        every = cores if large and config.device == "cpu" else 1
+    if learner != "fused":
+        every = cores if weights >= LARGE_NETWORK and device == "cpu" else 1
         return config.threads or every
     if config.threads is not None:
         return min(config.threads, 2 if HAS_SPARE else 1)
@@ -93,11 +156,21 @@ def _threads(config: Config, large: bool, vectorization: str) -> int:
     return 2 if free and pays else 1
 
 
-def choose_learner(config: Config, weights: int, own_torso: bool = False) -> tuple[str, str]:
-    """Returns (fused or torch, the reason). The device must be resolved."""
+def choose_learner(
+    config: Config, weights: int, own_torso: bool = False, device: str | None = None
+) -> tuple[str, str]:
+    """Returns (fused or torch, the reason).
+
+    Args:
+        config: The options.
+        weights: Number of weights of the network.
+        own_torso: Whether the torso was passed from Python.
+        device: The resolved device. None: that of the options.
+    """
     if config.learner != "auto":
         return config.learner, "as configured"
-    reasons = [f"it does not support {each}" for each in beyond_fused(config)]
+    chosen = vars(config) | {"device": device or config.device}
+    reasons = [f"it does not support {each}" for each in beyond_fused(chosen, options_of(Config))]
     if own_torso:
         reasons.append("the torso is not the built-in MLP")
     if weights >= LARGE_NETWORK:
@@ -107,13 +180,3 @@ def choose_learner(config: Config, weights: int, own_torso: bool = False) -> tup
     if reasons:
         return "torch", f"not fused: {', '.join(reasons)}"
     return "fused", "a small MLP on the CPU is updated by one kernel"
-
-
-def preview(config: Config) -> tuple[Config, EnvFacts]:
-    """Returns the resolved options and the environment's facts without starting a run."""
-    how = recipe(config)
-    facts = look_at(config)
-    config = settle(config, facts)
-    weights = network_weights(config, facts)
-    limit, lanes = facts.max_episode_steps, how.resolve()
-    return resolve(config, weights, limit, lanes, stack=facts.stack), facts

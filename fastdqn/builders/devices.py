@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -37,37 +38,47 @@ def choose_device(config: Config, weights: int) -> tuple[str, str]:
     return "cuda", ""
 
 
-def choose_capture(config: Config, host_read: str | None = None) -> tuple[str, str]:
-    """Returns (eager, compile or graph, the reason). The device must be resolved.
+def choose_capture(config: Config, device: str, host_read: str | None = None) -> tuple[str, str]:
+    """Returns (eager, compile or graph, the reason).
 
-    host_read: the operation by which a custom torso reads from the host, or None.
+    Args:
+        config: The options.
+        device: The resolved device.
+        host_read: The operation by which a custom torso reads from the host, or None.
     """
     if config.capture != "auto":
         return config.capture, "as configured"
-    if config.device == "cpu":
+    if device == "cpu":
         return "eager", "the CPU has no launches to save"
     if host_read is not None:
         return "eager", f"the torso reads from the host, which a graph cannot capture: {host_read}"
     return "graph", "on CUDA, launches cost more time than the arithmetic of an update"
 
 
-def launched(config: Config, device: str, capture: str) -> Config:
-    """Returns the options with capture, precision, launch size and priority lag resolved."""
+def launched(config: Config, device: str, capture: str, wants_priorities: bool) -> dict[str, Any]:
+    """Returns device, capture, precision, launch size and priority lag, resolved.
+
+    Args:
+        config: The options.
+        device: The resolved device.
+        capture: The resolved capture.
+        wants_priorities: Whether the sampler learns from priorities.
+    """
     on_cuda = device != "cpu"
     lag, launch = config.priority_lag, config.updates_per_launch
     if lag is None:
-        lag = int(on_cuda and config.prioritized)
+        lag = int(on_cuda and wants_priorities)
     if launch is None:
         earned = int((config.env_batch_size or config.num_envs) / config.train_frequency)
-        several = capture == "graph" and not config.prioritized
+        several = capture == "graph" and not wants_priorities
         launch = 1 << (min(max(earned, 1), _MOST_LAUNCHED).bit_length() - 1) if several else 1
     precision = config.precision
     if precision == "auto":
         precision = "tf32" if on_cuda else "float32"
-    return config.replace(
-        device=device, capture=capture, precision=precision, updates_per_launch=launch,
-        priority_lag=lag,
-    )  # fmt: skip
+    return {
+        "device": device, "capture": capture, "precision": precision,
+        "updates_per_launch": launch, "priority_lag": lag,
+    }  # fmt: skip
 
 
 def make_capture(config: Config, say: Callable[[str], None] = lambda line: None) -> Capture:

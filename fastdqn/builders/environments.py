@@ -8,7 +8,7 @@ from gymnasium.vector import VectorEnv
 from fastdqn.builders.preflight import recipe
 from fastdqn.config.conflicts import evaluates
 from fastdqn.config.schema import Config, ConfigError
-from fastdqn.envs import EnvCreation, EnvStream, Factory, close_quietly, limit_of
+from fastdqn.envs import EnvCreation, EnvStream, Factory, close_quietly
 from fastdqn.envs.watchdog import Watchdog
 from fastdqn.seeding import EVAL, env_seed
 
@@ -21,15 +21,11 @@ class Streams(NamedTuple):
 
     Attributes:
         training, evaluation: The streams.
-        limit: The environment's own time limit in steps, or None.
-        how: The resolved vectorization.
         watchdog: Ends hanging calls of both streams, or None without a timeout.
     """
 
     training: EnvStream
     evaluation: EnvStream | None
-    limit: int | None
-    how: str
     watchdog: Watchdog | None
 
 
@@ -51,11 +47,11 @@ def make_streams(
     if watchdog is not None:
         watchdog.watch(creation)
     with creation:
-        stream, evaluated, limit, how = _make_streams(config, envs, eval_envs, seed, owned)
+        stream, evaluated = _make_streams(config, envs, eval_envs, seed, owned)
     for each in (stream, evaluated):
         if watchdog is not None and each is not None:
             watchdog.watch(each.env_calls)
-    return Streams(stream, evaluated, limit, how, watchdog)
+    return Streams(stream, evaluated, watchdog)
 
 
 def _make_streams(
@@ -64,12 +60,12 @@ def _make_streams(
     eval_envs: VectorEnv | None,
     seed: int,
     owned: ExitStack,
-) -> tuple[EnvStream, EnvStream | None, int | None, str]:
+) -> tuple[EnvStream, EnvStream | None]:
     evaluated = EnvStream(eval_envs) if eval_envs is not None else None
     if isinstance(envs, VectorEnv):
         stream = EnvStream(envs, config.env_batch_size)
         owned.callback(stream.settle)
-        return stream, evaluated, limit_of(envs), config.vectorization
+        return stream, evaluated
     how = recipe(config, envs)
     try:  # making many environments may fail where making one worked
         made = how.make(config.num_envs, seed=seed, env_batch_size=config.env_batch_size)
@@ -82,7 +78,7 @@ def _make_streams(
             evaluated = _stream_over(made_to_score, owned)
     except ValueError as error:
         raise ConfigError([str(error)]) from None
-    return stream, evaluated, limit_of(made, how.max_episode_steps()), how.resolve()
+    return stream, evaluated
 
 
 def _stream_over(envs: VectorEnv, owned: ExitStack, *options: Any) -> EnvStream:

@@ -3,22 +3,21 @@
 import importlib.util
 import os
 import shutil
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from gymnasium.vector import VectorEnv
 
-from fastdqn.builders.devices import choose_capture, choose_device, launched
-from fastdqn.builders.memory_estimate import (
-    device_problems,
-    keeps_frames,
-    memory_problems,
-    network_weights,
-)
+from fastdqn.builders.auto_options import resolve
+from fastdqn.builders.memory_estimate import device_problems, keeps_frames, memory_problems
+from fastdqn.builders.network_size import NetworkSize
+from fastdqn.builders.parts import NO_PARTS, PART_OPTIONS, UserParts, part_problems
 from fastdqn.builders.torso_kinds import problem as torso_problem
 from fastdqn.builders.torso_kinds import settle
 from fastdqn.config.conflicts import wants_cuda
 from fastdqn.config.presets import PRESETS
-from fastdqn.config.schema import Config
+from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
 from fastdqn.envs import (
     EnvError,
     EnvFacts,
@@ -39,14 +38,47 @@ from fastdqn.files.run_folder import folder_problem
 _DEVICE_SPARE_BYTES = 1 << 30
 
 
-def check(
+class Setup(NamedTuple):
+    """A validated run, ready to be built.
+
+    Attributes:
+        requested: The options as they were given.
+        config: The resolved options.
+        facts: Of the environment.
+        own: Objects from Python.
+        size: Size of the network.
+        notes: Lines about the choices.
+    """
+
+    requested: Config
+    config: ResolvedConfig
+    facts: EnvFacts
+    own: UserParts
+    size: NetworkSize
+    notes: list[str]
+
+    def placed_in(self, folder: Path) -> "Setup":
+        """Returns the setup with another run folder."""
+        return self._replace(
+            requested=self.requested.replace(run_dir=str(folder)),
+            config=self.config.replace(run_dir=str(folder)),
+        )
+
+
+def check(config: Config, factory: Factory | None = None, mistaken: bool = False) -> list[str]:
+    """Validates a config, its environment and the machine, as prepare(). Returns its messages."""
+    return prepare(config, None, factory, mistaken)[1]
+
+
+def prepare(
     config: Config,
     facts: EnvFacts | None = None,
     factory: Factory | None = None,
     mistaken: bool = False,
     eval_envs: VectorEnv | None = None,
-) -> list[str]:
-    """Validates a config, its environment and the machine. Returns error messages.
+    own: UserParts = NO_PARTS,
+) -> tuple[Setup | None, list[str]]:
+    """Validates a config, its environment and the machine, and resolves the options.
 
     Args:
         config: The options.
@@ -54,29 +86,61 @@ def check(
         factory: Makes an environment, in place of env_id.
         mistaken: Whether errors were found before, so that an EnvError is not raised.
         eval_envs: Existing evaluation environments, or None.
+        own: Objects from Python.
+
+    Returns:
+        The setup, or None with error messages.
 
     Raises:
         EnvError: The environment fails or times out, and there are no errors.
     """
     if lines := config.type_problems():
-        return lines  # the other checks need values of the declared types
-    lines = [*config.problems(), *problems_around(config)]
+        return None, lines  # the other checks need values of the declared types
+    lines = [*config.problems(), *problems_around(config), *part_problems(config, own)]
+    how = config.vectorization
     try:
-        facts = facts or look_at(config, factory)
+        if facts is None:
+            facts, how = look_at(config, factory), recipe(config, factory).resolve()
     except UnknownEnvError as error:
-        return [*lines, unknown_subject(config.env_id) or str(error)]
+        return None, [*lines, unknown_subject(config.env_id) or str(error)]
     except ValueError as error:
-        return [*lines, str(error)]
+        return None, [*lines, str(error)]
     except EnvError:
         if not (lines or mistaken):
             raise
-        return lines
-    settled = settle(config, facts)
-    if line := torso_problem(settled.torso, facts.obs_shape):
+        return None, lines
+    if line := torso_problem(settle(config, facts)["torso"], facts.obs_shape):
         lines = [*lines, line]
     lines = [*lines, *_store_problems(config, facts), *evaluation_problems(facts, eval_envs)]
-    lines = lines or settled.problems() or memory_problems(config, facts)
-    return lines or _device_memory_problems(config, facts)
+    return set_up(config, facts, how, own, lines)
+
+
+def set_up(
+    config: Config, facts: EnvFacts, vectorization: str, own: UserParts, lines: list[str]
+) -> tuple[Setup | None, list[str]]:
+    """Resolves validated options and checks memory. Returns as prepare().
+
+    lines: errors found before. Nothing is resolved if there are any.
+    """
+    if lines:
+        return None, lines
+    try:
+        resolved, notes, size = resolve(config, facts, vectorization, own)
+    except ConfigError as error:
+        return None, error.lines
+    except ValueError as error:  # the torso does not fit
+        return None, [str(error)]
+    lines = resolved.problems() or memory_problems(resolved, facts, size, own)
+    lines = lines or _device_memory_problems(resolved, facts, size)
+    return (None if lines else Setup(config, resolved, facts, own, size, notes)), lines
+
+
+def preview(config: Config) -> Setup:
+    """Returns the setup of a run that is not started. Raises ConfigError."""
+    setup, lines = prepare(config)
+    if setup is None:
+        raise ConfigError(lines)
+    return setup
 
 
 def evaluation_problems(facts: EnvFacts, eval_envs: VectorEnv | None) -> list[str]:
@@ -125,22 +189,20 @@ def machine_problems(config: Config) -> list[str]:
     return [line for line in (_device_problem(config), _compiler_problem(config)) if line]
 
 
-def check_resume(
+def resume_problems(
     config: Config,
     envs: object,
     total_timesteps: int | None,
     steps: int,
-    had: int | None,
     handed_in: bool | None = None,
 ) -> list[str]:
-    """Returns error messages on why a run cannot be resumed.
+    """Returns error messages on why a run cannot be resumed, without a look at its environment.
 
     Args:
         config: Options of the run.
         envs: Environments passed to resume(), or None.
         total_timesteps: The new total of steps, or None.
         steps: Steps made so far.
-        had: Total of steps of the run.
         handed_in: Whether the run's environments were passed from Python. None: unknown.
     """
     lines = machine_problems(config)
@@ -161,24 +223,43 @@ def check_resume(
             f"the run's environments were passed from Python, and {config.env_id!r} may differ: "
             "pass them again, fastdqn.resume(run, envs)"
         )
-    elif envs is None:
-        try:
-            facts = look_at(config)
-            lines += (
-                _store_problems(config, facts)
-                or memory_problems(config, facts)
-                or ([] if lines else _device_memory_problems(config, facts))
-            )
-        except UnknownEnvError as error:
-            lines.append(f"{error}; environments that were passed from Python must be passed again")
-        except ValueError as error:
-            lines.append(str(error))
     return lines
+
+
+def prepare_resumed(
+    config: Config,
+    facts: EnvFacts | None,
+    factory: Factory | None,
+    own: UserParts,
+    lines: list[str],
+) -> tuple[Setup | None, list[str]]:
+    """As prepare(), for the stored options of a run.
+
+    Args:
+        config: Options of the run.
+        facts: Of existing environments. None: one environment is made and closed.
+        factory: Makes an environment, in place of env_id.
+        own: Objects from Python.
+        lines: Errors found before.
+    """
+    lines, how = [*lines, *part_problems(config, own)], config.vectorization
+    try:
+        if facts is None:
+            facts, how = look_at(config, factory), recipe(config, factory).resolve()
+    except UnknownEnvError as error:
+        hint = "environments that were passed from Python must be passed again"
+        return None, [*lines, f"{error}; {hint}"]
+    except ValueError as error:
+        return None, [*lines, str(error)]
+    return set_up(config, facts, how, own, [*lines, *_store_problems(config, facts)])
 
 
 def stray_modules(config: Config, folder: str) -> list[str]:
     """Returns a message for each module that a run would import from its own folder."""
     named = {"env_id": config.env_id, **{f"wrapper {w!r}": w for w in config.wrapper}}
+    named |= {
+        f"{option} {name!r}": name for option in PART_OPTIONS if (name := getattr(config, option))
+    }
     return [
         f"{what} names the module {module!r} inside the run folder, which must not contain code: "
         "move it elsewhere"
@@ -238,16 +319,14 @@ def _cuda_problem(config: Config) -> str | None:
     return f"{asked}, which needs a CUDA device, and this machine has none: use auto"
 
 
-def _device_memory_problems(config: Config, facts: EnvFacts) -> list[str]:
+def _device_memory_problems(
+    config: ResolvedConfig, facts: EnvFacts, size: NetworkSize
+) -> list[str]:
     """Returns error messages about memory of the device that a run would use."""
-    name = config.device
-    if name == "auto":
-        name = choose_device(config, network_weights(config, facts))[0]
-    if name == "cpu":
+    if config.device == "cpu":
         return []
-    room = torch.cuda.mem_get_info(torch.device(name))[0] - _DEVICE_SPARE_BYTES
-    capture = choose_capture(config.replace(device=name))[0]
-    return device_problems(launched(config, name, capture), facts, max(0, room))
+    room = torch.cuda.mem_get_info(torch.device(config.device))[0] - _DEVICE_SPARE_BYTES
+    return device_problems(config, facts, size, max(0, room))
 
 
 def _wandb_problem(config: Config) -> str | None:

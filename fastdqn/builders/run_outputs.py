@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import torch
 
+from fastdqn.builders.parts import UserParts
 from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.checkpoints.loader import Checkpoint
 from fastdqn.checkpoints.network_weights import save_weights
@@ -60,9 +61,10 @@ def take_folder(
     return lock.place
 
 
-def names_of(envs: object, torso: object) -> HandedIn:
-    """Returns the recorded names of environments and torso that were passed from Python."""
-    return HandedIn(*(None if each is None else name_of(each) for each in (envs, torso)))
+def names_of(envs: object, own: UserParts) -> HandedIn:
+    """Returns the recorded names of the objects that were passed from Python."""
+    given = (None if each is None else name_of(each) for each in (envs, own.torso))
+    return HandedIn(*given, {option: name_of(part) for option, part in own.objects.items()})
 
 
 def begin_in(

@@ -63,15 +63,15 @@ _MLP_SIZES = (120, 84)
 _PICTURE_BYTES = 36 * 36
 
 
-def settle(options: Any, facts: Any) -> Any:
-    """Returns the options with torso and hidden_sizes resolved for an environment's facts."""
+def settle(options: Any, facts: Any) -> dict[str, Any]:
+    """Returns torso and hidden_sizes, resolved for an environment's facts."""
     torso = options.torso
     if torso == "auto":
         torso = choose(tuple(facts.obs_shape), facts.obs_dtype)
     sizes = options.hidden_sizes
     if sizes is None:
         sizes = CONVOLUTIONS[torso].hidden_sizes if torso in CONVOLUTIONS else _MLP_SIZES
-    return options.replace(torso=torso, hidden_sizes=sizes)
+    return {"torso": torso, "hidden_sizes": sizes}
 
 
 def choose(obs_shape: tuple[int, ...], obs_dtype: np.dtype) -> str:
@@ -111,30 +111,4 @@ def remark(torso: str, facts: Any) -> str | None:
     return (
         f"observations are uint8 {list(shape)}, flattened into an MLP: if they are images, "
         f"--torso nature takes {CONVOLUTIONS['nature'].takes}, of at least 36 x 36"
-    )
-
-
-class Needs(NamedTuple):
-    """Size of a torso.
-
-    Attributes:
-        weights: Number of weights.
-        features: Number of output features.
-        numbers: Numbers stored per sample for the backward pass.
-    """
-
-    weights: int
-    features: int
-    numbers: int
-
-
-def needs(torso: str, obs_shape: tuple[int, ...]) -> Needs:
-    """Returns the size of a convolutional torso without making it."""
-    layers = CONVOLUTIONS[torso].layers(obs_shape)
-    return Needs(
-        sum((layer.fan_in + 1) * layer.fan_out for layer in layers),
-        layers[-1].positions * layers[-1].fan_out,
-        # Counts unfolded patches and a copy of the observation in another layout.
-        2 * math.prod(obs_shape)
-        + sum(layer.positions * (layer.fan_in + layer.fan_out) for layer in layers),
     )

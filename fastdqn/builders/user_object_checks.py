@@ -8,14 +8,18 @@ from gymnasium.vector import AsyncVectorEnv, VectorEnv
 from torch import nn
 
 from fastdqn.builders import preflight
+from fastdqn.builders.parts import PART_OPTIONS, UserParts, importable_name
+from fastdqn.builders.preflight import Setup
 from fastdqn.checkpoints.network_weights import load_weights
 from fastdqn.config.atari_protocols import PROTOCOLS
+from fastdqn.config.registry import CUSTOM
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import (
     EnvFacts,
     EnvStream,
     Factory,
     count_problem,
+    limit_of,
     read_facts,
     ready_count,
     shared_sub_env,
@@ -23,13 +27,14 @@ from fastdqn.envs import (
 from fastdqn.files.run_folder import HandedIn, name_of
 
 
-def checked(
+def prepared(
     config: Config,
     envs: VectorEnv | Factory | None,
     eval_envs: VectorEnv | None,
     overrides: dict[str, Any],
-) -> Config:
-    """Returns the options with overrides, and with a name for environments passed from Python.
+    own: UserParts,
+) -> Setup:
+    """Validates and resolves the options with overrides, and objects from Python.
 
     Raises:
         ConfigError: All errors, a line each.
@@ -38,41 +43,59 @@ def checked(
         overrides = {"final_evaluation": True, **overrides}
     if not isinstance(envs, VectorEnv):
         config = config.replace(**overrides)
-        if lines := preflight.check(config, None, envs, eval_envs=eval_envs):
-            raise ConfigError(lines)
-        return _labelled(config, envs)
-    config = config.replace(**_as_made(envs, config, overrides))
-    lines = _given_problems(config, envs, eval_envs)
-    try:
-        facts = read_facts(envs)
-    except ValueError as error:
-        raise ConfigError([*config.problems(), *lines, str(error)]) from None
-    if lines := [*lines, *preflight.check(config, facts, eval_envs=eval_envs)]:
-        raise ConfigError(lines)
-    return _labelled(config, envs)
+        facts, lines, factory = None, [], envs
+    else:
+        config = config.replace(**_as_made(envs, config, overrides))
+        facts, lines, factory = None, _given_problems(config, envs, eval_envs), None
+        try:
+            facts = read_facts(envs)._replace(max_episode_steps=limit_of(envs))
+        except ValueError as error:
+            raise ConfigError([*config.problems(), *lines, str(error)]) from None
+    setup, more = preflight.prepare(
+        _labelled(config, envs), facts, factory, bool(lines), eval_envs, own
+    )
+    if lines or setup is None:
+        raise ConfigError([*lines, *more])
+    return setup
 
 
-def resumed_problems(
-    config: Config, envs: VectorEnv | Factory | None, eval_envs: VectorEnv | None, folder: Path
-) -> list[str]:
-    """Returns error messages about environments passed to resume().
+def prepared_to_resume(
+    config: Config,
+    envs: VectorEnv | Factory | None,
+    eval_envs: VectorEnv | None,
+    folder: Path,
+    own: UserParts,
+    lines: list[str],
+) -> Setup:
+    """As prepared(), for a run that is resumed: environments must fit its options and weights.
 
-    They must fit the run's options, as in checked(), and the weights in its folder.
+    Args:
+        config: Options of the run.
+        envs: As passed to resume().
+        eval_envs: As passed to resume().
+        folder: Run folder.
+        own: Objects from Python.
+        lines: Errors found before.
     """
-    if envs is None and eval_envs is None:
-        return []
-    try:
-        if isinstance(envs, VectorEnv):
-            facts, lines = read_facts(envs), _given_problems(config, envs, eval_envs)
-        else:
-            facts, lines = preflight.look_at(config, envs), []
-    except ValueError as error:
-        return [str(error)]
-    return [
-        *lines,
-        *_unlike_weights(folder, facts),
-        *preflight.evaluation_problems(facts, eval_envs),
-    ]
+    facts, factory = None, None
+    if isinstance(envs, VectorEnv):
+        try:
+            facts = read_facts(envs)._replace(max_episode_steps=limit_of(envs))
+            lines = [*lines, *_given_problems(config, envs, eval_envs)]
+        except ValueError as error:
+            raise ConfigError([*lines, str(error)]) from None
+    else:
+        factory = envs
+    if lines and envs is None:
+        raise ConfigError(lines)
+    setup, more = preflight.prepare_resumed(config, facts, factory, own, [])
+    lines = [*lines, *more]
+    if setup is not None and (envs is not None or eval_envs is not None):
+        lines += _unlike_weights(folder, setup.facts)
+        lines += preflight.evaluation_problems(setup.facts, eval_envs)
+    if lines or setup is None:
+        raise ConfigError(lines)
+    return setup
 
 
 def _unlike_weights(folder: Path, facts: EnvFacts) -> list[str]:
@@ -90,18 +113,47 @@ def _unlike_weights(folder: Path, facts: EnvFacts) -> list[str]:
     ]
 
 
-def torso_problems(handed_in: HandedIn | None, torso: nn.Module | None) -> list[str]:
-    """Returns a message if the torso passed to resume() is missing or unexpected."""
+def own_problems(handed_in: HandedIn | None, own: UserParts) -> list[str]:
+    """Returns a message for each object passed to resume() that is missing or unexpected."""
     if handed_in is None:
         return []
-    if handed_in.torso is not None and torso is None:
-        return [
-            f"the run's torso was passed from Python ({handed_in.torso}): pass it again, "
-            "fastdqn.resume(run, torso=...)"
-        ]
-    if handed_in.torso is None and torso is not None:
-        return [f"torso is {name_of(torso)}, and the run had none: leave it out"]
-    return []
+    names = {"torso": handed_in.torso, **handed_in.parts}
+    given = {"torso": own.torso, **own.objects}
+    lines = [
+        f"the run's {option} was passed from Python ({name}): pass it again, "
+        f"fastdqn.resume(run, {option}=...)"
+        for option, name in names.items()
+        if name is not None and given.get(option) is None
+    ]
+    return lines + [
+        f"{option} is {name_of(part)}, and the run had none: leave it out"
+        for option, part in given.items()
+        if part is not None and names.get(option) is None
+    ]
+
+
+def parts_of(torso: Any, overrides: dict[str, Any]) -> tuple[UserParts, dict[str, Any]]:
+    """Separates objects from options. Returns (objects, options).
+
+    A class or function that another process can import becomes its name, module:Name. Any other
+    object stays one, and its option is custom.
+
+    Args:
+        torso: As passed to train().
+        overrides: Options by name, some of which may be parts.
+    """
+    objects: dict[str, Any] = {}
+    options = dict(overrides)
+    for name in PART_OPTIONS:
+        part = options.get(name)
+        if part is None or isinstance(part, str):
+            continue
+        options[name] = importable_name(part) or CUSTOM
+        if options[name] == CUSTOM:
+            objects[name] = part
+    if isinstance(torso, str):
+        torso, options["torso"] = None, torso
+    return UserParts(torso, objects), options
 
 
 def _as_made(envs: VectorEnv, config: Config, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +179,7 @@ def argument_problems(config: Any, envs: Any, eval_envs: Any, torso: Any) -> lis
             f"the first argument is a Config, a preset or an id, not {type(config).__name__}: "
             "environments are the second argument, as in train(Config(), lambda: MyEnv())"
         )
-    if torso is not None and not isinstance(torso, nn.Module):
+    if torso is not None and not isinstance(torso, nn.Module | str):
         lines.append(f"torso is {torso!r}, not an nn.Module: pass an instance, MyTorso()")
     if isinstance(envs, str):  # train() takes an id, and has made an option of it
         lines.append(f"envs is the id {envs!r}: a run keeps its environment, so leave it out")

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from fastdqn.builders import agent, devices
-from fastdqn.config.schema import Config, ConfigError
+from fastdqn.builders.parts import UserParts
+from fastdqn.builders.preflight import Setup
+from fastdqn.config.schema import ConfigError, ResolvedConfig
 from fastdqn.envs import EnvFacts, EnvStream
 from fastdqn.learning.batch_staging import Staging
 from fastdqn.learning.flat_parameters import FlatParameters
@@ -36,21 +38,19 @@ class Notices:
 
 
 def get_ready(
-    config: Config,
-    asked: str,
+    setup: Setup,
     online: FlatParameters,
     batch: Batch,
     start: EnvStream,
     facts: EnvFacts,
     say: Callable[[str], None],
-) -> tuple[Config, Ready]:
+) -> tuple[ResolvedConfig, Ready]:
     """Makes and warms up learner, staging and policy. Returns them with the config.
 
     An update that cannot be captured runs eagerly, and the returned config says so.
 
     Args:
-        config: Resolved options.
-        asked: The capture option before it was resolved.
+        setup: Resolved options, and the capture option before it was resolved.
         online: The online network.
         batch: A batch in the layout of the replay.
         start: A started stream, whose observations are used.
@@ -60,18 +60,20 @@ def get_ready(
     Raises:
         ConfigError: capture is graph, and the update cannot be captured.
     """
+    config, own = setup.config, setup.own
     try:
-        return config, _get_ready(config, online, batch, start, facts, say)
+        return config, _get_ready(config, own, online, batch, start, facts, say)
     except UncapturableError as error:
-        if asked == "graph":
+        if setup.requested.capture == "graph":
             raise ConfigError([f"capture is graph, and {error}: use --capture auto"]) from None
         say(f"capture is eager: {error}")
     config = config.replace(capture="eager", updates_per_launch=1)
-    return config, _get_ready(config, online, batch, start, facts, say)
+    return config, _get_ready(config, own, online, batch, start, facts, say)
 
 
 def _get_ready(
-    config: Config,
+    config: ResolvedConfig,
+    own: UserParts,
     online: FlatParameters,
     batch: Batch,
     start: EnvStream,
@@ -79,7 +81,7 @@ def _get_ready(
     say: Callable[[str], None],
 ) -> Ready:
     capture = devices.make_capture(config, say)
-    learner = agent.make_learner(config, online, capture)
+    learner = agent.make_learner(config, online, capture, own)
     staging, returns = devices.make_staging(config, batch, online.weights.device)
     policy = agent.make_policy(config, online, learner.value, facts, capture)
     devices.prepare_learner(learner, staging)

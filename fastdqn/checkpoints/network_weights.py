@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import safetensors.numpy
 import torch
 
 from fastdqn.checkpoints.open_safetensors import open_tensors
+from fastdqn.config.limits import beyond, fits
+from fastdqn.config.option import Option, options_of
+from fastdqn.config.schema import Config, ConfigError, as_fraction
 from fastdqn.files.atomic_write import write_whole
 from fastdqn.files.open_folder import Where
 from fastdqn.text import printable
@@ -21,46 +25,16 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 < value < 1 << 32
 
 
-def _is_small(value: Any) -> bool:
-    """Returns whether value is valid as a size that is allocated before weights are read."""
-    return type(value) is int and 0 < value <= 1 << 16
-
-
-def _are_counts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_count, value))
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is float and abs(value) <= 1e30
-
-
-# Defaults of fields that older files do not have: they were written without the technique.
-_BEFORE = {
-    "normalize_observation": False, "normalize_reward": False, "noisy": False, "noisy_sigma": 0.5,
-    "value": "scalar", "num_atoms": 51, "v_min": -10.0, "v_max": 10.0, "num_quantiles": 32,
-    "num_target_fractions": 8, "num_policy_fractions": 32,
-}  # fmt: skip
-# Fields of the description of a network, and their checks.
-_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "obs_shape": _are_counts,
+# Checks of the facts of the environment in a description. All other fields are options.
+_FACTS: dict[str, Callable[[Any], bool]] = {
+    "obs_shape": lambda value: isinstance(value, list) and all(map(_is_count, value)),
     "obs_dtype": lambda value: isinstance(value, str),
     "obs_scale": lambda value: type(value) is float and 0 < value <= 1,
     "num_actions": _is_count,
-    "hidden_sizes": _are_counts,
-    "dueling": lambda value: type(value) is bool,
-    "noisy": lambda value: type(value) is bool,
-    "noisy_sigma": lambda value: type(value) is float and 0 <= value <= 1e6,
-    "value": lambda value: value in ("scalar", "categorical", "quantile", "implicit-quantile"),
-    "num_atoms": lambda value: _is_small(value) and value > 1,
-    "v_min": _is_number,
-    "v_max": _is_number,
-    "num_quantiles": _is_small,
-    "num_target_fractions": _is_small,
-    "num_policy_fractions": _is_small,
-    "torso": lambda value: value in ("mlp", "nature", "data-efficient", "minatar", "custom"),
-    "normalize_observation": lambda value: type(value) is bool,
-    "normalize_reward": lambda value: type(value) is bool,
 }
+_OPTIONS = options_of(Config)
+# Options that are never None in a description, since it is of a resolved run.
+_RESOLVED = ("hidden_sizes",)
 
 
 class WeightsError(ValueError):
@@ -117,18 +91,55 @@ def load_weights(path: Where) -> tuple[dict[str, np.ndarray], dict]:
         raise WeightsError(f"{path} has format {version!r:.60}, and this version reads {_FORMAT}")
     if not isinstance(network, dict):
         raise WeightsError(f"{path}: network is {network!r:.60}, not a JSON object")
-    network = {**_BEFORE, **network}
-    for name, fits in _FIELDS.items():
-        if not fits(network.get(name)):
+    return arrays, _read_network(path, network)
+
+
+def require_readable(description: dict[str, Any]) -> None:
+    """Checks before a run that its weights can be read back after it.
+
+    Raises:
+        ConfigError: The description of the network cannot be stored or read.
+    """
+    try:
+        read = _read_network("a weights file", json.loads(json.dumps(description)))
+    except (TypeError, ValueError) as error:
+        raise ConfigError([f"the weights of this run could not be read back: {error}"]) from None
+    assert read == description, "a description is stored in the form in which it is read"
+
+
+def _read_network(path: Where | str, network: dict[str, Any]) -> dict[str, Any]:
+    """Returns a checked description. Options that an older file lacks have their former values.
+
+    Raises:
+        WeightsError: A field is not valid.
+    """
+    stored = {name: option.before for name, option in _OPTIONS.items() if option.stored}
+    network = {**stored, **network}
+    for name, value in network.items():
+        fact, option = _FACTS.get(name), _OPTIONS.get(name)
+        if fact is not None:
+            fits = fact(value)
+        elif option is not None:
+            fits = _is_valid(value, option)
+        else:
+            fits = False  # of a newer version
+        if not fits:
             raise WeightsError(
-                f"{path}: {name} of its network is {network.get(name)!r:.60}, which is not valid"
+                f"{path}: {name} of its network is {value!r:.60}, which is not valid"
             )
-    if network["value"] == "categorical" and network["v_min"] >= network["v_max"]:
-        raise WeightsError(
-            f"{path}: v_min of its network is {network['v_min']}, not below v_max "
-            f"{network['v_max']}"
-        )
-    return arrays, network
+    for name in _FACTS:
+        if name not in network:
+            raise WeightsError(f"{path}: {name} of its network is missing")
+    return network
+
+
+def _is_valid(value: Any, option: Option) -> bool:
+    """Returns whether a value, as JSON has it, is valid for an option and resolved."""
+    if option.hint is Fraction:
+        value = as_fraction(value)
+    value = tuple(value) if isinstance(value, list) else value
+    resolved = value not in (None, "auto") or (value is None and option.name not in _RESOLVED)
+    return resolved and fits(value, option) and beyond(option.name, value, option.limit) is None
 
 
 def assign_weights(path: Where, module: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:

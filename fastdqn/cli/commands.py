@@ -14,7 +14,6 @@ from rich.console import Console, RenderableType
 
 from fastdqn.api import evaluate_recipe
 from fastdqn.builders import memory_estimate, preflight
-from fastdqn.builders.auto_options import preview
 from fastdqn.cli.load_run import load_trained
 from fastdqn.config.conflicts import remarks
 from fastdqn.config.derived_facts import replay_ratio
@@ -36,9 +35,8 @@ def plan(config: Config) -> str:
     Raises:
         ConfigError: The options are invalid.
     """
-    if lines := preflight.check(config):
-        raise ConfigError(lines)
-    resolved, facts = preview(config)
+    setup = preflight.preview(config)
+    resolved, facts = setup.config, setup.facts
     values = json.loads(resolved.to_json())
     width = max(map(len, values))
     copy = memory_estimate.checkpoint_bytes(resolved, facts)

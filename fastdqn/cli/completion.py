@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastdqn.cli.docs import TOPICS, DocsOptions
-from fastdqn.cli.help import sentences
 from fastdqn.cli.options import (
     BenchOptions,
     EvalOptions,
@@ -16,6 +15,7 @@ from fastdqn.cli.options import (
     ResumeOptions,
     TrainOptions,
 )
+from fastdqn.config.option import Option, options_of, texts
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import ConfigError, unknown_name
 
@@ -79,9 +79,10 @@ def _options() -> dict[str, type]:
 
 
 def _add_options(command: argparse.ArgumentParser, record: type) -> None:
-    helps = sentences(record)
-    for name, hint in typing.get_type_hints(record).items():
+    helps = texts(record)
+    for name, option in options_of(record).items():
         flag, text = "--" + name.replace("_", "-"), helps.get(name, "").replace("%", "%%")
+        hint = option.hint
         if dataclasses.is_dataclass(hint):  # the config
             _add_options(command, typing.cast(type, hint))
         elif hint is bool:
@@ -91,7 +92,7 @@ def _add_options(command: argparse.ArgumentParser, record: type) -> None:
             several = typing.get_origin(hint) in (tuple, dict)
             _add(
                 command, flag, help=text, nargs="*" if several else None,
-                choices=_choices(hint) or None,
+                choices=_choices(option) or None,
                 type=Path if name == "run_dir" or Path in typing.get_args(hint) else None,
             )  # fmt: skip
 
@@ -104,10 +105,15 @@ def _add(command: argparse.ArgumentParser, name: str, **settings: Any) -> None:
         argument.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _choices(hint: Any) -> list[str]:
+def _choices(option: Option) -> list[str]:
+    """The registered words of a part, and those of _words()."""
+    return list(option.part.words) if option.part else _words(option.hint)
+
+
+def _words(hint: Any) -> list[str]:
     """The words of a Literal, and of bool | None, also within a tuple or beside None."""
     if typing.get_origin(hint) is Literal:
         return [str(word) for word in typing.get_args(hint)]
     if hint is bool:
         return ["True", "False"]
-    return [word for inner in typing.get_args(hint) for word in _choices(inner)]
+    return [word for inner in typing.get_args(hint) for word in _words(inner)]

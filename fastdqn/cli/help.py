@@ -1,24 +1,11 @@
 """Help texts: groups the options of a command by topic."""
 
-import ast
 import dataclasses
-import inspect
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import tyro
 
-# The first field of Config in each group, and the title of the group.
-GROUPS = {
-    "env_id": "environment",
-    "num_envs": "run",
-    "learning_rate": "learning",
-    "double": "techniques",
-    "torso": "network",
-    "exploration": "exploration",
-    "eval_frequency": "evaluation",
-    "device": "performance",
-    "run_dir": "output",
-}
+from fastdqn.config.option import Option, options_of, texts
 
 
 def grouped(options: Any) -> Any:
@@ -28,13 +15,12 @@ def grouped(options: Any) -> Any:
     """
     if not hasattr(options, "config"):
         return options
-    config, parts = options.config, {}
-    of_config = _arguments(type(config))
-    group = "settings"
-    for name, argument in of_config.items():
-        group = GROUPS.get(name, group)
-        parts.setdefault(group, []).append((name, argument, getattr(config, name)))
-    made = {name: _record(name, members) for name, members in parts.items()}
+    config, groups = options.config, {}
+    arguments = _arguments(type(config))
+    for name, option in options_of(type(config)).items():
+        member = (name, arguments[name], getattr(config, name))
+        groups.setdefault(option.group or "settings", []).append(member)
+    made = {title: _record(title, members) for title, members in groups.items()}
     own = [
         (name, argument, getattr(options, name))
         for name, argument in _arguments(type(options)).items()
@@ -53,22 +39,13 @@ def _record(name: str, members: list[tuple[str, Any, Any]]) -> Any:
 
 def _arguments(record: type) -> dict[str, Any]:
     """Returns the types of the fields, annotated with their help texts."""
-    said = sentences(record)
     return {
-        name: Annotated[hint, tyro.conf.arg(help=said.get(name, ""))]
-        for name, hint in get_type_hints(record, include_extras=True).items()
+        name: Annotated[option.hint, _argument(option, texts(record).get(name, ""))]
+        for name, option in options_of(record).items()
     }
 
 
-def sentences(record: type) -> dict[str, str]:
-    """The sentence under each field of a dataclass in its source, by field."""
-    body = ast.parse(inspect.getsource(record)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found = {}
-    for field, below in zip(body.body, body.body[1:], strict=False):
-        below_it = below.value if isinstance(below, ast.Expr) else None
-        name = field.target if isinstance(field, ast.AnnAssign) else None
-        sentence = below_it.value if isinstance(below_it, ast.Constant) else None
-        if isinstance(name, ast.Name) and isinstance(sentence, str):
-            found[name.id] = " ".join(sentence.split())
-    return found
+def _argument(option: Option, text: str) -> Any:
+    if option.part is None:
+        return tyro.conf.arg(help=text)
+    return tyro.conf.arg(help=text, metavar=f"{{{','.join(option.part.words)}}}|MODULE:NAME")

@@ -6,13 +6,14 @@ import io
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, TypeVar, get_origin
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from fastdqn.cli.help import grouped
 from fastdqn.config.limits import spell
+from fastdqn.config.option import Option, options_of
 from fastdqn.config.schema import RENAMED, as_fraction, unknown_name
 from fastdqn.system.standard_streams import print_error
 
@@ -71,13 +72,13 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
     if parsed is not None and "--" not in args:
         return parsed, []
     lines: list[str] = []
-    hints = get_type_hints(type(default))
-    if "config" in hints:
-        hints |= get_type_hints(type(getattr(default, "config", None)))
+    known = options_of(type(default))
+    if "config" in known:
+        known = known | options_of(type(getattr(default, "config", None)))
     for group in groups(args):
         changed = _try(group, default, prog)
         if changed is None:
-            lines.append(_mistake(group, hints))
+            lines.append(_mistake(group, known))
         else:
             default = changed
     return default, lines or ["unexpected '--': options directly follow the name"]
@@ -113,12 +114,13 @@ def _try(args: Sequence[str], default: Options, prog: str) -> Options | None:
             return None
 
 
-def _mistake(group: list[str], hints: dict[str, Any]) -> str:
+def _mistake(group: list[str], options: dict[str, Option]) -> str:
     word, *values = group
     if not word.startswith("--"):
         return f"unexpected argument {word!r}: options begin with --"
     flag, _, attached = word.partition("=")
     name = flag[2:].replace("-", "_")
+    hints = {name: option.hint for name, option in options.items()}
     known = {"--" + key.replace("_", "-"): key for key in hints if key != "config"}
     known |= {"--no-" + key.replace("_", "-"): key for key, hint in hints.items() if hint is bool}
     if flag.replace("_", "-") not in known:
@@ -127,8 +129,8 @@ def _mistake(group: list[str], hints: dict[str, Any]) -> str:
     if name not in hints or hints[name] is bool:
         return f"{flag} takes no value, got {given!r}"
     if not given:
-        return f"{flag} has no value: it must be {spell(hints[name])}"
-    return f"{flag} is {given!r}: it must be {spell(hints[name])}"
+        return f"{flag} has no value: it must be {spell(options[name])}"
+    return f"{flag} is {given!r}: it must be {spell(options[name])}"
 
 
 def _parse_fraction(word: str) -> Fraction:
@@ -145,7 +147,7 @@ _NUMBER = re.compile(r"[+-]?(inf|infinity|nan)", re.IGNORECASE)
 def _parse_kwarg(word: str) -> tuple[str, Any]:
     """Parses 'size=8' into ('size', 8): the value is a Python literal, or else a string."""
     name, equals, text = word.partition("=")
-    if not equals or not name.isidentifier():
+    if not equals or not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"{word!r} is not NAME=VALUE")
     if text.lower() in _WORDS:
         return name, _WORDS[text.lower()]

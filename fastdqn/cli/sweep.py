@@ -13,7 +13,7 @@ import tyro
 
 from fastdqn import api
 from fastdqn.builders import preflight
-from fastdqn.builders.auto_options import preview
+from fastdqn.builders.preflight import preview
 from fastdqn.cli import parser
 from fastdqn.cli.sweep_storage import open_trials, temporary_runs_folder, writing
 from fastdqn.config.schema import Config, ConfigError, unknown_name
@@ -79,7 +79,7 @@ def sweep(name: str | None, args: list[str]) -> None:
     if lines:
         raise ConfigError(lines)
     names = chosen.search or [option for option in SPACE if option not in given]
-    own = _settings(preview(chosen.config)[0], names)
+    own = _settings(preview(chosen.config).config, names)
     searched = {option: _with(SPACE[option], own[option]) for option in names}
     path = base / (chosen.out or Path("sweeps", f"{chosen.config.preset}.journal"))
     study = open_trials(path, _identity(chosen, searched), own)

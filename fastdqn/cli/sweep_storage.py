@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -9,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastdqn.config.schema import ConfigError, current_names
+from fastdqn.config.option import options_of
+from fastdqn.config.schema import Config, ConfigError, current_names
 from fastdqn.files.atomic_write import WriteError, refused
 from fastdqn.files.output_files import new_folder
 
@@ -50,7 +52,8 @@ def open_trials(path: Path, identity: dict[str, Any], first: dict[str, Any]):
     if not isinstance(theirs, dict):
         raise ConfigError([f"{path} is not a sweep of fastdqn: use another --out"])
     if isinstance(theirs.get("config"), dict):
-        theirs = {**theirs, "config": current_names(theirs["config"], warns=False)}
+        known = current_names(theirs["config"], warns=False)
+        theirs = {**theirs, "config": _before(identity["config"]) | known}
     if theirs != identity:
         raise ConfigError([f"{path} is a sweep {_unlike(theirs, identity)}: use another --out"])
     return study
@@ -173,6 +176,13 @@ def _cut(fd: int) -> None:
     size = os.fstat(fd).st_size
     if size and os.pread(fd, 1, size - 1) != b"\n":
         os.ftruncate(fd, os.pread(fd, size, 0).rfind(b"\n") + 1)
+
+
+def _before(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of options in a file that was written before they existed."""
+    options = options_of(Config)
+    before = {name: options[name].before for name in config if name in options}
+    return json.loads(json.dumps(before, default=str))
 
 
 def _unlike(theirs: dict[str, Any], ours: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import tyro
 
 from fastdqn import tabular_run
-from fastdqn.builders.auto_options import preview
 from fastdqn.cli import parser
 from fastdqn.cli.commands import finish
 from fastdqn.config.presets import PRESETS
@@ -58,7 +57,9 @@ def tabular(name: str | None, args: list[str]) -> int:
 
 def _planned(config: TableConfig, plan: tabular_run.Plan) -> str:
     """Returns what a dry run prints: resolved options and the size of the table."""
-    values = json.loads(tabular_run.resolved(config, plan, preview(config.shared())[0]).to_json())
+    values = json.loads(
+        tabular_run.resolved(config, plan, tabular_run.resolved_shared(config, plan)).to_json()
+    )
     width = max(map(len, values))
     return "\n".join(
         [

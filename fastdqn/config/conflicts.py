@@ -1,15 +1,18 @@
 """Validation of combinations of options: conflicts, remarks and derived values."""
 
+import itertools
 import types
 from collections.abc import Iterator
 from typing import Any
 
 from fastdqn.config.atari_protocols import is_atari
+from fastdqn.config.registry import WORDS
 
 
 def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     """Yields (names of the options, whether they conflict, the message)."""
     yield from _budget_conflicts(c)
+    yield from _schedule_conflicts(c)
     yield from _vectorization_conflicts(c)
     yield from _exploration_conflicts(c)
     yield from _technique_conflicts(c)
@@ -76,6 +79,42 @@ def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
     )
 
 
+def _schedule_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """Yields conflicts of the learning rate's schedule."""
+    schedule, points = c.learning_rate_schedule, c.learning_rate_steps
+    yield (
+        "learning_rate_schedule total_timesteps",
+        schedule in ("linear", "cosine") and c.total_timesteps is None,
+        f"learning_rate_schedule is {schedule}, which ends at total_timesteps, and that is None: "
+        "set total_timesteps, or use constant or piecewise",
+    )
+    yield (
+        "learning_rate_schedule learning_rate_steps learning_rate_values",
+        schedule == "piecewise" and not points,
+        "learning_rate_schedule is piecewise, and learning_rate_steps is empty: give its points, "
+        "such as --learning-rate-steps 100000 200000 --learning-rate-values 1e-4 1e-5",
+    )
+    yield (
+        "learning_rate_schedule learning_rate_steps learning_rate_values",
+        schedule in WORDS["learning_rate_schedule"]
+        and schedule != "piecewise"
+        and bool(points or c.learning_rate_values),
+        f"learning_rate_steps and learning_rate_values are for a piecewise schedule, and "
+        f"learning_rate_schedule is {schedule}: use --learning-rate-schedule piecewise",
+    )
+    yield (
+        "learning_rate_steps learning_rate_values",
+        len(points) != len(c.learning_rate_values),
+        f"learning_rate_steps has {len(points)} points and learning_rate_values "
+        f"{len(c.learning_rate_values)}: give as many of both",
+    )
+    yield (
+        "learning_rate_steps",
+        any(later <= earlier for earlier, later in itertools.pairwise(points)),
+        f"learning_rate_steps is {' '.join(map(str, points))}: the steps must ascend",
+    )
+
+
 def _vectorization_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     """Yields conflicts of how environments are vectorized."""
     yield (
@@ -127,7 +166,7 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
     """Yields the pairs of techniques that cannot be combined. All other pairs can."""
     yield (
         "v_min v_max num_atoms",
-        c.value == "categorical" and not _has_distinct_atoms(c),
+        c.value in ("categorical", "hl-gauss") and not _has_distinct_atoms(c),
         f"v_min is {c.v_min}, v_max {c.v_max}: the {c.num_atoms} atoms between them must be "
         "distinct in float32. Raise v_max or lower v_min",
     )
@@ -135,13 +174,39 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
         "value munchausen",
         c.munchausen and c.value == "categorical",
         "munchausen adds an entropy bonus to the bootstrap value, which fixed atoms cannot "
-        "represent: use --value scalar, quantile or implicit-quantile",
+        "represent: use --value scalar, quantile, implicit-quantile or hl-gauss",
     )
     yield (
         "value loss",
-        c.loss == "huber" and c.value != "scalar",
-        f"loss is huber, which is for scalar values, and value {c.value} has its own loss: "
+        c.loss != "mse" and c.value in WORDS["value"] and c.value != "scalar",
+        f"loss is {c.loss}, which is for scalar values, and value {c.value} has its own loss: "
         "use --loss mse",
+    )
+    switched = chosen_backup(c, "auto")
+    yield (
+        "backup double munchausen target_network",
+        c.backup in WORDS["backup"] and c.backup not in ("auto", switched),
+        f"backup is {c.backup}, and double, munchausen and target_network choose {switched}: "
+        "leave out --backup, or change them",
+    )
+    yield (
+        "backup munchausen",
+        c.munchausen and c.backup not in WORDS["backup"],
+        f"backup is {c.backup}, which takes the place of munchausen: leave one of them out",
+    )
+    switched = chosen_sampler(c, "auto")
+    yield (
+        "sampler prioritized replay",
+        c.sampler != "auto"
+        and c.sampler != switched
+        and (switched != "uniform" or c.sampler in ("prioritized", "newest")),
+        f"sampler is {c.sampler}, and "
+        + (
+            {"newest": "--no-replay", "prioritized": "--prioritized"}[switched]
+            + f" chooses {switched}: leave one of them out"
+            if switched != "uniform"
+            else f"it needs {'--prioritized' if c.sampler == 'prioritized' else '--no-replay'}"
+        ),
     )
     yield (
         "prioritized total_timesteps",
@@ -160,12 +225,6 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
         not c.replay and c.train_frequency.denominator != 1,
         f"train_frequency is {c.train_frequency}: without replay an update learns from the "
         "transitions since the last update, so it must be a whole number, at least 1",
-    )
-    yield (
-        "learner",
-        c.learner == "fused" and bool(beyond_fused(c)),
-        f"learner is fused, which does not support {' or '.join(beyond_fused(c))}: use "
-        "--learner auto",
     )
 
 
@@ -197,20 +256,21 @@ def wants_cuda(c: Any) -> bool:
     return c.capture == "graph" or c.precision in ("tf32", "bf16")
 
 
-def beyond_fused(c: Any) -> list[str]:
-    """Returns the options, with their values, that the fused learner does not support."""
-    covered = {
-        "value": ("scalar",), "capture": ("auto", "eager"), "device": ("auto", "cpu"),
-        "torso": ("auto", "mlp"), "precision": ("auto", "float32"),
-    }  # fmt: skip
-    chosen = [
-        f"{name} {getattr(c, name)}" for name in covered if getattr(c, name) not in covered[name]
-    ]
-    if c.dueling and c.dueling_gradient_scale != 1.0:
-        chosen.append(f"dueling_gradient_scale {c.dueling_gradient_scale:g}")
-    return chosen + [
-        name for name in ("munchausen", "noisy", "normalize_observation") if getattr(c, name)
-    ]
+def chosen_backup(c: Any, backup: str | None = None) -> str:
+    """Returns the name of the backup, with auto resolved by the options of techniques."""
+    if (backup or c.backup) != "auto":
+        return backup or c.backup
+    if c.munchausen:
+        return "munchausen"
+    # Without a target network, selection and evaluation use the same network.
+    return "double" if c.double and c.target_network else "max"
+
+
+def chosen_sampler(c: Any, sampler: str | None = None) -> str:
+    """Returns the name of the sampler, with auto resolved by replay and prioritized."""
+    if (sampler or c.sampler) != "auto":
+        return sampler or c.sampler
+    return "newest" if not c.replay else "prioritized" if c.prioritized else "uniform"
 
 
 def _has_distinct_atoms(c: Any) -> bool:
@@ -228,6 +288,11 @@ def _has_distinct_atoms(c: Any) -> bool:
 def remarks(c: Any) -> list[str]:
     """Returns remarks on combinations that are valid, a line each."""
     lines = []
+    if c.optimizer == "rmsprop" and c.adam_epsilon != 1e-8:
+        lines.append(
+            f"adam_epsilon is {c.adam_epsilon:g}, and rmsprop has its own: use "
+            "--part-kwargs optimizer.epsilon=..."
+        )
     if c.munchausen and c.double:
         lines.append("munchausen bootstraps from a soft policy: double has no effect")
     if not c.replay:
@@ -270,8 +335,8 @@ def evaluates(c: Any) -> bool:
     return c.eval_frequency > 0 or ends_with_evaluation(c)
 
 
-def sized(c: Any, stack: int) -> Any:
-    """Returns c. Without replay, batch_size and buffer_size are derived from other options.
+def sized(c: Any, stack: int) -> dict[str, int]:
+    """Returns batch_size and buffer_size. Without replay they are derived from other options.
 
     A batch holds the transitions between two updates. The buffer holds the steps from which
     transitions still wait, each with three rows: a step, and the starts after a lost life and a
@@ -282,10 +347,10 @@ def sized(c: Any, stack: int) -> Any:
         stack: Rows that one observation spans.
     """
     if c.replay:
-        return c
+        return {"batch_size": c.batch_size, "buffer_size": c.buffer_size}
     batch = int(c.train_frequency)
     turns = -(-(batch + c.num_envs * c.n_steps) // (c.env_batch_size or c.num_envs)) + 2
-    return c.replace(batch_size=batch, buffer_size=c.num_envs * turns * (2 * stack + 1))
+    return {"batch_size": batch, "buffer_size": c.num_envs * turns * (2 * stack + 1)}
 
 
 def epsilons(c: Any) -> tuple[float, float]:

@@ -2,120 +2,73 @@
 
 import math
 import types
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, get_args, get_origin
 
 from fastdqn.config.conflicts import conflicts
+from fastdqn.config.option import Limit, Option
+from fastdqn.config.registry import CUSTOM
 
 
-def type_problems(values: dict[str, Any], hints: dict[str, Any]) -> list[str]:
-    """Returns a message for each value that does not have the type in hints."""
+def type_problems(values: dict[str, Any], options: dict[str, Option]) -> list[str]:
+    """Returns a message for each value that does not have the type of its option."""
     return [
-        f"{name} is {_short(values[name])}: it must be {spell(hint)}"
-        for name, hint in hints.items()
-        if not _is_instance(values[name], hint)
+        f"{name} is {_short(values[name])}: it must be {spell(option)}"
+        for name, option in options.items()
+        if not fits(values[name], option)
     ]
 
 
-def limit_problems(values: dict[str, Any]) -> list[str]:
+def limit_problems(values: dict[str, Any], options: dict[str, Option]) -> list[str]:
     """Returns a message for each value beyond its limits, and for each conflict of the others."""
-    beyond = {name: _beyond(name, values[name], limit) for name, limit in _LIMITS.items()}
-    lines = [line for line in beyond.values() if line]
+    outside = {name: beyond(name, values[name], options[name].limit) for name in options}
+    lines = [line for line in outside.values() if line]
     for names, broken, line in conflicts(types.SimpleNamespace(**values)):
-        if broken and not any(beyond.get(name) for name in names.split()):
+        if broken and not any(outside.get(name) for name in names.split()):
             lines.append(line)
+    if values["learner"] == "fused" and (rest := beyond_fused(values, options)):
+        lines.append(
+            f"learner is fused, which does not support {' or '.join(rest)}: use --learner auto"
+        )
     return lines
 
 
-def beyond(values: dict[str, Any], limits: "dict[str, Limit]") -> list[str]:
-    """Returns a message for each value beyond the given limits."""
-    lines = [_beyond(name, values[name], limit) for name, limit in limits.items()]
-    return [line for line in lines if line]
+def beyond_fused(values: dict[str, Any], options: dict[str, Option]) -> list[str]:
+    """Returns the options, with their values, that the fused learner does not support."""
+    chosen = []
+    for name, option in options.items():
+        value = values[name]
+        if option.fused is None or value in option.fused:
+            continue
+        if name == "dueling_gradient_scale" and not values["dueling"]:
+            continue  # it has no effect
+        number = f"{value:g}" if isinstance(value, float) else value
+        chosen.append(name if isinstance(value, bool) else f"{name} {number}")
+    return chosen
 
 
-@dataclass(frozen=True)
-class Limit:
-    """Interval of finite numbers: low <= x <= high, or low < x <= high where open."""
-
-    low: float
-    high: float = math.inf
-    open: bool = False
-
-    def holds(self, number) -> bool:
-        try:
-            finite = math.isfinite(number)
-        except OverflowError:  # an integer or fraction that no float can hold
-            return False
-        if not finite:
-            return False
-        return (self.low < number if self.open else self.low <= number) and number <= self.high
-
-    @property
-    def text(self) -> str:
-        if self.low == -math.inf:
-            return "a finite number"
-        low = f"above {self.low:,}" if self.open else f"at least {self.low:,}"
-        return f"a number, {low}" + ("" if self.high == math.inf else f", at most {self.high:,}")
+def beyond(name: str, value: Any, limit: Limit | None) -> str | None:
+    """Returns a message if a value, or a number of a tuple, is beyond the limit, else None."""
+    if value is None or limit is None:
+        return None
+    for number in value if isinstance(value, tuple) else (value,):
+        if not limit.holds(number):
+            return f"{name} is {_short(number)}: it must be {limit.text}"
+    return None
 
 
-_COUNT = Limit(1, 1 << 40)
-_SHARE = Limit(0, 1)
-_POSITIVE = Limit(0, open=True)
-_LIMITS = {
-    "num_envs": Limit(1, 1 << 20),
-    "env_batch_size": Limit(1, 1 << 20),
-    # Python's locks wait for at most 292 years, counted in nanoseconds.
-    "max_step_seconds": Limit(0, 1e9, open=True),
-    "restart_envs": Limit(0, 1 << 20),
-    "total_timesteps": _COUNT,
-    "total_episodes": _COUNT,
-    "seed": Limit(0, (1 << 63) - 1),
-    "learning_rate": _POSITIVE,
-    "adam_epsilon": _POSITIVE,
-    "buffer_size": _COUNT,
-    "learning_starts": Limit(0, 1 << 40),
-    "batch_size": Limit(1, 1 << 24),
-    "train_frequency": Limit(1e-6, 1 << 40),
-    "target_network_frequency": _COUNT,
-    "tau": Limit(0, 1, open=True),
-    "gamma": _SHARE,
-    "n_steps": Limit(1, 1 << 16),
-    "max_grad_norm": _POSITIVE,
-    "munchausen_alpha": _SHARE,
-    # Divides values in float32.
-    "munchausen_temperature": Limit(1e-6, 1e6),
-    "munchausen_floor": Limit(-1e9, 0),
-    "dueling_gradient_scale": Limit(0, 1e3),
-    "num_atoms": Limit(2, 1 << 16),
-    "v_min": Limit(-1e30, 1e30),
-    "v_max": Limit(-1e30, 1e30),
-    "num_quantiles": Limit(1, 1 << 16),
-    "num_fractions": Limit(1, 1 << 16),
-    "num_target_fractions": Limit(1, 1 << 16),
-    "num_policy_fractions": Limit(1, 1 << 16),
-    "noisy_sigma": Limit(0, 1e6),
-    "priority_exponent": _SHARE,
-    "importance_exponent": _SHARE,
-    "hidden_sizes": Limit(1, 1 << 20),
-    "ladder_epsilon": _SHARE,
-    "ladder_alpha": Limit(0, 1e6),
-    "exploration_initial_eps": _SHARE,
-    "exploration_final_eps": _SHARE,
-    "exploration_fraction": _SHARE,
-    "exploration_decay": Limit(0, 1, open=True),
-    "exploration_zeta": Limit(1, 100),
-    "eval_frequency": Limit(0, 1 << 40),
-    "eval_episodes": Limit(1, 1 << 20),
-    "eval_max_steps": _COUNT,
-    "stop_at_return": Limit(-math.inf),
-    "threads": Limit(1, 256),
-    "updates_per_launch": Limit(1, 64),
-    "priority_lag": Limit(0, 1),
-    "log_frequency": _COUNT,
-    "checkpoint_frequency": _COUNT,
-    "checkpoint_seconds": Limit(0, open=True),
-}
+def fits(value: Any, option: Option) -> bool:
+    """Returns whether a value has the type of an option, and if it names a part, its form."""
+    if not _is_instance(value, option.hint):
+        return False
+    return option.part is None or (value in option.part.words or value == CUSTOM or _is_path(value))
+
+
+def _is_path(name: str) -> bool:
+    """Returns whether name has the form module:Name."""
+    module, colon, attribute = name.partition(":")
+    parts = [*module.split("."), *attribute.split(".")]
+    return bool(colon) and all(part.isidentifier() for part in parts)
 
 
 def _short(value: Any) -> str:
@@ -125,15 +78,6 @@ def _short(value: Any) -> str:
     except ValueError:  # an integer with more digits than Python prints
         return "a huge number"
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _beyond(name: str, value: Any, limit: Limit) -> str | None:
-    if value is None:
-        return None
-    for number in value if isinstance(value, tuple) else (value,):
-        if not limit.holds(number):
-            return f"{name} is {_short(number)}: it must be {limit.text}"
-    return None
 
 
 def _is_instance(value, hint) -> bool:
@@ -163,10 +107,17 @@ def _is_json(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
-def spell(hint) -> str:
-    """Returns a type hint of an option in words."""
+def spell(option: Option) -> str:
+    """Returns the type of an option in words."""
+    if option.part is not None:
+        words = ", ".join(option.part.words)
+        return f"one of {words}, or a name such as my_module:MyPart"
+    return _spell(option.hint)
+
+
+def _spell(hint) -> str:
     if get_origin(hint) is types.UnionType:
-        return " or ".join(spell(arm) for arm in get_args(hint))
+        return " or ".join(_spell(arm) for arm in get_args(hint))
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(get_args(hint))
     if get_origin(hint) is tuple:

@@ -64,23 +64,38 @@ def find_wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
         ValueError: There is none.
     """
     module, _, attribute = name.rpartition(":")
-    module = module or "gymnasium.wrappers"
-    home: Any = find_module(module, f"wrapper {name!r}")
+    named = f"{module or 'gymnasium.wrappers'}:{attribute}"
+    return find_object(named, f"wrapper {name!r}", "my_package:MyWrapper")
+
+
+def find_object(name: str, what: str, example: str = "my_module:MyPart") -> Any:
+    """Returns the class or function that 'module:Name' names.
+
+    Args:
+        name: The module, and the attribute after a colon.
+        what: Begins the error message.
+        example: A name of the right form, for the error message.
+
+    Raises:
+        ValueError: There is none.
+    """
+    module, _, attribute = name.rpartition(":")
+    home: Any = find_module(module, what)
     for part in attribute.split("."):
         try:
             inner = getattr(home, part) if part else None
         except AttributeError:
             inner = None
         except Exception as error:  # a lazy import of the module failed
-            raise ValueError(f"wrapper {name!r}: {one_line(error)}") from None
+            raise ValueError(f"{what}: {one_line(error)}") from None
         if inner is None:
             near = nearest(attribute, [known for known in dir(home) if known[:1] != "_"])
-            hint = f": did you mean {near}?" if near else ": name it as my_package:MyWrapper"
-            raise ValueError(f"wrapper {name!r}: {module} has no {attribute!r}{hint}")
+            hint = f": did you mean {near}?" if near else f": name it as {example}"
+            raise ValueError(f"{what}: {module} has no {attribute!r}{hint}")
         home = inner
     if not callable(home):
-        raise ValueError(f"wrapper {name!r} is a {type(home).__name__}, not a class or function")
-    return home  # pyright: ignore[reportReturnType]
+        raise ValueError(f"{what} is a {type(home).__name__}, not a class or function")
+    return home
 
 
 def registered() -> list[str]:

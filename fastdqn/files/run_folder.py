@@ -9,11 +9,12 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from fastdqn.config.schema import Config, ConfigError
@@ -31,10 +32,18 @@ _OUR_NAMES = _KEPT_NAMES | {
 
 
 class HandedIn(NamedTuple):
-    """Names 'module:name' of the objects passed from Python. None: created from the options."""
+    """Names 'module:name' of the objects passed from Python. None: created from the options.
+
+    parts: names of other parts by option, such as value.
+    """
 
     envs: str | None = None
     torso: str | None = None
+    parts: Mapping[str, str] = MappingProxyType({})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the names as JSON has them."""
+        return {"envs": self.envs, "torso": self.torso, "parts": dict(self.parts)}
 
 
 def default_run_dir(config: Config) -> str:
@@ -144,7 +153,7 @@ def write_known(
         if requested is not None:
             write_whole(folder / "requested.json", requested)
         write_whole(folder / "command.txt", shlex.join(sys.argv) + "\n")
-        system = {**_system(device_name), "handed_in": handed_in._asdict()}
+        system = {**_system(device_name), "handed_in": handed_in.to_dict()}
         write_whole(folder / "system.json", to_json(system, indent=2) + "\n")
         write_whole(folder / "config.json", options)
     except WriteError as error:
@@ -241,7 +250,11 @@ def read_handed_in(folder: Path) -> HandedIn | None:
         if found is None:
             return None
         read = HandedIn(**found)
-        if not all(name is None or isinstance(name, str) for name in read):
+        if not isinstance(read.parts, Mapping):
+            raise TypeError
+        if not all(name is None or isinstance(name, str) for name in (read.envs, read.torso)):
+            raise TypeError
+        if not all(isinstance(name, str) for name in dict(read.parts).values()):
             raise TypeError
     except (TypeError, RecursionError):
         raise ConfigError(

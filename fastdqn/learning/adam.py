@@ -10,6 +10,18 @@ import torch
 from torch import Tensor
 
 
+def make_adam(
+    weights: Tensor,
+    gradient: Tensor,
+    learning_rate: float,
+    adam_epsilon: float = 1e-8,
+    capture: str = "eager",
+) -> "Adam":
+    """Returns Adam in the form that suits the capture option: eager, compile or graph."""
+    form = PlainAdam if capture == "compile" else FusedAdam
+    return form(weights, gradient, learning_rate, adam_epsilon)
+
+
 class Adam(ABC):
     """Adam without weight decay (Kingma and Ba 2015, arXiv 1412.6980, Algorithm 1).
 
@@ -20,6 +32,7 @@ class Adam(ABC):
         epsilon: Added to the root of the second moment; the default is the authors'.
     """
 
+    compiles = False
     # The authors' defaults, as in torch.optim.Adam.
     betas = (0.9, 0.999)
 
@@ -63,6 +76,8 @@ class FusedAdam(Adam):
 
 class PlainAdam(Adam):
     """Plain operations, which torch.compile fuses."""
+
+    compiles = True
 
     def _apply(self) -> None:
         beta1, beta2 = self.betas

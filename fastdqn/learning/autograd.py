@@ -6,10 +6,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fastdqn.learning.adam import Adam
 from fastdqn.learning.bootstrap_targets import Backup, Queries
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.graph_capture import Capture
+from fastdqn.learning.optimizer import Optimizer
 from fastdqn.learning.random_inputs import Draws, Passes
 from fastdqn.learning.target_network import TargetUpdate
 from fastdqn.learning.value import Value
@@ -24,7 +24,7 @@ class Learned(Protocol):
     value: Value
     backup: Backup
     draws: Draws
-    optimizer: Adam
+    optimizer: Optimizer
     target_update: TargetUpdate
     max_grad_norm: float | None
     loss_sum: Tensor
@@ -40,7 +40,9 @@ class AutogradSteps:
     def __init__(self, learner: Learned, capture: Capture):
         self._learner = learner
         # torch.compile cannot trace backward(), so it compiles what comes before and after.
-        self._loss, self._descend = capture.piece(self.loss), capture.piece(self._clip_and_step)
+        self._loss, self._descend = capture.piece(self.loss), self._clip_and_step
+        if learner.optimizer.compiles:
+            self._descend = capture.piece(self._clip_and_step)
 
     def __call__(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         """Takes the steps.

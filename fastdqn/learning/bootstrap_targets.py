@@ -42,11 +42,14 @@ class Bootstrap(NamedTuple):
 
 
 class Backup(Protocol):
-    """Computes a Bootstrap; its flags declare which queries need random inputs."""
+    """Computes a Bootstrap; its flags declare which queries it may call.
 
-    asks_target_next: bool
-    asks_online_next: bool
-    asks_target_obs: bool
+    Random inputs of the forward passes are drawn for these only.
+    """
+
+    asks_target_next: bool = False
+    asks_online_next: bool = False
+    asks_target_obs: bool = False
 
     def __call__(self, queries: Queries) -> Bootstrap: ...
 

@@ -1,14 +1,16 @@
 """CategoricalValue: the return distribution over fixed atoms (C51)."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
 from fastdqn.learning.bootstrap_targets import Bootstrap
 from fastdqn.learning.random_inputs import Draw
-from fastdqn.learning.value import SampleLoss, of_action
+from fastdqn.learning.value import SampleLoss, Value, check_range, of_action
 
 
-class CategoricalValue:
+class CategoricalValue(Value):
     """Network output [B, Z, A]: logits of Z atoms for each action.
 
     The loss is the Kullback-Leibler divergence from target to prediction. It has the gradient of
@@ -17,16 +19,27 @@ class CategoricalValue:
     Source: Bellemare et al. 2017 (arXiv 1707.06887).
 
     Args:
-        atoms: float32[Z], evenly spaced and ascending returns, in reward units.
+        num_atoms: Z, at least 2.
+        v_min: The return of the first atom, in reward units.
+        v_max: The return of the last atom.
+
+    Attributes:
+        atoms: float32[Z], evenly spaced and ascending returns.
 
     Raises:
-        ValueError: There are fewer than 2 atoms.
+        ValueError: There are fewer than 2 atoms, or v_min is not below v_max.
     """
 
-    def __init__(self, atoms: Tensor):
-        if len(atoms) < 2:
-            raise ValueError(f"atoms has {len(atoms)} entries, must have at least 2")
-        self.atoms = atoms
+    takes_bonus = False  # a bonus per sample would move the atoms
+
+    def __init__(self, num_atoms: int, v_min: float, v_max: float):
+        check_range(num_atoms, v_min, v_max)
+        self.outputs_per_action, self.bounds = num_atoms, (v_min, v_max)
+        self.atoms = torch.linspace(v_min, v_max, num_atoms)
+
+    def to(self, device: torch.device) -> Self:
+        self.atoms = self.atoms.to(device)
+        return self
 
     def expected(self, output: Tensor) -> Tensor:
         return self.atoms @ output.softmax(1)  # [Z] @ [B, Z, A] to [B, A]

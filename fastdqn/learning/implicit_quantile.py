@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastdqn.learning.bootstrap_targets import Bootstrap
+from fastdqn.learning.bootstrap_targets import Backup, Bootstrap
 from fastdqn.learning.quantile import midpoints, quantile_huber, quantile_target
 from fastdqn.learning.random_inputs import MEANS, Draw
-from fastdqn.learning.value import SampleLoss, of_action
+from fastdqn.learning.value import SampleLoss, Value, of_action
 
 # Cosines of the embedding: Dabney et al. 2018 (arXiv 1806.06923), section 4.
 NUM_COSINES = 64
@@ -45,7 +45,7 @@ class ImplicitHead(nn.Module):
         return self.head(features.unsqueeze(1) * embedded, draw)
 
 
-class ImplicitQuantileValue:
+class ImplicitQuantileValue(Value):
     """Network output [B, M, A]: quantiles of each action's return at M fractions.
 
     The loss is also the priority.
@@ -53,12 +53,27 @@ class ImplicitQuantileValue:
     Source: Dabney et al. 2018 (arXiv 1806.06923), equations 2 and 3.
 
     Args:
-        num_target: N', the first fractions of a pass at next_obs, used for the target.
-        num_policy: K, the last fractions of a pass, used to select actions.
+        num_target_fractions: N', the first fractions of a pass at next_obs, used for the target.
+        num_policy_fractions: K, the last fractions of a pass, used to select actions.
+        num_fractions: N, the fractions of a pass at obs.
     """
 
-    def __init__(self, num_target: int, num_policy: int):
-        self._num_target, self._num_policy = num_target, num_policy
+    def __init__(
+        self, num_target_fractions: int, num_policy_fractions: int, num_fractions: int = 8
+    ):
+        self._num_target, self._num_policy = num_target_fractions, num_policy_fractions
+        self._num_fractions = num_fractions
+
+    def wrap_head(self, num_features: int, head: nn.Module) -> nn.Module:
+        return ImplicitHead(num_features, head, self._num_policy)
+
+    def fractions_of_passes(self, backup: Backup) -> tuple[int, int, int, int]:
+        return (
+            self._num_fractions,
+            self._num_target + self._num_policy * backup.asks_target_next,
+            self._num_policy * backup.asks_online_next,
+            self._num_policy * backup.asks_target_obs,
+        )
 
     def expected(self, output: Tensor) -> Tensor:
         return output[:, -self._num_policy :].mean(1)

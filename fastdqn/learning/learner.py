@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastdqn.learning.adam import Adam
 from fastdqn.learning.autograd import AutogradSteps
 from fastdqn.learning.batch_staging import from_host, to_host
 from fastdqn.learning.bootstrap_targets import Backup
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.graph_capture import Capture, eager, keeping
+from fastdqn.learning.optimizer import Optimizer
 from fastdqn.learning.random_inputs import Draws
 from fastdqn.learning.target_network import TargetUpdate
 from fastdqn.learning.value import Value
@@ -58,7 +58,7 @@ class Learner:
         value: Value,
         backup: Backup,
         draws: Draws,
-        optimizer: Adam,
+        optimizer: Optimizer,
         target_update: TargetUpdate,
         max_grad_norm: float | None,
         capture: Capture = eager,
@@ -113,6 +113,10 @@ class Learner:
             return 1
         count = self.target_update.together(self.updates, most)
         return 1 << (count.bit_length() - 1)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Sets the learning rate of the next updates. Asynchronous, as update()."""
+        self.optimizer.learning_rate.fill_(learning_rate)
 
     def loss_total(self) -> float:
         """Returns the sum of losses since the last report; not finite if one was not. Syncs."""

@@ -15,15 +15,18 @@ class MunchausenBackup:
     Source: Vieillard et al. 2020 (arXiv 2007.14430), equation 2 and section 2.
 
     Args:
-        alpha: Factor of the bonus, in [0, 1].
-        temperature: Temperature of the policy, above 0, in units of the values.
-        floor: Lower bound of the scaled log-probability, at most 0.
+        munchausen_alpha: Factor of the bonus, in [0, 1].
+        munchausen_temperature: Temperature of the policy, above 0, in units of the values.
+        munchausen_floor: Lower bound of the scaled log-probability, at most 0.
     """
 
     asks_target_next, asks_online_next, asks_target_obs = True, False, True
 
-    def __init__(self, alpha: float, temperature: float, floor: float):
-        self._alpha, self._temperature, self._floor = alpha, temperature, floor
+    def __init__(
+        self, munchausen_alpha: float, munchausen_temperature: float, munchausen_floor: float
+    ):
+        self._alpha, self._floor = munchausen_alpha, munchausen_floor
+        self._temperature = munchausen_temperature
 
     def __call__(self, queries: Queries) -> Bootstrap:
         following = self._log_policy(queries.target_next(), queries.next_mask).exp()  # [B, A]

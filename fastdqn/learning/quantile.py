@@ -1,14 +1,16 @@
 """QuantileValue: quantiles of the return at fixed, evenly spaced fractions (QR-DQN)."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
 from fastdqn.learning.bootstrap_targets import Bootstrap
 from fastdqn.learning.random_inputs import Draw
-from fastdqn.learning.value import SampleLoss, of_action
+from fastdqn.learning.value import SampleLoss, Value, of_action
 
 
-class QuantileValue:
+class QuantileValue(Value):
     """Network output [B, M, A]: M quantiles of each action's return.
 
     The loss is also the priority.
@@ -16,11 +18,19 @@ class QuantileValue:
     Source: Dabney et al. 2018 (arXiv 1710.10044).
 
     Args:
+        num_quantiles: M.
+
+    Attributes:
         fractions: float32[M], see midpoints().
     """
 
-    def __init__(self, fractions: Tensor):
-        self.fractions = fractions
+    def __init__(self, num_quantiles: int):
+        self.outputs_per_action = num_quantiles
+        self.fractions = midpoints(num_quantiles, torch.device("cpu"))
+
+    def to(self, device: torch.device) -> Self:
+        self.fractions = self.fractions.to(device)
+        return self
 
     def expected(self, output: Tensor) -> Tensor:
         return output.mean(1)

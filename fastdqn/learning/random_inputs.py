@@ -89,6 +89,15 @@ class Draws:
         load_generator(state, "generator", self._generator)
 
 
+def blank_passes(
+    batch_size: int, noise_size: int, num_fractions: tuple[int, int, int, int], device: torch.device
+) -> Passes:
+    """Returns random inputs of the right shapes, all 0, for a pass whose values do not matter."""
+    noise = torch.zeros(4, 1, noise_size, device=device)
+    fractions = torch.zeros(batch_size * sum(num_fractions), device=device)
+    return _passes(noise, fractions, batch_size, num_fractions)
+
+
 def _passes(
     noise: Tensor, fractions: Tensor, batch_size: int, counts: tuple[int, int, int, int]
 ) -> Passes:

@@ -100,6 +100,7 @@ class Run:
     checkpoints: LoopCheckpointer | None = None
     stop: Callable[[], bool] = lambda: False  # whether the run was asked to end
     wants_checkpoint: Callable[[], bool] = lambda: False  # whether a checkpoint was requested
+    learning_rate: Callable[[int, int], float] | None = None  # None: constant
     recorded: State | None = None  # state of the recorder before a stopped evaluation
 
 
@@ -215,6 +216,8 @@ def _store(run: Run, step: Step) -> None:
 def _learn(run: Run, updates: int) -> None:
     """Makes updates, as many in one call as staging holds and target updates allow."""
     lap, staging, replay, learner = run.laps.lap, run.staging, run.replay, run.learner
+    if updates and run.learning_rate is not None:
+        learner.set_learning_rate(run.learning_rate(run.progress.steps, run.progress.episodes))
     while updates:
         count = learner.together(min(updates, staging.together))
         for host in staging.hosts(count):

@@ -10,7 +10,7 @@ import pytest
 
 from fastdqn.bench.repeats import Effort
 from fastdqn.bench.sb3_peer import PeerError, note, sb3_options, sb3_peer
-from fastdqn.builders.auto_options import preview
+from fastdqn.builders.preflight import preview
 from fastdqn.cli.main import main
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config

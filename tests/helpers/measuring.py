@@ -7,7 +7,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from fastdqn.bench.repeats import Effort
-from fastdqn.builders.auto_options import preview
+from fastdqn.builders.preflight import preview
 from fastdqn.config.presets import PRESETS
 from fastdqn.envs import EnvFacts
 from fastdqn.learning.learner import Learner

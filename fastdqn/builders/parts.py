@@ -1,0 +1,215 @@
+"""Parts: finds the class or function that an option names, and makes the part.
+
+A part is a class whose constructor takes options by their names, or a function that returns one.
+Arguments that are not options come from part_kwargs, or have defaults.
+"""
+
+import copy
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from fastdqn.config.option import options_of
+from fastdqn.config.registry import CUSTOM, WORDS
+from fastdqn.config.schema import Config
+from fastdqn.envs.errors import one_line
+from fastdqn.envs.registry import find_object
+
+# What a part of each kind must have. A schedule is called with steps and episodes.
+_MEMBERS = {
+    "value": ("outputs_per_action", "bounds", "takes_bonus", "to", "wrap_head",
+              "fractions_of_passes", "expected", "target", "loss"),
+    "backup": ("asks_target_next", "asks_online_next", "asks_target_obs", "__call__"),
+    "sampler": ("wants_priorities", "nbytes", "follow", "draw", "update", "state", "load_state"),
+    "optimizer": ("learning_rate", "step", "tensors"),
+    "learning_rate_schedule": ("__call__",),
+    "exploration": ("__call__",),
+    "loss": ("__call__",),
+    "torso": ("forward",),
+}  # fmt: skip
+# The base class that has defaults of most members, for an error message.
+_BASES = {
+    "value": "fastdqn.learning.value.Value",
+    "backup": "fastdqn.learning.bootstrap_targets.Backup",
+    "sampler": "fastdqn.replay.Sampler",
+    "optimizer": "fastdqn.learning.optimizer.Optimizer",
+}
+PART_OPTIONS = tuple(name for name, option in options_of(Config).items() if option.part)
+
+
+class UserParts(NamedTuple):
+    """Objects that were passed from Python.
+
+    Attributes:
+        torso: Replaces the torso, or None.
+        objects: Parts by option. The option itself is then custom.
+    """
+
+    torso: nn.Module | None = None
+    objects: Mapping[str, Any] = {}
+
+
+NO_PARTS = UserParts()
+
+
+def find_part(option: str, name: str, own: UserParts = NO_PARTS) -> Any:
+    """Returns the class, function or object that an option names.
+
+    Args:
+        option: Name of the option, such as value.
+        name: Its value: a registered word, module:Name, or custom.
+        own: Objects from Python, for custom.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name == CUSTOM:
+        if option not in own.objects:
+            raise ValueError(
+                f"{option} is custom, an object from Python: pass it again, as {option}=..."
+            )
+        return own.objects[option]
+    if ":" in name:
+        return find_object(name, f"{option} {name!r}")
+    module, _, attribute = WORDS[option][name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make_part(
+    option: str, options: Any, own: UserParts = NO_PARTS, name: str | None = None, **given: Any
+) -> Any:
+    """Makes the part that an option names.
+
+    Args:
+        option: Name of the option, such as value.
+        options: A Config, or the description of a network as a dict.
+        own: Objects from Python.
+        name: Value of the option, if it is not in options.
+        given: Arguments by name, in place of the options of these names.
+
+    Raises:
+        ValueError: The part cannot be made, or lacks a member.
+    """
+    name = name or str(_get(options, option))
+    found = find_part(option, name, own)
+    what = f"{option} {name!r}" if name != CUSTOM else f"{option} {_name_of(found)}"
+    if is_ready(option, found):
+        made = copy.deepcopy(found)
+    else:
+        arguments = _arguments(found, option, options, own, given, what)
+        try:
+            made = found(**arguments)
+        except Exception as error:  # user code may raise anything
+            raise ValueError(f"{what} cannot be made: {one_line(error)}") from error
+    missing = [member for member in _MEMBERS[option] if not hasattr(made, member)]
+    if missing:
+        hint = f": {_BASES[option]} lists what it needs" if option in _BASES else ""
+        raise ValueError(f"{what} has no {missing[0]}{hint}")
+    return made
+
+
+def is_ready(option: str, found: Any) -> bool:
+    """Returns whether an object is the part itself, and not a class or function that makes it."""
+    if isinstance(found, type) or option == "optimizer":
+        return False
+    if option == "loss":
+        return True
+    if inspect.isroutine(found):
+        # A function of (steps, episodes) is a schedule; other functions make a part of options.
+        names = tuple(_parameters(found))
+        return option in ("exploration", "learning_rate_schedule") and "steps" in names
+    return True
+
+
+def part_options(option: str, name: str, own: UserParts = NO_PARTS) -> list[str]:
+    """Returns the options that a part takes as arguments."""
+    found = find_part(option, name, own)
+    if is_ready(option, found):
+        return []
+    return [name for name in _parameters(found) if name in options_of(Config)]
+
+
+def part_problems(config: Config, own: UserParts = NO_PARTS) -> list[str]:
+    """Returns a message for each part that cannot be found, and each wrong name in part_kwargs."""
+    lines = []
+    for option in PART_OPTIONS:
+        try:
+            name = getattr(config, option)
+            if ":" in name or (name == CUSTOM and option != "torso"):
+                find_part(option, name, own)
+        except ValueError as error:
+            lines.append(str(error))
+    for key in config.part_kwargs:
+        option, dot, argument = key.partition(".")
+        if not dot or not argument or option not in PART_OPTIONS:
+            lines.append(
+                f"part_kwargs sets {key!r}: name an argument of a part, such as "
+                f"optimizer.weight_decay. Parts are {', '.join(PART_OPTIONS)}"
+            )
+    return lines
+
+
+def importable_name(part: Any) -> str | None:
+    """Returns the module:Name by which another process finds a class or function, or None."""
+    module, name = getattr(part, "__module__", None), getattr(part, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or module == "__main__":
+        return None
+    try:
+        found = find_object(f"{module}:{name}", "part") if "<" not in name else None
+    except ValueError:
+        return None
+    return f"{module}:{name}" if found is part else None
+
+
+def _arguments(
+    found: Callable[..., Any], option: str, options: Any, own: UserParts,
+    given: Mapping[str, Any], what: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Returns the arguments of a class or function: given, from part_kwargs, and options."""
+    extra = {
+        key.partition(".")[2]: value
+        for key, value in _get(options, "part_kwargs").items()
+        if key.partition(".")[0] == option
+    }
+    parameters, known, arguments = _parameters(found), options_of(Config), dict(extra)
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    if unknown := [name for name in extra if name not in parameters and not takes_all]:
+        raise ValueError(
+            f"part_kwargs sets {option}.{unknown[0]}, which {what} does not take: it takes "
+            f"{', '.join(parameters) or 'no arguments'}"
+        )
+    for name, parameter in parameters.items():
+        if name in given:
+            arguments[name] = given[name]
+        elif name in known and name not in arguments:
+            is_part = known[name].part is not None and name != option
+            arguments[name] = make_part(name, options, own) if is_part else _get(options, name)
+        elif name not in arguments and parameter.default is parameter.empty:
+            if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                continue
+            raise ValueError(
+                f"{what} takes {name}, which is not an option: give it a default, or set it with "
+                f"--part-kwargs {option}.{name}=..."
+            )
+    return arguments
+
+
+def _parameters(found: Any) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(found).parameters)
+    except (TypeError, ValueError):  # a class of an extension module
+        return {}
+
+
+def _get(options: Any, name: str) -> Any:
+    """Returns an option of a Config or of a description. Files may lack it."""
+    if isinstance(options, Mapping):
+        return options.get(name, options_of(Config)[name].before)
+    return getattr(options, name)
+
+
+def _name_of(found: Any) -> str:
+    return getattr(found, "__qualname__", type(found).__qualname__)
