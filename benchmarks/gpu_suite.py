@@ -32,9 +32,9 @@ from fastdqn.bench.repeats import Effort
 from fastdqn.bench.results import Figure, table
 from fastdqn.bench.training_speed import measure_training
 from fastdqn.builders.auto_options import resolve
-from fastdqn.builders.preflight import preview
 from fastdqn.builders.devices import arithmetic
 from fastdqn.builders.memory_estimate import network_weights
+from fastdqn.builders.preflight import preview
 from fastdqn.builders.torso_kinds import settle
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config

@@ -1,5 +1,9 @@
-"""Schedules: budget, update cadence and epsilon as functions of steps and episodes."""
+"""Schedules: budget, update cadence, epsilon and learning rate by steps and episodes."""
 
+import bisect
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -98,3 +102,75 @@ def decaying_epsilon(
         return EpisodicEpsilon(first, last, exploration_decay)
     # Validation ensures that epsilon is constant without a total of steps.
     return Linear(first, last, round(exploration_fraction * (total_timesteps or 0)))
+def linear_rate(learning_rate: float, final_learning_rate: float, total_timesteps: int) -> Linear:
+    """Returns a learning rate that is linear over the run."""
+    return Linear(learning_rate, final_learning_rate, total_timesteps)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant learning rate."""
+
+    learning_rate: float
+
+    def __call__(self, steps: int, episodes: int = 0) -> float:
+        return self.learning_rate
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from learning_rate to final_learning_rate over the run, then constant.
+
+    Loshchilov and Hutter 2017 (arXiv 1608.03983), equation 5, without restarts.
+    """
+
+    learning_rate: float
+    final_learning_rate: float
+    total_timesteps: int
+
+    def __call__(self, steps: int, episodes: int = 0) -> float:
+        if steps >= self.total_timesteps:
+            return self.final_learning_rate
+        share = 0.5 * (1.0 + math.cos(math.pi * steps / self.total_timesteps))
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * share
+
+
+class Piecewise:
+    """Linear between points, from learning_rate at step 0; constant after the last point.
+
+    Args:
+        learning_rate: The rate at step 0.
+        learning_rate_steps: Steps of the points, ascending, from 1.
+        learning_rate_values: The rate at each of them.
+
+    Raises:
+        ValueError: The numbers of steps and values differ, or the steps do not ascend.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        learning_rate_steps: Sequence[int],
+        learning_rate_values: Sequence[float],
+    ):
+        self._steps = (0, *learning_rate_steps)
+        self._values = (learning_rate, *learning_rate_values)
+        if len(self._steps) != len(self._values):
+            raise ValueError(
+                f"learning_rate_steps has {len(learning_rate_steps)} entries and "
+                f"learning_rate_values {len(learning_rate_values)}, must have one value for each "
+                "step"
+            )
+        for before, after in itertools.pairwise(self._steps):
+            if after <= before:
+                raise ValueError(
+                    f"learning_rate_steps has {after} after {before}, must ascend from 1"
+                )
+
+    def __call__(self, steps: int, episodes: int = 0) -> float:
+        after = bisect.bisect_right(self._steps, steps)
+        if after == len(self._steps):
+            return self._values[-1]
+        start, end = self._steps[after - 1 : after + 1]
+        initial, final = self._values[after - 1 : after + 1]
+        return initial + (final - initial) * ((steps - start) / (end - start))

@@ -21,9 +21,8 @@ from fastdqn.bench.sb3_peer import measure_by_turns, note, sb3_peer
 from fastdqn.bench.technique_costs import measure_switches
 from fastdqn.bench.training_speed import Trained, measure_training
 from fastdqn.builders.auto_options import threads_of_torch
-from fastdqn.builders.preflight import preview
 from fastdqn.builders.devices import arithmetic
-from fastdqn.builders.preflight import recipe
+from fastdqn.builders.preflight import preview, recipe
 from fastdqn.config.derived_facts import residual_phases
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts

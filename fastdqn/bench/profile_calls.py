@@ -21,8 +21,8 @@ from fastdqn.bench.torch_profiler import Call, Recorded, record, write_trace
 from fastdqn.bench.trace_reader import FUSED, Timeline, copied_bytes, read_timeline
 from fastdqn.bench.training_speed import measure_training, run_turns
 from fastdqn.builders import agent
-from fastdqn.builders.preflight import preview
 from fastdqn.builders.devices import arithmetic
+from fastdqn.builders.preflight import preview
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.files.atomic_write import to_json

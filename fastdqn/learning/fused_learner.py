@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fastdqn.kernels.matmul import LANES
 from fastdqn.learning import fused_kernel, fused_kernel_two_threads
+from fastdqn.learning.adam import Adam
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_second_thread import SecondThread
@@ -43,6 +44,10 @@ class FusedStep:
             raise ValueError(f"the fused update does not support {type(learner.backup).__name__}")
         if type(learner.value) is not ScalarValue:
             raise ValueError(f"the fused update does not support {type(learner.value).__name__}")
+        if not isinstance(learner.optimizer, Adam):
+            raise ValueError(
+                f"the fused update supports Adam only, not {type(learner.optimizer).__name__}"
+            )
         dense = dense_layers(network)
         if getattr(network.head, "gradient_scale", 1.0) != 1.0:
             raise ValueError(
@@ -135,6 +140,9 @@ def dense_layers(network: Any) -> list[Any]:
     head: Any = network.head
     if type(head) not in (PlainHead, DuelingHead) or type(head.shape) is not nn.Identity:
         raise ValueError("the fused update supports plain and dueling heads of scalar values only")
+    for part in (network.torso, head):
+        if part.activation != "relu":
+            raise ValueError(f"the fused update supports ReLU only, not {part.activation}")
     last = head.streams if type(head) is DuelingHead else head.values
     layers = [each for each in network.torso.layers if type(each) is nn.Linear]
     layers += [*head.hidden, last]

@@ -13,24 +13,55 @@ from fastdqn.learning.random_inputs import MEANS, Draw
 
 # Input and output sizes to a module that takes (x [B, *, in], noise or None).
 LayerConstructor = Callable[[int, int], nn.Module]
+# Activations of hidden layers, by name. Convolutions always use ReLU.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "tanh": torch.tanh,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "elu": functional.elu,
+    "leaky-relu": functional.leaky_relu,
+}
 # Limit of normalized observations, in standard deviations: clip_obs of Stable-Baselines3.
 _FARTHEST = 10.0
 
 
 class MLP(nn.Module):
-    """Flattens [B, *] and applies Linear and ReLU for each of hidden_sizes."""
+    """Flattens [B, *] and applies Linear and an activation for each of hidden_sizes.
 
-    def __init__(self, num_inputs: int, hidden_sizes: tuple[int, ...]):
+    Args:
+        num_inputs: Number of features of an observation.
+        hidden_sizes: Sizes of the layers.
+        activation: A name in ACTIVATIONS.
+
+    Raises:
+        ValueError: The activation is unknown.
+    """
+
+    def __init__(self, num_inputs: int, hidden_sizes: tuple[int, ...], *, activation: str = "relu"):
         super().__init__()
-        sizes = (num_inputs, *hidden_sizes)
+        function = _activation_function(activation)
+        self.activation = activation
         layers = []
-        for fan_in, fan_out in itertools.pairwise(sizes):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
+        for fan_in, fan_out in itertools.pairwise((num_inputs, *hidden_sizes)):
+            applied = nn.ReLU(inplace=True) if activation == "relu" else _Activation(function)
+            layers += [nn.Linear(fan_in, fan_out), applied]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, obs: Tensor) -> Tensor:
         # Not len(obs): torch.export would fix the batch size to that number.
         return self.layers(obs.reshape(obs.shape[0], -1))
+
+
+class _Activation(nn.Module):
+    """An activation as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self._function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._function(x)
 
 
 class Affine(nn.Module):
@@ -59,7 +90,18 @@ class Outputs(NamedTuple):
 
 
 class PlainHead(nn.Module):
-    """Hidden layers with ReLU and an output layer, from [B, *, F] to [B, *, A] or [B, *, Z, A]."""
+    """Hidden layers and an output layer, from [B, *, F] to [B, *, A] or [B, *, Z, A].
+
+    Args:
+        num_features: F.
+        outputs: Output sizes.
+        layer: Creates a layer.
+        hidden_sizes: Sizes of the hidden layers.
+        activation: Activation of the hidden layers, a name in ACTIVATIONS.
+
+    Raises:
+        ValueError: The activation is unknown.
+    """
 
     def __init__(
         self,
@@ -67,15 +109,18 @@ class PlainHead(nn.Module):
         outputs: Outputs,
         layer: LayerConstructor = Affine,
         hidden_sizes: tuple[int, ...] = (),
+        *,
+        activation: str = "relu",
     ):
         super().__init__()
+        self.activation, self._activate = activation, _activation_function(activation)
         self.hidden, num_features = _hidden_layers(num_features, hidden_sizes, layer)
         self.values = layer(num_features, outputs.num_actions * (outputs.per_action or 1))
         self.shape = outputs.shaped(outputs.num_actions)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         for layer in self.hidden:
-            features = functional.relu(layer(features, draw.noise))
+            features = self._activate(layer(features, draw.noise))
         return self.shape(self.values(features, draw.noise))
 
 
@@ -95,6 +140,10 @@ class DuelingHead(nn.Module):
         hidden_sizes: Sizes of the hidden layers.
         gradient_scale: Factor of the gradient from the streams to the shared layers; section 4.2
             of the paper uses 1/sqrt(2).
+        activation: Activation of the hidden layers, a name in ACTIVATIONS.
+
+    Raises:
+        ValueError: The activation is unknown.
     """
 
     combine: Tensor  # [1 + A, A], a row of ones above the centering matrix
@@ -106,10 +155,13 @@ class DuelingHead(nn.Module):
         layer: LayerConstructor = Affine,
         hidden_sizes: tuple[int, ...] = (),
         gradient_scale: float = 1.0,
+        *,
+        activation: str = "relu",
     ):
         super().__init__()
         self.gradient_scale = gradient_scale
         num_actions = outputs.num_actions
+        self.activation, self._activate = activation, _activation_function(activation)
         self.hidden, num_features = _hidden_layers(num_features, hidden_sizes, layer)
         self.streams = layer(num_features, (1 + num_actions) * (outputs.per_action or 1))
         self.shape = outputs.shaped(1 + num_actions)
@@ -119,7 +171,7 @@ class DuelingHead(nn.Module):
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         for layer in self.hidden:
-            features = functional.relu(layer(features, draw.noise))
+            features = self._activate(layer(features, draw.noise))
         features = scale_gradient(features, self.gradient_scale)
         # [*, 1 + A] to [*, A]
         return self.shape(self.streams(features, draw.noise)) @ self.combine
@@ -128,9 +180,9 @@ class DuelingHead(nn.Module):
 class StreamsHead(nn.Module):
     """Dueling head whose streams have their own hidden layers, for convolutional torsos.
 
-    Shapes are those of PlainHead, gradient_scale is that of DuelingHead. Sources: Wang et al. 2016
-    (arXiv 1511.06581), equation 9 and figure 1; with noisy layers Hessel et al. 2018 (arXiv
-    1710.02298).
+    Shapes and activation are those of PlainHead, gradient_scale is that of DuelingHead. Sources:
+    Wang et al. 2016 (arXiv 1511.06581), equation 9 and figure 1; with noisy layers Hessel et al.
+    2018 (arXiv 1710.02298).
     """
 
     def __init__(
@@ -140,12 +192,16 @@ class StreamsHead(nn.Module):
         layer: LayerConstructor = Affine,
         hidden_sizes: tuple[int, ...] = (),
         gradient_scale: float = 1.0,
+        *,
+        activation: str = "relu",
     ):
         super().__init__()
         self.gradient_scale = gradient_scale
         one = Outputs(1, outputs.per_action)
-        self.value = PlainHead(num_features, one, layer, hidden_sizes)
-        self.advantage = PlainHead(num_features, outputs, layer, hidden_sizes)
+        self.value, self.advantage = (
+            PlainHead(num_features, each, layer, hidden_sizes, activation=activation)
+            for each in (one, outputs)
+        )
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         features = scale_gradient(features, self.gradient_scale)
@@ -159,6 +215,12 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
         return x
     constant = x.detach()
     return constant + scale * (x - constant)  # the difference is 0, so the value is unchanged
+
+
+def _activation_function(name: str) -> Callable[[Tensor], Tensor]:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation is {name!r}: use one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
 
 
 def _hidden_layers(

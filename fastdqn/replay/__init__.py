@@ -4,6 +4,7 @@ from fastdqn.replay.batch import Batch, ObsStore, new_batch
 from fastdqn.replay.frame_store import FrameStore, UnstackedError
 from fastdqn.replay.newest_sampler import NewestSampler
 from fastdqn.replay.prioritized_sampler import PrioritizedSampler
+from fastdqn.replay.recent_sampler import RecentSampler
 from fastdqn.replay.replay_buffer import Replay
 from fastdqn.replay.ring import Ring, rows_per_lane
 from fastdqn.replay.row_store import RowStore
@@ -17,6 +18,7 @@ __all__ = [
     "NewestSampler",
     "ObsStore",
     "PrioritizedSampler",
+    "RecentSampler",
     "Replay",
     "Ring",
     "RowStore",

@@ -48,3 +48,17 @@ def munchausen_target(
     policy = soft_policy(following, temperature)
     soft = sum(p * (q - temperature * math.log(p)) for p, q in zip(policy, following, strict=True))
     return reward + alpha * bonus + discount * soft
+
+
+def gaussian_histogram(target, num_bins, v_min, v_max, sigma, parts=2_000) -> list[float]:
+    """Integrates a Gaussian over each bin by the midpoint rule, and divides by the sum.
+
+    sigma: standard deviation in bin widths (arXiv 2403.03950, section 3.1)
+    """
+    width = (v_max - v_min) / num_bins
+    mean, step = min(max(target, v_min), v_max), width / parts
+    masses = []
+    for i in range(num_bins):
+        points = (v_min + i * width + (j + 0.5) * step for j in range(parts))
+        masses.append(sum(math.exp(-0.5 * ((x - mean) / (sigma * width)) ** 2) for x in points))
+    return [mass / sum(masses) for mass in masses]

@@ -1,4 +1,4 @@
-"""Cadence and exploration schedules: exact for any stride."""
+"""Cadence, and schedules of epsilon and learning rate: exact for any stride."""
 
 from fractions import Fraction
 
@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdqn.schedules import Budget, EpisodicEpsilon, Linear, ticks
+from fastdqn.schedules import (
+    Budget,
+    Constant,
+    Cosine,
+    EpisodicEpsilon,
+    Linear,
+    Piecewise,
+    linear_rate,
+    ticks,
+)
 
 counts = st.integers(0, 10**12)
 periods = st.one_of(
@@ -107,3 +116,50 @@ def test_the_spent_share_is_the_larger_one_and_never_above_one():
     assert budget.fraction(50, 2) == 0.5
     assert budget.fraction(50, 8) == 0.8
     assert budget.fraction(170, 8) == 1.0
+
+
+# -- learning rates
+
+
+def test_a_constant_rate_does_not_change():
+    assert [Constant(3e-4)(steps) for steps in (0, 500, 10**12)] == [3e-4] * 3
+
+
+def test_a_linear_rate_begins_at_the_rate_and_ends_with_the_run():
+    rate = linear_rate(1.0, 0.2, 1000)
+    assert rate(0) == 1.0
+    assert rate(500, 9) == pytest.approx(0.6)
+    assert [rate(steps) for steps in (1000, 10**9)] == [0.2] * 2
+
+
+def test_a_cosine_is_flat_at_both_ends_and_halfway_in_the_middle():
+    rate = Cosine(1.0, 0.2, 1000)
+    assert rate(0) == 1.0
+    assert rate(500, 9) == pytest.approx(0.6)
+    assert [rate(steps) for steps in (1000, 1001, 10**9)] == [0.2] * 3
+    assert rate(250) == pytest.approx(0.2 + 0.8 * (0.5 + 0.5**1.5))
+    assert rate(10) > 0.999
+    assert rate(990) < 0.201
+
+
+def test_a_piecewise_rate_meets_its_points_and_is_linear_between_them():
+    rate = Piecewise(1.0, (100, 300), (0.5, 0.9))
+    points = [rate(steps) for steps in (0, 50, 100, 200, 300, 301, 10**9)]
+    assert points == pytest.approx([1.0, 0.75, 0.5, 0.7, 0.9, 0.9, 0.9])
+    assert (rate(0), rate(100), rate(300)) == (1.0, 0.5, 0.9)
+    assert Piecewise(0.3, (), ())(77, 5) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("steps", "values", "says"),
+    [
+        ((1, 2), (0.1,), "learning_rate_steps has 2 entries and learning_rate_values 1"),
+        ((0,), (0.1,), "learning_rate_steps has 0 after 0, must ascend from 1"),
+        ((5, 5), (0.1, 0.2), "learning_rate_steps has 5 after 5"),
+        ((5, 3), (0.1, 0.2), "learning_rate_steps has 3 after 5"),
+        ((-1,), (0.1,), "learning_rate_steps has -1 after 0"),
+    ],
+)
+def test_points_that_do_not_ascend_or_lack_values_are_rejected(steps, values, says):
+    with pytest.raises(ValueError, match=says):
+        Piecewise(1.0, steps, values)
