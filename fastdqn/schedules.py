@@ -102,6 +102,8 @@ def decaying_epsilon(
         return EpisodicEpsilon(first, last, exploration_decay)
     # Validation ensures that epsilon is constant without a total of steps.
     return Linear(first, last, round(exploration_fraction * (total_timesteps or 0)))
+
+
 def linear_rate(learning_rate: float, final_learning_rate: float, total_timesteps: int) -> Linear:
     """Returns a learning rate that is linear over the run."""
     return Linear(learning_rate, final_learning_rate, total_timesteps)

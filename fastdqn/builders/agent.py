@@ -224,8 +224,8 @@ def describe_network(config: Config, facts: EnvFacts, own: UserParts = NO_PARTS)
     """Returns the description from which a network can be rebuilt, stored with its weights.
 
     It holds every option that is marked as stored, and those that the value takes as arguments.
+    Torso and hidden_sizes must be resolved.
     """
-    settled = torso_kinds.settle(config, facts)
     names = [name for name, option in options_of(Config).items() if option.stored]
     names += part_options("value", config.value, own)
     return {
@@ -233,8 +233,8 @@ def describe_network(config: Config, facts: EnvFacts, own: UserParts = NO_PARTS)
         "obs_dtype": str(facts.obs_dtype),
         "obs_scale": facts.obs_scale,
         "num_actions": facts.num_actions,
-        **{name: _plain(getattr(settled, name)) for name in names},
-        "torso": settled.torso if own.torso is None else CUSTOM,
+        **{name: _plain(getattr(config, name)) for name in names},
+        "torso": config.torso if own.torso is None else CUSTOM,
         "part_kwargs": {
             key: value
             for key, value in config.part_kwargs.items()
