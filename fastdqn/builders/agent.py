@@ -28,6 +28,7 @@ from fastdqn.files.run_folder import read_config
 from fastdqn.kernels.rng import derive
 from fastdqn.learning.bootstrap_targets import Backup
 from fastdqn.learning.captured_policy import CapturedPolicy
+from fastdqn.learning.cnn_torsos import MinAtarCNN, PictureCNN
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_learner import FusedStep
 from fastdqn.learning.fused_policy import FusedPolicy
@@ -268,7 +269,7 @@ def make_network(
     if description["torso"] == "mlp":
         # Only layers after the first are noisy.
         shared = sizes[:1] if options.noisy else sizes
-        torso = MLP(math.prod(shape), shared, options.hidden_activation)
+        torso = MLP(math.prod(shape), shared, activation=options.hidden_activation)
         sizes = sizes[len(shared) :]
     elif description["torso"] in torso_kinds.CONVOLUTIONS:
         if line := torso_kinds.problem(description["torso"], shape):
@@ -277,7 +278,10 @@ def make_network(
     else:
         torso, sizes = make_own_torso(description, own), ()
     value = make_part("value", description, own)
-    features = count_features(torso, shape)
+    if isinstance(torso, MLP | PictureCNN | MinAtarCNN):
+        features = torso.num_features
+    else:
+        features = count_features(torso, shape)
     outputs = Outputs(options.num_actions, value.outputs_per_action)
     layers = NoisyLayers(options.noisy_sigma) if options.noisy else Affine
     activation = options.hidden_activation

@@ -96,7 +96,8 @@ class PictureCNN(nn.Module):
     def __init__(self, obs_shape: tuple[int, ...], layers: tuple[Layer, ...]):
         super().__init__()
         channels, height, width = obs_shape
-        count_layers(layers, height, width, channels)
+        last = count_layers(layers, height, width, channels)[-1]
+        self.num_features = last.positions * last.fan_out
         inputs = (channels, *(layer.channels for layer in layers))
         self.layers = nn.ModuleList(map(Convolution, inputs, layers))
 
@@ -120,7 +121,8 @@ class MinAtarCNN(nn.Module):
     def __init__(self, obs_shape: tuple[int, ...]):
         super().__init__()
         height, width, self._channels = obs_shape
-        ((_, fan_in, fan_out),) = count_layers(MINATAR, height, width, self._channels)
+        ((positions, fan_in, fan_out),) = count_layers(MINATAR, height, width, self._channels)
+        self.num_features = positions * fan_out
         self.kernels = nn.Linear(fan_in, fan_out)
 
     def forward(self, obs: Tensor) -> Tensor:

@@ -42,8 +42,10 @@ class MLP(nn.Module):
         super().__init__()
         function = _activation_function(activation)
         self.activation = activation
+        sizes = (num_inputs, *hidden_sizes)
+        self.num_features = sizes[-1]
         layers = []
-        for fan_in, fan_out in itertools.pairwise((num_inputs, *hidden_sizes)):
+        for fan_in, fan_out in itertools.pairwise(sizes):
             applied = nn.ReLU(inplace=True) if activation == "relu" else _Activation(function)
             layers += [nn.Linear(fan_in, fan_out), applied]
         self.layers = nn.Sequential(*layers)
