@@ -20,9 +20,9 @@ class HLGaussValue:
     is the Kullback-Leibler divergence from that histogram to the prediction. It has the gradient of
     the cross entropy and is 0 if both agree. The priority is the absolute TD error.
 
-    A target outside the range is clamped for the histogram, but not for the priority. The part of
-    the Gaussian that is outside is distributed over all bins, so values within about hl_gauss_sigma
-    bins of v_min or v_max are biased inwards.
+    A target outside the range is clamped for the histogram, but not for the priority. The mass of
+    the Gaussian outside the range is distributed over all bins, so values within about two standard
+    deviations of v_min or v_max are biased inwards.
 
     Source: Farebrother et al. 2024 (arXiv 2403.03950), section 3.1.
 

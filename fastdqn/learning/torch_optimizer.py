@@ -15,9 +15,9 @@ class TorchOptimizer:
     """Adapts a torch.optim class to flat weights, with a state that exists from the start.
 
     torch creates the state in the first step, which a captured update and a checkpoint cannot wait
-    for. So the constructor takes a step with zero weights and a zero gradient, and sets all state
-    to zero again. On CUDA the class must have the argument `capturable` for updates that are
-    recorded as a graph. On the CPU a step reads the learning rate on the host.
+    for. So the constructor takes a step of other weights, all zero, without a gradient, and sets
+    the state to zero again. On CUDA only classes with the argument `capturable` can be recorded as
+    a graph. On the CPU a step reads the learning rate on the host.
 
     Args:
         optimizer_class: A subclass of torch.optim.Optimizer.
@@ -42,12 +42,15 @@ class TorchOptimizer:
         self.learning_rate = torch.tensor(learning_rate, device=weights.device)
         if weights.is_cuda and "capturable" in inspect.signature(optimizer_class).parameters:
             settings["capturable"] = True
-        alias = weights.detach()  # a tensor of the same memory, whose grad is the optimizer's own
-        alias.grad = gradient
-        self._optimizer = optimizer_class([alias], lr=self.learning_rate, **settings)
+        # Zeros, so that weight decay adds nothing to the state.
+        parameter = torch.zeros_like(weights)
+        parameter.grad = torch.zeros_like(gradient)
+        self._optimizer = optimizer_class([parameter], lr=learning_rate, **settings)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate  # the tensor itself, never a copy
-        self._state = self._create_state(alias)
+            group["lr"] = self.learning_rate
+        self._optimizer.step()
+        self._state = self._zeroed_state(parameter)
+        parameter.data, parameter.grad = weights.detach(), gradient
 
     def step(self) -> None:
         self._optimizer.step()
@@ -56,16 +59,9 @@ class TorchOptimizer:
         """Returns the tensors that the next step depends on, without weights and gradient."""
         return {"learning_rate": self.learning_rate, **self._state}
 
-    def _create_state(self, alias: Tensor) -> dict[str, Tensor]:
-        weights, gradient = self.weights.clone(), self.gradient.clone()
-        self.weights.zero_()  # so that weight decay adds nothing to the state
-        self.gradient.zero_()
-        self._optimizer.step()
-        self.weights.copy_(weights)
-        self.gradient.copy_(gradient)
-        found = {
-            name: value for name, value in self._optimizer.state[alias].items() if value is not None
-        }
+    def _zeroed_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        state = self._optimizer.state[parameter]
+        found = {name: value for name, value in state.items() if value is not None}
         for name, value in found.items():
             kind = type(self._optimizer).__name__
             if not isinstance(value, Tensor):

@@ -1,6 +1,7 @@
 """Small learners and batches of known numbers."""
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,15 +27,17 @@ CPU = torch.device("cpu")
 
 
 def make_learner(
-    hidden=(16,), head=DuelingHead, backup=None, optimizer=FusedAdam, capture=eager, clip=None,
-    learning_rate=1e-3, every=10, element_loss=squared_error, device=CPU,
+    hidden=(16,), head: Any = DuelingHead, backup=None, optimizer: Any = FusedAdam,
+    capture=eager, clip=None, learning_rate=1e-3, every=10, element_loss=squared_error,
+    device=CPU, value: Any = None,
 ):  # fmt: skip
     torch.manual_seed(0)
     features = hidden[-1] if hidden else 3
-    online = FlatParameters(QNetwork(MLP(3, hidden), head(features, Outputs(2))), device)
+    outputs = Outputs(2, None if value is None else value.outputs_per_action)
+    online = FlatParameters(QNetwork(MLP(3, hidden), head(features, outputs)), device)
     adam = optimizer(online.weights, online.gradient, learning_rate)
     return Learner(
-        online, ScalarValue(element_loss), backup or DoubleBackup(),
+        online, value or ScalarValue(element_loss), backup or DoubleBackup(),
         Draws(32, 0, (0, 0, 0, 0), device, seed=0), adam,
         HardCopy(Fraction(every)), clip, capture,
     )  # fmt: skip

@@ -129,8 +129,9 @@ def test_the_fused_update_rejects_another_optimizer():
         FusedStep(make_learner(head=PlainHead, optimizer=RMSProp))
 
 
-@pytest.mark.parametrize("make", [MLP, *HEADS])
-def test_an_unknown_activation_is_rejected(make):
-    given = (3, (4,)) if make is MLP else (3, Outputs(2))
+@pytest.mark.parametrize(
+    ("make", "given"), [(MLP, (3, (4,))), *((head, (3, Outputs(2))) for head in HEADS)]
+)
+def test_an_unknown_activation_is_rejected(make, given):
     with pytest.raises(ValueError, match="activation is 'swish': use one of relu, tanh, silu"):
         make(*given, activation="swish")

@@ -7,13 +7,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
+from fastdqn.learning.adam import Adam, FusedAdam, PlainAdam
 from fastdqn.learning.bootstrap_targets import Bootstrap, DoubleBackup, MaxBackup, Queries
+from fastdqn.learning.graph_capture import compiled, eager
 from fastdqn.learning.hl_gauss import HLGaussValue
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.random_inputs import MEANS
 from fastdqn.learning.value import ScalarValue, squared_error
+from helpers.capture import graphs
+from helpers.compiler import needs_a_compiler
+from helpers.learners import make_batch, make_learner
 from helpers.oracles_values import gaussian_histogram, munchausen_target
 
 # Two bins with the centers 1 and 3.
@@ -203,6 +209,40 @@ def test_the_meta_device_and_torch_default_dtypes_change_nothing():
     assert value.centers.dtype == value.edges.dtype == torch.float32
     with meta:
         assert HLGaussValue(3, 0.0, 1.0).centers.device == meta
+
+
+def make(capture=eager, optimizer: type[Adam] = FusedAdam):
+    value = HLGaussValue(7, -3.0, 3.0)
+    return make_learner(value=value, capture=capture, clip=1.0, optimizer=optimizer)
+
+
+def test_a_replayed_update_equals_an_eager_one_bitwise():
+    reference, replayed = make(), make(graphs())
+    replayed.prepare(make_batch())
+    for update in range(10):
+        batch = make_batch(update)
+        assert torch.equal(replayed.update(batch), reference.update(batch))
+    assert torch.equal(replayed.online.weights, reference.online.weights)
+
+
+def test_an_update_reads_nothing_on_the_host():
+    learner = make()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        priority, taken = learner._step([make_batch()])
+    assert (priority.shape, taken.shape) == ((32,), (32,))
+
+
+@pytest.mark.slow
+@needs_a_compiler
+def test_compiled_equals_eager():
+    reference, fast = make(), make(compiled, PlainAdam)
+    fast.prepare(make_batch())
+    for update in range(20):
+        batch = make_batch(update)
+        torch.testing.assert_close(
+            fast.update(batch), reference.update(batch), rtol=1e-3, atol=1e-4
+        )
+    torch.testing.assert_close(fast.online.weights, reference.online.weights, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

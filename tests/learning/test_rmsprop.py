@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fastdqn.learning.rmsprop import RMSProp
+from helpers.capture import graphs
 from helpers.learners import make_batch, make_learner
 
 
@@ -80,6 +81,19 @@ def test_a_learner_learns_with_it_and_warm_up_changes_nothing():
             learner.update(make_batch(seed))
     assert torch.equal(prepared.online.weights, fresh.online.weights)
     assert not torch.equal(fresh.online.weights, before)
+
+
+def test_a_replayed_update_equals_an_eager_one_bitwise():
+    reference = make_learner(optimizer=RMSProp, clip=1.0)
+    replayed = make_learner(optimizer=RMSProp, clip=1.0, capture=graphs())
+    replayed.prepare(make_batch())
+    for update in range(20):
+        if update == 10:
+            for learner in (reference, replayed):
+                learner.optimizer.learning_rate.fill_(1e-4)
+        batch = make_batch(update)
+        assert torch.equal(replayed.update(batch), reference.update(batch))
+    assert torch.equal(replayed.online.weights, reference.online.weights)
 
 
 @pytest.mark.parametrize(

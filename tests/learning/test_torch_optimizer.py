@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastdqn.learning.graph_capture import compiled
 from fastdqn.learning.torch_optimizer import TorchOptimizer, adamw, radam
@@ -124,6 +125,19 @@ def test_a_learner_learns_with_it_and_warm_up_changes_nothing(make):
     assert torch.equal(prepared.online.weights, fresh.online.weights)
     assert not torch.equal(fresh.online.weights, before)
     fresh.online.check_views()
+
+
+@pytest.mark.parametrize("make", [adamw, radam])
+def test_on_cuda_a_step_reads_nothing_on_the_host(make, monkeypatch):
+    """With tensors that have no values, a read is an error."""
+    monkeypatch.setattr(torch.Tensor, "count_nonzero", lambda tensor: 0)  # of the constructor
+    with FakeTensorMode():
+        device = torch.device("cuda")
+        optimizer = make(torch.zeros(7, device=device), torch.zeros(7, device=device), 1e-2)
+        optimizer.step()
+        assert {tensor.device.type for tensor in optimizer.tensors().values()} == {"cuda"}
+        with pytest.raises(RuntimeError, match="_local_scalar_dense"):
+            optimizer.learning_rate.item()
 
 
 @pytest.mark.slow

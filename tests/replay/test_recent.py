@@ -65,18 +65,19 @@ def test_dead_rows_unequal_lanes_and_windows(recency):
 
 @pytest.mark.parametrize("recency", RECENCIES)
 def test_rare_valid_rows_have_the_same_distribution(recency):
-    replay = make_replay(2, 1000, sampler=RecentSampler(5, recency))
+    sampler = RecentSampler(5, recency)
+    replay = make_replay(2, 1000, sampler=sampler)
     play(replay, 0, 2)
     play(replay, 1, 5)
     for _ in range(900):
         replay.start([0, 1], np.zeros(2))  # each closes the last: rows, but no transition
     play(replay, 1, 4)
     assert len(recent_probabilities(replay, recency)) == 11
-    twin = Xoshiro(replay.sampler.rng)
+    twin = Xoshiro(sampler.rng)
     assert_distributed(replay, recency, 3_000)
     # At most 64 misses of two numbers each, and one number for the fallback.
     numbers = 0
-    while twin.s != replay.sampler.rng.tolist():
+    while twin.s != sampler.rng.tolist():
         twin.next()
         numbers += 1
         assert numbers <= 3_000 * (2 * 64 + 1)
