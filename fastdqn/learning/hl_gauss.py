@@ -9,10 +9,10 @@ from torch import Tensor
 from fastdqn.learning.bootstrap_targets import Bootstrap
 from fastdqn.learning.quantile import quantile_target
 from fastdqn.learning.random_inputs import Draw
-from fastdqn.learning.value import SampleLoss, of_action
+from fastdqn.learning.value import SampleLoss, Value, of_action
 
 
-class HLGaussValue:
+class HLGaussValue(Value):
     """Network output [B, Z, A]: logits of Z equal bins between v_min and v_max for each action.
 
     The value of an action is the expectation of the bin centers. The TD target is a number, as with

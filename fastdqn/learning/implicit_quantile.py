@@ -33,7 +33,9 @@ class ImplicitHead(nn.Module):
         super().__init__()
         self.embedding = nn.Linear(NUM_COSINES, num_features)
         self.head = head
-        self.register_buffer("frequencies", math.pi * torch.arange(float(NUM_COSINES)), False)
+        # On the CPU, since arange() on the meta device imports the compiler.
+        frequencies = math.pi * torch.arange(float(NUM_COSINES), device="cpu")
+        self.register_buffer("frequencies", frequencies, False)
         self.register_buffer("spaced", midpoints(num_fractions, torch.device("cpu")), False)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:

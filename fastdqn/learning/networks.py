@@ -167,8 +167,9 @@ class DuelingHead(nn.Module):
         self.hidden, num_features = _hidden_layers(num_features, hidden_sizes, layer)
         self.streams = layer(num_features, (1 + num_actions) * (outputs.per_action or 1))
         self.shape = outputs.shaped(1 + num_actions)
-        centre = torch.eye(num_actions) - 1.0 / num_actions
-        combine = torch.cat((torch.ones(1, num_actions), centre))
+        # On the CPU, since these operations on the meta device import the compiler.
+        centre = torch.eye(num_actions, device="cpu") - 1.0 / num_actions
+        combine = torch.cat((torch.ones(1, num_actions, device="cpu"), centre))
         self.register_buffer("combine", combine, persistent=False)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:

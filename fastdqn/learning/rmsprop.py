@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from fastdqn.learning.optimizer import Optimizer
 
-class RMSProp:
+
+class RMSProp(Optimizer):
     """Centered RMSProp without momentum (Mnih et al. 2015, extended data table 1).
 
     The squared gradient is centered by the square of the mean gradient, and epsilon is inside of
@@ -21,6 +23,8 @@ class RMSProp:
     Raises:
         ValueError: decay or epsilon is outside its limits.
     """
+
+    compiles = True
 
     def __init__(
         self,

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, RAdam
 
+from fastdqn.learning.optimizer import Optimizer
 
-class TorchOptimizer:
+
+class TorchOptimizer(Optimizer):
     """Adapts a torch.optim class to flat weights, with a state that exists from the start.
 
     torch creates the state in the first step, which a captured update and a checkpoint cannot wait

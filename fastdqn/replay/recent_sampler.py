@@ -7,13 +7,14 @@ import numpy as np
 from fastdqn.kernels.jit import kernel
 from fastdqn.kernels.rng import below, seed_state, uniform
 from fastdqn.replay.ring import Ring, row_is_valid
+from fastdqn.replay.sampler import Sampler
 from fastdqn.state_dict import State, take_generator
 
 # Rejections before a draw weighs all valid rows, as in UniformSampler. Ours, untuned.
 _TRIES = 64
 
 
-class RecentSampler:
+class RecentSampler(Sampler):
     """Draws valid rows with replacement; probabilities fall exponentially with age.
 
     The age x of a row is the number of newer rows of its environment, as a fraction of the rows of

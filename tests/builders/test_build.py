@@ -38,10 +38,11 @@ from fastdqn.seeding import CONFIRM, EVAL, FINAL, TRAIN
 from fastdqn.training import loop
 from fastdqn.training.evaluation import evaluate
 from helpers.loop import small
+from helpers.setups import setup_of
 
 
 def built(tmp_path, **overrides) -> build.Session:
-    session = build.build(small(tmp_path, **overrides), lambda _: Silent())
+    session = build.build(setup_of(small(tmp_path, **overrides)), lambda _: Silent())
     session.close()
     return session
 
@@ -52,7 +53,7 @@ def head(s):
 
 def test_a_torso_of_ones_own_is_learned_by_torch_and_the_start_says_so(tmp_path):
     torso = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh())
-    session = build.build(small(tmp_path), lambda _: Silent(), torso=torso)
+    session = build.build(setup_of(small(tmp_path), torso=torso), lambda _: Silent())
     session.close()
     assert session.config.learner == "torch"
     assert session.notes == ["learner torch: not fused: the torso is not the built-in MLP"]
@@ -143,7 +144,7 @@ def test_seeds_reach_weights_sampling_and_exploration(tmp_path):
 
 def test_byte_observations_are_scaled(tmp_path):
     envs = gymnasium.vector.SyncVectorEnv([ByteEnv] * 4)
-    session = build.build(small(tmp_path), lambda _: Silent(), envs)
+    session = build.build(setup_of(small(tmp_path), envs), lambda _: Silent(), envs)
     session.close()
     assert session.run.learner.online.module.obs_scale == 1 / 255
     assert session.run.staging.host.obs.dtype == np.uint8
@@ -181,7 +182,7 @@ def kernels() -> dict[str, Dispatcher]:
     ],
 )
 def test_nothing_compiles_inside_the_timed_loop(tmp_path, overrides):
-    session = build.build(small(tmp_path, **overrides), lambda _: Silent())
+    session = build.build(setup_of(small(tmp_path, **overrides)), lambda _: Silent())
     before = {name: len(kernel.signatures) for name, kernel in kernels().items()}
     loop.train(session.run)
     session.close()

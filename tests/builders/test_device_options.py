@@ -15,6 +15,7 @@ from fastdqn.logging.console import Silent
 from helpers.capture import FACTS, PICTURES, Reads
 from helpers.graphs import TracedRecorder
 from helpers.loop import run_loop, small
+from helpers.setups import setup_of
 
 LARGE, SMALL = 2_000_000, 1_000
 
@@ -109,7 +110,7 @@ def test_a_run_of_a_device_is_resumed_nowhere_else(monkeypatch, device):
 @pytest.mark.slow
 def test_auto_says_that_it_takes_the_cpu_for_a_network_worth_a_device(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    session = build.build(small(tmp_path, hidden_sizes=(1024, 1024)), lambda _: Silent())
+    session = build.build(setup_of(small(tmp_path, hidden_sizes=(1024, 1024))), lambda _: Silent())
     session.close()
     assert "device cpu: the network is large, 1,057,795 weights, and CUDA is not available" in (
         session.notes
@@ -198,7 +199,7 @@ def test_an_update_that_cannot_be_captured_runs_eagerly_or_is_refused(tmp_path, 
     monkeypatch.setattr(devices, "CudaRecorder", lambda device: Fails())
     asked = small(tmp_path, device="cpu", learner="torch", capture="graph")
     with pytest.raises(fastdqn.ConfigError) as caught:
-        build.build(asked, lambda _: Silent())
+        build.build(setup_of(asked), lambda _: Silent())
     assert caught.value.lines == [
         f"capture is graph, and {line}: operation not permitted: use --capture auto"
     ]

@@ -16,6 +16,7 @@ from fastdqn.logging.console import Silent
 from fastdqn.replay import Replay, Ring, RowStore, UniformSampler
 from helpers.loop import small
 from helpers.resumed_runs import asked_by_the_test, stopping_at  # noqa: F401  # by its name alone
+from helpers.setups import setup_of
 
 ale_py = pytest.importorskip("ale_py")
 TABLE = {  # dqn2015, machado2018
@@ -127,7 +128,7 @@ def breakout(tmp_path, **overrides) -> Config:
 
 @pytest.mark.slow
 def test_rewards_are_normalised_by_what_is_left_of_them_once_clipped(tmp_path):
-    session = build.build(breakout(tmp_path, normalize_reward=True), lambda _: Silent())
+    session = build.build(setup_of(breakout(tmp_path, normalize_reward=True)), lambda _: Silent())
     session.close()
     replay, follower = session.run.replay, session.run.followers["normalizer"]
     lanes, none = np.arange(2), np.zeros(0, np.int64)

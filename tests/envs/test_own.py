@@ -17,6 +17,7 @@ from fastdqn.logging.console import Silent
 from fastdqn.schedules import LadderEpsilon
 from helpers.far_env import Far
 from helpers.loop import small
+from helpers.setups import setup_of
 
 
 class Shifted(gymnasium.ObservationWrapper):
@@ -230,7 +231,7 @@ NORMAL = {"normalize_observation": True, "normalize_reward": True}
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_the_network_sees_normalized_numbers_and_the_replay_true_ones(tmp_path, mode):
     envs = SyncVectorEnv([Far] * 4, autoreset_mode=mode)
-    session = build.build(small(tmp_path, **NORMAL), lambda _: Silent(), envs)
+    session = build.build(setup_of(small(tmp_path, **NORMAL), envs), lambda _: Silent(), envs)
     from fastdqn.training import loop
 
     loop.train(session.run)
@@ -285,7 +286,8 @@ def test_return_statistics_are_those_of_gymnasium():
 
 @pytest.mark.slow
 def test_the_target_network_normalises_by_the_same_statistics_from_the_first_step(tmp_path):
-    session = build.build(small(tmp_path, **NORMAL), lambda _: Silent(), SyncVectorEnv([Far] * 4))
+    envs = SyncVectorEnv([Far] * 4)
+    session = build.build(setup_of(small(tmp_path, **NORMAL), envs), lambda _: Silent(), envs)
     from fastdqn.training import loop
 
     assert session.run.start is not None

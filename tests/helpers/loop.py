@@ -8,6 +8,7 @@ from fastdqn import Config
 from fastdqn.builders import build
 from fastdqn.logging.console import Silent
 from fastdqn.training import loop
+from helpers.setups import setup_of
 
 
 def small(tmp_path, **overrides) -> Config:
@@ -21,7 +22,7 @@ def small(tmp_path, **overrides) -> Config:
 
 
 def run_loop(config, envs=None):
-    session = build.build(config, lambda _: Silent(), envs)
+    session = build.build(setup_of(config, envs), lambda _: Silent(), envs)
     try:
         reason = loop.train(session.run)
     finally:

@@ -19,6 +19,7 @@ from fastdqn.replay import FrameStore, Ring, RowStore, rows_per_lane
 from fastdqn.system.available_memory import available_bytes
 from helpers.command_line import ask, container, refused
 from helpers.loop import small
+from helpers.setups import setup_of
 
 PIXELS = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0, stack=4)
 WHOLE = PIXELS._replace(stack=1)
@@ -45,7 +46,7 @@ def test_auto_stores_frames_if_a_stack_is_declared(tmp_path, asked, stack, resol
         return env if stack == 1 else FrameStackObservation(env, stack)
 
     config = small(tmp_path, buffer_size=400, store=asked)
-    session = build.build(config, lambda _: Silent(), make_lane)
+    session = build.build(setup_of(config, make_lane), lambda _: Silent(), make_lane)
     session.close()
     replay = session.run.replay
     assert (session.config.store, type(replay.store)) == (resolved, made)

@@ -14,6 +14,7 @@ from fastdqn.learning.random_inputs import Draw
 from fastdqn.logging.console import Silent
 from fastdqn.training import loop
 from helpers.cost import slow_but
+from helpers.setups import setup_of
 
 
 class Probe(gymnasium.Env):
@@ -108,7 +109,7 @@ def trained(probe, tmp_path, mode=AutoresetMode.NEXT_STEP, **overrides):
         batch_size=64, buffer_size=2_000, exploration_final_eps=1.0, eval_frequency=0,
         run_dir=str(tmp_path / "run"), tensorboard=False,
     ).replace(**overrides)  # fmt: skip
-    session = build.build(config, lambda _: Silent(), envs)
+    session = build.build(setup_of(config, envs), lambda _: Silent(), envs)
     loop.train(session.run)
     session.close()
     envs.close()

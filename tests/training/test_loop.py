@@ -21,6 +21,7 @@ from fastdqn.training import loop
 from fastdqn.training.loop import Cadence
 from helpers.cost import slow_but
 from helpers.loop import Poisoned, run_loop, small
+from helpers.setups import setup_of
 
 
 @pytest.mark.slow
@@ -110,7 +111,7 @@ def test_phases_sum_to_the_wall_time(tmp_path):
     def clock() -> float:
         return float(next(looks))
 
-    session = build.build(small(tmp_path), lambda _: Silent(), clock=clock)
+    session = build.build(setup_of(small(tmp_path)), lambda _: Silent(), clock=clock)
     began = clock()
     loop.train(session.run)
     ended = clock()
@@ -155,7 +156,7 @@ def test_evaluating_changes_nothing_that_is_learned(tmp_path):
 
 
 def test_environments_differ_from_each_other(tmp_path):
-    session = build.build(small(tmp_path, vectorization="sync"), lambda _: Silent())
+    session = build.build(setup_of(small(tmp_path, vectorization="sync")), lambda _: Silent())
     obs = session.run.stream.obs
     session.close()
     assert len(np.unique(obs, axis=0)) == len(obs)

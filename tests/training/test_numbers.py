@@ -17,6 +17,7 @@ from fastdqn.logging.console import Silent
 from fastdqn.session import run_session
 from fastdqn.training.loop import DivergedError, Hooks
 from helpers.loop import small
+from helpers.setups import setup_of
 
 
 @pytest.mark.slow
@@ -31,7 +32,7 @@ def test_non_finite_weights_end_the_run_before_they_are_saved(tmp_path, number, 
         if progress.steps >= 296:
             session.run.learner.online.weights[3] = number
 
-    session = build.build(config, lambda _: Silent(), hooks=Hooks(on_update=spoil))
+    session = build.build(setup_of(config), lambda _: Silent(), hooks=Hooks(on_update=spoil))
     expected = rf"^a weight is {abs(number)} at update 6\d, step 30\d\. "
     with pytest.raises(DivergedError, match=expected):
         run_session(session)

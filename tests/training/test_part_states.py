@@ -13,11 +13,12 @@ from fastdqn.state_dict import StateError
 from fastdqn.training import loop
 from fastdqn.training.checkpointer import components
 from helpers.loop import small
+from helpers.setups import setup_of
 
 
 def built(tmp_path, name: str, **overrides) -> build.Session:
     config = small(tmp_path, run_dir=str(tmp_path / name), **overrides)
-    return build.build(config, lambda _: Silent())
+    return build.build(setup_of(config), lambda _: Silent())
 
 
 EVERYTHING = {
