@@ -12,6 +12,7 @@ import numpy as np
 
 from fastdqn.bench.synthetic_data import fill_replay
 from fastdqn.builders import agent
+from fastdqn.builders.auto_options import resolve
 from fastdqn.builders.memory_estimate import replay_bytes
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
@@ -26,10 +27,11 @@ def main() -> None:
     args = asked.parse_args()
     facts = EnvFacts(tuple(args.obs_shape), np.dtype(np.uint8), 1 / 255, 6, 0)
     facts = facts._replace(stack=facts.obs_shape[0])
-    config = Config(
+    asked_for = Config(
         num_envs=args.num_envs, buffer_size=args.rows, batch_size=32, train_frequency=Fraction(4),
         store="frames",
     )  # fmt: skip
+    config = resolve(asked_for, facts, "sync").config
     print(f"estimate, with a batch: {replay_bytes(config, facts) / 1e9:.3f} GB")
     before = resident_bytes()
     replay = agent.make_replay(config, facts)

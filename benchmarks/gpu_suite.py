@@ -33,9 +33,8 @@ from fastdqn.bench.results import Figure, table
 from fastdqn.bench.training_speed import measure_training
 from fastdqn.builders.auto_options import resolve
 from fastdqn.builders.devices import arithmetic
-from fastdqn.builders.memory_estimate import network_weights
+from fastdqn.builders.parts import UserParts
 from fastdqn.builders.preflight import preview
-from fastdqn.builders.torso_kinds import settle
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
@@ -153,10 +152,7 @@ def _update(
                 batch_size=cell["batch_size"], capture=cell["capture"],
                 precision=cell["precision"], updates_per_launch=cell["launch"],
             )  # fmt: skip
-            resolved = resolve(
-                settle(asked_for, facts), network_weights(asked_for, facts), None, "sync",
-                torso is not None,
-            )  # fmt: skip
+            resolved = resolve(asked_for, facts, "sync", UserParts(torso)).config
             with arithmetic(resolved):
                 figures = list(measure_learner(resolved, facts, (), asked.effort, torso=torso))
             rows += [row | {"cell": cell} for row in _shown("update", figures)]

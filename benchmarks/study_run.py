@@ -18,6 +18,8 @@ import numpy as np
 
 import fastdqn
 from fastdqn.builders.build import build
+from fastdqn.builders.parts import NO_PARTS
+from fastdqn.builders.user_object_checks import prepared
 from fastdqn.cli import main as cli
 from fastdqn.files.atomic_write import to_json, write_whole
 from fastdqn.logging.console import Silent
@@ -82,7 +84,8 @@ def train(job: Job, share: float, run_dir: str) -> tuple[dict[int, dict], str | 
         if kind == "eval" and job.row in PREDICTED:
             predictions[steps] = predict(session.run.policy, job.task, config.gamma, job.seed)
 
-    session = build(config, lambda _: Silent(), hooks=Hooks(on_evaluation=on_evaluation))
+    setup = prepared(config, None, None, {}, NO_PARTS)
+    session = build(setup, lambda _: Silent(), hooks=Hooks(on_evaluation=on_evaluation))
     try:
         summary = run_session(session).summary
     except DivergedError as error:

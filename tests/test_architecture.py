@@ -33,7 +33,9 @@ ROOMS: dict[str, set[str]] = {
     "learning": {"torch", "numpy", "exploration", "kernels", "replay", "state_dict", "system"},
     "training": {"numpy", "envs", "learning", "replay", "schedules", "state_dict", "timing"},
     "files": {"config", "system"},
-    "checkpoints": {"safetensors", "torch", "numpy", "files", "state_dict", "system", "text"},
+    "checkpoints": {
+        "safetensors", "torch", "numpy", "config", "files", "state_dict", "system", "text",
+    },
     "logging": {"rich", "tensorboard", "wandb", "numpy", "files", "state_dict"},
     "report": {
         "PIL", "imageio_ffmpeg", "jinja2", "matplotlib", "numpy", "scipy",
@@ -99,7 +101,7 @@ FORBIDDEN: dict[str, set[str]] = {
 
 
 # Files that import what their caller names, which no parser can know.
-IMPORTS_BY_NAME = {"__init__.py", "envs/registry.py"}
+IMPORTS_BY_NAME = {"__init__.py", "builders/parts.py", "envs/registry.py"}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

@@ -11,6 +11,7 @@ from fastdqn.bench.results import Figure
 from fastdqn.bench.synthetic_data import fill_batch
 from fastdqn.builders import agent
 from fastdqn.builders.devices import make_staging
+from fastdqn.builders.parts import UserParts
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.learning.batch_staging import Staging
@@ -72,7 +73,7 @@ def learner_on(
         seconds of preparation.
     """
     began = clock()
-    online, _ = agent.make_online(config, facts, torso)
+    online, _ = agent.make_online(config, facts, UserParts(torso))
     learner = agent.make_learner(config, online)
     batches = staged(config, facts, online.weights.device).all_devices[0]
     learner.prepare(*batches)

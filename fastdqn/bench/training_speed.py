@@ -16,7 +16,10 @@ from fastdqn.bench.repeats import Clock, Effort, Rate
 from fastdqn.bench.results import Figure
 from fastdqn.bench.synthetic_data import fill_replay
 from fastdqn.builders import build
-from fastdqn.config.schema import Config
+from fastdqn.builders.parts import NO_PARTS
+from fastdqn.builders.preflight import prepare_validated
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.envs import read_facts
 from fastdqn.logging.console import Silent
 from fastdqn.session import Session
 from fastdqn.training import loop
@@ -130,7 +133,11 @@ def _short_session(
             total_timesteps=config.total_timesteps or 100_000,
             total_episodes=None, learning_starts=min(config.learning_starts, MOST_RANDOM_STEPS),
         )  # fmt: skip
-        session = build.build(config, lambda _: Silent(), envs, clock=ticking)
+        facts = None if envs is None else read_facts(envs)
+        setup, lines = prepare_validated(config, facts, None, NO_PARTS, [])
+        if setup is None:
+            raise ConfigError(lines)
+        session = build.build(setup, lambda _: Silent(), envs, clock=ticking)
         try:
             yield session
         finally:

@@ -277,7 +277,8 @@ def make_network(
         torso, dueling = torso_kinds.CONVOLUTIONS[description["torso"]].make(shape), StreamsHead
     else:
         torso, sizes = make_own_torso(description, own), ()
-    value = make_part("value", description, own)
+    with torch.device("cpu"):  # operations on the meta device may import the compiler
+        value = make_part("value", description, own)
     if isinstance(torso, MLP | PictureCNN | MinAtarCNN):
         features = torso.num_features
     else:

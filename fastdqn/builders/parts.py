@@ -14,7 +14,7 @@ from torch import nn
 
 from fastdqn.config.option import options_of
 from fastdqn.config.registry import CUSTOM, WORDS
-from fastdqn.config.schema import Config
+from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs.errors import one_line
 from fastdqn.envs.registry import find_object
 
@@ -64,16 +64,19 @@ def find_part(option: str, name: str, own: UserParts = NO_PARTS) -> Any:
         own: Objects from Python, for custom.
 
     Raises:
-        ValueError: There is none.
+        ConfigError: There is none.
     """
     if name == CUSTOM:
         if option not in own.objects:
-            raise ValueError(
-                f"{option} is custom, an object from Python: pass it again, as {option}=..."
+            raise ConfigError(
+                [f"{option} is custom, an object from Python: pass it again, as {option}=..."]
             )
         return own.objects[option]
     if ":" in name:
-        return find_object(name, f"{option} {name!r}")
+        try:
+            return find_object(name, f"{option} {name!r}")
+        except ValueError as error:
+            raise ConfigError([str(error)]) from None
     module, _, attribute = WORDS[option][name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -88,10 +91,10 @@ def make_part(
         options: A Config, or the description of a network as a dict.
         own: Objects from Python.
         name: Value of the option, if it is not in options.
-        given: Arguments by name, in place of the options of these names.
+        **given: Arguments by name, in place of the options of these names.
 
     Raises:
-        ValueError: The part cannot be made, or lacks a member.
+        ConfigError: The part cannot be made, or lacks a member.
     """
     name = name or str(_get(options, option))
     found = find_part(option, name, own)
@@ -103,11 +106,11 @@ def make_part(
         try:
             made = found(**arguments)
         except Exception as error:  # user code may raise anything
-            raise ValueError(f"{what} cannot be made: {one_line(error)}") from error
+            raise ConfigError([f"{what} cannot be made: {one_line(error)}"]) from error
     missing = [member for member in _MEMBERS[option] if not hasattr(made, member)]
     if missing:
         hint = f": {_BASES[option]} lists what it needs" if option in _BASES else ""
-        raise ValueError(f"{what} has no {missing[0]}{hint}")
+        raise ConfigError([f"{what} has no {missing[0]}{hint}"])
     return made
 
 
@@ -140,8 +143,8 @@ def part_problems(config: Config, own: UserParts = NO_PARTS) -> list[str]:
             name = getattr(config, option)
             if ":" in name or (name == CUSTOM and option != "torso"):
                 find_part(option, name, own)
-        except ValueError as error:
-            lines.append(str(error))
+        except ConfigError as error:
+            lines += error.lines
     for key in config.part_kwargs:
         option, dot, argument = key.partition(".")
         if not dot or not argument or option not in PART_OPTIONS:
@@ -177,10 +180,10 @@ def _arguments(
     parameters, known, arguments = _parameters(found), options_of(Config), dict(extra)
     takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     if unknown := [name for name in extra if name not in parameters and not takes_all]:
-        raise ValueError(
-            f"part_kwargs sets {option}.{unknown[0]}, which {what} does not take: it takes "
-            f"{', '.join(parameters) or 'no arguments'}"
-        )
+        raise ConfigError(
+            [f"part_kwargs sets {option}.{unknown[0]}, which {what} does not take: it takes "
+             f"{', '.join(parameters) or 'no arguments'}"]
+        )  # fmt: skip
     for name, parameter in parameters.items():
         if name in given:
             arguments[name] = given[name]
@@ -190,10 +193,10 @@ def _arguments(
         elif name not in arguments and parameter.default is parameter.empty:
             if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue
-            raise ValueError(
-                f"{what} takes {name}, which is not an option: give it a default, or set it with "
-                f"--part-kwargs {option}.{name}=..."
-            )
+            raise ConfigError(
+                [f"{what} takes {name}, which is not an option: give it a default, or set it with "
+                 f"--part-kwargs {option}.{name}=..."]
+            )  # fmt: skip
     return arguments
 
 

@@ -226,17 +226,17 @@ def resume_problems(
     return lines
 
 
-def prepare_resumed(
+def prepare_validated(
     config: Config,
     facts: EnvFacts | None,
     factory: Factory | None,
     own: UserParts,
     lines: list[str],
 ) -> tuple[Setup | None, list[str]]:
-    """As prepare(), for the stored options of a run.
+    """As prepare(), for options that were validated before, such as those of a stored run.
 
     Args:
-        config: Options of the run.
+        config: The options.
         facts: Of existing environments. None: one environment is made and closed.
         factory: Makes an environment, in place of env_id.
         own: Objects from Python.

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 
@@ -61,10 +62,10 @@ def take_folder(
     return lock.place
 
 
-def names_of(envs: object, own: UserParts) -> HandedIn:
+def names_of(envs: Any, own: UserParts) -> HandedIn:
     """Returns the recorded names of the objects that were passed from Python."""
-    given = (None if each is None else name_of(each) for each in (envs, own.torso))
-    return HandedIn(*given, {option: name_of(part) for option, part in own.objects.items()})
+    envs, torso = (None if each is None else name_of(each) for each in (envs, own.torso))
+    return HandedIn(envs, torso, {name: name_of(part) for name, part in own.objects.items()})
 
 
 def begin_in(

@@ -88,7 +88,7 @@ def prepared_to_resume(
         factory = envs
     if lines and envs is None:
         raise ConfigError(lines)
-    setup, more = preflight.prepare_resumed(config, facts, factory, own, [])
+    setup, more = preflight.prepare_validated(config, facts, factory, own, [])
     lines = [*lines, *more]
     if setup is not None and (envs is not None or eval_envs is not None):
         lines += _unlike_weights(folder, setup.facts)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from fastdqn.config.option import Option, options_of, texts
+from fastdqn.config.option import GROUPS, Option, options_of, texts
 
 
 def grouped(options: Any) -> Any:
@@ -19,8 +19,8 @@ def grouped(options: Any) -> Any:
     arguments = _arguments(type(config))
     for name, option in options_of(type(config)).items():
         member = (name, arguments[name], getattr(config, name))
-        groups.setdefault(option.group or "settings", []).append(member)
-    made = {title: _record(title, members) for title, members in groups.items()}
+        groups.setdefault(option.group, []).append(member)
+    made = {title: _record(title, groups[title]) for title in GROUPS if title in groups}
     own = [
         (name, argument, getattr(options, name))
         for name, argument in _arguments(type(options)).items()

@@ -41,8 +41,15 @@ class Limit:
         return f"a number, {low}" + ("" if self.high == math.inf else f", at most {self.high:,}")
 
 
+# The groups of options, in the order of the help.
+GROUPS = (
+    "environment", "table", "run", "learning", "techniques", "network", "exploration",
+    "evaluation", "performance", "output",
+)  # fmt: skip
+
+
 class Group(NamedTuple):
-    """The title under which the help lists an option."""
+    """The title under which the help lists an option, one of GROUPS."""
 
     title: str
 

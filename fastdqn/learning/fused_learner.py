@@ -53,7 +53,10 @@ class FusedStep:
             raise ValueError(
                 "the fused update does not support a gradient scale of dueling streams"
             )
-        slope, bend = _LOSSES[learner.value.element_loss]
+        element_loss: Any = learner.value.element_loss
+        if element_loss not in _LOSSES:
+            raise ValueError("the fused update supports the losses mse and huber only")
+        slope, bend = _LOSSES[element_loss]
         self._learner = learner
         self._layers = layer_table(dense, learner.online)
         self._choices = (

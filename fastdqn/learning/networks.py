@@ -167,9 +167,10 @@ class DuelingHead(nn.Module):
         self.hidden, num_features = _hidden_layers(num_features, hidden_sizes, layer)
         self.streams = layer(num_features, (1 + num_actions) * (outputs.per_action or 1))
         self.shape = outputs.shaped(1 + num_actions)
-        # On the CPU, since these operations on the meta device import the compiler.
-        centre = torch.eye(num_actions, device="cpu") - 1.0 / num_actions
-        combine = torch.cat((torch.ones(1, num_actions, device="cpu"), centre))
+        # Not torch.eye(), which on the meta device imports the compiler.
+        combine = torch.full((1 + num_actions, num_actions), -1.0 / num_actions)
+        combine[1:].diagonal().add_(1.0)
+        combine[0].fill_(1.0)
         self.register_buffer("combine", combine, persistent=False)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:

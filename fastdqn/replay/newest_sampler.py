@@ -4,10 +4,11 @@ import numpy as np
 
 from fastdqn.kernels.jit import kernel
 from fastdqn.replay.ring import DEAD, OPEN, Ring, row_is_valid
+from fastdqn.replay.sampler import Sampler
 from fastdqn.state_dict import State, StateError, take_array, take_count, take_truth
 
 
-class NewestSampler:
+class NewestSampler(Sampler):
     """Returns the rows since the last batch, each once and in the order of completion.
 
     Rows join a queue when their n-step window is complete, and a draw of B takes the first B. The
@@ -19,7 +20,6 @@ class NewestSampler:
         num_slots: lanes * rows of the ring.
     """
 
-    wants_priorities = False
     BYTES_PER_ROW = 8  # its entry in the queue
 
     def __init__(self, num_slots: int):
@@ -69,9 +69,6 @@ class NewestSampler:
             )
         weight.fill(1.0)
         self._begun |= len(index) > 0
-
-    def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
-        """Ignores priorities, since rows are never drawn again."""
 
     def state(self) -> State:
         first, behind = map(int, self._ends)

@@ -11,6 +11,7 @@ import numpy as np
 from fastdqn.kernels.jit import kernel
 from fastdqn.kernels.rng import seed_state, uniform
 from fastdqn.replay.ring import Ring, row_is_valid
+from fastdqn.replay.sampler import Sampler
 from fastdqn.replay.sum_tree import SumTree, find_many, sum_above
 from fastdqn.state_dict import State, StateError, take_array, take_generator, take_number
 
@@ -23,7 +24,7 @@ _LARGEST_PRIORITY = float(np.finfo(np.float32).max)
 _CHUNK = 1024
 
 
-class PrioritizedSampler:
+class PrioritizedSampler(Sampler):
     """Draws row i with probability p_i^priority_exponent / sum_k p_k^priority_exponent.
 
     p is |priority| + 1e-6. The leaf of a row is positive exactly while the row is valid. A new row

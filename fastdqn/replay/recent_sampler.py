@@ -34,17 +34,11 @@ class RecentSampler(Sampler):
         ValueError: recency is below 1 or not finite.
     """
 
-    wants_priorities = False
-    nbytes = 0
-
     def __init__(self, seed: int = 0, recency: float = 10.0):
         if not 1.0 <= recency < math.inf:
             raise ValueError(f"recency is {recency}, must be at least 1 and finite")
         self.rng = seed_state(seed)
         self._rate = math.log(recency)
-
-    def follow(self, ring: Ring, n_steps: int, lanes) -> None:
-        """Does nothing: the ring has all information that a draw needs."""
 
     def draw(
         self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray, steps: int
@@ -65,9 +59,6 @@ class RecentSampler(Sampler):
 
     def load_state(self, state: State, ring: Ring, n_steps: int) -> None:
         self.rng[:] = take_generator(state, "rng", self.rng)
-
-    def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
-        """Ignores priorities."""
 
 
 @kernel

@@ -5,6 +5,7 @@ import numpy as np
 from fastdqn.kernels.jit import kernel
 from fastdqn.kernels.rng import below, seed_state
 from fastdqn.replay.ring import Ring, row_is_valid
+from fastdqn.replay.sampler import Sampler
 from fastdqn.state_dict import State, take_generator
 
 # Rejections before a draw counts the valid rows. A full ring rejects a few percent of draws (dead
@@ -12,21 +13,15 @@ from fastdqn.state_dict import State, take_generator
 _TRIES = 64
 
 
-class UniformSampler:
+class UniformSampler(Sampler):
     """Draws valid rows with replacement, exactly uniformly, by rejection sampling.
 
     Args:
         seed: Seed of its generator; equal seeds and rings give equal draws.
     """
 
-    wants_priorities = False
-    nbytes = 0
-
     def __init__(self, seed: int = 0):
         self.rng = seed_state(seed)
-
-    def follow(self, ring: Ring, n_steps: int, lanes) -> None:
-        """Does nothing: the ring has all information that a draw needs."""
 
     def draw(
         self, ring: Ring, n_steps: int, index: np.ndarray, weight: np.ndarray, steps: int
@@ -47,9 +42,6 @@ class UniformSampler:
 
     def load_state(self, state: State, ring: Ring, n_steps: int) -> None:
         self.rng[:] = take_generator(state, "rng", self.rng)
-
-    def update(self, ring: Ring, n_steps: int, index: np.ndarray, priority: np.ndarray) -> None:
-        """Ignores priorities."""
 
 
 @kernel

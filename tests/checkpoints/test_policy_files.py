@@ -15,22 +15,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fastdqn
 from fastdqn import Config
 from fastdqn.builders import agent
+from fastdqn.builders.parts import UserParts
 from fastdqn.checkpoints.network_weights import WeightsError, save_weights
+from fastdqn.config.registry import WORDS
 from fastdqn.envs import EnvFacts
+from helpers.setups import resolved
 from helpers.switches import paired
 
 FACTS = EnvFacts((3, 2), np.dtype(np.float32), 1.0, 4, 0)
-VALUES = ["scalar", "categorical", "quantile", "implicit-quantile"]
+VALUES = list(WORDS["value"])
 OBS = np.random.default_rng(0).normal(size=(200, 3, 2)).astype(np.float32)
 
 
 def saved(tmp_path, torso=None, **options):
     """Returns a policy and its weights file. No number of the description is a default."""
-    config = Config(
+    asked = Config(
         hidden_sizes=(16, 8), device="cpu", learner="torch", num_atoms=11, v_min=-3.0, v_max=4.0,
         num_quantiles=6, num_policy_fractions=9, num_target_fractions=3, noisy_sigma=0.7, **options,
     )  # fmt: skip
-    online, description = agent.make_online(config, FACTS, torso)
+    config = resolved(asked, FACTS, own=UserParts(torso))
+    online, description = agent.make_online(config, FACTS, UserParts(torso))
     online.weights.normal_(generator=torch.Generator().manual_seed(0))
     value = agent.make_learner(config, online).value
     path = tmp_path / "policy.safetensors"
@@ -70,7 +74,7 @@ def test_the_description_contains_what_the_weights_do_not(tmp_path):
 def test_a_custom_torso_is_restored_under_a_noisy_head_of_any_value(tmp_path, value):
     torso = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 5), torch.nn.Tanh())
     policy, path = saved(tmp_path, torso, value=value, noisy=True)
-    loaded, _ = agent.load_policy(path, torso)
+    loaded, _ = agent.load_policy(path, UserParts(torso))
     np.testing.assert_array_equal(loaded(OBS), policy(OBS))
     with pytest.raises(ValueError, match="a custom torso"):
         agent.load_policy(path)
@@ -96,8 +100,8 @@ def test_a_noisy_run_is_evaluated_by_its_means(tmp_path):
         ({"v_min": float("nan")}, "v_min of its network is nan"),
         ({"v_max": float("inf")}, "v_max of its network is inf"),
         ({"v_max": "4"}, "v_max of its network is '4'"),
-        ({"v_min": 4.0}, "v_min of its network is 4.0, not below v_max 4.0"),
-        ({"v_min": 5.0, "v_max": -5.0}, "v_min of its network is 5.0, not below v_max -5.0"),
+        ({"v_min": 4.0}, "v_min is 4.0, not below v_max 4.0"),
+        ({"v_min": 5.0, "v_max": -5.0}, "v_min is 5.0, not below v_max -5.0"),
         ({"num_quantiles": 0}, "num_quantiles of its network is 0"),
         ({"num_policy_fractions": 1 << 30}, "num_policy_fractions of its network is"),
         ({"num_target_fractions": True}, "num_target_fractions of its network is True"),
@@ -107,7 +111,8 @@ def test_a_noisy_run_is_evaluated_by_its_means(tmp_path):
         ({"num_atoms": 1 << 16}, r"has shape \[44\], expected \[262144\]"),
         ({"num_actions": 1 << 31}, "has shape"),
         ({"num_actions": (1 << 32) - 1, "dueling": True}, "larger than any memory"),
-        ({"hidden_sizes": [1 << 31, 1 << 31]}, "larger than any memory"),
+        ({"hidden_sizes": [1 << 31, 1 << 31]}, "hidden_sizes of its network is"),
+        ({"hidden_sizes": [1 << 20] * 3}, "lacks head|has shape|lacks torso"),
         ({"obs_shape": [1 << 31] * 3}, "larger than any memory"),
         ({"noisy": True}, "lacks head"),
         ({"value": "scalar"}, "has shape"),

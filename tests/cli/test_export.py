@@ -35,7 +35,8 @@ def write_weights(path, **changes):
         "hidden_sizes": [8], "dueling": True, "noisy": False, "noisy_sigma": 0.5, "value": "scalar",
         "num_atoms": 11, "v_min": -10.0, "v_max": 10.0, "num_quantiles": 5,
         "num_target_fractions": 4, "num_policy_fractions": 6, "torso": "mlp",
-        "normalize_observation": False, "normalize_reward": False,
+        "normalize_observation": False, "normalize_reward": False, "hidden_activation": "relu",
+        "part_kwargs": {},
     } | changes  # fmt: skip
     torch.manual_seed(0)
     save_weights(path, agent.make_network(described).state_dict(), described)

@@ -140,7 +140,7 @@ def test_options_right_at_the_edge_are_accepted(changes):
 def test_all_mistakes_of_a_kind_are_collected_one_line_each():
     wrong_types = Config(seed="x", gamma="y", double=1, run_dir=2)  # pyright: ignore
     assert [line.split()[0] for line in wrong_types.problems()] == [
-        "seed", "gamma", "double", "run_dir",
+        "seed", "gamma", "run_dir", "double",
     ]  # fmt: skip
     beyond = Config(seed=-1, gamma=2.0, n_steps=0, tau=math.nan, train_frequency=Fraction(0))
     assert sorted(line.split()[0] for line in beyond.problems()) == [
@@ -160,8 +160,11 @@ def test_a_line_names_option_value_and_limit():
     assert Config(stop_at_return=math.nan).problems() == [
         "stop_at_return is nan: it must be a finite number"
     ]
-    assert Config(loss="l1").problems() == [  # pyright: ignore
-        "loss is 'l1': it must be one of mse, huber"
+    assert Config(store="disk").problems() == [  # pyright: ignore
+        "store is 'disk': it must be one of auto, rows, frames"
+    ]
+    assert Config(loss="l1").problems() == [
+        "loss is 'l1': it must be one of mse, huber, or a name such as my_module:MyPart"
     ]
 
 
