@@ -69,7 +69,7 @@ def test_a_torso_that_reads_the_host_is_run_eagerly(cuda):
     assert told(torso=Reads("shape"))[1] == "eager"
     assert told(torso=nn.Linear(5, 4))[1] == "graph"
     config = Config(device="cuda")
-    assert "aten.nonzero" in devices.choose_capture(config, "aten.nonzero.default")[1]
+    assert "aten.nonzero" in devices.choose_capture(config, "cuda", "aten.nonzero.default")[1]
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from helpers.setups import resolved
 FACTS = EnvFacts((3, 2), np.dtype(np.float32), 1.0, 4, 0)
 KINDS = list(
     itertools.product(
-        ["scalar", "categorical", "quantile", "implicit-quantile", "hl-gauss"], [False, True], [False, True],
-        [(), (12,), (12, 40), (16, 1024, 8)],
+        ["scalar", "categorical", "quantile", "implicit-quantile", "hl-gauss"],
+        [False, True], [False, True], [(), (12,), (12, 40), (16, 1024, 8)],
     )
 )  # fmt: skip
 

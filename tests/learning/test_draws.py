@@ -46,9 +46,7 @@ def shape(tensor: Tensor | None) -> tuple[int, ...] | None:
 )
 def test_a_backup_gets_fractions_for_its_passes_only(backup, expected):
     """N = 5, N' = 6, K = 7; of online at obs, target at next_obs, online there, target at obs."""
-    value = ImplicitQuantileValue(
-        num_target_fractions=6, num_policy_fractions=7, num_fractions=5
-    )
+    value = ImplicitQuantileValue(num_target_fractions=6, num_policy_fractions=7, num_fractions=5)
     assert value.fractions_of_passes(backup) == expected
     assert QuantileValue(5).fractions_of_passes(backup) == (0, 0, 0, 0)
 

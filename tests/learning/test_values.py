@@ -142,7 +142,7 @@ def test_a_single_atom_is_rejected():
 
 
 def test_atoms_without_a_range_are_rejected():
-    with pytest.raises(ValueError, match="v_min is 1.0, not below v_max 1.0"):
+    with pytest.raises(ValueError, match=r"v_min is 1\.0, not below v_max 1\.0"):
         CategoricalValue(2, 1.0, 1.0)
 
 
@@ -223,9 +223,7 @@ def test_the_first_fractions_of_a_pass_make_the_target_and_the_last_say_what_is_
 
 
 def test_a_quantile_value_expects_the_mean_of_its_quantiles():
-    assert QuantileValue(3).expected(QUANTILES).tolist() == [
-        pytest.approx([104 / 3, 80.0])
-    ]
+    assert QuantileValue(3).expected(QUANTILES).tolist() == [pytest.approx([104 / 3, 80.0])]
 
 
 def test_quantile_losses_are_of_the_action_taken_at_their_own_fractions():
