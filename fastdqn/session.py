@@ -133,6 +133,9 @@ def run_session(session: Session, imports_seconds: float = 0.0) -> Trained:
         if session.evaluations is not None:
             session.evaluations.stop = requests.stop
         session.introduce(session)
+        session.startup.resume(session.startup.totals)
+        session.recorder.prepare()
+        session.startup.lap("build")
         before, began = sum(run.laps.totals.values()), time.perf_counter()
 
         def wall() -> float:

@@ -26,7 +26,7 @@ def grouped(options: Any) -> Any:
         for name, argument in _arguments(type(options)).items()
         if name != "config"
     ]
-    nested = [(name, tyro.conf.OmitArgPrefixes[type(each)], each) for name, each in made.items()]
+    nested = [(name, type(each), each) for name, each in made.items()]
     return _record("options", [*nested, *own])
 
 

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from fastdqn.config.schema import Config
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    config: tyro.conf.OmitArgPrefixes[Config]
+    config: Config
     resume: Literal["never", "auto"] = "never"
     """auto: continue the run in --run-dir from its last checkpoint, or start it if there is none. A
     finished run is left unchanged."""
@@ -56,7 +54,7 @@ class EvalOptions:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    config: tyro.conf.OmitArgPrefixes[Config]
+    config: Config
     out: Path | None = None
     """Output file of the results, as JSON lines."""
     against: Literal["sb3"] | None = None
@@ -69,7 +67,7 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    config: tyro.conf.OmitArgPrefixes[Config]
+    config: Config
     out: Path | None = None
     """Output folder of trace.json (Perfetto, chrome://tracing) and profile.json."""
     what: Literal["learn", "act", "train"] = "learn"

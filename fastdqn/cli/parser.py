@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import functools
 import io
 import re
 from collections.abc import Sequence
@@ -9,10 +10,6 @@ from dataclasses import is_dataclass
 from fractions import Fraction
 from typing import Any, TypeVar, get_origin
 
-import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
-
-from fastdqn.cli.help import grouped
 from fastdqn.config.limits import fits, spell
 from fastdqn.config.option import Option, options_of
 from fastdqn.config.schema import RENAMED, as_fraction, unknown_name
@@ -24,11 +21,22 @@ class HelpShown(Exception):
 
 
 Options = TypeVar("Options")
-_REGISTRY = ConstructorRegistry()
 
 
-@_REGISTRY.primitive_rule
-def _fraction_rule(info):
+@functools.cache
+def _registry() -> Any:
+    """Returns tyro's registry with the forms of fractions and NAME=VALUE pairs."""
+    from tyro.constructors import ConstructorRegistry
+
+    registry = ConstructorRegistry()
+    for rule in (_fraction_rule, _kwargs_rule):
+        registry.primitive_rule(rule)
+    return registry
+
+
+def _fraction_rule(info: Any) -> Any:
+    from tyro.constructors import PrimitiveConstructorSpec
+
     if info.type is not Fraction:
         return None
     return PrimitiveConstructorSpec(
@@ -40,8 +48,9 @@ def _fraction_rule(info):
     )
 
 
-@_REGISTRY.primitive_rule
-def _kwargs_rule(info):
+def _kwargs_rule(info: Any) -> Any:
+    from tyro.constructors import PrimitiveConstructorSpec
+
     if get_origin(info.type) is not dict:
         return None
     return PrimitiveConstructorSpec(
@@ -62,11 +71,15 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
     Raises:
         HelpShown: args contain --help or -h, and the help has been printed.
     """
+    if not args:
+        return default, []  # without tyro, whose import and parser take 0.1 s
     args = [_current_name(word) for word in args]
     if "--help" in args or "-h" in args:
+        from fastdqn.cli.help import grouped
+
         shown = grouped(default)
         try:
-            tyro.cli(type(shown), args=["--help"], default=shown, prog=prog, registry=_REGISTRY)
+            _tyro(["--help"], shown, prog)
         except SystemExit:
             raise HelpShown from None
     parsed = _try(args, default, prog)
@@ -83,6 +96,15 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
         else:
             default = changed
     return default, lines or ["unexpected '--': options directly follow the name"]
+
+
+def _tyro(args: list[str], default: Options, prog: str) -> Options:
+    """Parses args with tyro. Raises SystemExit for help and for an error, which is printed."""
+    import tyro
+
+    # Options of the config are named --seed, not --config.seed.
+    form = tyro.conf.OmitArgPrefixes[type(default)]
+    return tyro.cli(form, args=args, default=default, prog=prog, registry=_registry())
 
 
 def _current_name(word: str) -> str:
@@ -108,9 +130,7 @@ def groups(args: Sequence[str]) -> list[list[str]]:
 def _try(args: Sequence[str], default: Options, prog: str) -> Options | None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
-            parsed = tyro.cli(
-                type(default), args=list(args), default=default, prog=prog, registry=_REGISTRY
-            )
+            parsed = _tyro(list(args), default, prog)
         except SystemExit:
             return None
     return parsed if _names_parts(parsed) else None

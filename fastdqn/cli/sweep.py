@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from fastdqn import api
 from fastdqn.builders import preflight
 from fastdqn.builders.preflight import preview
@@ -46,7 +44,7 @@ _BAD_SETTING = (DivergedError, NonFiniteError)
 
 @dataclass(frozen=True)
 class SweepOptions:
-    config: tyro.conf.OmitArgPrefixes[Config]
+    config: Config
     trials: int = 20
     """Number of settings to try, including those already in the file."""
     seeds: int = 2

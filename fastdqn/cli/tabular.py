@@ -3,8 +3,6 @@
 import json
 from dataclasses import dataclass
 
-import tyro
-
 from fastdqn import tabular_run
 from fastdqn.cli import parser
 from fastdqn.cli.commands import finish
@@ -18,7 +16,7 @@ from fastdqn.timing import process_age
 
 @dataclass(frozen=True)
 class TabularOptions:
-    config: tyro.conf.OmitArgPrefixes[TableConfig]
+    config: TableConfig
     dry_run: bool = False
     """Print the resolved options and the size of the table, and stop."""
     quiet: bool = False

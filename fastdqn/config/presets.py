@@ -220,15 +220,15 @@ PRESETS["atari-breakout"] = PRESETS["atari-pong"].replace(
 )
 # Mnih et al. 2015, extended data table 1, on a game of your choice (--env-id), in steps: a target
 # update per 10,000 updates of 4 steps is one per 40,000 steps, and epsilon decays over a million
-# frames, a quarter as many steps. Adam with the settings of Dopamine and Rainbow replaces RMSProp.
+# frames, a quarter as many steps. RMSProp has its settings of that table by default.
 PRESETS["atari-dqn"] = Config(
     preset="atari-dqn",
     env_id="ALE/Breakout-v5",
     atari_protocol="dqn2015",
     num_envs=1,
     total_timesteps=50_000_000,
-    learning_rate=6.25e-5,
-    adam_epsilon=1.5e-4,
+    optimizer="rmsprop",
+    learning_rate=2.5e-4,
     buffer_size=1_000_000,
     learning_starts=50_000,
     batch_size=32,
@@ -248,6 +248,9 @@ PRESETS["atari-dqn"] = Config(
 # is that of Dueling, Wang et al. 2016. Epsilon is 0, since noisy layers explore.
 PRESETS["atari-rainbow"] = PRESETS["atari-dqn"].replace(
     preset="atari-rainbow",
+    optimizer="adam",
+    learning_rate=6.25e-5,
+    adam_epsilon=1.5e-4,
     learning_starts=20_000,
     target_network_frequency=8_000,
     max_grad_norm=10.0,
@@ -279,7 +282,7 @@ _RAINBOW_DIFFERS = (
 DIFFERENCES: dict[str, str] = {
     **{name: _MINATAR for name in PRESETS if name.startswith("minatar-")},
     "atari-dqn": (
-        "Mnih et al. 2015: Adam in place of RMSProp; epsilon falls from the first step on, to 0.1 "
+        "Mnih et al. 2015: epsilon falls from the first step on, to 0.1 "
         "by step 300,000, where the paper keeps it at 1 for the first 50,000 steps; evaluation is "
         "greedy, the paper's has epsilon 0.05"
     ),

@@ -1,6 +1,7 @@
 """EnvStream: separates transitions from episode starts, for every autoreset mode."""
 
 import contextlib
+import functools
 import warnings
 from typing import Any
 
@@ -98,7 +99,7 @@ class EnvStream:
         )  # fmt: skip
         self._given: Any = None  # the last observations as the environment returned them
         self._waits = False  # started, and no call is open
-        self._compile()
+        compile_kernels(self._action_dtype, self._loses_lives)
 
     @property
     def mask(self) -> np.ndarray | None:
@@ -330,21 +331,29 @@ class EnvStream:
         self.warnings.append(line)
         warnings.warn(line, stacklevel=3)
 
-    def _compile(self) -> None:
-        """Compiles every kernel, so that compile time is not measured."""
-        nobody, none, marks = np.empty(0, np.int64), self._reward[:0], Marks(0)
-        first_nonfinite(none)
-        frames = np.empty(0, np.int32)
-        info: dict[str, Any] = {"frame_number": frames, "episode_frame_number": frames}
-        self._mark_steps(info, nobody, marks, True, self._unseen, self._ended)
-        sort(nobody, none, marks, *self._counted, self._sorted)
-        assign_actions(nobody, nobody, 1, 0, self._action, np.empty(0, self._action_dtype))
-
     def _read(self, obs: Any, out: np.ndarray | None = None) -> None:
         try:
             self._reader.read(obs, self.obs if out is None else out)
         except (ValueError, TypeError, LookupError) as error:
             raise EnvError(str(error)) from error
+
+
+@functools.cache
+def compile_kernels(action_dtype: Any = np.int64, loses_lives: bool = False) -> None:
+    """Compiles every kernel of a stream, so that compile time is not measured.
+
+    Args:
+        action_dtype: Dtype of the actions that environments take.
+        loses_lives: Whether life losses are read from the frame counters of Atari.
+    """
+    nobody, none, marks = np.empty(0, np.int64), np.empty(0, np.float64), Marks(0)
+    flags, frames = np.empty(0, np.bool_), np.empty(0, np.int32)
+    info: dict[str, Any] = {"frame_number": frames, "episode_frame_number": frames}
+    first_nonfinite(none)
+    mark = LifeLosses(0).mark_steps if loses_lives else mark_steps
+    mark(info, nobody, marks, True, flags, flags)
+    sort(nobody, none, marks, nobody, none, nobody, nobody, Sorted(0))
+    assign_actions(nobody, nobody, 1, 0, nobody, np.empty(0, action_dtype))
 
 
 def _is_usual(arrival: Arrival, shape: tuple[int, ...]) -> bool:

@@ -9,12 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-import numpy as np
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
-
 from fastdqn.envs.env_calls import EnvCalls
-from fastdqn.envs.env_stream import EnvStream
+from fastdqn.envs.env_stream import compile_kernels
 from fastdqn.envs.errors import EnvError, HungError, own_trace, trace_of
 from fastdqn.system.python_threads import start_thread
 from fastdqn.system.standard_streams import print_error
@@ -31,7 +27,7 @@ class EnvCreation:
 
     def __init__(self, what: str):
         self._what, self._under_way = what, False
-        EnvStream(_MinimalVectorEnv())  # compiles the kernels now, so that no time limit counts it
+        compile_kernels()  # now, so that no time limit counts it
 
     def __enter__(self) -> "EnvCreation":
         self._under_way = True
@@ -57,15 +53,6 @@ class EnvCreation:
         error = EnvError(f"{self._what} hangs while it is made: {why}")
         error.trace = trace
         return error
-
-
-class _MinimalVectorEnv(VectorEnv):
-    """The smallest vector environment that a stream accepts."""
-
-    num_envs = 1
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
-    single_observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
-    single_action_space = spaces.Discrete(1)
 
 
 # Seconds that an interrupted call has to return. Ours, untuned.

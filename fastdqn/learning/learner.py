@@ -27,11 +27,13 @@ class Report(NamedTuple):
         loss: Mean over the updates.
         q_value: Mean value of the actions taken in the last batch.
         updates: Number of updates.
+        learning_rate: As a schedule set it last. None: no schedule has set it.
     """
 
     loss: float
     q_value: float
     updates: int
+    learning_rate: float | None = None
 
 
 class Learner:
@@ -71,6 +73,7 @@ class Learner:
         self.loss_sum = torch.zeros((), device=online.weights.device)  # since the last report
         self.taken = torch.zeros(1, device=online.weights.device)  # [B], values in the last update
         self._reported = 0
+        self._learning_rate: float | None = None
         self._step: Any
         if make_step is None:
             self._step = AutogradSteps(self, capture)
@@ -117,6 +120,7 @@ class Learner:
     def set_learning_rate(self, learning_rate: float) -> None:
         """Sets the learning rate of the next updates. Asynchronous, as update()."""
         self.optimizer.learning_rate.fill_(learning_rate)
+        self._learning_rate = learning_rate
 
     def loss_total(self) -> float:
         """Returns the sum of losses since the last report; not finite if one was not. Syncs."""
@@ -132,7 +136,7 @@ class Learner:
         loss, q_value = self.loss_sum.item(), self.taken.mean().item()
         self.loss_sum.zero_()
         self._reported = self.updates
-        return Report(loss / max(count, 1), q_value, count)
+        return Report(loss / max(count, 1), q_value, count, self._learning_rate)
 
     @property
     def nbytes(self) -> int:

@@ -18,7 +18,7 @@ def metric_row(
     Args:
         progress: Counters of the run.
         epsilon: Epsilon of exploration.
-        report: Loss and Q-value of the updates since the last row.
+        report: Loss and Q-value of the updates since the last row, and a scheduled learning rate.
         since: Seconds of each phase since the last row.
         steps: Steps since the last row.
         updates: Updates since the last row.
@@ -51,6 +51,8 @@ def metric_row(
     if report.updates:
         row["train/loss"] = row["losses/td_loss"] = report.loss
         row["losses/q_values"] = report.q_value
+    if report.learning_rate is not None:
+        row["train/learning_rate"] = report.learning_rate
     total = sum(since.values())
     for name, seconds in since.items():
         row[f"time/share/{name}"] = seconds / total if total else 0.0

@@ -7,13 +7,14 @@ from typing import Any
 from fastdqn.files.atomic_write import WriteError, read_text, to_json, write_whole
 from fastdqn.files.durable_write import exists
 from fastdqn.files.open_folder import Where, lstat, path_of
+from fastdqn.logging.metric_sinks import MetricsSink
 
 # File in the run folder with the id of the W&B run, for resume.
 _FILE = "wandb.json"
 _NAMES = ("id", "project", "entity")
 
 
-class WandbRun:
+class WandbRun(MetricsSink):
     """Metric sink that logs to Weights & Biases. Its variables, such as WANDB_MODE, apply.
 
     If a W&B run is already active, rows are logged to it with a global_step, and it stays open.

@@ -37,11 +37,13 @@ class Report(NamedTuple):
         loss: Mean squared TD error over the updates.
         q_value: Mean value of the actions taken.
         updates: Number of updates.
+        learning_rate: Of the last update.
     """
 
     loss: float
     q_value: float
     updates: int
+    learning_rate: float | None = None
 
 
 class LastStep:

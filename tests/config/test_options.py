@@ -86,7 +86,8 @@ def test_an_incomplete_option_is_found():
     options, said = options_of(Incomplete), texts(Incomplete)
     found = {name: faults(name, option, said.get(name, "")) for name, option in options.items()}
     assert found == {
-        "wrong": ["default of its type"], "group": ["group"], "misspelled": ["group"], "text": ["help text"], "limit": ["limit"],
+        "wrong": ["default of its type"], "group": ["group"], "misspelled": ["group"],
+        "text": ["help text"], "limit": ["limit"],
         "beyond": ["default within its limit"],
     }  # fmt: skip
 
@@ -116,7 +117,8 @@ def test_completion_knows_every_option_and_every_word():
             offered = rf"_{command}___{name}_choices=\((.*)\)"
             for word in option.part.words if option.part else _words(option.hint):
                 found = re.search(offered, script)
-                assert found and word in re.findall(r"[\w-]+", found[1]), (name, word)
+                assert found is not None, name
+                assert word in re.findall(r"[\w-]+", found[1]), name
 
 
 def _words(hint: Any) -> tuple[str, ...]:

@@ -1,10 +1,13 @@
 """Presets, and the default options of environment ids."""
 
+import inspect
+
 import pytest
 
 from fastdqn import PRESETS, Config
 from fastdqn.cli.main import main
 from fastdqn.config.presets import DIFFERENCES, defaults_of
+from fastdqn.learning.rmsprop import RMSProp
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,15 @@ def test_epsilon_of_atari_dqn_is_at_its_end_when_the_papers_is():
     """A million frames, 250,000 steps, after the 50,000 with which replay starts."""
     config = PRESETS["atari-dqn"]
     assert config.exploration_fraction * (config.total_timesteps or 0) == 50_000 + 250_000
+
+
+def test_atari_dqn_has_the_optimizer_of_the_paper_and_rainbow_that_of_its_own():
+    """Mnih et al. 2015, extended data table 1; Hessel et al. 2018, table 1."""
+    optimizer = inspect.signature(RMSProp).parameters
+    assert {name: optimizer[name].default for name in ("decay", "epsilon")} == {
+        "decay": 0.95, "epsilon": 0.01,
+    }  # fmt: skip
+    dqn, rainbow = PRESETS["atari-dqn"], PRESETS["atari-rainbow"]
+    assert (dqn.optimizer, dqn.learning_rate, dqn.part_kwargs) == ("rmsprop", 2.5e-4, {})
+    assert (rainbow.optimizer, rainbow.learning_rate) == ("adam", 6.25e-5)
+    assert rainbow.adam_epsilon == 1.5e-4
