@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,17 @@ import torch
 from torch import nn
 
 import fastdqn
-from fastdqn import session
+from fastdqn.checkpoints.network_weights import load_weights, save_weights
 from fastdqn.learning.optimizer import Optimizer
 from fastdqn.learning.rmsprop import RMSProp
 from fastdqn.learning.value import ScalarValue, huber
 from fastdqn.replay import UniformSampler
 from helpers import resumed_runs
 from helpers.command_line import ask
+from helpers.cost import slow_but
 from helpers.docs_pages import GUIDE, blocks
 from helpers.loop import small
-from helpers.resumed_runs import assert_same_run, nothing, stopping_at
+from helpers.resumed_runs import assert_same_run, nothing, stopping_after, stopping_at
 
 PARTS = '''
 import torch
@@ -144,20 +144,6 @@ def in_modules(modules, monkeypatch):
     forget()
     yield
     forget()
-
-
-@contextlib.contextmanager
-def stopping_after(turns: int):
-    """Within, a run is stopped after some steps of its environments, as by a signal."""
-    left = iter(range(turns))
-
-    @contextlib.contextmanager
-    def listen():
-        yield SimpleNamespace(stop=lambda: next(left, None) is None, checkpoint=lambda: False)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "listen", listen)
-        yield
 
 
 def train(run, *more: str) -> tuple[int, str, list[str]]:
@@ -286,7 +272,7 @@ def test_a_loss_and_a_torso_receive_options_of_the_run(tmp_path):
      "fastdqn.learning.bootstrap_targets.Backup lists what it needs"),
     ("--value custom", "value is custom, an object from Python: pass it again, as value=..."),
 ])  # fmt: skip
-@pytest.mark.parametrize("resume", ["never", "auto"])
+@pytest.mark.parametrize("resume", slow_but(["never", "auto"], 0))
 def test_a_part_that_cannot_be_made_is_one_line_and_leaves_no_folder(tmp_path, words, line, resume):
     run = tmp_path / "runs" / "run"
     code, _, lines = train(run, *words.split(), "--resume", resume)
@@ -321,6 +307,19 @@ def test_a_part_of_another_run_is_not_imported(whole, tmp_path):
     with pytest.raises(ValueError, match=r"only the config\.json of its run may name a module"):
         fastdqn.load_policy(lone)
     assert "my_parts" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["value", "torso", "loss", "sampler"])
+def test_a_weights_file_may_not_name_a_module_of_any_part(whole, tmp_path, name):
+    """A crafted file, next to the config.json of a run that names no such module."""
+    (tmp_path / "config.json").write_bytes((whole / "config.json").read_bytes())
+    arrays, description = load_weights(whole / "policy.safetensors")
+    tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    lone = tmp_path / "policy.safetensors"
+    save_weights(lone, tensors, description | {name: "my_broken:Name"})
+    with pytest.raises(ValueError, match=rf"needs the {name} my_broken:Name, and only"):
+        fastdqn.load_policy(lone)
+    assert "my_broken" not in sys.modules
 
 
 def test_a_module_inside_the_run_folder_is_not_imported(whole, tmp_path, monkeypatch):

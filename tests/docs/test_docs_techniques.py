@@ -7,16 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from fastdqn import session
 from fastdqn.builders.parts import PART_OPTIONS
 from fastdqn.files.run_folder import read_config
 from helpers.command_line import ask
 from helpers.docs_pages import GUIDE, ROOT, blocks, commands
-from helpers.resumed_runs import assert_same_run
+from helpers.resumed_runs import assert_same_run, stopping_after
 
 EXTENDING = GUIDE / "extending.md"
 # The page of each option that names a part.
@@ -54,20 +52,6 @@ def module_in(folder: Path, page: Path):
 
 def train(page: Path, run_dir: str) -> int:
     return ask(*command_of(page), *SHORT.split(), "--run-dir", run_dir)[0]
-
-
-@contextlib.contextmanager
-def stopping_after(turns: int):
-    """Within, a run is stopped after some steps of its environments, as by a signal."""
-    left = iter(range(turns))
-
-    @contextlib.contextmanager
-    def listen():
-        yield SimpleNamespace(stop=lambda: next(left, None) is None, checkpoint=lambda: False)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "listen", listen)
-        yield
 
 
 @EACH
