@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastdqn.config.option import options_of
 from fastdqn.config.registry import CUSTOM, WORDS
@@ -112,6 +112,11 @@ def make_part(
     if missing:
         hint = f": {_BASES[option]} lists what it needs" if option in _BASES else ""
         raise ConfigError([f"{what} has no {missing[0]}{hint}"])
+    if option == "optimizer" and not isinstance(made.learning_rate, Tensor):
+        raise ConfigError(
+            [f"{what} has the learning_rate {made.learning_rate!r:.60}: it must be a tensor, which "
+             "schedules change"]
+        )  # fmt: skip
     return made
 
 
