@@ -78,7 +78,8 @@ def resume(
         Exception: What train() raises.
     """
     lines = argument_problems("", envs, eval_envs, torso)
-    if lines := lines + unexpected_options(parts):
+    options = parts if not isinstance(torso, str) else {"torso": torso, **parts}
+    if lines := lines + unexpected_options(options):
         raise ConfigError(lines)
     own = parts_of(torso, parts)[0]
     folder = working_folder() / run  # an environment may change the working directory

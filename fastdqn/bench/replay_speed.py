@@ -11,6 +11,7 @@ from fastdqn.bench.repeats import Clock, Effort, repeat
 from fastdqn.bench.results import Figure
 from fastdqn.bench.synthetic_data import deliveries, fill_replay
 from fastdqn.builders import agent
+from fastdqn.config.registry import WORDS
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.replay import Replay
@@ -28,8 +29,8 @@ def measure_replay(
 ) -> list[Figure]:
     """Measures adds/s and samples/s of a replay buffer, per call and per row, and bytes/s.
 
-    Both samplers are measured, that of the run first. With stacked frames, the buffer is full, and
-    further batch sizes and a memcpy of the same size are measured.
+    The sampler of the run is measured first, then uniform and prioritized. With stacked frames, the
+    buffer is full, and further batch sizes and a memcpy of the same size are measured.
 
     Args:
         config: Resolved options.
@@ -40,9 +41,11 @@ def measure_replay(
     figures, sizes = [], [config.batch_size]
     if facts.stack > 1:
         sizes = list(dict.fromkeys((*sizes, *_STACKED_BATCHES)))
-    for prioritized in (config.prioritized, not config.prioritized):
-        sampled = config.replace(  # without replay, batches could not be sampled repeatedly
-            replay=True, prioritized=prioritized, total_timesteps=config.total_timesteps or 1
+    # The newest sampler draws each row once, so batches could not be sampled repeatedly.
+    own = "uniform" if config.sampler == "newest" else config.sampler
+    for sampler in dict.fromkeys((own, "uniform", "prioritized")):
+        sampled = config.replace(
+            replay=True, sampler=sampler, total_timesteps=config.total_timesteps or 1
         )
         replay = agent.make_replay(sampled, facts)
         most = replay.ring.rows if facts.stack > 1 else _MOST_APPENDS
@@ -95,7 +98,10 @@ def measure_sampling(
 
 
 def _sampler(replay: Replay) -> str:
-    return "prioritized" if replay.wants_priorities else "uniform"
+    """Returns the word of the replay's sampler, or the name of its class."""
+    name = type(replay.sampler).__name__
+    words = WORDS["sampler"].items()
+    return next((word for word, path in words if path.endswith(f":{name}")), name)
 
 
 def measure_copy_of_batch(

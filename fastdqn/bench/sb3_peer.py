@@ -15,6 +15,7 @@ from fastdqn.bench.results import Figure
 from fastdqn.bench.training_speed import MOST_RANDOM_STEPS, measure_training
 from fastdqn.builders.preflight import recipe
 from fastdqn.config.atari_protocols import PROTOCOLS
+from fastdqn.config.registry import WORDS
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 
@@ -166,11 +167,18 @@ def note(config: Config, facts: EnvFacts) -> str:
     differences = {
         "no Double": config.double and not config.munchausen,
         "no Dueling": config.dueling,
+        f"the maximum, not {config.backup}": config.backup not in WORDS["backup"],
         "Huber loss": config.loss != "huber",
+        f"Adam, not {config.optimizer}": config.optimizer != "adam",
+        "a constant learning rate": config.learning_rate_schedule != "constant",
+        f"ReLU, not {config.hidden_activation}": config.hidden_activation != "relu",
         "gradient norm computed, though not clipped": (config.max_grad_norm is None),
         "transitions replayed": not config.replay,
         "a target network": not config.target_network,
         "no prioritized replay": config.prioritized,
+        f"uniform samples, not {config.sampler}": (
+            config.sampler not in ("auto", "uniform", "prioritized", "newest")
+        ),
         f"scalar values, not {config.value}": config.value != "scalar",
         "no Munchausen": config.munchausen,
         "no noisy layers": config.noisy,
@@ -180,6 +188,9 @@ def note(config: Config, facts: EnvFacts) -> str:
         f"no protocol {config.atari_protocol}": config.atari_protocol in PROTOCOLS,
         "no action masks: forbidden actions are tried": facts.has_masks,
         "one epsilon for all environments in place of the ladder": config.exploration == "ladder",
+        f"a linear decay of epsilon, not {config.exploration}": (
+            config.exploration not in WORDS["exploration"]
+        ),
         "epsilon decays by steps, not by episodes": config.exploration_decay is not None,
         "no repeated random actions": config.exploration_zeta is not None,
         "one random decision to explore for all environments": n > 1,

@@ -13,6 +13,7 @@ from fastdqn.envs import EnvFacts
 _PLAIN: dict[str, Any] = {
     "double": True, "dueling": True, "value": "scalar", "noisy": False, "munchausen": False,
     "loss": "mse", "updates_per_launch": 1,
+    "backup": "auto",  # chosen by double and munchausen, in place of the one of the run
     "capture": "eager",  # compiling ten updates would take ten minutes
 }  # fmt: skip
 SWITCHES: dict[str, dict[str, Any]] = {

@@ -86,7 +86,7 @@ def prepared_to_resume(
             raise ConfigError([*lines, str(error)]) from None
     else:
         factory = envs
-    if lines and envs is None:
+    if lines:
         raise ConfigError(lines)
     setup, more = preflight.prepare_validated(config, facts, factory, own, [])
     lines = [*lines, *more]

@@ -6,10 +6,11 @@ import functools
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from fractions import Fraction
 from typing import Any, TypeVar, get_origin
 
-from fastdqn.config.limits import spell
+from fastdqn.config.limits import fits, spell
 from fastdqn.config.option import Option, options_of
 from fastdqn.config.schema import RENAMED, as_fraction, unknown_name
 from fastdqn.system.standard_streams import print_error
@@ -129,9 +130,21 @@ def groups(args: Sequence[str]) -> list[list[str]]:
 def _try(args: Sequence[str], default: Options, prog: str) -> Options | None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
-            return _tyro(list(args), default, prog)
+            parsed = _tyro(list(args), default, prog)
         except SystemExit:
             return None
+    return parsed if _names_parts(parsed) else None
+
+
+def _names_parts(parsed: Any) -> bool:
+    """Returns whether options that name parts are words or module:Name. To tyro they are text."""
+    return all(
+        fits(getattr(record, name), option)
+        for record in (parsed, getattr(parsed, "config", None))
+        if is_dataclass(record)
+        for name, option in options_of(type(record)).items()
+        if option.part is not None
+    )
 
 
 def _mistake(group: list[str], options: dict[str, Option]) -> str:

@@ -72,7 +72,7 @@ def sb3(monkeypatch):
 
 
 def config(**changes):
-    return preview(PRESETS["cartpole"].replace(num_envs=4, **changes))[0]
+    return preview(PRESETS["cartpole"].replace(num_envs=4, **changes)).config
 
 
 def test_environments_of_sb3_are_closed_and_random_steps_end_in_time(sb3):
@@ -115,7 +115,7 @@ def test_differences_of_sb3_are_named():
         normalize_observation=True, normalize_reward=True, exploration="ladder",
         vectorization="async", env_batch_size=2, capture="compile",
         target_network_frequency=10, max_grad_norm=None, prioritized=True, value="quantile",
-        noisy=True,
+        noisy=True, optimizer="rmsprop", learning_rate_schedule="cosine", hidden_activation="tanh",
     )  # fmt: skip
     other = other.replace(torso="minatar", atari_protocol="dqn2015")
     said = note(other, FACTS._replace(has_masks=True))
@@ -125,10 +125,15 @@ def test_differences_of_sb3_are_named():
         "all environments waited for, not 2", "not compiled", "target every 8 steps",
         "not clipped", "no prioritized replay", "scalar values, not quantile", "no noisy layers",
         "not the minatar convolutions", "no protocol dqn2015",
+        "Adam, not rmsprop", "a constant learning rate", "ReLU, not tanh",
     ):  # fmt: skip
         assert words in said
     once = note(config(replay=False, target_network=False), FACTS)
     assert "transitions replayed, a target network" in once
+    assert "uniform samples, not recent" in note(config(sampler="recent"), FACTS)
+    own = config(double=False).replace(backup="my_module:Mine", exploration="my_module:Mine")
+    assert "the maximum, not my_module:Mine" in note(own, FACTS)
+    assert "a linear decay of epsilon, not my_module:Mine" in note(own, FACTS)
     assert "by steps, not by episodes" in note(config(exploration_decay=0.9), FACTS)
     assert "no repeated random actions" in note(config(exploration_zeta=2.0), FACTS)
     assert "not by one kernel" in note(config(learner="fused"), FACTS)
@@ -141,14 +146,16 @@ hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction 
 adam_epsilon"""
 NAMED = """double dueling loss normalize_observation normalize_reward exploration exploration_decay
 exploration_zeta env_batch_size learner capture vectorization prioritized value munchausen noisy
-torso atari_protocol replay target_network precision updates_per_launch"""
+torso atari_protocol replay target_network precision updates_per_launch optimizer hidden_activation
+learning_rate_schedule sampler backup"""
 NO_WORK = """priority_exponent importance_exponent num_atoms v_min v_max num_quantiles
 num_fractions num_target_fractions num_policy_fractions munchausen_alpha munchausen_temperature
 munchausen_floor
 noisy_sigma preset total_episodes ladder_epsilon ladder_alpha eval_frequency eval_episodes
 eval_max_steps stop_at_return run_dir checkpoint_frequency checkpoint_seconds checkpoint_replay
 log_frequency tensorboard wandb store max_step_seconds restart_envs on_disk_error priority_lag
-final_evaluation dueling_gradient_scale"""
+final_evaluation dueling_gradient_scale recency hl_gauss_sigma final_learning_rate
+learning_rate_steps learning_rate_values part_kwargs"""
 
 
 def test_every_option_is_passed_to_sb3_or_named():

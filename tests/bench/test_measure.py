@@ -12,11 +12,14 @@ from fastdqn.bench.policy_speed import measure_policy
 from fastdqn.bench.repeats import Effort, Rate, by_turns, repeat
 from fastdqn.bench.results import Figure, short
 from fastdqn.bench.roofline import Ceilings, Work, count_flops, verdict
-from fastdqn.bench.technique_costs import SWITCHES, measure_switches
+from fastdqn.bench.technique_costs import SWITCHES, _switched, measure_switches
 from fastdqn.bench.training_speed import measure_training
+from fastdqn.builders.agent import make_backup
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvRecipe, EnvStream
+from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.learner import Learner
+from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.replay import Replay
 from helpers.measuring import (
     ACT_SECONDS,
@@ -115,6 +118,19 @@ def test_the_replay_benchmark_has_no_environment_and_no_learner(monkeypatch):
     figures = replay_speed.measure_replay(resolved, FACTS, Effort(0.001, 1, 0.0))
     assert len(figures) == 12
     assert {f.of.get("sampler") for f in figures} == {"uniform", "prioritized", None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "backup"),
+    [
+        ({}, DoubleBackup),
+        ({"double": False}, MaxBackup),
+        ({"munchausen": True}, MunchausenBackup),
+    ],
+)
+def test_a_technique_replaces_the_backup_of_the_run(changes, backup):
+    for resolved in (config(), config(munchausen=True), config(double=False)):
+        assert type(make_backup(_switched(resolved, changes))) is backup
 
 
 @pytest.mark.slow

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
 
 import fastdqn
 from fastdqn import Config
 from fastdqn.builders import build, devices, preflight
 from fastdqn.builders.auto_options import resolve
 from fastdqn.builders.memory_estimate import device_bytes, device_problems
+from fastdqn.builders.network_size import measure_network
+from fastdqn.builders.parts import UserParts
 from fastdqn.config.derived_facts import residual_phases
 from fastdqn.envs import EnvFacts
 from fastdqn.learning.graph_capture import UncapturableError
@@ -15,7 +18,7 @@ from fastdqn.logging.console import Silent
 from helpers.capture import FACTS, PICTURES, Reads
 from helpers.graphs import TracedRecorder
 from helpers.loop import run_loop, small
-from helpers.setups import setup_of
+from helpers.setups import resolved, setup_of
 
 LARGE, SMALL = 2_000_000, 1_000
 
@@ -26,10 +29,10 @@ def cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
 
-def told(weights=LARGE, host_read=None, **options) -> list:
-    resolved = resolve(Config().replace(**options), weights, None, "sync", False, 1, host_read)
+def told(weights=LARGE, torso=None, **options) -> list:
+    config = resolved(Config().replace(**options), FACTS, own=UserParts(torso), weights=weights)
     names = ("device", "capture", "precision", "updates_per_launch", "priority_lag")
-    return [getattr(resolved, name) for name in names]
+    return [getattr(config, name) for name in names]
 
 
 def test_on_the_cpu_auto_is_eager_in_float32_one_by_one_with_priorities_at_once():
@@ -63,9 +66,10 @@ def test_a_launch_has_the_updates_that_a_turn_earns(cuda, options, launch, lag):
 
 
 def test_a_torso_that_reads_the_host_is_run_eagerly(cuda):
-    assert told(host_read="aten.nonzero.default")[1] == "eager"
+    assert told(torso=Reads("shape"))[1] == "eager"
+    assert told(torso=nn.Linear(5, 4))[1] == "graph"
     config = Config(device="cuda")
-    assert "aten.nonzero" in devices.choose_capture(config, "aten.nonzero.default")[1]
+    assert "aten.nonzero" in devices.choose_capture(config, "cuda", "aten.nonzero.default")[1]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +107,7 @@ def test_what_needs_a_device_is_refused_where_there_is_none(monkeypatch, options
 def test_a_run_of_a_device_is_resumed_nowhere_else(monkeypatch, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = Config(device=device, vectorization="sync")
-    (line,) = preflight.check_resume(config, None, None, 0, None)
+    (line,) = preflight.resume_problems(config, None, None, 0)
     assert line.startswith(f"device is '{device}': this machine has 0 CUDA devices")
 
 
@@ -119,12 +123,14 @@ def test_auto_says_that_it_takes_the_cpu_for_a_network_worth_a_device(tmp_path, 
 
 def test_the_largest_batch_that_fits_a_device_is_named():
     config = Config(device="cuda", batch_size=4096, torso="nature", updates_per_launch=2)
-    room = device_bytes(config.replace(batch_size=300, hidden_sizes=(512,)), PICTURES)
-    (line,) = device_problems(config, PICTURES, room)
+    config = resolved(config, PICTURES, weights=1)
+    size = measure_network(config, PICTURES)
+    room = device_bytes(config.replace(batch_size=300), PICTURES, size)
+    (line,) = device_problems(config, PICTURES, size, room)
     assert line.startswith("batch_size is 4096: network, optimizer and batches need ")
     assert line.endswith("The largest --batch-size that fits is about 300")
-    assert device_problems(config.replace(batch_size=300), PICTURES, room) == []
-    (line,) = device_problems(config, PICTURES, 1 << 20)
+    assert device_problems(config.replace(batch_size=300), PICTURES, size, room) == []
+    (line,) = device_problems(config, PICTURES, size, 1 << 20)
     assert line.endswith("Not even a batch of 1 fits: use smaller --hidden-sizes or --device cpu")
 
 
@@ -135,7 +141,8 @@ def test_a_device_is_asked_for_its_memory_before_anything_is_allocated(cuda, mon
         torch.cuda, "mem_get_info", lambda device: asked.append(device) or (2 << 30, 0)
     )
     config = Config(device="cuda", torso="nature", batch_size=4096, buffer_size=8192)
-    (line,) = preflight.check(config, PICTURES._replace(obs_shape=(4, 84, 84)))
+    setup, (line,) = preflight.prepare(config, PICTURES._replace(obs_shape=(4, 84, 84)))
+    assert setup is None
     assert "of cuda's memory and 1.00 GiB are available. The largest --batch-size that" in line
     assert asked == [torch.device("cuda")]
 
@@ -151,7 +158,7 @@ def test_the_memory_of_all_updates_of_a_launch_is_asked_for(cuda, monkeypatch, o
         lambda config, *_: asked.append(config.updates_per_launch) or [],
     )
     config = Config().replace(device="cuda", num_envs=64, train_frequency=4, **options)
-    assert preflight.check(config, FACTS) == []
+    assert preflight.prepare(config, FACTS)[1] == []
     assert asked == [launch]
 
 
@@ -214,10 +221,10 @@ def test_a_graph_of_a_torso_that_reads_the_host_is_refused(tmp_path, cuda, monke
     facts = EnvFacts((5,), FACTS.obs_dtype, 1.0, 3, 0)
     config = small(tmp_path, capture="graph", device="cuda")
     with pytest.raises(fastdqn.ConfigError, match=r"reads from the host \(aten\._local_scalar"):
-        build._resolve(config, facts, Reads("item"), None, "sync")
-    resolved, notes = build._resolve(config.replace(capture="auto"), facts, Reads("branch"), None,
-                                     "sync")  # fmt: skip
-    assert resolved.capture == "eager"
+        resolve(config, facts, "sync", UserParts(Reads("item")))
+    config = config.replace(capture="auto")
+    config, notes, _ = resolve(config, facts, "sync", UserParts(Reads("branch")))
+    assert config.capture == "eager"
     assert notes[-1].startswith("capture eager: the torso reads from the host, which a graph")
 
 

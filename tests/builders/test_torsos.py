@@ -17,8 +17,10 @@ from fastdqn import Config
 from fastdqn.bench.learner_speed import learner_on
 from fastdqn.bench.synthetic_data import fill_batch
 from fastdqn.builders import agent
-from fastdqn.builders.memory_estimate import network_bytes, network_weights
-from fastdqn.builders.preflight import check
+from fastdqn.builders.memory_estimate import network_bytes
+from fastdqn.builders.network_size import measure_network
+from fastdqn.builders.parts import UserParts
+from fastdqn.builders.preflight import prepare
 from fastdqn.builders.torso_kinds import choose, problem, settle
 from fastdqn.checkpoints.network_weights import WeightsError, save_weights
 from fastdqn.envs import EnvFacts
@@ -46,7 +48,8 @@ def data_efficient(obs_shape) -> PictureCNN:
 
 def settled(facts=MINATAR, **options) -> Config:
     asked = {"device": "cpu", "learner": "torch", "batch_size": 4, "dueling": False} | options
-    return settle(Config().replace(**asked), facts)
+    config = Config().replace(**asked)
+    return config.replace(**settle(config, facts))
 
 
 def batch_for(facts, size=4):
@@ -229,11 +232,11 @@ def test_the_loss_falls_on_a_batch_that_stays():
 def test_auto_is_a_function_of_shape_and_type(shape, dtype, torso):
     assert choose(shape, np.dtype(dtype)) == torso
     facts = EnvFacts(shape, np.dtype(dtype), 1.0, 3, 0)
-    config = settle(Config(), facts)
-    assert config.torso == torso
-    assert config.hidden_sizes == {"nature": (512,), "minatar": (128,)}.get(torso, (120, 84))
-    assert settle(config, facts) == config
-    assert settle(Config(torso="mlp", hidden_sizes=(3,)), facts).hidden_sizes == (3,)
+    chosen = settle(Config(), facts)
+    sizes = {"nature": (512,), "minatar": (128,)}.get(torso, (120, 84))
+    assert chosen == {"torso": torso, "hidden_sizes": sizes}
+    assert settle(Config().replace(**chosen), facts) == chosen
+    assert settle(Config(torso="mlp", hidden_sizes=(3,)), facts)["hidden_sizes"] == (3,)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +253,7 @@ def test_auto_is_a_function_of_shape_and_type(shape, dtype, torso):
 )
 def test_pictures_that_do_not_fit_are_refused_in_a_line(torso, shape, says):
     facts = EnvFacts(shape, np.dtype(np.uint8), 1.0, 3, 0)
-    (line,) = check(Config(torso=torso, learner="torch"), facts)
+    _, (line,) = prepare(Config(torso=torso, learner="torch"), facts)
     with pytest.raises(ValueError, match=says):
         raise ValueError(line)
 
@@ -258,9 +261,9 @@ def test_pictures_that_do_not_fit_are_refused_in_a_line(torso, shape, says):
 def test_the_fused_learner_refuses_convolutions_by_name():
     assert problem("mlp", (1, 2, 3)) is None
     for config in (Config(learner="fused"), Config(learner="fused", torso="minatar")):
-        (line,) = check(config, MINATAR)
+        _, (line,) = prepare(config, MINATAR)
         assert line.startswith("learner is fused, which does not support torso minatar")
-    assert check(Config(learner="fused", torso="mlp"), MINATAR) == []
+    assert prepare(Config(learner="fused", torso="mlp"), MINATAR)[1] == []
 
 
 # -- weights files
@@ -287,7 +290,7 @@ def test_a_loaded_policy_acts_as_the_one_that_was_saved(tmp_path, torso, noisy):
         ({"torso": "resnet"}, "torso of its network is 'resnet'"),
         ({"obs_shape": [4, 9, 9]}, "at least 36 x 36"),
         ({"obs_shape": [4]}, r"The observations are \[4\]"),
-        ({"obs_shape": [4, 1 << 31, 1 << 31]}, "rejects observations"),
+        ({"obs_shape": [4, 1 << 31, 1 << 31]}, "larger than any memory"),
         ({"torso": "minatar"}, "lacks|has shape"),
     ],
 )
@@ -309,7 +312,7 @@ def test_a_description_that_lies_is_refused_in_a_line(tmp_path, changes, says):
     ("torso", "value", "dueling", "noisy"),
     list(
         itertools.product(
-            FACTS, ["scalar", "categorical", "implicit-quantile"],
+            FACTS, ["scalar", "categorical", "implicit-quantile", "hl-gauss"],
             [False, True], [False, True],
         )
     ),
@@ -320,8 +323,9 @@ def test_weights_are_counted_right_and_memory_is_not_underestimated(torso, value
         facts, torso=torso, value=value, dueling=dueling, noisy=noisy, hidden_sizes=(16,)
     )
     online, _ = agent.make_online(config, facts)
+    size = measure_network(config, facts)
     real = sum(parameter.numel() for parameter in online.module.parameters())
-    assert network_weights(config, facts) == real
+    assert size.weights == real
     learner = agent.make_learner(config, online)
     held, seen = {}, []
 
@@ -333,7 +337,7 @@ def test_weights_are_counted_right_and_memory_is_not_underestimated(torso, value
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         graph = AutogradSteps(learner, eager).loss(batch_for(facts), learner.draws.passes)
     assert len(graph) == 3
-    assert network_bytes(config, facts) >= 9 * 4 * real + sum(held.values())
+    assert network_bytes(config, size) >= 9 * 4 * real + sum(held.values())
 
 
 # -- bytes on their way
@@ -363,7 +367,7 @@ def test_float_pictures_are_not_scaled_in_place():
 
 
 def test_a_torso_of_the_users_own_stands_before_the_automatic_one():
-    config, facts = Config(device="cpu"), ATARI
+    config, facts = settled(ATARI), ATARI
     own = nn.Sequential(nn.Flatten(), nn.Linear(4 * 84 * 84, 3))
-    _, description = agent.make_online(config, facts, own)
+    _, description = agent.make_online(config, facts, UserParts(own))
     assert description["torso"] == "custom"

@@ -137,12 +137,26 @@ class Wide(Far):
         ),
         ({"envs": make_mine}, "made from its env_id, 'CartPole-v1'"),
         ({"envs": 3}, "envs is of type int"),
-        ({"torso": "x"}, "torso is 'x'"),
+        ({"torso": "x"}, "torso cannot change"),
+        ({"value": "quantile"}, "value cannot change"),
+        ({"gamma": 0.9}, "gamma cannot change"),
+        ({"loss": lambda prediction, target: target}, "the run had none: leave it out"),
         ({"torso": Flat()}, "torso is test_handed_in:Flat, and the run had none"),
         ({"eval_envs": 3}, "eval_envs is of type int"),
         ({"eval_envs": vector(Wide)}, "eval_envs have other spaces than envs"),
     ],
-    ids=["id", "factory", "number", "text", "torso", "eval_envs", "other spaces"],
+    ids=[
+        "id",
+        "factory",
+        "number",
+        "torso name",
+        "value name",
+        "option",
+        "loss",
+        "torso",
+        "eval_envs",
+        "other spaces",
+    ],
 )
 def test_resume_rejects_other_arguments_than_the_runs(by_id, changes, says):
     before = sorted(by_id.rglob("*"))

@@ -113,7 +113,7 @@ def test_a_list_of_environments_shows_a_common_remedy_once(make):
 )
 def test_images_that_an_mlp_would_flatten_are_reported(shape, dtype, says):
     facts = EnvFacts(shape, np.dtype(dtype), 1.0, 3, 0)
-    line = remark(settle(Config(), facts).torso, facts)
+    line = remark(settle(Config(), facts)["torso"], facts)
     assert (line is None) if says is None else (says in str(line))
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from fastdqn import Config
 from fastdqn.bench.synthetic_data import random_obs
 from fastdqn.builders import agent
+from fastdqn.builders.parts import UserParts
 from fastdqn.envs import EnvFacts
 from fastdqn.learning.graph_capture import Graphs, eager
 from fastdqn.learning.learner import Learner
@@ -25,6 +26,7 @@ VALUES = {
         "value": "implicit-quantile", "num_fractions": 3, "num_target_fractions": 4,
         "num_policy_fractions": 5,
     },
+    "hl-gauss": {"value": "hl-gauss", "num_atoms": 7},
 }  # fmt: skip
 OTHERS = {
     "plain": {"dueling": False, "double": False},
@@ -72,7 +74,7 @@ def config_of(**options) -> Config:
 
 def learner_of(capture=eager, facts=FACTS, torso=None, way="eager", **options) -> Learner:
     config = config_of(**options, capture=way)
-    online, _ = agent.make_online(config, facts, torso)
+    online, _ = agent.make_online(config, facts, UserParts(torso))
     return agent.make_learner(config, online, capture)
 
 

@@ -91,7 +91,7 @@ def config(**changes):
             num_envs=LANES, batch_size=16, train_frequency=4, hidden_sizes=(8,), buffer_size=5_000,
             learning_starts=100, **changes,
         )
-    )[0]  # fmt: skip
+    ).config  # fmt: skip
 
 
 FACTS = EnvFacts((4,), np.dtype(np.float32), 1.0, 2, 0)

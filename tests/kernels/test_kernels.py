@@ -94,9 +94,22 @@ def compiled(value: int) -> int:
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cached_here(tmp_path, monkeypatch):
+    """Numba stores its cache below tmp_path.
+
+    A variable of the environment, since Numba reads them all again when it compiles after one of
+    them has changed, as main() changes this one. An attribute of its config would then be lost.
+    """
+    with monkeypatch.context() as patch:
+        patch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+        config.reload_config()
+        yield
+    config.reload_config()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, cached_here):
     """A folder for the cache, and a new process, as it were: the kernel is made again."""
-    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(jit, "_indices", [])
 
     def files() -> list[Path]:
@@ -117,6 +130,15 @@ def loaded_from_cache() -> bool:
 def test_a_kernel_is_loaded_from_the_cache(cache):
     assert loaded_from_cache()
     assert jit.cache_folder() == cache()[0].parent
+
+
+@needs_compiler
+def test_a_kernel_is_loaded_from_the_cache_after_numba_read_its_environment_again(
+    cache, monkeypatch
+):
+    monkeypatch.setenv("NUMBA_DEBUG_CACHE", "0")
+    assert kernel(lambda value: value - 1)(1) == 0
+    assert loaded_from_cache()
 
 
 DAMAGES = {
@@ -153,11 +175,11 @@ def test_a_cache_entry_that_is_no_file_is_ignored(cache, suffix):
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
-def test_a_read_only_cache_is_ignored(tmp_path, monkeypatch, code):
+@pytest.mark.usefixtures("cached_here")
+def test_a_read_only_cache_is_ignored(monkeypatch, code):
     def refuse(*arguments, **options):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(jit.IndexDataCacheFile, "_open_for_write", refuse)
     assert not loaded_from_cache()
     assert not loaded_from_cache()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastdqn.builders.value_kinds import fractions_of_passes
-from fastdqn.config.schema import Config
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
+from fastdqn.learning.implicit_quantile import ImplicitQuantileValue
 from fastdqn.learning.munchausen import MunchausenBackup
+from fastdqn.learning.quantile import QuantileValue
 from fastdqn.learning.random_inputs import MEANS, Draws, LaneNoise, NoNoise, fill_noise
 from fastdqn.state_dict import StateError
 
@@ -46,11 +46,9 @@ def shape(tensor: Tensor | None) -> tuple[int, ...] | None:
 )
 def test_a_backup_gets_fractions_for_its_passes_only(backup, expected):
     """N = 5, N' = 6, K = 7; of online at obs, target at next_obs, online there, target at obs."""
-    config = Config(
-        value="implicit-quantile", num_fractions=5, num_target_fractions=6, num_policy_fractions=7
-    )
-    assert fractions_of_passes(config, backup) == expected
-    assert fractions_of_passes(config.replace(value="quantile"), backup) == (0, 0, 0, 0)
+    value = ImplicitQuantileValue(num_target_fractions=6, num_policy_fractions=7, num_fractions=5)
+    assert value.fractions_of_passes(backup) == expected
+    assert QuantileValue(5).fractions_of_passes(backup) == (0, 0, 0, 0)
 
 
 def test_a_refresh_changes_every_number_in_place():

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from fastdqn.builders.auto_options import choose_learner
-from fastdqn.config.conflicts import beyond_fused
 from fastdqn.config.schema import Config
 from fastdqn.learning.adam import FusedAdam
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
@@ -229,6 +228,16 @@ def _with(network) -> Learner:
         ({"normalize_observation": True}, 1000, False, "torch", "normalize_observation"),
         ({"device": "cuda"}, 1000, False, "torch", "device cuda"),
         ({"capture": "compile"}, 1000, False, "torch", "capture compile"),
+        ({"hidden_activation": "tanh"}, 1000, False, "torch", "support hidden_activation tanh"),
+        ({"optimizer": "adamw"}, 1000, False, "torch", "support optimizer adamw"),
+        ({"optimizer": "my_module:MyAdam"}, 1000, False, "torch", "optimizer my_module:MyAdam"),
+        ({"value": "hl-gauss"}, 1000, False, "torch", "support value hl-gauss"),
+        ({"value": "my_module:MyValue"}, 1000, False, "torch", "support value my_module:MyValue"),
+        ({"backup": "my_module:MyBackup"}, 1000, False, "torch", "backup my_module:MyBackup"),
+        ({"loss": "my_module:my_loss"}, 1000, False, "torch", "support loss my_module:my_loss"),
+        ({"torso": "my_module:MyTorso"}, 1000, False, "torch", "support torso my_module:MyTorso"),
+        ({"dueling_gradient_scale": 0.5}, 1000, False, "torch", "dueling_gradient_scale 0.5"),
+        ({"dueling_gradient_scale": 0.5, "dueling": False}, 1000, False, "fused", "one kernel"),
         ({}, 1000, True, "torch", "torso"),
         ({}, 10_000_000, False, "torch", "large"),
     ],
@@ -244,7 +253,7 @@ def test_requesting_an_unsupported_fused_update_is_one_line():
     (line,) = Config(learner="fused", noisy=True, value="quantile").problems()
     assert line.startswith("learner is fused, which does not support value quantile or noisy")
     assert Config(learner="fused").problems() == []
-    assert beyond_fused(Config(normalize_reward=True, prioritized=True)) == []
+    assert Config(normalize_reward=True, prioritized=True).beyond_fused() == []
 
 
 @pytest.mark.parametrize("head", [PlainHead, DuelingHead])

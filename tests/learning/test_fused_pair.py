@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastdqn.builders.auto_options import resolve, threads_of_torch
+from fastdqn.builders.auto_options import threads_of_torch
 from fastdqn.config.schema import Config
 from fastdqn.learning import fused_kernel, fused_second_thread
 from fastdqn.learning.fused_kernel_two_threads import (
@@ -31,8 +31,10 @@ from fastdqn.learning.fused_kernel_two_threads import (
 from fastdqn.learning.fused_learner import FusedStep
 from fastdqn.system.cpu_limits import usable_cores
 from fastdqn.system.idle_thread import HAS_SPARE
+from helpers.capture import FACTS
 from helpers.fused import make_batches, make_learner
 from helpers.fused_pair import TWO, run_start, trained
+from helpers.setups import resolved
 
 
 def no_thread(work, *args):
@@ -249,11 +251,11 @@ def test_the_number_of_threads_is_a_function_of_options_and_cores(
 ):
     monkeypatch.setattr("fastdqn.builders.auto_options.usable_cores", lambda: cores)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    config = resolve(Config().replace(**{"device": "cpu"} | changes), 1000, None, how)
+    config = resolved(Config().replace(**{"device": "cpu"} | changes), FACTS, how, weights=1000)
     free = how == "native" or "threads" in changes
     assert config.threads == (threads if free and (HAS_SPARE or threads > 2) else 1)
     assert threads_of_torch(config) == (1 if config.learner == "fused" else config.threads)
-    assert resolve(config, 1000, None, how).threads == config.threads
+    assert resolved(config, FACTS, how, weights=1000).threads == config.threads
 
 
 @pytest.mark.parametrize(("weights", "options"), [(1000, {}), (10**8, {"learner": "torch"})])
@@ -261,7 +263,7 @@ def test_omp_num_threads_is_the_limit_unless_threads_is_set(monkeypatch, weights
     monkeypatch.setattr("fastdqn.builders.auto_options.usable_cores", lambda: 8)
     config = Config(device="cpu", **options)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert resolve(config, weights, None, "native").threads == 1
+    assert resolved(config, FACTS, "native", weights=weights).threads == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert resolve(config, 10**8, None, "native").threads == 3
-    assert resolve(config.replace(threads=2), 10**8, None, "native").threads == 2
+    assert resolved(config, FACTS, "native", weights=10**8).threads == 3
+    assert resolved(config.replace(threads=2), FACTS, "native", weights=10**8).threads == 2

@@ -17,7 +17,7 @@ from fastdqn.learning.bootstrap_targets import Queries
 from fastdqn.learning.implicit_quantile import ImplicitQuantileValue
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import PlainHead
-from fastdqn.learning.quantile import QuantileValue, midpoints
+from fastdqn.learning.quantile import QuantileValue
 from fastdqn.learning.value import ScalarValue, squared_error
 from fastdqn.replay import Batch
 from helpers.learners import make_learner
@@ -113,7 +113,7 @@ def test_each_mask_is_for_its_own_state():
 VALUES = [
     pytest.param(ScalarValue(squared_error), lambda q: torch.tensor(q), id="scalar"),
     pytest.param(
-        QuantileValue(midpoints(3, CPU)),
+        QuantileValue(3),
         lambda q: torch.tensor(q)[:, None] + torch.tensor([-2.0, 0.0, 2.0])[:, None],
         id="quantile",
     ),

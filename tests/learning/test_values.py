@@ -95,7 +95,7 @@ def test_no_mass_is_lost_in_float32_and_within_the_ends_the_mean_is_exact(reward
 
 def test_the_loss_of_atoms_is_the_divergence_and_its_gradient_prediction_minus_target():
     logits = torch.tensor([[[0.0], [math.log(3.0)]]], requires_grad=True)  # [1, 2, 1]: 1/4, 3/4
-    value, target = CategoricalValue(torch.tensor([0.0, 4.0])), torch.tensor([[0.5, 0.5]])
+    value, target = CategoricalValue(2, 0.0, 4.0), torch.tensor([[0.5, 0.5]])
     result = value.loss(logits, torch.tensor([0]), target, MEANS)
     assert result.loss.item() == pytest.approx(0.5 * math.log(4 / 3), rel=1e-6)
     assert result.priority.item() == pytest.approx(0.5 * math.log(4 / 3), rel=1e-6)
@@ -105,7 +105,7 @@ def test_the_loss_of_atoms_is_the_divergence_and_its_gradient_prediction_minus_t
 
 
 def test_atoms_that_agree_have_no_loss_even_where_the_target_is_certain():
-    value = CategoricalValue(ATOMS)
+    value = CategoricalValue(3, 0.0, 2.0)
     logits = torch.tensor([[[-100.0], [100.0], [-100.0]]])
     result = value.loss(logits, torch.tensor([0]), torch.tensor([[0.0, 1.0, 0.0]]), MEANS)
     assert result.loss.item() == pytest.approx(0.0, abs=1e-6)
@@ -114,7 +114,7 @@ def test_atoms_that_agree_have_no_loss_even_where_the_target_is_certain():
 
 def test_no_rounding_makes_a_priority_of_atoms_negative():
     output = torch.randn(4096, 51, 1, generator=torch.Generator().manual_seed(0))
-    result = CategoricalValue(torch.linspace(-1, 1, 51)).loss(
+    result = CategoricalValue(51, -1.0, 1.0).loss(
         output, torch.zeros(4096, dtype=torch.int64), output[:, :, 0].softmax(1), MEANS
     )
     assert result.loss.abs().max().item() < 1e-5
@@ -123,13 +123,13 @@ def test_no_rounding_makes_a_priority_of_atoms_negative():
 
 def test_atoms_are_weighed_by_their_probabilities():
     output = torch.tensor([[[0.0, 9.0], [0.0, -90.0], [0.0, -90.0]]])  # [1, 3, 2]
-    assert CategoricalValue(ATOMS).expected(output).tolist() == [pytest.approx([1.0, 0.0])]
+    assert CategoricalValue(3, 0.0, 2.0).expected(output).tolist() == [pytest.approx([1.0, 0.0])]
 
 
 def test_a_target_of_atoms_is_the_mixture_over_actions_one_step_on():
     certain = torch.log(torch.tensor([[[1.0, 1e-9], [1e-9, 1e-9], [1e-9, 1.0]]]))  # atoms 0 and 2
     bootstrap = Bootstrap(torch.tensor([[0.25, 0.75]]))
-    target = CategoricalValue(ATOMS).target(
+    target = CategoricalValue(3, 0.0, 2.0).target(
         certain, bootstrap, torch.tensor([0.5]), torch.tensor([0.5])
     )
     # 0.25 at 0.5, 0.75 at 1.5.
@@ -137,8 +137,19 @@ def test_a_target_of_atoms_is_the_mixture_over_actions_one_step_on():
 
 
 def test_a_single_atom_is_rejected():
-    with pytest.raises(ValueError, match="atoms has 1 entries"):
-        CategoricalValue(torch.tensor([0.0]))
+    with pytest.raises(ValueError, match="num_atoms is 1: it must be at least 2"):
+        CategoricalValue(1, 0.0, 1.0)
+
+
+def test_atoms_without_a_range_are_rejected():
+    with pytest.raises(ValueError, match=r"v_min is 1\.0, not below v_max 1\.0"):
+        CategoricalValue(2, 1.0, 1.0)
+
+
+def test_atoms_are_evenly_spaced_from_end_to_end():
+    value = CategoricalValue(3, 0.0, 2.0)
+    assert torch.equal(value.atoms, ATOMS)
+    assert (value.outputs_per_action, value.bounds) == (3, (0.0, 2.0))
 
 
 # -- quantiles
@@ -200,21 +211,19 @@ def target_of(value, output, bootstrap, reward=1.0, discount=0.5):
     [(MIXED, [3.75, 9.25, 76.0]), (SHIFTED, [6.25, 11.75, 78.5])],
 )
 def test_each_quantile_of_a_target_is_mixed_shifted_and_moved(bootstrap, expected):
-    value = QuantileValue(midpoints(3, CPU))
+    value = QuantileValue(3)
     assert target_of(value, QUANTILES, bootstrap).tolist() == [expected]
     assert target_of(value, QUANTILES, bootstrap, discount=0.0)[0].unique().numel() == 1
 
 
 def test_the_first_fractions_of_a_pass_make_the_target_and_the_last_say_what_is_best():
-    value = ImplicitQuantileValue(num_target=2, num_policy=1)
+    value = ImplicitQuantileValue(num_target_fractions=2, num_policy_fractions=1)
     assert value.expected(QUANTILES).tolist() == [[100.0, 200.0]]
     assert target_of(value, QUANTILES, SHIFTED).tolist() == [[6.25, 11.75]]
 
 
 def test_a_quantile_value_expects_the_mean_of_its_quantiles():
-    assert QuantileValue(midpoints(3, CPU)).expected(QUANTILES).tolist() == [
-        pytest.approx([104 / 3, 80.0])
-    ]
+    assert QuantileValue(3).expected(QUANTILES).tolist() == [pytest.approx([104 / 3, 80.0])]
 
 
 def test_quantile_losses_are_of_the_action_taken_at_their_own_fractions():
@@ -222,7 +231,7 @@ def test_quantile_losses_are_of_the_action_taken_at_their_own_fractions():
     action = torch.tensor([1])
     fractions = torch.tensor([[0.1, 0.6]])
     implicit = ImplicitQuantileValue(2, 2).loss(output, action, target, Draw(None, fractions))
-    fixed = QuantileValue(midpoints(2, CPU)).loss(output, action, target, MEANS)
+    fixed = QuantileValue(2).loss(output, action, target, MEANS)
     for result, taus in ((implicit, [0.1, 0.6]), (fixed, [0.25, 0.75])):
         twin = quantile_loss([10.0, 30.0], [12.0, 28.0], taus)
         assert result.loss.item() == pytest.approx(twin, rel=1e-6)
@@ -257,12 +266,14 @@ def test_an_implicit_head_scales_features_by_cosines_of_the_fraction():
 def losses():
     """(name, value, output shape, target shape, draw) in float64."""
     fractions = torch.rand(3, 4, dtype=torch.float64)
-    atoms = torch.linspace(-1, 1, 4, dtype=torch.float64)
+    categorical, quantile = CategoricalValue(4, -1.0, 1.0), QuantileValue(4)
+    categorical.atoms = torch.linspace(-1, 1, 4, dtype=torch.float64)
+    quantile.fractions = quantile.fractions.double()
     return [
         ("squared", ScalarValue(squared_error), (3, 2), (3,), MEANS),
         ("huber", ScalarValue(huber), (3, 2), (3,), MEANS),
-        ("categorical", CategoricalValue(atoms), (3, 4, 2), (3, 4), MEANS),
-        ("quantile", QuantileValue(midpoints(4, CPU).double()), (3, 4, 2), (3, 5), MEANS),
+        ("categorical", categorical, (3, 4, 2), (3, 4), MEANS),
+        ("quantile", quantile, (3, 4, 2), (3, 5), MEANS),
         ("implicit", ImplicitQuantileValue(4, 4), (3, 4, 2), (3, 5), Draw(None, fractions)),
     ]
 

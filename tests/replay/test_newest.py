@@ -78,8 +78,8 @@ def test_each_transition_is_drawn_once_and_in_order(
         env_batch_size=part, learning_starts=num_lanes * (n_steps - 1) + batch_size - 1 + more,
     )  # fmt: skip
     asked = sized(config, stack)
-    assert asked.batch_size == batch_size
-    rows = rows_per_lane(asked.buffer_size, num_lanes, n_steps, stack)
+    assert asked["batch_size"] == batch_size
+    rows = rows_per_lane(asked["buffer_size"], num_lanes, n_steps, stack)
     replay = make_replay(num_lanes, rows, n_steps, stack)
     line = Line(replay)
     life, cadence = (
@@ -213,7 +213,7 @@ def test_a_run_learns_from_each_transition_once(tmp_path, num_envs, per, n_steps
 def test_a_run_reports_its_resolved_options():
     (line,) = remarks(Config(replay=False))
     assert line.startswith("without replay an update learns from the newest 4 transitions, each")
-    assert sized(Config(), 4) == Config()
+    assert Config().replace(**sized(Config(), 4)) == Config()
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,13 @@ from fastdqn import Config
 from fastdqn.bench import replay_speed
 from fastdqn.bench.repeats import Effort
 from fastdqn.builders import build, memory_estimate, preflight
-from fastdqn.builders.auto_options import resolve
 from fastdqn.envs import EnvFacts
 from fastdqn.logging.console import Silent
 from fastdqn.replay import FrameStore, Ring, RowStore, rows_per_lane
 from fastdqn.system.available_memory import available_bytes
 from helpers.command_line import ask, container, refused
 from helpers.loop import small
-from helpers.setups import setup_of
+from helpers.setups import resolved, setup_of
 
 PIXELS = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0, stack=4)
 WHOLE = PIXELS._replace(stack=1)
@@ -78,7 +77,7 @@ def test_the_smallest_buffer_has_a_valid_stack_after_a_last_life_and_a_reset(n_s
     least = next(
         size
         for size in range(2, 99)
-        if not preflight.check(config.replace(buffer_size=size), PIXELS)
+        if not preflight.prepare(config.replace(buffer_size=size), PIXELS)[1]
     )
     ring = Ring(1, rows_per_lane(least, 1, n_steps, PIXELS.stack), PIXELS.stack)
     ring.add_starts([0])
@@ -92,10 +91,11 @@ def test_the_smallest_buffer_has_a_valid_stack_after_a_last_life_and_a_reset(n_s
 
 
 def test_a_million_frames_need_seven_gigabytes_and_whole_observations_four_times_that():
-    config = Config(num_envs=8, buffer_size=10**6, batch_size=32)
+    asked = Config(num_envs=8, buffer_size=10**6, batch_size=32)
+    config = resolved(asked, PIXELS, weights=1)
     assert 7.0e9 < memory_estimate.replay_bytes(config, PIXELS) < 7.1e9
     assert 28.0e9 < memory_estimate.replay_bytes(config.replace(store="rows"), PIXELS) < 28.5e9
-    assert memory_estimate.replay_bytes(config, WHOLE) > 28.0e9
+    assert memory_estimate.replay_bytes(resolved(asked, WHOLE, weights=1), WHOLE) > 28.0e9
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_a_dry_run_prints_the_size_and_store_of_the_replay():
 def test_stacks_are_measured_from_a_full_replay_beside_a_copy_of_as_many_bytes():
     facts = PIXELS._replace(obs_shape=(4, 6, 8))
     config = Config(num_envs=4, buffer_size=400, batch_size=8, learner="torch")
-    config = resolve(config, 100, None, "sync", stack=4)
+    config = resolved(config, facts, weights=100)
     figures = replay_speed.measure_replay(config, facts, Effort(0.001, 1, 0.0))
     sampled = [f for f in figures if f.key == "replay_sampled_bytes_per_second"]
     assert [f.of["batch_size"] for f in sampled] == [8, 32, 256] * 2
