@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fastdqn.builders import devices, torso_kinds
-from fastdqn.builders.parts import NO_PARTS, UserParts, make_part, part_options
+from fastdqn.builders.parts import NO_PARTS, PART_OPTIONS, UserParts, make_part, part_options
 from fastdqn.checkpoints.network_weights import WeightsError, assign_weights, load_weights
 from fastdqn.checkpoints.table_weights import is_table
 from fastdqn.config import atari_protocols
@@ -224,11 +224,16 @@ def _make_normalizer(
 def describe_network(config: Config, facts: EnvFacts, own: UserParts = NO_PARTS) -> dict:
     """Returns the description from which a network can be rebuilt, stored with its weights.
 
-    It holds every option that is marked as stored, and those that the value takes as arguments.
-    Torso and hidden_sizes must be resolved.
+    It holds every option that is marked as stored, and those that value and torso take as
+    arguments, except for parts such as the loss, which a policy does not need. Torso and
+    hidden_sizes must be resolved.
     """
-    names = [name for name, option in options_of(Config).items() if option.stored]
-    names += part_options("value", config.value, own)
+    known = options_of(Config)
+    names = [name for name, option in known.items() if option.stored]
+    taken = part_options("value", config.value, own)
+    if ":" in config.torso:
+        taken += part_options("torso", config.torso, own)
+    names += [name for name in taken if known[name].part is None]
     return {
         "obs_shape": list(facts.obs_shape),
         "obs_dtype": str(facts.obs_dtype),
@@ -320,7 +325,7 @@ def _require_known_modules(path: Path, description: dict) -> None:
 
     Importing a module runs its code, so a weights file alone must not choose one.
     """
-    for name in ("value", "torso", "loss"):
+    for name in PART_OPTIONS:
         part = str(description.get(name, ""))
         if ":" not in part:
             continue

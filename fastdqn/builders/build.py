@@ -1,10 +1,11 @@
 """Builds a run from its options and environments, ready to start."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -215,17 +216,43 @@ def _resume(
 def make_epsilon(
     config: ResolvedConfig, own: UserParts = NO_PARTS
 ) -> Callable[[int, int], float | np.ndarray]:
-    """Returns the exploration schedule."""
-    return make_part("exploration", config, own)
+    """Returns the exploration schedule. Raises ConfigError if it does not return epsilon."""
+    schedule = make_part("exploration", config, own)
+    first = schedule(0, 0)
+    if not _are_numbers(first, 1.0) or np.shape(first) not in ((), (config.num_envs,)):
+        raise ConfigError(
+            [f"exploration returns {first!s:.60} at step 0: it must return a number in [0, 1], or "
+             f"an array with one for each of {config.num_envs} environments"]
+        )  # fmt: skip
+    return schedule
 
 
 def make_learning_rate(
     config: ResolvedConfig, own: UserParts = NO_PARTS
 ) -> Callable[[int, int], float] | None:
-    """Returns the schedule of the learning rate, or None if it is constant."""
+    """Returns the schedule of the learning rate, or None if it is constant.
+
+    Raises:
+        ConfigError: It does not return a learning rate.
+    """
     if config.learning_rate_schedule == "constant":
         return None
-    return make_part("learning_rate_schedule", config, own)
+    schedule = make_part("learning_rate_schedule", config, own)
+    first = schedule(0, 0)
+    if not _are_numbers(first, math.inf) or np.ndim(first):
+        raise ConfigError(
+            [f"learning_rate_schedule returns {first!s:.60} at step 0: it must return a number of "
+             "at least 0"]
+        )  # fmt: skip
+    return schedule
+
+
+def _are_numbers(given: Any, most: float) -> bool:
+    """Returns whether a number or array holds finite numbers from 0 to most."""
+    array = np.asarray(given)
+    if array.dtype.kind not in "iuf":
+        return False
+    return bool(np.isfinite(array).all() and (array >= 0).all() and (array <= most).all())
 
 
 def make_cadence(config: ResolvedConfig) -> Cadence:

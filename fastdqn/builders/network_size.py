@@ -58,6 +58,13 @@ def measure_network(config: Config, facts: EnvFacts, own: UserParts = NO_PARTS) 
         ValueError: The torso does not fit.
     """
     description = agent.describe_network(config, facts, own)
+    with torch.random.fork_rng(devices=[]):
+        return _measured(config, facts, own, description)
+
+
+def _measured(
+    config: Config, facts: EnvFacts, own: UserParts, description: dict[str, Any]
+) -> NetworkSize:
     scale, room = config.dueling_gradient_scale, available_bytes()
     is_ours = own.torso is None and ":" not in description["torso"]
     with torch.device("meta") if is_ours else contextlib.nullcontext():
@@ -68,7 +75,7 @@ def measure_network(config: Config, facts: EnvFacts, own: UserParts = NO_PARTS) 
     guess = NetworkSize(weights, constants, _GUESS * (obs_size(facts) + outputs))
     if room is not None and 4 * 4 * weights + 2 * guess.sample_bytes > room:
         return guess
-    with torch.random.fork_rng(devices=[]):
+    if is_ours:
         network = agent.make_network(description, own, scale)
     try:
         two, three = (_stored(network, config, facts, own, size) for size in (2, 3))

@@ -5,12 +5,13 @@ Arguments that are not options come from part_kwargs, or have defaults.
 """
 
 import copy
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastdqn.config.option import options_of
 from fastdqn.config.registry import CUSTOM, WORDS
@@ -67,11 +68,12 @@ def find_part(option: str, name: str, own: UserParts = NO_PARTS) -> Any:
         ConfigError: There is none.
     """
     if name == CUSTOM:
-        if option not in own.objects:
+        found = own.torso if option == "torso" else own.objects.get(option)
+        if found is None:
             raise ConfigError(
                 [f"{option} is custom, an object from Python: pass it again, as {option}=..."]
             )
-        return own.objects[option]
+        return found
     if ":" in name:
         try:
             return find_object(name, f"{option} {name!r}")
@@ -99,24 +101,28 @@ def make_part(
     name = name or str(_get(options, option))
     found = find_part(option, name, own)
     what = f"{option} {name!r}" if name != CUSTOM else f"{option} {_name_of(found)}"
-    if is_ready(option, found):
-        made = copy.deepcopy(found)
-    else:
-        arguments = _arguments(found, option, options, own, given, what)
-        try:
-            made = found(**arguments)
-        except Exception as error:  # user code may raise anything
-            raise ConfigError([f"{what} cannot be made: {one_line(error)}"]) from error
+    ready = is_ready(option, found)
+    arguments = {} if ready else _arguments(found, option, options, own, given, what)
+    try:
+        made = copy.deepcopy(found) if ready else found(**arguments)
+    except Exception as error:  # user code may raise anything
+        verb = "copied" if ready else "made"
+        raise ConfigError([f"{what} cannot be {verb}: {one_line(error)}"]) from error
     missing = [member for member in _MEMBERS[option] if not hasattr(made, member)]
     if missing:
         hint = f": {_BASES[option]} lists what it needs" if option in _BASES else ""
         raise ConfigError([f"{what} has no {missing[0]}{hint}"])
+    if option == "optimizer" and not isinstance(made.learning_rate, Tensor):
+        raise ConfigError(
+            [f"{what} has the learning_rate {made.learning_rate!r:.60}: it must be a tensor, which "
+             "schedules change"]
+        )  # fmt: skip
     return made
 
 
 def is_ready(option: str, found: Any) -> bool:
     """Returns whether an object is the part itself, and not a class or function that makes it."""
-    if isinstance(found, type) or option == "optimizer":
+    if isinstance(found, type | functools.partial) or option == "optimizer":
         return False
     if option == "loss":
         return True
@@ -141,7 +147,7 @@ def part_problems(config: Config, own: UserParts = NO_PARTS) -> list[str]:
     for option in PART_OPTIONS:
         try:
             name = getattr(config, option)
-            if ":" in name or (name == CUSTOM and option != "torso"):
+            if ":" in name or name == CUSTOM:
                 find_part(option, name, own)
         except ConfigError as error:
             lines += error.lines

@@ -5,6 +5,7 @@ import os
 import shlex
 from pathlib import Path
 
+from fastdqn.builders.parts import PART_OPTIONS
 from fastdqn.builders.preflight import machine_problems
 from fastdqn.checkpoints.checked_read import read_manifest
 from fastdqn.checkpoints.format import CheckpointError
@@ -70,7 +71,9 @@ def _obstacle(run: Path, config: Config) -> str | None:
     """Returns why a resume would fail, or None."""
     for line in machine_problems(config):
         return line
-    for what, name in [("env_id", config.env_id), *(("wrapper", w) for w in config.wrapper)]:
+    named_parts = [(option, getattr(config, option)) for option in PART_OPTIONS]
+    wrappers = [("wrapper", wrapper) for wrapper in config.wrapper]
+    for what, name in [("env_id", config.env_id), *wrappers, *named_parts]:
         module = name.rpartition(":")[0].partition(".")[0]
         if not module:
             continue

@@ -8,6 +8,9 @@ from typing import Any
 from fastdqn.config.atari_protocols import is_atari
 from fastdqn.config.registry import WORDS
 
+# Backups that other options choose. Any other word replaces the choice.
+_SWITCHED_BACKUPS = ("max", "double", "munchausen")
+
 
 def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     """Yields (names of the options, whether they conflict, the message)."""
@@ -185,13 +188,13 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
     switched = chosen_backup(c, "auto")
     yield (
         "backup double munchausen target_network",
-        c.backup in WORDS["backup"] and c.backup not in ("auto", switched),
+        c.backup in _SWITCHED_BACKUPS and c.backup != switched,
         f"backup is {c.backup}, and double, munchausen and target_network choose {switched}: "
         "leave out --backup, or change them",
     )
     yield (
         "backup munchausen",
-        c.munchausen and c.backup not in WORDS["backup"],
+        c.munchausen and c.backup not in ("auto", *_SWITCHED_BACKUPS),
         f"backup is {c.backup}, which takes the place of munchausen: leave one of them out",
     )
     switched = chosen_sampler(c, "auto")

@@ -37,7 +37,7 @@ class Report(NamedTuple):
         loss: Mean squared TD error over the updates.
         q_value: Mean value of the actions taken.
         updates: Number of updates.
-        learning_rate: Of the last update.
+        learning_rate: Of the next update.
     """
 
     loss: float
@@ -127,7 +127,7 @@ class QLearner:
         loss, q_value = self._sums / max(count, 1)
         self._sums.fill(0.0)
         self._reported = self.updates
-        return Report(float(loss), float(q_value), count)
+        return Report(float(loss), float(q_value), count, self._rate(self.updates))
 
 
 @kernel

@@ -189,6 +189,7 @@ def test_what_was_handed_in_is_no_resume_for_the_command_line(tmp_path, given, o
 @pytest.mark.slow
 @pytest.mark.parametrize(("change", "says"), [
     ({"env_id": "no_such_module:Evil-v0"}, "its module 'no_such_module' is not installed here"),
+    ({"sampler": "no_such_module:Evil"}, "sampler 'no_such_module:Evil': its module"),
     ({"wrapper": ["planted:Evil"]}, "its module lies inside the run folder"),
     ({"device": "cuda:77", "learner": "torch"}, "this machine has"),
 ])  # fmt: skip

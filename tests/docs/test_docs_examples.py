@@ -36,8 +36,12 @@ def short_run(tmp_path_factory):
 
 @pytest.fixture
 def workplace(tmp_path, short_run, monkeypatch):
-    """A working directory with the run; what an example registers is gone after the test."""
+    """A working directory with the run and a module of parts.
+
+    What an example registers is gone after the test.
+    """
     shutil.copytree(short_run, tmp_path / "runs" / "cartpole-1")
+    (tmp_path / "my_parts.py").write_text(module_named("my_parts.py", "plugin_optimizer"))
     monkeypatch.chdir(tmp_path)
     modules = set(sys.modules)
     yield tmp_path
@@ -49,9 +53,9 @@ def workplace(tmp_path, short_run, monkeypatch):
 
 
 def run_block(source: str) -> None:
-    """Execute a block; one that is a module of the package is importable afterwards."""
+    """Execute a block; a module of the package, or my_parts, is importable afterwards."""
     first = source.splitlines()[0]
-    if not first.startswith("# fastdqn/"):
+    if not first.startswith(("# fastdqn/", "# my_parts.py")):
         exec(compile(source, "example", "exec"), {"__name__": "example"})
         return
     name = first.removeprefix("# ").removesuffix(".py").replace("/", ".")

@@ -59,6 +59,20 @@ def stopping_at(steps: int) -> Callable:
     return on_step
 
 
+@contextlib.contextmanager
+def stopping_after(turns: int):
+    """Within, a run is stopped after some steps of its environments, as by a signal."""
+    left = iter(range(turns))
+
+    @contextlib.contextmanager
+    def listen():
+        yield SimpleNamespace(stop=lambda: next(left, None) is None, checkpoint=lambda: False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "listen", listen)
+        yield
+
+
 def nothing(progress, step) -> None:
     """Returns a callback without effect, since a callback adds a phase."""
 
