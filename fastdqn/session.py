@@ -14,7 +14,7 @@ from fastdqn.checkpoints.network_weights import assign_weights, load_weights
 from fastdqn.checkpoints.store import MOST_REPLAYS
 from fastdqn.config import atari_protocols
 from fastdqn.config.derived_facts import replay_ratio, residual_phases
-from fastdqn.config.schema import Config
+from fastdqn.config.schema import Config, ResolvedConfig
 from fastdqn.envs import EnvError, EnvStream, NonFiniteError
 from fastdqn.envs.atari_scores import human_normalized
 from fastdqn.envs.watchdog import Watchdog
@@ -96,7 +96,7 @@ class Session:
         saved_policy: Loads the policy from a weights file of this run.
     """
 
-    config: Config
+    config: ResolvedConfig
     run: Run
     recorder: RunRecorder
     best_weights: BestWeights | None

@@ -141,6 +141,7 @@ def test_a_number_beyond_its_limit_is_rejected_by_name(name):
 @pytest.mark.parametrize("name", [n for n, o in options_of(Config).items() if o.part])
 def test_a_word_that_is_not_registered_is_rejected_and_a_path_is_not(name):
     option = options_of(Config)[name]
+    assert option.part is not None
     assert option.part == Part(name)  # the option and its words go by one name
     for bad in ("nope", "os", ":", "a:", ":b", "a b:c", "a:b c", 3, None):
         assert not limits.fits(bad, option), bad
@@ -165,7 +166,7 @@ def test_a_word_names_a_class_or_function_of_a_room_that_knows_no_options(path):
 
 
 def description(**options: Any) -> dict[str, Any]:
-    config = resolve(Config(**options), FACTS, "sync").config
+    config = resolve(Config().replace(**options), FACTS, "sync").config
     return agent.describe_network(config, FACTS)
 
 
@@ -214,7 +215,7 @@ def test_a_value_that_the_fused_learner_does_not_support_is_named(name):
     }  # fmt: skip
     words = [word for word in _words(option.hint) if word not in option.fused]
     value = words[0] if words else other[option.hint]
-    assert any(each.startswith(name) for each in Config(**{name: value}).beyond_fused())
+    assert any(each.startswith(name) for each in Config().replace(**{name: value}).beyond_fused())
 
 
 # -- marks

@@ -8,6 +8,7 @@ import torch
 
 from fastdqn import Config
 from fastdqn.config.conflicts import epsilons, remarks
+from fastdqn.config.registry import WORDS
 from helpers.cost import slow_but_one_of
 from helpers.loop import run_loop
 from helpers.switches import SWITCHES, paired
@@ -49,7 +50,7 @@ def test_a_pair_of_switches_trains_200_updates_or_is_rejected_with_a_reason(tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("value", ["scalar", "categorical", "quantile", "implicit-quantile"])
+@pytest.mark.parametrize("value", WORDS["value"])
 def test_all_compatible_switches_train_together(tmp_path, value):
     names = {"double", "dueling", "prioritized", "n_steps", "noisy", "polyak",
              "normalize_observation", "normalize_reward", "ladder"}  # fmt: skip

@@ -18,7 +18,7 @@ from fastdqn.files.run_folder import create_folder, default_run_dir
 from fastdqn.learning.learner import Report
 from fastdqn.logging.console import Silent
 from fastdqn.logging.metric_rows import steps_per_second
-from fastdqn.logging.metric_sinks import TensorBoardEvents
+from fastdqn.logging.metric_sinks import MetricsSink, TensorBoardEvents
 from fastdqn.logging.recorder import RunRecorder
 from fastdqn.training.evaluation import Evaluation
 from fastdqn.training.loop import Progress
@@ -79,7 +79,7 @@ class Shown(Silent):
         self.statuses.append(status)
 
 
-class Sink:
+class Sink(MetricsSink):
     name = "sink"
 
     def __init__(self):

@@ -21,7 +21,7 @@ def ended(*words: str, path: str = "", out: Any = None) -> tuple[int, str]:
 
 
 def test_an_interrupt_while_modules_are_imported_is_quiet(tmp_path):
-    (tmp_path / "tyro.py").write_text("raise KeyboardInterrupt")
+    (tmp_path / "shlex.py").write_text("raise KeyboardInterrupt")
     assert ended("-m", "fastdqn", "presets", path=str(tmp_path)) == (130, "")
 
 
