@@ -18,7 +18,8 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 # Files whose kernels are inlined in other kernels. Numba's cache checks the file of the outer
 # function only, so it would keep using an outdated inner function.
 SHARED = (
-    "kernels/rng.py", "kernels/matmul.py", "kernels/atomics.py", "learning/fused_kernel.py",
+    "kernels/rng.py", "kernels/matmul.py", "kernels/vectors.py", "kernels/vector_math.py",
+    "kernels/atomics.py", "learning/fused_kernel.py",
     "replay/ring.py", "replay/sum_tree.py", "envs/finite_check.py",
 )  # fmt: skip
 

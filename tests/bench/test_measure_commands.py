@@ -174,6 +174,7 @@ def benchmark(monkeypatch):
     [
         "bench_env.py --envs CartPole-v1 --num-envs 2",
         "bench_replay.py --rows 1000",
+        "bench_kernels.py",
         "bench_learner.py --batch-sizes 8",
         "bench_train.py --sweep obs_size",
     ],
