@@ -11,8 +11,73 @@ from fastdqn.kernels.jit import ieee_kernel
 from fastdqn.kernels.matmul import LANES
 from fastdqn.kernels.vector_math import BLOCK, exp32, log32, log_softmax_block, softmax_block
 from fastdqn.kernels.vectors import floor, load, select, splat, store
+from fastdqn.learning.categorical import CategoricalValue
 
 _ZERO = np.float32(0.0)
+
+
+class FusedCategorical:
+    """CategoricalValue in the fused learner. Arguments and methods are those of FusedScalar."""
+
+    def __init__(self, value: CategoricalValue, num_actions: int, dueling: int):
+        self._atoms, self._shape = value.atoms.numpy(), (num_actions, dueling)
+
+    def adopt(self, blocks: int) -> None:
+        size = len(self._atoms) * BLOCK
+        self._target, self._probs = np.zeros((blocks, size), np.float32), np.zeros(size, np.float32)
+        self._moved = np.zeros(5 * BLOCK, np.float32)
+        self._actions = np.zeros(BLOCK, np.int64)
+
+    def expected(self, outputs: np.ndarray, values: np.ndarray) -> None:
+        expected_of_batch(outputs, self._atoms, *self._shape, values)
+
+    def aim(self, outputs, best, shares, entropy, bonus, reward, discount) -> None:
+        categorical_targets(
+            outputs, best, self._atoms, reward, discount, *self._shape, self._probs, self._moved,
+            self._target,
+        )  # fmt: skip
+
+    def compare(self, outputs, action, weight, priority, taken) -> float:
+        return categorical_losses(
+            outputs, self._target, self._atoms, action, weight, *self._shape, self._probs,
+            self._actions, self._moved, priority, taken,
+        )  # fmt: skip
+
+
+@ieee_kernel
+def expected_of_batch(outputs, atoms, num_actions, dueling, values):
+    """Writes the expected returns of all blocks, [blocks, A * BLOCK]."""
+    for block in range(len(outputs)):
+        expected_returns(outputs[block], atoms, num_actions, dueling, values[block])
+
+
+@ieee_kernel
+def categorical_targets(
+    outputs, best, atoms, reward, discount, num_actions, dueling, probs, moved, target
+):  # fmt: skip
+    """Writes the target distributions of all blocks, [blocks, Z * BLOCK]."""
+    for block in range(len(outputs)):
+        size = min(BLOCK, len(reward) - block * BLOCK)
+        project_best(
+            outputs[block], best[block], block * BLOCK, size, atoms, reward, discount, num_actions,
+            dueling, probs, moved, target[block],
+        )  # fmt: skip
+
+
+@ieee_kernel
+def categorical_losses(
+    outputs, target, atoms, action, weight, num_actions, dueling, log_probs, actions, sums,
+    priority, taken,
+):  # fmt: skip
+    """Returns the sum of weighted losses, and replaces outputs by the mean loss's gradient."""
+    loss = 0.0
+    for block in range(len(outputs)):
+        size = min(BLOCK, len(action) - block * BLOCK)
+        loss += compare_distributions(
+            outputs[block], target[block], block * BLOCK, size, atoms, action, weight, num_actions,
+            dueling, log_probs, actions, sums, priority, taken,
+        )  # fmt: skip
+    return loss
 
 
 @ieee_kernel

@@ -22,7 +22,7 @@ BLOCK = COLUMNS
 # in; out; offset of the input in the activations of a block; offset of the gradient in the sums,
 # length of its rows, and whether it is transposed there. A row of ones follows each input, so that
 # the gradient of the bias is one more column (row if transposed) of the weights' gradient.
-_WEIGHTS, _BIAS, IN, _OUT, _INPUT, _SUMS, _LENGTH, _SWAPPED = range(8)
+WEIGHTS, BIAS, IN, OUT, INPUT, _SUMS, _LENGTH, _SWAPPED = range(8)
 
 
 @ieee_kernel
@@ -70,29 +70,29 @@ def differentiate(
     """
     loss = 0.0
     sums[:] = 0.0
-    output = layers[-1, _INPUT] + rows_of(layers[-1, IN]) * BLOCK
+    output = layers[-1, INPUT] + rows_of(layers[-1, IN]) * BLOCK
     of_actions = output + dueling * BLOCK
-    num_actions = layers[-1, _OUT] - dueling
+    num_actions = layers[-1, OUT] - dueling
     best = np.empty(BLOCK, np.int64)
     for first in range(begin, end, BLOCK):
         size = min(BLOCK, end - first)
-        _load(next_obs, first, size, scale, other)
+        load_block(next_obs, first, size, scale, other)
         if double:
-            _forward(layers, weights, other)
-            _centre(other[output:], num_actions, dueling)
-            _select(other[of_actions:], num_actions, next_mask, first, size, best)
-        _forward(layers, target_weights, other)
-        _centre(other[output:], num_actions, dueling)
+            through_layers(layers, weights, other)
+            centre(other[output:], num_actions, dueling)
+            select_greedy(other[of_actions:], num_actions, next_mask, first, size, best)
+        through_layers(layers, target_weights, other)
+        centre(other[output:], num_actions, dueling)
         if not double:
-            _select(other[of_actions:], num_actions, next_mask, first, size, best)
-        _load(obs, first, size, scale, active)
-        _forward(layers, weights, active)
-        _centre(active[output:], num_actions, dueling)
+            select_greedy(other[of_actions:], num_actions, next_mask, first, size, best)
+        load_block(obs, first, size, scale, active)
+        through_layers(layers, weights, active)
+        centre(active[output:], num_actions, dueling)
         loss += _compare(
             active[output:], other[of_actions:], best, first, size, num_actions, dueling,
             action, reward, discount, weight, priority, taken, slope, bend,
         )  # fmt: skip
-        _backward(layers, weights, active, turned, sums)
+        backpropagate(layers, weights, active, turned, sums)
     return loss
 
 
@@ -124,16 +124,16 @@ def _compare(
 @ieee_kernel
 def greedy_actions(layers, weights, obs, mask, active, dueling, scale, chosen):
     """Writes the best allowed action for obs, float32[N, F], to chosen, int64[N]."""
-    output = layers[-1, _INPUT] + rows_of(layers[-1, IN]) * BLOCK
+    output = layers[-1, INPUT] + rows_of(layers[-1, IN]) * BLOCK
     of_actions = output + dueling * BLOCK
-    num_actions = layers[-1, _OUT] - dueling
+    num_actions = layers[-1, OUT] - dueling
     best = np.empty(BLOCK, np.int64)
     for first in range(0, len(chosen), BLOCK):
         size = min(BLOCK, len(chosen) - first)
-        _load(obs, first, size, scale, active)
-        _forward(layers, weights, active)
-        _centre(active[output:], num_actions, dueling)
-        _select(active[of_actions:], num_actions, mask, first, size, best)
+        load_block(obs, first, size, scale, active)
+        through_layers(layers, weights, active)
+        centre(active[output:], num_actions, dueling)
+        select_greedy(active[of_actions:], num_actions, mask, first, size, best)
         for s in range(size):
             chosen[first + s] = best[s]
 
@@ -145,7 +145,7 @@ def rows_of(features):
 
 
 @ieee_kernel
-def _load(obs, first, size, scale, x):
+def load_block(obs, first, size, scale, x):
     """Writes x [F, BLOCK] = obs[first : first + size] * scale, followed by zeros."""
     for s in range(size):
         row = obs[first + s]
@@ -156,23 +156,23 @@ def _load(obs, first, size, scale, x):
 
 
 @ieee_kernel
-def _forward(layers, weights, x):
+def through_layers(layers, weights, x):
     """Computes all layers, with ReLU between them; the output follows the last input."""
     for n in range(len(layers)):
         last = n == len(layers) - 1
-        begin, features = layers[n, _INPUT], layers[n, IN]
+        begin, features = layers[n, INPUT], layers[n, IN]
         product_from_bias(
-            x, begin + rows_of(features) * BLOCK, BLOCK, weights, layers[n, _WEIGHTS], features, 1,
-            x, begin, BLOCK, layers[n, _OUT], features, weights, layers[n, _BIAS],
+            x, begin + rows_of(features) * BLOCK, BLOCK, weights, layers[n, WEIGHTS], features, 1,
+            x, begin, BLOCK, layers[n, OUT], features, weights, layers[n, BIAS],
             np.float32(-np.inf) if last else np.float32(0.0),
         )  # fmt: skip
 
 
 @ieee_kernel
-def _backward(layers, weights, x, turned, sums):
+def backpropagate(layers, weights, x, turned, sums):
     """Backpropagates the gradient of the output, in place, and adds weight gradients to sums."""
     for n in range(len(layers) - 1, -1, -1):
-        begin, features, outputs = layers[n, _INPUT], layers[n, IN], layers[n, _OUT]
+        begin, features, outputs = layers[n, INPUT], layers[n, IN], layers[n, OUT]
         delta, length = begin + rows_of(features) * BLOCK, layers[n, _LENGTH]
         left, right, rows, columns = delta, begin, outputs, features + 1
         if layers[n, _SWAPPED]:
@@ -189,7 +189,7 @@ def _backward(layers, weights, x, turned, sums):
             )  # fmt: skip
         if n > 0:
             product_through_relu(
-                x, begin, BLOCK, weights, layers[n, _WEIGHTS], 1, features,
+                x, begin, BLOCK, weights, layers[n, WEIGHTS], 1, features,
                 x, delta, BLOCK, features, outputs, weights, 0, np.float32(0.0),
             )  # fmt: skip
 
@@ -198,10 +198,10 @@ def _backward(layers, weights, x, turned, sums):
 def collect(layers, sums, turned, gradient):
     """Copies the sums of all layers to their places in the flat gradient."""
     for n in range(len(layers)):
-        features, outputs, length = layers[n, IN], layers[n, _OUT], layers[n, _LENGTH]
+        features, outputs, length = layers[n, IN], layers[n, OUT], layers[n, _LENGTH]
         begin, stride = layers[n, _SUMS], rows_of(features)
-        of_weights = gradient[layers[n, _WEIGHTS] : layers[n, _WEIGHTS] + outputs * features]
-        of_bias = gradient[layers[n, _BIAS] : layers[n, _BIAS] + outputs]
+        of_weights = gradient[layers[n, WEIGHTS] : layers[n, WEIGHTS] + outputs * features]
+        of_bias = gradient[layers[n, BIAS] : layers[n, BIAS] + outputs]
         if not layers[n, _SWAPPED]:
             _unpad(sums[begin:], length, features, of_weights, of_bias)
             continue
@@ -224,7 +224,7 @@ def _unpad(padded, length, features, of_weights, of_bias):
 
 
 @ieee_kernel
-def _centre(q, num_actions, dueling):
+def centre(q, num_actions, dueling):
     """Converts a dueling head's [1 + A, BLOCK] to A values, in the last rows; else no change."""
     if dueling:
         for s in range(BLOCK):
@@ -249,7 +249,7 @@ def _spread(q, s, num_actions, dueling, action, share):
 
 
 @ieee_kernel
-def _select(values, num_actions, mask, first, size, best):
+def select_greedy(values, num_actions, mask, first, size, best):
     """Selects the best allowed action of each sample; NaN counts as best, so that it is noticed."""
     for s in range(size):
         best[s], most = 0, np.float32(-np.inf)

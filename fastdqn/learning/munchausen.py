@@ -27,6 +27,7 @@ class MunchausenBackup:
     ):
         self._alpha, self._floor = munchausen_alpha, munchausen_floor
         self._temperature = munchausen_temperature
+        self.settings = munchausen_alpha, munchausen_temperature, munchausen_floor
 
     def __call__(self, queries: Queries) -> Bootstrap:
         following = self._log_policy(queries.target_next(), queries.next_mask).exp()  # [B, A]
