@@ -16,7 +16,7 @@ MEETS_NUMPY = {
     "learning/batch_staging.py", "learning/policy.py", "learning/fused_kernel.py",
     "learning/fused_learner.py", "learning/fused_policy.py", "learning/fused_second_thread.py",
     "learning/fused_kernel_two_threads.py", "learning/priority_feedback.py",
-    "learning/captured_policy.py",
+    "learning/captured_policy.py", "learning/fused_categorical.py",
 }  # fmt: skip
 
 
