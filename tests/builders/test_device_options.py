@@ -210,10 +210,10 @@ def test_an_update_that_cannot_be_captured_runs_eagerly_or_is_refused(tmp_path, 
     assert caught.value.lines == [
         f"capture is graph, and {line}: operation not permitted: use --capture auto"
     ]
-    monkeypatch.setattr(devices, "choose_capture", lambda *_: ("graph", ""))
-    monkeypatch.setattr("fastdqn.builders.auto_options.choose_capture", lambda *_: ("graph", ""))
-    session, reason = run_loop(asked.replace(capture="auto"))
-    assert (session.config.capture, reason) == ("eager", "budget spent")
+    setup = setup_of(asked)._replace(requested=asked.replace(capture="auto"))
+    session = build.build(setup, lambda _: Silent())
+    session.close()
+    assert (session.config.capture, session.config.updates_per_launch) == ("eager", 1)
     assert f"capture is eager: {line}: operation not permitted" in session.notes
 
 

@@ -337,6 +337,7 @@ def test_weights_are_counted_right_and_memory_is_not_underestimated(torso, value
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         graph = AutogradSteps(learner, eager).loss(batch_for(facts), learner.draws.passes)
     assert len(graph) == 3
+    held.pop(online.weights.untyped_storage().data_ptr(), None)  # counted as weights
     assert network_bytes(config, size) >= 9 * 4 * real + sum(held.values())
 
 

@@ -13,8 +13,17 @@ from fastdqn.envs import EnvFacts
 
 
 def setup_of(config: Config, envs: Any = None, torso: Any = None, **objects: Any) -> Setup:
-    """What build() takes, for options and objects passed from Python."""
-    return prepared(config, envs, None, {}, UserParts(torso, objects))
+    """What build() takes, for options and objects passed from Python.
+
+    Graphs on the CPU, which users are refused, are for tests that record calls otherwise.
+    """
+    own = UserParts(torso, objects)
+    if (config.device, config.capture) != ("cpu", "graph"):
+        return prepared(config, envs, None, {}, own)
+    setup = prepared(config.replace(capture="eager"), envs, None, {}, own)
+    launch = config.updates_per_launch or setup.config.updates_per_launch
+    recorded = setup.config.replace(capture="graph", updates_per_launch=launch)
+    return setup._replace(requested=config, config=recorded)
 
 
 def resolved(
