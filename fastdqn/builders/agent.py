@@ -30,8 +30,7 @@ from fastdqn.learning.bootstrap_targets import Backup
 from fastdqn.learning.captured_policy import CapturedPolicy
 from fastdqn.learning.cnn_torsos import MinAtarCNN, PictureCNN
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.fused_learner import FusedStep
-from fastdqn.learning.fused_policy import FusedPolicy
+from fastdqn.learning.fused_family import make_fused_policy, make_fused_step
 from fastdqn.learning.graph_capture import Capture
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import (
@@ -109,7 +108,9 @@ def make_learner(
         make_target_update(config),
         config.max_grad_norm,
         capture or devices.make_capture(config),
-        {"fused": partial(FusedStep, threads=config.threads or 1), "torch": None}[config.learner],
+        {"fused": partial(make_fused_step, threads=config.threads or 1), "torch": None}[
+            config.learner
+        ],
     )
 
 
@@ -168,7 +169,7 @@ def make_policy(
     device, size = online.weights.device, noise_size(online.module)
     network, choose = online.eval_alias(), None
     if config.learner == "fused":
-        choose = FusedPolicy(online)
+        choose = make_fused_policy(online, value)
     elif config.capture in ("compile", "graph"):
         choose = CapturedPolicy(network, value, device, capture or devices.make_capture(config))
     return Policy(

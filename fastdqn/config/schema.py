@@ -203,7 +203,7 @@ class Config(RunOptions):
     dueling_gradient_scale: Annotated[float, Limit(0, 1e3), Fused(1.0), Group("techniques")] = 1.0
     """Factor of the gradient from the dueling streams into the shared layers. Wang et al. 2016 use
     0.7071, 1/sqrt(2)."""
-    munchausen: Annotated[bool, Fused(False), Group("techniques")] = False
+    munchausen: Annotated[bool, Group("techniques")] = False
     """Munchausen DQN: a soft policy, with its scaled log-probability as a bonus. It replaces
     --double and excludes categorical values."""
     munchausen_alpha: Annotated[float, _SHARE, Group("techniques")] = 0.9
@@ -213,7 +213,13 @@ class Config(RunOptions):
     """Temperature of the Munchausen policy, in units of return."""
     munchausen_floor: Annotated[float, Limit(-1e9, 0), Group("techniques")] = -1.0
     """Lower bound of the scaled log-probability in the Munchausen bonus."""
-    value: Annotated[str, Part("value"), Stored(), Fused("scalar"), Group("techniques")] = "scalar"
+    value: Annotated[
+        str,
+        Part("value"),
+        Stored(),
+        Fused("scalar", "categorical", "quantile", "hl-gauss"),
+        Group("techniques"),
+    ] = "scalar"
     """What the network predicts: expected return, atoms (C51), quantiles (QR-DQN), sampled
     quantiles (IQN), or a histogram of expected returns (hl-gauss)."""
     num_atoms: Annotated[int, Limit(2, 1 << 16), Group("techniques")] = 51
@@ -232,7 +238,7 @@ class Config(RunOptions):
     """Samples of the target of implicit quantiles (N'). The paper uses 64 on Atari."""
     num_policy_fractions: Annotated[int, Limit(1, 1 << 16), Group("techniques")] = 32
     """Samples of implicit quantiles that select the greedy action (K)."""
-    noisy: Annotated[bool, Stored(), Fused(False), Group("techniques")] = False
+    noisy: Annotated[bool, Stored(), Group("techniques")] = False
     """Noisy layers after the first hidden layer: learned noise explores in place of epsilon."""
     noisy_sigma: Annotated[float, Limit(0, 1e6), Stored(), Group("techniques")] = 0.5
     """Initial standard deviation of noisy layers (sigma_0), divided by the square root of their
@@ -270,7 +276,7 @@ class Config(RunOptions):
         Group("network"),
     ] = "relu"
     """Activation of hidden layers. Convolutions keep relu."""
-    normalize_observation: Annotated[bool, Stored(), Fused(False), Group("network")] = False
+    normalize_observation: Annotated[bool, Stored(), Group("network")] = False
     """Normalize each observation feature by its running mean and standard deviation."""
     normalize_reward: Annotated[bool, Stored(), Group("network")] = False
     """Divide rewards by the running standard deviation of the discounted return. Logged returns

@@ -22,14 +22,21 @@ def bootstrap_greedily(values, mask, num_actions, best, shares):
         best: int64[blocks, BLOCK], output.
         shares: float32[blocks, A * BLOCK], output: 1 for the best action, else 0.
     """
+    select_best(values, mask, num_actions, best)
     shares[:] = _ZERO
+    for block in range(len(values)):
+        for s in range(BLOCK):
+            shares[block, best[block, s] * BLOCK + s] = np.float32(1.0)
+
+
+@ieee_kernel
+def select_best(values, mask, num_actions, best):
+    """Writes the best allowed action of each sample to best, int64[blocks, BLOCK]."""
     for block in range(len(values)):
         first = block * BLOCK
         size = BLOCK if len(mask) == 0 else min(BLOCK, len(mask) - first)
         best[block] = 0
         select_greedy(values[block], num_actions, mask, first, size, best[block])
-        for s in range(BLOCK):
-            shares[block, best[block, s] * BLOCK + s] = np.float32(1.0)
 
 
 @ieee_kernel

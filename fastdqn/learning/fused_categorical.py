@@ -138,7 +138,7 @@ def project_best(
     """
     last = len(atoms) - 1
     per_return = np.float32(last) / (atoms[last] - atoms[0])
-    _gather(q, best, len(atoms), num_actions, dueling, probs)
+    gather(q, best, len(atoms), num_actions, dueling, probs)
     softmax_block(probs, 0, BLOCK, len(atoms), probs, 0, BLOCK)
     for s in range(BLOCK):
         moved[3 * BLOCK + s] = reward[first + s] if s < size else _ZERO
@@ -191,7 +191,7 @@ def compare_distributions(
     for s in range(BLOCK):
         taken_actions[s] = action[first + s] if s < size else 0
         sums[2 * BLOCK + s] = weight[first + s] / np.float32(len(action)) if s < size else _ZERO
-    _gather(q, taken_actions, len(atoms), num_actions, dueling, log_probs)
+    gather(q, taken_actions, len(atoms), num_actions, dueling, log_probs)
     log_softmax_block(log_probs, 0, BLOCK, len(atoms), log_probs, 0, BLOCK)
     for s in range(0, BLOCK, LANES):
         divergence, expected = splat(_ZERO), splat(_ZERO)
@@ -205,7 +205,7 @@ def compare_distributions(
             store(log_probs, z * BLOCK + s, (prob - of_target) * share)
         store(sums, s, divergence)
         store(sums, BLOCK + s, expected)
-    _spread(log_probs, taken_actions, size, len(atoms), num_actions, dueling, q)
+    spread(log_probs, taken_actions, size, len(atoms), num_actions, dueling, q)
     loss = 0.0
     for s in range(size):
         divergence = sums[s]
@@ -216,7 +216,7 @@ def compare_distributions(
 
 
 @ieee_kernel
-def _gather(q, action, num_atoms, num_actions, dueling, chosen):
+def gather(q, action, num_atoms, num_actions, dueling, chosen):
     """Copies the logits of one action of each sample to chosen, [Z * BLOCK]."""
     for z in range(num_atoms):
         row = z * (dueling + num_actions) + dueling
@@ -225,7 +225,7 @@ def _gather(q, action, num_atoms, num_actions, dueling, chosen):
 
 
 @ieee_kernel
-def _spread(chosen, action, size, num_atoms, num_actions, dueling, q):
+def spread(chosen, action, size, num_atoms, num_actions, dueling, q):
     """Writes the gradient of all outputs from that of one action's logits, [Z * BLOCK]."""
     share = np.float32(-1.0) / np.float32(num_actions) if dueling else _ZERO
     for z in range(num_atoms):

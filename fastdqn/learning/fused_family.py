@@ -15,23 +15,101 @@ from fastdqn.learning import fused_backups, fused_kernel, fused_passes
 from fastdqn.learning.adam import Adam
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.categorical import CategoricalValue
+from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_categorical import FusedCategorical
+from fastdqn.learning.fused_hl_gauss import FusedHLGauss
 from fastdqn.learning.fused_kernel import BLOCK
-from fastdqn.learning.fused_learner import NO_MASK, activations, layer_table, scratch
+from fastdqn.learning.fused_learner import NO_MASK, FusedStep, activations, layer_table, scratch
+from fastdqn.learning.fused_policy import FusedPolicy
 from fastdqn.learning.fused_quantile import FusedQuantile
 from fastdqn.learning.fused_scalar import FusedScalar
+from fastdqn.learning.hl_gauss import HLGaussValue
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.munchausen import MunchausenBackup
-from fastdqn.learning.networks import MLP, Affine, DuelingHead, PlainHead, QNetwork
+from fastdqn.learning.networks import (
+    FARTHEST,
+    MLP,
+    Affine,
+    DuelingHead,
+    PlainHead,
+    QNetwork,
+)
 from fastdqn.learning.noisy import NoisyLinear
 from fastdqn.learning.quantile import QuantileValue
-from fastdqn.learning.value import ScalarValue
+from fastdqn.learning.random_inputs import MEANS, Draw, Passes
+from fastdqn.learning.value import ScalarValue, Value
 from fastdqn.replay.batch import Batch
 
 _VALUES: dict[type, Any] = {
     ScalarValue: FusedScalar, CategoricalValue: FusedCategorical, QuantileValue: FusedQuantile,
+    HLGaussValue: FusedHLGauss,
 }  # fmt: skip
 _NO_NOISE = np.zeros(0, np.float32)
+
+
+def make_fused_step(learner: Learner, threads: int = 1) -> Any:
+    """Returns FusedStep for a plain network and backup, else FusedFamilyStep. Raises ValueError."""
+    if _is_plain(learner.online.module, learner.value) and type(learner.backup) in (
+        DoubleBackup,
+        MaxBackup,
+    ):
+        return FusedStep(learner, threads)
+    return FusedFamilyStep(learner)
+
+
+def make_fused_policy(online: FlatParameters, value: Value) -> Any:
+    """Returns FusedPolicy for a plain network, else FusedFamilyPolicy. Raises ValueError."""
+    return (
+        FusedPolicy(online) if _is_plain(online.module, value) else FusedFamilyPolicy(online, value)
+    )
+
+
+def _is_plain(network: Any, value: Value) -> bool:
+    """Returns whether a network has scalar values, and neither noise nor normalization."""
+    noisy = any(type(each) is NoisyLinear for each in network.modules())
+    return type(value) is ScalarValue and not noisy and not hasattr(network.statistics, "obs_mean")
+
+
+class FusedFamilyPolicy:
+    """Greedy actions of a network of the family by kernels, with the learner's weights.
+
+    Raises:
+        ValueError: The network is not supported, as in FusedFamilyStep.
+    """
+
+    def __init__(self, online: FlatParameters, value: Value):
+        dense = family_layers(online.module)
+        self._online, self._layers = online, layer_table(dense, online)
+        head: Any = online.module.head
+        dueling, per_action = int(type(head) is DuelingHead), value.outputs_per_action or 1
+        num_actions = int(self._layers[-1, fused_kernel.OUT]) // per_action - dueling
+        self._shape, self._num_actions = (per_action, dueling), num_actions
+        self._value = _VALUES[type(value)](value, num_actions, dueling)
+        self._one, self._output = activations(self._layers), fused_passes.output_of(self._layers)
+        self._features = int(self._layers[0, fused_kernel.IN])
+        self._x = np.zeros((0, len(self._one)), np.float32)
+
+    def __call__(
+        self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw = MEANS
+    ) -> np.ndarray | None:
+        """Returns int64[N] greedy actions, or None for noise of each environment."""
+        if draw.noise is not None:
+            return None
+        blocks = -(-len(obs) // BLOCK)
+        if len(self._x) < blocks:
+            self._x = np.tile(self._one, (blocks, 1))
+            self._values = np.zeros((blocks, self._num_actions * BLOCK), np.float32)
+            self._best = np.zeros((blocks, BLOCK), np.int64)
+        numbers = np.ascontiguousarray(obs, np.float32).reshape(len(obs), self._features)
+        numbers, scale = normalized(self._online.module, numbers)
+        x, values = self._x[:blocks], self._values[:blocks]
+        fused_passes.forward(
+            self._layers, self._online.weights.numpy(), numbers, scale, x, *self._shape
+        )
+        self._value.expected(x[:, self._output :], values)
+        allowed = NO_MASK if mask is None else np.ascontiguousarray(mask, np.bool_)
+        fused_backups.select_best(values, allowed, self._num_actions, self._best[:blocks])
+        return self._best[:blocks].reshape(-1)[: len(obs)].copy()
 
 
 class FusedFamilyStep:
@@ -64,10 +142,9 @@ class FusedFamilyStep:
         self._per_action = learner.value.outputs_per_action or 1
         self._num_actions = int(self._layers[-1, fused_kernel.OUT]) // self._per_action
         self._num_actions -= self._dueling
-        self._scale = np.float32(network.obs_scale)
         self._value = _VALUES[type(learner.value)](learner.value, self._num_actions, self._dueling)
+        self._online, self._target = learner.online, learner.target
         self._weights = learner.online.weights.numpy()
-        self._target_weights = learner.target.weights.numpy()
         self._gradient = learner.online.gradient.numpy()
         self._adam = (
             optimizer.exp_avg.numpy(), optimizer.exp_avg_sq.numpy(),
@@ -77,19 +154,19 @@ class FusedFamilyStep:
         self._effective = np.empty_like(self._weights) if (self._noisy >= 0).any() else None
         self._batch: Batch | None = None
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch, passes: Passes) -> Tensor:
         """Takes the step; returns priorities [B], which the next step overwrites."""
         if batch is not self._batch:
             self._adopt(batch)
         for kept, given in self._converted:
             np.copyto(kept, given, casting="unsafe")
-        learner, passes = self._learner, self._learner.draws.passes
+        learner = self._learner
         obs, next_obs, action, reward, discount, weight = self._inputs
         self._bootstrap(obs, next_obs, action, passes)
         self._value.aim(
             self._outputs_of(self._following), *self._choice, reward, discount
         )  # fmt: skip
-        noise = self._forward(self._weights, obs, passes.online_obs, self._active)
+        noise = self._forward(self._online, obs, passes.online_obs, self._active)
         loss = self._value.compare(
             self._outputs_of(self._active), action, weight, self._priority.numpy(),
             self._taken.numpy(),
@@ -107,12 +184,12 @@ class FusedFamilyStep:
 
     def _bootstrap(self, obs, next_obs, action, passes) -> None:
         """Runs the passes that the backup asks for, and computes its weights of actions."""
-        learner, values, backup = self._learner, self._values, self._learner.backup
+        values, backup = self._values, self._learner.backup
         best, shares, entropy, bonus = self._choice
         if type(backup) is DoubleBackup:
-            self._forward(self._weights, next_obs, passes.online_next, self._active)
+            self._forward(self._online, next_obs, passes.online_next, self._active)
             self._value.expected(self._outputs_of(self._active), values)
-        self._forward(self._target_weights, next_obs, passes.target_next, self._following)
+        self._forward(self._target, next_obs, passes.target_next, self._following)
         if type(backup) is not DoubleBackup:
             self._value.expected(self._outputs_of(self._following), values)
         if not isinstance(backup, MunchausenBackup):
@@ -120,7 +197,7 @@ class FusedFamilyStep:
                 values, self._masks[0], self._num_actions, best, shares
             )
             return
-        self._forward(self._target_weights, obs, passes.target_obs, self._active)
+        self._forward(self._target, obs, passes.target_obs, self._active)
         self._value.expected(self._outputs_of(self._active), self._values_here)
         alpha, temperature, least = map(np.float32, backup.settings)
         fused_backups.bootstrap_softly(
@@ -128,16 +205,15 @@ class FusedFamilyStep:
             least, self._log_policy, shares, entropy, bonus,
         )  # fmt: skip
 
-    def _forward(self, weights, obs, draw, x) -> np.ndarray:
+    def _forward(self, network: FlatParameters, obs, draw: Draw, x: np.ndarray) -> np.ndarray:
         """Runs a pass into x; returns its noise."""
-        noise = _NO_NOISE
+        noise, weights = _NO_NOISE, network.weights.numpy()
+        obs, scale = normalized(network.module, obs)
         if self._effective is not None:
             noise = draw.noise.numpy().reshape(-1)
             fused_passes.add_noise(weights, self._noisy, self._layers, noise, self._effective)
             weights = self._effective
-        fused_passes.forward(
-            self._layers, weights, obs, self._scale, x, self._per_action, self._dueling
-        )
+        fused_passes.forward(self._layers, weights, obs, scale, x, self._per_action, self._dueling)
         return noise
 
     def _outputs_of(self, x: np.ndarray) -> np.ndarray:
@@ -186,8 +262,6 @@ def family_layers(network: Any) -> list[Any]:
     """Returns the layers of an MLP and its head, in order; raises ValueError if unsupported."""
     if type(network) is not QNetwork or type(network.torso) is not MLP:
         raise ValueError("the fused update supports fastdqn's MLP only, not another torso")
-    if hasattr(network.statistics, "obs_mean"):
-        raise ValueError("the fused update does not support observation normalization")
     head: Any = network.head
     if type(head) not in (PlainHead, DuelingHead):
         raise ValueError("the fused update supports plain and dueling heads only")
@@ -198,6 +272,17 @@ def family_layers(network: Any) -> list[Any]:
     last = head.streams if type(head) is DuelingHead else head.values
     layers = [each for each in network.torso.layers if type(each) is nn.Linear]
     return [*layers, *head.hidden, last]
+
+
+def normalized(network: Any, obs: np.ndarray) -> tuple[np.ndarray, np.float32]:
+    """Returns observations float32[B, F] as a network sees them, and their remaining factor."""
+    statistics = network.statistics
+    if not hasattr(statistics, "obs_mean"):
+        return obs, np.float32(network.obs_scale)
+    mean, deviation = (
+        each.numpy().reshape(-1) for each in (statistics.obs_mean, statistics.obs_deviation)
+    )
+    return np.clip((obs - mean) / deviation, -FARTHEST, FARTHEST), np.float32(1.0)
 
 
 def noise_table(dense: list[Any], online: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_second_thread import SecondThread
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import MLP, Affine, DuelingHead, PlainHead, QNetwork
+from fastdqn.learning.random_inputs import NO_INPUTS, Passes
 from fastdqn.learning.value import ScalarValue, huber, squared_error
 from fastdqn.replay.batch import Batch
 
@@ -79,7 +80,7 @@ class FusedStep:
         self._batch: Batch | None = None
         self._converted: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch, passes: Passes = NO_INPUTS) -> Tensor:
         """Takes the step; returns priorities [B], which the next step overwrites."""
         if batch is not self._batch:
             self._adopt(batch)

@@ -53,7 +53,7 @@ def forward(layers, weights, obs, scale, x, per_action, dueling):
 
 @ieee_kernel
 def backward(layers, weights, x, turned, sums):
-    """Backpropagates the gradients of outputs in x, in place. Writes gradients of weights to sums."""
+    """Backpropagates the gradients of outputs in x, in place, and writes the sums of weights."""
     sums[:] = 0.0
     for block in range(len(x)):
         backpropagate(layers, weights, x[block], turned, sums)

@@ -53,6 +53,7 @@ class HLGaussValue(Value):
         self.bounds: tuple[float, float] | None = (v_min, v_max)
         self._v_min, self._width = v_min, (v_max - v_min) / num_atoms
         self._spread = math.sqrt(2.0) * hl_gauss_sigma  # erf is the CDF of a variance of 1/2
+        self.scale = self._v_min, self._width, self._spread
         self.edges = torch.arange(num_atoms + 1, dtype=torch.float32)
         self.centers = v_min + self._width * (self.edges[:-1] + 0.5)
 

@@ -13,7 +13,7 @@ from fastdqn.learning.bootstrap_targets import Backup
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.graph_capture import Capture, eager, keeping
 from fastdqn.learning.optimizer import Optimizer
-from fastdqn.learning.random_inputs import Draws
+from fastdqn.learning.random_inputs import Draws, Passes
 from fastdqn.learning.target_network import TargetUpdate
 from fastdqn.learning.value import Value
 from fastdqn.replay.batch import Batch
@@ -51,7 +51,7 @@ class Learner:
         max_grad_norm: Limit of the global gradient norm; None does not clip.
         capture: Compiles or records updates, see graph_capture.py.
         make_step: Returns a replacement of autograd, such as FusedStep. It takes the step on a
-            batch, sets loss_sum and taken, and returns the priorities.
+            batch with random inputs, sets loss_sum and taken, and returns the priorities.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Learner:
         target_update: TargetUpdate,
         max_grad_norm: float | None,
         capture: Capture = eager,
-        make_step: Callable[["Learner"], Callable[[Batch], Tensor]] | None = None,
+        make_step: Callable[["Learner"], Callable[[Batch, Passes], Tensor]] | None = None,
     ):
         self.online, self.target = online, target_update.target_of(online)
         self.value, self.backup, self.draws, self.optimizer = value, backup, draws, optimizer
@@ -186,8 +186,10 @@ class Learner:
 
     def _custom_steps(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         """As AutogradSteps, by a custom step; each overwrites the priorities of the last one."""
-        if len(batches) == 1:
-            priority = self._step(batches[0])
+        priorities = []
+        for batch, passes in zip(batches, self.draws.sets, strict=False):
+            priorities.append(self._step(batch, passes))
             self.target_update.step(self.online, self.target)
-            return priority, self.taken
-        return torch.cat([self._custom_steps([each])[0].clone() for each in batches]), self.taken
+            if len(batches) > 1:
+                priorities[-1] = priorities[-1].clone()
+        return priorities[0] if len(batches) == 1 else torch.cat(priorities), self.taken

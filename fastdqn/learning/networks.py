@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky-relu": functional.leaky_relu,
 }
 # Limit of normalized observations, in standard deviations: clip_obs of Stable-Baselines3.
-_FARTHEST = 10.0
+FARTHEST = 10.0
 
 
 class MLP(nn.Module):
@@ -258,7 +258,7 @@ class Statistics(nn.Module):
             self.register_buffer("return_deviation", torch.ones(1))
 
     def forward(self, obs: Tensor) -> Tensor:
-        return ((obs - self.obs_mean) / self.obs_deviation).clamp(-_FARTHEST, _FARTHEST)
+        return ((obs - self.obs_mean) / self.obs_deviation).clamp(-FARTHEST, FARTHEST)
 
 
 class QNetwork(nn.Module):

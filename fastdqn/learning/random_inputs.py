@@ -37,6 +37,9 @@ class Passes(NamedTuple):
     target_obs: Draw = MEANS
 
 
+NO_INPUTS = Passes()  # of an update without noise and fractions
+
+
 class Draws:
     """Random inputs of every update, from one generator.
 
