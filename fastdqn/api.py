@@ -156,6 +156,8 @@ def load_policy(
         WeightsError: The file cannot be used.
         ConfigError: A part is missing or cannot be made.
     """
+    if torso is not None and not isinstance(torso, nn.Module):
+        raise ConfigError([f"torso is {torso!r}, not an nn.Module: pass an instance, MyTorso()"])
     objects = {}
     if value is not None:
         objects["value"] = find_part("value", value) if isinstance(value, str) else value

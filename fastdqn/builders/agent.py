@@ -361,6 +361,8 @@ def load_policy(
         return load_table_policy(path)
     arrays, description = load_weights(path)
     description |= dict.fromkeys(own.objects, CUSTOM)
+    if own.torso is not None:
+        description["torso"] = CUSTOM
     _require_known_modules(path, description)
     if own.torso is None and description["torso"] != CUSTOM:
         # A damaged file may describe a huge network, so the sizes are checked before allocation.

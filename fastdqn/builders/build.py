@@ -23,8 +23,10 @@ from fastdqn.checkpoints.loader import Checkpoint
 from fastdqn.checkpoints.network_weights import require_readable
 from fastdqn.config.atari_protocols import PROTOCOLS
 from fastdqn.config.conflicts import remarks
+from fastdqn.config.registry import WORDS
 from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
 from fastdqn.envs import EnvFacts, EnvStream, Factory, Step
+from fastdqn.envs.errors import one_line
 from fastdqn.files.open_folder import Place
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.out_of_memory import memory_errors
@@ -217,14 +219,12 @@ def make_epsilon(
     config: ResolvedConfig, own: UserParts = NO_PARTS
 ) -> Callable[[int, int], float | np.ndarray]:
     """Returns the exploration schedule. Raises ConfigError if it does not return epsilon."""
-    schedule = make_part("exploration", config, own)
-    first = schedule(0, 0)
-    if not _are_numbers(first, 1.0) or np.shape(first) not in ((), (config.num_envs,)):
-        raise ConfigError(
-            [f"exploration returns {first!s:.60} at step 0: it must return a number in [0, 1], or "
-             f"an array with one for each of {config.num_envs} environments"]
-        )  # fmt: skip
-    return schedule
+    shapes = ((), (config.num_envs,))
+    return _checked(
+        "exploration", config.exploration, make_part("exploration", config, own),
+        lambda epsilon: _are_numbers(epsilon, 1.0) and np.shape(epsilon) in shapes,
+        f"a number in [0, 1], or an array with one for each of {config.num_envs} environments",
+    )  # fmt: skip
 
 
 def make_learning_rate(
@@ -235,16 +235,44 @@ def make_learning_rate(
     Raises:
         ConfigError: It does not return a learning rate.
     """
-    if config.learning_rate_schedule == "constant":
+    name = config.learning_rate_schedule
+    if name == "constant":
         return None
-    schedule = make_part("learning_rate_schedule", config, own)
-    first = schedule(0, 0)
-    if not _are_numbers(first, math.inf) or np.ndim(first):
-        raise ConfigError(
-            [f"learning_rate_schedule returns {first!s:.60} at step 0: it must return a number of "
-             "at least 0"]
-        )  # fmt: skip
-    return schedule
+    return _checked(
+        "learning_rate_schedule", name, make_part("learning_rate_schedule", config, own),
+        lambda rate: _are_numbers(rate, math.inf) and np.ndim(rate) == 0,
+        "a number of at least 0",
+    )  # fmt: skip
+
+
+def _checked(
+    option: str,
+    name: str,
+    schedule: Callable[[int, int], Any],
+    is_valid: Callable[[Any], bool],
+    expected: str,
+) -> Callable[[int, int], Any]:
+    """Returns a schedule that was tried at step 0. One of the user's is checked at every call.
+
+    Raises:
+        ConfigError: It fails, or returns something else than expected.
+    """
+
+    def checked(steps: int, episodes: int) -> Any:
+        given = schedule(steps, episodes)
+        if not is_valid(given):
+            raise ConfigError(
+                [f"{option} returns {given!s:.60} at step {steps}: it must return {expected}"]
+            )
+        return given
+
+    try:
+        checked(0, 0)
+    except ConfigError:
+        raise
+    except Exception as error:  # user code may raise anything
+        raise ConfigError([f"{option} fails at step 0: {one_line(error)}"]) from error
+    return schedule if name in WORDS[option] else checked
 
 
 def _are_numbers(given: Any, most: float) -> bool:

@@ -8,14 +8,16 @@ import copy
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from fastdqn.config.conflicts import chosen_backup, chosen_sampler
 from fastdqn.config.option import options_of
 from fastdqn.config.registry import CUSTOM, WORDS
-from fastdqn.config.schema import Config, ConfigError
+from fastdqn.config.schema import Config, ConfigError, as_fraction
 from fastdqn.envs.errors import one_line
 from fastdqn.envs.registry import find_object
 
@@ -80,6 +82,10 @@ def find_part(option: str, name: str, own: UserParts = NO_PARTS) -> Any:
         except ValueError as error:
             raise ConfigError([str(error)]) from None
     module, _, attribute = WORDS[option][name].partition(":")
+    if not module:  # auto, and torsos that observations choose
+        raise ConfigError(
+            [f"{option} {name!r} cannot be an argument of another part: remove that parameter"]
+        )  # fmt: skip
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -100,7 +106,7 @@ def make_part(
     """
     name = name or str(_get(options, option))
     found = find_part(option, name, own)
-    what = f"{option} {name!r}" if name != CUSTOM else f"{option} {_name_of(found)}"
+    what = _title(option, name, found)
     ready = is_ready(option, found)
     arguments = {} if ready else _arguments(found, option, options, own, given, what)
     try:
@@ -142,8 +148,8 @@ def part_options(option: str, name: str, own: UserParts = NO_PARTS) -> list[str]
 
 
 def part_problems(config: Config, own: UserParts = NO_PARTS) -> list[str]:
-    """Returns a message for each part that cannot be found, and each wrong name in part_kwargs."""
-    lines = []
+    """Returns a message for each part that cannot be found, and each option that none reads."""
+    lines, missing = [], set()
     for option in PART_OPTIONS:
         try:
             name = getattr(config, option)
@@ -151,6 +157,7 @@ def part_problems(config: Config, own: UserParts = NO_PARTS) -> list[str]:
                 find_part(option, name, own)
         except ConfigError as error:
             lines += error.lines
+            missing.add(option)
     for key in config.part_kwargs:
         option, dot, argument = key.partition(".")
         if not dot or not argument or option not in PART_OPTIONS:
@@ -158,6 +165,14 @@ def part_problems(config: Config, own: UserParts = NO_PARTS) -> list[str]:
                 f"part_kwargs sets {key!r}: name an argument of a part, such as "
                 f"optimizer.weight_decay. Parts are {', '.join(PART_OPTIONS)}"
             )
+        elif option not in missing:
+            title, parameters = _signature_of(option, config, own)
+            lines += _unknown_arguments(option, title, [argument], parameters)
+    is_word = config.value in WORDS["value"]  # whose losses are checked with other conflicts
+    if config.loss != Config.loss and not is_word and "value" not in missing:
+        title, parameters = _signature_of("value", config, own)
+        if "loss" not in parameters:
+            lines.append(f"loss is {config.loss}, and {title} has its own loss: use --loss mse")
     return lines
 
 
@@ -184,12 +199,8 @@ def _arguments(
         if key.partition(".")[0] == option
     }
     parameters, known, arguments = _parameters(found), options_of(Config), dict(extra)
-    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    if unknown := [name for name in extra if name not in parameters and not takes_all]:
-        raise ConfigError(
-            [f"part_kwargs sets {option}.{unknown[0]}, which {what} does not take: it takes "
-             f"{', '.join(parameters) or 'no arguments'}"]
-        )  # fmt: skip
+    if lines := _unknown_arguments(option, what, extra, parameters):
+        raise ConfigError(lines)
     for name, parameter in parameters.items():
         if name in given:
             arguments[name] = given[name]
@@ -206,6 +217,39 @@ def _arguments(
     return arguments
 
 
+def _signature_of(
+    option: str, config: Config, own: UserParts
+) -> tuple[str, Mapping[str, inspect.Parameter]]:
+    """Returns the title of a part for messages, and the parameters of what makes it."""
+    chosen = {"backup": chosen_backup, "sampler": chosen_sampler}
+    name = chosen[option](config) if option in chosen else getattr(config, option)
+    if option == "torso" and own.torso is not None:
+        name = CUSTOM
+    elif name in WORDS[option] and not WORDS[option][name]:
+        return f"{option} {name!r}", {}
+    found = find_part(option, name, own)
+    return _title(option, name, found), {} if is_ready(option, found) else _parameters(found)
+
+
+def _unknown_arguments(
+    option: str, title: str, names: Iterable[str], parameters: Mapping[str, inspect.Parameter]
+) -> list[str]:
+    """Returns a message for each name that is not a parameter of a part."""
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return []
+    return [
+        f"part_kwargs sets {option}.{name}, which {title} does not take: it takes "
+        f"{', '.join(parameters) or 'no arguments'}"
+        for name in names
+        if name not in parameters
+    ]
+
+
+def _title(option: str, name: str, found: Any) -> str:
+    """Returns how messages name a part."""
+    return f"{option} {name!r}" if name != CUSTOM else f"{option} {_name_of(found)}"
+
+
 def _parameters(found: Any) -> dict[str, inspect.Parameter]:
     try:
         return dict(inspect.signature(found).parameters)
@@ -214,10 +258,14 @@ def _parameters(found: Any) -> dict[str, inspect.Parameter]:
 
 
 def _get(options: Any, name: str) -> Any:
-    """Returns an option of a Config or of a description. Files may lack it."""
-    if isinstance(options, Mapping):
-        return options.get(name, options_of(Config)[name].before)
-    return getattr(options, name)
+    """Returns an option of a Config or of a description, in its type. Files may lack it."""
+    if not isinstance(options, Mapping):
+        return getattr(options, name)
+    option = options_of(Config)[name]
+    value = options.get(name, option.before)
+    if option.hint is Fraction:
+        return as_fraction(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _name_of(found: Any) -> str:

@@ -1,4 +1,4 @@
-"""Validation of environments and torsos that are passed from Python."""
+"""Validation of environments and parts that are passed from Python."""
 
 from pathlib import Path
 from typing import Any

@@ -106,6 +106,12 @@ def _schedule_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, s
         f"learning_rate_schedule is {schedule}: use --learning-rate-schedule piecewise",
     )
     yield (
+        "learning_rate_schedule final_learning_rate",
+        schedule in ("constant", "piecewise") and c.final_learning_rate != 0.0,
+        f"final_learning_rate is {c.final_learning_rate:g}, which is for a linear or cosine "
+        f"schedule, and learning_rate_schedule is {schedule}: use --learning-rate-schedule linear",
+    )
+    yield (
         "learning_rate_steps learning_rate_values",
         len(points) != len(c.learning_rate_values),
         f"learning_rate_steps has {len(points)} points and learning_rate_values "

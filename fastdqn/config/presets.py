@@ -220,7 +220,7 @@ PRESETS["atari-breakout"] = PRESETS["atari-pong"].replace(
 )
 # Mnih et al. 2015, extended data table 1, on a game of your choice (--env-id), in steps: a target
 # update per 10,000 updates of 4 steps is one per 40,000 steps, and epsilon decays over a million
-# frames, a quarter as many steps. RMSProp has its settings of that table by default.
+# frames, a quarter as many steps. RMSProp has the settings of that table by default.
 PRESETS["atari-dqn"] = Config(
     preset="atari-dqn",
     env_id="ALE/Breakout-v5",

@@ -9,7 +9,7 @@ from torch import Tensor
 from fastdqn.learning.bootstrap_targets import Bootstrap
 from fastdqn.learning.quantile import quantile_target
 from fastdqn.learning.random_inputs import Draw
-from fastdqn.learning.value import SampleLoss, Value, of_action
+from fastdqn.learning.value import SampleLoss, Value, check_range, of_action
 
 
 class HLGaussValue(Value):
@@ -43,10 +43,7 @@ class HLGaussValue(Value):
     takes_bonus = True
 
     def __init__(self, num_atoms: int, v_min: float, v_max: float, hl_gauss_sigma: float = 0.75):
-        if num_atoms < 2:
-            raise ValueError(f"num_atoms is {num_atoms}, must be at least 2")
-        if not v_min < v_max:
-            raise ValueError(f"v_min is {v_min}, must be below v_max {v_max}")
+        check_range(num_atoms, v_min, v_max)
         if not hl_gauss_sigma > 0.0:
             raise ValueError(f"hl_gauss_sigma is {hl_gauss_sigma}, must be above 0")
         self.outputs_per_action: int | None = num_atoms

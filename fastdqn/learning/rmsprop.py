@@ -1,4 +1,4 @@
-"""RMSProp on one flat tensor, as DQN was published with."""
+"""RMSProp on one flat tensor, the optimizer with which DQN was published."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,11 @@ from fastdqn.learning.optimizer import Optimizer
 class RMSProp(Optimizer):
     """Centered RMSProp without momentum (Mnih et al. 2015, extended data table 1).
 
-    The squared gradient is centered by the square of the mean gradient, and epsilon is inside of
-    the root. torch.optim.RMSprop adds it outside. The defaults are those of the paper: gradient
-    momentum and squared gradient momentum 0.95, and minimum squared gradient 0.01.
+    The squared gradient is centered by the square of the mean gradient, and epsilon is inside the
+    root. torch.optim.RMSprop adds it outside. The defaults are those of the paper: gradient
+    momentum and squared gradient momentum 0.95, and minimum squared gradient 0.01. The paper sums
+    the gradients of a batch of 32. A loss that is their mean has gradients of 1/32, so epsilon is
+    0.01/32^2, as in DQN Zoo.
 
     Args:
         weights: float32[P], updated in place.
@@ -32,7 +34,7 @@ class RMSProp(Optimizer):
         gradient: Tensor,
         learning_rate: float,
         decay: float = 0.95,
-        epsilon: float = 0.01,
+        epsilon: float = 0.01 / 32**2,
     ):
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay is {decay}, must be at least 0 and below 1")

@@ -116,7 +116,7 @@ def of_action(output: Tensor, action: Tensor) -> Tensor:
 
 
 def check_range(num_atoms: int, v_min: float, v_max: float) -> None:
-    """Raises ValueError if atoms from v_min to v_max are fewer than 2 or not ascending."""
+    """Raises ValueError for fewer than 2 atoms or bins, or if v_min is not below v_max."""
     if num_atoms < 2:
         raise ValueError(f"num_atoms is {num_atoms}: it must be at least 2")
     if not v_min < v_max:

@@ -84,6 +84,29 @@ class Wordless:
         pass
 
 
+class Torsos(Value):
+    def __init__(self, torso):
+        pass
+
+
+class Typed(Value):
+    """A value of options that JSON stores in another type."""
+
+    def __init__(self, train_frequency, hidden_sizes, wrapper):
+        self.kinds = [type(each).__name__ for each in (train_frequency, hidden_sizes, wrapper)]
+        assert self.kinds == ["Fraction", "tuple", "tuple"], self.kinds
+
+    def expected(self, output):
+        return output
+
+    def target(self, next_output, bootstrap, reward, discount):
+        return reward + discount * (next_output * bootstrap.action_weights).sum(1)
+
+    def loss(self, output, action, target, draw):
+        taken = output.gather(1, action.unsqueeze(1)).squeeze(1)
+        return SampleLoss((taken - target) ** 2, (target - taken.detach()).abs(), taken)
+
+
 class Incomplete:
     outputs_per_action = None
 
@@ -250,6 +273,16 @@ def test_a_loss_and_a_torso_receive_options_of_the_run(tmp_path):
     ("--optimizer my_optimizers:Lion --part-kwargs optimizer.beta3=2",
      "part_kwargs sets optimizer.beta3, which optimizer 'my_optimizers:Lion' does not take: it "
      "takes weights, gradient, learning_rate, beta1, beta2"),
+    ("--part-kwargs torso.width=3",
+     "part_kwargs sets torso.width, which torso 'auto' does not take: it takes no arguments"),
+    ("--part-kwargs learning_rate_schedule.period=3",
+     "part_kwargs sets learning_rate_schedule.period, which learning_rate_schedule 'constant' does "
+     "not take: it takes learning_rate"),
+    ("--loss huber --part-kwargs loss.delta=2",
+     "part_kwargs sets loss.delta, which loss 'huber' does not take: it takes no arguments"),
+    ("--value my_parts:HLGauss --loss huber",
+     "loss is huber, and value 'my_parts:HLGauss' has its own loss: use --loss mse"),
+    ("--value my_parts:Torsos", "torso 'mlp' cannot be an argument of another part"),
     ("--part-kwargs sigma=2",
      "part_kwargs sets 'sigma': name an argument of a part, such as optimizer.weight_decay. Parts "
      "are optimizer, learning_rate_schedule, loss, backup, value, sampler, torso, exploration"),
@@ -334,6 +367,28 @@ def test_a_module_inside_the_run_folder_is_not_imported(whole, tmp_path, monkeyp
     assert len(lines) == 1
     assert "lies inside the run folder: move it" in lines[0]
     assert "my_parts" not in sys.modules
+
+
+def test_options_have_their_types_where_a_value_is_made_from_a_weights_file(tmp_path):
+    run = tmp_path / "run"
+    assert train(run, "--value", "my_parts:Typed", "--train-frequency", "7/2")[0] == 0
+    assert fastdqn.load_policy(run) is not None
+
+
+def test_a_torso_passed_from_python_replaces_the_name_in_a_lone_weights_file(tmp_path):
+    run = fastdqn.train(small(tmp_path), torso="my_parts:Layer")
+    lone = tmp_path / "policy.safetensors"
+    lone.write_bytes((run.folder / "policy.safetensors").read_bytes())
+    torso = sys.modules["my_parts"].Layer((4,), 1)
+    forget()
+    with pytest.raises(ValueError, match=r"only the config\.json of its run may name a module"):
+        fastdqn.load_policy(lone)
+    obs = np.random.default_rng(1).normal(size=(64, 4)).astype(np.float32)
+    actions = fastdqn.load_policy(lone, torso=torso)(obs)
+    assert "my_parts" not in sys.modules
+    assert (actions == fastdqn.load_policy(run.folder)(obs)).all()
+    with pytest.raises(fastdqn.ConfigError, match=r"torso is 'my_parts:Layer', not an nn\.M"):
+        fastdqn.load_policy(lone, torso="my_parts:Layer")  # type: ignore[arg-type]
 
 
 # -- objects from Python
@@ -479,6 +534,9 @@ def test_an_object_that_is_no_part_is_one_line(tmp_path, parts, line):
     ("learning_rate_schedule", lambda steps, episodes: float("nan"),
      "learning_rate_schedule returns nan at step 0: it must"),
     ("learning_rate_schedule", lambda steps, episodes: -1, "learning_rate_schedule returns -1 at"),
+    ("learning_rate_schedule", lambda steps, episodes: 1e-3 / steps,
+     "learning_rate_schedule fails at step 0: ZeroDivisionError"),
+    ("exploration", lambda steps, episodes: {}[steps], "exploration fails at step 0: KeyError"),
 ])  # fmt: skip
 def test_a_part_that_answers_wrongly_is_found_before_the_run(tmp_path, option, part, line):
     with pytest.raises(fastdqn.ConfigError) as caught:
@@ -486,6 +544,15 @@ def test_a_part_that_answers_wrongly_is_found_before_the_run(tmp_path, option, p
     assert len(caught.value.lines) == 1
     assert caught.value.lines[0].startswith(line)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("option", "late"), [
+    ("exploration", 1.5), ("exploration", float("nan")), ("learning_rate_schedule", -1.0),
+])  # fmt: skip
+def test_a_schedule_that_goes_wrong_later_ends_the_run(tmp_path, option, late):
+    parts: dict[str, Any] = {option: lambda steps, episodes: 1e-3 if steps < 100 else late}
+    with pytest.raises(fastdqn.ConfigError, match=rf"{option} returns {late} at step \d\d\d: it"):
+        fastdqn.train(small(tmp_path), **parts)
 
 
 def test_an_option_is_not_a_part_of_resume(tmp_path):

@@ -137,6 +137,61 @@ def test_options_right_at_the_edge_are_accepted(changes):
     assert Config().replace(**changes).problems() == []
 
 
+PIECEWISE = {
+    "learning_rate_schedule": "piecewise",
+    "learning_rate_steps": (10, 20),
+    "learning_rate_values": (1e-3, 1e-4),
+}
+
+
+@pytest.mark.parametrize(("changes", "line"), [
+    (PIECEWISE | {"learning_rate_schedule": "cosine"},
+     "learning_rate_steps and learning_rate_values are for a piecewise schedule, and "),
+    (PIECEWISE | {"learning_rate_steps": (), "learning_rate_values": ()},
+     "learning_rate_schedule is piecewise, and learning_rate_steps is empty: give its points"),
+    (PIECEWISE | {"learning_rate_values": (1e-3,)},
+     "learning_rate_steps has 2 points and learning_rate_values 1: give as many of both"),
+    (PIECEWISE | {"learning_rate_steps": (20, 20)},
+     "learning_rate_steps is 20 20: the steps must ascend"),
+    (PIECEWISE | {"final_learning_rate": 1e-5},
+     "final_learning_rate is 1e-05, which is for a linear or cosine schedule, and "
+     "learning_rate_schedule is piecewise: use --learning-rate-schedule linear"),
+    ({"final_learning_rate": 1e-5}, "final_learning_rate is 1e-05, which is for a linear"),
+    ({"learning_rate_schedule": "linear", "total_timesteps": None, "total_episodes": 9,
+      "exploration_decay": 0.9},
+     "learning_rate_schedule is linear, which ends at total_timesteps, and that is None"),
+    ({"value": "hl-gauss", "v_min": 1.0, "v_max": 1.0}, "v_min is 1.0, v_max 1.0: the 51 atoms"),
+    ({"value": "hl-gauss", "loss": "huber"}, "loss is huber, which is for scalar values, and "),
+    ({"value": "quantile", "loss": "my_parts:loss"}, "loss is my_parts:loss, which is for scalar"),
+    ({"backup": "max"}, "backup is max, and double, munchausen and target_network choose double"),
+    ({"backup": "my_parts:Backup", "munchausen": True},
+     "backup is my_parts:Backup, which takes the place of munchausen: leave one of them out"),
+    ({"sampler": "recent", "prioritized": True},
+     "sampler is recent, and --prioritized chooses prioritized: leave one of them out"),
+    ({"sampler": "recent", "replay": False},
+     "sampler is recent, and --no-replay chooses newest: leave one of them out"),
+    ({"sampler": "prioritized"}, "sampler is prioritized, and it needs --prioritized"),
+    ({"sampler": "newest"}, "sampler is newest, and it needs --no-replay"),
+])  # fmt: skip
+def test_parts_that_contradict_other_options_are_one_line(changes, line):
+    found = Config(**changes).problems()
+    assert len(found) == 1
+    assert found[0].startswith(line)
+
+
+@pytest.mark.parametrize("changes", [
+    PIECEWISE,
+    {"learning_rate_schedule": "my_parts:Schedule", "final_learning_rate": 1e-5},
+    {"value": "my_parts:Value", "loss": "huber"},
+    {"backup": "my_parts:Backup"},
+    {"backup": "double", "double": True},
+    {"sampler": "my_parts:Sampler"},
+    {"sampler": "prioritized", "prioritized": True},
+])  # fmt: skip
+def test_parts_that_go_with_other_options_are_accepted(changes):
+    assert Config(**changes).problems() == []
+
+
 def test_all_mistakes_of_a_kind_are_collected_one_line_each():
     wrong_types = Config(seed="x", gamma="y", double=1, run_dir=2)  # pyright: ignore
     assert [line.split()[0] for line in wrong_types.problems()] == [

@@ -248,9 +248,9 @@ def test_compiled_equals_eager():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((1, 0.0, 1.0), "num_atoms is 1, must be at least 2"),
-        ((2, 1.0, 1.0), "v_min is 1.0, must be below v_max 1.0"),
-        ((2, math.nan, 1.0), "v_min is nan, must be below"),
+        ((1, 0.0, 1.0), "num_atoms is 1: it must be at least 2"),
+        ((2, 1.0, 1.0), "v_min is 1.0, not below v_max 1.0"),
+        ((2, math.nan, 1.0), "v_min is nan, not below v_max"),
         ((2, 0.0, 1.0, 0.0), "hl_gauss_sigma is 0.0, must be above 0"),
         ((2, 0.0, 1.0, math.nan), "hl_gauss_sigma is nan, must be above 0"),
     ],

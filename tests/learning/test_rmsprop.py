@@ -31,10 +31,20 @@ def run(optimizer: RMSProp, gradients, rates) -> None:
 
 def test_the_first_step_by_hand():
     """Means 0.05 g and 0.05 g^2: the scale of a gradient of 1 is sqrt(0.05 - 0.0025 + 0.01)."""
-    optimizer = RMSProp(torch.tensor([1.0, 1.0, 1.0]), torch.tensor([1.0, -2.0, 0.0]), 0.5)
+    weights, gradient = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([1.0, -2.0, 0.0])
+    optimizer = RMSProp(weights, gradient, 0.5, epsilon=0.01)
     optimizer.step()
     expected = [1 - 0.5 / math.sqrt(0.0575), 1 + 1 / math.sqrt(0.2), 1.0]
     assert optimizer.weights.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_by_default_a_mean_of_32_gradients_steps_as_their_sum_in_the_paper():
+    gradients = np.random.default_rng(3).normal(scale=0.1, size=(50, 6)).astype(np.float32)
+    mean = RMSProp(torch.zeros(6), torch.zeros(6), 2.5e-4)
+    summed = RMSProp(torch.zeros(6), torch.zeros(6), 2.5e-4, epsilon=0.01)
+    run(mean, gradients, np.full(50, 2.5e-4))
+    run(summed, 32 * gradients, np.full(50, 2.5e-4))
+    np.testing.assert_allclose(mean.weights, summed.weights, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("decay", "epsilon"), [(0.95, 0.01), (0.5, 1e-4), (0.0, 0.3)])
