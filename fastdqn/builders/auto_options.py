@@ -179,4 +179,4 @@ def choose_learner(
         reasons.append("Numba is disabled")
     if reasons:
         return "torch", f"not fused: {', '.join(reasons)}"
-    return "fused", "a small MLP on the CPU is updated by one kernel"
+    return "fused", "a small MLP on the CPU is updated by compiled kernels"

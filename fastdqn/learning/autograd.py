@@ -53,13 +53,8 @@ class AutogradSteps:
         Raises:
             ValueError: There are more batches than the learner has random inputs for.
         """
-        sets = self._learner.draws.sets
-        if len(batches) > len(sets):
-            raise ValueError(
-                f"got {len(batches)} batches at once, but the learner has random inputs for "
-                f"{len(sets)}: create its Draws with together={len(batches)}"
-            )
-        steps = [self._step(batch, passes) for batch, passes in zip(batches, sets, strict=False)]
+        sets = self._learner.draws.sets_of(len(batches))
+        steps = [self._step(batch, passes) for batch, passes in zip(batches, sets, strict=True)]
         priorities = [priority for priority, _ in steps]
         return priorities[0] if len(steps) == 1 else torch.cat(priorities), steps[-1][1]
 

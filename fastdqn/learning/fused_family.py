@@ -40,7 +40,7 @@ from fastdqn.learning.random_inputs import MEANS, Draw, Passes
 from fastdqn.learning.value import ScalarValue, Value
 from fastdqn.replay.batch import Batch
 
-_VALUES: dict[type, Any] = {
+FAMILY: dict[type, Any] = {
     ScalarValue: FusedScalar, CategoricalValue: FusedCategorical, QuantileValue: FusedQuantile,
     HLGaussValue: FusedHLGauss,
 }  # fmt: skip
@@ -84,7 +84,7 @@ class FusedFamilyPolicy:
         dueling, per_action = int(type(head) is DuelingHead), value.outputs_per_action or 1
         num_actions = int(self._layers[-1, fused_kernel.OUT]) // per_action - dueling
         self._shape, self._num_actions = (per_action, dueling), num_actions
-        self._value = _VALUES[type(value)](value, num_actions, dueling)
+        self._value = FAMILY[type(value)](value, num_actions, dueling)
         self._one, self._output = activations(self._layers), fused_passes.output_of(self._layers)
         self._features = int(self._layers[0, fused_kernel.IN])
         self._x = np.zeros((0, len(self._one)), np.float32)
@@ -130,7 +130,7 @@ class FusedFamilyStep:
         network, optimizer = learner.online.module, learner.optimizer
         if type(learner.backup) not in (DoubleBackup, MaxBackup, MunchausenBackup):
             raise ValueError(f"the fused update does not support {type(learner.backup).__name__}")
-        if type(learner.value) not in _VALUES:
+        if type(learner.value) not in FAMILY:
             raise ValueError(f"the fused update does not support {type(learner.value).__name__}")
         if not isinstance(optimizer, Adam):
             raise ValueError(f"the fused update supports Adam only, not {type(optimizer).__name__}")
@@ -142,7 +142,7 @@ class FusedFamilyStep:
         self._per_action = learner.value.outputs_per_action or 1
         self._num_actions = int(self._layers[-1, fused_kernel.OUT]) // self._per_action
         self._num_actions -= self._dueling
-        self._value = _VALUES[type(learner.value)](learner.value, self._num_actions, self._dueling)
+        self._value = FAMILY[type(learner.value)](learner.value, self._num_actions, self._dueling)
         self._online, self._target = learner.online, learner.target
         self._weights = learner.online.weights.numpy()
         self._gradient = learner.online.gradient.numpy()

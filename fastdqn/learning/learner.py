@@ -187,7 +187,7 @@ class Learner:
     def _custom_steps(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         """As AutogradSteps, by a custom step; each overwrites the priorities of the last one."""
         priorities = []
-        for batch, passes in zip(batches, self.draws.sets, strict=False):
+        for batch, passes in zip(batches, self.draws.sets_of(len(batches)), strict=True):
             priorities.append(self._step(batch, passes))
             self.target_update.step(self.online, self.target)
             if len(batches) > 1:

@@ -75,6 +75,15 @@ class Draws:
         )
         self.passes = self.sets[0]
 
+    def sets_of(self, count: int) -> tuple[Passes, ...]:
+        """Returns the passes of the first `count` updates; raises ValueError if there are fewer."""
+        if count > len(self.sets):
+            raise ValueError(
+                f"got {count} batches at once, but the learner has random inputs for "
+                f"{len(self.sets)}: create its Draws with together={count}"
+            )
+        return self.sets[:count]
+
     def refresh(self, updates: int = 1) -> None:
         """Draws the inputs of the next updates; equal whether together or one by one."""
         if not self._is_asked:

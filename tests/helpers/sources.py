@@ -17,6 +17,8 @@ MEETS_NUMPY = {
     "learning/fused_learner.py", "learning/fused_policy.py", "learning/fused_second_thread.py",
     "learning/fused_kernel_two_threads.py", "learning/priority_feedback.py",
     "learning/captured_policy.py", "learning/fused_categorical.py",
+    "learning/fused_family.py", "learning/fused_passes.py", "learning/fused_backups.py",
+    "learning/fused_scalar.py", "learning/fused_quantile.py", "learning/fused_hl_gauss.py",
 }  # fmt: skip
 
 

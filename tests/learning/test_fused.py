@@ -221,23 +221,28 @@ def _with(network) -> Learner:
 @pytest.mark.parametrize(
     ("changes", "weights", "own_torso", "chosen", "why"),
     [
-        ({}, 1000, False, "fused", "one kernel"),
+        ({}, 1000, False, "fused", "compiled kernels"),
         ({"learner": "torch"}, 1000, False, "torch", "as configured"),
-        ({"noisy": True, "value": "quantile"}, 1000, False, "torch", "support value quantile"),
-        ({"munchausen": True}, 1000, False, "torch", "munchausen"),
-        ({"normalize_observation": True}, 1000, False, "torch", "normalize_observation"),
+        ({"noisy": True, "value": "quantile"}, 1000, False, "fused", "compiled kernels"),
+        ({"munchausen": True, "value": "hl-gauss"}, 1000, False, "fused", "compiled kernels"),
+        ({"normalize_observation": True}, 1000, False, "fused", "compiled kernels"),
         ({"device": "cuda"}, 1000, False, "torch", "device cuda"),
         ({"capture": "compile"}, 1000, False, "torch", "capture compile"),
         ({"hidden_activation": "tanh"}, 1000, False, "torch", "support hidden_activation tanh"),
         ({"optimizer": "adamw"}, 1000, False, "torch", "support optimizer adamw"),
         ({"optimizer": "my_module:MyAdam"}, 1000, False, "torch", "optimizer my_module:MyAdam"),
-        ({"value": "hl-gauss"}, 1000, False, "torch", "support value hl-gauss"),
         ({"value": "my_module:MyValue"}, 1000, False, "torch", "support value my_module:MyValue"),
         ({"backup": "my_module:MyBackup"}, 1000, False, "torch", "backup my_module:MyBackup"),
         ({"loss": "my_module:my_loss"}, 1000, False, "torch", "support loss my_module:my_loss"),
         ({"torso": "my_module:MyTorso"}, 1000, False, "torch", "support torso my_module:MyTorso"),
         ({"dueling_gradient_scale": 0.5}, 1000, False, "torch", "dueling_gradient_scale 0.5"),
-        ({"dueling_gradient_scale": 0.5, "dueling": False}, 1000, False, "fused", "one kernel"),
+        (
+            {"dueling_gradient_scale": 0.5, "dueling": False},
+            1000,
+            False,
+            "fused",
+            "compiled kernels",
+        ),
         ({}, 1000, True, "torch", "torso"),
         ({}, 10_000_000, False, "torch", "large"),
     ],
@@ -250,8 +255,10 @@ def test_the_choice_is_a_function_of_options_and_network(changes, weights, own_t
 
 
 def test_requesting_an_unsupported_fused_update_is_one_line():
-    (line,) = Config(learner="fused", noisy=True, value="quantile").problems()
-    assert line.startswith("learner is fused, which does not support value quantile or noisy")
+    (line,) = Config(learner="fused", optimizer="adamw", precision="tf32").problems()
+    assert line.startswith(
+        "learner is fused, which does not support optimizer adamw or precision tf32"
+    )
     assert Config(learner="fused").problems() == []
     assert Config(normalize_reward=True, prioritized=True).beyond_fused() == []
 

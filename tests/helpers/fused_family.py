@@ -1,0 +1,91 @@
+"""Learners of the whole family, by autograd and by the fused kernels."""
+
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from fastdqn.learning.adam import FusedAdam
+from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
+from fastdqn.learning.categorical import CategoricalValue
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.learning.fused_family import FusedFamilyStep
+from fastdqn.learning.hl_gauss import HLGaussValue
+from fastdqn.learning.learner import Learner
+from fastdqn.learning.munchausen import MunchausenBackup
+from fastdqn.learning.networks import (
+    MLP,
+    Affine,
+    DuelingHead,
+    Outputs,
+    PlainHead,
+    QNetwork,
+    Statistics,
+)
+from fastdqn.learning.noisy import NoisyLayers, noise_size
+from fastdqn.learning.quantile import QuantileValue
+from fastdqn.learning.random_inputs import Draws
+from fastdqn.learning.target_network import HardCopy, PolyakAverage
+from fastdqn.learning.value import ScalarValue, Value, huber, squared_error
+from helpers.fused import CPU, RATE
+
+VALUES: dict[str, Any] = {
+    "mse": lambda: ScalarValue(squared_error),
+    "huber": lambda: ScalarValue(huber),
+    "categorical": lambda: CategoricalValue(11, -3.0, 4.0),
+    "quantile": lambda: QuantileValue(9),
+    "hl-gauss": lambda: HLGaussValue(11, -3.0, 4.0),
+}
+BACKUPS: dict[str, Any] = {
+    "max": MaxBackup,
+    "double": DoubleBackup,
+    "munchausen": lambda: MunchausenBackup(0.9, 0.3, -1.0),
+}
+HEADS = {"plain": PlainHead, "dueling": DuelingHead}
+
+
+def combinations() -> list[tuple[str, str]]:
+    """Returns every value and backup that go together."""
+    return [
+        (value, backup)
+        for value, make in VALUES.items()
+        for backup in BACKUPS
+        if make().takes_bonus or backup != "munchausen"
+    ]
+
+
+def make_network(
+    value: Value, head="dueling", noisy=False, hidden=(24, 17), inputs=4, actions=3,
+    normalizes=False,
+) -> QNetwork:  # fmt: skip
+    """Returns a network; with noise, all layers but the first are in the head."""
+    torch.manual_seed(0)
+    shared, rest = (hidden[:1], hidden[1:]) if noisy else (hidden, ())
+    layers = NoisyLayers(0.5) if noisy else Affine
+    torso = MLP(inputs, shared)
+    outputs = Outputs(actions, value.outputs_per_action)
+    inner = HEADS[head](torso.num_features, outputs, layers, rest)
+    statistics = None
+    if normalizes:
+        statistics = Statistics((inputs,), of_obs=True, of_returns=False)
+        statistics.obs_mean.uniform_(-1.0, 1.0)
+        statistics.obs_deviation.uniform_(0.05, 2.0)
+    return QNetwork(torso, value.wrap_head(torso.num_features, inner), 0.7, statistics)
+
+
+def make_learner(
+    make_step: Any, value="mse", backup="double", *, size=40, clip: float | None = 1.0, together=1,
+    tau=1.0, **of_network,
+) -> Learner:  # fmt: skip
+    """Returns a learner of batches of this size; value is a name in VALUES, or a value."""
+    chosen, rule = VALUES[value]() if isinstance(value, str) else value, BACKUPS[backup]()
+    online = FlatParameters(make_network(chosen, **of_network), CPU)
+    fractions = chosen.fractions_of_passes(rule)
+    draws = Draws(size, noise_size(online.module), fractions, CPU, 3, together)
+    target = HardCopy(Fraction(7)) if tau == 1.0 else PolyakAverage(Fraction(1), tau)
+    adam = FusedAdam(online.weights, online.gradient, RATE)
+    return Learner(online, chosen, rule, draws, adam, target, clip, make_step=make_step)
+
+
+def make_both(*parts, **options) -> tuple[Learner, Learner]:
+    return make_learner(None, *parts, **options), make_learner(FusedFamilyStep, *parts, **options)
