@@ -18,7 +18,7 @@ from fastdqn.builders.parts import NO_PARTS, PART_OPTIONS, UserParts, make_part,
 from fastdqn.checkpoints.network_weights import WeightsError, assign_weights, load_weights
 from fastdqn.checkpoints.table_weights import is_table
 from fastdqn.config import atari_protocols
-from fastdqn.config.conflicts import chosen_backup, chosen_sampler
+from fastdqn.config.conflicts import chosen_backup, chosen_sampler, has_plain_update
 from fastdqn.config.option import options_of
 from fastdqn.config.registry import CUSTOM
 from fastdqn.config.schema import Config, ConfigError
@@ -30,7 +30,8 @@ from fastdqn.learning.bootstrap_targets import Backup
 from fastdqn.learning.captured_policy import CapturedPolicy
 from fastdqn.learning.cnn_torsos import MinAtarCNN, PictureCNN
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.fused_family import make_fused_policy, make_fused_step
+from fastdqn.learning.fused_family import FusedFamilyStep, make_fused_policy
+from fastdqn.learning.fused_learner import FusedStep
 from fastdqn.learning.graph_capture import Capture
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import (
@@ -108,10 +109,17 @@ def make_learner(
         make_target_update(config),
         config.max_grad_norm,
         capture or devices.make_capture(config),
-        {"fused": partial(make_fused_step, threads=config.threads or 1), "torch": None}[
-            config.learner
-        ],
+        make_step(config),
     )
+
+
+def make_step(config: Config) -> Callable[[Learner], Any] | None:
+    """Returns what makes the step of the fused learner; None for autograd."""
+    if config.learner == "torch":
+        return None
+    if has_plain_update(config):
+        return partial(FusedStep, threads=config.threads or 1)
+    return FusedFamilyStep
 
 
 def make_value(options: Any, device: torch.device, own: UserParts = NO_PARTS) -> Value:

@@ -14,6 +14,7 @@ from fastdqn.config.conflicts import (
     chosen_sampler,
     ends_with_evaluation,
     epsilons,
+    has_plain_update,
     sized,
 )
 from fastdqn.config.limits import beyond_fused
@@ -146,6 +147,8 @@ def _threads(config: Config, device: str, learner: str, weights: int, vectorizat
     if learner != "fused":
         every = cores if weights >= LARGE_NETWORK and device == "cpu" else 1
         return config.threads or every
+    if not has_plain_update(config):
+        return 1
     if config.threads is not None:
         return min(config.threads, 2 if HAS_SPARE else 1)
     # Environments in processes or threads use the other core. A target network that changes with

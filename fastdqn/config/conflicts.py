@@ -275,6 +275,15 @@ def chosen_backup(c: Any, backup: str | None = None) -> str:
     return "double" if c.double and c.target_network else "max"
 
 
+def has_plain_update(c: Any) -> bool:
+    """Returns whether the fused learner has one kernel for the whole update, for two threads.
+
+    It has if values are scalar, without noise, normalized observations and Munchausen.
+    """
+    beyond = c.noisy or c.normalize_observation
+    return c.value == "scalar" and chosen_backup(c) in ("max", "double") and not beyond
+
+
 def chosen_sampler(c: Any, sampler: str | None = None) -> str:
     """Returns the name of the sampler, with auto resolved by replay and prioritized."""
     if (sampler or c.sampler) != "auto":

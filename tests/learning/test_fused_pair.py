@@ -243,6 +243,11 @@ def test_a_forked_process_continues_without_the_thread():
         ({"threads": 1}, 2, 1),
         ({"threads": 2}, 1, 2),
         ({"threads": 8}, 8, 2),
+        ({"value": "categorical"}, 2, 1),
+        ({"noisy": True, "threads": 2}, 2, 1),
+        ({"munchausen": True, "threads": 2}, 2, 1),
+        ({"normalize_observation": True, "threads": 2}, 2, 1),
+        ({"normalize_reward": True, "double": False, "loss": "huber"}, 2, 2),
     ],
 )
 @pytest.mark.parametrize("how", ["native", "async"])
