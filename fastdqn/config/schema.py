@@ -217,7 +217,7 @@ class Config(RunOptions):
         str,
         Part("value"),
         Stored(),
-        Fused("scalar", "categorical", "quantile", "hl-gauss"),
+        Fused("scalar", "categorical", "quantile", "implicit-quantile", "hl-gauss"),
         Group("techniques"),
     ] = "scalar"
     """What the network predicts: expected return, atoms (C51), quantiles (QR-DQN), sampled

@@ -12,6 +12,7 @@ from fastdqn.kernels.matmul import LANES
 from fastdqn.kernels.vector_math import BLOCK, exp32, log32, log_softmax_block, softmax_block
 from fastdqn.kernels.vectors import floor, load, select, splat, store
 from fastdqn.learning.categorical import CategoricalValue
+from fastdqn.learning.random_inputs import Draw
 
 _ZERO = np.float32(0.0)
 
@@ -37,7 +38,7 @@ class FusedCategorical:
             self._target,
         )  # fmt: skip
 
-    def compare(self, outputs, action, weight, priority, taken) -> float:
+    def compare(self, outputs, action, weight, draw: Draw, priority, taken) -> float:
         return categorical_losses(
             outputs, self._target, self._atoms, action, weight, *self._shape, self._probs,
             self._actions, self._moved, priority, taken,
@@ -78,21 +79,6 @@ def categorical_losses(
             dueling, log_probs, actions, sums, priority, taken,
         )  # fmt: skip
     return loss
-
-
-@ieee_kernel
-def combine_streams(q, num_atoms, num_actions):
-    """Converts value and advantages to the logits of actions, in place; the value row stays."""
-    share = np.float32(1.0) / np.float32(num_actions)
-    for z in range(num_atoms):
-        for s in range(0, BLOCK, LANES):
-            value = z * (1 + num_actions) * BLOCK + s
-            total = splat(_ZERO)
-            for a in range(1, num_actions + 1):
-                total += load(q, value + a * BLOCK)
-            added = load(q, value) - total * share
-            for a in range(1, num_actions + 1):
-                store(q, value + a * BLOCK, load(q, value + a * BLOCK) + added)
 
 
 @ieee_kernel

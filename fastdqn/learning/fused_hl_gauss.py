@@ -9,6 +9,7 @@ from fastdqn.kernels.vectors import load, select, splat, store
 from fastdqn.learning.fused_categorical import categorical_losses, expected_of_batch
 from fastdqn.learning.fused_kernel import BLOCK
 from fastdqn.learning.hl_gauss import HLGaussValue
+from fastdqn.learning.random_inputs import Draw
 
 _ZERO = np.float32(0.0)
 
@@ -38,7 +39,7 @@ class FusedHLGauss:
             self._target, self._histogram,
         )  # fmt: skip
 
-    def compare(self, outputs, action, weight, priority, taken) -> float:
+    def compare(self, outputs, action, weight, draw: Draw, priority, taken) -> float:
         loss = categorical_losses(
             outputs, self._histogram, self._centers, action, weight, *self._shape, self._probs,
             self._actions, self._sums, priority, taken,

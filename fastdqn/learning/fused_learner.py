@@ -167,7 +167,7 @@ def layer_table(dense: list[Any], online: FlatParameters) -> np.ndarray:
         rows.append([*begins, features, outputs, active, sums, length, swapped < straight])
         active += fused_kernel.rows_of(features) * fused_kernel.BLOCK
         sums += min(straight, swapped)
-    return np.array(rows, np.int64)
+    return np.array(rows, np.int64).reshape(-1, 8)
 
 
 def _whole(columns: int) -> int:

@@ -8,17 +8,22 @@ action, D = 1 row of a dueling head's value, or none, and one row for each actio
 import numpy as np
 
 from fastdqn.kernels.jit import ieee_kernel
+from fastdqn.kernels.matmul import LANES
+from fastdqn.kernels.vectors import load, multiply_add, splat, store
 from fastdqn.learning.fused_kernel import (
+    BIAS,
     BLOCK,
     IN,
     INPUT,
     OUT,
+    WEIGHTS,
     backpropagate,
-    centre,
     load_block,
     rows_of,
     through_layers,
 )
+
+_ZERO = np.float32(0.0)
 
 
 @ieee_kernel
@@ -47,8 +52,23 @@ def forward(layers, weights, obs, scale, x, per_action, dueling):
         size = min(BLOCK, len(obs) - first)
         load_block(obs, first, size, scale, x[block])
         through_layers(layers, weights, x[block])
-        for z in range(per_action):
-            centre(x[block, output + z * (dueling + num_actions) * BLOCK :], num_actions, dueling)
+        if dueling:
+            combine_streams(x[block, output:], per_action, num_actions)
+
+
+@ieee_kernel
+def combine_streams(q, per_action, num_actions):
+    """Converts value and advantages to the logits of actions, in place; the value row stays."""
+    share = np.float32(1.0) / np.float32(num_actions)
+    for z in range(per_action):
+        for s in range(0, BLOCK, LANES):
+            value = z * (1 + num_actions) * BLOCK + s
+            total = splat(_ZERO)
+            for a in range(1, num_actions + 1):
+                total += load(q, value + a * BLOCK)
+            added = load(q, value) - total * share
+            for a in range(1, num_actions + 1):
+                store(q, value + a * BLOCK, load(q, value + a * BLOCK) + added)
 
 
 @ieee_kernel
@@ -94,21 +114,31 @@ def add_noise(weights, noisy, layers, noise, effective):
             and f in noise; -1 for layers without noise.
         layers: int64[L, 8].
         noise: float32[D].
-        effective: float32[P], output. Places of deviations are not used.
+        effective: float32[P], output. Places of deviations are not written.
     """
-    effective[:] = weights
     for n in range(len(layers)):
-        if noisy[n, 0] >= 0:
-            features, outputs = layers[n, IN], layers[n, OUT]
-            e = noise[noisy[n, 2] : noisy[n, 2] + features]
-            for o in range(outputs):
-                f = noise[noisy[n, 3] + o]
-                at = layers[n, 0] + o * features
-                row = effective[at : at + features]
-                deviations = weights[noisy[n, 0] + o * features : noisy[n, 0] + (o + 1) * features]
-                for i in range(features):
-                    row[i] += deviations[i] * (f * e[i])
-                effective[layers[n, 1] + o] += weights[noisy[n, 1] + o] * f
+        features, outputs = layers[n, IN], layers[n, OUT]
+        at, of_bias = layers[n, WEIGHTS], layers[n, BIAS]
+        if noisy[n, 0] < 0:
+            effective[at : at + outputs * features] = weights[at : at + outputs * features]
+            effective[of_bias : of_bias + outputs] = weights[of_bias : of_bias + outputs]
+            continue
+        e, whole = noisy[n, 2], features // LANES * LANES
+        for o in range(outputs):
+            f, row, deviations = (
+                noise[noisy[n, 3] + o],
+                at + o * features,
+                noisy[n, 0] + o * features,
+            )
+            for i in range(0, whole, LANES):
+                product = load(noise, e + i) * f
+                product = multiply_add(
+                    load(weights, deviations + i), product, load(weights, row + i)
+                )
+                store(effective, row + i, product)
+            for i in range(whole, features):
+                effective[row + i] = weights[row + i] + weights[deviations + i] * (f * noise[e + i])
+            effective[of_bias + o] = weights[of_bias + o] + weights[noisy[n, 1] + o] * f
 
 
 @ieee_kernel

@@ -8,6 +8,7 @@ from fastdqn.kernels.vectors import load, select, splat, store
 from fastdqn.learning.fused_categorical import gather, spread
 from fastdqn.learning.fused_kernel import BLOCK
 from fastdqn.learning.quantile import QuantileValue
+from fastdqn.learning.random_inputs import Draw
 
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
@@ -16,10 +17,12 @@ class FusedQuantile:
     """QuantileValue in the fused learner. Arguments and methods are those of FusedScalar."""
 
     def __init__(self, value: QuantileValue, num_actions: int, dueling: int):
-        self._fractions, self._shape = value.fractions.numpy(), (num_actions, dueling)
+        self._num_quantiles, self._shape = len(value.fractions), (num_actions, dueling)
+        self._of_block = np.repeat(value.fractions.numpy(), BLOCK)
 
     def adopt(self, blocks: int) -> None:
-        size = len(self._fractions) * BLOCK
+        size = len(self._of_block)
+        self._fractions = np.tile(self._of_block, (blocks, 1))
         self._target, self._chosen = (
             np.zeros((blocks, size), np.float32),
             np.zeros(size, np.float32),
@@ -28,15 +31,15 @@ class FusedQuantile:
         self._actions = np.zeros(BLOCK, np.int64)
 
     def expected(self, outputs: np.ndarray, values: np.ndarray) -> None:
-        mean_quantiles(outputs, len(self._fractions), *self._shape, values)
+        mean_quantiles(outputs, self._num_quantiles, *self._shape, values)
 
     def aim(self, outputs, best, shares, entropy, bonus, reward, discount) -> None:
         quantile_targets(
-            outputs, shares, entropy, bonus, reward, discount, len(self._fractions), *self._shape,
+            outputs, shares, entropy, bonus, reward, discount, self._num_quantiles, *self._shape,
             self._target,
         )  # fmt: skip
 
-    def compare(self, outputs, action, weight, priority, taken) -> float:
+    def compare(self, outputs, action, weight, draw: Draw, priority, taken) -> float:
         return quantile_losses(
             outputs, self._target, self._fractions, action, weight, *self._shape, self._chosen,
             self._actions, self._sums, priority, taken,
@@ -89,15 +92,15 @@ def quantile_losses(
 
     Args:
         outputs: float32[blocks, *], [M, D + A, BLOCK] flat in each.
-        target: float32[blocks, M * BLOCK], samples of the return.
-        fractions: float32[M].
+        target: float32[blocks, M' * BLOCK], samples of the return.
+        fractions: float32[blocks, M * BLOCK], the fraction of each quantile.
         action, weight: As in Batch.
         num_actions, dueling: A and D.
         chosen, actions, sums: Scratch memory.
         priority, taken: float32[B], outputs.
     """
-    count, loss = len(fractions), 0.0
-    each = _ONE / np.float32(count)
+    count, targets, loss = fractions.shape[1] // BLOCK, target.shape[1] // BLOCK, 0.0
+    each, of_mean = _ONE / np.float32(targets), _ONE / np.float32(count)
     for block in range(len(outputs)):
         first = block * BLOCK
         size = min(BLOCK, len(action) - first)
@@ -108,11 +111,12 @@ def quantile_losses(
         for s in range(0, BLOCK, LANES):
             total, mean, share = splat(_ZERO), splat(_ZERO), load(sums, 2 * BLOCK + s)
             for i in range(count):
-                quantile, below = load(chosen, i * BLOCK + s), _ONE - fractions[i]
+                quantile, above = load(chosen, i * BLOCK + s), load(fractions[block], i * BLOCK + s)
+                below = _ONE - above
                 of_loss, slope = splat(_ZERO), splat(_ZERO)
-                for j in range(count):
+                for j in range(targets):
                     error = load(target[block], j * BLOCK + s) - quantile
-                    side = select(error < _ZERO, below, fractions[i])
+                    side = select(error < _ZERO, below, above)
                     bent = select(error > _ONE, _ONE, error)
                     bent = select(error < -_ONE, -_ONE, bent)
                     slope += side * bent
@@ -121,7 +125,7 @@ def quantile_losses(
                 mean += quantile
                 store(chosen, i * BLOCK + s, slope * -(each * share))
             store(sums, s, total * each)
-            store(sums, BLOCK + s, mean * each)
+            store(sums, BLOCK + s, mean * of_mean)
         spread(chosen, actions, size, count, num_actions, dueling, outputs[block])
         for s in range(size):
             loss += sums[s] * weight[first + s]

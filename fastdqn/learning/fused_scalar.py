@@ -7,6 +7,7 @@ import numpy as np
 from fastdqn.kernels.jit import ieee_kernel
 from fastdqn.learning.fused_kernel import BLOCK
 from fastdqn.learning.fused_passes import spread
+from fastdqn.learning.random_inputs import Draw
 from fastdqn.learning.value import ScalarValue, huber, squared_error
 
 # Factor of the error in the gradient, and the error beyond which the gradient is constant.
@@ -47,8 +48,11 @@ class FusedScalar:
             outputs, shares, entropy, bonus, reward, discount, *self._shape, self._target
         )
 
-    def compare(self, outputs, action, weight, priority, taken) -> float:
-        """Returns the weighted loss, and replaces the outputs at obs by gradients."""
+    def compare(self, outputs, action, weight, draw: Draw, priority, taken) -> float:
+        """Returns the weighted loss, and replaces the outputs at obs by gradients.
+
+        draw holds the random inputs of the pass at obs.
+        """
         return scalar_losses(
             outputs, self._target, action, weight, *self._shape, *self._loss, priority, taken
         )

@@ -65,6 +65,7 @@ class ImplicitQuantileValue(Value):
     ):
         self._num_target, self._num_policy = num_target_fractions, num_policy_fractions
         self._num_fractions = num_fractions
+        self.counts = num_target_fractions, num_policy_fractions, num_fractions
 
     def wrap_head(self, num_features: int, head: nn.Module) -> nn.Module:
         return ImplicitHead(num_features, head, self._num_policy)

@@ -11,6 +11,7 @@ from fastdqn.learning.categorical import CategoricalValue
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_family import FusedFamilyStep
 from fastdqn.learning.hl_gauss import HLGaussValue
+from fastdqn.learning.implicit_quantile import ImplicitQuantileValue
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import (
@@ -34,6 +35,7 @@ VALUES: dict[str, Any] = {
     "huber": lambda: ScalarValue(huber),
     "categorical": lambda: CategoricalValue(11, -3.0, 4.0),
     "quantile": lambda: QuantileValue(9),
+    "implicit-quantile": lambda: ImplicitQuantileValue(5, 6, 7),
     "hl-gauss": lambda: HLGaussValue(11, -3.0, 4.0),
 }
 BACKUPS: dict[str, Any] = {

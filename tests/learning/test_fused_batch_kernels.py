@@ -10,13 +10,14 @@ from fastdqn.kernels import jit
 from fastdqn.learning import fused_backups, fused_passes
 from fastdqn.learning.bootstrap_targets import Bootstrap
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.fused_family import FAMILY, family_layers, noise_table, normalized
+from fastdqn.learning.fused_family import FAMILY
 from fastdqn.learning.fused_kernel import BLOCK
 from fastdqn.learning.fused_learner import NO_MASK, layer_table
+from fastdqn.learning.fused_mlp import family_layers, noise_table, normalized
 from fastdqn.learning.hl_gauss import HLGaussValue
 from fastdqn.learning.networks import DuelingHead, Outputs
 from fastdqn.learning.noisy import noise_size
-from fastdqn.learning.random_inputs import MEANS
+from fastdqn.learning.random_inputs import MEANS, Draw
 from fastdqn.learning.value import ScalarValue
 from helpers.fused import CPU
 from helpers.fused_family import VALUES, make_network
@@ -43,12 +44,13 @@ def blocks_of(rows: np.ndarray) -> np.ndarray:
 class Outcome:
     """A network's outputs in both layouts: torch [B, Z, A] or [B, A], and blocks of rows."""
 
-    def __init__(self, rng, value, dueling: int):
-        per_action, rows = value.outputs_per_action or 1, dueling + ACTIONS
+    def __init__(self, rng, value, dueling: int, fractions: int = 0):
+        scalar, rows = isinstance(value, ScalarValue), dueling + ACTIONS
+        per_action = 1 if scalar else value.outputs_per_action or fractions
         raw = rng.normal(0.0, 2.0, (SIZE, per_action, rows)).astype(np.float32)
         self.raw = torch.tensor(raw, requires_grad=True)
         output = self.raw @ DuelingHead(1, Outputs(ACTIONS)).combine if dueling else self.raw
-        self.output = output if value.outputs_per_action else output.squeeze(1)
+        self.output = output.squeeze(1) if scalar else output
         combined = raw.copy()
         combined[:, :, dueling:] = output.detach().numpy()
         self.blocks, self.rows = blocks_of(combined.reshape(SIZE, -1)), per_action * rows
@@ -59,7 +61,7 @@ def test_a_value_equals_its_slow_twin(name, dueling):
     rng, value = np.random.default_rng(5), VALUES[name]()
     fused = FAMILY[type(value)](value, ACTIONS, dueling)
     fused.adopt(BLOCKS)
-    following, here = (Outcome(rng, value, dueling) for _ in range(2))
+    following, here = (Outcome(rng, value, dueling, count) for count in (11, 7))
     values = np.zeros((BLOCKS, ACTIONS * BLOCK), np.float32)
     fused.expected(following.blocks, values)
     expected = value.expected(following.output).detach().numpy()
@@ -78,7 +80,8 @@ def test_a_value_equals_its_slow_twin(name, dueling):
     target = value.target(
         following.output.detach(), Bootstrap(given(shares), *extra), given(reward), given(discount)
     )
-    loss, priority, taken = value.loss(here.output, given(action), target, MEANS)
+    draw = Draw(fractions=torch.rand(SIZE, 7))
+    loss, priority, taken = value.loss(here.output, given(action), target, draw)
     total = torch.dot(loss, given(weight))
     (total / SIZE).backward()
 
@@ -88,7 +91,7 @@ def test_a_value_equals_its_slow_twin(name, dueling):
         blocks_of(bonus[:, None]), reward, discount,
     )  # fmt: skip
     np.testing.assert_allclose(
-        fused.compare(here.blocks, action, weight, *ours), total.item(), rtol=1e-5, atol=1e-4
+        fused.compare(here.blocks, action, weight, draw, *ours), total.item(), rtol=1e-5, atol=1e-4
     )
     np.testing.assert_allclose(ours[0], priority.detach(), atol=2e-5)
     np.testing.assert_allclose(ours[1], taken.detach(), atol=1e-5)
@@ -154,7 +157,7 @@ def test_the_greedy_backup_equals_its_slow_twin(masks):
 def test_noise_of_weights_and_its_gradient_equal_their_slow_twins(hidden):
     network = make_network(ScalarValue(), noisy=True, hidden=hidden)
     online, rng = FlatParameters(network, CPU), np.random.default_rng(4)
-    layers = family_layers(network)
+    layers = [*itertools.chain(*family_layers(network))]
     table, noisy = layer_table(layers, online), noise_table(layers, online)
     noise = rng.normal(size=noise_size(network)).astype(np.float32)
     effective = np.zeros_like(online.weights.numpy())
@@ -207,5 +210,5 @@ def test_an_hl_gauss_priority_is_the_distance_to_the_target():
     reward, ones = np.full(SIZE, 20.0, np.float32), np.ones(SIZE, np.float32)
     fused.aim(outcome.blocks, None, shares, nothing, nothing, reward, ones)
     priority, taken = np.zeros((2, SIZE), np.float32)
-    fused.compare(outcome.blocks, np.zeros(SIZE, np.int64), ones, priority, taken)
+    fused.compare(outcome.blocks, np.zeros(SIZE, np.int64), ones, MEANS, priority, taken)
     np.testing.assert_allclose(priority, 20.0 - taken, rtol=1e-6)

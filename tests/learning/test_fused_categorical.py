@@ -6,7 +6,7 @@ import torch
 
 from fastdqn.kernels import jit
 from fastdqn.kernels.vector_math import BLOCK
-from fastdqn.learning import fused_categorical
+from fastdqn.learning import fused_categorical, fused_passes
 from fastdqn.learning.bootstrap_targets import Bootstrap
 from fastdqn.learning.categorical import CategoricalValue
 from fastdqn.learning.networks import DuelingHead, Outputs
@@ -31,7 +31,7 @@ class Block:
         head = DuelingHead(1, Outputs(actions, atoms)) if dueling else None
         self.output = self.raw @ head.combine if head else self.raw  # [size, Z, A]
         if dueling:
-            fused_categorical.combine_streams(self.rows, atoms, actions)
+            fused_passes.combine_streams(self.rows, atoms, actions)
         self.action = rng.integers(0, actions, BATCH)
         self.reward = rng.normal(0.0, 2.0, BATCH).astype(np.float32)
         self.discount = rng.choice(np.array([0.0, 0.9, 1.0], np.float32), BATCH)

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 import fastdqn
 from fastdqn.kernels import jit
 from fastdqn.learning.categorical import CategoricalValue
-from fastdqn.learning.fused_family import FusedFamilyPolicy, FusedFamilyStep, make_fused_step
+from fastdqn.learning.fused_family import FusedFamilyPolicy, FusedFamilyStep, make_fused_policy
 from fastdqn.learning.fused_learner import FusedStep
+from fastdqn.learning.fused_policy import FusedPolicy
 from fastdqn.learning.hl_gauss import HLGaussValue
 from fastdqn.learning.quantile import QuantileValue
 from fastdqn.learning.random_inputs import Draw
+from helpers.capture import learner_of
 from helpers.cost import slow_but, slow_but_one_of
 from helpers.fused import assert_equal_paths, make_batches
-from helpers.fused_family import BACKUPS, HEADS, combinations, make_both, make_learner
+from helpers.fused_family import HEADS, VALUES, combinations, make_both, make_learner
 from helpers.loop import small
 from helpers.resumed_runs import (
     asked_by_the_test,  # noqa: F401  # by its name alone
@@ -33,7 +35,7 @@ from helpers.resumed_runs import (
 pytestmark = pytest.mark.skipif(not jit.COMPILES, reason="Numba is switched off")
 ONE_OF_EACH = [
     ("mse", "munchausen"), ("huber", "double"), ("categorical", "double"), ("quantile", "max"),
-    ("hl-gauss", "munchausen"),
+    ("hl-gauss", "munchausen"), ("implicit-quantile", "double"),
 ]  # fmt: skip
 ALONE = [pytest.param(parts) for parts in ONE_OF_EACH]  # one argument, not two
 
@@ -241,12 +243,22 @@ def test_checkpoints_of_both_learners_are_interchangeable():
 # -- choice
 
 
-def test_the_plain_case_keeps_its_kernel():
-    assert type(make_learner(make_fused_step)._step) is FusedStep
-    for parts in (("mse", "munchausen"), ("categorical", "max")):
-        assert type(make_learner(make_fused_step, *parts)._step) is FusedFamilyStep
-    for options in ({"noisy": True}, {"normalizes": True}):
-        assert type(make_learner(make_fused_step, **options)._step) is FusedFamilyStep
+@pytest.mark.parametrize(
+    ("changes", "step", "policy"),
+    [
+        ({}, FusedStep, FusedPolicy),
+        ({"double": False, "loss": "huber", "dueling": False}, FusedStep, FusedPolicy),
+        ({"normalize_reward": True}, FusedStep, FusedPolicy),
+        ({"munchausen": True}, FusedFamilyStep, FusedPolicy),
+        ({"noisy": True}, FusedFamilyStep, FusedFamilyPolicy),
+        ({"value": "categorical"}, FusedFamilyStep, FusedFamilyPolicy),
+        ({"normalize_observation": True}, FusedFamilyStep, FusedFamilyPolicy),
+    ],
+)
+def test_the_plain_case_keeps_its_kernel(changes, step, policy):
+    learner = learner_of(learner="fused", **changes)
+    assert type(learner._step) is step
+    assert type(make_fused_policy(learner.online, learner.value)) is policy
 
 
 def test_the_plain_kernel_and_the_family_agree():
@@ -257,7 +269,7 @@ def test_the_plain_kernel_and_the_family_agree():
 # -- policy
 
 
-@pytest.mark.parametrize("value", ["mse", "categorical", "quantile", "hl-gauss"])
+@pytest.mark.parametrize("value", [name for name in VALUES if name != "huber"])
 @pytest.mark.parametrize("head", list(HEADS))
 @pytest.mark.parametrize("options", slow_but([{}, {"noisy": True}, {"normalizes": True}], 1))
 @pytest.mark.parametrize("lanes", slow_but([1, 32, 45], 2))
@@ -298,11 +310,11 @@ def test_a_run_with_categorical_values_and_noise_resumes_exactly_and_repeats(tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backup", list(BACKUPS))
-@pytest.mark.parametrize("value", ["scalar", "quantile", "hl-gauss"])
+@pytest.mark.parametrize("backup", [{}, {"double": False}, {"munchausen": True}])
+@pytest.mark.parametrize("value", ["scalar", "quantile", "hl-gauss", "implicit-quantile"])
 def test_every_combination_of_options_trains(tmp_path, value, backup):
     config = small(
-        tmp_path, total_timesteps=300, value=value, backup=backup, noisy=True, learner="fused",
+        tmp_path, total_timesteps=300, value=value, noisy=True, learner="fused", **backup,
         normalize_observation=True, v_min=0.0, v_max=100.0,
     )  # fmt: skip
     run = fastdqn.train(config, run_dir=str(tmp_path / "run"), on_step=nothing)

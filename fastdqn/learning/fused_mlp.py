@@ -1,0 +1,135 @@
+"""MLPPasses: the passes of an MLP in the fused learner, and the layers that it supports."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from fastdqn.learning import fused_kernel, fused_passes
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.learning.fused_kernel import IN, OUT
+from fastdqn.learning.fused_learner import activations, layer_table, scratch
+from fastdqn.learning.networks import FARTHEST, MLP, Affine, DuelingHead, PlainHead, QNetwork
+from fastdqn.learning.noisy import NoisyLinear
+from fastdqn.learning.random_inputs import Draw
+
+
+class NetworkPasses(Protocol):
+    """Passes of a batch through a network, forward and backward.
+
+    Attributes:
+        layers: int64[L, 8], all layers, see fused_kernel.py.
+        num_inputs: Number of features of an observation.
+        num_actions: A.
+    """
+
+    layers: np.ndarray
+    num_inputs: int
+    num_actions: int
+
+    def adopt(self, blocks: int) -> None:
+        """Allocates memory for a batch of this many blocks."""
+        ...
+
+    def forward(self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False) -> np.ndarray:
+        """Returns outputs [blocks, Z * (D + A) * BLOCK], valid until the next pass in that slot.
+
+        Args:
+            weights: float32[P], flat, with the noise of the pass.
+            obs: float32[B, F].
+            scale: Factor of observations.
+            draw: Random inputs of the pass.
+            slot: 0 or 1, the memory of the outputs.
+            keeps: Whether backward() follows; then slot must be 0.
+        """
+        ...
+
+    def backward(self, weights, outputs, gradient) -> None:
+        """Writes the gradient of all layers' weights and biases to gradient [P].
+
+        outputs hold the gradient of the outputs of the last pass with keeps; they are overwritten.
+        """
+        ...
+
+
+class MLPPasses:
+    """NetworkPasses of an MLP, whose head reads its features.
+
+    Args:
+        online: The online network.
+        torso, head: Layers in order.
+        dueling: D, the output rows before those of the actions, for each of Z values.
+        per_action: Z.
+    """
+
+    def __init__(
+        self, online: FlatParameters, torso: list[Any], head: list[Any], dueling: int, per_action=1
+    ):
+        self.layers = layer_table([*torso, *head], online)
+        self.num_inputs = int(self.layers[0, IN])
+        self.num_actions = int(self.layers[-1, OUT]) // per_action - dueling
+        self._shape, self._one = (per_action, dueling), activations(self.layers)
+        self._output = int(fused_passes.output_of(self.layers))
+
+    def adopt(self, blocks: int) -> None:
+        self._slots = [np.tile(self._one, (blocks, 1)) for _ in range(2)]
+        self._scratch = scratch(self.layers)[2:]
+
+    def forward(self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False) -> np.ndarray:
+        x = self._slots[slot]
+        fused_passes.forward(self.layers, weights, obs, scale, x, *self._shape)
+        return x[:, self._output :]
+
+    def backward(self, weights, outputs, gradient) -> None:
+        turned, sums = self._scratch
+        fused_passes.backward(self.layers, weights, self._slots[0], turned, sums)
+        fused_kernel.collect(self.layers, sums, turned, gradient)
+
+
+def family_layers(network: Any) -> tuple[list[Any], list[Any], list[Any]]:
+    """Returns the layers of an MLP's torso, of an ImplicitHead's embedding if any, and of the head.
+
+    Raises ValueError if they are not supported.
+    """
+    if type(network) is not QNetwork or type(network.torso) is not MLP:
+        raise ValueError("the fused update supports fastdqn's MLP only, not another torso")
+    head: Any = inner_head(network)
+    if type(head) not in (PlainHead, DuelingHead):
+        raise ValueError("the fused update supports plain and dueling heads only")
+    if getattr(head, "gradient_scale", 1.0) != 1.0:
+        raise ValueError("the fused update does not support a gradient scale of dueling streams")
+    if any(each.activation != "relu" for each in (network.torso, head)):
+        raise ValueError("the fused update supports the activation relu only")
+    last = head.streams if type(head) is DuelingHead else head.values
+    torso = [each for each in network.torso.layers if type(each) is nn.Linear]
+    embedding = [] if head is network.head else [network.head.embedding]
+    return torso, embedding, [*head.hidden, last]
+
+
+def inner_head(network: Any) -> Any:
+    """Returns the head of a network, without an ImplicitHead around it."""
+    return getattr(network.head, "head", network.head)
+
+
+def normalized(network: Any, obs: np.ndarray) -> tuple[np.ndarray, np.float32]:
+    """Returns observations float32[B, F] as a network sees them, and their remaining factor."""
+    statistics = network.statistics
+    if not hasattr(statistics, "obs_mean"):
+        return obs, np.float32(network.obs_scale)
+    mean, deviation = (
+        each.numpy().reshape(-1) for each in (statistics.obs_mean, statistics.obs_deviation)
+    )
+    return np.clip((obs - mean) / deviation, -FARTHEST, FARTHEST), np.float32(1.0)
+
+
+def noise_table(dense: list[Any], online: FlatParameters) -> np.ndarray:
+    """Returns int64[L, 4], see fused_passes.add_noise()."""
+    start, rows = online.weights.data_ptr(), []
+    for layer in dense:
+        if type(layer) in (nn.Linear, Affine):
+            rows.append([-1, -1, -1, -1])
+            continue
+        assert isinstance(layer, NoisyLinear)
+        begins = [(each.data_ptr() - start) // 4 for each in (layer.weight_sigma, layer.bias_sigma)]
+        rows.append([*begins, layer._input.start, layer._output.start])
+    return np.array(rows, np.int64)
