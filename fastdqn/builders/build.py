@@ -1,6 +1,5 @@
 """Builds a run from its options and environments, ready to start."""
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from fastdqn.checkpoints.loader import Checkpoint
 from fastdqn.checkpoints.network_weights import require_readable
 from fastdqn.config.atari_protocols import PROTOCOLS
 from fastdqn.config.conflicts import remarks
+from fastdqn.config.registry import WORDS
 from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
 from fastdqn.envs import EnvFacts, EnvStream, Factory, Step
 from fastdqn.files.open_folder import Place
@@ -32,8 +32,9 @@ from fastdqn.learning.policy import Policy
 from fastdqn.learning.precision import float32_by_default
 from fastdqn.logging.console import Display
 from fastdqn.logging.recorder import RunRecorder
+from fastdqn.part_error import PartError
 from fastdqn.replay import Replay
-from fastdqn.schedules import Budget
+from fastdqn.schedules import Budget, CheckedEpsilon, CheckedRate
 from fastdqn.seeding import CONFIRM, EVAL, TRAIN, env_seed
 from fastdqn.session import Evaluations, Session
 from fastdqn.state_dict import StateError
@@ -218,13 +219,9 @@ def make_epsilon(
 ) -> Callable[[int, int], float | np.ndarray]:
     """Returns the exploration schedule. Raises ConfigError if it does not return epsilon."""
     schedule = make_part("exploration", config, own)
-    first = schedule(0, 0)
-    if not _are_numbers(first, 1.0) or np.shape(first) not in ((), (config.num_envs,)):
-        raise ConfigError(
-            [f"exploration returns {first!s:.60} at step 0: it must return a number in [0, 1], or "
-             f"an array with one for each of {config.num_envs} environments"]
-        )  # fmt: skip
-    return schedule
+    if config.exploration in WORDS["exploration"]:
+        return schedule
+    return _tried(CheckedEpsilon(schedule, config.num_envs))
 
 
 def make_learning_rate(
@@ -238,21 +235,18 @@ def make_learning_rate(
     if config.learning_rate_schedule == "constant":
         return None
     schedule = make_part("learning_rate_schedule", config, own)
-    first = schedule(0, 0)
-    if not _are_numbers(first, math.inf) or np.ndim(first):
-        raise ConfigError(
-            [f"learning_rate_schedule returns {first!s:.60} at step 0: it must return a number of "
-             "at least 0"]
-        )  # fmt: skip
+    if config.learning_rate_schedule in WORDS["learning_rate_schedule"]:
+        return schedule
+    return _tried(CheckedRate(schedule))
+
+
+def _tried(schedule: Any) -> Any:
+    """Returns a checked schedule after its first call. Raises ConfigError if that fails."""
+    try:
+        schedule(0, 0)
+    except PartError as error:
+        raise ConfigError([str(error)]) from None
     return schedule
-
-
-def _are_numbers(given: Any, most: float) -> bool:
-    """Returns whether a number or array holds finite numbers from 0 to most."""
-    array = np.asarray(given)
-    if array.dtype.kind not in "iuf":
-        return False
-    return bool(np.isfinite(array).all() and (array >= 0).all() and (array <= most).all())
 
 
 def make_cadence(config: ResolvedConfig) -> Cadence:
