@@ -117,7 +117,11 @@ def make_learner(
 
 def make_value(options: Any, device: torch.device, own: UserParts = NO_PARTS) -> Value:
     """Returns the value of a Config, or of the description of a network, on a device."""
-    return make_part("value", options, own).to(device)
+    value = make_part("value", options, own)
+    moved = value.to(device)
+    if moved is None:
+        raise ConfigError([f"{type(value).__name__}.to() returns None: it must return the value"])
+    return moved
 
 
 def make_target_update(config: Config) -> TargetUpdate:
@@ -171,7 +175,10 @@ def make_online(
         torch.default_generator.manual_seed(derive(config.seed, WEIGHTS))
         network = make_network(description, own, config.dueling_gradient_scale)
     devices.place(config, network)
-    return FlatParameters(network, torch.device(config.device)), description
+    try:
+        return FlatParameters(network, torch.device(config.device)), description
+    except ValueError as error:  # a parameter or buffer of a torso that is not float32
+        raise ConfigError([str(error)]) from None
 
 
 def make_policy(

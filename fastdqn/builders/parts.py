@@ -11,8 +11,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from fastdqn.checkpoints.format import TENSOR
+from fastdqn.config.limits import beyond, fits, spell
 from fastdqn.config.option import options_of
 from fastdqn.config.registry import CUSTOM, WORDS
 from fastdqn.config.schema import Config, ConfigError
@@ -37,6 +40,17 @@ _BASES = {
     "backup": "fastdqn.learning.bootstrap_targets.Backup",
     "sampler": "fastdqn.replay.Sampler",
     "optimizer": "fastdqn.learning.optimizer.Optimizer",
+}
+# Dtypes of tensors that a checkpoint can store.
+_SAVED = (
+    torch.float32, torch.float64, torch.float16, torch.bool, torch.uint8, torch.int8, torch.int16,
+    torch.int32, torch.int64,
+)  # fmt: skip
+# Words whose parts take no arguments.
+_FIXED = {
+    "torso": tuple(WORDS["torso"]),
+    "loss": tuple(WORDS["loss"]),
+    "learning_rate_schedule": ("constant",),
 }
 PART_OPTIONS = tuple(name for name, option in options_of(Config).items() if option.part)
 
@@ -102,22 +116,67 @@ def make_part(
     found = find_part(option, name, own)
     what = f"{option} {name!r}" if name != CUSTOM else f"{option} {_name_of(found)}"
     ready = is_ready(option, found)
-    arguments = {} if ready else _arguments(found, option, options, own, given, what)
+    extra = _extra(option, options)
+    if ready and extra:
+        raise ConfigError([_takes_nothing(option, next(iter(extra)), what)])
+    if name in WORDS[option]:  # the limits of options also protect from a hostile weights file
+        _require_options(option, extra)
+    arguments = {} if ready else _arguments(found, option, options, own, given, what, extra)
     try:
         made = copy.deepcopy(found) if ready else found(**arguments)
-    except Exception as error:  # user code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         verb = "copied" if ready else "made"
         raise ConfigError([f"{what} cannot be {verb}: {one_line(error)}"]) from error
     missing = [member for member in _MEMBERS[option] if not hasattr(made, member)]
     if missing:
         hint = f": {_BASES[option]} lists what it needs" if option in _BASES else ""
         raise ConfigError([f"{what} has no {missing[0]}{hint}"])
-    if option == "optimizer" and not isinstance(made.learning_rate, Tensor):
-        raise ConfigError(
-            [f"{what} has the learning_rate {made.learning_rate!r:.60}: it must be a tensor, which "
-             "schedules change"]
-        )  # fmt: skip
+    if line := {"optimizer": _optimizer_problem, "value": _value_problem}.get(option, _no)(made):
+        raise ConfigError([f"{what} {line}"])
     return made
+
+
+def _no(made: Any) -> None:
+    """Returns None: a part without attributes to check."""
+
+
+def _optimizer_problem(optimizer: Any) -> str | None:
+    """Returns what is wrong with the tensors of an optimizer, or None."""
+    rate = optimizer.learning_rate
+    if not isinstance(rate, Tensor):
+        return f"has the learning_rate {rate!r:.60}: it must be a tensor, which schedules change"
+    if rate.dtype != torch.float32 or rate.numel() != 1:
+        return (
+            f"has a learning_rate of {rate.dtype} {list(rate.shape)}: it must be a float32 scalar "
+            "tensor"
+        )
+    tensors = optimizer.tensors()
+    if not isinstance(tensors, dict):
+        return f"returns a {type(tensors).__name__} from tensors(): it must be a dict by name"
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or TENSOR.fullmatch(name) is None:
+            return f"names a tensor {name!r:.60}: use letters, digits and underscores"
+        if not isinstance(tensor, Tensor):
+            return f"returns {name} of type {type(tensor).__name__}: state must be tensors"
+        if tensor.dtype not in _SAVED:
+            return f"returns {name} of {tensor.dtype}, which cannot be saved: use float32"
+    return None
+
+
+def _value_problem(value: Any) -> str | None:
+    """Returns what is wrong with the attributes of a value, or None."""
+    outputs, bounds = value.outputs_per_action, value.bounds
+    if outputs is not None and not (isinstance(outputs, int) and outputs >= 1):
+        return (
+            f"has outputs_per_action {outputs!r:.60}: it must be None or a whole number, at least 1"
+        )
+    if bounds is not None:
+        pair = isinstance(bounds, tuple | list) and len(bounds) == 2
+        if not pair or not all(isinstance(each, int | float) for each in bounds):
+            return f"has bounds {bounds!r:.60}: they must be None or two numbers"
+        if not bounds[0] < bounds[1]:
+            return f"has bounds {bounds!r:.60}: the first must be below the second"
+    return None
 
 
 def is_ready(option: str, found: Any) -> bool:
@@ -158,7 +217,15 @@ def part_problems(config: Config, own: UserParts = NO_PARTS) -> list[str]:
                 f"part_kwargs sets {key!r}: name an argument of a part, such as "
                 f"optimizer.weight_decay. Parts are {', '.join(PART_OPTIONS)}"
             )
+        elif option in _FIXED and getattr(config, option) in _FIXED[option]:
+            lines.append(_takes_nothing(option, argument, f"{option} {getattr(config, option)!r}"))
     return lines
+
+
+def _takes_nothing(option: str, argument: str, what: str) -> str:
+    return (
+        f"part_kwargs sets {option}.{argument}, which {what} does not take: it takes no arguments"
+    )
 
 
 def importable_name(part: Any) -> str | None:
@@ -175,20 +242,20 @@ def importable_name(part: Any) -> str | None:
 
 def _arguments(
     found: Callable[..., Any], option: str, options: Any, own: UserParts,
-    given: Mapping[str, Any], what: str,
+    given: Mapping[str, Any], what: str, extra: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Returns the arguments of a class or function: given, from part_kwargs, and options."""
-    extra = {
-        key.partition(".")[2]: value
-        for key, value in _get(options, "part_kwargs").items()
-        if key.partition(".")[0] == option
-    }
+    """Returns the arguments of a class or function: given, extra of part_kwargs, and options."""
     parameters, known, arguments = _parameters(found), options_of(Config), dict(extra)
     takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     if unknown := [name for name in extra if name not in parameters and not takes_all]:
         raise ConfigError(
             [f"part_kwargs sets {option}.{unknown[0]}, which {what} does not take: it takes "
              f"{', '.join(parameters) or 'no arguments'}"]
+        )  # fmt: skip
+    if taken := [name for name in extra if name in given]:
+        raise ConfigError(
+            [f"part_kwargs sets {option}.{taken[0]}, which {what} receives from the run: leave it "
+             "out"]
         )  # fmt: skip
     for name, parameter in parameters.items():
         if name in given:
@@ -204,6 +271,27 @@ def _arguments(
                  f"--part-kwargs {option}.{name}=..."]
             )  # fmt: skip
     return arguments
+
+
+def _extra(option: str, options: Any) -> dict[str, Any]:
+    """Returns the arguments that part_kwargs sets for the part of an option."""
+    return {
+        key.partition(".")[2]: value
+        for key, value in _get(options, "part_kwargs").items()
+        if key.partition(".")[0] == option
+    }
+
+
+def _require_options(option: str, extra: Mapping[str, Any]) -> None:
+    """Raises ConfigError if part_kwargs sets an option to a value that the option rejects."""
+    for name, value in extra.items():
+        known = options_of(Config).get(name)
+        if known is None:
+            continue
+        line = beyond(name, value, known.limit) if fits(value, known) else None
+        if line or not fits(value, known):
+            line = line or f"{name} is {value!r:.60}: it must be {spell(known)}"
+            raise ConfigError([f"part_kwargs sets {option}.{name}, and {line}"])
 
 
 def _parameters(found: Any) -> dict[str, inspect.Parameter]:

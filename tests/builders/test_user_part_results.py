@@ -1,10 +1,16 @@
 """Results of parts of a user's own: what breaks an interface is found, in one line."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 import fastdqn
+from fastdqn.checkpoints.network_weights import load_weights, save_weights
+from fastdqn.learning.bootstrap_targets import Backup, Bootstrap
+from fastdqn.learning.optimizer import Optimizer
+from fastdqn.learning.value import ScalarValue
 from fastdqn.part_error import PartError
 from fastdqn.replay import UniformSampler
 from helpers.loop import small
@@ -101,3 +107,133 @@ def test_a_schedule_may_return_any_scalar(tmp_path, rate):
         exploration=lambda steps, episodes: rate,
     )
     assert run.summary["updates"] > 0
+
+
+class Plain(Optimizer):
+    """Gradient descent, with a tensor that subclasses treat wrongly."""
+
+    def __init__(self, weights, gradient, learning_rate):
+        self.weights, self.gradient = weights, gradient
+        self.learning_rate = torch.tensor(learning_rate)
+        self.average = torch.zeros_like(weights)
+
+    def step(self):
+        self.weights.sub_(self.learning_rate * self.gradient)
+
+    def tensors(self):
+        return {"learning_rate": self.learning_rate, "average": self.average}
+
+
+class Replacing(Plain):
+    def step(self):
+        super().step()
+        self.average = self.average * 0.9 + self.gradient
+
+
+class Growing(Plain):
+    def tensors(self):
+        more = {"more": self.more} if hasattr(self, "more") else {}
+        return {**super().tensors(), **more}
+
+    def step(self):
+        super().step()
+        self.more = torch.zeros(3)
+
+
+class Whole(Plain):
+    def __init__(self, weights, gradient, learning_rate):
+        super().__init__(weights, gradient, learning_rate)
+        self.learning_rate = torch.tensor(1)
+
+
+def returning(result):
+    class Returning(Plain):
+        def tensors(self):
+            return result
+
+    return Returning
+
+
+class Changed(ScalarValue):
+    """A scalar value whose attributes and results are replaced."""
+
+    def __init__(self, attributes=None, loss=None, expected=None):
+        super().__init__()
+        self.__dict__ |= attributes or {}
+        self.of_loss, self.of_expected = loss, expected
+
+    def loss(self, output, action, target, draw):
+        result = super().loss(output, action, target, draw)
+        return self.of_loss(result) if self.of_loss else result
+
+    def expected(self, output):
+        return self.of_expected(output) if self.of_expected else output
+
+
+class Immovable(ScalarValue):
+    def to(self, device):
+        return None
+
+
+class Undeclared(Backup):
+    def __call__(self, queries):
+        return Bootstrap(queries.online_next().softmax(1))
+
+
+class Overwriting(torch.nn.Module):
+    def forward(self, obs):
+        return obs.fill_(1.0)
+
+
+def leave():
+    sys.exit(4)
+
+
+@pytest.mark.parametrize(("option", "part", "line"), [
+    ("optimizer", Replacing, "Replacing.tensors() returns another 'average' after a step: all"),
+    ("optimizer", Growing, "Growing.tensors() returns another 'more' after a step: all"),
+    ("optimizer", Whole, f"optimizer '{__name__}:Whole' has a learning_rate of torch.int64 []: it"),
+    ("optimizer", returning([]), "optimizer returning.<locals>.Returning returns a list from"),
+    ("optimizer", returning({"t": 3}), "optimizer returning.<locals>.Returning returns t of type"),
+    ("optimizer", returning({"a b": torch.zeros(1)}),
+     "optimizer returning.<locals>.Returning names a tensor 'a b': use letters, digits"),
+    ("optimizer", returning({"b": torch.zeros(1, dtype=torch.bfloat16)}),
+     "optimizer returning.<locals>.Returning returns b of torch.bfloat16, which cannot be saved"),
+    ("value", Changed({"outputs_per_action": 0}), "value Changed has outputs_per_action 0: it"),
+    ("value", Changed({"outputs_per_action": "3"}), "value Changed has outputs_per_action '3': it"),
+    ("value", Changed({"bounds": 5}), "value Changed has bounds 5: they must be None or two"),
+    ("value", Changed({"bounds": (1.0, float("nan"))}), "value Changed has bounds (1.0, nan): the"),
+    ("value", Immovable(), "Immovable.to() returns None: it must return the value"),
+    ("value", Changed(loss=lambda r: r._replace(loss=r.loss.mean())),
+     "Changed.loss() returns the loss torch.float32 [], must be float32 [16]"),
+    ("value", Changed(loss=lambda r: r._replace(loss=r.loss.double())),
+     "Changed.loss() returns the loss torch.float64 [16], must be float32 [16]"),
+    ("value", Changed(loss=lambda r: r._replace(priority=r.priority[:5])),
+     "Changed.loss() returns the priority torch.float32 [5], must be float32 [16]"),
+    ("value", Changed(expected=lambda output: output[:, :1]),
+     "Changed.expected() returns [4, 1], must return [4, 2], one value for each action"),
+    ("loss", lambda prediction, target: (prediction - target).square()[:3],
+     "ScalarValue.loss() returns the loss torch.float32 [3], must be float32 [16]"),
+    ("backup", Undeclared(), "Undeclared calls online_next() and does not declare it: set"),
+    ("torso", Overwriting(), "the network modifies the observations that it receives: a torso"),
+    ("torso", f"{__name__}:leave", f"torso '{__name__}:leave' cannot be made: SystemExit: 4"),
+])  # fmt: skip
+def test_a_part_that_breaks_its_interface_is_one_line_and_leaves_no_folder(
+    tmp_path, option, part, line
+):
+    with pytest.raises(fastdqn.ConfigError) as caught:
+        fastdqn.train(small(tmp_path), **{option: part})
+    assert len(caught.value.lines) == 1
+    assert caught.value.lines[0].startswith(line)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_weights_file_cannot_ask_for_a_huge_value_by_an_argument(tmp_path):
+    run = fastdqn.train(small(tmp_path, value="quantile", num_quantiles=4))
+    path = run.folder / "policy.safetensors"
+    arrays, description = load_weights(path)
+    description["part_kwargs"] = {"value.num_quantiles": 1 << 40}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    save_weights(path, tensors, description)
+    with pytest.raises(ValueError, match="num_quantiles is 1099511627776: it must be a number"):
+        fastdqn.load_policy(path)
