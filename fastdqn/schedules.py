@@ -219,11 +219,11 @@ class CheckedRate:
     def __call__(self, steps: int, episodes: int) -> float:
         """Returns the learning rate. Raises PartError."""
         rate = self._schedule(steps, episodes)
-        array = _numbers(rate, math.inf)
+        array = _numbers(rate, 1e30)  # float32 on the device
         if array is None or array.ndim:
             raise PartError(
                 f"learning_rate_schedule returns {_short(rate)} at step {steps}: it must return a "
-                "number of at least 0"
+                "number of at least 0, at most 1e30"
             )
         return float(array)
 

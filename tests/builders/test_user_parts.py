@@ -275,10 +275,13 @@ def test_a_loss_and_a_torso_receive_options_of_the_run(tmp_path):
      "most 65,536"),
     ("--value quantile --part-kwargs value.num_quantiles=x", "part_kwargs sets "
      "value.num_quantiles, and num_quantiles is 'x': it must be a whole number"),
-    ("--torso my_parts:Normed", "torso.norm.num_batches_tracked is torch.int64, but the network must be float32"),
+    ("--torso my_parts:Normed", "torso.norm.num_batches_tracked is torch.int64, but the "
+     "network must be float32"),
     ("--part-kwargs optimizer.x=1e400", "part_kwargs is {'optimizer.x': inf}: it must be names "
      "with plain values, such as optimizer.beta2=0.98. For other values, such as tuples and "
      "infinities, name a function that makes the part"),
+    ("--learning-rate-schedule piecewise --learning-rate-steps 99 --learning-rate-values 1e39",
+     "learning_rate_values is 1e+39: it must be a number, at least 0, at most 1e+30"),
     ("--part-kwargs sigma=2",
      "part_kwargs sets 'sigma': name an argument of a part, such as optimizer.weight_decay. Parts "
      "are optimizer, learning_rate_schedule, loss, backup, value, sampler, torso, exploration"),
