@@ -25,6 +25,7 @@ from fastdqn.config.conflicts import remarks
 from fastdqn.config.registry import WORDS
 from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
 from fastdqn.envs import EnvFacts, EnvStream, Factory, Step
+from fastdqn.envs.errors import one_line
 from fastdqn.files.open_folder import Place
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.out_of_memory import memory_errors

@@ -47,7 +47,8 @@ _BASES = {
 _SAVED = (
     torch.float32, torch.float64, torch.float16, torch.bool, torch.uint8, torch.int8, torch.int16,
     torch.int32, torch.int64,
-)  PART_OPTIONS = tuple(name for name, option in options_of(Config).items() if option.part)
+)  # fmt: skip
+PART_OPTIONS = tuple(name for name, option in options_of(Config).items() if option.part)
 
 
 class UserParts(NamedTuple):

@@ -1,6 +1,7 @@
 """Results of parts of a user's own: what breaks an interface is found, in one line."""
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,8 +95,9 @@ def later(first, then):
     ("exploration", np.zeros(5), "exploration returns [0. 0. 0. 0. 0.] at step 302: it must"),
 ])  # fmt: skip
 def test_a_schedule_that_goes_wrong_later_ends_the_run(tmp_path, option, then, line):
+    part: dict[str, Any] = {option: later(1e-3, then)}
     with pytest.raises(PartError) as caught:
-        fastdqn.train(small(tmp_path), **{option: later(1e-3, then)})
+        fastdqn.train(small(tmp_path), **part)
     assert str(caught.value).startswith(line)
 
 
@@ -171,7 +173,7 @@ class Changed(ScalarValue):
 
 
 class Immovable(ScalarValue):
-    def to(self, device):
+    def to(self, device):  # pyright: ignore[reportIncompatibleMethodOverride]
         return None
 
 

@@ -574,15 +574,6 @@ def test_a_part_that_answers_wrongly_is_found_before_the_run(tmp_path, option, p
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("option", "late"), [
-    ("exploration", 1.5), ("exploration", float("nan")), ("learning_rate_schedule", -1.0),
-])  # fmt: skip
-def test_a_schedule_that_goes_wrong_later_ends_the_run(tmp_path, option, late):
-    parts: dict[str, Any] = {option: lambda steps, episodes: 1e-3 if steps < 100 else late}
-    with pytest.raises(fastdqn.ConfigError, match=rf"{option} returns {late} at step \d\d\d: it"):
-        fastdqn.train(small(tmp_path), **parts)
-
-
 def test_an_option_is_not_a_part_of_resume(tmp_path):
     run = fastdqn.train(small(tmp_path))
     with pytest.raises(fastdqn.ConfigError, match="gamma cannot change"):
