@@ -3,11 +3,14 @@
 import bisect
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+
+from fastdqn.part_error import PartError
 
 
 def ticks(before: int, now: int, per: int | Fraction) -> int:
@@ -176,3 +179,69 @@ class Piecewise:
         start, end = self._steps[after - 1 : after + 1]
         initial, final = self._values[after - 1 : after + 1]
         return initial + (final - initial) * ((steps - start) / (end - start))
+
+
+class CheckedEpsilon:
+    """Validates what another exploration schedule returns, and converts it.
+
+    Args:
+        schedule: The schedule, of the user's own.
+        num_envs: N, the number of environments.
+    """
+
+    def __init__(self, schedule: Callable[[int, int], Any], num_envs: int):
+        self._schedule, self._num_envs = schedule, num_envs
+
+    def __call__(self, steps: int, episodes: int) -> float | np.ndarray:
+        """Returns epsilon in [0, 1]: a number, or float64[N]. Raises PartError."""
+        epsilon = self._schedule(steps, episodes)
+        if type(epsilon) is float and 0.0 <= epsilon <= 1.0:  # the fast path
+            return epsilon
+        array = _numbers(epsilon, 1.0)
+        if array is None or array.shape not in ((), (self._num_envs,)):
+            raise PartError(
+                f"exploration returns {_short(epsilon)} at step {steps}: it must return a number "
+                f"in [0, 1], or an array with one for each of {self._num_envs} environments"
+            )
+        return array if array.ndim else float(array)
+
+
+class CheckedRate:
+    """Validates what another schedule of the learning rate returns, and makes it a float.
+
+    Args:
+        schedule: The schedule, of the user's own.
+    """
+
+    def __init__(self, schedule: Callable[[int, int], Any]):
+        self._schedule = schedule
+
+    def __call__(self, steps: int, episodes: int) -> float:
+        """Returns the learning rate. Raises PartError."""
+        rate = self._schedule(steps, episodes)
+        array = _numbers(rate, 1e30)  # float32 on the device
+        if array is None or array.ndim:
+            raise PartError(
+                f"learning_rate_schedule returns {_short(rate)} at step {steps}: it must return a "
+                "number of at least 0, at most 1e30"
+            )
+        return float(array)
+
+
+def _numbers(given: Any, most: float) -> np.ndarray | None:
+    """Returns a number or array as float64, or None if it is not of finite numbers in [0, most]."""
+    try:
+        array = np.asarray(given)
+        if array.dtype.kind not in "iuf":
+            return None
+    except Exception:  # a ragged list, or a tensor that requires a gradient or is on a device
+        return None
+    array = array.astype(np.float64)
+    if not (np.isfinite(array) & (array >= 0.0) & (array <= most)).all():
+        return None
+    return array
+
+
+def _short(given: Any) -> str:
+    """Returns a value as one line of at most 60 characters."""
+    return " ".join(str(given).split())[:60]

@@ -25,6 +25,7 @@ from fastdqn.learning.out_of_memory import OutOfMemoryError, memory_errors
 from fastdqn.learning.policy import Policy
 from fastdqn.logging.metric_rows import steps_per_second
 from fastdqn.logging.recorder import RunRecorder
+from fastdqn.part_error import PartError
 from fastdqn.replay import UnstackedError
 from fastdqn.seeding import FINAL, env_seed
 from fastdqn.system.python_threads import ThreadError
@@ -37,8 +38,8 @@ from fastdqn.training.loop import Run
 
 # Errors that end a run with one line and exit code 1, without a traceback.
 RUN_FAILURES = (
-    EnvError, LostRunError, NonFiniteError, OutOfMemoryError, ThreadError, UnstackedError,
-    WriteError, loop.DivergedError,
+    EnvError, LostRunError, NonFiniteError, OutOfMemoryError, PartError, ThreadError,
+    UnstackedError, WriteError, loop.DivergedError,
 )  # fmt: skip
 
 

@@ -17,20 +17,24 @@ CLOCKS = {"time", "datetime", "timeit"}
 # A room may import only rooms in the rows above its own, so that no circle can arise.
 ROOMS: dict[str, set[str]] = {
     "text": set(),
+    "part_error": set(),
     "system": set(),
     "timing": set(),
     "kernels": {"numba", "llvmlite", "numpy"},
     "config": set(),
     "state_dict": {"numpy"},
-    "schedules": {"numpy"},
+    "schedules": {"numpy", "part_error"},
     "seeding": {"numpy", "kernels"},
     "exploration": {"numpy", "kernels", "state_dict"},
     "envs": {
         "ale_py", "envpool", "gymnasium", "minatar", "numpy",
         "config", "kernels", "seeding", "state_dict", "system",
     },
-    "replay": {"numpy", "kernels", "state_dict"},
-    "learning": {"torch", "numpy", "exploration", "kernels", "replay", "state_dict", "system"},
+    "replay": {"numpy", "kernels", "part_error", "state_dict"},
+    "learning": {
+        "torch", "numpy",
+        "exploration", "kernels", "part_error", "replay", "state_dict", "system",
+    },
     "training": {"numpy", "envs", "learning", "replay", "schedules", "state_dict", "timing"},
     "files": {"config", "system"},
     "checkpoints": {
@@ -45,13 +49,13 @@ ROOMS: dict[str, set[str]] = {
         "gymnasium", "numpy", "checkpoints", "config", "envs", "exploration", "files", "kernels",
     },
     "session": {
-        "checkpoints", "config", "envs", "files", "learning", "logging", "replay", "seeding",
-        "system", "timing", "training",
+        "checkpoints", "config", "envs", "files", "learning", "logging", "part_error", "replay",
+        "seeding", "system", "timing", "training",
     },
     "builders": {
         "gymnasium", "numpy", "torch", "checkpoints", "config", "envs", "exploration", "files",
-        "kernels", "learning", "logging", "replay", "schedules", "seeding", "session", "state_dict",
-        "system", "tabular", "timing", "training",
+        "kernels", "learning", "logging", "part_error", "replay", "schedules", "seeding", "session",
+        "state_dict", "system", "tabular", "timing", "training",
     },
     "resuming": {
         "gymnasium", "torch", "builders", "checkpoints", "config", "envs", "files", "logging",

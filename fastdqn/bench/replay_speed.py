@@ -14,7 +14,7 @@ from fastdqn.builders import agent
 from fastdqn.config.registry import WORDS
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
-from fastdqn.replay import Replay
+from fastdqn.replay import CheckedSampler, Replay
 
 # Maximum appends before the measurement: more rows than caches hold, in at most a second.
 _MOST_APPENDS = 50_000
@@ -99,7 +99,8 @@ def measure_sampling(
 
 def _sampler(replay: Replay) -> str:
     """Returns the word of the replay's sampler, or the name of its class."""
-    name = type(replay.sampler).__name__
+    sampler = replay.sampler
+    name = type(sampler.sampler if isinstance(sampler, CheckedSampler) else sampler).__name__
     words = WORDS["sampler"].items()
     return next((word for word, path in words if path.endswith(f":{name}")), name)
 

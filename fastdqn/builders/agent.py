@@ -20,7 +20,7 @@ from fastdqn.checkpoints.table_weights import is_table
 from fastdqn.config import atari_protocols
 from fastdqn.config.conflicts import chosen_backup, chosen_sampler, has_plain_update
 from fastdqn.config.option import options_of
-from fastdqn.config.registry import CUSTOM
+from fastdqn.config.registry import CUSTOM, WORDS
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import EnvFacts, ObsStatistics, ReturnStatistics, lies_inside
 from fastdqn.exploration import Repeats
@@ -51,7 +51,9 @@ from fastdqn.learning.precision import float32_by_default
 from fastdqn.learning.random_inputs import Draws, LaneNoise, NoNoise
 from fastdqn.learning.target_network import HardCopy, NoTarget, PolyakAverage, TargetUpdate
 from fastdqn.learning.value import Value
+from fastdqn.part_error import PartError
 from fastdqn.replay import (
+    CheckedSampler,
     FrameStore,
     Replay,
     Ring,
@@ -124,7 +126,11 @@ def make_step(config: Config) -> Callable[[Learner], Any] | None:
 
 def make_value(options: Any, device: torch.device, own: UserParts = NO_PARTS) -> Value:
     """Returns the value of a Config, or of the description of a network, on a device."""
-    return make_part("value", options, own).to(device)
+    value = make_part("value", options, own)
+    moved = value.to(device)
+    if moved is None:
+        raise ConfigError([f"{type(value).__name__}.to() returns None: it must return the value"])
+    return moved
 
 
 def make_target_update(config: Config) -> TargetUpdate:
@@ -142,12 +148,27 @@ def make_backup(config: Config, own: UserParts = NO_PARTS) -> Backup:
 
 
 def make_sampler(config: Config, num_slots: int, own: UserParts = NO_PARTS) -> Sampler:
-    """Returns the sampler of replay rows."""
+    """Returns the sampler of replay rows. One that is not of the package is checked in each draw.
+
+    Raises:
+        ConfigError: It cannot be made, or its state cannot be saved.
+    """
+    name = chosen_sampler(config)
     rises = Linear(config.importance_exponent, 1.0, config.total_timesteps or 0)
-    return make_part(
-        "sampler", config, own, name=chosen_sampler(config),
+    sampler = make_part(
+        "sampler", config, own, name=name,
         num_slots=num_slots, seed=derive(config.seed, SAMPLE), importance_exponent=rises,
     )  # fmt: skip
+    if name in WORDS["sampler"]:
+        return sampler
+    checked = CheckedSampler(
+        sampler, f"sampler {type(sampler).__name__ if name == CUSTOM else name}"
+    )
+    try:
+        checked.state()  # now, and not at the first checkpoint
+    except PartError as error:
+        raise ConfigError([str(error)]) from None
+    return checked
 
 
 def make_online(
@@ -163,7 +184,10 @@ def make_online(
         torch.default_generator.manual_seed(derive(config.seed, WEIGHTS))
         network = make_network(description, own, config.dueling_gradient_scale)
     devices.place(config, network)
-    return FlatParameters(network, torch.device(config.device)), description
+    try:
+        return FlatParameters(network, torch.device(config.device)), description
+    except ValueError as error:  # a parameter or buffer of a torso that is not float32
+        raise ConfigError([str(error)]) from None
 
 
 def make_policy(

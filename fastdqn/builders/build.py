@@ -1,6 +1,5 @@
 """Builds a run from its options and environments, ready to start."""
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -34,8 +33,9 @@ from fastdqn.learning.policy import Policy
 from fastdqn.learning.precision import float32_by_default
 from fastdqn.logging.console import Display
 from fastdqn.logging.recorder import RunRecorder
+from fastdqn.part_error import PartError
 from fastdqn.replay import Replay
-from fastdqn.schedules import Budget
+from fastdqn.schedules import Budget, CheckedEpsilon, CheckedRate
 from fastdqn.seeding import CONFIRM, EVAL, TRAIN, env_seed
 from fastdqn.session import Evaluations, Session
 from fastdqn.state_dict import StateError
@@ -219,12 +219,10 @@ def make_epsilon(
     config: ResolvedConfig, own: UserParts = NO_PARTS
 ) -> Callable[[int, int], float | np.ndarray]:
     """Returns the exploration schedule. Raises ConfigError if it does not return epsilon."""
-    shapes = ((), (config.num_envs,))
-    return _checked(
-        "exploration", config.exploration, make_part("exploration", config, own),
-        lambda epsilon: _are_numbers(epsilon, 1.0) and np.shape(epsilon) in shapes,
-        f"a number in [0, 1], or an array with one for each of {config.num_envs} environments",
-    )  # fmt: skip
+    schedule = make_part("exploration", config, own)
+    if config.exploration in WORDS["exploration"]:
+        return schedule
+    return _tried("exploration", CheckedEpsilon(schedule, config.num_envs))
 
 
 def make_learning_rate(
@@ -238,49 +236,21 @@ def make_learning_rate(
     name = config.learning_rate_schedule
     if name == "constant":
         return None
-    return _checked(
-        "learning_rate_schedule", name, make_part("learning_rate_schedule", config, own),
-        lambda rate: _are_numbers(rate, math.inf) and np.ndim(rate) == 0,
-        "a number of at least 0",
-    )  # fmt: skip
+    schedule = make_part("learning_rate_schedule", config, own)
+    if config.learning_rate_schedule in WORDS["learning_rate_schedule"]:
+        return schedule
+    return _tried("learning_rate_schedule", CheckedRate(schedule))
 
 
-def _checked(
-    option: str,
-    name: str,
-    schedule: Callable[[int, int], Any],
-    is_valid: Callable[[Any], bool],
-    expected: str,
-) -> Callable[[int, int], Any]:
-    """Returns a schedule that was tried at step 0. One of the user's is checked at every call.
-
-    Raises:
-        ConfigError: It fails, or returns something else than expected.
-    """
-
-    def checked(steps: int, episodes: int) -> Any:
-        given = schedule(steps, episodes)
-        if not is_valid(given):
-            raise ConfigError(
-                [f"{option} returns {given!s:.60} at step {steps}: it must return {expected}"]
-            )
-        return given
-
+def _tried(option: str, schedule: Any) -> Any:
+    """Returns a checked schedule after its first call. Raises ConfigError if that fails."""
     try:
-        checked(0, 0)
-    except ConfigError:
-        raise
+        schedule(0, 0)
+    except PartError as error:
+        raise ConfigError([str(error)]) from None
     except Exception as error:  # user code may raise anything
         raise ConfigError([f"{option} fails at step 0: {one_line(error)}"]) from error
-    return schedule if name in WORDS[option] else checked
-
-
-def _are_numbers(given: Any, most: float) -> bool:
-    """Returns whether a number or array holds finite numbers from 0 to most."""
-    array = np.asarray(given)
-    if array.dtype.kind not in "iuf":
-        return False
-    return bool(np.isfinite(array).all() and (array >= 0).all() and (array <= most).all())
+    return schedule
 
 
 def make_cadence(config: ResolvedConfig) -> Cadence:

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from fastdqn.checkpoints.format import TENSOR
 from fastdqn.config.conflicts import chosen_backup, chosen_sampler
+from fastdqn.config.limits import beyond, fits, spell
 from fastdqn.config.option import options_of
 from fastdqn.config.registry import CUSTOM, WORDS
 from fastdqn.config.schema import Config, ConfigError, as_fraction
@@ -40,6 +43,11 @@ _BASES = {
     "sampler": "fastdqn.replay.Sampler",
     "optimizer": "fastdqn.learning.optimizer.Optimizer",
 }
+# Dtypes of tensors that a checkpoint can store.
+_SAVED = (
+    torch.float32, torch.float64, torch.float16, torch.bool, torch.uint8, torch.int8, torch.int16,
+    torch.int32, torch.int64,
+)  # fmt: skip
 PART_OPTIONS = tuple(name for name, option in options_of(Config).items() if option.part)
 
 
@@ -108,22 +116,67 @@ def make_part(
     found = find_part(option, name, own)
     what = _title(option, name, found)
     ready = is_ready(option, found)
-    arguments = {} if ready else _arguments(found, option, options, own, given, what)
+    extra = _extra(option, options)
+    if ready and extra:
+        raise ConfigError([_takes_nothing(option, next(iter(extra)), what)])
+    if name in WORDS[option]:  # the limits of options also protect from a hostile weights file
+        _require_options(option, extra)
+    arguments = {} if ready else _arguments(found, option, options, own, given, what, extra)
     try:
         made = copy.deepcopy(found) if ready else found(**arguments)
-    except Exception as error:  # user code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         verb = "copied" if ready else "made"
         raise ConfigError([f"{what} cannot be {verb}: {one_line(error)}"]) from error
     missing = [member for member in _MEMBERS[option] if not hasattr(made, member)]
     if missing:
         hint = f": {_BASES[option]} lists what it needs" if option in _BASES else ""
         raise ConfigError([f"{what} has no {missing[0]}{hint}"])
-    if option == "optimizer" and not isinstance(made.learning_rate, Tensor):
-        raise ConfigError(
-            [f"{what} has the learning_rate {made.learning_rate!r:.60}: it must be a tensor, which "
-             "schedules change"]
-        )  # fmt: skip
+    if line := {"optimizer": _optimizer_problem, "value": _value_problem}.get(option, _no)(made):
+        raise ConfigError([f"{what} {line}"])
     return made
+
+
+def _no(made: Any) -> None:
+    """Returns None: a part without attributes to check."""
+
+
+def _optimizer_problem(optimizer: Any) -> str | None:
+    """Returns what is wrong with the tensors of an optimizer, or None."""
+    rate = optimizer.learning_rate
+    if not isinstance(rate, Tensor):
+        return f"has the learning_rate {rate!r:.60}: it must be a tensor, which schedules change"
+    if rate.dtype != torch.float32 or rate.numel() != 1:
+        return (
+            f"has a learning_rate of {rate.dtype} {list(rate.shape)}: it must be a float32 scalar "
+            "tensor"
+        )
+    tensors = optimizer.tensors()
+    if not isinstance(tensors, dict):
+        return f"returns a {type(tensors).__name__} from tensors(): it must be a dict by name"
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or TENSOR.fullmatch(name) is None:
+            return f"names a tensor {name!r:.60}: use letters, digits and underscores"
+        if not isinstance(tensor, Tensor):
+            return f"returns {name} of type {type(tensor).__name__}: state must be tensors"
+        if tensor.dtype not in _SAVED:
+            return f"returns {name} of {tensor.dtype}, which cannot be saved: use float32"
+    return None
+
+
+def _value_problem(value: Any) -> str | None:
+    """Returns what is wrong with the attributes of a value, or None."""
+    outputs, bounds = value.outputs_per_action, value.bounds
+    if outputs is not None and not (isinstance(outputs, int) and outputs >= 1):
+        return (
+            f"has outputs_per_action {outputs!r:.60}: it must be None or a whole number, at least 1"
+        )
+    if bounds is not None:
+        pair = isinstance(bounds, tuple | list) and len(bounds) == 2
+        if not pair or not all(isinstance(each, int | float) for each in bounds):
+            return f"has bounds {bounds!r:.60}: they must be None or two numbers"
+        if not bounds[0] < bounds[1]:
+            return f"has bounds {bounds!r:.60}: the first must be below the second"
+    return None
 
 
 def is_ready(option: str, found: Any) -> bool:
@@ -176,6 +229,12 @@ def part_problems(config: Config, own: UserParts = NO_PARTS) -> list[str]:
     return lines
 
 
+def _takes_nothing(option: str, argument: str, what: str) -> str:
+    return (
+        f"part_kwargs sets {option}.{argument}, which {what} does not take: it takes no arguments"
+    )
+
+
 def importable_name(part: Any) -> str | None:
     """Returns the module:Name by which another process finds a class or function, or None."""
     module, name = getattr(part, "__module__", None), getattr(part, "__qualname__", None)
@@ -190,17 +249,17 @@ def importable_name(part: Any) -> str | None:
 
 def _arguments(
     found: Callable[..., Any], option: str, options: Any, own: UserParts,
-    given: Mapping[str, Any], what: str,
+    given: Mapping[str, Any], what: str, extra: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Returns the arguments of a class or function: given, from part_kwargs, and options."""
-    extra = {
-        key.partition(".")[2]: value
-        for key, value in _get(options, "part_kwargs").items()
-        if key.partition(".")[0] == option
-    }
+    """Returns the arguments of a class or function: given, extra of part_kwargs, and options."""
     parameters, known, arguments = _parameters(found), options_of(Config), dict(extra)
     if lines := _unknown_arguments(option, what, extra, parameters):
         raise ConfigError(lines)
+    if taken := [name for name in extra if name in given]:
+        raise ConfigError(
+            [f"part_kwargs sets {option}.{taken[0]}, which {what} receives from the run: leave it "
+             "out"]
+        )  # fmt: skip
     for name, parameter in parameters.items():
         if name in given:
             arguments[name] = given[name]
@@ -225,7 +284,7 @@ def _signature_of(
     name = chosen[option](config) if option in chosen else getattr(config, option)
     if option == "torso" and own.torso is not None:
         name = CUSTOM
-    elif name in WORDS[option] and not WORDS[option][name]:
+    elif (option, name) == ("learning_rate_schedule", "constant") or WORDS[option].get(name) == "":
         return f"{option} {name!r}", {}
     found = find_part(option, name, own)
     return _title(option, name, found), {} if is_ready(option, found) else _parameters(found)
@@ -248,6 +307,27 @@ def _unknown_arguments(
 def _title(option: str, name: str, found: Any) -> str:
     """Returns how messages name a part."""
     return f"{option} {name!r}" if name != CUSTOM else f"{option} {_name_of(found)}"
+
+
+def _extra(option: str, options: Any) -> dict[str, Any]:
+    """Returns the arguments that part_kwargs sets for the part of an option."""
+    return {
+        key.partition(".")[2]: value
+        for key, value in _get(options, "part_kwargs").items()
+        if key.partition(".")[0] == option
+    }
+
+
+def _require_options(option: str, extra: Mapping[str, Any]) -> None:
+    """Raises ConfigError if part_kwargs sets an option to a value that the option rejects."""
+    for name, value in extra.items():
+        known = options_of(Config).get(name)
+        if known is None:
+            continue
+        line = beyond(name, value, known.limit) if fits(value, known) else None
+        if line or not fits(value, known):
+            line = line or f"{name} is {value!r:.60}: it must be {spell(known)}"
+            raise ConfigError([f"part_kwargs sets {option}.{name}, and {line}"])
 
 
 def _parameters(found: Any) -> dict[str, inspect.Parameter]:

@@ -14,6 +14,7 @@ from fastdqn.learning.graph_capture import UncapturableError
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.priority_feedback import PriorityFeedback
+from fastdqn.part_error import PartError
 from fastdqn.replay import Batch
 
 
@@ -67,8 +68,13 @@ def get_ready(
         if setup.requested.capture == "graph":
             raise ConfigError([f"capture is graph, and {error}: use --capture auto"]) from None
         say(f"capture is eager: {error}")
+    except PartError as error:
+        raise ConfigError([str(error)]) from None
     config = config.replace(capture="eager", updates_per_launch=1)
-    return config, _get_ready(config, own, online, batch, start, facts, say)
+    try:
+        return config, _get_ready(config, own, online, batch, start, facts, say)
+    except PartError as error:
+        raise ConfigError([str(error)]) from None
 
 
 def _get_ready(

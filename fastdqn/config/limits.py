@@ -112,6 +112,11 @@ def spell(option: Option) -> str:
     if option.part is not None:
         words = ", ".join(option.part.words)
         return f"one of {words}, or a name such as my_module:MyPart"
+    if option.name == "part_kwargs":
+        return (
+            "names with plain values, such as optimizer.beta2=0.98. For other values, such as "
+            "tuples and infinities, name a function that makes the part"
+        )
     return _spell(option.hint)
 
 

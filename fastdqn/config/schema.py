@@ -155,12 +155,12 @@ class Config(RunOptions):
     )
     """Schedule of the learning rate. linear, cosine: to final_learning_rate at total_timesteps.
     piecewise: linear between the points of learning_rate_steps."""
-    final_learning_rate: Annotated[float, Limit(0), Group("learning")] = 0.0
+    final_learning_rate: Annotated[float, Limit(0, 1e30), Group("learning")] = 0.0
     """Final learning rate of a linear or cosine schedule."""
     learning_rate_steps: Annotated[tuple[int, ...], _COUNT, Group("learning")] = ()
     """Environment steps of the points of a piecewise schedule, ascending. The first point is
     learning_rate at step 0."""
-    learning_rate_values: Annotated[tuple[float, ...], Limit(0), Group("learning")] = ()
+    learning_rate_values: Annotated[tuple[float, ...], Limit(0, 1e30), Group("learning")] = ()
     """Learning rates at learning_rate_steps."""
     buffer_size: Annotated[int, _COUNT, Group("learning")] = 100_000
     """Capacity of the replay buffer in transitions, summed over environments."""

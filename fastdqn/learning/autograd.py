@@ -13,6 +13,7 @@ from fastdqn.learning.optimizer import Optimizer
 from fastdqn.learning.random_inputs import Draws, Passes
 from fastdqn.learning.target_network import TargetUpdate
 from fastdqn.learning.value import Value
+from fastdqn.part_error import PartError
 from fastdqn.replay.batch import Batch
 
 
@@ -75,6 +76,12 @@ class AutogradSteps:
             target = self._target(batch, passes)
         draw = passes.online_obs
         loss, priority, taken = learner.value.loss(output, batch.action, target, draw)
+        for name, each in (("loss", loss), ("priority", priority), ("taken", taken)):
+            if each.shape != batch.weight.shape or (name == "loss" and each.dtype != torch.float32):
+                raise PartError(
+                    f"{type(learner.value).__name__}.loss() returns the {name} {each.dtype} "
+                    f"{list(each.shape)}, must be float32 {list(batch.weight.shape)}"
+                )
         mean_loss = torch.dot(loss, batch.weight) * (1.0 / len(loss))
         learner.loss_sum += mean_loss.detach()
         return mean_loss, priority.detach(), taken.detach()
@@ -88,17 +95,36 @@ class AutogradSteps:
         learner = self._learner
         value, online, target = learner.value, learner.online.module, learner.target.module
         next_output = target(batch.next_obs, draws.target_next)
-        bootstrap = learner.backup(
+        backup = learner.backup
+
+        def online_next() -> Tensor:
+            _require(backup.asks_online_next, backup, "online_next")
+            return value.expected(online(batch.next_obs, draws.online_next))
+
+        def target_obs() -> Tensor:
+            _require(backup.asks_target_obs, backup, "target_obs")
+            return value.expected(target(batch.obs, draws.target_obs))
+
+        bootstrap = backup(
             Queries(
                 target_next=lambda: value.expected(next_output),
-                online_next=lambda: value.expected(online(batch.next_obs, draws.online_next)),
-                target_obs=lambda: value.expected(target(batch.obs, draws.target_obs)),
+                online_next=online_next,
+                target_obs=target_obs,
                 action=batch.action,
                 next_mask=batch.next_mask,
                 mask=batch.mask,
             )
         )
         return value.target(next_output, bootstrap, batch.reward, batch.discount)
+
+
+def _require(declared: bool, backup: Backup, query: str) -> None:
+    """Raises PartError if a backup calls a query that it does not declare."""
+    if not declared:
+        raise PartError(
+            f"{type(backup).__name__} calls {query}() and does not declare it: set "
+            f"asks_{query} = True, so that random inputs are drawn for it"
+        )
 
 
 def clip_by_norm(gradient: Tensor, max_norm: float) -> None:

@@ -16,6 +16,7 @@ from fastdqn.learning.optimizer import Optimizer
 from fastdqn.learning.random_inputs import Draws, Passes
 from fastdqn.learning.target_network import TargetUpdate
 from fastdqn.learning.value import Value
+from fastdqn.part_error import PartError
 from fastdqn.replay.batch import Batch
 from fastdqn.state_dict import State, take, take_count, take_state
 
@@ -89,9 +90,24 @@ class Learner:
 
         It compiles, records and allocates, so that this is not measured later.
         """
+        before = _places(self.optimizer.tensors())
         with self._unchanged():
-            _, self.taken = self._prepare(batches)
+            priority, self.taken = self._prepare(batches)
+        after = _places(self.optimizer.tensors())
         self.online.check_views()
+        for name in before | after:
+            if before.get(name) != after.get(name):
+                raise PartError(
+                    f"{type(self.optimizer).__name__}.tensors() returns another {name!r} after a "
+                    "step: all tensors must exist from the start, and step() must change them in "
+                    "place"
+                )
+        expected = (sum(len(batch.action) for batch in batches),)
+        if priority.shape != expected:
+            raise PartError(
+                f"the priority of {type(self.value).__name__}.loss() has shape "
+                f"{tuple(priority.shape)}, must have one entry for each of {expected[0]} samples"
+            )
 
     def update(self, *batches: Batch) -> Tensor:
         """Takes one gradient step on each device batch.
@@ -193,3 +209,8 @@ class Learner:
             if len(batches) > 1:
                 priorities[-1] = priorities[-1].clone()
         return priorities[0] if len(batches) == 1 else torch.cat(priorities), self.taken
+
+
+def _places(tensors: dict[str, Tensor]) -> dict[str, tuple[int, Any]]:
+    """Returns where tensors are in memory, and their shapes."""
+    return {name: (tensor.data_ptr(), tensor.shape) for name, tensor in tensors.items()}

@@ -10,6 +10,7 @@ from fastdqn.exploration import Repeats, explore, prepare
 from fastdqn.kernels.rng import seed_state
 from fastdqn.learning.random_inputs import MEANS, Draw, LaneNoise, NoNoise
 from fastdqn.learning.value import Value
+from fastdqn.part_error import PartError
 from fastdqn.state_dict import State, take_generator, take_state
 
 
@@ -63,7 +64,13 @@ class Policy:
 
     def prepare(self, obs: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Warm-up: calls __call__() and act() once and restores the random state."""
+        given = np.array(obs)
         self(obs, mask)
+        if not np.array_equal(given, obs):
+            raise PartError(
+                "the network modifies the observations that it receives: a torso must not change "
+                "its input in place"
+            )
         before = self.state()
         self._best(obs, mask, self._noise(len(obs)))
         self.load_state(before)
@@ -96,6 +103,11 @@ class Policy:
             return torch.zeros((0, self.num_actions), dtype=torch.float32, device=self.device)
         with torch.inference_mode():
             values = self.value.expected(self.network(self._upload(obs), draw))
+            if values.shape != (len(obs), self.num_actions):
+                raise PartError(
+                    f"{type(self.value).__name__}.expected() returns {list(values.shape)}, must "
+                    f"return {[len(obs), self.num_actions]}, one value for each action"
+                )
             if mask is not None:
                 allowed = self._upload(np.asarray(mask, np.bool_))
                 values = values.masked_fill(~allowed, -torch.inf)

@@ -1,6 +1,7 @@
 """Replay memory on the host: ring buffer, observation stores and samplers."""
 
 from fastdqn.replay.batch import Batch, ObsStore, new_batch
+from fastdqn.replay.checked_sampler import CheckedSampler
 from fastdqn.replay.frame_store import FrameStore, UnstackedError
 from fastdqn.replay.newest_sampler import NewestSampler
 from fastdqn.replay.prioritized_sampler import PrioritizedSampler
@@ -14,6 +15,7 @@ from fastdqn.state_dict import Rows
 
 __all__ = [
     "Batch",
+    "CheckedSampler",
     "FrameStore",
     "NewestSampler",
     "ObsStore",

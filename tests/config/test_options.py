@@ -221,6 +221,28 @@ def test_a_value_that_the_fused_learner_does_not_support_is_named(name):
 # -- marks
 
 
+def test_files_without_an_option_mean_what_was_done_before_it_existed():
+    """A mark that is lost would resume an old run with other options than it had."""
+    changed = {
+        name: option.before
+        for name, option in options_of(Config).items()
+        if option.before != option.default
+    }
+    assert changed == {
+        "store": "rows", "torso": "mlp", "atari_protocol": "none", "precision": "float32",
+        "updates_per_launch": 1, "priority_lag": 0, "final_evaluation": True,
+    }  # fmt: skip
+
+
+def test_the_fused_learner_is_not_chosen_for_what_it_does_not_compute():
+    """Without these marks it would be, and the run would end in the warm-up."""
+    marked = {name for name, option in options_of(Config).items() if option.fused is not None}
+    assert marked >= {
+        "optimizer", "loss", "backup", "value", "torso", "hidden_activation", "device", "capture",
+        "precision", "dueling_gradient_scale",
+    }  # fmt: skip
+
+
 def test_a_mark_is_read_and_an_override_keeps_what_it_does_not_replace():
     @dataclass(frozen=True)
     class Base:
