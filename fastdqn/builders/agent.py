@@ -30,8 +30,8 @@ from fastdqn.learning.bootstrap_targets import Backup
 from fastdqn.learning.captured_policy import CapturedPolicy
 from fastdqn.learning.cnn_torsos import MinAtarCNN, PictureCNN
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.fused_family import FusedFamilyStep, make_fused_policy
 from fastdqn.learning.fused_learner import FusedStep
+from fastdqn.learning.fused_policy import FusedPolicy
 from fastdqn.learning.graph_capture import Capture
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import (
@@ -121,7 +121,18 @@ def make_step(config: Config) -> Callable[[Learner], Any] | None:
         return None
     if has_plain_update(config):
         return partial(FusedStep, threads=config.threads or 1)
+    from fastdqn.learning.fused_family import FusedFamilyStep  # its kernels take time to load
+
     return FusedFamilyStep
+
+
+def _fused_policy(config: Config, online: FlatParameters, value: Value) -> Any:
+    """Returns the greedy actions of the fused learner's kernels."""
+    if has_plain_update(config):
+        return FusedPolicy(online)
+    from fastdqn.learning.fused_family import make_fused_policy
+
+    return make_fused_policy(online, value)
 
 
 def make_value(options: Any, device: torch.device, own: UserParts = NO_PARTS) -> Value:
@@ -201,7 +212,7 @@ def make_policy(
     device, size = online.weights.device, noise_size(online.module)
     network, choose = online.eval_alias(), None
     if config.learner == "fused":
-        choose = make_fused_policy(online, value)
+        choose = _fused_policy(config, online, value)
     elif config.capture in ("compile", "graph"):
         choose = CapturedPolicy(network, value, device, capture or devices.make_capture(config))
     return Policy(
