@@ -107,8 +107,8 @@ class FusedFamilyPolicy:
 class FusedFamilyStep:
     """Takes the gradient step of a learner with compiled kernels.
 
-    Supported are MLPs on the CPU with a plain or dueling head, noisy or not, of scalar,
-    categorical or quantile values, and every built-in backup. The learner's tensors are used in
+    Supported are MLPs on the CPU with a plain or dueling head, noisy or not, and every built-in
+    value and backup. The learner's tensors are used in
     place. All other memory is allocated with the first batch of a size.
 
     Args:

@@ -26,7 +26,12 @@ from fastdqn.learning.fused_kernel import (
 )
 from fastdqn.learning.fused_learner import activations, layer_table, scratch
 from fastdqn.learning.fused_mlp import NO_ROWS, noise_scratch, noise_table
-from fastdqn.learning.fused_passes import combine_streams, output_of, through_noisy_layers
+from fastdqn.learning.fused_passes import (
+    combine_streams,
+    load_noise,
+    output_of,
+    through_noisy_layers,
+)
 from fastdqn.learning.fused_quantile import mean_quantiles, quantile_losses, quantile_targets
 from fastdqn.learning.implicit_quantile import ImplicitQuantileValue
 from fastdqn.learning.random_inputs import Draw
@@ -81,7 +86,8 @@ class ImplicitPasses:
         self._tables = tuple(layer_table(each, online) for each in (torso, embedding, head))
         self.layers = np.concatenate(self._tables)
         self.noisy = noise_table([*torso, *embedding, *head], online)
-        self._noisy_head, self._varied = self.noisy[-len(head) :], noise_scratch(self._tables[2])
+        self._noisy_head = self.noisy[-len(head) :]
+        self._factors, self._varied = noise_scratch(self._tables[2], self._noisy_head)
         self.num_actions = int(self._tables[2][-1, OUT]) - dueling
         self._dueling, self._stride = dueling, (dueling + self.num_actions) * BLOCK
         self.num_inputs = int(self._tables[0][0, IN] if torso else self._tables[2][0, IN])
@@ -117,7 +123,7 @@ class ImplicitPasses:
         forward_fractions(
             *self._tables, weights, obs, scale, fractions, self._frequencies, self._tau,
             self._features, self._x[:blocks], *(self._kept if keeps else self._passing), outputs,
-            self.num_actions, self._dueling, self._noisy_head, of_rows, self._varied,
+            self.num_actions, self._dueling, self._noisy_head, of_rows, self._factors, self._varied,
         )  # fmt: skip
         return outputs[:blocks]
 
@@ -134,7 +140,7 @@ class ImplicitPasses:
 @ieee_kernel
 def forward_fractions(
     torso, embedding, head, weights, obs, scale, fractions, frequencies, tau, at_features, x,
-    embedded, inner, outputs, num_actions, dueling, noisy_head, of_rows, varied,
+    embedded, inner, outputs, num_actions, dueling, noisy_head, of_rows, noise, varied,
 ):  # fmt: skip
     """Runs a batch through torso, embedding and head, with M fractions of each sample.
 
@@ -152,7 +158,8 @@ def forward_fractions(
             any other length if no backward pass follows.
         outputs: float32[blocks, M * (D + A) * BLOCK], dueling outputs as those of the actions.
         num_actions, dueling: A and D.
-        noisy_head, of_rows, varied: Of the head, see fused_passes.through_noisy_layers().
+        noisy_head, of_rows, noise, varied: As noisy, of_rows, factors and varied of
+            fused_passes.forward(), for the head.
     """
     num_fractions, num_features = fractions.shape[1], head[0, IN]
     stride = (dueling + num_actions) * BLOCK
@@ -161,6 +168,8 @@ def forward_fractions(
         first = block * BLOCK
         size = min(BLOCK, len(obs) - first)
         load_block(obs, first, size, scale, x[block])
+        if len(of_rows) > 0:
+            load_noise(of_rows, first, noise)
         features = x[block, at_features:]
         if len(torso) > 0:
             through_layers(torso, weights, x[block])
@@ -182,7 +191,7 @@ def forward_fractions(
                 store(factors, i, factor)
                 store(inner[at], i, factor * load(features, i))
             if len(of_rows) > 0:
-                through_noisy_layers(head, noisy_head, weights, of_rows, first, inner[at], varied)
+                through_noisy_layers(head, noisy_head, weights, noise, inner[at], varied)
             else:
                 through_layers(head, weights, inner[at])
             q = inner[at, from_head:]

@@ -73,7 +73,8 @@ class MLPPasses:
         self, online: FlatParameters, torso: list[Any], head: list[Any], dueling: int, per_action=1
     ):
         self.layers = layer_table([*torso, *head], online)
-        self.noisy, self._varied = noise_table([*torso, *head], online), noise_scratch(self.layers)
+        self.noisy = noise_table([*torso, *head], online)
+        self._factors, self._varied = noise_scratch(self.layers, self.noisy)
         self.num_inputs = int(self.layers[0, IN])
         self.num_actions = int(self.layers[-1, OUT]) // per_action - dueling
         self._shape, self._one = (per_action, dueling), activations(self.layers)
@@ -88,8 +89,9 @@ class MLPPasses:
     ) -> np.ndarray:
         x = self._slots[slot][: -(-len(obs) // BLOCK)]
         fused_passes.forward(
-            self.layers, weights, obs, scale, x, *self._shape, self.noisy, of_rows, self._varied
-        )
+            self.layers, weights, obs, scale, x, *self._shape, self.noisy, of_rows,
+            self._factors, self._varied,
+        )  # fmt: skip
         return x[:, self._output :]
 
     def backward(self, weights, outputs, gradient) -> None:
@@ -134,9 +136,11 @@ def normalized(network: Any, obs: np.ndarray) -> tuple[np.ndarray, np.float32]:
     return np.clip((obs - mean) / deviation, -FARTHEST, FARTHEST), np.float32(1.0)
 
 
-def noise_scratch(layers: np.ndarray) -> np.ndarray:
-    """Allocates varied for fused_passes.through_noisy_layers()."""
-    return np.zeros((2, int(layers[:, [IN, OUT]].max()) * BLOCK), np.float32)
+def noise_scratch(layers: np.ndarray, noisy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Allocates factors and varied for fused_passes.through_noisy_layers()."""
+    ends = np.where(noisy[:, 0] >= 0, noisy[:, 3] + layers[:, OUT], 0)
+    varied = np.zeros((2, int(layers[:, [IN, OUT]].max()) * BLOCK), np.float32)
+    return np.zeros(int(ends.max()) * BLOCK, np.float32), varied
 
 
 def noise_table(dense: list[Any], online: FlatParameters) -> np.ndarray:

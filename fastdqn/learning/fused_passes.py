@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdqn.kernels.jit import ieee_kernel
 from fastdqn.kernels.matmul import LANES, product_from_bias
-from fastdqn.kernels.vectors import load, splat, store
+from fastdqn.kernels.vectors import load, select, splat, store
 from fastdqn.learning.fused_kernel import (
     BIAS,
     BLOCK,
@@ -34,7 +34,7 @@ def output_of(layers):
 
 @ieee_kernel
 def forward(
-    layers, weights, obs, scale, x, per_action, dueling, noisy, of_rows, varied
+    layers, weights, obs, scale, x, per_action, dueling, noisy, of_rows, factors, varied
 ):  # fmt: skip
     """Writes activations and outputs of all layers; dueling outputs become those of the actions.
 
@@ -46,7 +46,8 @@ def forward(
         x: float32[blocks, size], activations with their rows of ones.
         per_action: Z.
         dueling: D, 1 or 0.
-        noisy, of_rows, varied: See through_noisy_layers().
+        noisy, factors, varied: See through_noisy_layers().
+        of_rows: float32[B, D], noise of each sample, or [0, 0] without it.
     """
     output = output_of(layers)
     num_actions = layers[-1, OUT] // per_action - dueling
@@ -55,7 +56,8 @@ def forward(
         size = min(BLOCK, len(obs) - first)
         load_block(obs, first, size, scale, x[block])
         if len(of_rows) > 0:
-            through_noisy_layers(layers, noisy, weights, of_rows, first, x[block], varied)
+            load_noise(of_rows, first, factors)
+            through_noisy_layers(layers, noisy, weights, factors, x[block], varied)
         else:
             through_layers(layers, weights, x[block])
         if dueling:
@@ -63,18 +65,27 @@ def forward(
 
 
 @ieee_kernel
-def through_noisy_layers(layers, noisy, weights, of_rows, first, x, varied):
+def load_noise(of_rows, first, factors):
+    """Writes the noise of a block to factors [D * BLOCK]; after the last row, that row's noise."""
+    for s in range(BLOCK):
+        row = of_rows[min(first + s, len(of_rows) - 1)]
+        for i in range(len(row)):
+            factors[i * BLOCK + s] = row[i]
+
+
+@ieee_kernel
+def through_noisy_layers(layers, noisy, weights, factors, x, varied):
     """As through_layers(), with noise of each sample: W x + b + f (S (e x) + s).
 
     Args:
         layers: int64[L, 8].
         noisy: int64[L, 4], see add_noise().
         weights: float32[P], flat.
-        of_rows: float32[B, D], noise of each sample, or [0, 0] without it.
-        first: First sample of the block in the batch; samples beyond the last one use its noise.
+        factors: float32[D * BLOCK], see load_noise().
         x: Activations of the block.
         varied: float32[2, *], scratch memory for the rows of the largest layer.
     """
+    scaled, added = varied[0], varied[1]
     for n in range(len(layers)):
         begin, features, outputs = layers[n, INPUT], layers[n, IN], layers[n, OUT]
         to, unbounded = begin + rows_of(features) * BLOCK, np.float32(-np.inf)
@@ -85,20 +96,16 @@ def through_noisy_layers(layers, noisy, weights, of_rows, first, x, varied):
             features, weights, layers[n, BIAS], unbounded if is_noisy else floor,
         )  # fmt: skip
         if is_noisy:
-            scaled, added = varied[0], varied[1]
-            for s in range(BLOCK):
-                row = of_rows[min(first + s, len(of_rows) - 1)]
-                for i in range(features):
-                    scaled[i * BLOCK + s] = x[begin + i * BLOCK + s] * row[noisy[n, 2] + i]
+            e, f = noisy[n, 2] * BLOCK, noisy[n, 3] * BLOCK
+            for i in range(0, features * BLOCK, LANES):
+                store(scaled, i, load(x, begin + i) * load(factors, e + i))
             product_from_bias(
                 added, 0, BLOCK, weights, noisy[n, 0], features, 1, scaled, 0, BLOCK, outputs,
                 features, weights, noisy[n, 1], unbounded,
             )  # fmt: skip
-            for s in range(BLOCK):
-                row = of_rows[min(first + s, len(of_rows) - 1)]
-                for o in range(outputs):
-                    y = x[to + o * BLOCK + s] + row[noisy[n, 3] + o] * added[o * BLOCK + s]
-                    x[to + o * BLOCK + s] = floor if y < floor else y
+            for i in range(0, outputs * BLOCK, LANES):
+                y = load(x, to + i) + load(factors, f + i) * load(added, i)
+                store(x, to + i, select(y < floor, splat(floor), y))
 
 
 @ieee_kernel
