@@ -2,6 +2,7 @@
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportIndexIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false
 
 import itertools
 
