@@ -5,7 +5,6 @@ that values, backups and noise combine freely. The stages are those of AutogradS
 backup, target, loss, backward, clip and Adam.
 """
 
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,11 @@ from fastdqn.learning.fused_implicit import FusedImplicit, ImplicitPasses
 from fastdqn.learning.fused_kernel import BLOCK
 from fastdqn.learning.fused_learner import NO_MASK
 from fastdqn.learning.fused_mlp import (
+    NO_ROWS,
     MLPPasses,
     NetworkPasses,
     family_layers,
     inner_head,
-    noise_table,
     normalized,
 )
 from fastdqn.learning.fused_policy import FusedPolicy
@@ -85,31 +84,31 @@ class FusedFamilyPolicy:
         self._passes, self._value = make_parts(online, value)
         self._best = np.zeros((0, BLOCK), np.int64)
 
-    def __call__(
-        self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw = MEANS
-    ) -> np.ndarray | None:
-        """Returns int64[N] greedy actions, or None for noise of each environment."""
-        if draw.noise is not None:
-            return None
+    def __call__(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw = MEANS) -> np.ndarray:
+        """Returns int64[N] greedy actions, with the noise of each row of draw, [N, D], if any."""
         passes, blocks = self._passes, -(-len(obs) // BLOCK)
-        if len(self._best) != blocks:
+        if len(self._best) < blocks:
             passes.adopt(blocks)
             self._values = np.zeros((blocks, passes.num_actions * BLOCK), np.float32)
             self._best = np.zeros((blocks, BLOCK), np.int64)
         numbers = np.ascontiguousarray(obs, np.float32).reshape(len(obs), passes.num_inputs)
         numbers, scale = normalized(self._online.module, numbers)
-        outputs = passes.forward(self._online.weights.numpy(), numbers, scale, draw, 0)
-        self._value.expected(outputs, self._values)
+        of_rows = NO_ROWS if draw.noise is None else draw.noise.numpy()
+        outputs = passes.forward(
+            self._online.weights.numpy(), numbers, scale, draw, 0, of_rows=of_rows
+        )
+        values, best = self._values[:blocks], self._best[:blocks]
+        self._value.expected(outputs, values)
         allowed = NO_MASK if mask is None else np.ascontiguousarray(mask, np.bool_)
-        fused_backups.select_best(self._values, allowed, passes.num_actions, self._best)
-        return self._best.reshape(-1)[: len(obs)].copy()
+        fused_backups.select_best(values, allowed, passes.num_actions, best)
+        return best.reshape(-1)[: len(obs)].copy()
 
 
 class FusedFamilyStep:
     """Takes the gradient step of a learner with compiled kernels.
 
-    Supported are MLPs on the CPU with a plain or dueling head, noisy or not, of scalar,
-    categorical or quantile values, and every built-in backup. The learner's tensors are used in
+    Supported are MLPs on the CPU with a plain or dueling head, noisy or not, and every built-in
+    value and backup. The learner's tensors are used in
     place. All other memory is allocated with the first batch of a size.
 
     Args:
@@ -127,7 +126,7 @@ class FusedFamilyStep:
             raise ValueError(f"the fused update supports Adam only, not {type(optimizer).__name__}")
         self._passes, self._value = make_parts(learner.online, learner.value)
         self._layers, self._num_actions = self._passes.layers, self._passes.num_actions
-        self._noisy = noise_table([*chain(*family_layers(learner.online.module))], learner.online)
+        self._noisy = self._passes.noisy
         self._learner = learner
         self._online, self._target = learner.online, learner.target
         self._weights = learner.online.weights.numpy()

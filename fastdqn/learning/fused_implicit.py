@@ -25,7 +25,13 @@ from fastdqn.learning.fused_kernel import (
     through_layers,
 )
 from fastdqn.learning.fused_learner import activations, layer_table, scratch
-from fastdqn.learning.fused_passes import combine_streams, output_of
+from fastdqn.learning.fused_mlp import NO_ROWS, noise_scratch, noise_table
+from fastdqn.learning.fused_passes import (
+    combine_streams,
+    load_noise,
+    output_of,
+    through_noisy_layers,
+)
 from fastdqn.learning.fused_quantile import mean_quantiles, quantile_losses, quantile_targets
 from fastdqn.learning.implicit_quantile import ImplicitQuantileValue
 from fastdqn.learning.random_inputs import Draw
@@ -79,6 +85,9 @@ class ImplicitPasses:
         embedding = [network.head.embedding]
         self._tables = tuple(layer_table(each, online) for each in (torso, embedding, head))
         self.layers = np.concatenate(self._tables)
+        self.noisy = noise_table([*torso, *embedding, *head], online)
+        self._noisy_head = self.noisy[-len(head) :]
+        self._factors, self._varied = noise_scratch(self._tables[2], self._noisy_head)
         self.num_actions = int(self._tables[2][-1, OUT]) - dueling
         self._dueling, self._stride = dueling, (dueling + self.num_actions) * BLOCK
         self.num_inputs = int(self._tables[0][0, IN] if torso else self._tables[2][0, IN])
@@ -100,21 +109,23 @@ class ImplicitPasses:
         self._scratch = [scratch(each if len(each) else embedding)[2:] for each in self._tables]
         self._slopes, self._product = np.zeros((2, self._num_features * BLOCK), np.float32)
 
-    def forward(self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False) -> np.ndarray:
+    def forward(
+        self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False, of_rows=NO_ROWS
+    ) -> np.ndarray:
         fractions = self._spaced if draw.fractions is None else draw.fractions.numpy()
-        count, blocks = fractions.shape[1], len(self._x)
+        count, blocks = fractions.shape[1], -(-len(obs) // BLOCK)
         outputs = self._outputs.get((slot, count))
         if outputs is None:
-            outputs = np.zeros((blocks, count * self._stride), np.float32)
+            outputs = np.zeros((len(self._x), count * self._stride), np.float32)
             self._outputs[slot, count] = outputs
         if keeps and not self._kept:
             self._kept = tuple(np.tile(each, (blocks * count, 1)) for each in self._passing)
         forward_fractions(
             *self._tables, weights, obs, scale, fractions, self._frequencies, self._tau,
-            self._features, self._x, *(self._kept if keeps else self._passing), outputs,
-            self.num_actions, self._dueling,
+            self._features, self._x[:blocks], *(self._kept if keeps else self._passing), outputs,
+            self.num_actions, self._dueling, self._noisy_head, of_rows, self._factors, self._varied,
         )  # fmt: skip
-        return outputs
+        return outputs[:blocks]
 
     def backward(self, weights, outputs, gradient) -> None:
         backward_fractions(
@@ -129,7 +140,7 @@ class ImplicitPasses:
 @ieee_kernel
 def forward_fractions(
     torso, embedding, head, weights, obs, scale, fractions, frequencies, tau, at_features, x,
-    embedded, inner, outputs, num_actions, dueling,
+    embedded, inner, outputs, num_actions, dueling, noisy_head, of_rows, noise, varied,
 ):  # fmt: skip
     """Runs a batch through torso, embedding and head, with M fractions of each sample.
 
@@ -147,6 +158,8 @@ def forward_fractions(
             any other length if no backward pass follows.
         outputs: float32[blocks, M * (D + A) * BLOCK], dueling outputs as those of the actions.
         num_actions, dueling: A and D.
+        noisy_head, of_rows, noise, varied: As noisy, of_rows, factors and varied of
+            fused_passes.forward(), for the head.
     """
     num_fractions, num_features = fractions.shape[1], head[0, IN]
     stride = (dueling + num_actions) * BLOCK
@@ -155,6 +168,8 @@ def forward_fractions(
         first = block * BLOCK
         size = min(BLOCK, len(obs) - first)
         load_block(obs, first, size, scale, x[block])
+        if len(of_rows) > 0:
+            load_noise(of_rows, first, noise)
         features = x[block, at_features:]
         if len(torso) > 0:
             through_layers(torso, weights, x[block])
@@ -175,7 +190,10 @@ def forward_fractions(
                 factor = select(factor < _ZERO, _ZERO, factor)
                 store(factors, i, factor)
                 store(inner[at], i, factor * load(features, i))
-            through_layers(head, weights, inner[at])
+            if len(of_rows) > 0:
+                through_noisy_layers(head, noisy_head, weights, noise, inner[at], varied)
+            else:
+                through_layers(head, weights, inner[at])
             q = inner[at, from_head:]
             if dueling:
                 combine_streams(q, 1, num_actions)

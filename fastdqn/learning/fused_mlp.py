@@ -7,11 +7,13 @@ from torch import nn
 
 from fastdqn.learning import fused_kernel, fused_passes
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.fused_kernel import IN, OUT
+from fastdqn.learning.fused_kernel import BLOCK, IN, OUT
 from fastdqn.learning.fused_learner import activations, layer_table, scratch
 from fastdqn.learning.networks import FARTHEST, MLP, Affine, DuelingHead, PlainHead, QNetwork
 from fastdqn.learning.noisy import NoisyLinear
 from fastdqn.learning.random_inputs import Draw
+
+NO_ROWS = np.zeros((0, 0), np.float32)
 
 
 class NetworkPasses(Protocol):
@@ -19,28 +21,33 @@ class NetworkPasses(Protocol):
 
     Attributes:
         layers: int64[L, 8], all layers, see fused_kernel.py.
+        noisy: int64[L, 4], their noise, see fused_passes.add_noise().
         num_inputs: Number of features of an observation.
         num_actions: A.
     """
 
     layers: np.ndarray
+    noisy: np.ndarray
     num_inputs: int
     num_actions: int
 
     def adopt(self, blocks: int) -> None:
-        """Allocates memory for a batch of this many blocks."""
+        """Allocates memory for batches of at most this many blocks; backward() takes a full one."""
         ...
 
-    def forward(self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False) -> np.ndarray:
+    def forward(
+        self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False, of_rows=NO_ROWS
+    ) -> np.ndarray:
         """Returns outputs [blocks, Z * (D + A) * BLOCK], valid until the next pass in that slot.
 
         Args:
-            weights: float32[P], flat, with the noise of the pass.
+            weights: float32[P], flat, with noise that all samples share.
             obs: float32[B, F].
             scale: Factor of observations.
-            draw: Random inputs of the pass.
+            draw: Random inputs of the pass, of which the noise is not used.
             slot: 0 or 1, the memory of the outputs.
             keeps: Whether backward() follows; then slot must be 0.
+            of_rows: float32[B, D], noise of each sample; then backward() cannot follow.
         """
         ...
 
@@ -66,6 +73,8 @@ class MLPPasses:
         self, online: FlatParameters, torso: list[Any], head: list[Any], dueling: int, per_action=1
     ):
         self.layers = layer_table([*torso, *head], online)
+        self.noisy = noise_table([*torso, *head], online)
+        self._factors, self._varied = noise_scratch(self.layers, self.noisy)
         self.num_inputs = int(self.layers[0, IN])
         self.num_actions = int(self.layers[-1, OUT]) // per_action - dueling
         self._shape, self._one = (per_action, dueling), activations(self.layers)
@@ -75,9 +84,14 @@ class MLPPasses:
         self._slots = [np.tile(self._one, (blocks, 1)) for _ in range(2)]
         self._scratch = scratch(self.layers)[2:]
 
-    def forward(self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False) -> np.ndarray:
-        x = self._slots[slot]
-        fused_passes.forward(self.layers, weights, obs, scale, x, *self._shape)
+    def forward(
+        self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False, of_rows=NO_ROWS
+    ) -> np.ndarray:
+        x = self._slots[slot][: -(-len(obs) // BLOCK)]
+        fused_passes.forward(
+            self.layers, weights, obs, scale, x, *self._shape, self.noisy, of_rows,
+            self._factors, self._varied,
+        )  # fmt: skip
         return x[:, self._output :]
 
     def backward(self, weights, outputs, gradient) -> None:
@@ -120,6 +134,13 @@ def normalized(network: Any, obs: np.ndarray) -> tuple[np.ndarray, np.float32]:
         each.numpy().reshape(-1) for each in (statistics.obs_mean, statistics.obs_deviation)
     )
     return np.clip((obs - mean) / deviation, -FARTHEST, FARTHEST), np.float32(1.0)
+
+
+def noise_scratch(layers: np.ndarray, noisy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Allocates factors and varied for fused_passes.through_noisy_layers()."""
+    ends = np.where(noisy[:, 0] >= 0, noisy[:, 3] + layers[:, OUT], 0)
+    varied = np.zeros((2, int(layers[:, [IN, OUT]].max()) * BLOCK), np.float32)
+    return np.zeros(int(ends.max()) * BLOCK, np.float32), varied
 
 
 def noise_table(dense: list[Any], online: FlatParameters) -> np.ndarray:

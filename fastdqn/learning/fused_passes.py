@@ -8,8 +8,8 @@ action, D = 1 row of a dueling head's value, or none, and one row for each actio
 import numpy as np
 
 from fastdqn.kernels.jit import ieee_kernel
-from fastdqn.kernels.matmul import LANES
-from fastdqn.kernels.vectors import load, multiply_add, splat, store
+from fastdqn.kernels.matmul import LANES, product_from_bias
+from fastdqn.kernels.vectors import load, select, splat, store
 from fastdqn.learning.fused_kernel import (
     BIAS,
     BLOCK,
@@ -33,7 +33,9 @@ def output_of(layers):
 
 
 @ieee_kernel
-def forward(layers, weights, obs, scale, x, per_action, dueling):
+def forward(
+    layers, weights, obs, scale, x, per_action, dueling, noisy, of_rows, factors, varied
+):  # fmt: skip
     """Writes activations and outputs of all layers; dueling outputs become those of the actions.
 
     Args:
@@ -44,6 +46,8 @@ def forward(layers, weights, obs, scale, x, per_action, dueling):
         x: float32[blocks, size], activations with their rows of ones.
         per_action: Z.
         dueling: D, 1 or 0.
+        noisy, factors, varied: See through_noisy_layers().
+        of_rows: float32[B, D], noise of each sample, or [0, 0] without it.
     """
     output = output_of(layers)
     num_actions = layers[-1, OUT] // per_action - dueling
@@ -51,9 +55,57 @@ def forward(layers, weights, obs, scale, x, per_action, dueling):
         first = block * BLOCK
         size = min(BLOCK, len(obs) - first)
         load_block(obs, first, size, scale, x[block])
-        through_layers(layers, weights, x[block])
+        if len(of_rows) > 0:
+            load_noise(of_rows, first, factors)
+            through_noisy_layers(layers, noisy, weights, factors, x[block], varied)
+        else:
+            through_layers(layers, weights, x[block])
         if dueling:
             combine_streams(x[block, output:], per_action, num_actions)
+
+
+@ieee_kernel
+def load_noise(of_rows, first, factors):
+    """Writes the noise of a block to factors [D * BLOCK]; after the last row, that row's noise."""
+    for s in range(BLOCK):
+        row = of_rows[min(first + s, len(of_rows) - 1)]
+        for i in range(len(row)):
+            factors[i * BLOCK + s] = row[i]
+
+
+@ieee_kernel
+def through_noisy_layers(layers, noisy, weights, factors, x, varied):
+    """As through_layers(), with noise of each sample: W x + b + f (S (e x) + s).
+
+    Args:
+        layers: int64[L, 8].
+        noisy: int64[L, 4], see add_noise().
+        weights: float32[P], flat.
+        factors: float32[D * BLOCK], see load_noise().
+        x: Activations of the block.
+        varied: float32[2, *], scratch memory for the rows of the largest layer.
+    """
+    scaled, added = varied[0], varied[1]
+    for n in range(len(layers)):
+        begin, features, outputs = layers[n, INPUT], layers[n, IN], layers[n, OUT]
+        to, unbounded = begin + rows_of(features) * BLOCK, np.float32(-np.inf)
+        floor = unbounded if n == len(layers) - 1 else _ZERO
+        is_noisy = noisy[n, 0] >= 0
+        product_from_bias(
+            x, to, BLOCK, weights, layers[n, WEIGHTS], features, 1, x, begin, BLOCK, outputs,
+            features, weights, layers[n, BIAS], unbounded if is_noisy else floor,
+        )  # fmt: skip
+        if is_noisy:
+            e, f = noisy[n, 2] * BLOCK, noisy[n, 3] * BLOCK
+            for i in range(0, features * BLOCK, LANES):
+                store(scaled, i, load(x, begin + i) * load(factors, e + i))
+            product_from_bias(
+                added, 0, BLOCK, weights, noisy[n, 0], features, 1, scaled, 0, BLOCK, outputs,
+                features, weights, noisy[n, 1], unbounded,
+            )  # fmt: skip
+            for i in range(0, outputs * BLOCK, LANES):
+                y = load(x, to + i) + load(factors, f + i) * load(added, i)
+                store(x, to + i, select(y < floor, splat(floor), y))
 
 
 @ieee_kernel
@@ -125,19 +177,12 @@ def add_noise(weights, noisy, layers, noise, effective):
             continue
         e, whole = noisy[n, 2], features // LANES * LANES
         for o in range(outputs):
-            f, row, deviations = (
-                noise[noisy[n, 3] + o],
-                at + o * features,
-                noisy[n, 0] + o * features,
-            )
+            f, row, sigma = noise[noisy[n, 3] + o], at + o * features, noisy[n, 0] + o * features
             for i in range(0, whole, LANES):
-                product = load(noise, e + i) * f
-                product = multiply_add(
-                    load(weights, deviations + i), product, load(weights, row + i)
-                )
-                store(effective, row + i, product)
+                added = load(weights, sigma + i) * (load(noise, e + i) * f)
+                store(effective, row + i, load(weights, row + i) + added)
             for i in range(whole, features):
-                effective[row + i] = weights[row + i] + weights[deviations + i] * (f * noise[e + i])
+                effective[row + i] = weights[row + i] + weights[sigma + i] * (f * noise[e + i])
             effective[of_bias + o] = weights[of_bias + o] + weights[noisy[n, 1] + o] * f
 
 

@@ -165,7 +165,7 @@ def test_noise_of_weights_and_its_gradient_equal_their_slow_twins(hidden):
     gradient = rng.normal(size=len(effective)).astype(np.float32)
     after = gradient.copy()
     fused_passes.add_noise_gradients(after, noisy, table, noise)
-    flat, close = online.weights.numpy(), {"rtol": 1e-6, "atol": 1e-7}
+    flat = online.weights.numpy()
     for row, (begin, of_bias, of_input, of_output) in zip(table, _places(noisy), strict=True):
         features, outputs = int(row[2]), int(row[3])
         weights, bias = slice(row[0], row[0] + outputs * features), slice(row[1], row[1] + outputs)
@@ -178,10 +178,12 @@ def test_noise_of_weights_and_its_gradient_equal_their_slow_twins(hidden):
         e, f = noise[of_input : of_input + features], noise[of_output : of_output + outputs]
         product = np.outer(f, e).ravel()
         expected = flat[weights] + flat[sigma] * product
-        np.testing.assert_allclose(effective[weights], expected, **close)
-        np.testing.assert_allclose(effective[bias], flat[bias] + flat[sigma_bias] * f, **close)
-        np.testing.assert_allclose(after[sigma], gradient[weights] * product, **close)
-        np.testing.assert_allclose(after[sigma_bias], gradient[bias] * f, **close)
+        np.testing.assert_allclose(effective[weights], expected, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(
+            effective[bias], flat[bias] + flat[sigma_bias] * f, rtol=1e-6, atol=1e-7
+        )
+        np.testing.assert_allclose(after[sigma], gradient[weights] * product, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(after[sigma_bias], gradient[bias] * f, rtol=1e-6, atol=1e-7)
         np.testing.assert_array_equal(after[weights], gradient[weights])
 
 

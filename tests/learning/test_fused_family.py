@@ -2,6 +2,7 @@
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportIndexIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false
 
 import itertools
 
@@ -18,11 +19,12 @@ from fastdqn.learning.fused_family import FusedFamilyPolicy, FusedFamilyStep, ma
 from fastdqn.learning.fused_learner import FusedStep
 from fastdqn.learning.fused_policy import FusedPolicy
 from fastdqn.learning.hl_gauss import HLGaussValue
+from fastdqn.learning.noisy import noise_size
 from fastdqn.learning.quantile import QuantileValue
-from fastdqn.learning.random_inputs import Draw
+from fastdqn.learning.random_inputs import Draw, LaneNoise
 from helpers.capture import learner_of
 from helpers.cost import slow_but, slow_but_one_of
-from helpers.fused import assert_equal_paths, make_batches
+from helpers.fused import CPU, assert_equal_paths, make_batches
 from helpers.fused_family import HEADS, VALUES, combinations, make_both, make_learner
 from helpers.loop import small
 from helpers.resumed_runs import (
@@ -284,9 +286,28 @@ def test_greedy_actions_are_those_of_torch(value, head, options, lanes):
         with torch.no_grad():
             expected = learner.value.expected(network(torch.from_numpy(obs), Draw())).numpy()
         assert policy(obs, None).tolist() == expected.argmax(1).tolist()
+        assert policy(obs[:1], None).tolist() == expected[:1].argmax(1).tolist()
         allowed = np.where(mask, expected, -np.inf)
         assert policy(obs, mask).tolist() == allowed.argmax(1).tolist()
         learner.online.weights.neg_()
+
+
+@pytest.mark.parametrize("value", [name for name in VALUES if name != "huber"])
+@pytest.mark.parametrize("hidden", [(24, 17), pytest.param((), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lanes", slow_but([1, 32, 45], 2))
+def test_noise_of_each_environment_gives_the_actions_of_torch(value, hidden, lanes):
+    learner = make_learner(None, value, noisy=True, hidden=hidden)
+    policy, network = FusedFamilyPolicy(learner.online, learner.value), learner.online.module
+    noise = LaneNoise(noise_size(network), CPU, seed=4)
+    rng, seen = np.random.default_rng(lanes), set()
+    obs = rng.normal(size=(1, 4)).astype(np.float32).repeat(lanes, 0)
+    for _ in range(4):
+        draw = noise(lanes)
+        with torch.no_grad():
+            expected = learner.value.expected(network(torch.from_numpy(obs), draw)).numpy()
+        assert policy(obs, None, draw).tolist() == expected.argmax(1).tolist()
+        seen |= set(expected.argmax(1).tolist())
+    assert lanes == 1 or len(seen) > 1  # equal observations: the noise decides
 
 
 # -- runs
