@@ -162,7 +162,7 @@ def test_failed_writes_are_retried_once_the_disk_has_room(tmp_path):
 
         def limit_for_a_while(progress, step):
             if progress.steps == 4:
-                limited.enter_context(files_of_at_most(1_000))
+                limited.enter_context(files_of_at_most(700))
             if progress.steps >= 240:
                 limited.close()
 

@@ -14,6 +14,7 @@ SWITCHES = {
         "value": "implicit-quantile", "num_fractions": 3, "num_target_fractions": 4,
         "num_policy_fractions": 5,
     },
+    "hl-gauss": {"value": "hl-gauss", "num_atoms": 7, "v_min": -50.0, "v_max": 250.0},
     "munchausen": {"munchausen": True},
     "noisy": {"noisy": True},
     "polyak": {"tau": 0.1, "target_network_frequency": 2},

@@ -19,6 +19,7 @@ REFUSED = {
     ("categorical", "huber"): "value categorical has its own loss",
     ("quantile", "huber"): "value quantile has its own loss",
     ("implicit-quantile", "huber"): "value implicit-quantile has its own loss",
+    ("hl-gauss", "huber"): "value hl-gauss has its own loss",
     ("prioritized", "no-replay"): "leave out --no-replay or --prioritized",
     ("ladder", "decay"): "exploration is ladder, whose epsilon is constant",
 }

@@ -197,10 +197,10 @@ def test_a_run_learns_from_each_transition_once(tmp_path, num_envs, per, n_steps
     monkeypatch.setattr(NewestSampler, "draw", draw_and_tell)
     config = small(
         tmp_path, replay=False, num_envs=num_envs, train_frequency=per, n_steps=n_steps,
-        learning_starts=130, total_timesteps=900,
+        learning_starts=132, total_timesteps=900,
     )  # fmt: skip
     session, _ = run_loop(config)
-    updates = 900 // per - 130 // per
+    updates = 900 // per - 132 // per
     assert session.run.learner.updates == updates
     assert len(given) == len(set(given)) == updates * per
     assert session.config.batch_size == len(session.run.staging.host.index) == per
