@@ -108,8 +108,8 @@ class FusedFamilyStep:
     """Takes the gradient step of a learner with compiled kernels.
 
     Supported are MLPs on the CPU with a plain or dueling head, noisy or not, and every built-in
-    value and backup. The learner's tensors are used in
-    place. All other memory is allocated with the first batch of a size.
+    value and backup. The learner's tensors are used in place. All other memory is allocated with
+    the first batch of a size.
 
     Args:
         learner: The learner.

@@ -19,7 +19,7 @@ from fastdqn.learning.value import ScalarValue, huber, squared_error
 from fastdqn.replay.batch import Batch
 
 # Factor of the error in the gradient, and the error beyond which the gradient is constant.
-_LOSSES = {squared_error: (2.0, np.inf), huber: (1.0, 1.0)}
+LOSSES = {squared_error: (2.0, np.inf), huber: (1.0, 1.0)}
 NO_MASK = np.ones((0, 0), np.bool_)
 
 
@@ -55,9 +55,9 @@ class FusedStep:
                 "the fused update does not support a gradient scale of dueling streams"
             )
         element_loss: Any = learner.value.element_loss
-        if element_loss not in _LOSSES:
+        if element_loss not in LOSSES:
             raise ValueError("the fused update supports the losses mse and huber only")
-        slope, bend = _LOSSES[element_loss]
+        slope, bend = LOSSES[element_loss]
         self._learner = learner
         self._layers = layer_table(dense, learner.online)
         self._choices = (

@@ -6,12 +6,10 @@ import numpy as np
 
 from fastdqn.kernels.jit import ieee_kernel
 from fastdqn.learning.fused_kernel import BLOCK
+from fastdqn.learning.fused_learner import LOSSES
 from fastdqn.learning.fused_passes import spread
 from fastdqn.learning.random_inputs import Draw
-from fastdqn.learning.value import ScalarValue, huber, squared_error
-
-# Factor of the error in the gradient, and the error beyond which the gradient is constant.
-LOSSES = {squared_error: (2.0, np.inf), huber: (1.0, 1.0)}
+from fastdqn.learning.value import ScalarValue
 
 
 class FusedScalar:
