@@ -20,7 +20,6 @@ from fastdqn.bench.results import Figure, phase_table, table
 from fastdqn.bench.sb3_peer import measure_by_turns, note, sb3_peer
 from fastdqn.bench.technique_costs import measure_switches
 from fastdqn.bench.training_speed import Trained, measure_training
-from fastdqn.builders.auto_options import threads_of_torch
 from fastdqn.builders.devices import arithmetic
 from fastdqn.builders.preflight import preview, recipe
 from fastdqn.config.derived_facts import residual_phases
@@ -65,7 +64,7 @@ def bench(
     """
     setup = preview(config)
     config, facts = setup.config, setup.facts
-    with torch_threads(threads_of_torch(config)), ExitStack() as ended:
+    with torch_threads(config.threads), ExitStack() as ended:
         ended.enter_context(arithmetic(config))
         run_peer = None
         if against is not None:  # first, so that it fails before anything is measured

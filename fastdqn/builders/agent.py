@@ -120,7 +120,7 @@ def make_step(config: Config) -> Callable[[Learner], Any] | None:
     if config.learner == "torch":
         return None
     if has_plain_update(config):
-        return partial(FusedStep, threads=config.threads or 1)
+        return FusedStep
     from fastdqn.learning.fused_family import FusedFamilyStep  # its kernels take time to load
 
     return FusedFamilyStep

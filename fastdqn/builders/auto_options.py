@@ -14,7 +14,6 @@ from fastdqn.config.conflicts import (
     chosen_sampler,
     ends_with_evaluation,
     epsilons,
-    has_plain_update,
     sized,
 )
 from fastdqn.config.limits import beyond_fused
@@ -26,10 +25,7 @@ from fastdqn.kernels.jit import COMPILES
 from fastdqn.learning.capturable import host_read
 from fastdqn.learning.networks import initialized
 from fastdqn.system.cpu_limits import thread_limit, usable_cores
-from fastdqn.system.idle_thread import HAS_SPARE
 
-# Batch size from which a second thread pays off, see benchmarks/README.md.
-_LARGE_BATCH = 128
 # Limit of an evaluation episode in steps if there is no other: 30 minutes of Atari at 15 decisions
 # per second, as in published scores.
 EVAL_MAX_STEPS = 27_000
@@ -78,6 +74,8 @@ def resolve(
     capture, of_capture = choose_capture(config, device, read)
     flattened = torso_kinds.remark(config.torso, facts) if own.torso is None else None
     notes = [f"learner {learner}: {reason}", *filter(None, [why, flattened])]
+    if learner == "fused" and (config.threads or 1) > 1:
+        notes.append(f"threads 1: the fused learner has one thread, not {config.threads}")
     if device != "cpu":
         notes.append(f"capture {capture}: {of_capture}")
     wants_priorities = getattr(find_part("sampler", config.sampler, own), "wants_priorities", False)
@@ -93,7 +91,7 @@ def resolve(
         "final_evaluation": ends_with_evaluation(config),
         "store": "frames" if frames else "rows",
         "learner": learner,
-        "threads": _threads(config, device, learner, size.weights, vectorization),
+        "threads": _threads(config, device, learner, size.weights),
         "tensorboard": has_tensorboard if config.tensorboard is None else config.tensorboard,
         "run_dir": config.run_dir or default_run_dir(config),
         "eval_max_steps": config.eval_max_steps or facts.max_episode_steps or EVAL_MAX_STEPS,
@@ -136,27 +134,12 @@ def _host_read(config: Config, facts: EnvFacts, own: UserParts, device: str) -> 
     return read
 
 
-def threads_of_torch(config: ResolvedConfig) -> int:
-    """Returns the number of torch threads of a run."""
-    return 1 if config.learner == "fused" else config.threads
-
-
-def _threads(config: Config, device: str, learner: str, weights: int, vectorization: str) -> int:
-    """Returns threads of torch or of the fused learner."""
-    cores = min(usable_cores(), thread_limit() or usable_cores())
-    if learner != "fused":
-        every = cores if weights >= LARGE_NETWORK and device == "cpu" else 1
-        return config.threads or every
-    if not has_plain_update(config):
+def _threads(config: Config, device: str, learner: str, weights: int) -> int:
+    """Returns the number of threads of torch; the fused learner has one."""
+    if learner == "fused":
         return 1
-    if config.threads is not None:
-        return min(config.threads, 2 if HAS_SPARE else 1)
-    # Environments in processes or threads use the other core. A target network that changes with
-    # each update would move between the caches of both cores.
-    free = cores > 1 and HAS_SPARE and vectorization in ("native", "sync")
-    rests = config.target_network and config.tau == 1.0
-    pays = config.batch_size >= _LARGE_BATCH and rests
-    return 2 if free and pays else 1
+    cores = min(usable_cores(), thread_limit() or usable_cores())
+    return config.threads or (cores if weights >= LARGE_NETWORK and device == "cpu" else 1)
 
 
 def choose_learner(

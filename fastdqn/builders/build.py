@@ -13,7 +13,6 @@ from gymnasium.vector import VectorEnv
 from fastdqn.builders import agent as agent_builder
 from fastdqn.builders import devices
 from fastdqn.builders import run_outputs as recorder_builder
-from fastdqn.builders.auto_options import threads_of_torch
 from fastdqn.builders.environments import Streams, make_streams
 from fastdqn.builders.parts import NO_PARTS, UserParts, make_part
 from fastdqn.builders.preflight import Setup
@@ -142,7 +141,7 @@ def _make_agent(
     config, own, stream, notices = setup.config, setup.own, streams.training, Notices()
     _require_same(setup.facts, stream.facts)
     owned.callback(torch.set_num_threads, torch.get_num_threads())
-    torch.set_num_threads(threads_of_torch(config))
+    torch.set_num_threads(config.threads)
     owned.enter_context(devices.arithmetic(config))
     with float32_by_default():
         online, description = agent_builder.make_online(config, stream.facts, own)

@@ -276,7 +276,7 @@ def chosen_backup(c: Any, backup: str | None = None) -> str:
 
 
 def has_plain_update(c: Any) -> bool:
-    """Returns whether the fused learner has one kernel for the whole update, for two threads.
+    """Returns whether the fused learner has one kernel for the whole update.
 
     It has if values are scalar, without noise, normalized observations and Munchausen.
     """

@@ -302,9 +302,7 @@ class Config(RunOptions):
     """cpu, cuda, cuda:1, and so on. auto: cuda if available and the network is large, else cpu."""
     threads: Annotated[int | None, Limit(1, 256), Group("performance")] = None
     """CPU threads of torch. None: all cores for a large network on the CPU, else 1. The fused
-    learner uses at most 2, by default 2 if a core is idle and the batch is large. It uses 1 with
-    --noisy, --munchausen, --normalize-observation or a --value other than scalar. Its bits depend
-    on this number."""
+    learner has one thread."""
     learner: Annotated[Literal["auto", "fused", "torch"], Group("performance")] = "auto"
     """fused: compiled kernels for small MLPs on the CPU. torch: autograd. auto: fused where it
     applies."""

@@ -1,1 +1,1 @@
-"""Building blocks of compiled kernels: the JIT decorator, matmul, atomics, random numbers."""
+"""Building blocks of compiled kernels: the JIT decorator, matmul, vectors, random numbers."""

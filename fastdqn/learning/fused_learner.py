@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from fastdqn.kernels.matmul import LANES
-from fastdqn.learning import fused_kernel, fused_kernel_two_threads
+from fastdqn.learning import fused_kernel
 from fastdqn.learning.adam import Adam
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.fused_second_thread import SecondThread
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import MLP, Affine, DuelingHead, PlainHead, QNetwork
 from fastdqn.learning.random_inputs import NO_INPUTS, Passes
@@ -27,19 +26,16 @@ class FusedStep:
     """Takes the gradient step of a learner with a compiled kernel.
 
     Supported are MLPs on the CPU with a plain or dueling head of scalar values. The learner's
-    tensors are used in place. All other memory is allocated with the first batch of a size. With 2
-    threads, a second one computes half of a batch of more than one block if a core is free. The
-    result for threads=2 does not depend on whether it does.
+    tensors are used in place. All other memory is allocated with the first batch of a size.
 
     Args:
         learner: The learner.
-        threads: 1 or 2.
 
     Raises:
         ValueError: The learner is not supported; names the part.
     """
 
-    def __init__(self, learner: Learner, threads: int = 1):
+    def __init__(self, learner: Learner):
         network: Any = learner.online.module
         if type(learner.backup) not in (DoubleBackup, MaxBackup):
             raise ValueError(f"the fused update does not support {type(learner.backup).__name__}")
@@ -75,8 +71,6 @@ class FusedStep:
             learner.max_grad_norm or 0.0,
         )  # fmt: skip
         self._loss_sum = learner.loss_sum.numpy().reshape(1)
-        self._threads = threads
-        self._second: SecondThread | None = None
         self._batch: Batch | None = None
         self._converted: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -84,19 +78,12 @@ class FusedStep:
         """Takes the step; returns priorities [B], which the next step overwrites."""
         if batch is not self._batch:
             self._adopt(batch)
-        elif self._second is not None and not self._second.is_hired:
-            # Not in the first update of a batch: a caller with new batches each time needs none.
-            self._second.hire(self._inputs)
         for kept, given in self._converted:
             np.copyto(kept, given, casting="unsafe")
-        given = (
+        fused_kernel.update(
             self._layers, *self._flat, *self._adam, *self._inputs, *self._scratch,
             self._loss_sum, *self._choices,
         )  # fmt: skip
-        if self._second is None:
-            fused_kernel.update(*given)
-        else:
-            fused_kernel_two_threads.update_in_two(*given, *self._second.shared)
         self._learner.taken = self._taken
         return self._priority
 
@@ -113,18 +100,6 @@ class FusedStep:
             obs, batch.action.numpy(), batch.reward.numpy(), batch.discount.numpy(), next_obs,
             batch.weight.numpy(), mask,
         )  # fmt: skip
-        self._second = self._second_for(size)
-
-    def _second_for(self, size: int) -> SecondThread | None:
-        """Returns the existing second thread if it can take this batch, else a new one."""
-        if self._threads == 1 or size <= fused_kernel.BLOCK:
-            return None
-        old = self._second
-        if old is not None and not old.is_hired and old.batch_size == size:
-            return old
-        constants = self._layers, self._flat[1]
-        scratches = [scratch(self._layers) for _ in range(2)]
-        return SecondThread(constants, self._inputs, self._choices, scratches)
 
     def _as_float(self, stored: np.ndarray) -> np.ndarray:
         """Returns float32[B, F]: the array itself, or memory to convert it to at each step."""

@@ -253,3 +253,37 @@ def test_phases_that_are_what_is_left_to_wait_for_are_labelled():
     assert residual_phases(config) == {}
     assert residual_phases(config.replace(vectorization="async"))["env"].startswith("residual wait")
     assert [*residual_phases(config.replace(device="cuda"))] == ["learn", "act"]
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "cores", "threads"),
+    [
+        ({}, 1_000, 8, 1),
+        ({"threads": 4}, 1_000, 8, 1),  # the fused learner has one
+        ({"value": "categorical", "threads": 4}, 1_000, 8, 1),
+        ({"learner": "torch"}, 1_000, 8, 1),
+        ({"learner": "torch", "threads": 3}, 1_000, 2, 3),
+        ({}, 10**8, 8, 8),
+        ({"threads": 2}, 10**8, 8, 2),
+    ],
+)
+def test_threads_are_those_of_torch(options, weights, cores, threads, monkeypatch):
+    monkeypatch.setattr("fastdqn.builders.auto_options.usable_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    config = resolved(Config(device="cpu", **options), FACTS, weights=weights)
+    assert config.threads == threads
+    assert resolved(config, FACTS, weights=weights).threads == threads
+
+
+def test_more_threads_than_the_fused_learner_has_are_noted():
+    notes = resolve(Config(device="cpu", threads=4), FACTS, "sync").notes
+    assert "threads 1: the fused learner has one thread, not 4" in notes
+
+
+@pytest.mark.parametrize(("limit", "threads"), [("1", 1), ("3", 3)])
+def test_omp_num_threads_is_the_limit_unless_threads_is_set(limit, threads, monkeypatch):
+    monkeypatch.setattr("fastdqn.builders.auto_options.usable_cores", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    config = Config(device="cpu")
+    assert resolved(config, FACTS, weights=10**8).threads == threads
+    assert resolved(config.replace(threads=2), FACTS, weights=10**8).threads == 2

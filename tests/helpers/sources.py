@@ -14,8 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # update take arrays, and its object hands them the memory of the tensors.
 MEETS_NUMPY = {
     "learning/batch_staging.py", "learning/policy.py", "learning/fused_kernel.py",
-    "learning/fused_learner.py", "learning/fused_policy.py", "learning/fused_second_thread.py",
-    "learning/fused_kernel_two_threads.py", "learning/priority_feedback.py",
+    "learning/fused_learner.py", "learning/fused_policy.py", "learning/priority_feedback.py",
     "learning/captured_policy.py", "learning/fused_categorical.py",
     "learning/fused_family.py", "learning/fused_passes.py", "learning/fused_backups.py",
     "learning/fused_scalar.py", "learning/fused_quantile.py", "learning/fused_hl_gauss.py",

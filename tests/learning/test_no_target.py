@@ -13,7 +13,6 @@ from fastdqn import Config
 from fastdqn.builders.memory_estimate import network_bytes
 from fastdqn.builders.network_size import NetworkSize
 from fastdqn.config.conflicts import remarks
-from fastdqn.learning import fused_second_thread
 from fastdqn.learning.batch_staging import Staging
 from fastdqn.learning.bootstrap_targets import MaxBackup
 from fastdqn.learning.flat_parameters import FlatParameters
@@ -24,7 +23,6 @@ from fastdqn.learning.target_network import NoTarget
 from fastdqn.replay import Batch
 from helpers.cost import slow_but
 from helpers.fused import assert_equal_paths, make_batches, make_both, make_learner
-from helpers.fused_pair import TWO, run_start
 from helpers.loop import run_loop, small
 
 CPU = torch.device("cpu")
@@ -66,18 +64,6 @@ def test_two_updates_by_hand(make_step):
 def test_200_fused_updates_end_where_autograd_ends(masks):
     both = make_both(backup=MaxBackup(), follower=NoTarget(), clip=0.5)
     assert_equal_paths(*both, make_batches(200, masks=masks))
-
-
-def test_a_second_thread_sees_every_weight_of_the_first(monkeypatch):
-    def path(start):
-        monkeypatch.setattr(fused_second_thread, "start_spare", start)
-        learner = make_learner(TWO, backup=MaxBackup(), follower=NoTarget())
-        (batch,) = make_batches(1, size=128)
-        for _ in range(300):
-            learner.update(batch)
-        return learner.online.weights
-
-    assert torch.equal(path(run_start), path(lambda *_: None))
 
 
 def test_no_target_has_no_copy_of_the_weights():

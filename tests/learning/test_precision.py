@@ -1,4 +1,4 @@
-"""Precision and memory format of the torso."""
+"""Precision and memory format of the torso, and denormal numbers."""
 
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -8,7 +8,10 @@ import torch
 
 from fastdqn import Config
 from fastdqn.builders import agent, devices
+from fastdqn.learning.fused_family import FusedFamilyStep
+from fastdqn.learning.fused_learner import FusedStep
 from helpers.capture import FACTS, PICTURES, batches_of, config_of
+from helpers.fused import make_batches, make_learner
 
 
 def test_bfloat16_is_used_by_the_torso_only():
@@ -60,3 +63,22 @@ def test_tf32_is_allowed_within_and_as_before_afterwards():
         with devices.arithmetic(Config(device="cuda", precision=precision)):
             assert (matmul.allow_tf32, cudnn.allow_tf32) == (allowed, allowed)
         assert (matmul.allow_tf32, cudnn.allow_tf32) == before
+
+
+@pytest.mark.parametrize("make_step", [None, FusedStep, FusedFamilyStep])
+@pytest.mark.parametrize("users_mode", [False, True])
+def test_an_update_counts_denormal_moments_as_zero(make_step, users_mode):
+    """The mean of a dead unit's gradients would otherwise stay denormal, which is slow."""
+    torch.set_num_threads(1)
+    learner = make_learner(make_step)
+    (batch,) = make_batches(1)
+    batch.weight.zero_()  # no gradient
+    learner.optimizer.exp_avg.fill_(1e-39)
+    torch.set_flush_denormal(users_mode)
+    try:
+        learner.update(batch)
+        after = torch.tensor(1e-39) * 0.9
+    finally:
+        torch.set_flush_denormal(False)
+    assert learner.optimizer.exp_avg.view(torch.int32).count_nonzero() == 0
+    assert (after.view(torch.int32) == 0) == users_mode  # the mode is that of before
