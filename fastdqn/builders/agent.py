@@ -5,7 +5,6 @@ import math
 import types
 from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 

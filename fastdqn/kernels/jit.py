@@ -19,7 +19,8 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 # function only, so it would keep using an outdated inner function.
 SHARED = (
     "kernels/rng.py", "kernels/matmul.py", "kernels/vectors.py", "kernels/vector_math.py",
-    "learning/fused_kernel.py", "learning/fused_passes.py", "learning/fused_categorical.py", "learning/fused_quantile.py",
+    "learning/fused_kernel.py", "learning/fused_passes.py", "learning/fused_categorical.py",
+    "learning/fused_quantile.py",
     "replay/ring.py", "replay/sum_tree.py", "envs/finite_check.py",
 )  # fmt: skip
 

@@ -30,12 +30,14 @@ _ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
 _UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
 
 
-def _product(begin, finish):
+def _product(begin, finish, *, of_blocks: bool = False):
     """Returns a function c[rows, COLUMNS] = finish(begin + a[rows, depth] @ b[depth, COLUMNS]).
 
     Args:
         begin: Maps (builder, pointer to c, pointer to the row's bias) to a vector.
         finish: Maps (builder, sum, pointer to c, vector of floor) to the vector stored in c.
+        of_blocks: The depth of a is [depth / COLUMNS, COLUMNS], and a_depth is the stride of the
+            first of both.
     """
 
     def generate(context, builder, signature, args):
@@ -54,7 +56,7 @@ def _product(begin, finish):
                 biases = [builder.gep(bias, [line]) for line in lines for _ in range(_VECTORS)]
                 begun = [begin(builder, *pair) for pair in zip(tiles, biases, strict=True)]
                 rows_of_a = [builder.gep(a, [builder.mul(line, a_row)]) for line in lines]
-                sums = _sums(builder, begun, rows_of_a, a_depth, b, b_depth, depth)
+                sums = _sums(builder, begun, rows_of_a, a_depth, b, b_depth, depth, of_blocks)
                 for tile, total in zip(tiles, sums, strict=True):
                     _store(builder, finish(builder, total, tile, floor), tile)
         return context.get_dummy_value()
@@ -89,7 +91,7 @@ def _while_fits(builder, row, height, rows):
     builder.position_at_end(after)
 
 
-def _sums(builder, begun, rows_of_a, a_depth, b, b_depth, depth):
+def _sums(builder, begun, rows_of_a, a_depth, b, b_depth, depth, of_blocks):
     """Emits the loop over depth (at least 1); returns height * _VECTORS vectors, in registers."""
     multiply_add = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fmuladd.v{LANES}f32"
@@ -108,6 +110,10 @@ def _sums(builder, begun, rows_of_a, a_depth, b, b_depth, depth):
     ]
     following = builder.add(k, _INT(1))
     zero, next_a, next_b = _INT(0), builder.add(in_a, a_depth), builder.add(in_b, b_depth)
+    if of_blocks:
+        ends = builder.icmp_signed("==", builder.and_(following, _INT(COLUMNS - 1)), zero)
+        to_next = builder.sub(a_depth, _INT(COLUMNS - 1))
+        next_a = builder.add(in_a, builder.select(ends, to_next, _INT(1)))
     for phi, first, later in zip(
         (k, in_a, in_b, *sums), (zero, zero, zero, *begun), (following, next_a, next_b, *then),
         strict=True,
@@ -134,6 +140,12 @@ product_from_bias: Any = _product(
 )
 # c = a @ b where c was positive, else 0: the backward pass of a ReLU with output c.
 product_through_relu: Any = _product(lambda builder, tile, bias: _ZERO, _where_positive)
+# c = a @ b, where the depth of a is divided into blocks: a sum over a batch.
+product_of_blocks: Any = _product(
+    lambda builder, tile, bias: _ZERO,
+    lambda builder, total, tile, floor: total,
+    of_blocks=True,
+)
 # c += a @ b
 product_added: Any = _product(
     lambda builder, tile, bias: _load(builder, tile), lambda builder, total, tile, floor: total

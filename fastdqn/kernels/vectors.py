@@ -149,6 +149,19 @@ def magnitude(context, a):
 
 
 @_intrinsic
+def sum_of_lanes(context, a):
+    """Returns the sum of all lanes, a float32, added in pairs."""
+
+    def generate(context, builder, signature, args):
+        kind = ir.FunctionType(_FLOAT, [_FLOAT, ir.VectorType(_FLOAT, LANES)])
+        name = f"llvm.vector.reduce.fadd.v{LANES}f32"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, [ir.Constant(_FLOAT, 0.0), args[0]], fastmath=("reassoc",))
+
+    return types.float32(VECTOR), generate
+
+
+@_intrinsic
 def select(context, condition, yes, no):
     """Returns yes where the condition holds, else no; both are computed."""
     kind = VECTOR if condition == CONDITION else types.float32

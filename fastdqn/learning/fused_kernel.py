@@ -13,9 +13,11 @@ from fastdqn.kernels.matmul import (
     LANES,
     product_added,
     product_from_bias,
+    product_of_blocks,
     product_through_relu,
     transpose_tile,
 )
+from fastdqn.kernels.vectors import load, multiply_add, splat, sum_of_lanes
 
 BLOCK = COLUMNS
 # Columns of layers, int64[L, 8]: offsets of weights [out, in] and bias [out] in the flat tensors;
@@ -23,13 +25,17 @@ BLOCK = COLUMNS
 # length of its rows, and whether it is transposed there. A row of ones follows each input, so that
 # the gradient of the bias is one more column (row if transposed) of the weights' gradient.
 WEIGHTS, BIAS, IN, OUT, INPUT, _SUMS, _LENGTH, _SWAPPED = range(8)
+# Inputs or outputs of a layer up to which sums over single rows are faster than transposed tiles.
+_THIN = 8
+# Rows at the end of a layer's gradient into which tiles may reach, at most.
+LAST_ROWS = (COLUMNS - 1) // (_THIN + 1) + 1
 
 
 @ieee_kernel
 def update(
     layers, weights, target_weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon,
     max_norm, obs, action, reward, discount, next_obs, weight, next_mask, priority, taken,
-    active, other, turned, sums, loss_sum, double, dueling, scale, slope, bend,
+    active, other, turned, last, loss_sum, double, dueling, scale, slope, bend,
 ):  # fmt: skip
     """Takes one gradient step on a batch; weights, moments and steps change in place.
 
@@ -40,42 +46,23 @@ def update(
         obs, next_obs: float32[B, F].
         next_mask: bool[B, A], or [0, 0] without masks.
         priority, taken: float32[B], outputs.
-        active, other: Activations of a block, with their rows of ones.
-        turned, sums: Scratch memory.
+        active: float32[blocks, *], activations with their rows of ones.
+        other: As a row of active.
+        turned, last: Scratch memory, see weight_gradient().
         loss_sum: [1]; the mean weighted loss is added.
         double: Whether the online network selects the next action.
         dueling: 1 or 0, the output rows before those of the actions.
         scale: Factor of observations.
         slope, bend: The loss is slope / 2 * error^2 for errors within bend of 0, linear beyond.
     """
-    loss = differentiate(
-        layers, weights, target_weights, obs, action, reward, discount, next_obs, weight,
-        next_mask, priority, taken, active, other, turned, sums, double, dueling, scale, slope,
-        bend, 0, len(action),
-    )  # fmt: skip
-    loss_sum[0] += np.float32(loss / len(action))
-    collect(layers, sums, turned, gradient)
-    descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm)
-
-
-@ieee_kernel
-def differentiate(
-    layers, weights, target_weights, obs, action, reward, discount, next_obs, weight, next_mask,
-    priority, taken, active, other, turned, sums, double, dueling, scale, slope, bend, begin, end,
-):  # fmt: skip
-    """Writes the gradient of samples begin to end to sums, and returns their loss.
-
-    begin is a multiple of BLOCK. The gradient is divided by the size of the whole batch, the loss
-    is not.
-    """
     loss = 0.0
-    sums[:] = 0.0
     output = layers[-1, INPUT] + rows_of(layers[-1, IN]) * BLOCK
     of_actions = output + dueling * BLOCK
     num_actions = layers[-1, OUT] - dueling
     best = np.empty(BLOCK, np.int64)
-    for first in range(begin, end, BLOCK):
-        size = min(BLOCK, end - first)
+    for block in range(len(active)):
+        first, x = block * BLOCK, active[block]
+        size = min(BLOCK, len(action) - first)
         load_block(next_obs, first, size, scale, other)
         if double:
             through_layers(layers, weights, other)
@@ -85,15 +72,16 @@ def differentiate(
         centre(other[output:], num_actions, dueling)
         if not double:
             select_greedy(other[of_actions:], num_actions, next_mask, first, size, best)
-        load_block(obs, first, size, scale, active)
-        through_layers(layers, weights, active)
-        centre(active[output:], num_actions, dueling)
+        load_block(obs, first, size, scale, x)
+        through_layers(layers, weights, x)
+        centre(x[output:], num_actions, dueling)
         loss += _compare(
-            active[output:], other[of_actions:], best, first, size, num_actions, dueling,
+            x[output:], other[of_actions:], best, first, size, num_actions, dueling,
             action, reward, discount, weight, priority, taken, slope, bend,
         )  # fmt: skip
-        backpropagate(layers, weights, active, turned, sums)
-    return loss
+    loss_sum[0] += np.float32(loss / len(action))
+    backpropagate_batch(layers, weights, active, turned, last, gradient)
+    descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm)
 
 
 @ieee_kernel
@@ -166,6 +154,96 @@ def through_layers(layers, weights, x):
             x, begin, BLOCK, layers[n, OUT], features, weights, layers[n, BIAS],
             np.float32(-np.inf) if last else np.float32(0.0),
         )  # fmt: skip
+
+
+@ieee_kernel
+def backpropagate_batch(layers, weights, x, turned, last, gradient):
+    """Backpropagates the gradients of the outputs in x [blocks, *], in place.
+
+    The gradient of all layers' weights and biases is written to gradient [P].
+    """
+    for n in range(len(layers) - 1, -1, -1):
+        weight_gradient(layers[n], x, turned, last, gradient)
+        begin, features = layers[n, INPUT], layers[n, IN]
+        for block in range(len(x) if n > 0 else 0):
+            product_through_relu(
+                x[block], begin, BLOCK, weights, layers[n, WEIGHTS], 1, features,
+                x[block], begin + rows_of(features) * BLOCK, BLOCK, features, layers[n, OUT],
+                weights, 0, np.float32(0.0),
+            )  # fmt: skip
+
+
+@ieee_kernel
+def weight_gradient(layer, x, turned, last, gradient):
+    """Writes the gradient of a layer's weights and biases to its place in gradient [P].
+
+    Args:
+        layer: int64[8], see above.
+        x: float32[blocks, *], inputs, and the gradients of outputs.
+        turned: float32[blocks * BLOCK * COLUMNS], scratch memory.
+        last: float32[LAST_ROWS * COLUMNS], scratch memory.
+        gradient: float32[P].
+    """
+    begin, features, outputs = layer[INPUT], layer[IN], layer[OUT]
+    delta, at = begin + rows_of(features) * BLOCK, layer[WEIGHTS]
+    for o in range(outputs):
+        gradient[layer[BIAS] + o] = _sum_over_batch(x, delta + o * BLOCK)
+    if min(features, outputs) <= _THIN:
+        for o in range(outputs):
+            for i in range(features):
+                dot = _dot_over_batch(x, delta + o * BLOCK, begin + i * BLOCK)
+                gradient[at + o * features + i] = dot
+        return
+    # A tile may reach into the next rows, which are written after it. So the last columns are
+    # first, and the last rows, behind which another tensor begins, are copied.
+    for i in range((features - 1) // COLUMNS * COLUMNS, -1, -COLUMNS):
+        columns = min(COLUMNS, features - i)
+        _turn(x, begin + i * BLOCK, columns, turned)
+        copied = min(outputs, (COLUMNS - columns + features - 1) // features)
+        rows = outputs - copied
+        product_of_blocks(
+            gradient, at + i, features, x, delta, BLOCK, x.shape[1],
+            turned, 0, COLUMNS, rows, len(x) * BLOCK, x, 0, np.float32(0.0),
+        )  # fmt: skip
+        if copied > 0:
+            product_of_blocks(
+                last, 0, COLUMNS, x, delta + rows * BLOCK, BLOCK, x.shape[1],
+                turned, 0, COLUMNS, copied, len(x) * BLOCK, x, 0, np.float32(0.0),
+            )  # fmt: skip
+            for o in range(copied):
+                row = at + (rows + o) * features + i
+                gradient[row : row + columns] = last[o * COLUMNS : o * COLUMNS + columns]
+
+
+@ieee_kernel
+def _sum_over_batch(x, row):
+    """Returns the sum of a row of x, float32[blocks, *], over all samples."""
+    total = splat(np.float32(0.0))
+    for first in range(row, x.size, x.shape[1]):
+        for s in range(first, first + BLOCK, LANES):
+            total += load(x, s)
+    return sum_of_lanes(total)
+
+
+@ieee_kernel
+def _dot_over_batch(x, row, other):
+    """Returns the sum of the products of two rows of x, float32[blocks, *], over all samples."""
+    total = splat(np.float32(0.0))
+    for first in range(0, x.size, x.shape[1]):
+        for s in range(first, first + BLOCK, LANES):
+            total = multiply_add(load(x, row + s), load(x, other + s), total)
+    return sum_of_lanes(total)
+
+
+@ieee_kernel
+def _turn(x, begin, rows, turned):
+    """Transposes rows of all blocks to turned [blocks * BLOCK, COLUMNS]."""
+    for block in range(len(x)):
+        for s in range(0, BLOCK, LANES):
+            to = (block * BLOCK + s) * COLUMNS
+            for row in range(0, rows, LANES):
+                source = block * x.shape[1] + begin + row * BLOCK + s
+                transpose_tile(turned, to + row, COLUMNS, x, source, BLOCK)
 
 
 @ieee_kernel

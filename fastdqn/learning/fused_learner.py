@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastdqn.kernels.matmul import LANES
+from fastdqn.kernels.matmul import COLUMNS, LANES
 from fastdqn.learning import fused_kernel
 from fastdqn.learning.adam import Adam
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
@@ -92,7 +92,10 @@ class FusedStep:
         size = len(batch.action)
         if self._batch is None or size != len(self._priority):
             self._priority, self._taken = torch.zeros(2, size)
-            self._scratch = (self._priority.numpy(), self._taken.numpy(), *scratch(self._layers))
+            blocks = -(-size // fused_kernel.BLOCK)
+            self._scratch = (
+                self._priority.numpy(), self._taken.numpy(), *batch_scratch(self._layers, blocks)
+            )  # fmt: skip
         self._batch, self._converted = batch, []
         obs, next_obs = (self._as_float(each.numpy()) for each in (batch.obs, batch.next_obs))
         mask = NO_MASK if batch.next_mask is None else batch.next_mask.numpy()
@@ -159,6 +162,14 @@ def scratch(layers: np.ndarray) -> list[np.ndarray]:
     longest = max(lengths.max(), fused_kernel.rows_of(features.max()))
     turned = torch.zeros(fused_kernel.BLOCK * int(longest + LANES)).numpy()
     return [activations(layers), activations(layers), turned, sums]
+
+
+def batch_scratch(layers: np.ndarray, blocks: int) -> list[np.ndarray]:
+    """Allocates active, other, turned and last for fused_kernel.update(), aligned by torch."""
+    one = activations(layers)
+    active = torch.from_numpy(one).repeat(blocks, 1).numpy()
+    turned = torch.zeros(blocks * fused_kernel.BLOCK * COLUMNS).numpy()
+    return [active, one, turned, torch.zeros(fused_kernel.LAST_ROWS * COLUMNS).numpy()]
 
 
 def activations(layers: np.ndarray) -> np.ndarray:

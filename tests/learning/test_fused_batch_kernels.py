@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastdqn.kernels import jit
-from fastdqn.learning import fused_backups, fused_passes
+from fastdqn.learning import fused_backups, fused_kernel, fused_passes
 from fastdqn.learning.bootstrap_targets import Bootstrap
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_family import FAMILY
@@ -214,3 +214,27 @@ def test_an_hl_gauss_priority_is_the_distance_to_the_target():
     priority, taken = np.zeros((2, SIZE), np.float32)
     fused.compare(outcome.blocks, np.zeros(SIZE, np.int64), ones, MEANS, priority, taken)
     np.testing.assert_allclose(priority, 20.0 - taken, rtol=1e-6)
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_the_weight_gradient_of_layers_of_any_size(blocks):
+    """Beyond the weights lie other parameters, which must not change."""
+    rng = np.random.default_rng(0)
+    for features in (*range(1, 36), 63, 64, 65):
+        for outputs in (1, 7, 8, 9, 10, 11, 17, 40):
+            width = fused_kernel.rows_of(features) + fused_kernel.rows_of(outputs)
+            x = rng.normal(size=(blocks, width, BLOCK)).astype(np.float32)
+            first = fused_kernel.rows_of(features)
+            inputs, deltas = x[:, :features], x[:, first : first + outputs]
+            expected = np.einsum("bos,bis->oi", deltas, inputs, dtype=np.float64)
+            gradient = np.full(3 + outputs * (features + 1) + 3, 7.0, np.float32)
+            layer = np.array([3 + outputs, 3, features, outputs, 0, 0, 0, 0])
+            fused_kernel.weight_gradient(
+                layer, x.reshape(blocks, -1), np.zeros(blocks * BLOCK * BLOCK, np.float32),
+                np.zeros(fused_kernel.LAST_ROWS * BLOCK, np.float32), gradient,
+            )  # fmt: skip
+            of_bias, of_weights = np.split(gradient[3:-3], [outputs])
+            np.testing.assert_allclose(of_weights.reshape(outputs, -1), expected, 1e-4, 1e-4)
+            np.testing.assert_allclose(of_bias, deltas.sum((0, 2)), 1e-4, 1e-4)
+            assert (gradient[:3] == 7.0).all(), (features, outputs)
+            assert (gradient[-3:] == 7.0).all(), (features, outputs)
