@@ -57,8 +57,9 @@ class PriorityFeedback:
 
     def _of(self, waiting: _Waiting) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         self._staging.streams.wait(waiting.event)
-        each = np.split(waiting.priority.numpy(), len(waiting.rows))
-        return zip(waiting.rows, each, strict=True)
+        return zip(
+            waiting.rows, waiting.priority.numpy().reshape(len(waiting.rows), -1), strict=True
+        )
 
     def state(self) -> State:
         """Returns a state dict with the priorities in flight; waits for the device."""
