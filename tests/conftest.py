@@ -43,8 +43,8 @@ _KEPT_PROGRAMS = (
     "multiprocessing.forkserver",
     "compile_worker",
 )
-# Threads that libraries keep, and the idle thread of a learner, which ends with it.
-_KEPT_THREADS = ("spare", "tqdm_monitor", "ThreadPoolExecutor")  # the last is torch.compile's
+# Threads that libraries keep.
+_KEPT_THREADS = ("tqdm_monitor", "ThreadPoolExecutor")  # the last is torch.compile's
 # Seconds that a thread or process may take to end after it was closed.
 _END_SECONDS = 10
 
@@ -65,6 +65,14 @@ def _vector_environments_are_noted():
         patch.setattr(make.EnvRecipe, "make", noting(make.EnvRecipe.make))
         patch.setattr(make, "_make_envpool", noting(make._make_envpool))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _torch_has_one_thread():
+    """Tests run in a process for each core, and threads of torch would wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

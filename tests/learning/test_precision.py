@@ -69,7 +69,6 @@ def test_tf32_is_allowed_within_and_as_before_afterwards():
 @pytest.mark.parametrize("users_mode", [False, True])
 def test_an_update_counts_denormal_moments_as_zero(make_step, users_mode):
     """The mean of a dead unit's gradients would otherwise stay denormal, which is slow."""
-    torch.set_num_threads(1)
     learner = make_learner(make_step)
     (batch,) = make_batches(1)
     batch.weight.zero_()  # no gradient
