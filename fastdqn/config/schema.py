@@ -260,7 +260,12 @@ class Config(RunOptions):
     """Other arguments of parts, such as optimizer.weight_decay=0.1."""
 
     torso: Annotated[
-        str, Part("torso"), Stored(), Before("mlp"), Fused("auto", "mlp"), Group("network")
+        str,
+        Part("torso"),
+        Stored(),
+        Before("mlp"),
+        Fused("auto", "mlp", "minatar"),
+        Group("network"),
     ] = "auto"
     """Network before the head: an MLP, or convolutions of Nature 2015, data-efficient Rainbow, or
     MinAtar. auto: nature for uint8 [K, 84, 84], minatar for [10, 10, C], else mlp."""

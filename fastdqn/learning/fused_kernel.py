@@ -18,11 +18,13 @@ from fastdqn.kernels.matmul import (
 )
 
 BLOCK = COLUMNS
-# Columns of layers, int64[L, 8]: offsets of weights [out, in] and bias [out] in the flat tensors;
+# Columns of layers, int64[L, 11]: offsets of weights [out, in] and bias [out] in the flat tensors;
 # in; out; offset of the input in the activations of a block; offset of the gradient in the sums,
-# length of its rows, and whether it is transposed there. A row of ones follows each input, so that
-# the gradient of the bias is one more column (row if transposed) of the weights' gradient.
-WEIGHTS, BIAS, IN, OUT, INPUT, _SUMS, _LENGTH, _SWAPPED = range(8)
+# length of its rows, and whether it is transposed there; offset of the output in the activations;
+# whether a ReLU follows; whether the input is the output of another layer of the table. A row of
+# ones follows each input, so that the gradient of the bias is one more column (row if transposed)
+# of the weights' gradient.
+WEIGHTS, BIAS, IN, OUT, INPUT, _SUMS, _LENGTH, _SWAPPED, OUTPUT, RELU, INNER = range(11)
 
 
 @ieee_kernel
@@ -36,7 +38,7 @@ def update(
     Args not listed are as in Batch and Adam.
 
     Args:
-        layers: int64[L, 8], see above.
+        layers: int64[L, 11], see above.
         obs, next_obs: float32[B, F].
         next_mask: bool[B, A], or [0, 0] without masks.
         priority, taken: float32[B], outputs.
@@ -70,7 +72,7 @@ def differentiate(
     """
     loss = 0.0
     sums[:] = 0.0
-    output = layers[-1, INPUT] + rows_of(layers[-1, IN]) * BLOCK
+    output = layers[-1, OUTPUT]
     of_actions = output + dueling * BLOCK
     num_actions = layers[-1, OUT] - dueling
     best = np.empty(BLOCK, np.int64)
@@ -124,7 +126,7 @@ def _compare(
 @ieee_kernel
 def greedy_actions(layers, weights, obs, mask, active, dueling, scale, chosen):
     """Writes the best allowed action for obs, float32[N, F], to chosen, int64[N]."""
-    output = layers[-1, INPUT] + rows_of(layers[-1, IN]) * BLOCK
+    output = layers[-1, OUTPUT]
     of_actions = output + dueling * BLOCK
     num_actions = layers[-1, OUT] - dueling
     best = np.empty(BLOCK, np.int64)
@@ -150,30 +152,29 @@ def load_block(obs, first, size, scale, x):
     for s in range(size):
         row = obs[first + s]
         for i in range(len(row)):
-            x[i * BLOCK + s] = row[i] * scale
+            x[i * BLOCK + s] = np.float32(row[i]) * scale
     for i in range(obs.shape[1] if size < BLOCK else 0):
         x[i * BLOCK + size : (i + 1) * BLOCK] = 0.0
 
 
 @ieee_kernel
 def through_layers(layers, weights, x):
-    """Computes all layers, with ReLU between them; the output follows the last input."""
+    """Computes all layers in order."""
     for n in range(len(layers)):
-        last = n == len(layers) - 1
-        begin, features = layers[n, INPUT], layers[n, IN]
+        features = layers[n, IN]
         product_from_bias(
-            x, begin + rows_of(features) * BLOCK, BLOCK, weights, layers[n, WEIGHTS], features, 1,
-            x, begin, BLOCK, layers[n, OUT], features, weights, layers[n, BIAS],
-            np.float32(-np.inf) if last else np.float32(0.0),
+            x, layers[n, OUTPUT], BLOCK, weights, layers[n, WEIGHTS], features, 1,
+            x, layers[n, INPUT], BLOCK, layers[n, OUT], features, weights, layers[n, BIAS],
+            np.float32(0.0) if layers[n, RELU] else np.float32(-np.inf),
         )  # fmt: skip
 
 
 @ieee_kernel
 def backpropagate(layers, weights, x, turned, sums):
-    """Backpropagates the gradient of the output, in place, and adds weight gradients to sums."""
+    """Backpropagates the gradient of the outputs, in place, and adds weight gradients to sums."""
     for n in range(len(layers) - 1, -1, -1):
         begin, features, outputs = layers[n, INPUT], layers[n, IN], layers[n, OUT]
-        delta, length = begin + rows_of(features) * BLOCK, layers[n, _LENGTH]
+        delta, length = layers[n, OUTPUT], layers[n, _LENGTH]
         left, right, rows, columns = delta, begin, outputs, features + 1
         if layers[n, _SWAPPED]:
             left, right, rows, columns = begin, delta, features + 1, outputs
@@ -187,7 +188,7 @@ def backpropagate(layers, weights, x, turned, sums):
                 sums, layers[n, _SUMS] + i, length, x, left, BLOCK, 1,
                 turned, i, stride, rows, BLOCK, weights, 0, np.float32(0.0),
             )  # fmt: skip
-        if n > 0:
+        if layers[n, INNER]:
             product_through_relu(
                 x, begin, BLOCK, weights, layers[n, WEIGHTS], 1, features,
                 x, delta, BLOCK, features, outputs, weights, 0, np.float32(0.0),

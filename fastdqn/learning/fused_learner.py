@@ -155,19 +155,37 @@ def dense_layers(network: Any) -> list[Any]:
     return layers
 
 
-def layer_table(dense: list[Any], online: FlatParameters) -> np.ndarray:
-    """Returns the layers, int64[L, 8], see fused_kernel.py."""
-    rows, active, sums = [], 0, 0
+def layer_table(
+    dense: list[Any], online: FlatParameters, begin: int = 0, *, ends_in_relu: bool = False,
+    beside: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Returns a chain of layers, int64[L, 11], see fused_kernel.py.
+
+    Args:
+        dense: The layers, each of which reads the output of the one before.
+        online: The network.
+        begin: Offset of the first input in the activations.
+        ends_in_relu: Whether a ReLU follows the last layer, too.
+        beside: Layers with the same first input, whose memory comes before that of the others.
+    """
+    rows, active, sums = [], begin, 0 if beside is None else _size_of_sums(beside)
     start = online.weights.data_ptr()
-    for layer in dense:
+    for n, layer in enumerate(dense):
         outputs, features = layer.weight.shape
         straight, swapped = outputs * _whole(features + 1), (features + 1) * _whole(outputs)
         begins = [(each.data_ptr() - start) // 4 for each in (layer.weight, layer.bias)]
         length = _whole(outputs if swapped < straight else features + 1)
-        rows.append([*begins, features, outputs, active, sums, length, swapped < straight])
-        active += fused_kernel.rows_of(features) * fused_kernel.BLOCK
+        output = active + fused_kernel.rows_of(features) * fused_kernel.BLOCK
+        if n == 0 and beside is not None:
+            output = end_of(beside)
+        relu = ends_in_relu or n < len(dense) - 1
+        rows.append(
+            [*begins, features, outputs, active, sums, length, swapped < straight, output, relu,
+             n > 0]
+        )  # fmt: skip
+        active = output
         sums += min(straight, swapped)
-    return np.array(rows, np.int64).reshape(-1, 8)
+    return np.array(rows, np.int64).reshape(-1, 11)
 
 
 def _whole(columns: int) -> int:
@@ -177,25 +195,29 @@ def _whole(columns: int) -> int:
 
 def scratch(layers: np.ndarray) -> list[np.ndarray]:
     """Allocates active, other, turned and sums for fused_kernel.update(), aligned by torch."""
-    features, outputs, lengths = layers[:, [2, 3, 6]].T
-    rows = np.where(layers[:, 7], features + 1, outputs)
+    features, lengths = layers[:, [2, 6]].T
     # The last tile reaches beyond the last sums.
-    sums = torch.zeros(int((rows * lengths).sum() + LANES * lengths.max())).numpy()
+    sums = torch.zeros(_size_of_sums(layers) + LANES * int(lengths.max())).numpy()
     longest = max(lengths.max(), fused_kernel.rows_of(features.max()))
     turned = torch.zeros(fused_kernel.BLOCK * int(longest + LANES)).numpy()
     return [activations(layers), activations(layers), turned, sums]
 
 
+def _size_of_sums(layers: np.ndarray) -> int:
+    features, outputs, lengths, swapped = layers[:, [2, 3, 6, 7]].T
+    return int((np.where(swapped, features + 1, outputs) * lengths).sum())
+
+
 def activations(layers: np.ndarray) -> np.ndarray:
     """Allocates the activations of a block: zeros, and a row of ones after each layer's input."""
-    inputs, features, outputs = layers[:, [4, 2, 3]].T
-    end = (
-        inputs[-1]
-        + (fused_kernel.rows_of(features[-1]) + fused_kernel.rows_of(outputs[-1]))
-        * fused_kernel.BLOCK
-    )
-    active = torch.zeros(int(end)).numpy()
-    for begin, number in zip(inputs, features, strict=True):
+    active = torch.zeros(end_of(layers)).numpy()
+    for begin, number in layers[:, [fused_kernel.INPUT, fused_kernel.IN]]:
         ones = begin + number * fused_kernel.BLOCK
         active[ones : ones + fused_kernel.BLOCK] = 1.0
     return active
+
+
+def end_of(layers: np.ndarray) -> int:
+    """Returns the size of the activations of a block."""
+    outputs, rows = layers[-1, [fused_kernel.OUTPUT, fused_kernel.OUT]]
+    return int(outputs + fused_kernel.rows_of(rows) * fused_kernel.BLOCK)

@@ -157,7 +157,7 @@ def test_the_greedy_backup_equals_its_slow_twin(masks):
 def test_noise_of_weights_and_its_gradient_equal_their_slow_twins(hidden):
     network = make_network(ScalarValue(), noisy=True, hidden=hidden)
     online, rng = FlatParameters(network, CPU), np.random.default_rng(4)
-    layers = [*itertools.chain(*family_layers(network))]
+    layers = family_layers(network).all()
     table, noisy = layer_table(layers, online), noise_table(layers, online)
     noise = rng.normal(size=noise_size(network)).astype(np.float32)
     effective = np.zeros_like(online.weights.numpy())
