@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from fastdqn.kernels.matmul import COLUMNS, LANES
 from fastdqn.learning import fused_kernel, fused_passes
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.fused_kernel import BLOCK, IN, OUT, OUTPUT
-from fastdqn.learning.fused_learner import activations, layer_table, scratch
+from fastdqn.learning.fused_kernel import BLOCK, IN, INNER, OUT, OUTPUT
+from fastdqn.learning.fused_learner import activations, layer_table, scratch, whole, with_sums
 from fastdqn.learning.fused_mlp import NO_ROWS, Layers, noise_scratch, noise_table
 from fastdqn.learning.fused_torsos import Torso
 from fastdqn.learning.random_inputs import Draw
@@ -29,6 +30,8 @@ class HeadPasses:
     ):
         self._torso, self.num_inputs = torso, torso.num_inputs
         self._head, of_value = head_table(layers.chains, online, torso.at_features)
+        inner = self._head[:, INNER].astype(bool)
+        self._readers, self._rest = self._head[~inner], with_sums(self._head[inner])
         self.layers = np.concatenate([torso.layers, self._head])
         self.noisy = noise_table(layers.all(), online)
         self._noisy_head = self.noisy[len(torso.layers) :]
@@ -41,10 +44,14 @@ class HeadPasses:
 
     def adopt(self, blocks: int) -> None:
         self._slots = [np.tile(self._one, (blocks, 1)) for _ in range(2)]
-        self._scratch = scratch(self._head)[2:]
-        num_features = int(self._head[0, IN])
-        self._slopes = np.zeros(num_features * BLOCK, np.float32)
-        self._no_bias = np.zeros(num_features, np.float32)
+        features, outputs = (int(self._head[:, each].max()) for each in (IN, OUT))
+        self._scratch = (
+            np.zeros(int(self._head[0, IN]) * BLOCK, np.float32),
+            np.zeros(max(features, outputs), np.float32),
+            np.zeros(BLOCK * (whole(features + 1) + whole(outputs) + LANES), np.float32),
+            scratch(self._rest)[3] if len(self._rest) else np.zeros(0, np.float32),
+            np.zeros(outputs * COLUMNS, np.float32),
+        )
 
     def forward(
         self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False, of_rows=NO_ROWS
@@ -58,12 +65,13 @@ class HeadPasses:
         return x[:, self._output :]
 
     def backward(self, weights, outputs, gradient) -> None:
-        (per_action, _, of_value), (turned, sums) = self._shape, self._scratch
+        per_action, _, of_value = self._shape
         fused_passes.backward_head(
-            self._head, weights, self._slots[0], per_action, of_value, self._slopes,
-            self._no_bias, turned, sums,
+            self._readers, self._rest, weights, self._slots[0], self._output,
+            (per_action, self.num_actions, of_value), *self._scratch, gradient,
         )  # fmt: skip
-        fused_kernel.collect(self._head, sums, turned, gradient)
+        _, _, turned, sums, _ = self._scratch
+        fused_kernel.collect(self._rest, sums, turned, gradient)
         self._torso.backward(weights, self._slots[0], gradient)
 
 
@@ -78,4 +86,4 @@ def head_table(
     if len(chains) == 1:
         return table, -1
     advantage = layer_table(chains[1], online, begin, beside=table)
-    return np.concatenate([table, advantage]), int(table[-1, OUTPUT])
+    return with_sums(np.concatenate([table, advantage])), int(table[-1, OUTPUT])

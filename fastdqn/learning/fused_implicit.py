@@ -18,7 +18,13 @@ from fastdqn.learning.fused_heads import head_table
 from fastdqn.learning.fused_kernel import BLOCK, IN, OUT, OUTPUT, backpropagate, through_layers
 from fastdqn.learning.fused_learner import activations, layer_table, scratch
 from fastdqn.learning.fused_mlp import NO_ROWS, Layers, noise_scratch, noise_table
-from fastdqn.learning.fused_passes import load_noise, through_head, through_head_back
+from fastdqn.learning.fused_passes import (
+    close_features,
+    input_gradient,
+    load_noise,
+    part_streams,
+    through_head,
+)
 from fastdqn.learning.fused_quantile import mean_quantiles, quantile_losses, quantile_targets
 from fastdqn.learning.fused_torsos import Torso
 from fastdqn.learning.implicit_quantile import ImplicitQuantileValue
@@ -204,15 +210,14 @@ def backward_fractions(
             q, factors = inner[at, from_head:], embedded[at, from_embedding:]
             for i in range(stride):
                 q[i] = outputs[block, m * stride + i]
-            through_head_back(
-                head, weights, inner[at], 1, of_value, product, no_bias, turned_head, sums_head
-            )
+            if of_value >= 0:
+                part_streams(inner[at, of_value:], q, 1, head[-1, OUT])
+            backpropagate(head, weights, inner[at], turned_head, sums_head)
+            input_gradient(head, weights, inner[at], no_bias, product)
             for i in range(0, num_features * BLOCK, LANES):
                 slope, factor = load(product, i), load(factors, i)
                 store(slopes, i, load(slopes, i) + slope * factor)
                 slope *= load(features, i)
                 store(factors, i, select(factor <= _ZERO, splat(_ZERO), slope))
             backpropagate(embedding, weights, embedded[at], turned_embedding, sums_embedding)
-        for i in range(0, num_features * BLOCK, LANES):
-            closed = load(features, i) <= _ZERO
-            store(features, i, select(closed, splat(_ZERO), load(slopes, i)))
+        close_features(features, slopes)

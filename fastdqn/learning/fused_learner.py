@@ -168,44 +168,46 @@ def layer_table(
         ends_in_relu: Whether a ReLU follows the last layer, too.
         beside: Layers with the same first input, whose memory comes before that of the others.
     """
-    rows, active, sums = [], begin, 0 if beside is None else _size_of_sums(beside)
+    rows, active = [], begin
     start = online.weights.data_ptr()
     for n, layer in enumerate(dense):
         outputs, features = layer.weight.shape
-        straight, swapped = outputs * _whole(features + 1), (features + 1) * _whole(outputs)
         begins = [(each.data_ptr() - start) // 4 for each in (layer.weight, layer.bias)]
-        length = _whole(outputs if swapped < straight else features + 1)
         output = active + fused_kernel.rows_of(features) * fused_kernel.BLOCK
         if n == 0 and beside is not None:
             output = end_of(beside)
         relu = ends_in_relu or n < len(dense) - 1
-        rows.append(
-            [*begins, features, outputs, active, sums, length, swapped < straight, output, relu,
-             n > 0]
-        )  # fmt: skip
+        rows.append([*begins, features, outputs, active, 0, 0, 0, output, relu, n > 0])
         active = output
-        sums += min(straight, swapped)
-    return np.array(rows, np.int64).reshape(-1, 11)
+    return with_sums(np.array(rows, np.int64).reshape(-1, 11))
 
 
-def _whole(columns: int) -> int:
+def with_sums(layers: np.ndarray) -> np.ndarray:
+    """Returns layers with places in sums, one after the other."""
+    layers, first = layers.copy(), 0
+    for layer in layers:
+        features, outputs = layer[[fused_kernel.IN, fused_kernel.OUT]]
+        straight, swapped = outputs * whole(features + 1), (features + 1) * whole(outputs)
+        length = whole(outputs if swapped < straight else features + 1)
+        layer[5:8] = first, length, swapped < straight
+        first += min(straight, swapped)
+    return layers
+
+
+def whole(columns: int) -> int:
     """Rounds up to whole tiles."""
     return -(-columns // fused_kernel.BLOCK) * fused_kernel.BLOCK
 
 
 def scratch(layers: np.ndarray) -> list[np.ndarray]:
     """Allocates active, other, turned and sums for fused_kernel.update(), aligned by torch."""
-    features, lengths = layers[:, [2, 6]].T
+    features, outputs, lengths = layers[:, [2, 3, 6]].T
+    rows = np.where(layers[:, 7], features + 1, outputs)
     # The last tile reaches beyond the last sums.
-    sums = torch.zeros(_size_of_sums(layers) + LANES * int(lengths.max())).numpy()
+    sums = torch.zeros(int((rows * lengths).sum() + LANES * lengths.max())).numpy()
     longest = max(lengths.max(), fused_kernel.rows_of(features.max()))
     turned = torch.zeros(fused_kernel.BLOCK * int(longest + LANES)).numpy()
     return [activations(layers), activations(layers), turned, sums]
-
-
-def _size_of_sums(layers: np.ndarray) -> int:
-    features, outputs, lengths, swapped = layers[:, [2, 3, 6, 7]].T
-    return int((np.where(swapped, features + 1, outputs) * lengths).sum())
 
 
 def activations(layers: np.ndarray) -> np.ndarray:

@@ -9,7 +9,13 @@ layers of their own have D = 0: they become the outputs of actions, and their Z 
 import numpy as np
 
 from fastdqn.kernels.jit import ieee_kernel
-from fastdqn.kernels.matmul import LANES, product_added, product_from_bias
+from fastdqn.kernels.matmul import (
+    COLUMNS,
+    LANES,
+    product_added,
+    product_from_bias,
+    transpose_tile,
+)
 from fastdqn.kernels.vectors import load, select, splat, store
 from fastdqn.learning.fused_kernel import (
     BIAS,
@@ -23,6 +29,7 @@ from fastdqn.learning.fused_kernel import (
     WEIGHTS,
     backpropagate,
     load_block,
+    rows_of,
     through_layers,
 )
 
@@ -190,39 +197,75 @@ def backward(layers, weights, x, turned, sums):
 
 
 @ieee_kernel
-def backward_head(layers, weights, x, per_action, of_value, slopes, no_bias, turned, sums):
+def backward_head(
+    readers, rest, weights, x, output, streams, slopes, no_bias, turned, sums, last, gradient
+):  # fmt: skip
     """Backpropagates the gradients of a head's outputs in x, in place, to its features in x.
+
+    The gradients of the wide layers that read the features go to their places at once.
 
     Args not listed are those of through_head().
 
     Args:
+        readers: int64[1 or 2, 11], the layers that read the features.
+        rest: int64[*, 11], all others.
         x: float32[blocks, size], activations. Features are outputs of a ReLU.
+        output: Where the outputs begin.
+        streams: (Z, A, of_value).
         slopes: float32[F * BLOCK], scratch memory.
-        no_bias: float32[F], zeros.
-        turned: Scratch memory.
-        sums: Outputs, see collect().
+        no_bias: float32[*], zeros for the rows of the largest layer.
+        turned, last: Scratch memory; last holds COLUMNS columns of a layer's gradient.
+        sums: Output for the rest, see collect().
+        gradient: float32[P], output for the readers.
     """
-    sums[:] = 0.0
+    sums[:] = _ZERO
+    per_action, num_actions, of_value = streams
+    features = readers[0, IN]
+    stride = rows_of(features) + LANES
+    whole, left = features // COLUMNS * COLUMNS, features % COLUMNS
     for block in range(len(x)):
-        through_head_back(
-            layers, weights, x[block], per_action, of_value, slopes, no_bias, turned, sums
-        )
-        features = x[block, layers[0, INPUT] :]
-        for i in range(0, len(slopes), LANES):
-            closed = load(features, i) <= _ZERO
-            store(features, i, select(closed, splat(_ZERO), load(slopes, i)))
+        if of_value >= 0:
+            part_streams(x[block, of_value:], x[block, output:], per_action, num_actions)
+        backpropagate(rest, weights, x[block], turned, sums)
+        input_gradient(readers, weights, x[block], no_bias, slopes)
+        begin = readers[0, INPUT]
+        for i in range(0, features + 1, LANES):
+            for s in range(0, BLOCK, LANES):
+                transpose_tile(
+                    turned, s * stride + i, stride, x[block], begin + i * BLOCK + s, BLOCK
+                )
+        for n in range(len(readers)):
+            delta, outputs = readers[n, OUTPUT], readers[n, OUT]
+            of_weights, of_bias = readers[n, WEIGHTS], readers[n, BIAS]
+            for i in range(0, whole, COLUMNS):
+                if block == 0:
+                    product_from_bias(
+                        gradient, of_weights + i, features, x[block], delta, BLOCK, 1,
+                        turned, i, stride, outputs, BLOCK, no_bias, 0, np.float32(-np.inf),
+                    )  # fmt: skip
+                else:
+                    product_added(
+                        gradient, of_weights + i, features, x[block], delta, BLOCK, 1,
+                        turned, i, stride, outputs, BLOCK, no_bias, 0, _ZERO,
+                    )  # fmt: skip
+            # The row of ones after the features makes the bias one more column.
+            product_from_bias(
+                last, 0, COLUMNS, x[block], delta, BLOCK, 1, turned, whole, stride, outputs, BLOCK,
+                no_bias, 0, np.float32(-np.inf),
+            )  # fmt: skip
+            for o in range(outputs):
+                row = of_weights + o * features + whole
+                if block == 0:
+                    gradient[row : row + left], gradient[of_bias + o] = _ZERO, _ZERO
+                for i in range(left):
+                    gradient[row + i] += last[o * COLUMNS + i]
+                gradient[of_bias + o] += last[o * COLUMNS + left]
+        close_features(x[block, begin:], slopes)
 
 
 @ieee_kernel
-def through_head_back(layers, weights, x, per_action, of_value, slopes, no_bias, turned, sums):
-    """Backpropagates a block's outputs, and writes the gradient of the head's input to slopes.
-
-    Args are those of backward_head(), for a block.
-    """
-    if of_value >= 0:
-        num_actions = layers[-1, OUT] // per_action
-        part_streams(x[of_value:], x[layers[-1, OUTPUT] :], per_action, num_actions)
-    backpropagate(layers, weights, x, turned, sums)
+def input_gradient(layers, weights, x, no_bias, slopes):
+    """Writes the gradient of a head's input to slopes, from those of the layers that read it."""
     features = layers[0, IN]
     for n in range(len(layers)):
         if n == 0:
@@ -236,6 +279,14 @@ def through_head_back(layers, weights, x, per_action, of_value, slopes, no_bias,
                 slopes, 0, BLOCK, weights, layers[n, WEIGHTS], 1, features,
                 x, layers[n, OUTPUT], BLOCK, features, layers[n, OUT], no_bias, 0, _ZERO,
             )  # fmt: skip
+
+
+@ieee_kernel
+def close_features(features, slopes):
+    """Replaces features, outputs of a ReLU, by the gradient before it; slopes is that after it."""
+    for i in range(0, len(slopes), LANES):
+        closed = load(features, i) <= _ZERO
+        store(features, i, select(closed, splat(_ZERO), load(slopes, i)))
 
 
 @ieee_kernel

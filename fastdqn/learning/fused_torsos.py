@@ -127,14 +127,14 @@ class MinAtarTorso:
         fan_in = torso.kernels.in_features
         self._patch = np.zeros((fan_in + 1) * BLOCK, np.float32)
         self._patch[fan_in * BLOCK :] = 1.0
-        self._stride = torso.num_features + LANES
+        self._stride = max(torso.num_features, int(rows_of(self.num_inputs))) + LANES
         self._turned = np.zeros(BLOCK * self._stride, np.float32)
         self._sums = np.zeros((fan_in + 1) * COLUMNS, np.float32)
 
     def forward(self, weights, obs, scale, x) -> None:
         convolve(
             self.layers[0], weights, obs, scale, x, self._shape, self._channels, self.at_features,
-            self._patch,
+            self._patch, self._turned, self._stride,
         )  # fmt: skip
 
     def backward(self, weights, x, gradient) -> None:
@@ -145,7 +145,9 @@ class MinAtarTorso:
 
 
 @ieee_kernel
-def convolve(layer, weights, obs, scale, x, shape, channels, at_features, patch):
+def convolve(
+    layer, weights, obs, scale, x, shape, channels, at_features, patch, turned, stride
+):  # fmt: skip
     """Writes observations and features, in the order row, column, channel.
 
     Args:
@@ -158,12 +160,13 @@ def convolve(layer, weights, obs, scale, x, shape, channels, at_features, patch)
         channels: Number of features of a position.
         at_features: Where the features begin in a row of x.
         patch: float32[(9 C + 1) * BLOCK], scratch memory that ends in ones.
+        turned: float32[BLOCK * stride], scratch memory.
+        stride: Length of its rows.
     """
     height, width, _ = shape
     features = layer[IN]
     for block in range(len(x)):
-        first = block * BLOCK
-        load_block(obs, first, min(BLOCK, len(obs) - first), scale, x[block])
+        load_rows(obs, block * BLOCK, scale, turned, stride, x[block])
         to = at_features
         for i in range(height - _SIDE + 1):
             for j in range(width - _SIDE + 1):
@@ -173,6 +176,23 @@ def convolve(layer, weights, obs, scale, x, shape, channels, at_features, patch)
                     patch, 0, BLOCK, channels, features, weights, layer[BIAS], _ZERO,
                 )  # fmt: skip
                 to += channels * BLOCK
+
+
+@ieee_kernel
+def load_rows(obs, first, scale, turned, stride, x):
+    """As load_block(), in vectors, for observations of many numbers; x has whole tiles of rows."""
+    features = obs.shape[1]
+    for s in range(BLOCK):
+        to = turned[s * stride : s * stride + features]
+        if first + s >= len(obs):
+            to[:] = _ZERO
+            continue
+        row = obs[first + s]
+        for i in range(features):
+            to[i] = np.float32(row[i]) * scale
+    for i in range(0, features, LANES):
+        for s in range(0, BLOCK, LANES):
+            transpose_tile(x, i * BLOCK + s, BLOCK, turned, s * stride + i, stride)
 
 
 @ieee_kernel
@@ -196,16 +216,14 @@ def differentiate_kernels(
 
     Args:
         x: float32[blocks, *], observations, and in place of the features their gradients.
-        turned: float32[BLOCK * stride], scratch memory.
-        stride: Number of features, and LANES.
         sums: float32[(9 C + 1) * COLUMNS], scratch memory.
         gradient: float32[P], output.
     """
     height, width, _ = shape
-    features = layer[IN]
+    features, positions = layer[IN], (height - _SIDE + 1) * (width - _SIDE + 1)
     sums[:] = _ZERO
     for block in range(len(x)):
-        for i in range(0, stride - LANES, LANES):
+        for i in range(0, positions * channels, LANES):
             for s in range(0, BLOCK, LANES):
                 transpose_tile(
                     turned, s * stride + i, stride, x[block], at_features + i * BLOCK + s, BLOCK
