@@ -53,10 +53,11 @@ _NO_NOISE = np.zeros(0, np.float32)
 
 
 def make_fused_policy(online: FlatParameters, value: Value) -> Any:
-    """Returns FusedPolicy for a plain network, else FusedFamilyPolicy. Raises ValueError."""
+    """Returns FusedPolicy for a plain MLP, else FusedFamilyPolicy. Raises ValueError."""
     network: Any = online.module
     noisy = any(type(each) is NoisyLinear for each in network.modules())
-    if type(value) is ScalarValue and not noisy and not hasattr(network.statistics, "obs_mean"):
+    beyond = noisy or hasattr(network.statistics, "obs_mean") or type(network.torso) is not MLP
+    if type(value) is ScalarValue and not beyond:
         return FusedPolicy(online)
     return FusedFamilyPolicy(online, value)
 

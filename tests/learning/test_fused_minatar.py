@@ -44,7 +44,7 @@ def test_30_updates_end_where_autograd_ends(parts, head, noisy, masks):
 @pytest.mark.parametrize("parts", slow_but([pytest.param(each) for each in ONE_OF_EACH], 0, 2))
 @pytest.mark.parametrize("noisy", slow_but([False, True], 0))
 def test_200_updates_end_where_autograd_ends(parts, noisy):
-    assert_equal_paths(*both_of(*parts, noisy=noisy), frames(200))
+    assert_equal_paths(*both_of(*parts, noisy=noisy), frames(200, masks=True))
 
 
 @pytest.mark.parametrize(
