@@ -308,11 +308,11 @@ class Config(RunOptions):
     threads: Annotated[int | None, Limit(1, 256), Group("performance")] = None
     """CPU threads of torch. None: all cores for a large network on the CPU, else 1. The fused
     learner uses at most 2, by default 2 if a core is idle and the batch is large. It uses 1 with
-    --noisy, --munchausen, --normalize-observation or a --value other than scalar. Its bits depend
-    on this number."""
+    --noisy, --munchausen, --normalize-observation, a --value other than scalar or convolutions.
+    Its bits depend on this number."""
     learner: Annotated[Literal["auto", "fused", "torch"], Group("performance")] = "auto"
-    """fused: compiled kernels for small MLPs on the CPU. torch: autograd. auto: fused where it
-    applies."""
+    """fused: compiled kernels for small MLPs and MinAtar's network on the CPU. torch: autograd.
+    auto: fused where it applies."""
     capture: Annotated[
         Literal["auto", "eager", "compile", "graph"], Fused("auto", "eager"), Group("performance")
     ] = "auto"
