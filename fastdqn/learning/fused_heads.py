@@ -48,7 +48,8 @@ class HeadPasses:
         self._scratch = (
             np.zeros(int(self._head[0, IN]) * BLOCK, np.float32),
             np.zeros(max(features, outputs), np.float32),
-            np.zeros(BLOCK * (whole(features + 1) + whole(outputs) + LANES), np.float32),
+            np.zeros(blocks * BLOCK * (whole(features + 1) + whole(outputs) + LANES), np.float32),
+            np.zeros(blocks * BLOCK * outputs, np.float32),
             scratch(self._rest)[3] if len(self._rest) else np.zeros(0, np.float32),
             np.zeros(outputs * COLUMNS, np.float32),
         )
@@ -59,8 +60,8 @@ class HeadPasses:
         x = self._slots[slot][: -(-len(obs) // BLOCK)]
         self._torso.forward(weights, obs, scale, x)
         fused_passes.forward_head(
-            self._head, weights, x, *self._shape, self._noisy_head, of_rows, self._factors,
-            self._varied,
+            self._head, self._readers, self._rest, weights, x, *self._shape, self._noisy_head,
+            of_rows, self._factors, self._varied,
         )  # fmt: skip
         return x[:, self._output :]
 
@@ -70,7 +71,7 @@ class HeadPasses:
             self._readers, self._rest, weights, self._slots[0], self._output,
             (per_action, self.num_actions, of_value), *self._scratch, gradient,
         )  # fmt: skip
-        _, _, turned, sums, _ = self._scratch
+        _, _, turned, _, sums, _ = self._scratch
         fused_kernel.collect(self._rest, sums, turned, gradient)
         self._torso.backward(weights, self._slots[0], gradient)
 

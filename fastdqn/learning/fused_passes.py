@@ -60,18 +60,42 @@ def forward(
 
 @ieee_kernel
 def forward_head(
-    layers, weights, x, per_action, dueling, of_value, noisy, of_rows, factors, varied
+    layers, readers, rest, weights, x, per_action, dueling, of_value, noisy, of_rows, factors,
+    varied,
 ):  # fmt: skip
     """Writes activations and outputs of a head, from features in x, float32[blocks, size].
 
-    Args not listed are those of through_head().
+    Args not listed are those of through_head(); readers and rest are those of backward_head().
     """
+    if len(of_rows) == 0:
+        through_wide_layers(readers, weights, x)
     for block in range(len(x)):
-        load_noise(of_rows, block * BLOCK, factors)
-        through_head(
-            layers, weights, x[block], per_action, dueling, of_value, noisy, of_rows, factors,
-            varied,
-        )  # fmt: skip
+        if len(of_rows) > 0:
+            load_noise(of_rows, block * BLOCK, factors)
+            through_noisy_layers(layers, noisy, weights, factors, x[block], varied)
+        else:
+            through_layers(rest, weights, x[block])
+        combine_outputs(layers, x[block], per_action, dueling, of_value)
+
+
+@ieee_kernel
+def through_wide_layers(layers, weights, x):
+    """Computes layers with the same input for all blocks.
+
+    A few rows of weights at a time are read once for the whole batch.
+    """
+    flat, size = x.reshape(-1), x.shape[1]
+    for n in range(len(layers)):
+        features, outputs = layers[n, IN], layers[n, OUT]
+        for o in range(0, outputs, 8):
+            for block in range(len(x)):
+                first = block * size
+                product_from_bias(
+                    flat, first + layers[n, OUTPUT] + o * BLOCK, BLOCK,
+                    weights, layers[n, WEIGHTS] + o * features, features, 1,
+                    flat, first + layers[n, INPUT], BLOCK, min(8, outputs - o), features,
+                    weights, layers[n, BIAS] + o, _ZERO if layers[n, RELU] else np.float32(-np.inf),
+                )  # fmt: skip
 
 
 @ieee_kernel
@@ -94,6 +118,12 @@ def through_head(
         through_noisy_layers(layers, noisy, weights, factors, x, varied)
     else:
         through_layers(layers, weights, x)
+    combine_outputs(layers, x, per_action, dueling, of_value)
+
+
+@ieee_kernel
+def combine_outputs(layers, x, per_action, dueling, of_value):
+    """Converts the outputs of a dueling head to those of the actions; see through_head()."""
     outputs, num_actions = x[layers[-1, OUTPUT] :], layers[-1, OUT] // per_action - dueling
     if dueling:
         combine_streams(outputs, per_action, num_actions)
@@ -198,7 +228,8 @@ def backward(layers, weights, x, turned, sums):
 
 @ieee_kernel
 def backward_head(
-    readers, rest, weights, x, output, streams, slopes, no_bias, turned, sums, last, gradient
+    readers, rest, weights, x, output, streams, slopes, no_bias, turned, deltas, sums, last,
+    gradient,
 ):  # fmt: skip
     """Backpropagates the gradients of a head's outputs in x, in place, to its features in x.
 
@@ -214,53 +245,56 @@ def backward_head(
         streams: (Z, A, of_value).
         slopes: float32[F * BLOCK], scratch memory.
         no_bias: float32[*], zeros for the rows of the largest layer.
-        turned, last: Scratch memory; last holds COLUMNS columns of a layer's gradient.
+        turned, deltas, last: Scratch memory for the features of the batch, for the gradients of a
+            layer's outputs, and for COLUMNS columns of a layer's gradient.
         sums: Output for the rest, see collect().
         gradient: float32[P], output for the readers.
     """
     sums[:] = _ZERO
     per_action, num_actions, of_value = streams
-    features = readers[0, IN]
-    stride = rows_of(features) + LANES
-    whole, left = features // COLUMNS * COLUMNS, features % COLUMNS
     for block in range(len(x)):
         if of_value >= 0:
             part_streams(x[block, of_value:], x[block, output:], per_action, num_actions)
         backpropagate(rest, weights, x[block], turned, sums)
+    differentiate_wide_layers(readers, x, no_bias, turned, deltas, last, gradient)
+    for block in range(len(x)):
         input_gradient(readers, weights, x[block], no_bias, slopes)
-        begin = readers[0, INPUT]
+        close_features(x[block, readers[0, INPUT] :], slopes)
+
+
+@ieee_kernel
+def differentiate_wide_layers(layers, x, no_bias, turned, deltas, last, gradient):
+    """Writes the gradients of layers with the same input; Args are those of backward_head()."""
+    begin, features, batch = layers[0, INPUT], layers[0, IN], len(x) * BLOCK
+    stride = rows_of(features) + LANES
+    for block in range(len(x)):
         for i in range(0, features + 1, LANES):
             for s in range(0, BLOCK, LANES):
                 transpose_tile(
-                    turned, s * stride + i, stride, x[block], begin + i * BLOCK + s, BLOCK
-                )
-        for n in range(len(readers)):
-            delta, outputs = readers[n, OUTPUT], readers[n, OUT]
-            of_weights, of_bias = readers[n, WEIGHTS], readers[n, BIAS]
-            for i in range(0, whole, COLUMNS):
-                if block == 0:
-                    product_from_bias(
-                        gradient, of_weights + i, features, x[block], delta, BLOCK, 1,
-                        turned, i, stride, outputs, BLOCK, no_bias, 0, np.float32(-np.inf),
-                    )  # fmt: skip
-                else:
-                    product_added(
-                        gradient, of_weights + i, features, x[block], delta, BLOCK, 1,
-                        turned, i, stride, outputs, BLOCK, no_bias, 0, _ZERO,
-                    )  # fmt: skip
-            # The row of ones after the features makes the bias one more column.
+                    turned, (block * BLOCK + s) * stride + i, stride,
+                    x[block], begin + i * BLOCK + s, BLOCK,
+                )  # fmt: skip
+    whole, left, unbounded = features // COLUMNS * COLUMNS, features % COLUMNS, np.float32(-np.inf)
+    for n in range(len(layers)):
+        outputs, of_weights, of_bias = layers[n, OUT], layers[n, WEIGHTS], layers[n, BIAS]
+        for o in range(outputs):
+            for block in range(len(x)):
+                delta, to = layers[n, OUTPUT] + o * BLOCK, o * batch + block * BLOCK
+                deltas[to : to + BLOCK] = x[block, delta : delta + BLOCK]
+        for i in range(0, whole, COLUMNS):
             product_from_bias(
-                last, 0, COLUMNS, x[block], delta, BLOCK, 1, turned, whole, stride, outputs, BLOCK,
-                no_bias, 0, np.float32(-np.inf),
+                gradient, of_weights + i, features, deltas, 0, batch, 1, turned, i, stride,
+                outputs, batch, no_bias, 0, unbounded,
             )  # fmt: skip
-            for o in range(outputs):
-                row = of_weights + o * features + whole
-                if block == 0:
-                    gradient[row : row + left], gradient[of_bias + o] = _ZERO, _ZERO
-                for i in range(left):
-                    gradient[row + i] += last[o * COLUMNS + i]
-                gradient[of_bias + o] += last[o * COLUMNS + left]
-        close_features(x[block, begin:], slopes)
+        # The row of ones after the features makes the bias one more column.
+        product_from_bias(
+            last, 0, COLUMNS, deltas, 0, batch, 1, turned, whole, stride, outputs, batch,
+            no_bias, 0, unbounded,
+        )  # fmt: skip
+        for o in range(outputs):
+            row = of_weights + o * features + whole
+            gradient[row : row + left] = last[o * COLUMNS : o * COLUMNS + left]
+            gradient[of_bias + o] = last[o * COLUMNS + left]
 
 
 @ieee_kernel
