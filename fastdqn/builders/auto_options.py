@@ -158,11 +158,11 @@ def choose_learner(
     chosen = vars(config) | {"device": device or config.device}
     reasons = [f"it does not support {each}" for each in beyond_fused(chosen, options_of(Config))]
     if own_torso:
-        reasons.append("the torso is not the built-in MLP")
+        reasons.append("the torso is not one of fastdqn's")
     if weights >= LARGE_NETWORK:
         reasons.append(f"the network is large, {weights:,} weights")
     if not COMPILES:
         reasons.append("Numba is disabled")
     if reasons:
         return "torch", f"not fused: {', '.join(reasons)}"
-    return "fused", "a small MLP on the CPU is updated by compiled kernels"
+    return "fused", "a small network on the CPU is updated by compiled kernels"

@@ -278,9 +278,9 @@ def chosen_backup(c: Any, backup: str | None = None) -> str:
 def has_plain_update(c: Any) -> bool:
     """Returns whether the fused learner has one kernel for the whole update.
 
-    It has if values are scalar, without noise, normalized observations and Munchausen.
+    It has for MLPs if values are scalar, without noise, normalized observations and Munchausen.
     """
-    beyond = c.noisy or c.normalize_observation
+    beyond = c.torso != "mlp" or c.noisy or c.normalize_observation
     return c.value == "scalar" and chosen_backup(c) in ("max", "double") and not beyond
 
 

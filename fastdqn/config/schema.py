@@ -260,7 +260,12 @@ class Config(RunOptions):
     """Other arguments of parts, such as optimizer.weight_decay=0.1."""
 
     torso: Annotated[
-        str, Part("torso"), Stored(), Before("mlp"), Fused("auto", "mlp"), Group("network")
+        str,
+        Part("torso"),
+        Stored(),
+        Before("mlp"),
+        Fused("auto", "mlp", "minatar"),
+        Group("network"),
     ] = "auto"
     """Network before the head: an MLP, or convolutions of Nature 2015, data-efficient Rainbow, or
     MinAtar. auto: nature for uint8 [K, 84, 84], minatar for [10, 10, C], else mlp."""
@@ -304,8 +309,8 @@ class Config(RunOptions):
     """CPU threads of torch. None: all cores for a large network on the CPU, else 1. The fused
     learner has one thread."""
     learner: Annotated[Literal["auto", "fused", "torch"], Group("performance")] = "auto"
-    """fused: compiled kernels for small MLPs on the CPU. torch: autograd. auto: fused where it
-    applies."""
+    """fused: compiled kernels for small MLPs and MinAtar's network on the CPU. torch: autograd.
+    auto: fused where it applies."""
     capture: Annotated[
         Literal["auto", "eager", "compile", "graph"], Fused("auto", "eager"), Group("performance")
     ] = "auto"

@@ -116,18 +116,22 @@ class MinAtarCNN(nn.Module):
     belongs to the head. Both are initialized by torch's defaults, as published.
 
     Source: Young and Tian 2019 (arXiv 1903.03176).
+
+    Attributes:
+        obs_shape: (H, W, C).
+        kernels: The convolution, from a patch to its channels.
     """
 
     def __init__(self, obs_shape: tuple[int, ...]):
         super().__init__()
-        height, width, self._channels = obs_shape
-        ((positions, fan_in, fan_out),) = count_layers(MINATAR, height, width, self._channels)
+        self.obs_shape = height, width, channels = obs_shape
+        ((positions, fan_in, fan_out),) = count_layers(MINATAR, height, width, channels)
         self.num_features = positions * fan_out
         self.kernels = nn.Linear(fan_in, fan_out)
 
     def forward(self, obs: Tensor) -> Tensor:
         # A patch is 3 rows of 3 adjacent positions, which are contiguous in memory.
-        (layer,), channels = MINATAR, self._channels
+        (layer,), channels = MINATAR, self.obs_shape[2]
         rows = obs.flatten(2).unfold(2, layer.kernel * channels, layer.stride * channels)
         patches = rows.unfold(1, layer.kernel, layer.stride).transpose(-1, -2)
         x = functional.relu_(self.kernels(patches.flatten(-2)))  # [B, H', W', 16]

@@ -17,6 +17,7 @@ from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.categorical import CategoricalValue
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_categorical import FusedCategorical
+from fastdqn.learning.fused_heads import HeadPasses
 from fastdqn.learning.fused_hl_gauss import FusedHLGauss
 from fastdqn.learning.fused_implicit import FusedImplicit, ImplicitPasses
 from fastdqn.learning.fused_kernel import BLOCK
@@ -32,11 +33,12 @@ from fastdqn.learning.fused_mlp import (
 from fastdqn.learning.fused_policy import FusedPolicy
 from fastdqn.learning.fused_quantile import FusedQuantile
 from fastdqn.learning.fused_scalar import FusedScalar
+from fastdqn.learning.fused_torsos import make_torso
 from fastdqn.learning.hl_gauss import HLGaussValue
 from fastdqn.learning.implicit_quantile import ImplicitQuantileValue
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.munchausen import MunchausenBackup
-from fastdqn.learning.networks import DuelingHead
+from fastdqn.learning.networks import MLP, DuelingHead
 from fastdqn.learning.noisy import NoisyLinear
 from fastdqn.learning.quantile import QuantileValue
 from fastdqn.learning.random_inputs import MEANS, Draw, Passes
@@ -51,10 +53,11 @@ _NO_NOISE = np.zeros(0, np.float32)
 
 
 def make_fused_policy(online: FlatParameters, value: Value) -> Any:
-    """Returns FusedPolicy for a plain network, else FusedFamilyPolicy. Raises ValueError."""
+    """Returns FusedPolicy for a plain MLP, else FusedFamilyPolicy. Raises ValueError."""
     network: Any = online.module
     noisy = any(type(each) is NoisyLinear for each in network.modules())
-    if type(value) is ScalarValue and not noisy and not hasattr(network.statistics, "obs_mean"):
+    beyond = noisy or hasattr(network.statistics, "obs_mean") or type(network.torso) is not MLP
+    if type(value) is ScalarValue and not beyond:
         return FusedPolicy(online)
     return FusedFamilyPolicy(online, value)
 
@@ -63,12 +66,18 @@ def make_parts(online: FlatParameters, value: Value) -> tuple[NetworkPasses, Any
     """Returns the passes and the value of a network; raises ValueError, naming the part."""
     if type(value) not in FAMILY:
         raise ValueError(f"the fused update does not support {type(value).__name__}")
-    torso, embedding, head = family_layers(online.module)
-    dueling = int(type(inner_head(online.module)) is DuelingHead)
-    if embedding:
-        passes: NetworkPasses = ImplicitPasses(online, torso, head, dueling)
+    network: Any = online.module
+    layers, per_action = family_layers(network), value.outputs_per_action or 1
+    dueling = int(type(inner_head(network)) is DuelingHead)
+    passes: NetworkPasses
+    if type(network.torso) is MLP and not layers.embedding and len(layers.chains) == 1:
+        passes = MLPPasses(online, layers.torso, layers.chains[0], dueling, per_action)
     else:
-        passes = MLPPasses(online, torso, head, dueling, value.outputs_per_action or 1)
+        torso = make_torso(online, layers)
+        if layers.embedding:
+            passes = ImplicitPasses(online, layers, torso, dueling)
+        else:
+            passes = HeadPasses(online, layers, torso, dueling, per_action)
     return passes, FAMILY[type(value)](value, passes.num_actions, dueling)
 
 
@@ -91,7 +100,8 @@ class FusedFamilyPolicy:
             passes.adopt(blocks)
             self._values = np.zeros((blocks, passes.num_actions * BLOCK), np.float32)
             self._best = np.zeros((blocks, BLOCK), np.int64)
-        numbers = np.ascontiguousarray(obs, np.float32).reshape(len(obs), passes.num_inputs)
+        numbers = np.ascontiguousarray(obs, None if _is_bytes(obs) else np.float32)
+        numbers = _flat(numbers)
         numbers, scale = normalized(self._online.module, numbers)
         of_rows = NO_ROWS if draw.noise is None else draw.noise.numpy()
         outputs = passes.forward(
@@ -207,7 +217,7 @@ class FusedFamilyStep:
         if self._batch is None or size != len(self._priority):
             self._allocate(size)
         self._batch, self._converted = batch, []
-        obs, next_obs = (self._as_float(each.numpy()) for each in (batch.obs, batch.next_obs))
+        obs, next_obs = (self._as_numbers(each.numpy()) for each in (batch.obs, batch.next_obs))
         self._masks = tuple(
             NO_MASK if mask is None else mask.numpy() for mask in (batch.next_mask, batch.mask)
         )
@@ -227,10 +237,21 @@ class FusedFamilyStep:
         self._value.adopt(blocks)
         self._passes.adopt(blocks)
 
-    def _as_float(self, stored: np.ndarray) -> np.ndarray:
-        """Returns float32[B, F]: the array itself, or memory to convert it to at each step."""
-        if stored.dtype == np.float32 and stored.flags.c_contiguous:
-            return stored.reshape(len(stored), -1)
-        converted = np.empty(stored.shape, np.float32)
-        self._converted.append((converted, stored))
-        return converted.reshape(len(stored), -1)
+    def _as_numbers(self, stored: np.ndarray) -> np.ndarray:
+        """Returns [B, F]: the array itself, or memory to convert it to at each step."""
+        if not stored.flags.c_contiguous or not (stored.dtype == np.float32 or _is_bytes(stored)):
+            converted = np.empty(stored.shape, np.float32)
+            self._converted.append((converted, stored))
+            stored = converted
+        return _flat(stored)
+
+
+def _is_bytes(obs: np.ndarray) -> bool:
+    """Returns whether the kernels read these observations as bytes."""
+    return obs.dtype in (np.uint8, np.bool_)
+
+
+def _flat(obs: np.ndarray) -> np.ndarray:
+    """Returns a contiguous array as float32[B, F] or uint8[B, F]."""
+    numbers = obs.view(np.uint8) if obs.dtype == np.bool_ else obs
+    return numbers.reshape(len(obs), int(np.prod(obs.shape[1:])))

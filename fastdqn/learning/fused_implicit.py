@@ -9,30 +9,23 @@ from typing import Any
 import numpy as np
 
 from fastdqn.kernels.jit import ieee_kernel
-from fastdqn.kernels.matmul import LANES, product_from_bias
+from fastdqn.kernels.matmul import LANES
 from fastdqn.kernels.vector_math import cos32
 from fastdqn.kernels.vectors import load, select, splat, store
-from fastdqn.learning import fused_kernel
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.fused_kernel import (
-    BLOCK,
-    IN,
-    OUT,
-    WEIGHTS,
-    backpropagate,
-    load_block,
-    rows_of,
-    through_layers,
-)
-from fastdqn.learning.fused_learner import activations, layer_table, scratch
-from fastdqn.learning.fused_mlp import NO_ROWS, noise_scratch, noise_table
+from fastdqn.learning.fused_heads import head_table
+from fastdqn.learning.fused_kernel import BLOCK, IN, OUT, OUTPUT, backpropagate, through_layers
+from fastdqn.learning.fused_learner import aligned, end_of, gradient_scratch, layer_table
+from fastdqn.learning.fused_mlp import NO_ROWS, Layers, noise_scratch, noise_table
 from fastdqn.learning.fused_passes import (
-    combine_streams,
+    close_features,
+    input_gradient,
     load_noise,
-    output_of,
-    through_noisy_layers,
+    part_streams,
+    through_head,
 )
 from fastdqn.learning.fused_quantile import mean_quantiles, quantile_losses, quantile_targets
+from fastdqn.learning.fused_torsos import Torso
 from fastdqn.learning.implicit_quantile import ImplicitQuantileValue
 from fastdqn.learning.random_inputs import Draw
 
@@ -78,36 +71,35 @@ def _starts(size: int) -> range:
 
 
 class ImplicitPasses:
-    """Passes of a network with an ImplicitHead. Arguments and methods are those of MLPPasses."""
+    """NetworkPasses of a network with an ImplicitHead, after any torso of the family.
 
-    def __init__(self, online: FlatParameters, torso: list[Any], head: list[Any], dueling: int):
+    Arguments are those of HeadPasses.
+    """
+
+    def __init__(self, online: FlatParameters, layers: Layers, torso: Torso, dueling: int):
         network: Any = online.module
-        embedding = [network.head.embedding]
-        self._tables = tuple(layer_table(each, online) for each in (torso, embedding, head))
-        self.layers = np.concatenate(self._tables)
-        self.noisy = noise_table([*torso, *embedding, *head], online)
+        self._torso, self.num_inputs = torso, torso.num_inputs
+        embedding = layer_table(layers.embedding, online, ends_in_relu=True)
+        head, self._of_value = head_table(layers.chains, online)
+        self._tables = embedding, head
+        self.layers = np.concatenate([torso.layers, embedding, head])
+        self.noisy = noise_table(layers.all(), online)
         self._noisy_head = self.noisy[-len(head) :]
-        self._factors, self._varied = noise_scratch(self._tables[2], self._noisy_head)
-        self.num_actions = int(self._tables[2][-1, OUT]) - dueling
+        self._factors, self._varied = noise_scratch(head, self._noisy_head)
+        self.num_actions = int(head[-1, OUT]) - dueling
         self._dueling, self._stride = dueling, (dueling + self.num_actions) * BLOCK
-        self.num_inputs = int(self._tables[0][0, IN] if torso else self._tables[2][0, IN])
         self._frequencies = network.head.frequencies.numpy()
         self._spaced = network.head.spaced.numpy().reshape(1, -1)
-        self._features = int(output_of(self._tables[0])) if torso else 0
-        self._num_features = int(self._tables[2][0, IN])
-        self._no_bias = np.zeros(self._num_features, np.float32)
+        self._no_bias = np.zeros(int(head[0, IN]), np.float32)
         self._tau = np.zeros(BLOCK, np.float32)
 
     def adopt(self, blocks: int) -> None:
-        torso, embedding, head = self._tables
-        rows = int(rows_of(self._num_features)) * BLOCK
-        one = activations(torso) if len(torso) else np.zeros(rows, np.float32)
-        self._x = np.tile(one, (blocks, 1))
-        self._passing = tuple(activations(each).reshape(1, -1) for each in (embedding, head))
+        self._torso.adopt(blocks)
+        self._x = aligned(blocks, self._torso.width)
+        self._passing = tuple(aligned(1, end_of(each)) for each in self._tables)
         self._kept: tuple[np.ndarray, ...] = ()
         self._outputs: dict[tuple[int, int], np.ndarray] = {}
-        self._scratch = [scratch(each if len(each) else embedding)[2:] for each in self._tables]
-        self._slopes, self._product = np.zeros((2, self._num_features * BLOCK), np.float32)
+        self._slopes, self._product = aligned(2, len(self._no_bias) * BLOCK)
 
     def forward(
         self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False, of_rows=NO_ROWS
@@ -119,63 +111,56 @@ class ImplicitPasses:
             outputs = np.zeros((len(self._x), count * self._stride), np.float32)
             self._outputs[slot, count] = outputs
         if keeps and not self._kept:
-            self._kept = tuple(np.tile(each, (blocks * count, 1)) for each in self._passing)
+            self._kept = tuple(aligned(blocks * count, each.shape[1]) for each in self._passing)
+            self._scratch = gradient_scratch(blocks * count)
+        x = self._x[:blocks]
+        self._torso.forward(weights, obs, scale, x)
         forward_fractions(
-            *self._tables, weights, obs, scale, fractions, self._frequencies, self._tau,
-            self._features, self._x[:blocks], *(self._kept if keeps else self._passing), outputs,
-            self.num_actions, self._dueling, self._noisy_head, of_rows, self._factors, self._varied,
+            *self._tables, weights, fractions, self._frequencies, self._tau,
+            self._torso.at_features, x, *(self._kept if keeps else self._passing), outputs,
+            self.num_actions, self._dueling, self._of_value, self._noisy_head, of_rows,
+            self._factors, self._varied,
         )  # fmt: skip
         return outputs[:blocks]
 
     def backward(self, weights, outputs, gradient) -> None:
         backward_fractions(
-            *self._tables, weights, self._features, self._x, *self._kept, outputs, self._stride,
-            self._slopes, self._product, self._no_bias, *self._scratch[0], *self._scratch[1],
-            *self._scratch[2],
+            *self._tables, weights, self._torso.at_features, self._x, *self._kept, outputs,
+            self._stride, self._of_value, self._slopes, self._product, self._no_bias,
+            *self._scratch, gradient,
         )  # fmt: skip
-        for table, (turned, sums) in zip(self._tables, self._scratch, strict=True):
-            fused_kernel.collect(table, sums, turned, gradient)
+        self._torso.backward(weights, self._x, gradient)
 
 
 @ieee_kernel
 def forward_fractions(
-    torso, embedding, head, weights, obs, scale, fractions, frequencies, tau, at_features, x,
-    embedded, inner, outputs, num_actions, dueling, noisy_head, of_rows, noise, varied,
+    embedding, head, weights, fractions, frequencies, tau, at_features, x, embedded, inner,
+    outputs, num_actions, dueling, of_value, noisy_head, of_rows, noise, varied,
 ):  # fmt: skip
-    """Runs a batch through torso, embedding and head, with M fractions of each sample.
+    """Runs features of a batch through embedding and head, with M fractions of each sample.
 
     Args:
-        torso, embedding, head: int64[*, 8], layers, see fused_kernel.py; the torso may have none.
+        embedding, head: int64[*, 8], layers, see fused_kernel.py.
         weights: float32[P], flat.
-        obs: float32[B, features].
-        scale: Factor of observations.
         fractions: float32[B or 1, M].
         frequencies: float32[64].
         tau: float32[BLOCK], scratch memory.
-        at_features: Where the torso's output begins in a row of x.
+        at_features: Where the features begin in a row of x.
         x: float32[blocks, *], activations of the torso.
         embedded, inner: float32[blocks * M, *], activations of the embedding and of the head, or of
             any other length if no backward pass follows.
         outputs: float32[blocks, M * (D + A) * BLOCK], dueling outputs as those of the actions.
         num_actions, dueling: A and D.
-        noisy_head, of_rows, noise, varied: As noisy, of_rows, factors and varied of
-            fused_passes.forward(), for the head.
+        of_value, of_rows, varied: See fused_passes.through_head().
+        noisy_head, noise: As noisy and factors there.
     """
     num_fractions, num_features = fractions.shape[1], head[0, IN]
     stride = (dueling + num_actions) * BLOCK
-    from_embedding, from_head = output_of(embedding), output_of(head)
+    from_embedding, from_head = embedding[-1, OUTPUT], head[-1, OUTPUT]
     for block in range(len(x)):
         first = block * BLOCK
-        size = min(BLOCK, len(obs) - first)
-        load_block(obs, first, size, scale, x[block])
-        if len(of_rows) > 0:
-            load_noise(of_rows, first, noise)
+        load_noise(of_rows, first, noise)
         features = x[block, at_features:]
-        if len(torso) > 0:
-            through_layers(torso, weights, x[block])
-            for i in range(0, num_features * BLOCK, LANES):
-                feature = load(features, i)
-                store(features, i, select(feature < _ZERO, _ZERO, feature))
         for m in range(num_fractions):
             at = (block * num_fractions + m) % len(inner)
             for s in range(BLOCK):
@@ -186,66 +171,50 @@ def forward_fractions(
             through_layers(embedding, weights, embedded[at])
             factors = embedded[at, from_embedding:]
             for i in range(0, num_features * BLOCK, LANES):
-                factor = load(factors, i)
-                factor = select(factor < _ZERO, _ZERO, factor)
-                store(factors, i, factor)
-                store(inner[at], i, factor * load(features, i))
-            if len(of_rows) > 0:
-                through_noisy_layers(head, noisy_head, weights, noise, inner[at], varied)
-            else:
-                through_layers(head, weights, inner[at])
+                store(inner[at], i, load(factors, i) * load(features, i))
+            through_head(
+                head, weights, inner[at], 1, dueling, of_value, noisy_head, of_rows, noise, varied
+            )
             q = inner[at, from_head:]
-            if dueling:
-                combine_streams(q, 1, num_actions)
             for i in range(stride):
                 outputs[block, m * stride + i] = q[i]
 
 
 @ieee_kernel
 def backward_fractions(
-    torso, embedding, head, weights, at_features, x, embedded, inner, outputs, stride, slopes,
-    product, no_bias, turned_torso, sums_torso, turned_embedding, sums_embedding, turned_head,
-    sums_head,
+    embedding, head, weights, at_features, x, embedded, inner, outputs, stride, of_value, slopes,
+    product, no_bias, turned, last, gradient,
 ):  # fmt: skip
-    """Backpropagates the gradients in outputs, and writes the sums of all layers.
+    """Backpropagates the gradients in outputs, in place, to the features in x.
 
-    Args not listed are those of forward_fractions(), after that pass.
+    Args not listed are those of forward_fractions(), after that pass, and of
+    fused_kernel.weight_gradient().
 
     Args:
         stride: (D + A) BLOCK.
         slopes, product: float32[F * BLOCK], scratch memory.
         no_bias: float32[F], zeros.
-        turned_torso, turned_embedding, turned_head: Scratch memory.
-        sums_torso, sums_embedding, sums_head: Outputs, see collect().
     """
-    sums_torso[:] = _ZERO
-    sums_embedding[:] = _ZERO
-    sums_head[:] = _ZERO
     num_features, num_fractions = head[0, IN], outputs.shape[1] // stride
-    from_embedding, from_head = output_of(embedding), output_of(head)
-    delta = rows_of(num_features) * BLOCK
+    from_embedding, from_head = embedding[-1, OUTPUT], head[-1, OUTPUT]
+    for at in range(len(inner)):
+        block, m = at // num_fractions, at % num_fractions
+        q = inner[at, from_head:]
+        for i in range(stride):
+            q[i] = outputs[block, m * stride + i]
+        if of_value >= 0:
+            part_streams(inner[at, of_value:], q, 1, head[-1, OUT])
+    backpropagate(head, weights, inner, turned, last, gradient)
     for block in range(len(x)):
         features = x[block, at_features:]
         slopes[:] = _ZERO
-        for m in range(num_fractions):
-            at = block * num_fractions + m
-            q, factors = inner[at, from_head:], embedded[at, from_embedding:]
-            for i in range(stride):
-                q[i] = outputs[block, m * stride + i]
-            backpropagate(head, weights, inner[at], turned_head, sums_head)
-            product_from_bias(
-                product, 0, BLOCK, weights, head[0, WEIGHTS], 1, num_features,
-                inner[at], delta, BLOCK, num_features, head[0, OUT], no_bias, 0,
-                np.float32(-np.inf),
-            )  # fmt: skip
+        for at in range(block * num_fractions, (block + 1) * num_fractions):
+            factors = embedded[at, from_embedding:]
+            input_gradient(head, weights, inner[at], no_bias, product)
             for i in range(0, num_features * BLOCK, LANES):
                 slope, factor = load(product, i), load(factors, i)
                 store(slopes, i, load(slopes, i) + slope * factor)
                 slope *= load(features, i)
                 store(factors, i, select(factor <= _ZERO, splat(_ZERO), slope))
-            backpropagate(embedding, weights, embedded[at], turned_embedding, sums_embedding)
-        if len(torso) > 0:
-            for i in range(0, num_features * BLOCK, LANES):
-                closed = load(features, i) <= _ZERO
-                store(features, i, select(closed, splat(_ZERO), load(slopes, i)))
-            backpropagate(torso, weights, x[block], turned_torso, sums_torso)
+        close_features(features, slopes)
+    backpropagate(embedding, weights, embedded, turned, last, gradient)

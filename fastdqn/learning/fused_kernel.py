@@ -11,7 +11,6 @@ from fastdqn.kernels.jit import ieee_kernel
 from fastdqn.kernels.matmul import (
     COLUMNS,
     LANES,
-    product_added,
     product_from_bias,
     product_of_blocks,
     product_through_relu,
@@ -21,10 +20,9 @@ from fastdqn.kernels.vectors import load, multiply_add, splat, sum_of_lanes
 
 BLOCK = COLUMNS
 # Columns of layers, int64[L, 8]: offsets of weights [out, in] and bias [out] in the flat tensors;
-# in; out; offset of the input in the activations of a block; offset of the gradient in the sums,
-# length of its rows, and whether it is transposed there. A row of ones follows each input, so that
-# the gradient of the bias is one more column (row if transposed) of the weights' gradient.
-WEIGHTS, BIAS, IN, OUT, INPUT, _SUMS, _LENGTH, _SWAPPED = range(8)
+# in; out; offsets of input and output in the activations of a block; whether a ReLU follows;
+# whether the input is the output of another layer of the table.
+WEIGHTS, BIAS, IN, OUT, INPUT, OUTPUT, RELU, INNER = range(8)
 # Inputs or outputs of a layer up to which sums over single rows are faster than transposed tiles.
 _THIN = 8
 # Rows at the end of a layer's gradient into which tiles may reach, at most.
@@ -46,7 +44,7 @@ def update(
         obs, next_obs: float32[B, F].
         next_mask: bool[B, A], or [0, 0] without masks.
         priority, taken: float32[B], outputs.
-        active: float32[blocks, *], activations with their rows of ones.
+        active: float32[blocks, *], activations.
         other: As a row of active.
         turned, last: Scratch memory, see weight_gradient().
         loss_sum: [1]; the mean weighted loss is added.
@@ -56,7 +54,7 @@ def update(
         slope, bend: The loss is slope / 2 * error^2 for errors within bend of 0, linear beyond.
     """
     loss = 0.0
-    output = layers[-1, INPUT] + rows_of(layers[-1, IN]) * BLOCK
+    output = layers[-1, OUTPUT]
     of_actions = output + dueling * BLOCK
     num_actions = layers[-1, OUT] - dueling
     best = np.empty(BLOCK, np.int64)
@@ -80,7 +78,7 @@ def update(
             action, reward, discount, weight, priority, taken, slope, bend,
         )  # fmt: skip
     loss_sum[0] += np.float32(loss / len(action))
-    backpropagate_batch(layers, weights, active, turned, last, gradient)
+    backpropagate(layers, weights, active, turned, last, gradient)
     descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm)
 
 
@@ -112,7 +110,7 @@ def _compare(
 @ieee_kernel
 def greedy_actions(layers, weights, obs, mask, active, dueling, scale, chosen):
     """Writes the best allowed action for obs, float32[N, F], to chosen, int64[N]."""
-    output = layers[-1, INPUT] + rows_of(layers[-1, IN]) * BLOCK
+    output = layers[-1, OUTPUT]
     of_actions = output + dueling * BLOCK
     num_actions = layers[-1, OUT] - dueling
     best = np.empty(BLOCK, np.int64)
@@ -128,8 +126,8 @@ def greedy_actions(layers, weights, obs, mask, active, dueling, scale, chosen):
 
 @ieee_kernel
 def rows_of(features):
-    """Returns the rows of a layer's input, including the row of ones, as whole tiles."""
-    return (features // LANES + 1) * LANES
+    """Returns the rows of a layer's input or output, as whole tiles."""
+    return (features + LANES - 1) // LANES * LANES
 
 
 @ieee_kernel
@@ -138,38 +136,38 @@ def load_block(obs, first, size, scale, x):
     for s in range(size):
         row = obs[first + s]
         for i in range(len(row)):
-            x[i * BLOCK + s] = row[i] * scale
+            x[i * BLOCK + s] = np.float32(row[i]) * scale
     for i in range(obs.shape[1] if size < BLOCK else 0):
         x[i * BLOCK + size : (i + 1) * BLOCK] = 0.0
 
 
 @ieee_kernel
 def through_layers(layers, weights, x):
-    """Computes all layers, with ReLU between them; the output follows the last input."""
+    """Computes all layers in order."""
     for n in range(len(layers)):
-        last = n == len(layers) - 1
-        begin, features = layers[n, INPUT], layers[n, IN]
+        features = layers[n, IN]
         product_from_bias(
-            x, begin + rows_of(features) * BLOCK, BLOCK, weights, layers[n, WEIGHTS], features, 1,
-            x, begin, BLOCK, layers[n, OUT], features, weights, layers[n, BIAS],
-            np.float32(-np.inf) if last else np.float32(0.0),
+            x, layers[n, OUTPUT], BLOCK, weights, layers[n, WEIGHTS], features, 1,
+            x, layers[n, INPUT], BLOCK, layers[n, OUT], features, weights, layers[n, BIAS],
+            np.float32(0.0) if layers[n, RELU] else np.float32(-np.inf),
         )  # fmt: skip
 
 
 @ieee_kernel
-def backpropagate_batch(layers, weights, x, turned, last, gradient):
-    """Backpropagates the gradients of the outputs in x [blocks, *], in place.
+def backpropagate(layers, weights, x, turned, last, gradient):
+    """Backpropagates the gradients of the outputs in x, float32[blocks, *], in place.
 
-    The gradient of all layers' weights and biases is written to gradient [P].
+    The gradients of all weights and biases are written to gradient [P]. The others are those of
+    weight_gradient().
     """
     for n in range(len(layers) - 1, -1, -1):
         weight_gradient(layers[n], x, turned, last, gradient)
-        begin, features = layers[n, INPUT], layers[n, IN]
-        for block in range(len(x) if n > 0 else 0):
+        features = layers[n, IN]
+        for block in range(len(x) if layers[n, INNER] else 0):
             product_through_relu(
-                x[block], begin, BLOCK, weights, layers[n, WEIGHTS], 1, features,
-                x[block], begin + rows_of(features) * BLOCK, BLOCK, features, layers[n, OUT],
-                weights, 0, np.float32(0.0),
+                x[block], layers[n, INPUT], BLOCK, weights, layers[n, WEIGHTS], 1, features,
+                x[block], layers[n, OUTPUT], BLOCK, features, layers[n, OUT], weights, 0,
+                np.float32(0.0),
             )  # fmt: skip
 
 
@@ -185,7 +183,7 @@ def weight_gradient(layer, x, turned, last, gradient):
         gradient: float32[P].
     """
     begin, features, outputs = layer[INPUT], layer[IN], layer[OUT]
-    delta, at = begin + rows_of(features) * BLOCK, layer[WEIGHTS]
+    delta, at = layer[OUTPUT], layer[WEIGHTS]
     for o in range(outputs):
         gradient[layer[BIAS] + o] = _sum_over_batch(x, delta + o * BLOCK)
     if min(features, outputs) <= _THIN:
@@ -244,61 +242,6 @@ def _turn(x, begin, rows, turned):
             for row in range(0, rows, LANES):
                 source = block * x.shape[1] + begin + row * BLOCK + s
                 transpose_tile(turned, to + row, COLUMNS, x, source, BLOCK)
-
-
-@ieee_kernel
-def backpropagate(layers, weights, x, turned, sums):
-    """Backpropagates the gradient of the output, in place, and adds weight gradients to sums."""
-    for n in range(len(layers) - 1, -1, -1):
-        begin, features, outputs = layers[n, INPUT], layers[n, IN], layers[n, OUT]
-        delta, length = begin + rows_of(features) * BLOCK, layers[n, _LENGTH]
-        left, right, rows, columns = delta, begin, outputs, features + 1
-        if layers[n, _SWAPPED]:
-            left, right, rows, columns = begin, delta, features + 1, outputs
-        # An odd number of vectors in each row, so that rows map to different cache sets.
-        stride = length + LANES
-        for i in range(0, columns, LANES):
-            for s in range(0, BLOCK, LANES):
-                transpose_tile(turned, s * stride + i, stride, x, right + i * BLOCK + s, BLOCK)
-        for i in range(0, length, COLUMNS):
-            product_added(
-                sums, layers[n, _SUMS] + i, length, x, left, BLOCK, 1,
-                turned, i, stride, rows, BLOCK, weights, 0, np.float32(0.0),
-            )  # fmt: skip
-        if n > 0:
-            product_through_relu(
-                x, begin, BLOCK, weights, layers[n, WEIGHTS], 1, features,
-                x, delta, BLOCK, features, outputs, weights, 0, np.float32(0.0),
-            )  # fmt: skip
-
-
-@ieee_kernel
-def collect(layers, sums, turned, gradient):
-    """Copies the sums of all layers to their places in the flat gradient."""
-    for n in range(len(layers)):
-        features, outputs, length = layers[n, IN], layers[n, OUT], layers[n, _LENGTH]
-        begin, stride = layers[n, _SUMS], rows_of(features)
-        of_weights = gradient[layers[n, WEIGHTS] : layers[n, WEIGHTS] + outputs * features]
-        of_bias = gradient[layers[n, BIAS] : layers[n, BIAS] + outputs]
-        if not layers[n, _SWAPPED]:
-            _unpad(sums[begin:], length, features, of_weights, of_bias)
-            continue
-        for o in range(0, outputs, LANES):
-            for i in range(0, features + 1, LANES):
-                transpose_tile(turned, i, stride, sums, begin + i * length + o, length)
-            bias = of_bias[o : o + LANES]
-            _unpad(turned, stride, features, of_weights[o * features :], bias)
-
-
-@ieee_kernel
-def _unpad(padded, length, features, of_weights, of_bias):
-    """Copies rows of weights, each followed by a bias, to contiguous weights and biases."""
-    for o in range(len(of_bias)):
-        row = padded[o * length : o * length + features]
-        to = of_weights[o * features : (o + 1) * features]
-        for i in range(features):
-            to[i] = row[i]
-        of_bias[o] = padded[o * length + features]
 
 
 @ieee_kernel

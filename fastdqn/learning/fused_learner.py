@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastdqn.kernels.matmul import COLUMNS, LANES
+from fastdqn.kernels.matmul import COLUMNS
 from fastdqn.learning import fused_kernel
 from fastdqn.learning.adam import Adam
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
@@ -92,9 +92,10 @@ class FusedStep:
         size = len(batch.action)
         if self._batch is None or size != len(self._priority):
             self._priority, self._taken = torch.zeros(2, size)
-            blocks = -(-size // fused_kernel.BLOCK)
+            blocks, width = -(-size // fused_kernel.BLOCK), end_of(self._layers)
             self._scratch = (
-                self._priority.numpy(), self._taken.numpy(), *batch_scratch(self._layers, blocks)
+                self._priority.numpy(), self._taken.numpy(), aligned(blocks, width),
+                aligned(width), *gradient_scratch(blocks),
             )  # fmt: skip
         self._batch, self._converted = batch, []
         obs, next_obs = (self._as_float(each.numpy()) for each in (batch.obs, batch.next_obs))
@@ -133,55 +134,47 @@ def dense_layers(network: Any) -> list[Any]:
     return layers
 
 
-def layer_table(dense: list[Any], online: FlatParameters) -> np.ndarray:
-    """Returns the layers, int64[L, 8], see fused_kernel.py."""
-    rows, active, sums = [], 0, 0
+def layer_table(
+    dense: list[Any], online: FlatParameters, begin: int = 0, *, ends_in_relu: bool = False,
+    beside: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Returns a chain of layers, int64[L, 8], see fused_kernel.py.
+
+    Args:
+        dense: The layers, each of which reads the output of the one before.
+        online: The network.
+        begin: Offset of the first input in the activations.
+        ends_in_relu: Whether a ReLU follows the last layer, too.
+        beside: Layers with the same first input, whose memory comes before that of the others.
+    """
+    rows, active = [], begin
     start = online.weights.data_ptr()
-    for layer in dense:
+    for n, layer in enumerate(dense):
         outputs, features = layer.weight.shape
-        straight, swapped = outputs * _whole(features + 1), (features + 1) * _whole(outputs)
         begins = [(each.data_ptr() - start) // 4 for each in (layer.weight, layer.bias)]
-        length = _whole(outputs if swapped < straight else features + 1)
-        rows.append([*begins, features, outputs, active, sums, length, swapped < straight])
-        active += fused_kernel.rows_of(features) * fused_kernel.BLOCK
-        sums += min(straight, swapped)
+        output = active + fused_kernel.rows_of(features) * fused_kernel.BLOCK
+        if n == 0 and beside is not None:
+            output = end_of(beside)
+        relu = ends_in_relu or n < len(dense) - 1
+        rows.append([*begins, features, outputs, active, output, relu, n > 0])
+        active = output
     return np.array(rows, np.int64).reshape(-1, 8)
 
 
-def _whole(columns: int) -> int:
-    """Rounds up to whole tiles."""
-    return -(-columns // fused_kernel.BLOCK) * fused_kernel.BLOCK
-
-
-def scratch(layers: np.ndarray) -> list[np.ndarray]:
-    """Allocates active, other, turned and sums for fused_kernel.update(), aligned by torch."""
-    features, outputs, lengths = layers[:, [2, 3, 6]].T
-    rows = np.where(layers[:, 7], features + 1, outputs)
-    # The last tile reaches beyond the last sums.
-    sums = torch.zeros(int((rows * lengths).sum() + LANES * lengths.max())).numpy()
-    longest = max(lengths.max(), fused_kernel.rows_of(features.max()))
-    turned = torch.zeros(fused_kernel.BLOCK * int(longest + LANES)).numpy()
-    return [activations(layers), activations(layers), turned, sums]
-
-
-def batch_scratch(layers: np.ndarray, blocks: int) -> list[np.ndarray]:
-    """Allocates active, other, turned and last for fused_kernel.update(), aligned by torch."""
-    one = activations(layers)
-    active = torch.from_numpy(one).repeat(blocks, 1).numpy()
-    turned = torch.zeros(blocks * fused_kernel.BLOCK * COLUMNS).numpy()
-    return [active, one, turned, torch.zeros(fused_kernel.LAST_ROWS * COLUMNS).numpy()]
-
-
-def activations(layers: np.ndarray) -> np.ndarray:
-    """Allocates the activations of a block: zeros, and a row of ones after each layer's input."""
-    inputs, features, outputs = layers[:, [4, 2, 3]].T
-    end = (
-        inputs[-1]
-        + (fused_kernel.rows_of(features[-1]) + fused_kernel.rows_of(outputs[-1]))
-        * fused_kernel.BLOCK
+def gradient_scratch(blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Allocates turned and last for fused_kernel.weight_gradient()."""
+    return (
+        aligned(blocks * fused_kernel.BLOCK * COLUMNS),
+        aligned(fused_kernel.LAST_ROWS * COLUMNS),
     )
-    active = torch.zeros(int(end)).numpy()
-    for begin, number in zip(inputs, features, strict=True):
-        ones = begin + number * fused_kernel.BLOCK
-        active[ones : ones + fused_kernel.BLOCK] = 1.0
-    return active
+
+
+def aligned(*shape: int) -> np.ndarray:
+    """Returns zeros, float32, that start on a cache line, as torch's memory does."""
+    return torch.zeros(shape).numpy()
+
+
+def end_of(layers: np.ndarray) -> int:
+    """Returns the size of the activations of a block."""
+    outputs, rows = layers[-1, [fused_kernel.OUTPUT, fused_kernel.OUT]]
+    return int(outputs + fused_kernel.rows_of(rows) * fused_kernel.BLOCK)

@@ -1,15 +1,25 @@
 """MLPPasses: the passes of an MLP in the fused learner, and the layers that it supports."""
 
-from typing import Any, Protocol
+import itertools
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import nn
 
 from fastdqn.learning import fused_kernel, fused_passes
+from fastdqn.learning.cnn_torsos import MinAtarCNN
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.fused_kernel import BLOCK, IN, OUT
-from fastdqn.learning.fused_learner import activations, layer_table, scratch
-from fastdqn.learning.networks import FARTHEST, MLP, Affine, DuelingHead, PlainHead, QNetwork
+from fastdqn.learning.fused_kernel import BLOCK, IN, OUT, OUTPUT
+from fastdqn.learning.fused_learner import aligned, end_of, gradient_scratch, layer_table
+from fastdqn.learning.networks import (
+    FARTHEST,
+    MLP,
+    Affine,
+    DuelingHead,
+    PlainHead,
+    QNetwork,
+    StreamsHead,
+)
 from fastdqn.learning.noisy import NoisyLinear
 from fastdqn.learning.random_inputs import Draw
 
@@ -42,7 +52,7 @@ class NetworkPasses(Protocol):
 
         Args:
             weights: float32[P], flat, with noise that all samples share.
-            obs: float32[B, F].
+            obs: float32[B, F] or uint8[B, F].
             scale: Factor of observations.
             draw: Random inputs of the pass, of which the noise is not used.
             slot: 0 or 1, the memory of the outputs.
@@ -77,12 +87,12 @@ class MLPPasses:
         self._factors, self._varied = noise_scratch(self.layers, self.noisy)
         self.num_inputs = int(self.layers[0, IN])
         self.num_actions = int(self.layers[-1, OUT]) // per_action - dueling
-        self._shape, self._one = (per_action, dueling), activations(self.layers)
-        self._output = int(fused_passes.output_of(self.layers))
+        self._shape = per_action, dueling
+        self._output = int(self.layers[-1, OUTPUT])
 
     def adopt(self, blocks: int) -> None:
-        self._slots = [np.tile(self._one, (blocks, 1)) for _ in range(2)]
-        self._scratch = scratch(self.layers)[2:]
+        self._slots = [aligned(blocks, end_of(self.layers)) for _ in range(2)]
+        self._scratch = gradient_scratch(blocks)
 
     def forward(
         self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False, of_rows=NO_ROWS
@@ -95,29 +105,48 @@ class MLPPasses:
         return x[:, self._output :]
 
     def backward(self, weights, outputs, gradient) -> None:
-        turned, sums = self._scratch
-        fused_passes.backward(self.layers, weights, self._slots[0], turned, sums)
-        fused_kernel.collect(self.layers, sums, turned, gradient)
+        fused_kernel.backpropagate(self.layers, weights, self._slots[0], *self._scratch, gradient)
 
 
-def family_layers(network: Any) -> tuple[list[Any], list[Any], list[Any]]:
-    """Returns the layers of an MLP's torso, of an ImplicitHead's embedding if any, and of the head.
+class Layers(NamedTuple):
+    """The dense layers of a network.
 
-    Raises ValueError if they are not supported.
+    Attributes:
+        torso: Those of the torso; of MinAtarCNN its convolution.
+        embedding: That of an ImplicitHead, or none.
+        chains: Those of the head: one chain, or those of its value stream and advantage stream.
     """
-    if type(network) is not QNetwork or type(network.torso) is not MLP:
-        raise ValueError("the fused update supports fastdqn's MLP only, not another torso")
+
+    torso: list[Any]
+    embedding: list[Any]
+    chains: list[list[Any]]
+
+    def all(self) -> list[Any]:
+        return [*self.torso, *self.embedding, *itertools.chain(*self.chains)]
+
+
+def family_layers(network: Any) -> Layers:
+    """Returns the layers of a network; raises ValueError if they are not supported."""
+    if type(network) is not QNetwork or type(network.torso) not in (MLP, MinAtarCNN):
+        raise ValueError(
+            "the fused update supports fastdqn's MLP and MinAtar's torso only, not another torso"
+        )
     head: Any = inner_head(network)
-    if type(head) not in (PlainHead, DuelingHead):
+    if type(head) not in (PlainHead, DuelingHead, StreamsHead):
         raise ValueError("the fused update supports plain and dueling heads only")
     if getattr(head, "gradient_scale", 1.0) != 1.0:
         raise ValueError("the fused update does not support a gradient scale of dueling streams")
-    if any(each.activation != "relu" for each in (network.torso, head)):
+    chains = [head.value, head.advantage] if type(head) is StreamsHead else [head]
+    if any(getattr(each, "activation", "relu") != "relu" for each in (network.torso, *chains)):
         raise ValueError("the fused update supports the activation relu only")
-    last = head.streams if type(head) is DuelingHead else head.values
-    torso = [each for each in network.torso.layers if type(each) is nn.Linear]
-    embedding = [] if head is network.head else [network.head.embedding]
-    return torso, embedding, [*head.hidden, last]
+    return Layers(
+        [each for each in network.torso.modules() if type(each) is nn.Linear],
+        [] if head is network.head else [network.head.embedding],
+        [
+            [*each.hidden, each.streams if type(each) is DuelingHead else each.values]
+            for each in chains
+        ],
+    )
 
 
 def inner_head(network: Any) -> Any:

@@ -1,73 +1,133 @@
-"""Passes of the fused learner: a whole batch through an MLP, forward and backward.
+"""Passes of the fused learner: a whole batch through dense layers, forward and backward.
 
 Activations of a batch are float32[number of blocks, size], each block as in fused_kernel.py. The
-outputs of a block are [Z, D + A, BLOCK] rows behind the last input: for each of Z outputs per
-action, D = 1 row of a dueling head's value, or none, and one row for each action.
+outputs of a block are [Z, D + A, BLOCK] rows, those of the last layer: for each of Z outputs per
+action, D = 1 row of a dueling head's value, or none, and one row for each action. Streams with
+layers of their own have D = 0: they become the outputs of actions, and their Z values lie apart.
 """
 
 import numpy as np
 
 from fastdqn.kernels.jit import ieee_kernel
-from fastdqn.kernels.matmul import LANES, product_from_bias
+from fastdqn.kernels.matmul import LANES, product_added, product_from_bias
 from fastdqn.kernels.vectors import load, select, splat, store
 from fastdqn.learning.fused_kernel import (
     BIAS,
     BLOCK,
     IN,
+    INNER,
     INPUT,
     OUT,
+    OUTPUT,
+    RELU,
     WEIGHTS,
     backpropagate,
     load_block,
-    rows_of,
     through_layers,
+    weight_gradient,
 )
 
 _ZERO = np.float32(0.0)
-
-
-@ieee_kernel
-def output_of(layers):
-    """Returns where the outputs of a block begin."""
-    return layers[-1, INPUT] + rows_of(layers[-1, IN]) * BLOCK
+# Rows of a wide layer's weights that stay in the L2 cache, 256 KiB for 1024 features.
+_ROWS = 64
 
 
 @ieee_kernel
 def forward(
     layers, weights, obs, scale, x, per_action, dueling, noisy, of_rows, factors, varied
 ):  # fmt: skip
-    """Writes activations and outputs of all layers; dueling outputs become those of the actions.
+    """Writes activations and outputs of all layers, from observations.
+
+    Args not listed are those of through_head().
+
+    Args:
+        obs: [B, F].
+        scale: Factor of observations.
+        x: float32[blocks, size], activations.
+    """
+    for block in range(len(x)):
+        first = block * BLOCK
+        load_block(obs, first, min(BLOCK, len(obs) - first), scale, x[block])
+        load_noise(of_rows, first, factors)
+        through_head(
+            layers, weights, x[block], per_action, dueling, -1, noisy, of_rows, factors, varied
+        )
+
+
+@ieee_kernel
+def forward_head(
+    layers, readers, rest, weights, x, per_action, dueling, of_value, noisy, of_rows, factors,
+    varied,
+):  # fmt: skip
+    """Writes activations and outputs of a head, from features in x, float32[blocks, size].
+
+    Args not listed are those of through_head(); readers and rest are those of backward_head().
+    """
+    if len(of_rows) == 0:
+        through_wide_layers(readers, weights, x)
+    for block in range(len(x)):
+        if len(of_rows) > 0:
+            load_noise(of_rows, block * BLOCK, factors)
+            through_noisy_layers(layers, noisy, weights, factors, x[block], varied)
+        else:
+            through_layers(rest, weights, x[block])
+        combine_outputs(layers, x[block], per_action, dueling, of_value)
+
+
+@ieee_kernel
+def through_wide_layers(layers, weights, x):
+    """Computes layers with the same input for all blocks, for some rows of weights at a time."""
+    flat, size = x.reshape(-1), x.shape[1]
+    for n in range(len(layers)):
+        features, outputs = layers[n, IN], layers[n, OUT]
+        for o in range(0, outputs, _ROWS):
+            for block in range(len(x)):
+                first = block * size
+                product_from_bias(
+                    flat, first + layers[n, OUTPUT] + o * BLOCK, BLOCK,
+                    weights, layers[n, WEIGHTS] + o * features, features, 1,
+                    flat, first + layers[n, INPUT], BLOCK, min(_ROWS, outputs - o), features,
+                    weights, layers[n, BIAS] + o, _ZERO if layers[n, RELU] else np.float32(-np.inf),
+                )  # fmt: skip
+
+
+@ieee_kernel
+def through_head(
+    layers, weights, x, per_action, dueling, of_value, noisy, of_rows, factors, varied
+):  # fmt: skip
+    """Computes all layers of a block; outputs of a dueling head become those of the actions.
 
     Args:
         layers: int64[L, 8], see fused_kernel.py.
         weights: float32[P], flat.
-        obs: float32[B, F].
-        scale: Factor of observations.
-        x: float32[blocks, size], activations with their rows of ones.
+        x: Activations of the block.
         per_action: Z.
         dueling: D, 1 or 0.
+        of_value: Where the outputs of a value stream with layers of its own begin, or -1.
         noisy, factors, varied: See through_noisy_layers().
         of_rows: float32[B, D], noise of each sample, or [0, 0] without it.
     """
-    output = output_of(layers)
-    num_actions = layers[-1, OUT] // per_action - dueling
-    for block in range(len(x)):
-        first = block * BLOCK
-        size = min(BLOCK, len(obs) - first)
-        load_block(obs, first, size, scale, x[block])
-        if len(of_rows) > 0:
-            load_noise(of_rows, first, factors)
-            through_noisy_layers(layers, noisy, weights, factors, x[block], varied)
-        else:
-            through_layers(layers, weights, x[block])
-        if dueling:
-            combine_streams(x[block, output:], per_action, num_actions)
+    if len(of_rows) > 0:
+        through_noisy_layers(layers, noisy, weights, factors, x, varied)
+    else:
+        through_layers(layers, weights, x)
+    combine_outputs(layers, x, per_action, dueling, of_value)
+
+
+@ieee_kernel
+def combine_outputs(layers, x, per_action, dueling, of_value):
+    """Converts the outputs of a dueling head to those of the actions; see through_head()."""
+    outputs, num_actions = x[layers[-1, OUTPUT] :], layers[-1, OUT] // per_action - dueling
+    if dueling:
+        combine_streams(outputs, per_action, num_actions)
+    if of_value >= 0:
+        join_streams(x[of_value:], outputs, per_action, num_actions)
 
 
 @ieee_kernel
 def load_noise(of_rows, first, factors):
     """Writes the noise of a block to factors [D * BLOCK]; after the last row, that row's noise."""
-    for s in range(BLOCK):
+    for s in range(BLOCK if len(of_rows) > 0 else 0):
         row = of_rows[min(first + s, len(of_rows) - 1)]
         for i in range(len(row)):
             factors[i * BLOCK + s] = row[i]
@@ -88,8 +148,8 @@ def through_noisy_layers(layers, noisy, weights, factors, x, varied):
     scaled, added = varied[0], varied[1]
     for n in range(len(layers)):
         begin, features, outputs = layers[n, INPUT], layers[n, IN], layers[n, OUT]
-        to, unbounded = begin + rows_of(features) * BLOCK, np.float32(-np.inf)
-        floor = unbounded if n == len(layers) - 1 else _ZERO
+        to, unbounded = layers[n, OUTPUT], np.float32(-np.inf)
+        floor = _ZERO if layers[n, RELU] else unbounded
         is_noisy = noisy[n, 0] >= 0
         product_from_bias(
             x, to, BLOCK, weights, layers[n, WEIGHTS], features, 1, x, begin, BLOCK, outputs,
@@ -124,11 +184,85 @@ def combine_streams(q, per_action, num_actions):
 
 
 @ieee_kernel
-def backward(layers, weights, x, turned, sums):
-    """Backpropagates the gradients of outputs in x, in place, and writes the sums of weights."""
-    sums[:] = 0.0
+def join_streams(values, q, per_action, num_actions):
+    """Converts advantages q [Z, A] to the logits of actions, in place, with values [Z]."""
+    share = np.float32(1.0) / np.float32(num_actions)
+    for z in range(per_action):
+        for s in range(0, BLOCK, LANES):
+            first, total = z * num_actions * BLOCK + s, splat(_ZERO)
+            for a in range(num_actions):
+                total += load(q, first + a * BLOCK)
+            added = load(values, z * BLOCK + s) - total * share
+            for a in range(num_actions):
+                store(q, first + a * BLOCK, load(q, first + a * BLOCK) + added)
+
+
+@ieee_kernel
+def part_streams(values, q, per_action, num_actions):
+    """Converts gradients of logits q [Z, A] to those of advantages, in place, and of values [Z]."""
+    share = np.float32(1.0) / np.float32(num_actions)
+    for z in range(per_action):
+        for s in range(0, BLOCK, LANES):
+            first, total = z * num_actions * BLOCK + s, splat(_ZERO)
+            for a in range(num_actions):
+                total += load(q, first + a * BLOCK)
+            store(values, z * BLOCK + s, total)
+            for a in range(num_actions):
+                store(q, first + a * BLOCK, load(q, first + a * BLOCK) - total * share)
+
+
+@ieee_kernel
+def backward_head(
+    readers, rest, weights, x, output, streams, slopes, no_bias, turned, last, gradient
+):  # fmt: skip
+    """Backpropagates the gradients of a head's outputs in x, in place, to its features in x.
+
+    Args not listed are those of through_head() and fused_kernel.weight_gradient().
+
+    Args:
+        readers: int64[1 or 2, 8], the layers that read the features.
+        rest: int64[*, 8], all others.
+        x: float32[blocks, size], activations. Features are outputs of a ReLU.
+        output: Where the outputs begin.
+        streams: (Z, A, of_value).
+        slopes: float32[F * BLOCK], scratch memory.
+        no_bias: float32[F], zeros.
+    """
+    per_action, num_actions, of_value = streams
+    for block in range(len(x) if of_value >= 0 else 0):
+        part_streams(x[block, of_value:], x[block, output:], per_action, num_actions)
+    backpropagate(rest, weights, x, turned, last, gradient)
+    for n in range(len(readers)):
+        weight_gradient(readers[n], x, turned, last, gradient)
     for block in range(len(x)):
-        backpropagate(layers, weights, x[block], turned, sums)
+        input_gradient(readers, weights, x[block], no_bias, slopes)
+        close_features(x[block, readers[0, INPUT] :], slopes)
+
+
+@ieee_kernel
+def input_gradient(layers, weights, x, no_bias, slopes):
+    """Writes the gradient of a head's input to slopes, from those of the layers that read it."""
+    features = layers[0, IN]
+    for n in range(len(layers)):
+        if n == 0:
+            product_from_bias(
+                slopes, 0, BLOCK, weights, layers[0, WEIGHTS], 1, features,
+                x, layers[0, OUTPUT], BLOCK, features, layers[0, OUT], no_bias, 0,
+                np.float32(-np.inf),
+            )  # fmt: skip
+        elif not layers[n, INNER]:
+            product_added(
+                slopes, 0, BLOCK, weights, layers[n, WEIGHTS], 1, features,
+                x, layers[n, OUTPUT], BLOCK, features, layers[n, OUT], no_bias, 0, _ZERO,
+            )  # fmt: skip
+
+
+@ieee_kernel
+def close_features(features, slopes):
+    """Replaces features, outputs of a ReLU, by the gradient before it; slopes is that after it."""
+    for i in range(0, len(slopes), LANES):
+        closed = load(features, i) <= _ZERO
+        store(features, i, select(closed, splat(_ZERO), load(slopes, i)))
 
 
 @ieee_kernel

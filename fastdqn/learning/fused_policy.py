@@ -6,7 +6,7 @@ import numpy as np
 
 from fastdqn.learning import fused_kernel
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.fused_learner import NO_MASK, activations, dense_layers, layer_table
+from fastdqn.learning.fused_learner import NO_MASK, aligned, dense_layers, end_of, layer_table
 from fastdqn.learning.networks import DuelingHead
 from fastdqn.learning.random_inputs import MEANS, Draw
 
@@ -22,7 +22,7 @@ class FusedPolicy:
         network: Any = online.module
         self._layers = layer_table(dense_layers(network), online)
         self._weights = online.weights.numpy()
-        self._active = activations(self._layers)
+        self._active = aligned(end_of(self._layers))
         self._choices = (int(type(network.head) is DuelingHead), np.float32(network.obs_scale))
         self._features = int(self._layers[0, fused_kernel.IN])
         self(np.empty((0, self._features), np.float32), None)  # compiles the kernel

@@ -56,7 +56,7 @@ def test_a_torso_of_ones_own_is_learned_by_torch_and_the_start_says_so(tmp_path)
     session = build.build(setup_of(small(tmp_path), torso=torso), lambda _: Silent())
     session.close()
     assert session.config.learner == "torch"
-    assert session.notes == ["learner torch: not fused: the torso is not the built-in MLP"]
+    assert session.notes == ["learner torch: not fused: the torso is not one of fastdqn's"]
 
 
 @pytest.mark.slow

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fastdqn import Config
+from fastdqn import PRESETS, Config
 from fastdqn.bench.learner_speed import learner_on
 from fastdqn.bench.synthetic_data import fill_batch
 from fastdqn.builders import agent
+from fastdqn.builders.auto_options import choose_learner
 from fastdqn.builders.memory_estimate import network_bytes
 from fastdqn.builders.network_size import measure_network
 from fastdqn.builders.parts import UserParts
@@ -258,12 +259,29 @@ def test_pictures_that_do_not_fit_are_refused_in_a_line(torso, shape, says):
         raise ValueError(line)
 
 
-def test_the_fused_learner_refuses_convolutions_by_name():
+def test_the_fused_learner_refuses_large_convolutions_by_name():
     assert problem("mlp", (1, 2, 3)) is None
-    for config in (Config(learner="fused"), Config(learner="fused", torso="minatar")):
-        _, (line,) = prepare(config, MINATAR)
-        assert line.startswith("learner is fused, which does not support torso minatar")
-    assert prepare(Config(learner="fused", torso="mlp"), MINATAR)[1] == []
+    for torso, named in (("auto", "nature"), ("data-efficient", "data-efficient")):
+        _, (line,) = prepare(Config(learner="fused", torso=torso), ATARI)
+        assert line.startswith(f"learner is fused, which does not support torso {named}")
+    for torso in ("auto", "minatar", "mlp"):
+        assert prepare(Config(learner="fused", torso=torso), MINATAR)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "learner"),
+    [
+        ({}, "fused"), ({"dueling": True, "noisy": True}, "fused"),
+        ({"value": "implicit-quantile", "v_max": 1.0}, "fused"),
+        ({"dueling": True, "hidden_sizes": (512,)}, "torch"), ({"optimizer": "rmsprop"}, "torch"),
+        ({"torso": "data-efficient"}, "torch"),
+    ],
+)  # fmt: skip
+def test_minatars_network_below_a_million_weights_is_fused(changes, learner):
+    facts = ATARI if "torso" in changes else MINATAR
+    config = PRESETS["minatar-breakout"].replace(device="cpu", **changes)
+    config = config.replace(**settle(config, facts))
+    assert choose_learner(config, measure_network(config, facts).weights)[0] == learner
 
 
 # -- weights files

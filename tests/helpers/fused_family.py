@@ -8,6 +8,7 @@ import torch
 from fastdqn.learning.adam import FusedAdam
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.categorical import CategoricalValue
+from fastdqn.learning.cnn_torsos import MinAtarCNN
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_family import FusedFamilyStep
 from fastdqn.learning.hl_gauss import HLGaussValue
@@ -22,6 +23,7 @@ from fastdqn.learning.networks import (
     PlainHead,
     QNetwork,
     Statistics,
+    StreamsHead,
 )
 from fastdqn.learning.noisy import NoisyLayers, noise_size
 from fastdqn.learning.quantile import QuantileValue
@@ -44,6 +46,9 @@ BACKUPS: dict[str, Any] = {
     "munchausen": lambda: MunchausenBackup(0.9, 0.3, -1.0),
 }
 HEADS = {"plain": PlainHead, "dueling": DuelingHead}
+# Of convolutional torsos.
+STREAMS = {"plain": PlainHead, "dueling": StreamsHead}
+MINATAR = (5, 5, 2)
 
 
 def combinations() -> list[tuple[str, str]]:
@@ -57,19 +62,26 @@ def combinations() -> list[tuple[str, str]]:
 
 
 def make_network(
-    value: Value, head="dueling", noisy=False, hidden=(24, 17), inputs=4, actions=3,
+    value: Value, head="dueling", noisy=False, hidden=(24, 17), inputs: Any = 4, actions=3,
     normalizes=False,
 ) -> QNetwork:  # fmt: skip
-    """Returns a network; with noise, all layers but the first are in the head."""
+    """Returns a network; with noise, all layers but the first are in the head.
+
+    If inputs is the shape of a picture, it is MinAtar's network.
+    """
     torch.manual_seed(0)
-    shared, rest = (hidden[:1], hidden[1:]) if noisy else (hidden, ())
     layers = NoisyLayers(0.5) if noisy else Affine
-    torso = MLP(inputs, shared)
     outputs = Outputs(actions, value.outputs_per_action)
-    inner = HEADS[head](torso.num_features, outputs, layers, rest)
+    if isinstance(inputs, tuple):
+        torso, rest, heads = MinAtarCNN(inputs), hidden, STREAMS
+    else:
+        shared, rest = (hidden[:1], hidden[1:]) if noisy else (hidden, ())
+        torso, heads = MLP(inputs, shared), HEADS
+    inner = heads[head](torso.num_features, outputs, layers, rest)
     statistics = None
     if normalizes:
-        statistics = Statistics((inputs,), of_obs=True, of_returns=False)
+        shape = inputs if isinstance(inputs, tuple) else (inputs,)
+        statistics = Statistics(shape, of_obs=True, of_returns=False)
         statistics.obs_mean.uniform_(-1.0, 1.0)
         statistics.obs_deviation.uniform_(0.05, 2.0)
     return QNetwork(torso, value.wrap_head(torso.num_features, inner), 0.7, statistics)

@@ -18,7 +18,8 @@ MEETS_NUMPY = {
     "learning/captured_policy.py", "learning/fused_categorical.py",
     "learning/fused_family.py", "learning/fused_passes.py", "learning/fused_backups.py",
     "learning/fused_scalar.py", "learning/fused_quantile.py", "learning/fused_hl_gauss.py",
-    "learning/fused_implicit.py", "learning/fused_mlp.py",
+    "learning/fused_implicit.py", "learning/fused_mlp.py", "learning/fused_heads.py",
+    "learning/fused_torsos.py",
 }  # fmt: skip
 
 

@@ -157,7 +157,7 @@ def test_the_greedy_backup_equals_its_slow_twin(masks):
 def test_noise_of_weights_and_its_gradient_equal_their_slow_twins(hidden):
     network = make_network(ScalarValue(), noisy=True, hidden=hidden)
     online, rng = FlatParameters(network, CPU), np.random.default_rng(4)
-    layers = [*itertools.chain(*family_layers(network))]
+    layers = family_layers(network).all()
     table, noisy = layer_table(layers, online), noise_table(layers, online)
     noise = rng.normal(size=noise_size(network)).astype(np.float32)
     effective = np.zeros_like(online.weights.numpy())
@@ -228,7 +228,7 @@ def test_the_weight_gradient_of_layers_of_any_size(blocks):
             inputs, deltas = x[:, :features], x[:, first : first + outputs]
             expected = np.einsum("bos,bis->oi", deltas, inputs, dtype=np.float64)
             gradient = np.full(3 + outputs * (features + 1) + 3, 7.0, np.float32)
-            layer = np.array([3 + outputs, 3, features, outputs, 0, 0, 0, 0])
+            layer = np.array([3 + outputs, 3, features, outputs, 0, first * BLOCK, 0, 0])
             fused_kernel.weight_gradient(
                 layer, x.reshape(blocks, -1), np.zeros(blocks * BLOCK * BLOCK, np.float32),
                 np.zeros(fused_kernel.LAST_ROWS * BLOCK, np.float32), gradient,
