@@ -5,11 +5,15 @@
 # pyright: reportCallIssue=false
 
 import itertools
+import json
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
+import fastdqn
 from fastdqn.kernels import jit
 from fastdqn.learning.fused_family import FusedFamilyPolicy, FusedFamilyStep
 from fastdqn.learning.noisy import noise_size
@@ -17,6 +21,12 @@ from fastdqn.learning.random_inputs import Draw, LaneNoise
 from helpers.cost import slow_but, slow_but_one_of
 from helpers.fused import CPU, assert_equal_paths, make_batches
 from helpers.fused_family import MINATAR, STREAMS, VALUES, combinations, make_both, make_learner
+from helpers.loop import small
+from helpers.resumed_runs import (
+    asked_by_the_test,  # noqa: F401  # by its name alone
+    assert_same_run,
+    nothing,
+)
 
 pytestmark = pytest.mark.skipif(not jit.COMPILES, reason="Numba is switched off")
 ONE_OF_EACH = [
@@ -123,3 +133,46 @@ def test_greedy_actions_are_those_of_torch(value, head, noisy, lanes):
         allowed = np.where(mask, expected, -np.inf)
         assert policy(obs, mask, draw).tolist() == allowed.argmax(1).tolist()
         learner.online.weights.neg_()
+
+
+# -- runs
+
+
+class Frames(gymnasium.Env):
+    """Random frames of MinAtar's shape; episodes of 9 steps."""
+
+    observation_space = spaces.Box(0, 1, (10, 10, 2), np.bool_)
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self._frame(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self._frame(), float(action), self.t == 9, False, {}
+
+    def _frame(self):
+        return self.np_random.random((10, 10, 2)) < 0.3
+
+
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"noisy": True, "prioritized": True}, marks=pytest.mark.slow)]
+)
+def test_a_run_is_fused_and_repeats(tmp_path, options):
+    config = small(tmp_path, total_timesteps=300, eval_frequency=150, **options)
+    whole, again = (
+        fastdqn.train(config, Frames, run_dir=str(tmp_path / name), on_step=nothing)
+        for name in ("whole", "again")
+    )
+    assert json.loads((whole.folder / "config.json").read_text())["learner"] == "fused"
+    assert_same_run(whole.folder, again.folder)
+
+
+def test_checkpoints_of_both_learners_are_interchangeable():
+    torch_learner, fused_learner = both_of("categorical", noisy=True)
+    for batch in frames(10):
+        fused_learner.update(batch)
+    torch_learner.load_state(fused_learner.state())
+    assert_equal_paths(torch_learner, fused_learner, frames(10))
