@@ -25,10 +25,10 @@ from fastdqn.learning.fused_learner import NO_MASK
 from fastdqn.learning.fused_mlp import (
     NO_ROWS,
     MLPPasses,
+    Network,
     NetworkPasses,
     family_layers,
     inner_head,
-    normalized,
 )
 from fastdqn.learning.fused_policy import FusedPolicy
 from fastdqn.learning.fused_quantile import FusedQuantile
@@ -89,7 +89,7 @@ class FusedFamilyPolicy:
     """
 
     def __init__(self, online: FlatParameters, value: Value):
-        self._online = online
+        self._online = Network(online)
         self._passes, self._value = make_parts(online, value)
         self._best = np.zeros((0, BLOCK), np.int64)
 
@@ -102,11 +102,9 @@ class FusedFamilyPolicy:
             self._best = np.zeros((blocks, BLOCK), np.int64)
         numbers = np.ascontiguousarray(obs, None if _is_bytes(obs) else np.float32)
         numbers = _flat(numbers)
-        numbers, scale = normalized(self._online.module, numbers)
+        numbers, scale = self._online.normalized(numbers)
         of_rows = NO_ROWS if draw.noise is None else draw.noise.numpy()
-        outputs = passes.forward(
-            self._online.weights.numpy(), numbers, scale, draw, 0, of_rows=of_rows
-        )
+        outputs = passes.forward(self._online.weights, numbers, scale, draw, 0, of_rows=of_rows)
         values, best = self._values[:blocks], self._best[:blocks]
         self._value.expected(outputs, values)
         allowed = NO_MASK if mask is None else np.ascontiguousarray(mask, np.bool_)
@@ -138,15 +136,15 @@ class FusedFamilyStep:
         self._layers, self._num_actions = self._passes.layers, self._passes.num_actions
         self._noisy = self._passes.noisy
         self._learner = learner
-        self._online, self._target = learner.online, learner.target
-        self._weights = learner.online.weights.numpy()
+        self._online, self._target = Network(learner.online), Network(learner.target)
         self._gradient = learner.online.gradient.numpy()
+        self._loss_sum = learner.loss_sum.numpy().reshape(1)
         self._adam = (
             optimizer.exp_avg.numpy(), optimizer.exp_avg_sq.numpy(),
             optimizer.steps.numpy().reshape(1), optimizer.learning_rate.numpy().reshape(1),
             optimizer.betas, optimizer.epsilon, learner.max_grad_norm or 0.0,
         )  # fmt: skip
-        self._effective = np.empty_like(self._weights) if (self._noisy >= 0).any() else None
+        self._effective = np.empty_like(self._gradient) if (self._noisy >= 0).any() else None
         self._batch: Batch | None = None
 
     def __call__(self, batch: Batch, passes: Passes) -> Tensor:
@@ -155,22 +153,19 @@ class FusedFamilyStep:
             self._adopt(batch)
         for kept, given in self._converted:
             np.copyto(kept, given, casting="unsafe")
-        learner = self._learner
         obs, next_obs, action, reward, discount, weight = self._inputs
         following = self._bootstrap(obs, next_obs, action, passes)
         self._value.aim(following, *self._choice, reward, discount)
         draw = passes.online_obs
         outputs, noise = self._forward(self._online, obs, draw, 0, keeps=True)
-        loss = self._value.compare(
-            outputs, action, weight, draw, self._priority.numpy(), self._taken.numpy()
-        )
-        weights = self._weights if self._effective is None else self._effective
+        loss = self._value.compare(outputs, action, weight, draw, *self._of_samples)
+        weights = self._online.weights if self._effective is None else self._effective
         self._passes.backward(weights, outputs, self._gradient)
         if self._effective is not None:
             fused_passes.add_noise_gradients(self._gradient, self._noisy, self._layers, noise)
-        fused_kernel.descend(self._weights, self._gradient, *self._adam)
-        learner.loss_sum += loss / len(action)
-        learner.taken = self._taken
+        fused_kernel.descend(self._online.weights, self._gradient, *self._adam)
+        self._loss_sum[0] += np.float32(loss / len(action))
+        self._learner.taken = self._taken
         return self._priority
 
     def _bootstrap(self, obs, next_obs, action, passes: Passes) -> np.ndarray:
@@ -199,11 +194,11 @@ class FusedFamilyStep:
         return following
 
     def _forward(
-        self, network: FlatParameters, obs, draw: Draw, slot: int, *, keeps=False
+        self, network: Network, obs, draw: Draw, slot: int, *, keeps=False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the outputs of a pass, and its noise."""
-        noise, weights = _NO_NOISE, network.weights.numpy()
-        obs, scale = normalized(network.module, obs)
+        noise, weights = _NO_NOISE, network.weights
+        obs, scale = network.normalized(obs)
         if self._effective is not None:
             assert draw.noise is not None
             noise = draw.noise.numpy().reshape(-1)
@@ -229,6 +224,7 @@ class FusedFamilyStep:
     def _allocate(self, size: int) -> None:
         blocks = -(-size // BLOCK)
         self._priority, self._taken = torch.zeros(2, size)
+        self._of_samples = self._priority.numpy(), self._taken.numpy()
         width = self._num_actions * BLOCK
         self._values, self._values_here, shares = np.zeros((3, blocks, width), np.float32)
         entropy, bonus = np.zeros((2, blocks, BLOCK), np.float32)

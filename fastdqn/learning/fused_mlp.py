@@ -154,15 +154,29 @@ def inner_head(network: Any) -> Any:
     return getattr(network.head, "head", network.head)
 
 
-def normalized(network: Any, obs: np.ndarray) -> tuple[np.ndarray, np.float32]:
-    """Returns observations float32[B, F] as a network sees them, and their remaining factor."""
-    statistics = network.statistics
-    if not hasattr(statistics, "obs_mean"):
-        return obs, np.float32(network.obs_scale)
-    mean, deviation = (
-        each.numpy().reshape(-1) for each in (statistics.obs_mean, statistics.obs_deviation)
-    )
-    return np.clip((obs - mean) / deviation, -FARTHEST, FARTHEST), np.float32(1.0)
+class Network:
+    """The weights of a network, and its view of observations, as arrays.
+
+    Attributes:
+        weights: float32[P], flat.
+    """
+
+    def __init__(self, network: FlatParameters):
+        module: Any = network.module
+        self.weights = network.weights.numpy()
+        self._scale, self._statistics = np.float32(module.obs_scale), None
+        if hasattr(module.statistics, "obs_mean"):
+            self._statistics = tuple(
+                each.numpy().reshape(-1)
+                for each in (module.statistics.obs_mean, module.statistics.obs_deviation)
+            )
+
+    def normalized(self, obs: np.ndarray) -> tuple[np.ndarray, np.float32]:
+        """Returns observations [B, F] as the network sees them, and their remaining factor."""
+        if self._statistics is None:
+            return obs, self._scale
+        mean, deviation = self._statistics
+        return np.clip((obs - mean) / deviation, -FARTHEST, FARTHEST), np.float32(1.0)
 
 
 def noise_scratch(layers: np.ndarray, noisy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

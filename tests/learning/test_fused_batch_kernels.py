@@ -13,7 +13,7 @@ from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_family import FAMILY
 from fastdqn.learning.fused_kernel import BLOCK
 from fastdqn.learning.fused_learner import NO_MASK, layer_table
-from fastdqn.learning.fused_mlp import family_layers, noise_table, normalized
+from fastdqn.learning.fused_mlp import Network, family_layers, noise_table
 from fastdqn.learning.hl_gauss import HLGaussValue
 from fastdqn.learning.networks import DuelingHead, Outputs
 from fastdqn.learning.noisy import noise_size
@@ -194,7 +194,7 @@ def _places(noisy: np.ndarray) -> list[tuple[int, ...]]:
 def test_normalized_observations_equal_those_of_the_network():
     network = make_network(ScalarValue(), normalizes=True)
     obs = np.random.default_rng(6).normal(0.0, 9.0, (50, 4)).astype(np.float32)
-    ours, scale = normalized(network, obs)
+    ours, scale = Network(FlatParameters(network, CPU)).normalized(obs)
     assert network.statistics is not None
     np.testing.assert_array_equal(ours, network.statistics(torch.from_numpy(obs)).numpy())
     assert scale == 1.0
