@@ -69,7 +69,7 @@ def test_a_difference_is_detected(bench, monkeypatch, side):
     """Wrong inputs of one side must fail the comparison."""
     pytest.importorskip("jax")
     pytest.importorskip("optax")
-    from peers.xla_update import XlaUpdate
+    update_class = importlib.import_module("peers.xla_update").XlaUpdate
 
     def wrong_step(update, state, target, batch, draws):
         if side == "batch":
@@ -78,8 +78,8 @@ def test_a_difference_is_detected(bench, monkeypatch, side):
             target = state.params
         return right_step(update, state, target, batch, draws)
 
-    right_step = XlaUpdate.step
-    monkeypatch.setattr(XlaUpdate, "step", wrong_step)
+    right_step = update_class.step
+    monkeypatch.setattr(update_class, "step", wrong_step)
     with pytest.raises(ValueError, match="D3QN differs by"):
         bench.compare("D3QN")
 
