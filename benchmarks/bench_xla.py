@@ -45,8 +45,9 @@ _CHECKED_UPDATES = 3
 
 _MLP = {"double": True, "dueling": True, "max_grad_norm": 10.0}
 _IQN = {"value": "implicit-quantile", "num_fractions": 8, "num_target_fractions": 8}
-# Changes of a preset by line. Munchausen replaces Double.
+# Changes of a preset by line. Munchausen replaces Double. The first line is workload C.
 LINES: dict[str, tuple[str, dict[str, Any]]] = {
+    "DQN": ("cartpole-cleanrl", {}),
     "D3QN": ("cartpole-cleanrl", _MLP),
     "huber": ("cartpole-cleanrl", {**_MLP, "loss": "huber"}),
     "munchausen": ("cartpole-cleanrl", {**_MLP, "double": False, "munchausen": True}),

@@ -150,6 +150,9 @@ class XlaUpdate:
             return jnp.swapaxes(_dueling(streams[..., :1], streams[..., 1:]), 1, 2)
         for name in self._hidden(params, "head"):
             x = jax.nn.relu(_dense(params[name], x, noise.get(name)))
+        if (values := params.get("head.values")) is not None:
+            assert self.num_outputs is None
+            return _dense(values, x)
         streams = _dense(params["head.streams"], x, noise.get("head.streams"))
         if self.num_outputs is None:
             return _dueling(streams[:, :1], streams[:, 1:])
@@ -184,8 +187,10 @@ class XlaUpdate:
         if config.backup == "munchausen":
             return self._soft_target(target, batch)
         following = self.apply(target, batch.next_obs, draws["target_next"])
-        online = self.apply(params, batch.next_obs, draws["online_next"])
-        best = jnp.argmax(self._expected(online), 1)
+        selecting = following
+        if config.backup == "double":
+            selecting = self.apply(params, batch.next_obs, draws["online_next"])
+        best = jnp.argmax(self._expected(selecting), 1)
         chosen = _of_action(following, best)  # [B] or [B, Z]
         if config.value == "scalar":
             return reward + discount * chosen

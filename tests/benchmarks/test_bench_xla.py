@@ -87,7 +87,7 @@ def test_a_difference_is_detected(bench, monkeypatch, side):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
-    ["D3QN", "huber", "munchausen", "noisy", "c51", "c51-noisy", "qr-dqn-32", "iqn-8-8-32",
+    ["DQN", "D3QN", "huber", "munchausen", "noisy", "c51", "c51-noisy", "qr-dqn-32", "iqn-8-8-32",
      "iqn-8-8-8", "minatar"],
 )  # fmt: skip
 def test_both_sides_compute_the_same_update(bench, line):
