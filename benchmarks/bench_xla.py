@@ -97,7 +97,10 @@ def main() -> None:
         rows.append(measure(name, effort_of(args)))
         console.print(_text(rows[-1]))
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "optax")}
-    save(args, [_record(row) for row in rows], 1, versions=versions, batches_per_call=BATCHES)
+    save(
+        args, [_record(row) for row in rows], 1,
+        versions=versions, settings=thread_settings(1), batches_per_call=BATCHES,
+    )  # fmt: skip
 
 
 def missing() -> list[str]:
