@@ -88,7 +88,7 @@ def test_missing_peers_are_named_and_the_others_take_turns(bench, rates, tmp_pat
     assert record["header"].keys() >= {"machine", "versions", "threads", "command", "commit"}
     row = record["results"]["C"]["sb3-1"]
     assert row["steps_per_second"] == {"median": 30.0, "min": 30.0, "max": 30.0}
-    assert row["fastdqn_ratio"] == 3.0
+    assert row["fastdqn_ratio"] == row["fastdqn_cpu_ratio"] == 3.0
     assert row["samples_per_step"] == pytest.approx(12.8)
     assert record["results"]["D"]["fastdqn"]["samples_per_step"] == pytest.approx(8.0)
     assert "3.00 x" in said
