@@ -3,8 +3,10 @@
     python benchmarks/bench_peers.py --out benchmarks/results/peers.json
     python benchmarks/bench_peers.py --workloads C --peers fastdqn sbx-8 --repeats 5
     python benchmarks/bench_peers.py --python rejax=/other/venv/bin/python
+    PUREJAXRL=/a/checkout python benchmarks/bench_peers.py --peers fastdqn purejaxrl
 
-Needs `pip install -e '.[peers]'`. Peers that are not installed are left out. Workload C
+Needs `pip install -e '.[peers]'`. Peers that are not installed are left out. purejaxrl has no
+package: PUREJAXRL names a checkout of https://github.com/luchris429/purejaxrl. Workload C
 is CleanRL's dqn.py on CartPole-v1: MLP 120-84 with ReLU, plain DQN, mean squared error, no
 gradient clipping, Adam 2.5e-4, batch 128, an update per 10 environment steps, replay buffer
 10,000, target network update every 500 steps, epsilon 1 to 0.05 over 250k steps. D is the same
@@ -20,6 +22,7 @@ interpreter, imports, compilation, first updates. No library logs.
 import argparse
 import os
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -148,6 +151,8 @@ def find_peers(
         lacking = [name for name in PEERS[peer].distributions if name not in found[python]]
         if lacking:
             skipped[peer] = f"{peer}: left out, {' and '.join(lacking)} not installed"
+        elif (variable := PEERS[peer].checkout) and not os.environ.get(variable):
+            skipped[peer] = f"{peer}: left out, {variable} names no checkout"
     return found, skipped
 
 
@@ -211,12 +216,15 @@ def header(
 ) -> dict[str, Any]:
     """Returns the header: command, commit, machine, versions and settings."""
     kept = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    checkouts = {peer: os.environ.get(each.checkout) for peer, each in PEERS.items()
+                 if each.checkout}  # fmt: skip
     return {
         "command": shlex.join(["python", "benchmarks/bench_peers.py", *words]),
         "commit": commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions,
+        "checkouts": {peer: commit_of(path) for peer, path in checkouts.items() if path},
         "threads": threads,
         "environment": {
             **launch.thread_settings(threads),
@@ -225,6 +233,15 @@ def header(
         "window": {"start_steps": START_STEPS, "steps": steps},
         "workloads": {name: vars(workload) for name, workload in WORKLOADS.items()},
     }
+
+
+def commit_of(checkout: str) -> str | None:
+    """Returns the commit of a checkout, or None."""
+    words = ["git", "-C", checkout, "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True).stdout.strip() or None
+    except OSError:
+        return None
 
 
 def _refuse(lines: list[str]) -> int:

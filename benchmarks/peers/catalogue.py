@@ -22,12 +22,15 @@ class Peer(NamedTuple):
         distributions: Required packages, by their names for pip.
         lanes: Numbers of environments by workload.
         note: Differences from the workload, and changes to the trainer.
+        checkout: Environment variable that names a checkout of the trainer, for one without a
+            package.
     """
 
     module: str
     distributions: tuple[str, ...]
     lanes: dict[str, Lanes]
     note: str
+    checkout: str | None = None
 
 
 _EIGHT = {"C": Lanes(8, burst=8), "D": Lanes(8)}
@@ -63,6 +66,15 @@ PEERS: dict[str, Peer] = {
         "environment (gymnax), replay and learner are one XLA program; a time limit is terminal "
         "there; half the squared error, which Adam does not feel; hidden sizes cannot be given, "
         "so its agent is replaced by the same class with 120-84",
+    ),
+    "purejaxrl": Peer(
+        "run_purejaxrl",
+        ("gymnax", "flashbax", "optax", "flax", "chex", "jax"),
+        {"C": Lanes(10), "D": Lanes(64)},
+        "its dqn.py: environment (gymnax), replay (flashbax) and learner are one XLA program; a "
+        "time limit is terminal there; scanned in two parts, warm-up and window; jax.tree_map, "
+        "which JAX has removed, is replaced; D: target every 512 steps",
+        checkout="PUREJAXRL",
     ),
     "tianshou": Peer(
         "run_tianshou",

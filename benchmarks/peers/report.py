@@ -38,15 +38,25 @@ def summarize(peer: str, workload: Workload, repeats: list[dict[str, Any]]) -> d
 
 
 def add_ratios(rows: dict[str, dict[str, Any]]) -> None:
-    """Adds the ratio of fastdqn to each peer: the median over pairs of one round."""
+    """Adds the ratio of fastdqn to each peer: the median over pairs of one round.
+
+    The second ratio is by processor time, since another program may take a part of the core.
+    """
     ours = rows.get("fastdqn")
     if ours is None:
         return
     for row in rows.values():
-        pairs = zip(ours["repeats"], row["repeats"], strict=False)
-        row["fastdqn_ratio"] = statistics.median(
-            our["steps_per_second"] / theirs["steps_per_second"] for our, theirs in pairs
-        )
+        for name, rate in (("fastdqn_ratio", _per_second), ("fastdqn_cpu_ratio", _per_cpu_second)):
+            pairs = zip(ours["repeats"], row["repeats"], strict=False)
+            row[name] = statistics.median(rate(our) / rate(theirs) for our, theirs in pairs)
+
+
+def _per_second(repeat: dict[str, Any]) -> float:
+    return repeat["steps_per_second"]
+
+
+def _per_cpu_second(repeat: dict[str, Any]) -> float:
+    return repeat["steps_per_second"] / repeat["cores_used"]
 
 
 def problems(results: dict[str, dict[str, dict[str, Any]]], threads: int) -> list[str]:
@@ -78,6 +88,7 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
             f"workload {name}: batch {workload.batch_size}, an update per "
             f"{workload.steps_per_update} steps, {workload.samples_per_step:g} samples per step",
             f"{'peer':10}{'envs':>5}{'steps/s':>10}{'min to max':>20}{'fastdqn is':>12}"
+            f"{'by CPU time':>13}"
             f"{'samples/step':>14}{'warm-up s':>11}{'cores':>7}",
         ]
         order = sorted(rows, key=lambda peer: -rows[peer]["steps_per_second"]["median"])
@@ -92,9 +103,12 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
 def _line(peer: str, row: dict[str, Any]) -> str:
     rate = row["steps_per_second"]
     spread = f"{rate['min']:,.0f} to {rate['max']:,.0f}"
-    ratio = f"{row['fastdqn_ratio']:.2f} x" if "fastdqn_ratio" in row else ""
+    ratio, by_cpu = (
+        f"{row[name]:.2f} x" if name in row else ""
+        for name in ("fastdqn_ratio", "fastdqn_cpu_ratio")
+    )
     return (
-        f"{peer:10}{row['num_envs']:5}{rate['median']:10,.0f}{spread:>20}{ratio:>12}"
+        f"{peer:10}{row['num_envs']:5}{rate['median']:10,.0f}{spread:>20}{ratio:>12}{by_cpu:>13}"
         f"{row['samples_per_step']:14.2f}{row['warmup_seconds']:11.1f}{row['cores_used']:7.2f}"
     )
 

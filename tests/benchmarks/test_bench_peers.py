@@ -88,10 +88,27 @@ def test_missing_peers_are_named_and_the_others_take_turns(bench, rates, tmp_pat
     assert record["header"].keys() >= {"machine", "versions", "threads", "command", "commit"}
     row = record["results"]["C"]["sb3-1"]
     assert row["steps_per_second"] == {"median": 30.0, "min": 30.0, "max": 30.0}
-    assert row["fastdqn_ratio"] == 3.0
+    assert row["fastdqn_ratio"] == row["fastdqn_cpu_ratio"] == 3.0
     assert row["samples_per_step"] == pytest.approx(12.8)
     assert record["results"]["D"]["fastdqn"]["samples_per_step"] == pytest.approx(8.0)
     assert "3.00 x" in said
+
+
+def test_a_peer_without_a_package_needs_a_checkout(bench, rates, monkeypatch, tmp_path, capsys):
+    names = (name for peer in bench.PEERS.values() for name in peer.distributions)
+    installed = dict.fromkeys(names, "0")
+    monkeypatch.setattr(bench.launch, "versions", lambda python, names: installed)
+    words = ["--workloads", "C", "--peers", "fastdqn", "purejaxrl", "--repeats", "1"]
+    monkeypatch.delenv("PUREJAXRL", raising=False)
+    assert bench.main(words) == 0
+    assert "purejaxrl: left out, PUREJAXRL names no checkout" in capsys.readouterr().out
+    monkeypatch.setenv("PUREJAXRL", str(tmp_path))
+    rates["purejaxrl"] = 60.0
+    out = tmp_path / "peers.json"
+    assert bench.main([*words, "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert record["results"]["C"]["purejaxrl"]["fastdqn_ratio"] == 1.5
+    assert record["header"]["checkouts"] == {"purejaxrl": None}
 
 
 def test_another_number_of_samples_per_step_is_a_problem(bench, rates, capsys):
