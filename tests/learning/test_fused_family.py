@@ -5,6 +5,7 @@
 # pyright: reportCallIssue=false
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from helpers.resumed_runs import (
 )
 
 pytestmark = pytest.mark.skipif(not jit.COMPILES, reason="Numba is switched off")
+CASES = int(os.environ.get("FASTDQN_FUZZ_LEARNER", "40"))
 ONE_OF_EACH = [
     ("mse", "munchausen"), ("huber", "double"), ("categorical", "double"), ("quantile", "max"),
     ("hl-gauss", "munchausen"), ("implicit-quantile", "double"),
@@ -149,22 +151,23 @@ def test_more_batches_than_random_inputs_are_an_error():
     noisy=st.booleans(),
     masks=st.booleans(),
     normalizes=st.booleans(),
-    hidden=st.lists(st.integers(1, 40), max_size=3).map(tuple),
-    inputs=st.integers(1, 20),
+    hidden=st.lists(st.integers(1, 40), max_size=4).map(tuple),
+    inputs=st.integers(1, 20) | st.tuples(*[st.integers(3, 6)] * 2, st.integers(1, 4)),
     actions=st.integers(1, 9),
     size=st.integers(1, 70),
+    clip=st.sampled_from([None, 0.1]),
 )
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=CASES, deadline=None, derandomize=CASES == 40)
 @pytest.mark.slow
 def test_any_small_combination(
-    parts, head, noisy, masks, normalizes, hidden, inputs, actions, size
+    parts, head, noisy, masks, normalizes, hidden, inputs, actions, size, clip
 ):
     both = make_both(
         *parts, head=head, noisy=noisy, normalizes=normalizes, hidden=hidden, inputs=inputs,
-        actions=actions, size=size,
+        actions=actions, size=size, clip=clip,
     )  # fmt: skip
-    batches = make_batches(2, size=size, shape=(inputs,), actions=actions, masks=masks)
-    assert_equal_paths(*both, batches)
+    shape = inputs if isinstance(inputs, tuple) else (inputs,)
+    assert_equal_paths(*both, make_batches(2, size=size, shape=shape, actions=actions, masks=masks))
 
 
 @pytest.mark.slow
