@@ -143,7 +143,6 @@ class FusedFamilyStep:
             optimizer.exp_avg.numpy(), optimizer.exp_avg_sq.numpy(),
             optimizer.steps.numpy().reshape(1), optimizer.learning_rate.numpy().reshape(1),
             optimizer.betas, optimizer.epsilon, learner.max_grad_norm or 0.0,
-            _least_moment(learner.online.module),
         )  # fmt: skip
         self._effective = np.empty_like(self._gradient) if (self._noisy >= 0).any() else None
         self._batch: Batch | None = None
@@ -241,15 +240,6 @@ class FusedFamilyStep:
             self._converted.append((converted, stored))
             stored = converted
         return _flat(stored)
-
-
-def _least_moment(network: Any) -> np.float32:
-    """Returns the moment of Adam below which it becomes 0.
-
-    Wide layers after a convolution have many weights without a gradient. MLPs keep subnormal
-    moments, so that their runs repeat those of older versions.
-    """
-    return np.float32(0.0) if type(network.torso) is MLP else np.finfo(np.float32).tiny
 
 
 def _is_bytes(obs: np.ndarray) -> bool:

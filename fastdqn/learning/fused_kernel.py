@@ -18,7 +18,6 @@ from fastdqn.kernels.matmul import (
 )
 from fastdqn.kernels.vectors import load, multiply_add, splat, sum_of_lanes
 
-_ZERO = np.float32(0.0)
 BLOCK = COLUMNS
 # Columns of layers, int64[L, 8]: offsets of weights [out, in] and bias [out] in the flat tensors;
 # in; out; offsets of input and output in the activations of a block; whether a ReLU follows;
@@ -295,14 +294,8 @@ def _norm(gradient):
 
 
 @ieee_kernel
-def descend(
-    weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm, least=_ZERO
-):  # fmt: skip
-    """Clips the gradient's norm if max_norm > 0, and takes one step of Adam; all [P], in place.
-
-    Moments below least become 0. Those of weights without a gradient decay to subnormal numbers,
-    with which processors compute a hundred times slower.
-    """
+def descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm):
+    """Clips the gradient's norm if max_norm > 0, and takes one step of Adam; all [P], in place."""
     factor = np.float32(1.0)
     if max_norm > 0.0:
         clipped = np.float32(max_norm / (_norm(gradient) + 1e-6))
@@ -317,7 +310,5 @@ def descend(
         slope = gradient[i] * factor
         average = keep * exp_avg[i] + add * slope
         square = keep_sq * exp_avg_sq[i] + add_sq * (slope * slope)
-        average = _ZERO if abs(average) < least else average  # NaN stays NaN
-        square = _ZERO if square < least else square
         gradient[i], exp_avg[i], exp_avg_sq[i] = slope, average, square
         weights[i] -= step * average / (np.sqrt(square) * root + small)

@@ -135,17 +135,6 @@ def test_greedy_actions_are_those_of_torch(value, head, noisy, lanes):
         learner.online.weights.neg_()
 
 
-@pytest.mark.parametrize(("inputs", "after"), [(MINATAR, 0.0), (4, 9e-40)])
-def test_subnormal_moments_become_zero(inputs, after):
-    """In runs of MLPs they stay, as in older versions."""
-    learner = make_learner(FusedFamilyStep, inputs=inputs)
-    learner.optimizer.exp_avg.fill_(1e-39)
-    shape = MINATAR if inputs == MINATAR else (inputs,)
-    (batch,) = make_batches(1, shape=shape)
-    learner.update(batch._replace(weight=batch.weight * 0.0))
-    np.testing.assert_allclose(learner.optimizer.exp_avg.numpy(), after, rtol=1e-3)
-
-
 # -- runs
 
 
