@@ -67,7 +67,7 @@ def _vector_environments_are_noted():
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _torch_has_one_thread():
     """Tests run in a process for each core, and threads of torch would wait for each other."""
     import torch

@@ -1,7 +1,7 @@
 """Learner: takes gradient steps on batches and updates the target network."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from fastdqn.learning.bootstrap_targets import Backup
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.graph_capture import Capture, eager, keeping
 from fastdqn.learning.optimizer import Optimizer
-from fastdqn.learning.precision import DenormalsAsZero
+from fastdqn.learning.precision import update_arithmetic
 from fastdqn.learning.random_inputs import Draws, Passes
 from fastdqn.learning.target_network import TargetUpdate
 from fastdqn.learning.value import Value
@@ -84,11 +84,7 @@ class Learner:
             self._step = make_step(self)
             whole = eager.whole(self._custom_steps, self._unchanged, "the update")
         self._run, self._prepare = whole
-        # The mode is one of each thread. Threads of torch have that of the thread which started
-        # them, so with several of them the bits would depend on when they were started.
-        one_thread = make_step is not None or torch.get_num_threads() == 1
-        on_cpu = online.weights.device.type == "cpu"
-        self._mode = DenormalsAsZero() if on_cpu and one_thread else nullcontext()
+        self._arithmetic = update_arithmetic(online.weights.device, uses_torch=make_step is None)
         online.check_views()
 
     def prepare(self, *batches: Batch) -> None:
@@ -124,7 +120,7 @@ class Learner:
             Priorities of all samples, batch by batch; the next update may overwrite them.
         """
         self.draws.refresh(len(batches))
-        with self._mode:
+        with self._arithmetic:
             priority, self.taken = self._run(batches)
             self.updates += len(batches)
             self.target_update.follow(self.updates, self.online, self.target)

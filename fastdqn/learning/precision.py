@@ -38,6 +38,19 @@ class DenormalsAsZero:
 _SMALLEST = 5e-324
 
 
+def update_arithmetic(
+    device: torch.device, *, uses_torch: bool
+) -> contextlib.AbstractContextManager[None]:
+    """Returns the context of updates on a device: on a CPU, denormal numbers are zero.
+
+    The mode is one of each thread, and threads of torch have that of the thread which started them.
+    So if updates use several of them, their bits would depend on when they were started.
+    """
+    if device.type != "cpu" or (uses_torch and torch.get_num_threads() > 1):
+        return contextlib.nullcontext()
+    return DenormalsAsZero()
+
+
 @contextlib.contextmanager
 def float32_by_default() -> Iterator[None]:
     """Creates tensors as float32 within the context, whatever torch.set_default_dtype() says."""
