@@ -125,12 +125,6 @@ def greedy_actions(layers, weights, obs, mask, active, dueling, scale, chosen):
 
 
 @ieee_kernel
-def rows_of(features):
-    """Returns the rows of a layer's input or output, as whole tiles."""
-    return (features + LANES - 1) // LANES * LANES
-
-
-@ieee_kernel
 def load_block(obs, first, size, scale, x):
     """Writes x [F, BLOCK] = obs[first : first + size] * scale, followed by zeros."""
     for s in range(size):

@@ -32,13 +32,11 @@ class NetworkPasses(Protocol):
     Attributes:
         layers: int64[L, 8], all layers, see fused_kernel.py.
         noisy: int64[L, 4], their noise, see fused_passes.add_noise().
-        num_inputs: Number of features of an observation.
         num_actions: A.
     """
 
     layers: np.ndarray
     noisy: np.ndarray
-    num_inputs: int
     num_actions: int
 
     def adopt(self, blocks: int) -> None:
@@ -85,7 +83,6 @@ class MLPPasses:
         self.layers = layer_table([*torso, *head], online)
         self.noisy = noise_table([*torso, *head], online)
         self._factors, self._varied = noise_scratch(self.layers, self.noisy)
-        self.num_inputs = int(self.layers[0, IN])
         self.num_actions = int(self.layers[-1, OUT]) // per_action - dueling
         self._shape = per_action, dueling
         self._output = int(self.layers[-1, OUTPUT])

@@ -23,13 +23,12 @@ from fastdqn.learning.fused_kernel import (
     OUTPUT,
     WEIGHTS,
     load_block,
-    rows_of,
     through_layers,
 )
-from fastdqn.learning.fused_learner import end_of, gradient_scratch, layer_table
+from fastdqn.learning.fused_learner import end_of, layer_table, size_of
 from fastdqn.learning.fused_mlp import Layers
 
-_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+_ZERO = np.float32(0.0)
 _SIDE = MINATAR[0].kernel
 
 
@@ -38,31 +37,26 @@ class Torso(Protocol):
 
     Attributes:
         layers: int64[L, 8], its layers, see fused_kernel.py.
-        num_inputs: Number of features of an observation.
         at_features: Where the features begin in the activations of a block.
         width: Size of the activations of a block.
     """
 
     layers: np.ndarray
-    num_inputs: int
     at_features: int
     width: int
-
-    def adopt(self, blocks: int) -> None:
-        """Allocates memory for batches of this many blocks."""
-        ...
 
     def forward(self, weights, obs, scale, x) -> None:
         """Writes activations and features of observations [B, F] to x, float32[blocks, *]."""
         ...
 
-    def backward(self, weights, x, gradient) -> None:
+    def backward(self, weights, x, turned, last, gradient) -> None:
         """Writes the gradient of all layers' weights and biases to gradient [P].
 
         Args:
             weights: float32[P], flat.
             x: float32[blocks, *], activations of the last pass. In place of the features, the
                 gradient before their ReLU.
+            turned, last: Scratch memory, see fused_kernel.weight_gradient().
             gradient: float32[P], output.
         """
         ...
@@ -87,18 +81,15 @@ class MLPTorso:
     """
 
     def __init__(self, online: FlatParameters, dense: list[Any], num_inputs: int):
-        self.layers, self.num_inputs = layer_table(dense, online, ends_in_relu=True), num_inputs
+        self.layers = layer_table(dense, online, ends_in_relu=True)
         self.at_features = int(self.layers[-1, OUTPUT]) if dense else 0
-        self.width = end_of(self.layers) if dense else int(rows_of(num_inputs)) * BLOCK
-
-    def adopt(self, blocks: int) -> None:
-        self._scratch = gradient_scratch(blocks)
+        self.width = end_of(self.layers) if dense else size_of(num_inputs)
 
     def forward(self, weights, obs, scale, x) -> None:
         forward_mlp(self.layers, weights, obs, scale, x)
 
-    def backward(self, weights, x, gradient) -> None:
-        fused_kernel.backpropagate(self.layers, weights, x, *self._scratch, gradient)
+    def backward(self, weights, x, turned, last, gradient) -> None:
+        fused_kernel.backpropagate(self.layers, weights, x, turned, last, gradient)
 
 
 @ieee_kernel
@@ -121,18 +112,14 @@ class MinAtarTorso:
     def __init__(self, online: FlatParameters, torso: MinAtarCNN):
         self.layers = layer_table([torso.kernels], online, ends_in_relu=True)
         self._shape, self._channels = torso.obs_shape, torso.kernels.out_features
-        self.num_inputs = int(np.prod(torso.obs_shape))
-        self.at_features = int(rows_of(self.num_inputs)) * BLOCK
-        self.width = self.at_features + int(rows_of(torso.num_features)) * BLOCK
+        self.at_features = size_of(int(np.prod(torso.obs_shape)))
+        self.width = self.at_features + size_of(torso.num_features)
         fan_in = torso.kernels.in_features
         self._patch = np.zeros((fan_in + 1) * BLOCK, np.float32)
         self._patch[fan_in * BLOCK :] = 1.0
-        self._stride = max(torso.num_features, int(rows_of(self.num_inputs))) + LANES
+        self._stride = max(torso.num_features, self.at_features // BLOCK) + LANES
         self._turned = np.zeros(BLOCK * self._stride, np.float32)
         self._sums = np.zeros((fan_in + 1) * COLUMNS, np.float32)
-
-    def adopt(self, blocks: int) -> None:
-        """Allocates nothing: one block at a time is in use."""
 
     def forward(self, weights, obs, scale, x) -> None:
         convolve(
@@ -140,7 +127,7 @@ class MinAtarTorso:
             self._patch, self._turned, self._stride,
         )  # fmt: skip
 
-    def backward(self, weights, x, gradient) -> None:
+    def backward(self, weights, x, turned, last, gradient) -> None:
         differentiate_kernels(
             self.layers[0], x, self._shape, self._channels, self.at_features, self._patch,
             self._turned, self._stride, self._sums, gradient,
