@@ -36,8 +36,8 @@ def _product(begin, finish, *, of_blocks: bool = False):
     Args:
         begin: Maps (builder, pointer to c, pointer to the row's bias) to a vector.
         finish: Maps (builder, sum, pointer to c, vector of floor) to the vector stored in c.
-        of_blocks: The depth of a is [depth / COLUMNS, COLUMNS], and a_depth is the stride of the
-            first of both.
+        of_blocks: The depth of a is [depth / COLUMNS, COLUMNS], and a_depth is the stride between
+            blocks.
     """
 
     def generate(context, builder, signature, args):

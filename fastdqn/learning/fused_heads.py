@@ -39,7 +39,7 @@ class HeadPasses:
         self._shape = per_action, dueling, of_value
         self._output = int(self._head[-1, OUTPUT])
 
-    def adopt(self, blocks: int) -> None:
+    def allocate(self, blocks: int) -> None:
         self._slots = [aligned(blocks, end_of(self._head)) for _ in range(2)]
         self._slopes = aligned(int(self._head[0, IN]) * BLOCK)
         self._scratch = gradient_scratch(blocks)

@@ -18,10 +18,10 @@ from fastdqn.learning.fused_kernel import BLOCK, IN, OUT, OUTPUT, backpropagate,
 from fastdqn.learning.fused_learner import aligned, end_of, gradient_scratch, layer_table
 from fastdqn.learning.fused_mlp import NO_ROWS, Layers, noise_scratch, noise_table
 from fastdqn.learning.fused_passes import (
-    close_features,
+    backward_relu,
+    backward_streams,
     input_gradient,
     load_noise,
-    part_streams,
     through_head,
 )
 from fastdqn.learning.fused_quantile import mean_quantiles, quantile_losses, quantile_targets
@@ -39,7 +39,7 @@ class FusedImplicit:
         self._num_target, self._num_policy, self._num_fractions = value.counts
         self._shape, self._stride = (num_actions, dueling), (dueling + num_actions) * BLOCK
 
-    def adopt(self, blocks: int) -> None:
+    def allocate(self, blocks: int) -> None:
         self._target = np.zeros((blocks, self._num_target * BLOCK), np.float32)
         self._fractions = np.zeros((blocks, self._num_fractions * BLOCK), np.float32)
         self._chosen = np.zeros(self._num_fractions * BLOCK, np.float32)
@@ -92,7 +92,7 @@ class ImplicitPasses:
         self._spaced = network.head.spaced.numpy().reshape(1, -1)
         self._tau = np.zeros(BLOCK, np.float32)
 
-    def adopt(self, blocks: int) -> None:
+    def allocate(self, blocks: int) -> None:
         self._x = aligned(blocks, self._torso.width)
         self._passing = tuple(aligned(1, end_of(each)) for each in self._tables)
         self._kept: tuple[np.ndarray, ...] = ()
@@ -180,7 +180,7 @@ def forward_fractions(
 @ieee_kernel
 def backward_fractions(
     embedding, head, weights, at_features, x, embedded, inner, outputs, stride, of_value, slopes,
-    product, turned, last, gradient,
+    product, transposed, last, gradient,
 ):  # fmt: skip
     """Backpropagates the gradients in outputs, in place, to the features in x.
 
@@ -199,8 +199,8 @@ def backward_fractions(
         for i in range(stride):
             q[i] = outputs[block, m * stride + i]
         if of_value >= 0:
-            part_streams(inner[at, of_value:], q, 1, head[-1, OUT])
-    backpropagate(head, weights, inner, turned, last, gradient)
+            backward_streams(inner[at, of_value:], q, 1, head[-1, OUT])
+    backpropagate(head, weights, inner, transposed, last, gradient)
     for block in range(len(x)):
         features = x[block, at_features:]
         slopes[:] = _ZERO
@@ -212,5 +212,5 @@ def backward_fractions(
                 store(slopes, i, load(slopes, i) + slope * factor)
                 slope *= load(features, i)
                 store(factors, i, select(factor <= _ZERO, splat(_ZERO), slope))
-        close_features(features, slopes)
-    backpropagate(embedding, weights, embedded, turned, last, gradient)
+        backward_relu(features, slopes)
+    backpropagate(embedding, weights, embedded, transposed, last, gradient)

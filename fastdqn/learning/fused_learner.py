@@ -162,7 +162,7 @@ def layer_table(
 
 
 def gradient_scratch(blocks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Allocates turned and last for fused_kernel.weight_gradient()."""
+    """Allocates transposed and last for fused_kernel.weight_gradient()."""
     return (
         aligned(blocks * fused_kernel.BLOCK * COLUMNS),
         aligned(fused_kernel.LAST_ROWS * COLUMNS),

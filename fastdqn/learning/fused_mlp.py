@@ -39,8 +39,8 @@ class NetworkPasses(Protocol):
     noisy: np.ndarray
     num_actions: int
 
-    def adopt(self, blocks: int) -> None:
-        """Allocates memory for batches of at most this many blocks; backward() takes a full one."""
+    def allocate(self, blocks: int) -> None:
+        """Allocates memory for at most this many blocks in a batch; backward() needs all."""
         ...
 
     def forward(
@@ -87,7 +87,7 @@ class MLPPasses:
         self._shape = per_action, dueling
         self._output = int(self.layers[-1, OUTPUT])
 
-    def adopt(self, blocks: int) -> None:
+    def allocate(self, blocks: int) -> None:
         self._slots = [aligned(blocks, end_of(self.layers)) for _ in range(2)]
         self._scratch = gradient_scratch(blocks)
 

@@ -198,8 +198,8 @@ def join_streams(values, q, per_action, num_actions):
 
 
 @ieee_kernel
-def part_streams(values, q, per_action, num_actions):
-    """Converts gradients of logits q [Z, A] to those of advantages, in place, and of values [Z]."""
+def backward_streams(values, q, per_action, num_actions):
+    """Backward pass of join_streams(): q [Z, A] in place, and the gradients of values [Z]."""
     share = np.float32(1.0) / np.float32(num_actions)
     for z in range(per_action):
         for s in range(0, BLOCK, LANES):
@@ -213,7 +213,7 @@ def part_streams(values, q, per_action, num_actions):
 
 @ieee_kernel
 def backward_head(
-    readers, rest, weights, x, output, streams, slopes, turned, last, gradient
+    readers, rest, weights, x, output, streams, slopes, transposed, last, gradient
 ):  # fmt: skip
     """Backpropagates the gradients of a head's outputs in x, in place, to its features in x.
 
@@ -229,18 +229,18 @@ def backward_head(
     """
     per_action, num_actions, of_value = streams
     for block in range(len(x) if of_value >= 0 else 0):
-        part_streams(x[block, of_value:], x[block, output:], per_action, num_actions)
-    backpropagate(rest, weights, x, turned, last, gradient)
+        backward_streams(x[block, of_value:], x[block, output:], per_action, num_actions)
+    backpropagate(rest, weights, x, transposed, last, gradient)
     for n in range(len(readers)):
-        weight_gradient(readers[n], x, turned, last, gradient)
+        weight_gradient(readers[n], x, transposed, last, gradient)
     for block in range(len(x)):
         input_gradient(readers, weights, x[block], slopes)
-        close_features(x[block, readers[0, INPUT] :], slopes)
+        backward_relu(x[block, readers[0, INPUT] :], slopes)
 
 
 @ieee_kernel
 def input_gradient(layers, weights, x, slopes):
-    """Writes the gradient of a head's input to slopes, from those of the layers that read it."""
+    """Writes the gradient of a head's input to slopes [F * BLOCK], from those of its readers."""
     features = layers[0, IN]
     for n in range(len(layers)):
         if n == 0:
@@ -256,7 +256,7 @@ def input_gradient(layers, weights, x, slopes):
 
 
 @ieee_kernel
-def close_features(features, slopes):
+def backward_relu(features, slopes):
     """Replaces features, outputs of a ReLU, by the gradient before it; slopes is that after it."""
     for i in range(0, len(slopes), LANES):
         closed = load(features, i) <= _ZERO

@@ -49,14 +49,14 @@ class Torso(Protocol):
         """Writes activations and features of observations [B, F] to x, float32[blocks, *]."""
         ...
 
-    def backward(self, weights, x, turned, last, gradient) -> None:
+    def backward(self, weights, x, transposed, last, gradient) -> None:
         """Writes the gradient of all layers' weights and biases to gradient [P].
 
         Args:
             weights: float32[P], flat.
             x: float32[blocks, *], activations of the last pass. In place of the features, the
                 gradient before their ReLU.
-            turned, last: Scratch memory, see fused_kernel.weight_gradient().
+            transposed, last: Scratch memory, see fused_kernel.weight_gradient().
             gradient: float32[P], output.
         """
         ...
@@ -88,8 +88,8 @@ class MLPTorso:
     def forward(self, weights, obs, scale, x) -> None:
         forward_mlp(self.layers, weights, obs, scale, x)
 
-    def backward(self, weights, x, turned, last, gradient) -> None:
-        fused_kernel.backpropagate(self.layers, weights, x, turned, last, gradient)
+    def backward(self, weights, x, transposed, last, gradient) -> None:
+        fused_kernel.backpropagate(self.layers, weights, x, transposed, last, gradient)
 
 
 @ieee_kernel
@@ -127,8 +127,8 @@ class MinAtarTorso:
             self._patch, self._turned, self._stride,
         )  # fmt: skip
 
-    def backward(self, weights, x, turned, last, gradient) -> None:
-        differentiate_kernels(
+    def backward(self, weights, x, transposed, last, gradient) -> None:
+        backward_convolution(
             self.layers[0], x, self._shape, self._channels, self.at_features, self._patch,
             self._turned, self._stride, self._sums, gradient,
         )  # fmt: skip
@@ -136,7 +136,7 @@ class MinAtarTorso:
 
 @ieee_kernel
 def convolve(
-    layer, weights, obs, scale, x, shape, channels, at_features, patch, turned, stride
+    layer, weights, obs, scale, x, shape, channels, at_features, patch, transposed, stride
 ):  # fmt: skip
     """Writes observations and features, in the order row, column, channel.
 
@@ -150,13 +150,13 @@ def convolve(
         channels: Number of features of a position.
         at_features: Where the features begin in a row of x.
         patch: float32[(9 C + 1) * BLOCK], scratch memory that ends in ones.
-        turned: float32[BLOCK * stride], scratch memory.
+        transposed: float32[BLOCK * stride], scratch memory.
         stride: Length of its rows.
     """
     height, width, _ = shape
     features = layer[IN]
     for block in range(len(x)):
-        load_rows(obs, block * BLOCK, scale, turned, stride, x[block])
+        load_rows(obs, block * BLOCK, scale, transposed, stride, x[block])
         to = at_features
         for i in range(height - _SIDE + 1):
             for j in range(width - _SIDE + 1):
@@ -169,11 +169,11 @@ def convolve(
 
 
 @ieee_kernel
-def load_rows(obs, first, scale, turned, stride, x):
+def load_rows(obs, first, scale, transposed, stride, x):
     """As load_block(), in vectors, for observations of many numbers; x has whole tiles of rows."""
     features = obs.shape[1]
     for s in range(BLOCK):
-        to = turned[s * stride : s * stride + features]
+        to = transposed[s * stride : s * stride + features]
         if first + s >= len(obs):
             to[:] = _ZERO
             continue
@@ -182,7 +182,7 @@ def load_rows(obs, first, scale, turned, stride, x):
             to[i] = np.float32(row[i]) * scale
     for i in range(0, features, LANES):
         for s in range(0, BLOCK, LANES):
-            transpose_tile(x, i * BLOCK + s, BLOCK, turned, s * stride + i, stride)
+            transpose_tile(x, i * BLOCK + s, BLOCK, transposed, s * stride + i, stride)
 
 
 @ieee_kernel
@@ -197,8 +197,8 @@ def cut_patch(x, shape, i, j, patch):
 
 
 @ieee_kernel
-def differentiate_kernels(
-    layer, x, shape, channels, at_features, patch, turned, stride, sums, gradient
+def backward_convolution(
+    layer, x, shape, channels, at_features, patch, transposed, stride, sums, gradient
 ):  # fmt: skip
     """Writes the gradient of weights and biases of a convolution.
 
@@ -216,7 +216,7 @@ def differentiate_kernels(
         for i in range(0, positions * channels, LANES):
             for s in range(0, BLOCK, LANES):
                 transpose_tile(
-                    turned, s * stride + i, stride, x[block], at_features + i * BLOCK + s, BLOCK
+                    transposed, s * stride + i, stride, x[block], at_features + i * BLOCK + s, BLOCK
                 )
         at = 0
         for i in range(height - _SIDE + 1):
@@ -224,8 +224,8 @@ def differentiate_kernels(
                 cut_patch(x[block], shape, i, j, patch)
                 # Columns beyond the channels are those of another position, and not used.
                 product_added(
-                    sums, 0, COLUMNS, patch, 0, BLOCK, 1, turned, at, stride, features + 1, BLOCK,
-                    sums, 0, _ZERO,
+                    sums, 0, COLUMNS, patch, 0, BLOCK, 1, transposed, at, stride,
+                    features + 1, BLOCK, sums, 0, _ZERO,
                 )  # fmt: skip
                 at += channels
     for o in range(channels):

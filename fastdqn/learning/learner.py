@@ -84,11 +84,11 @@ class Learner:
             self._step = make_step(self)
             whole = eager.whole(self._custom_steps, self._unchanged, "the update")
         self._run, self._prepare = whole
-        # The mode is one of each thread. Threads of torch have that of the thread which started
-        # them, so with several of them the bits would depend on when they were started.
+        # Each thread has a mode of its own. A thread of torch has that of the thread that started
+        # it, so with several threads the bits would depend on when they were started.
         one_thread = make_step is not None or torch.get_num_threads() == 1
-        on_cpu = online.weights.device.type == "cpu"
-        self._mode = DenormalsAsZero() if on_cpu and one_thread else nullcontext()
+        zeroes = online.weights.is_cpu and one_thread
+        self._mode = DenormalsAsZero() if zeroes else nullcontext()
         online.check_views()
 
     def prepare(self, *batches: Batch) -> None:

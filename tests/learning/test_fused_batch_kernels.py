@@ -61,7 +61,7 @@ class Outcome:
 def test_a_value_equals_its_slow_twin(name, dueling):
     rng, value = np.random.default_rng(5), VALUES[name]()
     fused = FAMILY[type(value)](value, ACTIONS, dueling)
-    fused.adopt(BLOCKS)
+    fused.allocate(BLOCKS)
     following, here = (Outcome(rng, value, dueling, count) for count in (11, 7))
     values = np.zeros((BLOCKS, ACTIONS * BLOCK), np.float32)
     fused.expected(following.blocks, values)
@@ -207,7 +207,7 @@ def test_an_hl_gauss_priority_is_the_distance_to_the_target():
     value = HLGaussValue(11, -3.0, 4.0)
     outcome = Outcome(np.random.default_rng(0), value, 0)
     fused = FAMILY[HLGaussValue](value, ACTIONS, 0)
-    fused.adopt(BLOCKS)
+    fused.allocate(BLOCKS)
     nothing = np.zeros((BLOCKS, BLOCK), np.float32)
     shares = np.zeros((BLOCKS, ACTIONS * BLOCK), np.float32)
     reward, ones = np.full(SIZE, 20.0, np.float32), np.ones(SIZE, np.float32)

@@ -121,7 +121,7 @@ def test_streams_join_and_part(per_action, actions):
     expected = value + advantage - advantage.mean(1, keepdims=True)
     np.testing.assert_allclose(q, expected.ravel(), atol=1e-6)
     q = gradient.ravel().copy()
-    fused_passes.part_streams(of_values, q, per_action, actions)
+    fused_passes.backward_streams(of_values, q, per_action, actions)
     np.testing.assert_allclose(of_values, gradient.sum(1).ravel(), atol=1e-6)
     expected = gradient - gradient.mean(1, keepdims=True)
     np.testing.assert_allclose(q, expected.ravel(), atol=1e-6)
