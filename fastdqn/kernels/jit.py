@@ -20,8 +20,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 SHARED = (
     "kernels/rng.py", "kernels/matmul.py", "kernels/vectors.py", "kernels/vector_math.py",
     "learning/fused_kernel.py", "learning/fused_passes.py", "learning/fused_categorical.py",
-    "learning/fused_quantile.py",
-    "replay/ring.py", "replay/sum_tree.py", "envs/finite_check.py",
+    "learning/fused_quantile.py", "replay/ring.py", "replay/sum_tree.py", "envs/finite_check.py",
 )  # fmt: skip
 
 # The cache index of each imported kernel.

@@ -36,8 +36,8 @@ def _product(begin, finish, *, of_blocks: bool = False):
     Args:
         begin: Maps (builder, pointer to c, pointer to the row's bias) to a vector.
         finish: Maps (builder, sum, pointer to c, vector of floor) to the vector stored in c.
-        of_blocks: The depth of a is [depth / COLUMNS, COLUMNS], and a_depth is the stride of the
-            first of both.
+        of_blocks: The depth of a is [depth / COLUMNS, COLUMNS], and a_depth is the stride between
+            blocks.
     """
 
     def generate(context, builder, signature, args):
@@ -62,7 +62,7 @@ def _product(begin, finish, *, of_blocks: bool = False):
         return context.get_dummy_value()
 
     @_intrinsic
-    def product(
+    def multiply(
         context, c, c_first, c_row, a, a_first, a_row, a_depth, b, b_first, b_depth,
         rows, depth, bias, bias_first, floor,
     ):  # fmt: skip
@@ -72,7 +72,7 @@ def _product(begin, finish, *, of_blocks: bool = False):
         )  # fmt: skip
         return types.void(*given), generate
 
-    return product
+    return multiply
 
 
 @contextlib.contextmanager
@@ -145,6 +145,10 @@ product_of_blocks: Any = _product(
     lambda builder, tile, bias: _ZERO,
     lambda builder, total, tile, floor: total,
     of_blocks=True,
+)
+# c = a @ b
+product: Any = _product(
+    lambda builder, tile, bias: _ZERO, lambda builder, total, tile, floor: total
 )
 # c += a @ b
 product_added: Any = _product(

@@ -23,7 +23,7 @@ class FusedCategorical:
     def __init__(self, value: CategoricalValue, num_actions: int, dueling: int):
         self._atoms, self._shape = value.atoms.numpy(), (num_actions, dueling)
 
-    def adopt(self, blocks: int) -> None:
+    def allocate(self, blocks: int) -> None:
         size = len(self._atoms) * BLOCK
         self._target, self._probs = np.zeros((blocks, size), np.float32), np.zeros(size, np.float32)
         self._moved = np.zeros(5 * BLOCK, np.float32)

@@ -1,6 +1,6 @@
-"""FusedFamilyStep: the gradient step of an MLP on the CPU for the whole family, by kernels.
+"""FusedFamilyStep: the gradient step on the CPU with any built-in value and backup, by kernels.
 
-FusedStep is one kernel for the plain case. Here each stage is a kernel over the whole batch, so
+FusedStep is one kernel for a plain MLP. Here each stage is a kernel over the whole batch, so
 that values, backups and noise combine freely. The stages are those of AutogradSteps: passes,
 backup, target, loss, backward, clip and Adam.
 """
@@ -97,7 +97,7 @@ class FusedFamilyPolicy:
         """Returns int64[N] greedy actions, with the noise of each row of draw, [N, D], if any."""
         passes, blocks = self._passes, -(-len(obs) // BLOCK)
         if len(self._best) < blocks:
-            passes.adopt(blocks)
+            passes.allocate(blocks)
             self._values = np.zeros((blocks, passes.num_actions * BLOCK), np.float32)
             self._best = np.zeros((blocks, BLOCK), np.int64)
         numbers = np.ascontiguousarray(obs, None if _is_bytes(obs) else np.float32)
@@ -115,9 +115,9 @@ class FusedFamilyPolicy:
 class FusedFamilyStep:
     """Takes the gradient step of a learner with compiled kernels.
 
-    Supported are MLPs on the CPU with a plain or dueling head, noisy or not, and every built-in
-    value and backup. The learner's tensors are used in place. All other memory is allocated with
-    the first batch of a size.
+    Supported are MLPs and MinAtar's network on the CPU with a plain or dueling head, noisy or not,
+    and every built-in value and backup. The learner's tensors are used in place. All other memory
+    is allocated with the first batch of a size.
 
     Args:
         learner: The learner.
@@ -230,8 +230,8 @@ class FusedFamilyStep:
         entropy, bonus = np.zeros((2, blocks, BLOCK), np.float32)
         self._choice = np.zeros((blocks, BLOCK), np.int64), shares, entropy, bonus
         self._log_policy = np.zeros(width, np.float32)
-        self._value.adopt(blocks)
-        self._passes.adopt(blocks)
+        self._value.allocate(blocks)
+        self._passes.allocate(blocks)
 
     def _as_numbers(self, stored: np.ndarray) -> np.ndarray:
         """Returns [B, F]: the array itself, or memory to convert it to at each step."""

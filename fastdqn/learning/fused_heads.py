@@ -27,7 +27,7 @@ class HeadPasses:
     def __init__(
         self, online: FlatParameters, layers: Layers, torso: Torso, dueling: int, per_action: int
     ):
-        self._torso, self.num_inputs = torso, torso.num_inputs
+        self._torso = torso
         self._head, of_value = head_table(layers.chains, online, torso.at_features)
         inner = self._head[:, INNER].astype(bool)
         self._readers, self._rest = self._head[~inner], self._head[inner]
@@ -39,13 +39,10 @@ class HeadPasses:
         self._shape = per_action, dueling, of_value
         self._output = int(self._head[-1, OUTPUT])
 
-    def adopt(self, blocks: int) -> None:
-        self._torso.adopt(blocks)
+    def allocate(self, blocks: int) -> None:
         self._slots = [aligned(blocks, end_of(self._head)) for _ in range(2)]
-        features = int(self._head[0, IN])
-        self._scratch = (
-            aligned(features * BLOCK), np.zeros(features, np.float32), *gradient_scratch(blocks)
-        )  # fmt: skip
+        self._slopes = aligned(int(self._head[0, IN]) * BLOCK)
+        self._scratch = gradient_scratch(blocks)
 
     def forward(
         self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False, of_rows=NO_ROWS
@@ -62,9 +59,9 @@ class HeadPasses:
         per_action, _, of_value = self._shape
         fused_passes.backward_head(
             self._readers, self._rest, weights, self._slots[0], self._output,
-            (per_action, self.num_actions, of_value), *self._scratch, gradient,
+            (per_action, self.num_actions, of_value), self._slopes, *self._scratch, gradient,
         )  # fmt: skip
-        self._torso.backward(weights, self._slots[0], gradient)
+        self._torso.backward(weights, self._slots[0], *self._scratch, gradient)
 
 
 def head_table(

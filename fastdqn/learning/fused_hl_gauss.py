@@ -21,7 +21,7 @@ class FusedHLGauss:
         self._centers, self._shape = value.centers.numpy(), (num_actions, dueling)
         self._scale = tuple(map(np.float32, value.scale))
 
-    def adopt(self, blocks: int) -> None:
+    def allocate(self, blocks: int) -> None:
         size, num_actions = len(self._centers) * BLOCK, self._shape[0]
         self._histogram = np.zeros((blocks, size), np.float32)
         self._probs, self._sums = np.zeros(size, np.float32), np.zeros(5 * BLOCK, np.float32)

@@ -18,10 +18,10 @@ from fastdqn.learning.fused_kernel import BLOCK, IN, OUT, OUTPUT, backpropagate,
 from fastdqn.learning.fused_learner import aligned, end_of, gradient_scratch, layer_table
 from fastdqn.learning.fused_mlp import NO_ROWS, Layers, noise_scratch, noise_table
 from fastdqn.learning.fused_passes import (
-    close_features,
+    backward_relu,
+    backward_streams,
     input_gradient,
     load_noise,
-    part_streams,
     through_head,
 )
 from fastdqn.learning.fused_quantile import mean_quantiles, quantile_losses, quantile_targets
@@ -39,7 +39,7 @@ class FusedImplicit:
         self._num_target, self._num_policy, self._num_fractions = value.counts
         self._shape, self._stride = (num_actions, dueling), (dueling + num_actions) * BLOCK
 
-    def adopt(self, blocks: int) -> None:
+    def allocate(self, blocks: int) -> None:
         self._target = np.zeros((blocks, self._num_target * BLOCK), np.float32)
         self._fractions = np.zeros((blocks, self._num_fractions * BLOCK), np.float32)
         self._chosen = np.zeros(self._num_fractions * BLOCK, np.float32)
@@ -78,7 +78,7 @@ class ImplicitPasses:
 
     def __init__(self, online: FlatParameters, layers: Layers, torso: Torso, dueling: int):
         network: Any = online.module
-        self._torso, self.num_inputs = torso, torso.num_inputs
+        self._torso = torso
         embedding = layer_table(layers.embedding, online, ends_in_relu=True)
         head, self._of_value = head_table(layers.chains, online)
         self._tables = embedding, head
@@ -90,16 +90,14 @@ class ImplicitPasses:
         self._dueling, self._stride = dueling, (dueling + self.num_actions) * BLOCK
         self._frequencies = network.head.frequencies.numpy()
         self._spaced = network.head.spaced.numpy().reshape(1, -1)
-        self._no_bias = np.zeros(int(head[0, IN]), np.float32)
         self._tau = np.zeros(BLOCK, np.float32)
 
-    def adopt(self, blocks: int) -> None:
-        self._torso.adopt(blocks)
+    def allocate(self, blocks: int) -> None:
         self._x = aligned(blocks, self._torso.width)
         self._passing = tuple(aligned(1, end_of(each)) for each in self._tables)
         self._kept: tuple[np.ndarray, ...] = ()
         self._outputs: dict[tuple[int, int], np.ndarray] = {}
-        self._slopes, self._product = aligned(2, len(self._no_bias) * BLOCK)
+        self._slopes, self._product = aligned(2, int(self._tables[1][0, IN]) * BLOCK)
 
     def forward(
         self, weights, obs, scale, draw: Draw, slot: int, *, keeps=False, of_rows=NO_ROWS
@@ -126,10 +124,9 @@ class ImplicitPasses:
     def backward(self, weights, outputs, gradient) -> None:
         backward_fractions(
             *self._tables, weights, self._torso.at_features, self._x, *self._kept, outputs,
-            self._stride, self._of_value, self._slopes, self._product, self._no_bias,
-            *self._scratch, gradient,
+            self._stride, self._of_value, self._slopes, self._product, *self._scratch, gradient,
         )  # fmt: skip
-        self._torso.backward(weights, self._x, gradient)
+        self._torso.backward(weights, self._x, *self._scratch, gradient)
 
 
 @ieee_kernel
@@ -183,7 +180,7 @@ def forward_fractions(
 @ieee_kernel
 def backward_fractions(
     embedding, head, weights, at_features, x, embedded, inner, outputs, stride, of_value, slopes,
-    product, no_bias, turned, last, gradient,
+    product, transposed, last, gradient,
 ):  # fmt: skip
     """Backpropagates the gradients in outputs, in place, to the features in x.
 
@@ -193,7 +190,6 @@ def backward_fractions(
     Args:
         stride: (D + A) BLOCK.
         slopes, product: float32[F * BLOCK], scratch memory.
-        no_bias: float32[F], zeros.
     """
     num_features, num_fractions = head[0, IN], outputs.shape[1] // stride
     from_embedding, from_head = embedding[-1, OUTPUT], head[-1, OUTPUT]
@@ -203,18 +199,18 @@ def backward_fractions(
         for i in range(stride):
             q[i] = outputs[block, m * stride + i]
         if of_value >= 0:
-            part_streams(inner[at, of_value:], q, 1, head[-1, OUT])
-    backpropagate(head, weights, inner, turned, last, gradient)
+            backward_streams(inner[at, of_value:], q, 1, head[-1, OUT])
+    backpropagate(head, weights, inner, transposed, last, gradient)
     for block in range(len(x)):
         features = x[block, at_features:]
         slopes[:] = _ZERO
         for at in range(block * num_fractions, (block + 1) * num_fractions):
             factors = embedded[at, from_embedding:]
-            input_gradient(head, weights, inner[at], no_bias, product)
+            input_gradient(head, weights, inner[at], product)
             for i in range(0, num_features * BLOCK, LANES):
                 slope, factor = load(product, i), load(factors, i)
                 store(slopes, i, load(slopes, i) + slope * factor)
                 slope *= load(features, i)
                 store(factors, i, select(factor <= _ZERO, splat(_ZERO), slope))
-        close_features(features, slopes)
-    backpropagate(embedding, weights, embedded, turned, last, gradient)
+        backward_relu(features, slopes)
+    backpropagate(embedding, weights, embedded, transposed, last, gradient)

@@ -2,7 +2,8 @@
 
 It processes blocks of BLOCK samples, whose activations fit in the L1 cache. Activations are stored
 as [feature, sample], so each sample is one lane of a vector. Weights [out, in] are read in their
-own order in both directions. Only one factor of the gradient is transposed, block by block.
+own order in both directions. The gradient of a layer's weights is a product over the whole batch,
+for which COLUMNS inputs at a time are transposed.
 """
 
 import numpy as np
@@ -25,15 +26,15 @@ BLOCK = COLUMNS
 WEIGHTS, BIAS, IN, OUT, INPUT, OUTPUT, RELU, INNER = range(8)
 # Inputs or outputs of a layer up to which sums over single rows are faster than transposed tiles.
 _THIN = 8
-# Rows at the end of a layer's gradient into which tiles may reach, at most.
-LAST_ROWS = (COLUMNS - 1) // (_THIN + 1) + 1
+# Most rows at the end of a layer's gradient whose tiles would reach beyond it.
+LAST_ROWS = (COLUMNS - 1) // (_THIN + 1)
 
 
 @ieee_kernel
 def update(
     layers, weights, target_weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon,
     max_norm, obs, action, reward, discount, next_obs, weight, next_mask, priority, taken,
-    active, other, turned, last, loss_sum, double, dueling, scale, slope, bend,
+    active, other, transposed, last, loss_sum, double, dueling, scale, slope, bend,
 ):  # fmt: skip
     """Takes one gradient step on a batch; weights, moments and steps change in place.
 
@@ -46,7 +47,7 @@ def update(
         priority, taken: float32[B], outputs.
         active: float32[blocks, *], activations.
         other: As a row of active.
-        turned, last: Scratch memory, see weight_gradient().
+        transposed, last: Scratch memory, see weight_gradient().
         loss_sum: [1]; the mean weighted loss is added.
         double: Whether the online network selects the next action.
         dueling: 1 or 0, the output rows before those of the actions.
@@ -78,7 +79,7 @@ def update(
             action, reward, discount, weight, priority, taken, slope, bend,
         )  # fmt: skip
     loss_sum[0] += np.float32(loss / len(action))
-    backpropagate(layers, weights, active, turned, last, gradient)
+    backpropagate(layers, weights, active, transposed, last, gradient)
     descend(weights, gradient, exp_avg, exp_avg_sq, steps, rate, betas, epsilon, max_norm)
 
 
@@ -125,12 +126,6 @@ def greedy_actions(layers, weights, obs, mask, active, dueling, scale, chosen):
 
 
 @ieee_kernel
-def rows_of(features):
-    """Returns the rows of a layer's input or output, as whole tiles."""
-    return (features + LANES - 1) // LANES * LANES
-
-
-@ieee_kernel
 def load_block(obs, first, size, scale, x):
     """Writes x [F, BLOCK] = obs[first : first + size] * scale, followed by zeros."""
     for s in range(size):
@@ -154,14 +149,14 @@ def through_layers(layers, weights, x):
 
 
 @ieee_kernel
-def backpropagate(layers, weights, x, turned, last, gradient):
+def backpropagate(layers, weights, x, transposed, last, gradient):
     """Backpropagates the gradients of the outputs in x, float32[blocks, *], in place.
 
-    The gradients of all weights and biases are written to gradient [P]. The others are those of
+    Writes the gradients of all weights and biases to gradient [P]. Args not listed are those of
     weight_gradient().
     """
     for n in range(len(layers) - 1, -1, -1):
-        weight_gradient(layers[n], x, turned, last, gradient)
+        weight_gradient(layers[n], x, transposed, last, gradient)
         features = layers[n, IN]
         for block in range(len(x) if layers[n, INNER] else 0):
             product_through_relu(
@@ -172,13 +167,13 @@ def backpropagate(layers, weights, x, turned, last, gradient):
 
 
 @ieee_kernel
-def weight_gradient(layer, x, turned, last, gradient):
+def weight_gradient(layer, x, transposed, last, gradient):
     """Writes the gradient of a layer's weights and biases to its place in gradient [P].
 
     Args:
         layer: int64[8], see above.
         x: float32[blocks, *], inputs, and the gradients of outputs.
-        turned: float32[blocks * BLOCK * COLUMNS], scratch memory.
+        transposed: float32[blocks * BLOCK * COLUMNS], scratch memory.
         last: float32[LAST_ROWS * COLUMNS], scratch memory.
         gradient: float32[P].
     """
@@ -192,21 +187,21 @@ def weight_gradient(layer, x, turned, last, gradient):
                 dot = _dot_over_batch(x, delta + o * BLOCK, begin + i * BLOCK)
                 gradient[at + o * features + i] = dot
         return
-    # A tile may reach into the next rows, which are written after it. So the last columns are
-    # first, and the last rows, behind which another tensor begins, are copied.
+    # The last tile of a row may reach into the next rows, which are written after it. So the last
+    # columns come first. The last rows, behind which another tensor begins, are copied.
     for i in range((features - 1) // COLUMNS * COLUMNS, -1, -COLUMNS):
         columns = min(COLUMNS, features - i)
-        _turn(x, begin + i * BLOCK, columns, turned)
+        _transpose(x, begin + i * BLOCK, columns, transposed)
         copied = min(outputs, (COLUMNS - columns + features - 1) // features)
         rows = outputs - copied
         product_of_blocks(
             gradient, at + i, features, x, delta, BLOCK, x.shape[1],
-            turned, 0, COLUMNS, rows, len(x) * BLOCK, x, 0, np.float32(0.0),
+            transposed, 0, COLUMNS, rows, len(x) * BLOCK, x, 0, np.float32(0.0),
         )  # fmt: skip
         if copied > 0:
             product_of_blocks(
                 last, 0, COLUMNS, x, delta + rows * BLOCK, BLOCK, x.shape[1],
-                turned, 0, COLUMNS, copied, len(x) * BLOCK, x, 0, np.float32(0.0),
+                transposed, 0, COLUMNS, copied, len(x) * BLOCK, x, 0, np.float32(0.0),
             )  # fmt: skip
             for o in range(copied):
                 row = at + (rows + o) * features + i
@@ -234,14 +229,14 @@ def _dot_over_batch(x, row, other):
 
 
 @ieee_kernel
-def _turn(x, begin, rows, turned):
-    """Transposes rows of all blocks to turned [blocks * BLOCK, COLUMNS]."""
+def _transpose(x, begin, rows, transposed):
+    """Transposes rows of all blocks to transposed [blocks * BLOCK, COLUMNS]."""
     for block in range(len(x)):
         for s in range(0, BLOCK, LANES):
             to = (block * BLOCK + s) * COLUMNS
             for row in range(0, rows, LANES):
                 source = block * x.shape[1] + begin + row * BLOCK + s
-                transpose_tile(turned, to + row, COLUMNS, x, source, BLOCK)
+                transpose_tile(transposed, to + row, COLUMNS, x, source, BLOCK)
 
 
 @ieee_kernel

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastdqn.kernels.matmul import COLUMNS
+from fastdqn.kernels.matmul import COLUMNS, LANES
 from fastdqn.learning import fused_kernel
 from fastdqn.learning.adam import Adam
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
@@ -152,7 +152,7 @@ def layer_table(
     for n, layer in enumerate(dense):
         outputs, features = layer.weight.shape
         begins = [(each.data_ptr() - start) // 4 for each in (layer.weight, layer.bias)]
-        output = active + fused_kernel.rows_of(features) * fused_kernel.BLOCK
+        output = active + size_of(features)
         if n == 0 and beside is not None:
             output = end_of(beside)
         relu = ends_in_relu or n < len(dense) - 1
@@ -162,7 +162,7 @@ def layer_table(
 
 
 def gradient_scratch(blocks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Allocates turned and last for fused_kernel.weight_gradient()."""
+    """Allocates transposed and last for fused_kernel.weight_gradient()."""
     return (
         aligned(blocks * fused_kernel.BLOCK * COLUMNS),
         aligned(fused_kernel.LAST_ROWS * COLUMNS),
@@ -177,4 +177,9 @@ def aligned(*shape: int) -> np.ndarray:
 def end_of(layers: np.ndarray) -> int:
     """Returns the size of the activations of a block."""
     outputs, rows = layers[-1, [fused_kernel.OUTPUT, fused_kernel.OUT]]
-    return int(outputs + fused_kernel.rows_of(rows) * fused_kernel.BLOCK)
+    return int(outputs) + size_of(int(rows))
+
+
+def size_of(rows: int) -> int:
+    """Returns the size of a layer's input or output in the activations of a block: whole tiles."""
+    return -(-rows // LANES) * LANES * fused_kernel.BLOCK

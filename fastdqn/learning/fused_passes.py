@@ -9,7 +9,7 @@ layers of their own have D = 0: they become the outputs of actions, and their Z 
 import numpy as np
 
 from fastdqn.kernels.jit import ieee_kernel
-from fastdqn.kernels.matmul import LANES, product_added, product_from_bias
+from fastdqn.kernels.matmul import LANES, product, product_added, product_from_bias
 from fastdqn.kernels.vectors import load, select, splat, store
 from fastdqn.learning.fused_kernel import (
     BIAS,
@@ -198,8 +198,8 @@ def join_streams(values, q, per_action, num_actions):
 
 
 @ieee_kernel
-def part_streams(values, q, per_action, num_actions):
-    """Converts gradients of logits q [Z, A] to those of advantages, in place, and of values [Z]."""
+def backward_streams(values, q, per_action, num_actions):
+    """Backward pass of join_streams(): q [Z, A] in place, and the gradients of values [Z]."""
     share = np.float32(1.0) / np.float32(num_actions)
     for z in range(per_action):
         for s in range(0, BLOCK, LANES):
@@ -213,7 +213,7 @@ def part_streams(values, q, per_action, num_actions):
 
 @ieee_kernel
 def backward_head(
-    readers, rest, weights, x, output, streams, slopes, no_bias, turned, last, gradient
+    readers, rest, weights, x, output, streams, slopes, transposed, last, gradient
 ):  # fmt: skip
     """Backpropagates the gradients of a head's outputs in x, in place, to its features in x.
 
@@ -226,39 +226,37 @@ def backward_head(
         output: Where the outputs begin.
         streams: (Z, A, of_value).
         slopes: float32[F * BLOCK], scratch memory.
-        no_bias: float32[F], zeros.
     """
     per_action, num_actions, of_value = streams
     for block in range(len(x) if of_value >= 0 else 0):
-        part_streams(x[block, of_value:], x[block, output:], per_action, num_actions)
-    backpropagate(rest, weights, x, turned, last, gradient)
+        backward_streams(x[block, of_value:], x[block, output:], per_action, num_actions)
+    backpropagate(rest, weights, x, transposed, last, gradient)
     for n in range(len(readers)):
-        weight_gradient(readers[n], x, turned, last, gradient)
+        weight_gradient(readers[n], x, transposed, last, gradient)
     for block in range(len(x)):
-        input_gradient(readers, weights, x[block], no_bias, slopes)
-        close_features(x[block, readers[0, INPUT] :], slopes)
+        input_gradient(readers, weights, x[block], slopes)
+        backward_relu(x[block, readers[0, INPUT] :], slopes)
 
 
 @ieee_kernel
-def input_gradient(layers, weights, x, no_bias, slopes):
-    """Writes the gradient of a head's input to slopes, from those of the layers that read it."""
+def input_gradient(layers, weights, x, slopes):
+    """Writes the gradient of a head's input to slopes [F * BLOCK], from those of its readers."""
     features = layers[0, IN]
     for n in range(len(layers)):
         if n == 0:
-            product_from_bias(
+            product(
                 slopes, 0, BLOCK, weights, layers[0, WEIGHTS], 1, features,
-                x, layers[0, OUTPUT], BLOCK, features, layers[0, OUT], no_bias, 0,
-                np.float32(-np.inf),
+                x, layers[0, OUTPUT], BLOCK, features, layers[0, OUT], weights, 0, _ZERO,
             )  # fmt: skip
         elif not layers[n, INNER]:
             product_added(
                 slopes, 0, BLOCK, weights, layers[n, WEIGHTS], 1, features,
-                x, layers[n, OUTPUT], BLOCK, features, layers[n, OUT], no_bias, 0, _ZERO,
+                x, layers[n, OUTPUT], BLOCK, features, layers[n, OUT], weights, 0, _ZERO,
             )  # fmt: skip
 
 
 @ieee_kernel
-def close_features(features, slopes):
+def backward_relu(features, slopes):
     """Replaces features, outputs of a ReLU, by the gradient before it; slopes is that after it."""
     for i in range(0, len(slopes), LANES):
         closed = load(features, i) <= _ZERO

@@ -20,7 +20,7 @@ class FusedQuantile:
         self._num_quantiles, self._shape = len(value.fractions), (num_actions, dueling)
         self._of_block = np.repeat(value.fractions.numpy(), BLOCK)
 
-    def adopt(self, blocks: int) -> None:
+    def allocate(self, blocks: int) -> None:
         size = len(self._of_block)
         self._fractions = np.tile(self._of_block, (blocks, 1))
         self._target, self._chosen = (

@@ -31,7 +31,7 @@ class FusedScalar:
         self._loss = tuple(map(np.float32, LOSSES[loss]))
         self._shape = num_actions, dueling
 
-    def adopt(self, blocks: int) -> None:
+    def allocate(self, blocks: int) -> None:
         """Allocates memory for a batch of this many blocks."""
         self._target = np.zeros((blocks, BLOCK), np.float32)
 

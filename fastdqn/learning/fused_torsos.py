@@ -23,13 +23,12 @@ from fastdqn.learning.fused_kernel import (
     OUTPUT,
     WEIGHTS,
     load_block,
-    rows_of,
     through_layers,
 )
-from fastdqn.learning.fused_learner import end_of, gradient_scratch, layer_table
+from fastdqn.learning.fused_learner import end_of, layer_table, size_of
 from fastdqn.learning.fused_mlp import Layers
 
-_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+_ZERO = np.float32(0.0)
 _SIDE = MINATAR[0].kernel
 
 
@@ -38,31 +37,26 @@ class Torso(Protocol):
 
     Attributes:
         layers: int64[L, 8], its layers, see fused_kernel.py.
-        num_inputs: Number of features of an observation.
         at_features: Where the features begin in the activations of a block.
         width: Size of the activations of a block.
     """
 
     layers: np.ndarray
-    num_inputs: int
     at_features: int
     width: int
-
-    def adopt(self, blocks: int) -> None:
-        """Allocates memory for batches of this many blocks."""
-        ...
 
     def forward(self, weights, obs, scale, x) -> None:
         """Writes activations and features of observations [B, F] to x, float32[blocks, *]."""
         ...
 
-    def backward(self, weights, x, gradient) -> None:
+    def backward(self, weights, x, transposed, last, gradient) -> None:
         """Writes the gradient of all layers' weights and biases to gradient [P].
 
         Args:
             weights: float32[P], flat.
             x: float32[blocks, *], activations of the last pass. In place of the features, the
                 gradient before their ReLU.
+            transposed, last: Scratch memory, see fused_kernel.weight_gradient().
             gradient: float32[P], output.
         """
         ...
@@ -87,18 +81,15 @@ class MLPTorso:
     """
 
     def __init__(self, online: FlatParameters, dense: list[Any], num_inputs: int):
-        self.layers, self.num_inputs = layer_table(dense, online, ends_in_relu=True), num_inputs
+        self.layers = layer_table(dense, online, ends_in_relu=True)
         self.at_features = int(self.layers[-1, OUTPUT]) if dense else 0
-        self.width = end_of(self.layers) if dense else int(rows_of(num_inputs)) * BLOCK
-
-    def adopt(self, blocks: int) -> None:
-        self._scratch = gradient_scratch(blocks)
+        self.width = end_of(self.layers) if dense else size_of(num_inputs)
 
     def forward(self, weights, obs, scale, x) -> None:
         forward_mlp(self.layers, weights, obs, scale, x)
 
-    def backward(self, weights, x, gradient) -> None:
-        fused_kernel.backpropagate(self.layers, weights, x, *self._scratch, gradient)
+    def backward(self, weights, x, transposed, last, gradient) -> None:
+        fused_kernel.backpropagate(self.layers, weights, x, transposed, last, gradient)
 
 
 @ieee_kernel
@@ -121,18 +112,14 @@ class MinAtarTorso:
     def __init__(self, online: FlatParameters, torso: MinAtarCNN):
         self.layers = layer_table([torso.kernels], online, ends_in_relu=True)
         self._shape, self._channels = torso.obs_shape, torso.kernels.out_features
-        self.num_inputs = int(np.prod(torso.obs_shape))
-        self.at_features = int(rows_of(self.num_inputs)) * BLOCK
-        self.width = self.at_features + int(rows_of(torso.num_features)) * BLOCK
+        self.at_features = size_of(int(np.prod(torso.obs_shape)))
+        self.width = self.at_features + size_of(torso.num_features)
         fan_in = torso.kernels.in_features
         self._patch = np.zeros((fan_in + 1) * BLOCK, np.float32)
         self._patch[fan_in * BLOCK :] = 1.0
-        self._stride = max(torso.num_features, int(rows_of(self.num_inputs))) + LANES
+        self._stride = max(torso.num_features, self.at_features // BLOCK) + LANES
         self._turned = np.zeros(BLOCK * self._stride, np.float32)
         self._sums = np.zeros((fan_in + 1) * COLUMNS, np.float32)
-
-    def adopt(self, blocks: int) -> None:
-        """Allocates nothing: one block at a time is in use."""
 
     def forward(self, weights, obs, scale, x) -> None:
         convolve(
@@ -140,8 +127,8 @@ class MinAtarTorso:
             self._patch, self._turned, self._stride,
         )  # fmt: skip
 
-    def backward(self, weights, x, gradient) -> None:
-        differentiate_kernels(
+    def backward(self, weights, x, transposed, last, gradient) -> None:
+        backward_convolution(
             self.layers[0], x, self._shape, self._channels, self.at_features, self._patch,
             self._turned, self._stride, self._sums, gradient,
         )  # fmt: skip
@@ -149,7 +136,7 @@ class MinAtarTorso:
 
 @ieee_kernel
 def convolve(
-    layer, weights, obs, scale, x, shape, channels, at_features, patch, turned, stride
+    layer, weights, obs, scale, x, shape, channels, at_features, patch, transposed, stride
 ):  # fmt: skip
     """Writes observations and features, in the order row, column, channel.
 
@@ -163,13 +150,13 @@ def convolve(
         channels: Number of features of a position.
         at_features: Where the features begin in a row of x.
         patch: float32[(9 C + 1) * BLOCK], scratch memory that ends in ones.
-        turned: float32[BLOCK * stride], scratch memory.
+        transposed: float32[BLOCK * stride], scratch memory.
         stride: Length of its rows.
     """
     height, width, _ = shape
     features = layer[IN]
     for block in range(len(x)):
-        load_rows(obs, block * BLOCK, scale, turned, stride, x[block])
+        load_rows(obs, block * BLOCK, scale, transposed, stride, x[block])
         to = at_features
         for i in range(height - _SIDE + 1):
             for j in range(width - _SIDE + 1):
@@ -182,11 +169,11 @@ def convolve(
 
 
 @ieee_kernel
-def load_rows(obs, first, scale, turned, stride, x):
+def load_rows(obs, first, scale, transposed, stride, x):
     """As load_block(), in vectors, for observations of many numbers; x has whole tiles of rows."""
     features = obs.shape[1]
     for s in range(BLOCK):
-        to = turned[s * stride : s * stride + features]
+        to = transposed[s * stride : s * stride + features]
         if first + s >= len(obs):
             to[:] = _ZERO
             continue
@@ -195,7 +182,7 @@ def load_rows(obs, first, scale, turned, stride, x):
             to[i] = np.float32(row[i]) * scale
     for i in range(0, features, LANES):
         for s in range(0, BLOCK, LANES):
-            transpose_tile(x, i * BLOCK + s, BLOCK, turned, s * stride + i, stride)
+            transpose_tile(x, i * BLOCK + s, BLOCK, transposed, s * stride + i, stride)
 
 
 @ieee_kernel
@@ -210,8 +197,8 @@ def cut_patch(x, shape, i, j, patch):
 
 
 @ieee_kernel
-def differentiate_kernels(
-    layer, x, shape, channels, at_features, patch, turned, stride, sums, gradient
+def backward_convolution(
+    layer, x, shape, channels, at_features, patch, transposed, stride, sums, gradient
 ):  # fmt: skip
     """Writes the gradient of weights and biases of a convolution.
 
@@ -229,7 +216,7 @@ def differentiate_kernels(
         for i in range(0, positions * channels, LANES):
             for s in range(0, BLOCK, LANES):
                 transpose_tile(
-                    turned, s * stride + i, stride, x[block], at_features + i * BLOCK + s, BLOCK
+                    transposed, s * stride + i, stride, x[block], at_features + i * BLOCK + s, BLOCK
                 )
         at = 0
         for i in range(height - _SIDE + 1):
@@ -237,8 +224,8 @@ def differentiate_kernels(
                 cut_patch(x[block], shape, i, j, patch)
                 # Columns beyond the channels are those of another position, and not used.
                 product_added(
-                    sums, 0, COLUMNS, patch, 0, BLOCK, 1, turned, at, stride, features + 1, BLOCK,
-                    sums, 0, _ZERO,
+                    sums, 0, COLUMNS, patch, 0, BLOCK, 1, transposed, at, stride,
+                    features + 1, BLOCK, sums, 0, _ZERO,
                 )  # fmt: skip
                 at += channels
     for o in range(channels):

@@ -20,6 +20,10 @@ def tf32_products(allowed: bool) -> Iterator[None]:
         products.allow_tf32, convolutions.allow_tf32 = before
 
 
+# Of float64. In the mode of DenormalsAsZero, comparisons read it as zero.
+_SMALLEST = 5e-324
+
+
 class DenormalsAsZero:
     """A context in which this thread computes with zero in place of denormal numbers.
 
@@ -28,14 +32,11 @@ class DenormalsAsZero:
     """
 
     def __enter__(self) -> None:
-        self._before = _SMALLEST == 0.0  # in this mode, comparisons read a denormal number as zero
+        self._before = _SMALLEST == 0.0
         torch.set_flush_denormal(True)
 
     def __exit__(self, *error: object) -> None:
         torch.set_flush_denormal(self._before)
-
-
-_SMALLEST = 5e-324
 
 
 def update_arithmetic(

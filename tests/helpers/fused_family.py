@@ -28,7 +28,7 @@ from fastdqn.learning.networks import (
 from fastdqn.learning.noisy import NoisyLayers, noise_size
 from fastdqn.learning.quantile import QuantileValue
 from fastdqn.learning.random_inputs import Draws
-from fastdqn.learning.target_network import HardCopy, PolyakAverage
+from fastdqn.learning.target_network import HardCopy, NoTarget, PolyakAverage
 from fastdqn.learning.value import ScalarValue, Value, huber, squared_error
 from helpers.fused import CPU, RATE
 
@@ -89,14 +89,19 @@ def make_network(
 
 def make_learner(
     make_step: Any, value="mse", backup="double", *, size=40, clip: float | None = 1.0, together=1,
-    tau=1.0, **of_network,
+    tau: float | None = 1.0, **of_network,
 ) -> Learner:  # fmt: skip
-    """Returns a learner of batches of this size; value is a name in VALUES, or a value."""
+    """Returns a learner of batches of this size.
+
+    value is a name in VALUES, or a value. Without a tau there is no target network.
+    """
     chosen, rule = VALUES[value]() if isinstance(value, str) else value, BACKUPS[backup]()
     online = FlatParameters(make_network(chosen, **of_network), CPU)
     fractions = chosen.fractions_of_passes(rule)
     draws = Draws(size, noise_size(online.module), fractions, CPU, 3, together)
-    target = HardCopy(Fraction(7)) if tau == 1.0 else PolyakAverage(Fraction(1), tau)
+    target: Any = NoTarget()
+    if tau is not None:
+        target = HardCopy(Fraction(7)) if tau == 1.0 else PolyakAverage(Fraction(1), tau)
     adam = FusedAdam(online.weights, online.gradient, RATE)
     return Learner(online, chosen, rule, draws, adam, target, clip, make_step=make_step)
 

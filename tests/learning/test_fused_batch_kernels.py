@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from fastdqn.kernels import jit
+from fastdqn.kernels.matmul import COLUMNS
 from fastdqn.learning import fused_backups, fused_kernel, fused_passes
 from fastdqn.learning.bootstrap_targets import Bootstrap
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_family import FAMILY
 from fastdqn.learning.fused_kernel import BLOCK
-from fastdqn.learning.fused_learner import NO_MASK, layer_table
+from fastdqn.learning.fused_learner import NO_MASK, gradient_scratch, layer_table, size_of
 from fastdqn.learning.fused_mlp import Network, family_layers, noise_table
 from fastdqn.learning.hl_gauss import HLGaussValue
 from fastdqn.learning.networks import DuelingHead, Outputs
@@ -60,7 +61,7 @@ class Outcome:
 def test_a_value_equals_its_slow_twin(name, dueling):
     rng, value = np.random.default_rng(5), VALUES[name]()
     fused = FAMILY[type(value)](value, ACTIONS, dueling)
-    fused.adopt(BLOCKS)
+    fused.allocate(BLOCKS)
     following, here = (Outcome(rng, value, dueling, count) for count in (11, 7))
     values = np.zeros((BLOCKS, ACTIONS * BLOCK), np.float32)
     fused.expected(following.blocks, values)
@@ -206,7 +207,7 @@ def test_an_hl_gauss_priority_is_the_distance_to_the_target():
     value = HLGaussValue(11, -3.0, 4.0)
     outcome = Outcome(np.random.default_rng(0), value, 0)
     fused = FAMILY[HLGaussValue](value, ACTIONS, 0)
-    fused.adopt(BLOCKS)
+    fused.allocate(BLOCKS)
     nothing = np.zeros((BLOCKS, BLOCK), np.float32)
     shares = np.zeros((BLOCKS, ACTIONS * BLOCK), np.float32)
     reward, ones = np.full(SIZE, 20.0, np.float32), np.ones(SIZE, np.float32)
@@ -222,19 +223,23 @@ def test_the_weight_gradient_of_layers_of_any_size(blocks):
     rng = np.random.default_rng(0)
     for features in (*range(1, 36), 63, 64, 65):
         for outputs in (1, 7, 8, 9, 10, 11, 17, 40):
-            width = fused_kernel.rows_of(features) + fused_kernel.rows_of(outputs)
-            x = rng.normal(size=(blocks, width, BLOCK)).astype(np.float32)
-            first = fused_kernel.rows_of(features)
+            first = size_of(features) // BLOCK
+            rows = first + size_of(outputs) // BLOCK
+            x = rng.normal(size=(blocks, rows, BLOCK)).astype(np.float32)
             inputs, deltas = x[:, :features], x[:, first : first + outputs]
             expected = np.einsum("bos,bis->oi", deltas, inputs, dtype=np.float64)
-            gradient = np.full(3 + outputs * (features + 1) + 3, 7.0, np.float32)
-            layer = np.array([3 + outputs, 3, features, outputs, 0, first * BLOCK, 0, 0])
-            fused_kernel.weight_gradient(
-                layer, x.reshape(blocks, -1), np.zeros(blocks * BLOCK * BLOCK, np.float32),
-                np.zeros(fused_kernel.LAST_ROWS * BLOCK, np.float32), gradient,
-            )  # fmt: skip
-            of_bias, of_weights = np.split(gradient[3:-3], [outputs])
+            gradient = np.full(outputs * (features + 1) + 2 * COLUMNS, 7.0, np.float32)
+            layer = np.array(
+                [COLUMNS + outputs, COLUMNS, features, outputs, 0, first * BLOCK, 0, 0]
+            )
+            scratch = [
+                np.full(each.size + COLUMNS, 7.0, np.float32) for each in gradient_scratch(blocks)
+            ]
+            fused_kernel.weight_gradient(layer, x.reshape(blocks, -1), *scratch, gradient)
+            before, of_bias, of_weights, after = np.split(
+                gradient, np.cumsum([COLUMNS, outputs, outputs * features])
+            )
             np.testing.assert_allclose(of_weights.reshape(outputs, -1), expected, 1e-4, 1e-4)
             np.testing.assert_allclose(of_bias, deltas.sum((0, 2)), 1e-4, 1e-4)
-            assert (gradient[:3] == 7.0).all(), (features, outputs)
-            assert (gradient[-3:] == 7.0).all(), (features, outputs)
+            for beyond in (before, after, *(each[-COLUMNS:] for each in scratch)):
+                assert (beyond == 7.0).all(), (features, outputs)

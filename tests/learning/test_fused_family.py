@@ -26,7 +26,7 @@ from fastdqn.learning.random_inputs import Draw, LaneNoise
 from helpers.capture import learner_of
 from helpers.cost import slow_but, slow_but_one_of
 from helpers.fused import CPU, assert_equal_paths, make_batches
-from helpers.fused_family import HEADS, VALUES, combinations, make_both, make_learner
+from helpers.fused_family import HEADS, MINATAR, VALUES, combinations, make_both, make_learner
 from helpers.loop import small
 from helpers.resumed_runs import (
     asked_by_the_test,  # noqa: F401  # by its name alone
@@ -227,6 +227,13 @@ def test_memory_stays_in_place_and_warm_up_changes_nothing(parts):
     learner.online.check_views()
 
 
+@pytest.mark.parametrize("inputs", [4, MINATAR])
+def test_batches_of_another_size_follow(inputs):
+    both = make_both("categorical", inputs=inputs)
+    for size in (33, 100, 5):
+        assert_equal_paths(*both, make_batches(3, size=size, shape=tuple(np.atleast_1d(inputs))))
+
+
 def test_a_refilled_batch_is_read_again():
     staged, *others = make_batches(4, dtype=np.uint8)
     both = make_both("categorical")
@@ -293,6 +300,19 @@ def test_greedy_actions_are_those_of_torch(value, head, options, lanes):
         allowed = np.where(mask, expected, -np.inf)
         assert policy(obs, mask).tolist() == allowed.argmax(1).tolist()
         learner.online.weights.neg_()
+
+
+@pytest.mark.parametrize("value", ["mse", "implicit-quantile"])
+@pytest.mark.parametrize("inputs", [4, MINATAR])
+def test_a_policy_takes_more_observations_than_before(value, inputs):
+    rng = np.random.default_rng(6)
+    learner = make_learner(None, value, inputs=inputs)
+    policy, network = FusedFamilyPolicy(learner.online, learner.value), learner.online.module
+    for lanes in (1, 100, 33):
+        obs = rng.normal(size=(lanes, *np.atleast_1d(inputs))).astype(np.float32)
+        with torch.no_grad():
+            expected = learner.value.expected(network(torch.from_numpy(obs), Draw())).numpy()
+        assert policy(obs, None).tolist() == expected.argmax(1).tolist()
 
 
 @pytest.mark.parametrize("value", [name for name in VALUES if name != "huber"])

@@ -14,8 +14,8 @@ from fastdqn.kernels.matmul import COLUMNS
 from fastdqn.learning import fused_passes
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_heads import head_table
-from fastdqn.learning.fused_kernel import BLOCK, INNER
-from fastdqn.learning.fused_learner import activations
+from fastdqn.learning.fused_kernel import BLOCK, INNER, INPUT, OUTPUT
+from fastdqn.learning.fused_learner import end_of, gradient_scratch
 from fastdqn.learning.fused_mlp import family_layers
 from fastdqn.learning.fused_torsos import MinAtarTorso, make_torso
 from fastdqn.learning.value import ScalarValue
@@ -50,8 +50,7 @@ def test_a_convolution_and_its_gradient_equal_autograd(shape, dtype):
     torso = make_torso(online, family_layers(network))
     assert type(torso) is MinAtarTorso
     obs = rng.integers(0, 9, (SIZE, *shape)).astype(dtype)
-    x = np.tile(torso.blank, (BLOCKS, 1))
-    x[:] = rng.normal(size=x.shape)  # of the batch before
+    x = rng.normal(size=(BLOCKS, torso.width)).astype(np.float32)  # of the batch before
     weights = online.weights.numpy()
     torso.forward(weights, obs.reshape(SIZE, -1), np.float32(0.5), x)
     features = network.torso(torch.from_numpy(obs).float() * 0.5)
@@ -64,7 +63,7 @@ def test_a_convolution_and_its_gradient_equal_autograd(shape, dtype):
     ours[:, : features.shape[1] * BLOCK] = blocks_of(before_relu)
     expected = online.gradient.numpy().copy()
     online.gradient.fill_(torch.nan)
-    torso.backward(weights, x, online.gradient.numpy())
+    torso.backward(weights, x, *gradient_scratch(BLOCKS), online.gradient.numpy())
     layer = network.torso.kernels
     for parameter in (layer.weight, layer.bias):
         begin = (parameter.data_ptr() - online.weights.data_ptr()) // 4
@@ -81,12 +80,12 @@ def test_wide_layers_and_their_gradients_equal_their_slow_twins(features, output
     value, advantage = nn.Linear(features, outputs), nn.Linear(features, 2 * outputs)
     online = FlatParameters(nn.ModuleList([value, advantage]), CPU)
     table, of_value = head_table([[value], [advantage]], online)
-    x = np.tile(activations(table), (BLOCKS, 1))
+    x = np.full((BLOCKS, end_of(table)), np.nan, np.float32)
     given = rng.normal(size=(SIZE, features)).astype(np.float32)
     x[:, : features * BLOCK] = blocks_of(given)
     weights, gradient = online.weights.numpy(), np.full_like(online.weights.numpy(), np.nan)
     fused_passes.through_wide_layers(table, weights, x)
-    places = (of_value, int(table[1, 8]))
+    places = (of_value, int(table[1, OUTPUT]))
     deltas = [rng.normal(size=(SIZE, each.out_features)) for each in (value, advantage)]
     slopes = np.zeros((SIZE, features))
     for layer, at, delta in zip((value, advantage), places, deltas, strict=True):
@@ -95,11 +94,9 @@ def test_wide_layers_and_their_gradients_equal_their_slow_twins(features, output
         np.testing.assert_allclose(samples(x[:, at:], rows), expected, atol=1e-5)
         x[:, at : at + rows * BLOCK] = blocks_of(delta)
         slopes += delta @ weight
-    most, no_bias = 2 * outputs, np.zeros(features + 2 * outputs, np.float32)
-    turned = np.full(BLOCKS * BLOCK * (features + 3 * COLUMNS), np.nan, np.float32)
-    scratch = (np.zeros(BLOCKS * BLOCK * most), np.zeros(most * COLUMNS))
-    fused_passes.differentiate_wide_layers(
-        table, x, no_bias, turned, *(each.astype(np.float32) for each in scratch), gradient
+    scratch = (np.full(features * BLOCK, np.nan, np.float32), *gradient_scratch(BLOCKS))
+    fused_passes.backward_head(
+        table, table[:0], weights, x, places[1], (1, 2 * outputs, -1), *scratch, gradient
     )
     for row, delta in zip(table, deltas, strict=True):
         at, of_bias, _, rows = (int(each) for each in row[:4])
@@ -108,10 +105,8 @@ def test_wide_layers_and_their_gradients_equal_their_slow_twins(features, output
         np.testing.assert_allclose(
             gradient[of_bias : of_bias + rows], delta.sum(0), rtol=1e-4, atol=1e-4
         )
-    for block, expected in enumerate(blocks_of(slopes)):
-        ours = np.zeros(features * BLOCK, np.float32)
-        fused_passes.input_gradient(table, weights, x[block], no_bias, ours)
-        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+    expected = np.where(given > 0.0, slopes, 0.0)
+    np.testing.assert_allclose(samples(x, features), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("per_action", "actions"), [(1, 1), (1, 6), (5, 3)])
@@ -126,18 +121,18 @@ def test_streams_join_and_part(per_action, actions):
     expected = value + advantage - advantage.mean(1, keepdims=True)
     np.testing.assert_allclose(q, expected.ravel(), atol=1e-6)
     q = gradient.ravel().copy()
-    fused_passes.part_streams(of_values, q, per_action, actions)
+    fused_passes.backward_streams(of_values, q, per_action, actions)
     np.testing.assert_allclose(of_values, gradient.sum(1).ravel(), atol=1e-6)
     expected = gradient - gradient.mean(1, keepdims=True)
     np.testing.assert_allclose(q, expected.ravel(), atol=1e-6)
 
 
 def test_streams_read_the_same_features_and_end_in_the_advantages():
-    layers = family_layers(make_network(ScalarValue(), inputs=(5, 5, 2), hidden=(24, 17)))
-    online = FlatParameters(make_network(ScalarValue(), inputs=(5, 5, 2), hidden=(24, 17)), CPU)
-    table, of_value = head_table(layers.chains, online, 64)
-    assert table[:, 4].tolist()[::3] == [64, 64]
+    network = make_network(ScalarValue(), inputs=(5, 5, 2), hidden=(24, 17))
+    online = FlatParameters(network, CPU)
+    table, of_value = head_table(family_layers(network).chains, online, 64)
+    assert table[:, INPUT].tolist()[::3] == [64, 64]
     assert table[:, INNER].tolist() == [0, 1, 1, 0, 1, 1]
-    assert of_value == table[2, 8]
-    starts = np.unique(table[:, 8])
+    assert of_value == table[2, OUTPUT]
+    starts = np.unique(table[:, OUTPUT])
     assert len(starts) == len(table)

@@ -21,8 +21,10 @@ from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.networks import PlainHead
 from fastdqn.learning.target_network import NoTarget
 from fastdqn.replay import Batch
+from helpers import fused_family
 from helpers.cost import slow_but
 from helpers.fused import assert_equal_paths, make_batches, make_both, make_learner
+from helpers.fused_family import MINATAR
 from helpers.loop import run_loop, small
 
 CPU = torch.device("cpu")
@@ -64,6 +66,15 @@ def test_two_updates_by_hand(make_step):
 def test_200_fused_updates_end_where_autograd_ends(masks):
     both = make_both(backup=MaxBackup(), follower=NoTarget(), clip=0.5)
     assert_equal_paths(*both, make_batches(200, masks=masks))
+
+
+@pytest.mark.parametrize("value", ["huber", "categorical", "implicit-quantile"])
+@pytest.mark.parametrize("inputs", [4, MINATAR])
+def test_fused_updates_of_the_family_read_the_weights_as_they_are_now(value, inputs):
+    both = fused_family.make_both(value, "max", tau=None, inputs=inputs)
+    assert both[1].target.weights is both[1].online.weights
+    shape = (inputs,) if inputs == 4 else inputs
+    assert_equal_paths(*both, make_batches(20, shape=shape))
 
 
 def test_no_target_has_no_copy_of_the_weights():

@@ -81,3 +81,11 @@ def test_an_update_counts_denormal_moments_as_zero(make_step, users_mode):
         torch.set_flush_denormal(False)
     assert learner.optimizer.exp_avg.view(torch.int32).count_nonzero() == 0
     assert (after.view(torch.int32) == 0) == users_mode  # the mode is that of before
+
+
+def test_an_update_that_raises_leaves_the_mode_of_denormal_numbers_as_it_was():
+    learner = make_learner(FusedStep)
+    (batch,) = make_batches(1)
+    with pytest.raises(AttributeError):
+        learner.update(batch._replace(obs=None))
+    assert (torch.tensor(1e-39) * 0.9).view(torch.int32) != 0
