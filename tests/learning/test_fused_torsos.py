@@ -81,7 +81,7 @@ def test_wide_layers_and_their_gradients_equal_their_slow_twins(features, output
     online = FlatParameters(nn.ModuleList([value, advantage]), CPU)
     table, of_value = head_table([[value], [advantage]], online)
     x = np.full((BLOCKS, end_of(table)), np.nan, np.float32)
-    given = rng.normal(size=(SIZE, features)).astype(np.float32)
+    given = np.maximum(rng.normal(size=(SIZE, features)), 0.0).astype(np.float32)
     x[:, : features * BLOCK] = blocks_of(given)
     weights, gradient = online.weights.numpy(), np.full_like(online.weights.numpy(), np.nan)
     fused_passes.through_wide_layers(table, weights, x)
