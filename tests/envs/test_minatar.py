@@ -84,7 +84,7 @@ def test_a_run_trains_its_convolutions_and_the_policy_is_loaded(tmp_path):
     session, _ = run_loop(config)
     resolved = session.config
     assert (resolved.torso, resolved.hidden_sizes, resolved.learner) == (
-        "minatar", (128,), "torch",
+        "minatar", (128,), "fused",
     )  # fmt: skip
     assert session.run.staging.host.obs.dtype == np.bool_
     session.run.learner.online.check_views()
