@@ -208,10 +208,11 @@ class FusedFamilyStep:
 
     def _adopt(self, batch: Batch) -> None:
         """Prepares the arrays of a batch; a training loop reuses the same batch."""
-        size = len(batch.action)
-        if self._batch is None or size != len(self._priority):
+        size, before = len(batch.action), self._batch
+        self._batch = None  # if this is interrupted, the next update starts over
+        if before is None or size != len(before.action):
             self._allocate(size)
-        self._batch, self._converted = batch, []
+        self._converted = []
         obs, next_obs = (self._as_numbers(each.numpy()) for each in (batch.obs, batch.next_obs))
         self._masks = tuple(
             NO_MASK if mask is None else mask.numpy() for mask in (batch.next_mask, batch.mask)
@@ -220,6 +221,7 @@ class FusedFamilyStep:
             obs, next_obs, batch.action.numpy(), batch.reward.numpy(), batch.discount.numpy(),
             batch.weight.numpy(),
         )  # fmt: skip
+        self._batch = batch
 
     def _allocate(self, size: int) -> None:
         blocks = -(-size // BLOCK)

@@ -109,8 +109,8 @@ class ImplicitPasses:
             outputs = np.zeros((len(self._x), count * self._stride), np.float32)
             self._outputs[slot, count] = outputs
         if keeps and not self._kept:
-            self._kept = tuple(aligned(blocks * count, each.shape[1]) for each in self._passing)
             self._scratch = gradient_scratch(blocks * count)
+            self._kept = tuple(aligned(blocks * count, each.shape[1]) for each in self._passing)
         x = self._x[:blocks]
         self._torso.forward(weights, obs, scale, x)
         forward_fractions(

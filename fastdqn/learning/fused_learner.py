@@ -89,21 +89,23 @@ class FusedStep:
 
     def _adopt(self, batch: Batch) -> None:
         """Prepares the arrays of a batch; a training loop reuses the same batch."""
-        size = len(batch.action)
-        if self._batch is None or size != len(self._priority):
+        size, before = len(batch.action), self._batch
+        self._batch = None  # if this is interrupted, the next update starts over
+        if before is None or size != len(before.action):
             self._priority, self._taken = torch.zeros(2, size)
             blocks, width = -(-size // fused_kernel.BLOCK), end_of(self._layers)
             self._scratch = (
                 self._priority.numpy(), self._taken.numpy(), aligned(blocks, width),
                 aligned(width), *gradient_scratch(blocks),
             )  # fmt: skip
-        self._batch, self._converted = batch, []
+        self._converted = []
         obs, next_obs = (self._as_float(each.numpy()) for each in (batch.obs, batch.next_obs))
         mask = NO_MASK if batch.next_mask is None else batch.next_mask.numpy()
         self._inputs = (
             obs, batch.action.numpy(), batch.reward.numpy(), batch.discount.numpy(), next_obs,
             batch.weight.numpy(), mask,
         )  # fmt: skip
+        self._batch = batch
 
     def _as_float(self, stored: np.ndarray) -> np.ndarray:
         """Returns float32[B, F]: the array itself, or memory to convert it to at each step."""

@@ -120,11 +120,7 @@ class Learner:
             Priorities of all samples, batch by batch; the next update may overwrite them.
         """
         self.draws.refresh(len(batches))
-        with self._arithmetic:
-            priority, self.taken = self._run(batches)
-            self.updates += len(batches)
-            self.target_update.follow(self.updates, self.online, self.target)
-        return priority
+        return self._arithmetic(self._update, batches)
 
     def together(self, most: int) -> int:
         """Returns how many updates the next call may take: a power of two, at most `most`.
@@ -191,6 +187,12 @@ class Learner:
             "loss_total": self.loss_sum, "taken": self.taken,
             **{f"optimizer_{name}": each for name, each in self.optimizer.tensors().items()},
         }  # fmt: skip
+
+    def _update(self, batches: tuple[Batch, ...]) -> Tensor:
+        priority, self.taken = self._run(batches)
+        self.updates += len(batches)
+        self.target_update.follow(self.updates, self.online, self.target)
+        return priority
 
     def _unchanged(self) -> AbstractContextManager[None]:
         """Restores everything that updates within the context change."""

@@ -1,10 +1,12 @@
 """Precision of matrix products, denormal numbers and the default dtype."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
+
+_Result = TypeVar("_Result")
 
 
 @contextlib.contextmanager
@@ -20,36 +22,40 @@ def tf32_products(allowed: bool) -> Iterator[None]:
         products.allow_tf32, convolutions.allow_tf32 = before
 
 
-# Of float64. In the mode of DenormalsAsZero, comparisons read it as zero.
+# Of float64. While denormal numbers are zero, comparisons read it as zero.
 _SMALLEST = 5e-324
 
 
-class DenormalsAsZero:
-    """A context in which this thread computes with zero in place of denormal numbers.
+def denormals_as_zero(function: Callable[..., _Result], *args: Any) -> _Result:
+    """Calls a function, in which this thread computes with zero in place of denormal numbers.
 
     An operation on a denormal number takes about a hundred cycles more on many processors. Adam's
     averages for a unit that is never active decay until they are denormal, and then stay so.
     """
-
-    def __enter__(self) -> None:
-        self._before = _SMALLEST == 0.0
+    before = _SMALLEST == 0.0
+    # Not a context manager: a signal handler may raise where its methods begin and after their
+    # calls, and the mode would stay.
+    try:
         torch.set_flush_denormal(True)
+        return function(*args)
+    finally:
+        torch.set_flush_denormal(before)
 
-    def __exit__(self, *error: object) -> None:
-        torch.set_flush_denormal(self._before)
+
+def with_denormals(function: Callable[..., _Result], *args: Any) -> _Result:
+    """Calls a function in the current mode."""
+    return function(*args)
 
 
-def update_arithmetic(
-    device: torch.device, *, uses_torch: bool
-) -> contextlib.AbstractContextManager[None]:
-    """Returns the context of updates on a device: on a CPU, denormal numbers are zero.
+def update_arithmetic(device: torch.device, *, uses_torch: bool) -> Callable[..., Any]:
+    """Returns what calls updates on a device: on a CPU, denormal numbers are zero.
 
     The mode is one of each thread, and threads of torch have that of the thread which started them.
     So if updates use several of them, their bits would depend on when they were started.
     """
     if device.type != "cpu" or (uses_torch and torch.get_num_threads() > 1):
-        return contextlib.nullcontext()
-    return DenormalsAsZero()
+        return with_denormals
+    return denormals_as_zero
 
 
 @contextlib.contextmanager
