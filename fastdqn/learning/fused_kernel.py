@@ -205,7 +205,8 @@ def weight_gradient(layer, x, transposed, last, gradient):
             )  # fmt: skip
             for o in range(copied):
                 row = at + (rows + o) * features + i
-                gradient[row : row + columns] = last[o * COLUMNS : o * COLUMNS + columns]
+                for j in range(columns):  # a slice takes a second longer to compile
+                    gradient[row + j] = last[o * COLUMNS + j]
 
 
 @ieee_kernel
