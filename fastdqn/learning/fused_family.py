@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from fastdqn.learning import fused_backups, fused_kernel, fused_passes
-from fastdqn.learning.adam import Adam
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.categorical import CategoricalValue
 from fastdqn.learning.flat_parameters import FlatParameters
@@ -21,7 +20,7 @@ from fastdqn.learning.fused_heads import HeadPasses
 from fastdqn.learning.fused_hl_gauss import FusedHLGauss
 from fastdqn.learning.fused_implicit import FusedImplicit, ImplicitPasses
 from fastdqn.learning.fused_kernel import BLOCK
-from fastdqn.learning.fused_learner import NO_MASK
+from fastdqn.learning.fused_learner import NO_MASK, adam_of
 from fastdqn.learning.fused_mlp import (
     NO_ROWS,
     MLPPasses,
@@ -127,11 +126,8 @@ class FusedFamilyStep:
     """
 
     def __init__(self, learner: Learner):
-        optimizer = learner.optimizer
         if type(learner.backup) not in (DoubleBackup, MaxBackup, MunchausenBackup):
             raise ValueError(f"the fused update does not support {type(learner.backup).__name__}")
-        if not isinstance(optimizer, Adam):
-            raise ValueError(f"the fused update supports Adam only, not {type(optimizer).__name__}")
         self._passes, self._value = make_parts(learner.online, learner.value)
         self._layers, self._num_actions = self._passes.layers, self._passes.num_actions
         self._noisy = self._passes.noisy
@@ -139,11 +135,7 @@ class FusedFamilyStep:
         self._online, self._target = Network(learner.online), Network(learner.target)
         self._gradient = learner.online.gradient.numpy()
         self._loss_sum = learner.loss_sum.numpy().reshape(1)
-        self._adam = (
-            optimizer.exp_avg.numpy(), optimizer.exp_avg_sq.numpy(),
-            optimizer.steps.numpy().reshape(1), optimizer.learning_rate.numpy().reshape(1),
-            optimizer.betas, optimizer.epsilon, learner.max_grad_norm or 0.0,
-        )  # fmt: skip
+        self._adam = adam_of(learner)
         self._effective = np.empty_like(self._gradient) if (self._noisy >= 0).any() else None
         self._batch: Batch | None = None
 

@@ -95,17 +95,21 @@ def _compare(
         value = q[(dueling + action[b]) * BLOCK + s]
         error = reward[b] + discount[b] * following[best[s] * BLOCK + s] - value
         priority[b], taken[b] = abs(error), value
-        bent = error  # clipped where the loss is linear; NaN stays NaN
-        if error > bend:
-            bent = bend
-        elif error < -bend:
-            bent = -bend
+        bent = clip_error(error, bend)
         loss += slope * bent * (error - np.float32(0.5) * bent) * weight[b]
         share = -slope * bent * weight[b] / np.float32(len(action))
         _spread(q, s, num_actions, dueling, action[b], share)
     for row in range(dueling + num_actions):
         q[row * BLOCK + size : (row + 1) * BLOCK] = 0.0
     return loss
+
+
+@ieee_kernel
+def clip_error(error, bend):
+    """Clips an error to +-bend, beyond which the loss is linear; NaN stays NaN."""
+    if error > bend:
+        return bend
+    return -bend if error < -bend else error
 
 
 @ieee_kernel

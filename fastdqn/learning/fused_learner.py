@@ -41,10 +41,6 @@ class FusedStep:
             raise ValueError(f"the fused update does not support {type(learner.backup).__name__}")
         if type(learner.value) is not ScalarValue:
             raise ValueError(f"the fused update does not support {type(learner.value).__name__}")
-        if not isinstance(learner.optimizer, Adam):
-            raise ValueError(
-                f"the fused update supports Adam only, not {type(learner.optimizer).__name__}"
-            )
         dense = dense_layers(network)
         if getattr(network.head, "gradient_scale", 1.0) != 1.0:
             raise ValueError(
@@ -60,16 +56,11 @@ class FusedStep:
             type(learner.backup) is DoubleBackup, int(type(network.head) is DuelingHead),
             np.float32(network.obs_scale), np.float32(slope), np.float32(bend),
         )  # fmt: skip
-        adam = learner.optimizer
         self._flat = (
             learner.online.weights.numpy(), learner.target.weights.numpy(),
             learner.online.gradient.numpy(),
         )  # fmt: skip
-        self._adam = (
-            adam.exp_avg.numpy(), adam.exp_avg_sq.numpy(), adam.steps.numpy().reshape(1),
-            adam.learning_rate.numpy().reshape(1), adam.betas, adam.epsilon,
-            learner.max_grad_norm or 0.0,
-        )  # fmt: skip
+        self._adam = adam_of(learner)
         self._loss_sum = learner.loss_sum.numpy().reshape(1)
         self._batch: Batch | None = None
         self._converted: list[tuple[np.ndarray, np.ndarray]] = []
@@ -161,6 +152,22 @@ def layer_table(
         rows.append([*begins, features, outputs, active, output, relu, n > 0])
         active = output
     return np.array(rows, np.int64).reshape(-1, 8)
+
+
+def adam_of(learner: Learner) -> tuple:
+    """Returns the last arguments of fused_kernel.descend(), from exp_avg on.
+
+    Raises:
+        ValueError: The optimizer is not Adam.
+    """
+    adam = learner.optimizer
+    if not isinstance(adam, Adam):
+        raise ValueError(f"the fused update supports Adam only, not {type(adam).__name__}")
+    return (
+        adam.exp_avg.numpy(), adam.exp_avg_sq.numpy(), adam.steps.numpy().reshape(1),
+        adam.learning_rate.numpy().reshape(1), adam.betas, adam.epsilon,
+        learner.max_grad_norm or 0.0,
+    )  # fmt: skip
 
 
 def gradient_scratch(blocks: int) -> tuple[np.ndarray, np.ndarray]:

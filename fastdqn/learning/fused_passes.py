@@ -304,8 +304,10 @@ def add_noise(weights, noisy, layers, noise, effective):
         features, outputs = layers[n, IN], layers[n, OUT]
         at, of_bias = layers[n, WEIGHTS], layers[n, BIAS]
         if noisy[n, 0] < 0:
-            effective[at : at + outputs * features] = weights[at : at + outputs * features]
-            effective[of_bias : of_bias + outputs] = weights[of_bias : of_bias + outputs]
+            for i in range(at, at + outputs * features):  # slices take longer to compile
+                effective[i] = weights[i]
+            for i in range(of_bias, of_bias + outputs):
+                effective[i] = weights[i]
             continue
         e, whole = noisy[n, 2], features // LANES * LANES
         for o in range(outputs):

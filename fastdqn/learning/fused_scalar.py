@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from fastdqn.kernels.jit import ieee_kernel
-from fastdqn.learning.fused_kernel import BLOCK
+from fastdqn.learning.fused_kernel import BLOCK, clip_error
 from fastdqn.learning.fused_learner import LOSSES
 from fastdqn.learning.fused_passes import spread
 from fastdqn.learning.random_inputs import Draw
@@ -87,11 +87,7 @@ def scalar_losses(
             value = outputs[block, (dueling + action[b]) * BLOCK + s]
             error = target[block, s] - value
             priority[b], taken[b] = abs(error), value
-            bent = error  # clipped where the loss is linear; NaN stays NaN
-            if error > bend:
-                bent = bend
-            elif error < -bend:
-                bent = -bend
+            bent = clip_error(error, bend)
             loss += slope * bent * (error - np.float32(0.5) * bent) * weight[b]
             share[s] = -slope * bent * weight[b] / np.float32(len(action))
             spread(outputs[block], 0, s, num_actions, dueling, action[b], share, 1)
