@@ -103,20 +103,18 @@ def train(
         raise ConfigError(lines)
     config = preset(config) if isinstance(config, str) else config
     own, overrides = parts_of(torso, overrides)
+    hooks = Hooks(on_step, on_update, on_evaluation)
     base = working_folder()  # an environment may change the working directory
     if resume == "auto":
         from fastdqn.auto_resume import train_or_resume
 
         return train_or_resume(
-            config, envs, eval_envs, own, Hooks(on_step, on_update, on_evaluation), overrides,
-            quiet, imports_seconds, seed_globals,
-        )  # fmt: skip
+            config, envs, eval_envs, own, hooks, overrides, quiet, imports_seconds, seed_globals
+        )
     if resume != "never":
         raise ConfigError([f"resume is {resume!r}: it must be never or auto"])
     setup = prepared(config, envs, eval_envs, overrides, own)
     setup = setup.placed_in(base / setup.config.run_dir)
-
-    hooks = Hooks(on_step, on_update, on_evaluation)
     if seed_globals:
         seed_global_generators(setup.config.seed)
     with passed_on():

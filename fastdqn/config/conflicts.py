@@ -18,7 +18,9 @@ def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     yield from _schedule_conflicts(c)
     yield from _vectorization_conflicts(c)
     yield from _exploration_conflicts(c)
-    yield from _technique_conflicts(c)
+    yield from _value_conflicts(c)
+    yield from _part_conflicts(c)
+    yield from _replay_conflicts(c)
     yield from _device_conflicts(c)
 
 
@@ -171,8 +173,8 @@ def _exploration_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool
     )
 
 
-def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
-    """Yields the pairs of techniques that cannot be combined. All other pairs can."""
+def _value_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """Yields what a value cannot be combined with."""
     yield (
         "v_min v_max num_atoms",
         c.value in ("categorical", "hl-gauss") and not _has_distinct_atoms(c),
@@ -191,6 +193,10 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
         f"loss is {c.loss}, which is for scalar values, and value {c.value} has its own loss: "
         "use --loss mse",
     )
+
+
+def _part_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """Yields conflicts between a named backup or sampler and the switches that choose another."""
     switched = chosen_backup(c, "auto")
     yield (
         "backup double munchausen target_network",
@@ -217,6 +223,10 @@ def _technique_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, 
             else f"it needs {'--prioritized' if c.sampler == 'prioritized' else '--no-replay'}"
         ),
     )
+
+
+def _replay_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """Yields what prioritized replay, or an update without replay, cannot be combined with."""
     yield (
         "prioritized total_timesteps",
         c.prioritized and c.total_timesteps is None,
