@@ -74,7 +74,7 @@ def train(
         on_update: Called with (progress, batch, priority) after each update, with a Batch of
             tensors and absolute TD errors float32[B].
         on_evaluation: Called with (steps, kind, evaluation) after each evaluation. kind is eval,
-            confirm or final.
+            confirm, final or last.
         quiet: False prints progress.
         resume: auto continues the run in run_dir from its last checkpoint, or starts it. A
             finished run is returned unchanged. Of the options only total_timesteps may differ

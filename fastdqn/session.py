@@ -179,6 +179,7 @@ def _finish(session: Session, reason: str, wall: Callable[[], float]) -> dict[st
         return summary
     try:
         final = _final_evaluation(session)
+        last = _evaluation_of_last(session, final)
     except Stopped:
         summary = _summary(
             session, f"{reason}; the final evaluation was interrupted", loop_seconds, None
@@ -188,7 +189,7 @@ def _finish(session: Session, reason: str, wall: Callable[[], float]) -> dict[st
     except Exception as error:
         _record_reason(session, error, loop_seconds, f"{reason}; the final evaluation failed")
         raise
-    summary = _summary(session, reason, loop_seconds, final)
+    summary = _summary(session, reason, loop_seconds, final, last)
     recorder.summary(summary)
     return summary
 
@@ -271,7 +272,9 @@ def _record_reason(session: Session, error: BaseException, wall: float, what: st
         session.recorder.failure(trace)
 
 
-def _summary(session: Session, reason: str, wall: float, final: dict | None) -> dict[str, Any]:
+def _summary(
+    session: Session, reason: str, wall: float, final: dict | None, last: dict | None = None
+) -> dict[str, Any]:
     config, run, best_weights = session.config, session.run, session.best_weights
     phases = dict(run.laps.totals)
     return {
@@ -289,6 +292,7 @@ def _summary(session: Session, reason: str, wall: float, final: dict | None) -> 
         "phase_seconds": phases,
         "residual_phases": residual_phases(config),
         "eval": final,
+        "eval_last": last,
         "solved": best_weights.solved._asdict()
         if best_weights is not None and best_weights.solved
         else None,
@@ -313,8 +317,24 @@ def _final_evaluation(session: Session) -> dict[str, Any] | None:
     policy = session.run.policy
     if best_weights is not None:
         policy = session.saved_policy(session.recorder.place / "best.safetensors", policy)
+    return _evaluated(session, "final", steps, policy)
+
+
+def _evaluation_of_last(session: Session, best: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Evaluates the last weights, which no evaluation selected, on the same seeds as the best.
+
+    Returns the evaluation of the best if they are the last.
+    """
+    steps = session.run.progress.steps
+    if best is None or best["steps_at_eval"] == steps:
+        return best
+    return _evaluated(session, "last", steps, session.run.policy)
+
+
+def _evaluated(session: Session, kind: str, steps: int, policy: Any) -> dict[str, Any]:
+    assert session.evaluations is not None
     evaluation = session.evaluations(FINAL, 0, policy)
-    session.recorder.evaluation(steps, "final", evaluation)
+    session.recorder.evaluation(steps, kind, evaluation)
     summary = evaluation.summary()
     human = human_normalized(session.config.env_id, float(summary["mean_return"]))
     return {**summary, "human_normalized": human, "steps_at_eval": steps}

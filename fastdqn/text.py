@@ -14,6 +14,11 @@ def drawable(text: str, but: str = "") -> str:
     return "".join(c if c.isprintable() or c in but else "?" for c in text)
 
 
+def rounded(value: float) -> str:
+    """Returns a number with four significant digits, and thousands separated: 0.955, 12,345."""
+    return f"{value:.4g}" if not 1e4 <= abs(value) < 1e15 else f"{value:,.0f}"
+
+
 def brief(value: object) -> str:
     """Returns repr(value), cut to 60 characters."""
     text = repr(value)

@@ -25,6 +25,8 @@ from fastdqn.files.output_files import may_write, out_problems
 from fastdqn.files.run_folder import working_folder
 from fastdqn.session import Trained
 from fastdqn.system import standard_streams
+from fastdqn.text import rounded
+from fastdqn.training.evaluation import is_worse
 
 _WIDTH = 140  # columns of tables if the output is not a terminal
 
@@ -104,8 +106,8 @@ def evaluate_run(
     if json:
         return text
     return (
-        f"{recipe}: return {result['mean_return']:.1f} +- {result['std_return']:.1f} over "
-        f"{result['episodes']} greedy episodes (minimum {result['min_return']:.1f}, "
+        f"{recipe}: {_return_of(result)} over {result['episodes']} greedy episodes "
+        f"(minimum {rounded(result['min_return'])}, "
         f"{result['cut_episodes']} cut at the step limit)\n"
         + ("" if human is None else f"human-normalized {human:.2f}\n")
         + f"weights: {path}"
@@ -237,16 +239,38 @@ def describe(trained: Trained) -> str:
             f"solved: two evaluations on new seeds reached {solved['threshold']:g}, "
             f"{solved['seconds']:.1f} s after the process started"
         )
-    if final := summary["eval"]:
-        lines.append(
-            f"final evaluation: return {final['mean_return']:.1f} +- {final['std_return']:.1f} "
-            f"over {final['episodes']} greedy episodes"
-        )
+    lines += _describe_evaluations(summary["eval"], summary.get("eval_last"))
     stopped = summary["exit_reason"].endswith("interrupted")
     words = ["resume", "eval", "report"] if stopped else ["report", "video", "eval"]
     folder = shlex.quote(str(trained.folder))
     lines.append(f"run folder: {trained.folder}; next:")
     return "\n".join([*lines, *(f"  fastdqn {word} {folder}" for word in words)])
+
+
+def _describe_evaluations(best: dict | None, last: dict | None) -> list[str]:
+    """Returns lines on the final evaluations of the best and of the last weights."""
+    if not best:
+        return []
+    over = f"over {best['episodes']} greedy episodes"
+    if not last or last["steps_at_eval"] == best["steps_at_eval"]:
+        return [f"final evaluation: {_return_of(best)} {over}"]
+    lines = [
+        f"final evaluation of the best weights, of step {best['steps_at_eval']:,}: "
+        f"{_return_of(best)} {over}",
+        f"final evaluation of the last weights, of step {last['steps_at_eval']:,}: "
+        f"{_return_of(last)} {over}",
+    ]
+    if is_worse(last, best):
+        lines.append(
+            "warning: the last weights are worse than the best. The best were selected among all "
+            "evaluations, so compare settings by the last"
+        )
+    return lines
+
+
+def _return_of(evaluation: dict) -> str:
+    mean, std = evaluation["mean_return"], evaluation["std_return"]
+    return f"return {rounded(mean)} +- {rounded(std)}"
 
 
 def list_envs(pattern: str) -> str:

@@ -12,6 +12,8 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from fastdqn.text import rounded
+
 # Seconds between updates of the panel, and between plain lines.
 _REDRAW = 0.1
 _PLAIN = 2.0
@@ -137,7 +139,7 @@ class LivePanel:
             ("evaluation", f"{_number(status['eval_return'])}  (greedy)"),
             ("epsilon", f"{status['epsilon']:.3f}"),
             ("steps", f"{status['steps']:,}  in {status['episodes']:,} episodes"),
-            ("updates", f"{status['updates']:,}  loss {_number(status['loss'], 4)}"),
+            ("updates", f"{status['updates']:,}  loss {_number(status['loss'])}"),
             ("speed", f"{status['fps']:,.0f} steps/s"),
             ("environment", f"{status['env_rate']:,.0f} steps/s alone"),
             ("learner", f"{status['learner_rate']:,.0f} updates/s alone"),
@@ -161,8 +163,8 @@ class LivePanel:
         return Panel(whole, title=self._title, title_align="left", width=width)
 
 
-def _number(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _number(value: float | None) -> str:
+    return "-" if value is None else rounded(value)
 
 
 def _duration(seconds: float | None) -> str:

@@ -26,6 +26,7 @@ from fastdqn.state_dict import (
     take_seconds,
     take_state,
 )
+from fastdqn.text import rounded
 
 # Number of recent episodes for means, as in Stable-Baselines3.
 _WINDOW = 100
@@ -133,7 +134,7 @@ class RunRecorder:
         self._display.show(status(progress, self._shown, spent, left, self._eval_return), final)
 
     def evaluation(self, steps: int, kind: str, evaluation) -> None:
-        """Records a greedy evaluation of kind 'eval', 'confirm' or 'final'."""
+        """Records a greedy evaluation of kind 'eval', 'confirm', 'final' or 'last'."""
         summary = evaluation.summary()
         self._eval_return = summary["mean_return"]
         with self.disk.around(self._evals.name):
@@ -145,9 +146,9 @@ class RunRecorder:
         if evaluation.predicted is not None:
             row["eval/predicted_return"] = summary["mean_predicted"]
             row["eval/discounted_return"] = summary["mean_discounted"]
-        if kind != "final":
+        if kind in ("eval", "confirm"):
             self._display.say(
-                f"step {steps:>9,}  evaluation: return {summary['mean_return']:.1f} over "
+                f"step {steps:>9,}  evaluation: return {rounded(summary['mean_return'])} over "
                 f"{summary['episodes']} greedy episodes"
                 + (" to confirm" if kind == "confirm" else "")
                 + (f", {summary['cut_episodes']} cut" if summary["cut_episodes"] else "")

@@ -17,7 +17,7 @@ class Hooks(NamedTuple):
         on_update: Called with (progress, device Batch, tensor of priorities [B]) after each update.
             If several updates are one call, it is called for each after the last of them.
         on_evaluation: Called with (steps, kind, Evaluation) after each evaluation. kind is eval,
-            confirm or final.
+            confirm, final or last.
     """
 
     on_step: Callable[[Progress, Step], Any] | None = None

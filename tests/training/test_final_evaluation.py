@@ -2,11 +2,16 @@
 
 import json
 
+import gymnasium
+import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
 
 import fastdqn
 from fastdqn import ConfigError
 from fastdqn.cli import main as cli
+from fastdqn.cli.commands import finish
+from fastdqn.training.evaluation import is_worse
 from helpers.loop import small
 from helpers.sub_env import Plain
 
@@ -57,16 +62,12 @@ def test_a_final_evaluation_may_stand_alone_or_be_left_out(tmp_path):
 
 
 def test_given_evaluation_environments_are_used(tmp_path):
-    from gymnasium.vector import SyncVectorEnv
-
     config = small(tmp_path, final_evaluation=None)
     envs, eval_envs = SyncVectorEnv([Plain] * 4), SyncVectorEnv([Plain] * 2)
     assert fastdqn.train(config, envs, eval_envs=eval_envs).summary["eval"]["episodes"] == 2
 
 
 def test_the_command_line_reports_in_one_line_that_no_more_can_be_made(tmp_path, capsys):
-    import gymnasium
-
     gymnasium.register("Licensed-v0", lambda **_: Licensed())
     try:
         code = cli.main(["train", "Licensed-v0", "--run-dir", str(tmp_path / "run"), "--quiet"])
@@ -96,3 +97,59 @@ def test_every_command_reports_in_one_line_that_not_all_can_be_made(tmp_path, ca
         2, ["error: Licensed-v0 cannot be made: RuntimeError: one licence, in use"]
     )  # fmt: skip
     assert Licensed.running == 0
+
+
+class Pays(gymnasium.Env):
+    """Ten steps that pay 1 for an action: action 1, and from step `flips` on action 0."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, flips: float = np.inf):
+        self._flips, self._total, self._steps = flips, 0, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._steps = 0
+        return np.ones(1, np.float32), {}
+
+    def step(self, action):
+        pays = 1 if self._total < self._flips else 0
+        self._total, self._steps = self._total + 1, self._steps + 1
+        return np.ones(1, np.float32), float(action == pays), self._steps == 10, False, {}
+
+
+def test_last_weights_that_collapsed_are_reported_beside_the_best(tmp_path, capsys):
+    config = small(
+        tmp_path, num_envs=1, total_timesteps=1_600, eval_frequency=200, learning_rate=1e-2,
+        train_frequency=1, final_evaluation=None, buffer_size=200, target_network_frequency=50,
+    )  # fmt: skip
+    envs, eval_envs = SyncVectorEnv([lambda: Pays(600)]), SyncVectorEnv([Pays] * 2)
+    run = fastdqn.train(config, envs, eval_envs=eval_envs)
+    best, last = run.summary["eval"], run.summary["eval_last"]
+    assert (best["mean_return"], last["mean_return"]) == (10.0, 0.0)
+    assert best["steps_at_eval"] < last["steps_at_eval"] == 1_600
+    rows = [json.loads(line) for line in (run.folder / "eval.jsonl").read_text().splitlines()]
+    assert [row["kind"] for row in rows[-2:]] == ["final", "last"]
+    finish(run, quiet=False)
+    said = capsys.readouterr().out
+    assert "of the last weights, of step 1,600: return 0 +- 0 over 2 greedy episodes" in said
+    assert "warning: the last weights are worse than the best" in said
+
+
+def test_the_last_weights_are_not_evaluated_twice(tmp_path, capsys):
+    config = small(tmp_path, eval_frequency=0, final_evaluation=True)
+    run = fastdqn.train(config, SyncVectorEnv([Pays] * 4), eval_envs=SyncVectorEnv([Pays] * 2))
+    assert run.summary["eval_last"] == run.summary["eval"]
+    finish(run, quiet=False)
+    assert "final evaluation: return" in capsys.readouterr().out
+
+
+def test_a_difference_within_chance_is_not_called_worse():
+    def summary(mean, std, episodes):
+        return {"mean_return": mean, "std_return": std, "episodes": episodes}
+
+    # The standard error of the difference is sqrt(100 / 25 + 100 / 25) = 2.83, thrice that 8.49.
+    assert not is_worse(summary(91.6, 10.0, 25), summary(100.0, 10.0, 25))
+    assert is_worse(summary(91.4, 10.0, 25), summary(100.0, 10.0, 25))
+    assert not is_worse(summary(5.0, 0.0, 3), summary(5.0, 0.0, 3))
