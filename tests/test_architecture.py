@@ -45,6 +45,9 @@ ROOMS: dict[str, set[str]] = {
         "PIL", "imageio_ffmpeg", "jinja2", "matplotlib", "numpy", "scipy",
         "config", "files", "text",
     },
+    "study": {
+        "numpy", "rich", "config", "files", "logging", "report", "system", "text", "training",
+    },
     "tabular": {
         "gymnasium", "numpy", "checkpoints", "config", "envs", "exploration", "files", "kernels",
     },
@@ -82,8 +85,8 @@ ROOMS: dict[str, set[str]] = {
         "gymnasium", "numba", "numpy", "onnx", "optuna", "rich", "shtab", "torch", "tyro",
         "__init__", "api",
         "bench", "builders", "checkpoints", "config", "envs", "files", "kernels", "learning",
-        "replay", "report", "resuming", "seeding", "session", "system", "tabular", "tabular_run",
-        "text", "timing", "training",
+        "replay", "report", "resuming", "seeding", "session", "study", "system", "tabular",
+        "tabular_run", "text", "timing", "training",
     },
     "__main__": {"cli", "system"},
 }  # fmt: skip

@@ -89,7 +89,7 @@ def _add_options(command: argparse.ArgumentParser, record: type) -> None:
             _add(command, flag, action="store_true", help=text)
             _add(command, "--no-" + flag[2:], action="store_true", help=text)
         else:
-            several = typing.get_origin(hint) in (tuple, dict)
+            several = typing.get_origin(hint) in (tuple, dict) and not option.repeated
             _add(
                 command, flag, help=text, nargs="*" if several else None,
                 choices=_choices(option) or None,

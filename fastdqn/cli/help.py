@@ -46,6 +46,8 @@ def _arguments(record: type) -> dict[str, Any]:
 
 
 def _argument(option: Option, text: str) -> Any:
+    if option.repeated:
+        return tyro.conf.arg(help=text, metavar='"OPTIONS"')
     if option.part is None:
         return tyro.conf.arg(help=text)
     return tyro.conf.arg(help=text, metavar=f"{{{','.join(option.part.words)}}}|MODULE:NAME")

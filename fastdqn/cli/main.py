@@ -22,6 +22,7 @@ from fastdqn.timing import process_age
 _USAGE = """usage: fastdqn COMMAND ...
 
   fastdqn train PRESET|ENV_ID [options]   train an agent; --help lists the options
+  fastdqn train PRESET --seeds 1-5        train many seeds; --vs "--n-steps 3" adds a variant
   fastdqn tabular ENV_ID [options]        train a Q-table on countable states
   fastdqn resume RUN [options]            continue a run from its last checkpoint
   fastdqn eval RUN [options]              evaluate the best weights of a run greedily
@@ -109,6 +110,10 @@ def _train(args: list[str]) -> int:
     chosen, mistakes = parser.parse(rest, TrainOptions(default), f"fastdqn train {name}")
     if chosen.config.preset != default.preset:
         mistakes.append(f"--preset only labels a run: use fastdqn train {chosen.config.preset} ...")
+    if any(word.startswith(("--seeds", "--vs", "--jobs")) for word in rest):
+        from fastdqn.cli.study import study
+
+        return _reported(lambda: study(str(name), rest, chosen, mistakes))
     try:
         if mistakes:
             raise ConfigError([*mistakes, *preflight.check(_new_in(chosen), mistaken=True)])

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from fastdqn.config.option import Repeated
 from fastdqn.config.schema import Config
 
 
@@ -14,9 +15,18 @@ class TrainOptions:
     """auto: continue the run in --run-dir from its last checkpoint, or start it if there is none. A
     finished run is left unchanged."""
     dry_run: bool = False
-    """Print the resolved options, memory needs and replay ratio, and stop."""
+    """Print the resolved options, memory needs and replay ratio, and stop. With --seeds: the list
+    of runs."""
+    seeds: tuple[str, ...] = ()
+    """Train a run for each seed, such as 1-5 or 1 3 7-9, as a study in --run-dir (None:
+    studies/PRESET). The same command continues it."""
+    vs: Annotated[tuple[str, ...], Repeated()] = ()
+    """With --seeds: options of another variant, such as "--n-steps 3". Repeat it for more."""
+    jobs: int | None = None
+    """With --seeds: runs in parallel, which divide the usable cores. None: as many as there are
+    cores or runs."""
     quiet: bool = False
-    """Print only errors."""
+    """Print only errors, and with --seeds the result."""
 
 
 @dataclass(frozen=True)

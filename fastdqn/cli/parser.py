@@ -6,7 +6,7 @@ import functools
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeVar, get_origin
 
@@ -71,8 +71,10 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
     Raises:
         HelpShown: args contain --help or -h, and the help has been printed.
     """
+    args, values, lines = take_repeated(args, type(default))
+    default = replace(default, **values)
     if not args:
-        return default, []  # without tyro, whose import and parser take 0.1 s
+        return default, lines  # without tyro, whose import and parser take 0.1 s
     args = [_current_name(word) for word in args]
     if "--help" in args or "-h" in args:
         from fastdqn.cli.help import grouped
@@ -84,18 +86,55 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
             raise HelpShown from None
     parsed = _try(args, default, prog)
     if parsed is not None and "--" not in args:
-        return parsed, []
-    lines: list[str] = []
+        return parsed, lines
+    found: list[str] = []
     known = options_of(type(default))
     if "config" in known:
         known = known | options_of(type(getattr(default, "config", None)))
     for group in groups(args):
         changed = _try(group, default, prog)
         if changed is None:
-            lines.append(_mistake(group, known))
+            found.append(_mistake(group, known))
         else:
             default = changed
-    return default, lines or ["unexpected '--': options directly follow the name"]
+    return default, lines + (found or ["unexpected '--': options directly follow the name"])
+
+
+def take_repeated(
+    args: Sequence[str], record: type
+) -> tuple[list[str], dict[str, tuple[str, ...]], list[str]]:
+    """Takes options that may be repeated out of args. The word after one is always its value.
+
+    Returns (other arguments, values by option, error messages).
+    """
+    names = {name for name, option in options_of(record).items() if option.repeated}
+    others, values, lines = list[str](), dict[str, tuple[str, ...]](), list[str]()
+    words = iter(args)
+    for word in words:
+        flag, equals, attached = word.partition("=")
+        name = flag[2:].replace("-", "_")
+        if not flag.startswith("--") or name not in names:
+            others.append(word)
+        elif (value := attached if equals else next(words, None)) is None:
+            lines.append(f'{flag} has no value: it must be options in quotes, {flag} "--n-steps 3"')
+        else:
+            values[name] = (*values.get(name, ()), value)
+    return others, values, lines
+
+
+def given(args: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the options in args with their words, by current name. The last of two counts.
+
+    The first word is the flag with the current name and dashes, such as --n-steps or --gamma=0.9.
+    """
+    found = {}
+    for group in groups(args):
+        if group[0].startswith("--"):
+            flag, equals, attached = group[0].partition("=")
+            name = flag[2:].replace("-", "_")
+            name = RENAMED.get(name, name)
+            found[name] = [f"--{name.replace('_', '-')}{equals}{attached}", *group[1:]]
+    return found
 
 
 def _tyro(args: list[str], default: Options, prog: str) -> Options:

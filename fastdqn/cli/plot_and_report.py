@@ -11,7 +11,9 @@ from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.atomic_write import WriteError, read_text
 from fastdqn.files.output_files import out_problems, write_together
 from fastdqn.report.run_data import read_runs
-from fastdqn.report.seed_groups import group
+from fastdqn.report.seed_groups import StudyVariant, group
+from fastdqn.study.run_progress import newest_row
+from fastdqn.study.study_folder import is_study, read_study
 
 _PICTURES = (".png", ".svg", ".pdf")
 
@@ -107,14 +109,39 @@ def _groups(runs: list[str], command: str, lines: list[str]):
     """Returns the runs grouped by settings. Raises ConfigError with all errors."""
     if not runs:
         lines.append(f"{command} needs folders of runs first: fastdqn {command} RUN... [options]")
-    records = []
+    records, variants = [], []
     try:
-        records = read_runs(runs)
+        folders, variants = _expanded(runs)
+        records = read_runs(folders)
     except ConfigError as error:
         lines += error.lines
     if lines:
         raise ConfigError(lines)
-    return group(records)
+    return group(records, variants)
+
+
+def _expanded(folders: list[str]) -> tuple[list[str], list[StudyVariant | None]]:
+    """Replaces the folder of a study by its runs that have metrics, variant by variant.
+
+    Returns (run folders, variant of each, or None). Raises ConfigError.
+    """
+    runs: list[tuple[str, StudyVariant | None]] = []
+    for each in folders:
+        if not is_study(Path(each)):
+            runs.append((each, None))
+            continue
+        study = read_study(Path(each))
+        begun = [run for run in study.runs(Path(each)) if _has_metrics(run.folder)]
+        if not begun:
+            raise ConfigError([f"no run of the study {each} has metrics yet: try again later"])
+        begun.sort(key=lambda run: study.variants.index(run.variant))  # keeps the order of seeds
+        runs += [(str(run.folder), StudyVariant(each, run.variant.label)) for run in begun]
+    return [folder for folder, _ in runs], [variant for _, variant in runs]
+
+
+def _has_metrics(folder: Path) -> bool:
+    has_config = (folder / "config.json").is_file()
+    return has_config and newest_row(folder / "metrics.jsonl", "step") is not None
 
 
 def _missing(*packages: str) -> list[str]:

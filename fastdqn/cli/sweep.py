@@ -71,7 +71,7 @@ def sweep(name: str | None, args: list[str]) -> None:
     base = working_folder()  # an environment may change the working directory
     default = SweepOptions(api.preset(name or "cartpole").replace(seed=FIRST_SEED))
     chosen, lines = parser.parse(args, default, f"fastdqn sweep {name or 'PRESET|ENV_ID'}")
-    given = _given(args)
+    given = parser.given(args)
     lines += _mistakes(chosen, given)
     lines += preflight.check(chosen.config, mistaken=bool(lines))
     if lines:
@@ -88,16 +88,6 @@ def sweep(name: str | None, args: list[str]) -> None:
             if not chosen.quiet:
                 print(line, flush=True)
     print(_found(study, [name or "", *_kept(given)], path))
-
-
-def _given(args: list[str]) -> dict[str, list[str]]:
-    """Returns the options on the command line with their words."""
-    groups = [group for group in parser.groups(args) if group[0].startswith("--")]
-    return {_option(group[0]): group for group in groups}
-
-
-def _option(flag: str) -> str:
-    return flag[2:].partition("=")[0].replace("-", "_")
 
 
 def _mistakes(chosen: SweepOptions, given: dict[str, list[str]]) -> list[str]:

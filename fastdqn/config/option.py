@@ -80,6 +80,10 @@ class Renamed(NamedTuple):
     old: str
 
 
+class Repeated:
+    """Marks an option that may be given several times, whose values may begin with a dash."""
+
+
 class Fused:
     """The values of an option that the fused learner supports. Unmarked options do not matter."""
 
@@ -102,6 +106,7 @@ class Option:
         before: Value in files that lack it.
         renamed: Its old name, or None.
         fused: Values that the fused learner supports, or None for all.
+        repeated: Whether each use of the option adds a value.
     """
 
     name: str
@@ -114,6 +119,7 @@ class Option:
     before: Any = None
     renamed: str | None = None
     fused: tuple[Any, ...] | None = None
+    repeated: bool = False
 
 
 @functools.cache
@@ -144,7 +150,7 @@ def _option(field: Any, hint: Any, marks: dict[type, Any]) -> Option:
     return Option(
         field.name, hint, default, group.title, marks.get(Limit), marks.get(Part),
         Stored in marks, before.value, renamed.old if renamed else None,
-        fused.values if fused else None,
+        fused.values if fused else None, Repeated in marks,
     )  # fmt: skip
 
 

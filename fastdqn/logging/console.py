@@ -97,10 +97,10 @@ class PlainLines:
         if final or now - self._last >= _PLAIN:
             self._last = now
             self._console.print(
-                f"step {status['steps']:>9,}  return {_number(status['return'])}  "
+                f"step {status['steps']:>9,}  return {number_text(status['return'])}  "
                 f"epsilon {status['epsilon']:.3f}  {status['fps']:,.0f} steps/s  "
                 f"env {status['env_rate']:,.0f}/s  learner {status['learner_rate']:,.0f}/s  "
-                f"left {_duration(status['seconds_left'])}",
+                f"left {duration_text(status['seconds_left'])}",
                 markup=False,
             )
 
@@ -135,15 +135,15 @@ class LivePanel:
     def _panel(self, status: dict) -> Panel:
         left = Table.grid(padding=(0, 2))
         for label, text in (
-            ("return", f"{_number(status['return'])}  (last 100)"),
-            ("evaluation", f"{_number(status['eval_return'])}  (greedy)"),
+            ("return", f"{number_text(status['return'])}  (last 100)"),
+            ("evaluation", f"{number_text(status['eval_return'])}  (greedy)"),
             ("epsilon", f"{status['epsilon']:.3f}"),
             ("steps", f"{status['steps']:,}  in {status['episodes']:,} episodes"),
-            ("updates", f"{status['updates']:,}  loss {_number(status['loss'])}"),
+            ("updates", f"{status['updates']:,}  loss {number_text(status['loss'])}"),
             ("speed", f"{status['fps']:,.0f} steps/s"),
             ("environment", f"{status['env_rate']:,.0f} steps/s alone"),
             ("learner", f"{status['learner_rate']:,.0f} updates/s alone"),
-            ("time left", _duration(status["seconds_left"])),
+            ("time left", duration_text(status["seconds_left"])),
         ):
             left.add_row(label, text)
         narrow = self._console.width < _NARROW
@@ -163,11 +163,13 @@ class LivePanel:
         return Panel(whole, title=self._title, title_align="left", width=width)
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """Returns a number with four significant digits, or a dash for None."""
     return "-" if value is None else rounded(value)
 
 
-def _duration(seconds: float | None) -> str:
+def duration_text(seconds: float | None) -> str:
+    """Returns seconds as M:SS or H:MM:SS, or a dash for None."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastdqn.report.run_data import RunRecord, number
@@ -22,19 +23,41 @@ class Group(NamedTuple):
     runs: list[RunRecord]
 
 
-def group(records: list[RunRecord]) -> list[Group]:
-    """Groups runs by setting, in the order given. Labels are unique."""
-    by_setting: dict[str, list[RunRecord]] = {}
-    for record in records:
-        by_setting.setdefault(json.dumps(_setting(record), sort_keys=True), []).append(record)
+class StudyVariant(NamedTuple):
+    """The variant of a study that a run belongs to."""
+
+    study: str
+    label: str
+
+
+def group(records: list[RunRecord], variants: Sequence[StudyVariant | None] = ()) -> list[Group]:
+    """Groups runs by setting, in the order given. Labels are unique.
+
+    variants: variant of each run, or None. Each variant is a group. Its label is used if every
+    group has one and they differ, as within one study.
+    """
+    variants = variants or [None] * len(records)
+    by_setting: dict[StudyVariant | str, list[RunRecord]] = {}
+    for record, variant in zip(records, variants, strict=True):
+        setting = variant or json.dumps(_setting(record), sort_keys=True)
+        by_setting.setdefault(setting, []).append(record)
     groups = list(by_setting.values())
+    own = [key.label for key in by_setting if isinstance(key, StudyVariant)]
+    if len(own) == len(groups) == len(set(own)):
+        return _labeled(own, groups)
     names = [name for name in differences([runs[0] for runs in groups]) if name != "preset"]
     presets = [str(runs[0].config.get("preset")) for runs in groups]
-    labels: list[str] = []
+    texts = []
     for runs, preset in zip(groups, presets, strict=True):
         text = ", ".join(_option_text(name, runs[0].config.get(name)) for name in names)
-        label = preset if len(set(presets)) == len(groups) or not text else text
-        label = shortened(label, _LONGEST)
+        texts.append(preset if len(set(presets)) == len(groups) or not text else text)
+    return _labeled(texts, groups)
+
+
+def _labeled(texts: Sequence[str], groups: list[list[RunRecord]]) -> list[Group]:
+    labels: list[str] = []
+    for text in texts:
+        label = shortened(text, _LONGEST)
         labels.append(f"{label} ({len(labels) + 1})" if label in labels else label)
     return [Group(*pair) for pair in zip(labels, groups, strict=True)]
 

@@ -1,0 +1,178 @@
+"""Results of a study: returns of its runs, and statistics of each variant over the seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from fastdqn.report import statistics
+from fastdqn.report.run_data import number
+from fastdqn.report.statistics import Interval
+from fastdqn.study.run_progress import newest_row
+from fastdqn.study.study_folder import Run, Study, Variant, summary_of
+
+# What the numbers of results.json are.
+METHOD = (
+    "Mean return of greedy episodes per run: 'last' of the last weights, without a selection; "
+    "'best' of the weights that were best in an evaluation. iqm: mean without the lowest and the "
+    "highest quarter of the runs. Intervals: percentiles 2.5 and 97.5 of "
+    f"{statistics.RESAMPLES} bootstrap samples of the runs. probability_of_improvement: share of "
+    "pairs in which a run of the variant is above a run of the first variant, ties one half "
+    "(Agarwal et al. 2021, arXiv 2108.13264)."
+)
+
+
+class RunResult(NamedTuple):
+    """Returns of a finished run. None: it was not evaluated."""
+
+    seed: int
+    last: float | None
+    best: float | None
+
+
+class VariantResult(NamedTuple):
+    """Statistics of a variant over its finished runs. None: not defined for so few runs.
+
+    Attributes:
+        runs: The finished runs.
+        mean, iqm, interval: Of the returns of the last weights; the interval is of the IQM.
+        improvement, improvement_interval: Probability that a run is above one of the first variant.
+        best_mean: Mean of the returns of the best weights.
+    """
+
+    variant: Variant
+    runs: list[RunResult]
+    mean: float | None
+    iqm: float | None
+    interval: Interval | None
+    improvement: float | None
+    improvement_interval: Interval | None
+    best_mean: float | None
+
+
+def study_results(study: Study, folder: Path) -> list[VariantResult]:
+    """Returns the results of the finished runs, by variant."""
+    runs = study.runs(folder)
+    found = [(variant, _finished(variant, runs)) for variant in study.variants]
+    base = _column([run.last for run in found[0][1]])
+    return [_variant(variant, results, base) for variant, results in found]
+
+
+def run_result(run: Run) -> RunResult | None:
+    """Returns the returns of a run, or None if it has not finished."""
+    summary = summary_of(run.folder)
+    if summary is None:
+        return None
+    best, last = summary.get("eval"), summary.get("eval_last")
+    if not isinstance(last, dict):  # the best weights are the last, or it was not recorded
+        is_last = isinstance(best, dict) and best.get("steps_at_eval") == summary.get("total_steps")
+        last = (
+            best if is_last else newest_row(run.folder / "eval.jsonl", "mean_return", kind="eval")
+        )
+    return RunResult(run.seed, _mean_return(last), _mean_return(best))
+
+
+def results_record(study: Study, results: list[VariantResult]) -> dict[str, Any]:
+    """Returns the content of results.json."""
+    return {
+        "subject": study.subject,
+        "options": study.options,
+        "method": METHOD,
+        "variants": [
+            {
+                "name": each.variant.name, "options": each.variant.options,
+                "seeds": [run.seed for run in each.runs],
+                "last": [run.last for run in each.runs], "best": [run.best for run in each.runs],
+                "mean": each.mean, "iqm": each.iqm, "iqm_interval": each.interval,
+                "probability_of_improvement": each.improvement,
+                "probability_of_improvement_interval": each.improvement_interval,
+                "mean_best": each.best_mean,
+            }
+            for each in results
+        ],
+    }  # fmt: skip
+
+
+def results_table(results: list[VariantResult]) -> Table:
+    """Returns the table that a study ends with."""
+    several = len(results) > 1
+    table = Table(title="returns of the last weights", title_justify="left")
+    table.add_column("variant", overflow="fold")
+    for name in ("seeds", "mean", "IQM", "95 % interval"):
+        table.add_column(name, justify="right")
+    if several:
+        table.add_column(f"P(above {results[0].variant.name})", justify="right")
+        table.add_column("95 % interval", justify="right")
+    table.add_column("best weights, mean", justify="right")
+    for i, each in enumerate(results):
+        row = [
+            each.variant.label, str(len(each.runs)), _text(each.mean), _text(each.iqm),
+            _ends(each.interval),
+        ]  # fmt: skip
+        if several:
+            row += ["", ""] if i == 0 else [
+                _text(each.improvement, 2), _ends(each.improvement_interval, 2),
+            ]  # fmt: skip
+        table.add_row(*row, _text(each.best_mean))
+    return table
+
+
+def remarks(results: list[VariantResult]) -> list[str]:
+    """Returns lines about numbers that the table does not have."""
+    lines = []
+    few = [each.variant.label for each in results if len(each.runs) == 1]
+    if few:
+        lines.append(
+            f"no interval for {', '.join(few)}: one finished run does not show the spread over "
+            "seeds. Add seeds"
+        )
+    without = [each.variant.label for each in results if each.runs and each.mean is None]
+    if without:
+        lines.append(
+            f"no returns for {', '.join(without)}: a run was not evaluated. Set --eval-frequency"
+        )
+    return lines
+
+
+def _finished(variant: Variant, runs: Sequence[Run]) -> list[RunResult]:
+    own = sorted((run for run in runs if run.variant == variant), key=lambda run: run.seed)
+    return [result for run in own if (result := run_result(run)) is not None]
+
+
+def _variant(variant: Variant, runs: list[RunResult], base: np.ndarray | None) -> VariantResult:
+    last, best = _column([run.last for run in runs]), _column([run.best for run in runs])
+    compared = last is not None and base is not None
+    return VariantResult(
+        variant,
+        runs,
+        None if last is None else float(last.mean()),
+        None if last is None else float(statistics.iqm(last)),
+        None if last is None else statistics.stratified_bootstrap(last),
+        statistics.probability_of_improvement(last, base) if compared else None,
+        statistics.improvement_interval(last, base) if compared else None,
+        None if best is None else float(best.mean()),
+    )
+
+
+def _column(values: Sequence[float | None]) -> np.ndarray | None:
+    """Returns float64[R, 1], or None if there is no value or one is missing."""
+    if not values or any(value is None for value in values):
+        return None
+    return np.array(values, np.float64)[:, None]
+
+
+def _mean_return(evaluation: Any) -> float | None:
+    value = number(evaluation.get("mean_return")) if isinstance(evaluation, dict) else float("nan")
+    return value if np.isfinite(value) else None
+
+
+def _text(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _ends(interval: Interval | None, digits: int = 1) -> str:
+    if interval is None:
+        return "-"
+    return f"{_text(interval.low, digits)} to {_text(interval.high, digits)}"

@@ -1,0 +1,98 @@
+"""RunProgress: how far a run is, read from the files that it is writing."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastdqn.logging.eta import ETA
+
+# Bytes at the end of a file that are read for its newest row, of some hundred bytes. Not tuned.
+_TAIL = 1 << 14
+
+
+class Status(NamedTuple):
+    """Newest numbers of a run. None: not known yet.
+
+    Attributes:
+        steps: Environment steps so far.
+        share: Fraction of the budget that is spent, in [0, 1].
+        recent: Mean return of the recent training episodes.
+        evaluation: Mean return of the last evaluation.
+        rate: Environment steps per second.
+        seconds_left: Remaining seconds of the training loop.
+    """
+
+    steps: int = 0
+    share: float = 0.0
+    recent: float | None = None
+    evaluation: float | None = None
+    rate: float | None = None
+    seconds_left: float | None = None
+
+
+class RunProgress:
+    """Reads the progress of a run.
+
+    Args:
+        folder: Run folder, which need not exist yet.
+        total_timesteps, total_episodes: The budget. None: no limit.
+    """
+
+    def __init__(self, folder: Path, total_timesteps: int | None, total_episodes: int | None):
+        self._folder, self._eta = folder, ETA()
+        self._timesteps, self._episodes = total_timesteps, total_episodes
+
+    def read(self) -> Status:
+        """Returns the newest numbers."""
+        metrics = newest_row(self._folder / "metrics.jsonl", "time/total_timesteps")
+        if metrics is None:
+            return Status()
+        evaluation = newest_row(self._folder / "eval.jsonl", "mean_return")
+        steps = int(_number(metrics, "time/total_timesteps") or 0)
+        episodes = _number(metrics, "rollout/episodes") or 0.0
+        share = max(_share(steps, self._timesteps), _share(episodes, self._episodes))
+        elapsed = _number(metrics, "time/time_elapsed") or 0.0
+        return Status(
+            steps, share, _number(metrics, "rollout/ep_rew_mean"),
+            None if evaluation is None else _number(evaluation, "mean_return"),
+            _number(metrics, "time/fps"), self._eta(elapsed, share),
+        )  # fmt: skip
+
+
+def newest_row(path: Path, name: str, **equal: Any) -> dict[str, Any] | None:
+    """Returns the last complete row of a JSON Lines file that has a value of this name, or None.
+
+    Args:
+        path: The file, which may be missing.
+        name: A number that the row must have.
+        **equal: Other values that it must have.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.seek(max(0, size - _TAIL))
+            lines = file.read(_TAIL).split(b"\n")[:-1]  # the last may be incomplete
+    except OSError:
+        return None
+    for line in reversed(lines[1:] if start else lines):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(row, dict) or _number(row, name) is None:
+            continue
+        if all(row.get(key) == value for key, value in equal.items()):
+            return row
+    return None
+
+
+def _number(row: dict[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
+
+
+def _share(count: float, total: int | None) -> float:
+    return min(1.0, count / total) if total else 0.0
