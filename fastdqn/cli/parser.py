@@ -72,7 +72,8 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
         HelpShown: args contain --help or -h, and the help has been printed.
     """
     args, values, lines = take_repeated(args, type(default))
-    default = replace(default, **values)
+    if values:
+        default = replace(default, **values)  # pyright: ignore[reportArgumentType]
     if not args:
         return default, lines  # without tyro, whose import and parser take 0.1 s
     args = [_current_name(word) for word in args]

@@ -9,9 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from fastdqn.logging.console import duration_text, number_text
 from fastdqn.study.run_queue import ATTEMPTS, Display, Entry, State
+from fastdqn.text import printable
 
 # Maximum fraction of the elapsed time for drawing. Not tuned.
 _DRAWING = 0.05
@@ -97,7 +99,9 @@ def progress_table(title: str, entries: list[Entry], most: int | None = None) ->
     shown = entries
     if most is not None and len(entries) > most:
         shown = [entry for entry in entries if entry.state in _ACTIVE][: max(1, most)]
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table = Table(
+        title=Text(printable(title)), title_justify="left", caption=caption, caption_justify="left"
+    )
     table.add_column("variant", overflow="ellipsis", no_wrap=True)
     table.add_column("seed", justify="right")
     table.add_column("state", no_wrap=True)
@@ -108,10 +112,10 @@ def progress_table(title: str, entries: list[Entry], most: int | None = None) ->
     return table
 
 
-def _row(entry: Entry) -> list[str]:
+def _row(entry: Entry) -> list[str | Text]:
     status, running = entry.status, entry.state is State.RUNNING
     return [
-        entry.run.variant.label,
+        Text(printable(entry.run.variant.label)),
         str(entry.run.seed),
         str(entry.state) + (" (again)" if running and entry.attempts > 1 else ""),
         f"{status.steps:,}  {status.share:4.0%}" if status.steps else "-",

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from fastdqn.report import statistics
 from fastdqn.report.run_data import number
 from fastdqn.report.statistics import Interval
 from fastdqn.study.run_progress import newest_row
 from fastdqn.study.study_folder import Run, Study, Variant, summary_of
+from fastdqn.text import printable, rounded
 
 # What the numbers of results.json are.
 METHOD = (
@@ -103,19 +105,15 @@ def results_table(results: list[VariantResult]) -> Table:
     for name in ("seeds", "mean", "IQM", "95 % interval"):
         table.add_column(name, justify="right")
     if several:
-        table.add_column(f"P(above {results[0].variant.name})", justify="right")
+        table.add_column(f"P(better than {results[0].variant.label})", justify="right")
         table.add_column("95 % interval", justify="right")
     table.add_column("best weights, mean", justify="right")
     for i, each in enumerate(results):
-        row = [
-            each.variant.label, str(len(each.runs)), _text(each.mean), _text(each.iqm),
-            _ends(each.interval),
-        ]  # fmt: skip
+        row = [str(len(each.runs)), _text(each.mean), _text(each.iqm), _ends(each.interval)]
         if several:
-            row += ["", ""] if i == 0 else [
-                _text(each.improvement, 2), _ends(each.improvement_interval, 2),
-            ]  # fmt: skip
-        table.add_row(*row, _text(each.best_mean))
+            compared = [_share(each.improvement), _shares(each.improvement_interval)]
+            row += compared if i else ["", ""]
+        table.add_row(Text(printable(each.variant.label)), *row, _text(each.best_mean))
     return table
 
 
@@ -143,16 +141,17 @@ def _finished(variant: Variant, runs: Sequence[Run]) -> list[RunResult]:
 
 def _variant(variant: Variant, runs: list[RunResult], base: np.ndarray | None) -> VariantResult:
     last, best = _column([run.last for run in runs]), _column([run.best for run in runs])
-    compared = last is not None and base is not None
+    mean_best = None if best is None else float(best.mean())
+    if last is None:
+        return VariantResult(variant, runs, None, None, None, None, None, mean_best)
+    mean, iqm = float(last.mean()), float(statistics.iqm(last))
+    interval = statistics.stratified_bootstrap(last)
+    improvement = improvement_interval = None
+    if base is not None:
+        improvement = statistics.probability_of_improvement(last, base)
+        improvement_interval = statistics.improvement_interval(last, base)
     return VariantResult(
-        variant,
-        runs,
-        None if last is None else float(last.mean()),
-        None if last is None else float(statistics.iqm(last)),
-        None if last is None else statistics.stratified_bootstrap(last),
-        statistics.probability_of_improvement(last, base) if compared else None,
-        statistics.improvement_interval(last, base) if compared else None,
-        None if best is None else float(best.mean()),
+        variant, runs, mean, iqm, interval, improvement, improvement_interval, mean_best
     )
 
 
@@ -168,11 +167,17 @@ def _mean_return(evaluation: Any) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _text(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
+def _text(value: float | None) -> str:
+    return "-" if value is None else rounded(value)
 
 
-def _ends(interval: Interval | None, digits: int = 1) -> str:
-    if interval is None:
-        return "-"
-    return f"{_text(interval.low, digits)} to {_text(interval.high, digits)}"
+def _ends(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{rounded(interval.low)} to {rounded(interval.high)}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _shares(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.low:.2f} to {interval.high:.2f}"

@@ -90,8 +90,9 @@ def newest_row(path: Path, name: str, **equal: Any) -> dict[str, Any] | None:
 
 def _number(row: dict[str, Any], name: str) -> float | None:
     value = row.get(name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def _share(count: float, total: int | None) -> float:

@@ -142,7 +142,7 @@ class RunQueue:
             entry.error = _last_error(entry.run.log, entry.log_start) or _code(ended.code)
             again = entry.attempts < ATTEMPTS
             self._set(entry, State.WAITING if again else State.FAILED)
-        if entry.state is State.FINISHED and _size(entry.run.log) == 0:
+        if _size(entry.run.log) == 0:
             entry.run.log.unlink(missing_ok=True)
 
     def _set(self, entry: Entry, state: State) -> None:

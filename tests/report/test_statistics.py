@@ -34,7 +34,7 @@ def test_of_less_than_four_runs_none_is_left_out():
 @pytest.mark.parametrize("runs", [1, 2, 3, 4, 5, 7, 8, 11, 20])
 def test_the_interquartile_mean_is_that_of_scipy_as_rliable_calls_it(runs):
     scores = np.random.default_rng(runs).normal(size=(runs, 3))
-    expected = stats.trim_mean(scores, proportiontocut=0.25, axis=None)
+    expected = stats.trim_mean(scores.ravel(), proportiontocut=0.25)
     assert iqm(scores) == pytest.approx(expected, rel=1e-12)
     both = np.stack([scores, scores + 1])
     np.testing.assert_allclose(iqm(both), [expected, expected + 1])
@@ -75,6 +75,7 @@ def test_the_interval_has_the_percentiles_of_the_exact_distribution():
     values = [iqm(scores[list(rows)]) for rows in itertools.product(range(5), repeat=5)]
     exact = np.percentile(values, [2.5, 97.5])
     found = stratified_bootstrap(scores)
+    assert found is not None
     np.testing.assert_allclose(found, exact, atol=0.35)
 
 
@@ -103,6 +104,7 @@ def test_resamples_from_counts_are_those_from_rows():
         ys = y[rng.integers(8, size=(8, 2)), np.arange(2)]
         drawn.append(probability_of_improvement(xs, ys))
     found = improvement_interval(x, y)
+    assert found is not None
     np.testing.assert_allclose(found, np.percentile(drawn, [2.5, 97.5]), atol=0.02)
 
 
