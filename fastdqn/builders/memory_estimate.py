@@ -22,7 +22,7 @@ def memory_problems(
             f"optimizer and a batch of {config.batch_size} need {network / 2**30:,.1f} GiB and "
             f"{room / 2**30:.1f} GiB are available"
         ]
-    needed = network + replay_bytes(config, facts, own) + checkpoint_bytes(config, facts, own)
+    needed = host_bytes(config, facts, size, own)
     if needed <= room:
         return []
     row = _row_bytes(config, facts, own) + _saved_bytes(config, facts, own)
@@ -34,6 +34,14 @@ def memory_problems(
         f"{room / 2**30:.1f} GiB are available. The largest --buffer-size that fits is about "
         f"{max(0, fits)}"
     ]
+
+
+def host_bytes(
+    config: ResolvedConfig, facts: EnvFacts, size: NetworkSize, own: UserParts = NO_PARTS
+) -> int:
+    """Returns the bytes of host memory that a run allocates."""
+    replay = replay_bytes(config, facts, own) + checkpoint_bytes(config, facts, own)
+    return network_bytes(config, size) + replay
 
 
 def device_problems(

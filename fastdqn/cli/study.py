@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fastdqn.builders import preflight
 from fastdqn.cli import plot_and_report
 from fastdqn.cli.options import TrainOptions
 from fastdqn.cli.study_options import StudyPlan, plan_study, run_words
@@ -84,7 +83,7 @@ def _train(plan: StudyPlan, quiet: bool, requests) -> RunQueue:
 def _entries(plan: StudyPlan) -> list[Entry]:
     entries = []
     for run in plan.study.runs(plan.folder):
-        config = plan.configs[run.variant]
+        config = plan.setups[run.variant].config
         words = (
             "train", plan.study.subject, *run_words(plan.study, run.variant),
             "--seed", str(run.seed), "--run-dir", str(run.folder), "--resume", "auto", "--quiet",
@@ -107,7 +106,7 @@ def _make_folders(plan: StudyPlan) -> None:
 def _listed(plan: StudyPlan) -> str:
     """Returns what a dry run prints: every run, and how its resolved options differ."""
     study, runs = plan.study, plan.study.runs(plan.folder)
-    resolved = {each: preflight.preview(config).config for each, config in plan.configs.items()}
+    resolved = {each: setup.config for each, setup in plan.setups.items()}
     first = resolved[study.variants[0]]
     texts = {each: _differences(first, config) for each, config in resolved.items()}
     counts = f"{_counted(len(study.variants), 'variant')}, {_counted(len(study.seeds), 'seed')}"

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from fastdqn import api
 from fastdqn.builders import preflight
+from fastdqn.builders.memory_estimate import host_bytes
+from fastdqn.builders.preflight import Setup
 from fastdqn.cli import parser
 from fastdqn.cli.options import TrainOptions
 from fastdqn.config.schema import Config, ConfigError
@@ -23,6 +25,7 @@ from fastdqn.study.study_folder import (
     read_study,
     study_problem,
 )
+from fastdqn.system.available_memory import available_bytes
 from fastdqn.system.cpu_limits import usable_cores
 
 # Options of the study, which its runs do not get. A variant cannot have them.
@@ -36,6 +39,8 @@ _OF_RUNS = {
     "preset": "it only labels a run",
 }
 _MOST_RUNS, _MOST_JOBS = 10_000, 1_024
+# Resident memory of a run of CartPole on the CPU, where buffer and network are small.
+_PROCESS_BYTES = 400 << 20
 _SEEDS = "numbers and ascending ranges, such as 1-5 or 1 3 7-9"
 
 
@@ -46,14 +51,14 @@ class StudyPlan(NamedTuple):
         folder: Its folder, absolute.
         before: The study that is in the folder, or None.
         study: What it is extended to.
-        configs: Options of the runs of each variant.
+        setups: Validated options of the runs of each variant.
         jobs: Runs in parallel.
     """
 
     folder: Path
     before: Study | None
     study: Study
-    configs: Mapping[Variant, Config]
+    setups: Mapping[Variant, Setup]
     jobs: int
 
 
@@ -84,7 +89,7 @@ def plan_study(
     options = _words(given, (*_OF_STUDY, "run_dir", "seed", "resume"))
     before = read_study(folder) if "seeds" in given and is_study(folder) else None
     lines += _unlike(before, name, base, folder) if before else []
-    asked, problems = _variants(chosen.vs, name, options, base)
+    asked, problems = _variants(chosen.vs, name, options, base, lines)
     lines += problems
     if lines:
         raise ConfigError(list(dict.fromkeys(lines)))
@@ -96,8 +101,8 @@ def plan_study(
     count = len(study.variants) * len(study.seeds)
     if count > _MOST_RUNS:
         raise ConfigError([f"the study has {count:,} runs: it can have at most {_MOST_RUNS:,}"])
-    jobs = min(chosen.jobs or usable_cores(), count)
-    return StudyPlan(folder, before, study, configs, jobs)
+    setups = {variant: preflight.preview(config) for variant, config in configs.items()}
+    return StudyPlan(folder, before, study, setups, _jobs(chosen.jobs, count, setups.values()))
 
 
 def parse_seeds(words: Iterable[str], config: Config) -> tuple[list[int], list[str]]:
@@ -128,6 +133,22 @@ def run_words(study: Study, variant: Variant) -> tuple[str, ...]:
     return _merged(study.options, variant.options)
 
 
+def _jobs(asked: int | None, count: int, setups: Iterable[Setup]) -> int:
+    """Returns the number of runs in parallel. Raises ConfigError if they exceed the memory."""
+    jobs = min(asked or usable_cores(), count)
+    most = max(host_bytes(each.config, each.facts, each.size) for each in setups)
+    needed, room = most + _PROCESS_BYTES, available_bytes()
+    if room is None or jobs == 1 or jobs * needed <= room:
+        return jobs
+    fits = max(1, room // needed)
+    if asked is not None:
+        raise ConfigError(
+            [f"jobs is {asked}: {jobs} runs need {jobs * needed / 2**30:,.1f} GiB and "
+             f"{room / 2**30:.1f} GiB are available. Use --jobs {fits}"]
+        )  # fmt: skip
+    return fits
+
+
 def _conflicts(chosen: TrainOptions, given: Mapping[str, list[str]]) -> list[str]:
     lines = []
     if "seeds" not in given:
@@ -144,17 +165,21 @@ def _conflicts(chosen: TrainOptions, given: Mapping[str, list[str]]) -> list[str
 
 
 def _variants(
-    texts: Iterable[str], name: str, options: Sequence[str], base: Config
+    texts: Iterable[str], name: str, options: Sequence[str], base: Config, known: Sequence[str]
 ) -> tuple[dict[tuple[str, ...], Config], list[str]]:
-    """Parses the values of --vs. Returns (options of runs by own options, error messages)."""
+    """Parses the values of --vs. Returns (options of runs by own options, error messages).
+
+    known: messages about the options that all variants share, which are not repeated.
+    """
     found: dict[tuple[str, ...], Config] = {(): base}
     lines = []
     for text in texts:
         what = f'--vs "{text}"'
         own, problems = _own_options(text, name)
         if not problems:
-            config, problems = _parse(name, _merged(options, own), base)
-            problems = problems or preflight.check(config, mistaken=True)
+            config, _ = _parse(name, _merged(options, own), base)
+            lines_of_it = preflight.check(config, mistaken=True)
+            problems = [line for line in lines_of_it if line not in known]
             twin = next((each for each, other in found.items() if other == config), None)
             if not problems and twin is not None:
                 other = f'--vs "{shlex.join(twin)}"' if twin else "the first variant"

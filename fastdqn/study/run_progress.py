@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastdqn.logging.eta import ETA
+from fastdqn.report.run_data import number
 
 # Bytes at the end of a file that are read for its newest row, of some hundred bytes. Not tuned.
 _TAIL = 1 << 14
@@ -89,10 +90,8 @@ def newest_row(path: Path, name: str, **equal: Any) -> dict[str, Any] | None:
 
 
 def _number(row: dict[str, Any], name: str) -> float | None:
-    value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
+    value = number(row.get(name))
+    return None if math.isnan(value) else value
 
 
 def _share(count: float, total: int | None) -> float:

@@ -39,8 +39,7 @@ class Variant(NamedTuple):
     @property
     def label(self) -> str:
         """The options without leading dashes, as figures and tables show them."""
-        text = " ".join(word.removeprefix("--").replace("=", " ", 1) for word in self.options)
-        return text or BASE
+        return " ".join(map(_shown, self.options)) or BASE
 
 
 class Run(NamedTuple):
@@ -194,6 +193,10 @@ def summary_of(folder: Path) -> dict[str, Any] | None:
 def _others(folder: Path) -> list[str]:
     """Returns the names in a folder that a study which has just begun does not have."""
     return [p.name for p in folder.iterdir() if p.name != "lock" and TEMPORARY not in p.name]
+
+
+def _shown(word: str) -> str:
+    return word[2:].replace("=", " ", 1) if word.startswith("--") else word
 
 
 def _words(value: Any) -> tuple[str, ...]:
