@@ -18,8 +18,10 @@ import pytest
 from gymnasium import spaces
 
 import fastdqn
+from fastdqn.study.study_folder import Study
 from helpers.command_line import ask
 from helpers.docs_pages import GUIDE, PAGES, blocks, commands, name_of, shell_lines
+from helpers.studies import BASE
 
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
@@ -170,11 +172,11 @@ def test_the_job_script_lets_the_run_end_and_requeues_it(tmp_path, name, requeue
 
 def runnable() -> Iterator[str]:
     """Commands of the README and of the reference that need no environment of others."""
-    lines = [" ".join(words) for page in PAGES[:1] for words in commands(page)]
-    lines += [" ".join(words) for words in commands(GUIDE / "command_line.md")]
-    lines += [" ".join(words) for words in commands(GUIDE / "getting_started.md")]
-    lines += [" ".join(words) for words in commands(GUIDE / "tabular.md")]
-    lines += [" ".join(words) for words in commands(GUIDE / "experiments.md")]
+    lines = [shlex.join(words) for page in PAGES[:1] for words in commands(page)]
+    lines += [shlex.join(words) for words in commands(GUIDE / "command_line.md")]
+    lines += [shlex.join(words) for words in commands(GUIDE / "getting_started.md")]
+    lines += [shlex.join(words) for words in commands(GUIDE / "tabular.md")]
+    lines += [shlex.join(words) for words in commands(GUIDE / "experiments.md")]
     yield from dict.fromkeys(line for line in lines if "--help" not in line)
 
 
@@ -190,6 +192,9 @@ def test_a_command_of_the_guide_succeeds(line, workplace, request, monkeypatch):
     """Trainings as a dry run; the others on the short run, with fewer episodes or repeats."""
     for name in ("cartpole-2", "acrobot-1", "acrobot-2", "acrobot-3"):
         shutil.copytree(workplace / "runs" / "cartpole-1", workplace / "runs" / name)
+    study = workplace / "studies" / "mine"
+    shutil.copytree(workplace / "runs" / "cartpole-1", study / "base" / "seed-1")
+    (study / "study.json").write_text(Study("cartpole", (), (BASE,), (1,)).to_json())
     words = shlex.split(line.replace("runs/...", "runs/cartpole-1"))
     if words[0] == "train":
         words = [word.replace("runs/", "new/") for word in words]
