@@ -70,10 +70,13 @@ def study(name: str, words: Sequence[str], chosen: TrainOptions, lines: Sequence
 
 
 def _train(plan: StudyPlan, quiet: bool, requests) -> RunQueue:
-    scheduler = LocalScheduler(plan.jobs)
+    entries, scheduler = _entries(plan), LocalScheduler(plan.jobs)
+    before = sum(summary_of(entry.run.folder) is not None for entry in entries)
+    if before and not quiet:
+        print(f"{before} of {_counted(len(entries), 'run')} have finished before", flush=True)
     try:
         with study_display(plan.folder, quiet) as display:
-            queue = RunQueue(_entries(plan), scheduler, display)
+            queue = RunQueue(entries, scheduler, display)
             queue.train(requests.stop, requests.checkpoint)
     finally:
         scheduler.close()

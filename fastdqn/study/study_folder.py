@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -135,7 +136,11 @@ def study_problem(folder: Path) -> str | None:
     """Returns why a study cannot be in this folder, or None. A study may be there already."""
     try:
         if is_study(folder) or (folder.is_dir() and not _others(folder)):
-            return folder_problem(str(folder / BASE / "seed"))
+            return (
+                None
+                if os.access(folder, os.W_OK | os.X_OK)
+                else f"run_dir {folder} is not writable"
+            )
     except OSError as error:
         return f"run_dir {folder}: {error.strerror}"
     return folder_problem(str(folder))

@@ -19,6 +19,8 @@ OFFERED = [
     (["train", "cartpole", "--value", "q"], ["quantile"]),
     (["train", "cartpole", "--tensorboard", "T"], ["True"]),
     (["train", "cartpole", "--double", "--value", "q"], ["quantile"]),
+    (["train", "cartpole", "--see"], ["--seed", "--seeds"]),
+    (["train", "cartpole", "--vs", "--noisy", "--jo"], ["--jobs"]),
     (["bench", "rep"], ["replay"]),
     (["bench", "replay", "cartpole-cle"], ["cartpole-cleanrl"]),
     (["plot", "runs/x", "runs/y", "--ov"], ["--over"]),

@@ -131,7 +131,9 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch, is_th
     if is_there:
         write_study(tmp_path, STUDY)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert str(study_problem(tmp_path)).endswith(f"{tmp_path} is not writable")
+    assert study_problem(tmp_path) == f"run_dir {tmp_path} is not writable"
+    inner = tmp_path / "new"
+    assert study_problem(inner) == f"run_dir {inner}: {tmp_path} is not writable"
 
 
 def test_a_second_holder_is_refused_and_an_empty_folder_removed(tmp_path):
