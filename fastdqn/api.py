@@ -14,7 +14,8 @@ from fastdqn.builders import agent, build
 from fastdqn.builders.auto_options import EVAL_MAX_STEPS
 from fastdqn.builders.environments import EVAL_LANES
 from fastdqn.builders.parts import UserParts, find_part
-from fastdqn.builders.user_object_checks import argument_problems, parts_of, prepared
+from fastdqn.builders.user_object_checks import argument_problems, located, parts_of, prepared
+from fastdqn.checkpoints.network_weights import weights_path
 from fastdqn.config.presets import PRESETS, defaults_of
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import (
@@ -103,6 +104,7 @@ def train(
         raise ConfigError(lines)
     config = preset(config) if isinstance(config, str) else config
     own, overrides = parts_of(torso, overrides)
+    overrides = located(config, overrides, working_folder())
     hooks = Hooks(on_step, on_update, on_evaluation)
     base = working_folder()  # an environment may change the working directory
     if resume == "auto":
@@ -160,17 +162,6 @@ def load_policy(
     if value is not None:
         objects["value"] = find_part("value", value) if isinstance(value, str) else value
     return agent.load_policy(weights_path(run, weights), UserParts(torso, objects))[0]
-
-
-def weights_path(run: str | Path, weights: str = "best") -> Path:
-    """Returns the weights file of a run folder. Raises ValueError for an unknown choice."""
-    path = Path(run)
-    if path.is_file() or path.suffix == ".safetensors":
-        return path
-    if weights not in ("best", "last"):
-        raise ValueError(f"weights is {weights!r}: it must be best or last")
-    best = path / "best.safetensors"
-    return best if weights == "best" and best.exists() else path / "policy.safetensors"
 
 
 def evaluate(

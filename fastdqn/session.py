@@ -200,8 +200,11 @@ def _introduce(session: Session) -> None:
     way = "fused" if config.learner == "fused" else config.capture
     if config.device != "cpu":
         way += f", {config.precision}, {config.updates_per_launch} updates per launch"
+    envs = f"{_counted(config.num_envs)} ({config.vectorization})"
+    if config.offline:
+        envs = "offline, without training environments"
     recorder.say(
-        f"run folder: {recorder.folder}\n{_counted(config.num_envs)} ({config.vectorization}), "
+        f"run folder: {recorder.folder}\n{envs}, "
         f"learner on {config.device} ({way}, threads: {config.threads}); " + replay_ratio(config)
     )
     for phase, meaning in residual_phases(config).items():

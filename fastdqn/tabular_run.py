@@ -134,7 +134,7 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
     with ExitStack() as unbegun, ExitStack() as owned:
         seed = env_seed(config.seed, TRAIN)
         shared = resolved_shared(config, plan)
-        stream, eval_stream, watchdog = make_streams(shared, None, None, seed, owned)
+        stream, eval_stream, watchdog = make_streams(shared, None, None, seed, owned, plan.facts)
         config = resolved(config, plan, shared)
         start = stream.start(seed)
         folder = take_folder(shared, unbegun, owned, config.to_json())

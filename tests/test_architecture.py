@@ -37,6 +37,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "training": {"numpy", "envs", "learning", "replay", "schedules", "state_dict", "timing"},
     "files": {"config", "system"},
+    "datasets": {"gymnasium", "minari", "numpy", "envs", "files", "replay"},
     "checkpoints": {
         "safetensors", "torch", "numpy", "config", "files", "state_dict", "system", "text",
     },
@@ -56,9 +57,9 @@ ROOMS: dict[str, set[str]] = {
         "seeding", "system", "timing", "training",
     },
     "builders": {
-        "gymnasium", "numpy", "torch", "checkpoints", "config", "envs", "exploration", "files",
-        "kernels", "learning", "logging", "part_error", "replay", "schedules", "seeding", "session",
-        "state_dict", "system", "tabular", "timing", "training",
+        "gymnasium", "numpy", "torch", "checkpoints", "config", "datasets", "envs", "exploration",
+        "files", "kernels", "learning", "logging", "part_error", "replay", "schedules", "seeding",
+        "session", "state_dict", "system", "tabular", "timing", "training",
     },
     "resuming": {
         "gymnasium", "torch", "builders", "checkpoints", "config", "envs", "files", "logging",
@@ -69,8 +70,8 @@ ROOMS: dict[str, set[str]] = {
         "resuming", "seeding", "session", "system", "tabular", "training",
     },
     "api": {
-        "gymnasium", "numpy", "torch", "auto_resume", "builders", "config", "envs", "files",
-        "logging", "replay", "seeding", "session", "system", "training",
+        "gymnasium", "numpy", "torch", "auto_resume", "builders", "checkpoints", "config", "envs",
+        "files", "logging", "replay", "seeding", "session", "system", "training",
     },
     "tabular_run": {
         "numpy", "builders", "config", "envs", "files", "logging", "schedules", "seeding",

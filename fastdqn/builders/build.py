@@ -15,7 +15,15 @@ from fastdqn.builders import devices
 from fastdqn.builders import run_outputs as recorder_builder
 from fastdqn.builders.environments import Streams, make_streams
 from fastdqn.builders.parts import NO_PARTS, UserParts, make_part
+from fastdqn.builders.prefill import Recorded, fill, read_prefill
 from fastdqn.builders.preflight import Setup
+from fastdqn.builders.warm_start import (
+    STATISTICS_COUNT,
+    Source,
+    adopt,
+    load_initial_weights,
+    read_source,
+)
 from fastdqn.builders.warm_up import Notices, Ready, get_ready
 from fastdqn.checkpoints.loader import Checkpoint
 from fastdqn.checkpoints.network_weights import require_readable
@@ -41,7 +49,8 @@ from fastdqn.state_dict import StateError
 from fastdqn.timing import Laps, process_age
 from fastdqn.training.best_weights import BestWeights
 from fastdqn.training.checkpointer import restore
-from fastdqn.training.loop import Cadence, Hooks, Run
+from fastdqn.training.loop import Cadence, Hooks, Run, offline_turn, turn
+from fastdqn.training.normalization import Normalizer
 
 
 class _Agent(NamedTuple):
@@ -56,6 +65,8 @@ class _Agent(NamedTuple):
     description: dict
     own: UserParts
     notices: Notices
+    source: Source | None
+    recorded: list[Recorded]
 
 
 def build(
@@ -96,8 +107,8 @@ def build(
     with memory_errors(config.device), ExitStack() as unbegun, ExitStack() as owned:
         # Started only once, since EnvPool's environments cannot be stopped again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
-        streams = make_streams(config, envs, eval_envs, seed, owned)
-        agent = _make_agent(setup, streams, seed, startup, owned)
+        streams = make_streams(config, envs, eval_envs, seed, owned, setup.facts)
+        agent = _make_agent(setup, streams, seed, startup, owned, resumed)
         config, policy = agent.config, agent.ready.policy
         handed_in = recorder_builder.names_of(envs, setup.own)
         if folder is None:
@@ -120,6 +131,7 @@ def build(
         agent.notices.show = recorder.say
         if resumed is not None:
             notes += _resume(run, config, resumed, total_timesteps)
+        notes += _start_from_data(run, agent, resumed)
         run.checkpoints = recorder_builder.make_checkpoints(
             config, recorder, run, resumed, owned, setup.own.torso is not None
         )
@@ -135,7 +147,12 @@ def build(
 
 
 def _make_agent(
-    setup: Setup, streams: Streams, seed: int, startup: Laps, owned: ExitStack
+    setup: Setup,
+    streams: Streams,
+    seed: int,
+    startup: Laps,
+    owned: ExitStack,
+    resumed: Checkpoint | None,
 ) -> _Agent:
     """Starts the training environments, and makes and warms up replay, learner and policy."""
     config, own, stream, notices = setup.config, setup.own, streams.training, Notices()
@@ -146,16 +163,24 @@ def _make_agent(
     with float32_by_default():
         online, description = agent_builder.make_online(config, stream.facts, own)
     require_readable(description)
+    if resumed is None:
+        load_initial_weights(config, online, description)
     # Only the first reset shows whether there are action masks, which the replay stores.
     start = stream.start(seed)
     startup.lap("build")
     facts = stream.facts._replace(has_masks=stream.mask is not None)
+    source = read_source(config, facts, description, own) if resumed is None else None
+    recorded = []
+    if resumed is None or resumed.state["replay"] is None:
+        recorded = read_prefill(config, facts, also_from_run=resumed is not None)
     replay = agent_builder.make_replay(config, facts, own)
     batch = replay.new_batch(config.batch_size)
     with float32_by_default():
         config, ready = get_ready(setup, online, batch, stream, facts, notices)
     startup.lap("kernels")
-    return _Agent(config, facts, start, replay, ready, online, description, own, notices)
+    return _Agent(
+        config, facts, start, replay, ready, online, description, own, notices, source, recorded
+    )
 
 
 def _require_same(tried: EnvFacts, made: EnvFacts) -> None:
@@ -187,7 +212,22 @@ def _make_run(
         budget, make_cadence(config), recorder, best_weights, agent.start, followers, hooks,
         feedback=ready.feedback if replay.wants_priorities else None, laps=laps,
         learning_rate=make_learning_rate(config, agent.own),
+        turn=offline_turn if config.offline else turn,
     )  # fmt: skip
+
+
+def _start_from_data(run: Run, agent: _Agent, resumed: Checkpoint | None) -> list[str]:
+    """Fills the replay with what the run starts from, which counts for learning_starts."""
+    normalizer = run.followers.get("normalizer")
+    if resumed is None and agent.config.init_weights and isinstance(normalizer, Normalizer):
+        normalizer.keep(STATISTICS_COUNT)
+    lines = [] if agent.source is None else adopt(run, agent.config, agent.source)
+    if agent.recorded:
+        lines += fill(run, agent.recorded, resumes=resumed is not None)
+    first = run.cadence.learning_starts
+    starts = 0 if agent.config.offline else max(0, first - run.progress.prefilled)
+    run.cadence = replace(run.cadence, learning_starts=starts)
+    return lines
 
 
 def _resume(
@@ -201,7 +241,7 @@ def _resume(
     if checkpoint.state["replay"] is None:
         # The replay is empty again: learning starts after as many steps as at first, and the steps
         # before that earn no updates.
-        starts = progress.steps + config.learning_starts
+        starts, progress.prefilled = progress.steps + config.learning_starts, 0
         run.cadence = replace(run.cadence, learning_starts=starts)
     if total_timesteps is not None:
         progress.ended = ""

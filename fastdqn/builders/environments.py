@@ -8,7 +8,14 @@ from gymnasium.vector import VectorEnv
 from fastdqn.builders.preflight import recipe
 from fastdqn.config.conflicts import evaluates
 from fastdqn.config.schema import Config, ConfigError
-from fastdqn.envs import EnvCreation, EnvStream, Factory, close_quietly
+from fastdqn.envs import (
+    EnvCreation,
+    EnvFacts,
+    EnvStream,
+    Factory,
+    OfflineStream,
+    close_quietly,
+)
 from fastdqn.envs.watchdog import Watchdog
 from fastdqn.seeding import EVAL, env_seed
 
@@ -20,11 +27,11 @@ class Streams(NamedTuple):
     """The environments of a run.
 
     Attributes:
-        training, evaluation: The streams.
+        training, evaluation: The streams. Training is an OfflineStream in an offline run.
         watchdog: Ends hanging calls of both streams, or None without a timeout.
     """
 
-    training: EnvStream
+    training: EnvStream | Any
     evaluation: EnvStream | None
     watchdog: Watchdog | None
 
@@ -35,6 +42,7 @@ def make_streams(
     eval_envs: VectorEnv | None,
     seed: int,
     owned: ExitStack,
+    facts: EnvFacts,
 ) -> Streams:
     """Makes the environments of a run that were not passed from Python. Raises ConfigError."""
     watchdog = None
@@ -47,9 +55,9 @@ def make_streams(
     if watchdog is not None:
         watchdog.watch(creation)
     with creation:
-        stream, evaluated = _make_streams(config, envs, eval_envs, seed, owned)
+        stream, evaluated = _make_streams(config, envs, eval_envs, seed, owned, facts)
     for each in (stream, evaluated):
-        if watchdog is not None and each is not None:
+        if watchdog is not None and isinstance(each, EnvStream):
             watchdog.watch(each.env_calls)
     return Streams(stream, evaluated, watchdog)
 
@@ -60,16 +68,22 @@ def _make_streams(
     eval_envs: VectorEnv | None,
     seed: int,
     owned: ExitStack,
-) -> tuple[EnvStream, EnvStream | None]:
+    facts: EnvFacts,
+) -> tuple[Any, EnvStream | None]:
     evaluated = EnvStream(eval_envs) if eval_envs is not None else None
+    if isinstance(envs, VectorEnv) and config.offline:
+        return OfflineStream(facts, config.num_envs), evaluated
     if isinstance(envs, VectorEnv):
         stream = EnvStream(envs, config.env_batch_size)
         owned.callback(stream.settle)
         return stream, evaluated
     how = recipe(config, envs)
     try:  # making many environments may fail where making one worked
-        made = how.make(config.num_envs, seed=seed, env_batch_size=config.env_batch_size)
-        stream = _stream_over(made, owned, config.env_batch_size, config.restart_envs)
+        if config.offline:
+            stream = OfflineStream(facts, config.num_envs)
+        else:
+            made = how.make(config.num_envs, seed=seed, env_batch_size=config.env_batch_size)
+            stream = _stream_over(made, owned, config.env_batch_size, config.restart_envs)
         if evaluated is None and evaluates(config):
             # Worker processes cost memory, so evaluation uses at most as many as training.
             most = config.num_envs if config.vectorization == "async" else EVAL_LANES

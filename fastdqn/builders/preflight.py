@@ -18,6 +18,7 @@ from fastdqn.builders.torso_kinds import settle
 from fastdqn.config.conflicts import wants_cuda
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
+from fastdqn.datasets.minari_dataset import PREFIX as MINARI_PREFIX
 from fastdqn.envs import (
     EnvError,
     EnvFacts,
@@ -181,7 +182,7 @@ def problems_around(config: Config) -> list[str]:
         _folder_problem,
         _compiler_problem,
     )
-    return [line for find in finders if (line := find(config))]
+    return [line for find in finders if (line := find(config))] + _missing_sources(config)
 
 
 def machine_problems(config: Config) -> list[str]:
@@ -350,6 +351,17 @@ def _compiler_problem(config: Config) -> str | None:
 
 def _folder_problem(config: Config) -> str | None:
     return None if config.run_dir is None else folder_problem(config.run_dir)
+
+
+def _missing_sources(config: Config) -> list[str]:
+    """Returns a message for each file or run that a run is to start from, and that is not there."""
+    named = [("init_weights", config.init_weights), ("from_run", config.from_run)]
+    named += [("prefill", each) for each in config.prefill if not each.startswith(MINARI_PREFIX)]
+    return [
+        f"{option} is {path!r}, which does not exist"
+        for option, path in named
+        if path is not None and not os.path.exists(path)
+    ]
 
 
 def _store_problems(config: Config, facts: EnvFacts) -> list[str]:

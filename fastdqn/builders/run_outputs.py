@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastdqn.builders.parts import UserParts
@@ -124,7 +125,9 @@ def make_checkpoints(
         "config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps,
         "own_torso": own_torso,
     }  # fmt: skip
-    folder = recorder.place
+    folder, ring = recorder.place, run.replay.ring
+    keeps = resumed is not None and resumed.state["replay"] is not None
+    on_disk = ring.added.copy() if keeps else np.zeros_like(ring.added)
     sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say)
     owned.callback(_close_quietly, sink)
     best_weights = run.best_weights
@@ -135,7 +138,7 @@ def make_checkpoints(
 
     return Checkpointer(
         sink, config.checkpoint_frequency, config.checkpoint_seconds, config.checkpoint_replay,
-        best, run.replay.ring.added.copy(), time.monotonic, recorder.disk,
+        best, on_disk, time.monotonic, recorder.disk,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Validation of environments and parts that are passed from Python."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastdqn.checkpoints.network_weights import load_weights
 from fastdqn.config.atari_protocols import PROTOCOLS
 from fastdqn.config.registry import CUSTOM
 from fastdqn.config.schema import Config, ConfigError
+from fastdqn.datasets.minari_dataset import PREFIX as MINARI_PREFIX
 from fastdqn.envs import (
     EnvFacts,
     EnvStream,
@@ -154,6 +156,29 @@ def parts_of(torso: Any, overrides: dict[str, Any]) -> tuple[UserParts, dict[str
     if isinstance(torso, str):
         torso, options["torso"] = None, torso
     return UserParts(torso, objects), options
+
+
+def located(config: Config, overrides: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Returns the overrides with absolute paths of what the run starts from.
+
+    An environment may change the working directory, and a resumed run may start in another.
+    """
+    found = dict(overrides)
+    for name in ("init_weights", "from_run"):
+        path = overrides.get(name, getattr(config, name))
+        if isinstance(path, str | os.PathLike):
+            found[name] = str(base / path)
+    sources = overrides.get("prefill", config.prefill)
+    if isinstance(sources, str | os.PathLike):
+        sources = (sources,)
+    if sources and isinstance(sources, list | tuple):
+        found["prefill"] = tuple(
+            str(base / each)
+            if isinstance(each, str | os.PathLike) and not str(each).startswith(MINARI_PREFIX)
+            else each
+            for each in sources
+        )
+    return found
 
 
 def _as_made(envs: VectorEnv, config: Config, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,17 @@ class WeightsError(ValueError):
 
     def __init__(self, text: str):
         super().__init__(printable(text))
+
+
+def weights_path(run: str | Path, weights: str = "best") -> Path:
+    """Returns the weights file of a run folder. Raises ValueError for an unknown choice."""
+    path = Path(run)
+    if path.is_file() or path.suffix == ".safetensors":
+        return path
+    if weights not in ("best", "last"):
+        raise ValueError(f"weights is {weights!r}: it must be best or last")
+    best = path / "best.safetensors"
+    return best if weights == "best" and best.exists() else path / "policy.safetensors"
 
 
 def save_weights(path: Where, tensors: dict[str, torch.Tensor], network: dict) -> None:

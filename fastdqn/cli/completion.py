@@ -19,6 +19,8 @@ from fastdqn.config.option import Option, options_of, texts
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import ConfigError, unknown_name
 
+# Options that are texts and name files or folders.
+_PATHS = ("run_dir", "init_weights", "from_run", "prefill")
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -85,15 +87,17 @@ def _add_options(command: argparse.ArgumentParser, record: type) -> None:
         hint = option.hint
         if dataclasses.is_dataclass(hint):  # the config
             _add_options(command, typing.cast(type, hint))
-        elif hint is bool:
+            continue
+        if hint is bool:
             _add(command, flag, action="store_true", help=text)
             _add(command, "--no-" + flag[2:], action="store_true", help=text)
-        else:
-            several = typing.get_origin(hint) in (tuple, dict) and not option.repeated
+            continue
+        several = typing.get_origin(hint) in (tuple, dict) and not option.repeated
+        for each in (flag, *(["--" + option.flag] if option.flag else [])):
             _add(
-                command, flag, help=text, nargs="*" if several else None,
+                command, each, help=text, nargs="*" if several else None,
                 choices=_choices(option) or None,
-                type=Path if name == "run_dir" or Path in typing.get_args(hint) else None,
+                type=Path if name in _PATHS or Path in typing.get_args(hint) else None,
             )  # fmt: skip
 
 

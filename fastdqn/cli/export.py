@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastdqn.api import weights_path
 from fastdqn.builders import agent
+from fastdqn.checkpoints.network_weights import weights_path
 from fastdqn.cli import parser
 from fastdqn.config.schema import ConfigError
 from fastdqn.files.atomic_write import WriteError

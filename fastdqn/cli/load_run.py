@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fastdqn.api import weights_path
 from fastdqn.builders import agent, preflight
+from fastdqn.checkpoints.network_weights import weights_path
 from fastdqn.checkpoints.table_weights import is_table
 from fastdqn.config.schema import ConfigError
 from fastdqn.envs import EnvError, EnvRecipe, UnknownEnvError, probe_env

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from fastdqn.cli import parser
+from fastdqn.cli.config_file import names_file, with_file
 from fastdqn.cli.options import (
     BenchOptions,
     EvalOptions,
@@ -96,8 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(args: list[str]) -> int:
-    name, rest = _subject(args, f"a preset ({', '.join(PRESETS)}) or an environment id", "train")
-    if name is None:
+    name, rest = None, args
+    if not (args[:1] and args[0].startswith("-") and names_file(args)):
+        what = f"a preset ({', '.join(PRESETS)}) or an environment id"
+        name, rest = _subject(args, what, "train")
+    if name is None and not names_file(args):
         parser.parse(rest, TrainOptions(Config()), "fastdqn train PRESET|ENV_ID")
     from fastdqn import api
     from fastdqn.builders import preflight
@@ -106,8 +110,10 @@ def _train(args: list[str]) -> int:
     from fastdqn.kernels.jit import never_compiled
     from fastdqn.session import RUN_FAILURES
 
-    default = api.preset(name or "")
+    default = Config() if name is None else api.preset(name)
+    default, rest, lines = with_file(name, default, rest)
     chosen, mistakes = parser.parse(rest, TrainOptions(default), f"fastdqn train {name}")
+    mistakes = lines + mistakes
     if chosen.config.preset != default.preset:
         mistakes.append(f"--preset only labels a run: use fastdqn train {chosen.config.preset} ...")
     if any(word.startswith(("--seeds", "--vs", "--jobs")) for word in rest):

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastdqn.config.option import Repeated
+from fastdqn.config.option import Flag, Repeated
 from fastdqn.config.schema import Config
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     config: Config
+    config_file: Annotated[Path | None, Flag("config")] = None
+    """Options from a file, which those on the command line override: --config FILE. A TOML file of
+    options, or the config.json of a run."""
     resume: Literal["never", "auto"] = "never"
     """auto: continue the run in --run-dir from its last checkpoint, or start it if there is none. A
     finished run is left unchanged."""

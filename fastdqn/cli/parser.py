@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_origin
 
 from fastdqn.config.limits import fits, spell
 from fastdqn.config.option import Option, options_of
-from fastdqn.config.schema import RENAMED, as_fraction, unknown_name
+from fastdqn.config.schema import FLAGS, RENAMED, as_fraction, unknown_name
 from fastdqn.system.standard_streams import print_error
 
 
@@ -150,6 +150,8 @@ def _tyro(args: list[str], default: Options, prog: str) -> Options:
 def _current_name(word: str) -> str:
     """Returns an option by its current name, and warns if it is an old one."""
     flag, equals, attached = word.partition("=")
+    if flag in FLAGS:
+        return f"{FLAGS[flag]}{equals}{attached}"
     new = RENAMED.get(flag.removeprefix("--").replace("-", "_"))
     if new is None or not flag.startswith("--"):
         return word

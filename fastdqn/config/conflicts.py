@@ -15,6 +15,7 @@ _SWITCHED_BACKUPS = ("max", "double", "munchausen")
 def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     """Yields (names of the options, whether they conflict, the message)."""
     yield from _budget_conflicts(c)
+    yield from _start_conflicts(c)
     yield from _schedule_conflicts(c)
     yield from _vectorization_conflicts(c)
     yield from _exploration_conflicts(c)
@@ -57,6 +58,7 @@ def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
     yield (
         "learning_starts total_timesteps train_frequency",
         steps is not None
+        and not starts_with_data(c)
         and c.train_frequency > 0
         and steps // c.train_frequency <= min(c.learning_starts, steps) // c.train_frequency,
         f"learning_starts is {c.learning_starts}, total_timesteps only {steps}: with an update "
@@ -65,7 +67,7 @@ def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
     windows = c.num_envs * (c.n_steps - 1)
     yield (
         "learning_starts num_envs n_steps",
-        c.learning_starts < windows,
+        c.learning_starts < windows and not starts_with_data(c),
         f"learning_starts is {c.learning_starts}: {c.num_envs} environments need {windows} steps "
         f"before every {c.n_steps}-step window can be complete",
     )
@@ -81,6 +83,47 @@ def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
         c.stop_at_return is not None and c.eval_frequency == 0,
         "stop_at_return needs evaluations, and eval_frequency is 0: set eval_frequency, or "
         "stop_at_return to None",
+    )
+
+
+def starts_with_data(c: Any) -> bool:
+    """Returns whether the replay holds transitions before the first step."""
+    return bool(c.prefill) or (c.from_run is not None and "replay" in c.from_parts)
+
+
+def _start_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """Yields conflicts of what a run starts from."""
+    parts = " ".join(c.from_parts) or "empty"
+    yield (
+        "init_weights from_run from_parts",
+        c.init_weights is not None and c.from_run is not None and "weights" in c.from_parts,
+        "init_weights and from_run both give the weights: leave one out, or give --from-parts "
+        "replay",
+    )
+    yield (
+        "from_run from_parts",
+        c.from_run is not None and not c.from_parts,
+        "from_parts is empty: name what to take, weights, optimizer or replay",
+    )
+    yield (
+        "from_run from_parts",
+        c.from_run is not None and "optimizer" in c.from_parts and "weights" not in c.from_parts,
+        f"from_parts is {parts}: the optimizer state belongs to the weights. Add weights",
+    )
+    yield (
+        "replay prefill from_run from_parts",
+        not c.replay and starts_with_data(c),
+        "prefill and from_run fill a replay buffer, and --no-replay has none: leave one out",
+    )
+    yield (
+        "offline prefill from_run from_parts",
+        c.offline and not starts_with_data(c),
+        "offline is true, and the run has no data: give --prefill, or --from with the replay",
+    )
+    yield (
+        "offline total_timesteps",
+        c.offline and c.total_timesteps is None,
+        "offline is true, and total_timesteps is None: an offline run has no episodes to end it",
     )
 
 
@@ -344,7 +387,7 @@ def remarks(c: Any) -> list[str]:
     initial, final = epsilons(c)
     falls = c.exploration == "schedule" and c.exploration_decay is None and initial > final
     fallen = round(c.exploration_fraction * (c.total_timesteps or 0))
-    if falls and fallen <= c.learning_starts:
+    if falls and fallen <= c.learning_starts and not starts_with_data(c):
         lines.append(
             f"epsilon has decayed to {final:g} by step {fallen:,}, before learning starts at "
             f"{c.learning_starts:,}: --exploration-fraction {c.exploration_fraction:g} is a "

@@ -112,6 +112,8 @@ def spell(option: Option) -> str:
     if option.part is not None:
         words = ", ".join(option.part.words)
         return f"one of {words}, or a name such as my_module:MyPart"
+    if option.name == "prefill":
+        return ".npz files, run folders, or minari:ID"
     if option.name == "part_kwargs":
         return (
             "names with plain values, such as optimizer.beta2=0.98. For other values, such as "
@@ -126,6 +128,8 @@ def _spell(hint) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(get_args(hint))
     if get_origin(hint) is tuple:
+        if get_origin(get_args(hint)[0]) is Literal:
+            return "any of " + ", ".join(get_args(get_args(hint)[0]))
         words = {int: "whole numbers", float: "numbers"}
         return words.get(get_args(hint)[0], "names such as my_package:MyWrapper")
     if get_origin(hint) is dict:

@@ -43,7 +43,7 @@ class Limit:
 
 # The groups of options, in the order of the help.
 GROUPS = (
-    "environment", "table", "run", "learning", "techniques", "network", "exploration",
+    "environment", "table", "run", "start", "learning", "techniques", "network", "exploration",
     "evaluation", "performance", "output",
 )  # fmt: skip
 
@@ -84,6 +84,12 @@ class Repeated:
     """Marks an option that may be given several times, whose values may begin with a dash."""
 
 
+class Flag(NamedTuple):
+    """A second name of an option on the command line, for one that is a keyword of Python."""
+
+    name: str
+
+
 class Fused:
     """The values of an option that the fused learner supports. Unmarked options do not matter."""
 
@@ -107,6 +113,7 @@ class Option:
         renamed: Its old name, or None.
         fused: Values that the fused learner supports, or None for all.
         repeated: Whether each use of the option adds a value.
+        flag: Its second name on the command line, or None.
     """
 
     name: str
@@ -120,6 +127,7 @@ class Option:
     renamed: str | None = None
     fused: tuple[Any, ...] | None = None
     repeated: bool = False
+    flag: str | None = None
 
 
 @functools.cache
@@ -146,11 +154,11 @@ def options_of(record: type) -> dict[str, Option]:
 def _option(field: Any, hint: Any, marks: dict[type, Any]) -> Option:
     default = field.default if field.default_factory is MISSING else field.default_factory()
     group, before = marks.get(Group, Group("")), marks.get(Before, Before(default))
-    renamed, fused = marks.get(Renamed), marks.get(Fused)
+    renamed, fused, flag = marks.get(Renamed), marks.get(Fused), marks.get(Flag)
     return Option(
         field.name, hint, default, group.title, marks.get(Limit), marks.get(Part),
         Stored in marks, before.value, renamed.old if renamed else None,
-        fused.values if fused else None, Repeated in marks,
+        fused.values if fused else None, Repeated in marks, flag.name if flag else None,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from fastdqn.config import limits
 from fastdqn.config.option import (
     Before,
+    Flag,
     Fused,
     Group,
     Limit,
@@ -136,6 +137,22 @@ class RunOptions:
 class Config(RunOptions):
     """Options of a run. None and auto are resolved once, printed, and written to config.json."""
 
+    init_weights: Annotated[str | None, Group("start")] = None
+    """Run folder or weights file whose network this run starts from, the best of a run."""
+    from_run: Annotated[str | None, Flag("from"), Group("start")] = None
+    """Run folder whose last checkpoint this run starts from, under its own options."""
+    from_parts: Annotated[tuple[Literal["weights", "optimizer", "replay"], ...], Group("start")] = (
+        "weights",
+        "optimizer",
+        "replay",
+    )
+    """What to take from the run of --from: weights, optimizer state, replay buffer."""
+    prefill: Annotated[tuple[str, ...], Group("start")] = ()
+    """Recorded episodes that the replay holds before the first step: .npz files, run folders, or
+    minari:ID (extra minari). They count for learning_starts."""
+    offline: Annotated[bool, Group("start")] = False
+    """Learn from --prefill or --from alone. Steps are counted, but only evaluations step an
+    environment: total_timesteps / train_frequency updates are made."""
     env_batch_size: Annotated[int | None, Limit(1, 1 << 20), Group("run")] = None
     """Sub-environments that a step waits for, with async, envpool and Atari. None: all."""
     atari_protocol: Annotated[
@@ -391,6 +408,12 @@ class ResolvedConfig(Config):
     priority_lag: int = 0
 
 
+# Second names of options on the command line, and the first ones.
+FLAGS = {
+    f"--{option.flag}": f"--{name.replace('_', '-')}"
+    for name, option in options_of(Config).items()
+    if option.flag
+}
 # Old names of options, accepted with a warning until 0.2, and the current ones.
 RENAMED = {option.renamed: name for name, option in options_of(Config).items() if option.renamed}
 

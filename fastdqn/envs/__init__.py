@@ -9,6 +9,7 @@ from fastdqn.envs.env_stream import EnvStream
 from fastdqn.envs.errors import EnvError, HungError, MakeError, NonFiniteError
 from fastdqn.envs.make import VECTORIZATIONS, EnvRecipe, Factory
 from fastdqn.envs.observations import ObsReader
+from fastdqn.envs.offline_stream import OfflineStream
 from fastdqn.envs.probe import limit_of, probe_env, probe_env_and_space
 from fastdqn.envs.registry import UnknownEnvError, find_spec, lies_inside, nearest, registered
 from fastdqn.envs.render import Screen, open_screen
@@ -32,6 +33,7 @@ __all__ = [
     "NonFiniteError",
     "ObsReader",
     "ObsStatistics",
+    "OfflineStream",
     "ReturnStatistics",
     "Screen",
     "Step",

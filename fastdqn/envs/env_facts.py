@@ -23,6 +23,7 @@ class EnvFacts(NamedTuple):
         has_masks: Whether a reset returned info["action_mask"]; spaces do not tell.
         max_episode_steps: The environment's time limit, if known.
         stack: Number of frames on the first axis of an observation, newest last; 1: not stacked.
+        observation_space: The space that recorded observations are read by, if known.
     """
 
     obs_shape: tuple[int, ...]
@@ -33,6 +34,7 @@ class EnvFacts(NamedTuple):
     has_masks: bool = False
     max_episode_steps: int | None = None
     stack: int = 1
+    observation_space: spaces.Space | None = None
 
 
 def read_facts(envs: VectorEnv) -> EnvFacts:
@@ -77,6 +79,7 @@ def read_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> 
         obs_scale=reader.scale,
         num_actions=int(action_space.n),
         action_start=int(action_space.start),
+        observation_space=observation_space,
     )
 
 

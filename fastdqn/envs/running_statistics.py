@@ -27,6 +27,10 @@ class ObsStatistics:
     def load_state(self, state: State) -> None:
         _load_state(self._running, state)
 
+    def adopt(self, state: State) -> None:
+        """Loads the statistics of another run."""
+        _load_state(self._running, state)
+
     @property
     def mean(self) -> np.ndarray:
         return self._running.mean
@@ -66,6 +70,10 @@ class ReturnStatistics:
 
     def state(self) -> State:
         return {"returns": self._returns.copy(), **_state(self._running)}
+
+    def adopt(self, state: State) -> None:
+        """Loads the statistics of another run, without its running returns."""
+        _load_state(self._running, state)
 
     def load_state(self, state: State) -> None:
         self._returns[:] = take_array(state, "returns", self._returns)

@@ -178,6 +178,24 @@ class Learner:
             from_host(state, name, tensor)
         self.online.check_views()
 
+    def adopt(self, weights: State, optimizer: bool) -> None:
+        """Loads the weights of another run's learner; raises StateError.
+
+        Args:
+            weights: Arrays of its state dict.
+            optimizer: Whether to load the state of its optimizer, too, without its learning rate.
+        """
+        tensors = self._tensors()
+        of_target = tensors.keys() & {"target_weights", "target_buffers"}
+        names = {"weights": "weights", "buffers": "buffers"}
+        names |= {name: name.replace("target_", "") for name in of_target}  # without a target
+        if optimizer:
+            rest = {name for name in tensors if name.startswith("optimizer_")}
+            names |= {name: name for name in rest - {"optimizer_learning_rate"}}
+        for name, otherwise in names.items():
+            from_host(weights, name if name in weights else otherwise, tensors[name])
+        self.online.check_views()
+
     def _tensors(self) -> dict[str, Tensor]:
         target = {"target_weights": self.target.weights, "target_buffers": self.target.buffers}
         if self.target.weights is self.online.weights:

@@ -101,6 +101,7 @@ class Run:
     stop: Callable[[], bool] = lambda: False  # whether the run was asked to end
     wants_checkpoint: Callable[[], bool] = lambda: False  # whether a checkpoint was requested
     learning_rate: Callable[[int, int], float] | None = None  # None: constant
+    turn: Callable[["Run"], str] = lambda run: turn(run)  # or offline_turn
     recorded: State | None = None  # state of the recorder before a stopped evaluation
 
 
@@ -128,7 +129,7 @@ def train(run: Run) -> str:
     if not reason and progress.owes_evaluation:
         reason = _evaluate(run)
     while not reason:
-        reason = _turn(run)
+        reason = run.turn(run)
     if reason == INTERRUPTED:
         return reason
     if not progress.closed:
@@ -150,7 +151,7 @@ def _close(run: Run, reason: str) -> None:
     progress.owes_evaluation = run.best_weights is not None and reason != SOLVED
 
 
-def _turn(run: Run) -> str:
+def turn(run: Run) -> str:
     """Acts, learns, steps and stores once; returns the reason for the end of the run, or ''."""
     stream, progress, lap = run.stream, run.progress, run.laps.lap
     epsilon = run.epsilon(progress.steps, progress.episodes)
@@ -177,6 +178,17 @@ def _turn(run: Run) -> str:
         if isinstance(wish, bool | np.bool_) and not wish:
             reason = "stopped by on_step"
         lap("hooks")
+    return reason or _after_turn(run, before, now)
+
+
+def offline_turn(run: Run) -> str:
+    """As turn(), with the updates that a step of all environments earns, and without that step."""
+    progress = run.progress
+    _learn(run, run.cadence.updates_due(progress.before, progress.now))
+    progress.steps += run.stream.num_lanes
+    before, now = progress.now, run.budget.counted(progress.steps)
+    progress.before, progress.now = before, now
+    reason = SPENT if run.budget.spent(progress.steps, progress.episodes) else ""
     return reason or _after_turn(run, before, now)
 
 

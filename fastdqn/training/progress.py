@@ -20,6 +20,7 @@ class Progress:
         owes_evaluation: Whether an evaluation is due and not finished.
         closed: Whether the remaining updates at the end have been made.
         restarted_envs: Restarts of failed sub-environments.
+        prefilled: Transitions in the replay before the first step.
         ended: Why the run ended, if only a larger budget can continue it: solved or budget spent.
     """
 
@@ -32,6 +33,7 @@ class Progress:
     closed: bool = False
     restarted_envs: int = 0
     ended: str = ""
+    prefilled: int = 0
 
     def state(self) -> State:
         return asdict(self)
@@ -45,6 +47,7 @@ class Progress:
             )
         older = {"restarted_envs": state.get("restarted_lanes", 0)}  # its earlier name
         self.restarted_envs = take_count(older | state, "restarted_envs")
+        self.prefilled = take_count({"prefilled": 0} | state, "prefilled")  # older runs lack it
         self.owes_evaluation = take_truth(state, "owes_evaluation")
         self.closed = take_truth(state, "closed")
         self.ended = word(take(state, "ended"), ("", SOLVED, SPENT), "ended")

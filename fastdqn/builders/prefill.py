@@ -1,0 +1,132 @@
+"""Prefill: reads recorded episodes, and stores them in the replay before a run starts."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fastdqn.builders import agent
+from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
+from fastdqn.config.schema import Config, ConfigError
+from fastdqn.datasets import DatasetError, Episodes, episodes_of, play, read_minari, read_npz
+from fastdqn.datasets.minari_dataset import PREFIX
+from fastdqn.envs import EnvFacts
+from fastdqn.files.run_folder import read_config
+from fastdqn.replay import Replay
+from fastdqn.replay.ring import LIVE
+from fastdqn.state_dict import StateError, take_state
+from fastdqn.training.loop import Run
+
+
+class Recorded(NamedTuple):
+    """Episodes, and the name of their source."""
+
+    source: str
+    episodes: Episodes
+
+
+def read_prefill(config: Config, facts: EnvFacts, also_from_run: bool = False) -> list[Recorded]:
+    """Reads the sources of config.prefill. Raises ConfigError, with a line for each bad source.
+
+    also_from_run: whether to read the replay of config.from_run too, as a run needs that is resumed
+    without its own replay.
+    """
+    found, lines = [], []
+    sources = config.prefill
+    if also_from_run and config.from_run is not None and "replay" in config.from_parts:
+        sources = (config.from_run, *sources)
+    for source in sources:
+        try:
+            found.append(Recorded(source, _read(source, facts)))
+        except (DatasetError, CheckpointError) as error:
+            lines.append(f"prefill {error}")
+        except ConfigError as error:
+            lines += [f"prefill {source}: {line}" for line in error.lines]
+    if lines:
+        raise ConfigError(lines)
+    return found
+
+
+def _read(source: str, facts: EnvFacts) -> Episodes:
+    space = facts.observation_space
+    assert space is not None, "facts of an environment have its space"
+    if source.startswith(PREFIX):
+        return read_minari(source.removeprefix(PREFIX), facts, space)
+    path = Path(source)
+    if not path.is_dir():
+        return read_npz(path, facts, space)
+    return episodes_of(load_replay(path, load_checkpoint(path), facts))
+
+
+def load_replay(folder: Path, found: Checkpoint, facts: EnvFacts) -> Replay:
+    """Returns the replay buffer of a checkpoint of another run, without its priorities.
+
+    Args:
+        folder: Its run folder.
+        found: The checkpoint.
+        facts: Of the environment of this run.
+
+    Raises:
+        DatasetError: It has no replay, or its transitions are not of such an environment.
+        CheckpointError: A file is damaged.
+    """
+    config = read_config(folder)
+    if found.state.get("replay") is None:
+        raise DatasetError(
+            f"{folder}: checkpoint {found.name} has no replay: its run had --no-checkpoint-replay"
+        )
+    state = take_state(found.state, "replay")
+    plain = config.replace(sampler="uniform", prioritized=False, replay=True)
+    replay = agent.make_replay(plain, facts)
+    try:
+        rows = found.segments(replay.layout())
+        # Of the sampler's state only what the uniform sampler has: episodes carry no priorities.
+        replay.load_state({**state, "sampler": replay.sampler.state()}, rows)
+    except (StateError, CheckpointError) as error:
+        raise DatasetError(
+            f"{folder}: its replay does not fit this run's environment: {error}"
+        ) from None
+    return replay
+
+
+def transitions_in(replay: Replay) -> int:
+    """Returns the number of transitions that a replay holds."""
+    ring = replay.ring
+    stored = np.arange(ring.rows) < np.minimum(ring.added, ring.rows)[:, None]
+    return int(np.count_nonzero((ring.status & LIVE) * stored))
+
+
+def fill(run: Run, recorded: list[Recorded], resumes: bool = False) -> list[str]:
+    """Stores episodes in the replay of a run, between two steps. Returns lines about them.
+
+    progress.prefilled receives the number of transitions that the replay then holds.
+
+    Args:
+        run: A run whose next step starts episodes.
+        recorded: The episodes.
+        resumes: Whether normalization and checks of a resumed run know these episodes already.
+    """
+    replay, lines, total = run.replay, [], 0
+    # Two pieces of a lane fit into its rows, so that no piece overwrites its own beginning.
+    most = max(1, (replay.ring.rows - replay.n_steps - replay.ring.stack) // 2)
+    followers = () if resumes else run.followers.values()
+    for source, episodes in recorded:
+        for step in play(episodes, run.stream.num_lanes, most):
+            replay.append(step)
+            for follower in followers:
+                follower.follow(step)
+        replay.close(np.arange(run.stream.num_lanes))
+        total += len(episodes.action)
+        lines.append(
+            f"prefilled with {len(episodes.action):,} transitions of {len(episodes.lengths):,} "
+            f"episodes from {source}"
+        )
+    kept = transitions_in(replay)
+    run.progress.prefilled = kept
+    if kept < total:
+        lines.append(
+            f"warning: the replay holds {kept:,} of the {total:,} transitions, since it overwrote "
+            "the oldest: increase --buffer-size"
+        )
+    return lines

@@ -1,0 +1,169 @@
+"""Episodes: recorded transitions, episode after episode, checked against an environment."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from fastdqn.envs import EnvFacts, ObsReader
+
+
+class DatasetError(ValueError):
+    """Raised if recorded episodes cannot be used. One line: source, field, value, fix."""
+
+
+class Episodes(NamedTuple):
+    """T transitions of E episodes. Episode e has lengths[e] transitions and one observation more.
+
+    Attributes:
+        lengths: int64[E], transitions of each episode, at least 1.
+        action: int64[T], counted from 0.
+        reward: float64[T].
+        terminated: bool[T].
+        truncated: bool[T]. An episode whose last transition has neither flag was cut.
+        observations: Maps rows int64[M] of the T + E observations to them, [M, *] as stored.
+        masks: As observations, for the allowed actions bool[M, A]. None without masks.
+    """
+
+    lengths: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    observations: Callable[[np.ndarray], np.ndarray]
+    masks: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+def from_arrays(
+    source: str, arrays: Mapping[str, Any], facts: EnvFacts, space: spaces.Space
+) -> Episodes:
+    """Returns episodes from arrays under the names of the .npz schema, see npz_file.py.
+
+    Args:
+        source: Named in errors.
+        arrays: The arrays by name. observations may be a Dict or Tuple of arrays.
+        facts: Of the environment.
+        space: Its observation space.
+
+    Raises:
+        DatasetError: An array is missing or does not fit the environment.
+    """
+    lengths = _numbers(source, arrays, "episode_lengths", "iu").astype(np.int64)
+    if len(lengths) == 0 or (lengths < 1).any():
+        least = int(lengths.min()) if len(lengths) else 0
+        raise DatasetError(
+            f"{source}: episode_lengths has {len(lengths)} episodes, the shortest of {least} "
+            "transitions: there must be an episode, and each needs a transition"
+        )
+    count = sum(lengths.tolist())
+    action = _numbers(source, arrays, "actions", "iu", count).astype(np.int64) - facts.action_start
+    outside = np.flatnonzero((action < 0) | (action >= facts.num_actions))
+    if len(outside):
+        at, last = outside[0], facts.action_start + facts.num_actions - 1
+        raise DatasetError(
+            f"{source}: action {at} is {action[at] + facts.action_start}: the environment has the "
+            f"actions {facts.action_start} to {last}"
+        )
+    reward = _numbers(source, arrays, "rewards", "iufb", count).astype(np.float64)
+    if not np.isfinite(reward).all():
+        at = np.flatnonzero(~np.isfinite(reward))[0]
+        raise DatasetError(f"{source}: reward {at} is {reward[at]}: rewards must be finite")
+    terminated = _flags(source, arrays, "terminations", count)
+    truncated = _flags(source, arrays, "truncations", count)
+    _require_ends(source, lengths, terminated | truncated)
+    obs = _observations(source, arrays, facts, space, count + len(lengths))
+    masks = _masks(source, arrays, facts, count + len(lengths))
+    return Episodes(
+        lengths, action, reward, terminated, truncated, obs.__getitem__,
+        None if masks is None else masks.__getitem__,
+    )  # fmt: skip
+
+
+def _require_ends(source: str, lengths: np.ndarray, ended: np.ndarray) -> None:
+    inside = ended.copy()
+    inside[np.cumsum(lengths) - 1] = False
+    if inside.any():
+        at = np.flatnonzero(inside)[0]
+        raise DatasetError(
+            f"{source}: transition {at} is terminated or truncated inside an episode: "
+            "episode_lengths must end an episode there"
+        )
+
+
+def _take(source: str, arrays: Mapping[str, Any], name: str) -> Any:
+    if name not in arrays:
+        raise DatasetError(
+            f"{source} has no {name}: it has {', '.join(sorted(arrays)) or 'no arrays'}"
+        )
+    return arrays[name]
+
+
+def _numbers(
+    source: str, arrays: Mapping[str, Any], name: str, kinds: str, count: int | None = None
+) -> np.ndarray:
+    """Returns a one-dimensional array of numbers of these dtype kinds."""
+    array = np.asarray(_take(source, arrays, name))
+    length = "N" if count is None else count
+    if array.ndim != 1 or (count is not None and len(array) != count):
+        raise DatasetError(
+            f"{source}: {name} has shape {array.shape}, must have ({length},): one entry for each "
+            f"{'episode' if count is None else 'transition'}"
+        )
+    if array.dtype.kind not in kinds:
+        meaning = "integers" if kinds == "iu" else "numbers"
+        raise DatasetError(f"{source}: {name} is of dtype {array.dtype}, must be {meaning}")
+    return array
+
+
+def _flags(source: str, arrays: Mapping[str, Any], name: str, count: int) -> np.ndarray:
+    array = _numbers(source, arrays, name, "biuf", count)
+    if not np.isin(array, (0, 1)).all():
+        raise DatasetError(f"{source}: {name} has other values than 0 and 1")
+    return array.astype(np.bool_)
+
+
+def _observations(
+    source: str, arrays: Mapping[str, Any], facts: EnvFacts, space: spaces.Space, rows: int
+) -> np.ndarray:
+    """Returns all observations [rows, *], as the replay stores them."""
+    given = _take(source, arrays, "observations")
+    if isinstance(given, np.ndarray) and given.shape == (rows, *facts.obs_shape):
+        obs = given if given.dtype == facts.obs_dtype else None
+    else:
+        obs = None
+    if obs is None:
+        try:
+            obs = ObsReader(space)(given)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise DatasetError(
+                f"{source}: observations do not fit the environment, whose observations have shape "
+                f"{facts.obs_shape}: {error}"
+            ) from None
+    if len(obs) != rows:
+        raise DatasetError(
+            f"{source}: observations has {len(obs)} rows, must have {rows}: one for each "
+            "transition and one more for each episode, its last observation"
+        )
+    if obs.dtype.kind == "f" and not np.isfinite(obs).all():
+        at = np.flatnonzero(~np.isfinite(obs).reshape(rows, -1).all(1))[0]
+        raise DatasetError(f"{source}: observation {at} is not finite")
+    return obs
+
+
+def _masks(source: str, arrays: Mapping[str, Any], facts: EnvFacts, rows: int) -> np.ndarray | None:
+    """Returns the masks bool[rows, A]: all actions where the data has none."""
+    if not facts.has_masks:
+        return None
+    if "action_masks" not in arrays:
+        raise DatasetError(
+            f"{source} has no action_masks, and the environment has them: without them, targets "
+            "would use forbidden actions"
+        )
+    masks = np.asarray(arrays["action_masks"])
+    if masks.shape != (rows, facts.num_actions) or masks.dtype.kind not in "biu":
+        raise DatasetError(
+            f"{source}: action_masks has shape {masks.shape} and dtype {masks.dtype}, must be "
+            f"bool of shape {(rows, facts.num_actions)}"
+        )
+    return masks.astype(np.bool_)
