@@ -4,15 +4,17 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gymnasium.vector import VectorEnv
 from torch import nn
 
 from fastdqn.builders import build, preflight
-from fastdqn.builders.parts import PART_OPTIONS, UserParts
+from fastdqn.builders.changed_options import Course, unchangeable
+from fastdqn.builders.parts import PART_OPTIONS, UserParts, importable_name
 from fastdqn.builders.user_object_checks import (
     argument_problems,
     own_problems,
@@ -21,7 +23,14 @@ from fastdqn.builders.user_object_checks import (
 )
 from fastdqn.checkpoints.format import CheckpointError
 from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
-from fastdqn.config.schema import Config, ConfigError
+from fastdqn.config.option import options_of
+from fastdqn.config.schema import (
+    CHANGEABLE,
+    Config,
+    ConfigError,
+    current_names,
+    unknown_name,
+)
 from fastdqn.envs import Factory, Step
 from fastdqn.files.open_folder import Place, Where, path_of
 from fastdqn.files.run_folder import read_config, read_handed_in, working_folder
@@ -52,9 +61,12 @@ def resume(
     quiet: bool = True,
     imports_seconds: float = 0.0,
     seed_globals: bool = False,
-    **parts: Any,
+    **options: Any,
 ) -> Trained:
     """Continues a run that was stopped, killed or has finished, with its options.
+
+    Some of them may change. From there on the run is no longer the one that would have continued
+    unchanged: the changes are printed, and recorded in config.json and changes.jsonl.
 
     Environments continue exactly where they were if their state can be read: Gymnasium's native
     CartPole, classic control and toy text in sync, and any with get_state() and set_state().
@@ -70,7 +82,9 @@ def resume(
         quiet, imports_seconds: As in train().
         seed_globals: As in train(), with the number of steps added to the seed, since the states
             of global generators are not restored.
-        **parts: Objects passed to train() as options, such as value=MyValue().
+        **options: Options that change, such as learning_rate=1e-4 (CHANGEABLE in
+            fastdqn.config.schema lists them), and objects that were passed to train() as options,
+            such as value=MyValue().
 
     Raises:
         ConfigError: An argument does not fit the run.
@@ -78,10 +92,12 @@ def resume(
         Exception: What train() raises.
     """
     lines = argument_problems("", envs, eval_envs, torso)
-    options = parts if not isinstance(torso, str) else {"torso": torso, **parts}
-    if lines := lines + unexpected_options(options):
+    if isinstance(torso, str):
+        options["torso"] = torso
+    changes, parts, unexpected = sorted_options(options)
+    if lines := lines + unexpected:
         raise ConfigError(lines)
-    own = parts_of(torso, parts)[0]
+    own = parts_of(None if isinstance(torso, str) else torso, parts)[0]
     folder = working_folder() / run  # an environment may change the working directory
     if not os.path.isdir(folder):  # Path.is_dir() raises for a very long name
         raise ConfigError([f"{run} is not a folder: give the folder of a run"])
@@ -96,19 +112,29 @@ def resume(
         return resume_from(
             place, found, envs, total_timesteps, eval_envs, own,
             Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds, seed_globals,
+            changes,
         )  # fmt: skip
 
 
-def unexpected_options(parts: dict[str, Any]) -> list[str]:
-    """Returns a message for each option that is not a part, and each part that is a name."""
-    lines = []
-    for name, part in parts.items():
-        if name not in PART_OPTIONS or isinstance(part, str):
+def sorted_options(
+    options: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Returns (options that change, objects that are passed again, error messages)."""
+    changes, parts, lines = {}, {}, []
+    for name, value in current_names(options).items():
+        word = value if isinstance(value, str) else importable_name(value)
+        if name not in options_of(Config):
+            lines.append(unknown_name("option", name, options_of(Config)))
+        elif name in CHANGEABLE and (name not in PART_OPTIONS or word):
+            changes[name] = word if name in PART_OPTIONS else value
+        elif name in PART_OPTIONS and not isinstance(value, str):
+            parts[name] = value
+        else:
             lines.append(
-                f"{name} cannot change: a run keeps its options. Only objects that were passed to "
-                "train() are passed again"
+                f"{name} cannot change when a run is resumed: start a new run from it, with "
+                f"from_run (fastdqn train ... --from RUN --{name.replace('_', '-')} ...)"
             )
-    return lines
+    return changes, parts, lines
 
 
 @contextlib.contextmanager
@@ -139,10 +165,14 @@ def resume_from(
     quiet: bool,
     imports_seconds: float,
     seed_globals: bool,
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Trained:
     """Continues from a checkpoint of a locked run folder. Raises what resume() raises."""
     folder = path_of(place)
-    config, had = config_of(place, found)
+    current, had = config_of(place, found)
+    config = current.replace(**changes)
+    if lines := config.type_problems() or unchangeable(current, changes):
+        raise ConfigError(lines)
     if lines := preflight.stray_modules(config, str(folder)):
         raise ConfigError(lines)
     handed_in = read_handed_in(folder)
@@ -157,6 +187,7 @@ def resume_from(
         session = build.build(
             setup, run_display(quiet), envs, eval_envs, hooks, resumed=found,
             total_timesteps=total_timesteps, had_timesteps=had, folder=place,
+            course=Course(stored_config(found), current, setup.config),
         )  # fmt: skip
     except StateError as error:
         raise CheckpointError(f"{found.folder}: {error}") from error
@@ -164,36 +195,48 @@ def resume_from(
 
 
 def config_of(folder: Where, checkpoint: Checkpoint) -> tuple[Config, int | None]:
-    """Returns the options stored in a checkpoint, and its total steps.
+    """Returns the options of a run, and the total steps of its checkpoint.
+
+    Those that may change are those of config.json, which resume() writes when they do.
 
     Raises:
-        ConfigError: config.json has been changed since.
+        ConfigError: Another option differs between config.json and the checkpoint.
     """
     return config_of_state(folder, checkpoint.config, str(checkpoint.folder))
+
+
+def stored_config(checkpoint: Checkpoint) -> Config:
+    """Returns the options with which a checkpoint was written."""
+    return _read_stored(checkpoint.config, str(checkpoint.folder))
 
 
 def config_of_state(
     folder: Where, stored: dict[str, Any], checkpoint: str
 ) -> tuple[Config, int | None]:
     """As config_of(), from what the manifest of a checkpoint stores."""
+    config = _read_stored(stored, checkpoint).replace(run_dir=str(folder))
+    had = stored.get("total_timesteps")
+    if had is not None and type(had) is not int:
+        raise CheckpointError(f"{checkpoint}/manifest.json: total_timesteps is {had!r}")
+    current = read_config(folder).replace(run_dir=str(folder))
+    ours, theirs = dataclasses.asdict(current), dataclasses.asdict(config)
+    lines = [
+        f"{name} is {ours[name]} in config.json and {theirs[name]} in the checkpoint: a run keeps "
+        "this option, so restore config.json"
+        for name in ours
+        if ours[name] != theirs[name] and name not in CHANGEABLE
+    ]
+    if lines:
+        raise ConfigError(lines)
+    return current, had
+
+
+def _read_stored(stored: dict[str, Any], checkpoint: str) -> Config:
     given = stored.get("config")
     if not isinstance(given, dict):
         raise CheckpointError(f"{checkpoint}/manifest.json: config is not an object of options")
     try:
-        config = Config.from_json(json.dumps(given)).replace(run_dir=str(folder))
+        return Config.from_json(json.dumps(given))
     except ConfigError as error:
         lines = [f"{checkpoint}/manifest.json: config: {line}" for line in error.lines]
         raise ConfigError(lines) from None
-    had = stored.get("total_timesteps")
-    if had is not None and type(had) is not int:
-        raise CheckpointError(f"{checkpoint}/manifest.json: total_timesteps is {had!r}")
-    ours, theirs = dataclasses.asdict(read_config(folder)), dataclasses.asdict(config)
-    lines = [
-        f"{name} is {ours[name]} in config.json and {theirs[name]} in the checkpoint: a run keeps "
-        "its options, so restore config.json"
-        for name in ours
-        if name != "run_dir" and ours[name] != theirs[name]
-    ]
-    if lines:
-        raise ConfigError(lines)
-    return config, had

@@ -13,6 +13,7 @@ from gymnasium.vector import VectorEnv
 from fastdqn.builders import agent as agent_builder
 from fastdqn.builders import devices
 from fastdqn.builders import run_outputs as recorder_builder
+from fastdqn.builders.changed_options import Course
 from fastdqn.builders.environments import Streams, make_streams
 from fastdqn.builders.parts import NO_PARTS, UserParts, make_part
 from fastdqn.builders.prefill import Recorded, fill, read_prefill
@@ -80,6 +81,7 @@ def build(
     total_timesteps: int | None = None,
     had_timesteps: int | None = None,
     folder: Place | None = None,
+    course: Course | None = None,
 ) -> Session:
     """Builds a run from what preflight.prepare() returned.
 
@@ -95,6 +97,7 @@ def build(
         total_timesteps: New total of steps of a resumed run, or None. Schedules keep their horizon.
         had_timesteps: Total of steps of the resumed run.
         folder: The locked folder of the run. None: a new one.
+        course: How the options of a resumed run changed.
 
     Raises:
         ConfigError: A part or the run folder cannot be made.
@@ -130,13 +133,16 @@ def build(
         notes = [*setup.notes, *agent.notices.lines, *remarks(config)]
         agent.notices.show = recorder.say
         if resumed is not None:
-            notes += _resume(run, config, resumed, total_timesteps)
+            notes += _resume(run, agent, resumed, total_timesteps, course)
         notes += _start_from_data(run, agent, resumed)
         run.checkpoints = recorder_builder.make_checkpoints(
-            config, recorder, run, resumed, owned, setup.own.torso is not None
-        )
+            config, recorder, run, resumed, owned, setup.own.torso is not None,
+            continues=course is None or "replay" not in course.anew(),
+        )  # fmt: skip
         if resumed is not None:  # last, since the checkpoint then becomes the latest
             notes += recorder_builder.restore_files(recorder, resumed)
+            if course is not None:
+                notes += course.record(folder, resumed)
         startup.lap("build")
         unbegun.pop_all()
         return Session(
@@ -231,17 +237,26 @@ def _start_from_data(run: Run, agent: _Agent, resumed: Checkpoint | None) -> lis
 
 
 def _resume(
-    run: Run, config: ResolvedConfig, checkpoint: Checkpoint, total_timesteps: int | None
+    run: Run,
+    agent: _Agent,
+    checkpoint: Checkpoint,
+    total_timesteps: int | None,
+    course: Course | None,
 ) -> list[str]:
     """Restores a run from a checkpoint, without its folder. Returns lines about it."""
-    lines = restore(run, checkpoint.state, checkpoint.weights, checkpoint.segments)
+    anew = frozenset() if course is None else course.anew()
+    lines = restore(run, checkpoint.state, checkpoint.weights, checkpoint.segments, anew)
     progress = run.progress
     if progress.steps != checkpoint.steps:
         raise StateError(f"progress: steps is {progress.steps}, not that of the checkpoint")
+    if course is not None:
+        course.apply(run, checkpoint, agent.facts)
+    if "stream" in anew:
+        lines.append("the environments are reset, and their open episodes are truncated")
     if checkpoint.state["replay"] is None:
         # The replay is empty again: learning starts after as many steps as at first, and the steps
         # before that earn no updates.
-        starts, progress.prefilled = progress.steps + config.learning_starts, 0
+        starts, progress.prefilled = progress.steps + agent.config.learning_starts, 0
         run.cadence = replace(run.cadence, learning_starts=starts)
     if total_timesteps is not None:
         progress.ended = ""

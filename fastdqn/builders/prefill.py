@@ -56,14 +56,14 @@ def _read(source: str, facts: EnvFacts) -> Episodes:
     path = Path(source)
     if not path.is_dir():
         return read_npz(path, facts, space)
-    return episodes_of(load_replay(path, load_checkpoint(path), facts))
+    return episodes_of(load_replay(read_config(path), load_checkpoint(path), facts))
 
 
-def load_replay(folder: Path, found: Checkpoint, facts: EnvFacts) -> Replay:
-    """Returns the replay buffer of a checkpoint of another run, without its priorities.
+def load_replay(config: Config, found: Checkpoint, facts: EnvFacts) -> Replay:
+    """Returns the replay buffer of a checkpoint, without its priorities.
 
     Args:
-        folder: Its run folder.
+        config: Options of its run when the checkpoint was written.
         found: The checkpoint.
         facts: Of the environment of this run.
 
@@ -71,11 +71,9 @@ def load_replay(folder: Path, found: Checkpoint, facts: EnvFacts) -> Replay:
         DatasetError: It has no replay, or its transitions are not of such an environment.
         CheckpointError: A file is damaged.
     """
-    config = read_config(folder)
+    folder = found.folder
     if found.state.get("replay") is None:
-        raise DatasetError(
-            f"{folder}: checkpoint {found.name} has no replay: its run had --no-checkpoint-replay"
-        )
+        raise DatasetError(f"{folder} has no replay: its run had --no-checkpoint-replay")
     state = take_state(found.state, "replay")
     plain = config.replace(sampler="uniform", prioritized=False, replay=True)
     replay = agent.make_replay(plain, facts)
@@ -85,7 +83,7 @@ def load_replay(folder: Path, found: Checkpoint, facts: EnvFacts) -> Replay:
         replay.load_state({**state, "sampler": replay.sampler.state()}, rows)
     except (StateError, CheckpointError) as error:
         raise DatasetError(
-            f"{folder}: its replay does not fit this run's environment: {error}"
+            f"{folder}: the replay does not fit this run's environment: {error}"
         ) from None
     return replay
 

@@ -116,19 +116,22 @@ def make_checkpoints(
     resumed: Checkpoint | None,
     owned: ExitStack,
     own_torso: bool,
+    continues: bool = True,
 ) -> Checkpointer:
     """Returns the checkpointer of a run.
 
-    own_torso: whether a torso was passed from Python, which resume() then needs again.
+    Args:
+        own_torso: Whether a torso was passed from Python, which resume() then needs again.
+        continues: Whether the replay of a resumed run goes on where the checkpoint ends.
     """
     described = {
         "config": json.loads(config.to_json()), "total_timesteps": run.budget.total_steps,
         "own_torso": own_torso,
     }  # fmt: skip
     folder, ring = recorder.place, run.replay.ring
-    keeps = resumed is not None and resumed.state["replay"] is not None
+    keeps = continues and resumed is not None and resumed.state["replay"] is not None
     on_disk = ring.added.copy() if keeps else np.zeros_like(ring.added)
-    sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say)
+    sink = CheckpointWriter(folder, described, resumed, recorder.files, recorder.say, continues)
     owned.callback(_close_quietly, sink)
     best_weights = run.best_weights
 

@@ -82,7 +82,7 @@ def read_source(
         if lines:
             raise ConfigError(lines)
         takes_replay = "replay" in config.from_parts
-        replay = prefill.load_replay(folder, checkpoint, facts) if takes_replay else None
+        replay = prefill.load_replay(theirs, checkpoint, facts) if takes_replay else None
     except (CheckpointError, DatasetError) as error:
         raise ConfigError([f"from_run {error}"]) from None
     return Source(folder, theirs, checkpoint, replay)

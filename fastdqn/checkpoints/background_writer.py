@@ -36,6 +36,8 @@ class CheckpointWriter:
         beside: Append-only files whose sizes are in the state. They are synced before each
             checkpoint.
         report: Called with a line if close() waits for long.
+        continues: Whether the replay goes on where the checkpoint ends. Otherwise the first rows
+            are all rows.
 
     Raises:
         ValueError: config is not JSON, or the run has checkpoints and resumed is not one of them.
@@ -49,13 +51,14 @@ class CheckpointWriter:
         resumed: Checkpoint | None = None,
         beside: Sequence[Where] = (),
         report: Callable[[str], None] = lambda line: None,
+        continues: bool = True,
     ):
         self._beside, self._report = beside, report
         self._config = json.loads(json.dumps(config, allow_nan=False))
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         with _write_errors(run / "checkpoints", 0):
-            self._store = CheckpointStore(run, resumed)
+            self._store = CheckpointStore(run, resumed, continues)
 
     @property
     def ready(self) -> bool:

@@ -35,13 +35,14 @@ class CheckpointStore:
     Args:
         run: Run folder.
         resumed: Checkpoint to resume from. It becomes the latest, and newer ones are deleted.
+        continues: Whether the next rows follow those of that checkpoint.
 
     Raises:
         ValueError: The run has checkpoints, and resumed is not one of them.
         OSError: A file cannot be read or written. The error names its path.
     """
 
-    def __init__(self, run: Where, resumed: Checkpoint | None):
+    def __init__(self, run: Where, resumed: Checkpoint | None, continues: bool = True):
         self._run, self.root = run, run / "checkpoints"
         latest = self.root / "latest"
         if resumed is None and exists(latest):
@@ -56,6 +57,8 @@ class CheckpointStore:
         ] = {}  # checkpoint -> names of its segments, oldest first
         if resumed is not None:
             self._resume_from(resumed.name)
+        if not continues:
+            self._segments = []
         _sweep(self.root, self._kept)
         names = filter(SEGMENT.fullmatch, names_in(self.root / "segments"))
         self._last_segment = max(map(int, names), default=0)

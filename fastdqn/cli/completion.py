@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import typing
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,13 +80,19 @@ def _options() -> dict[str, type]:
     }  # fmt: skip
 
 
-def _add_options(command: argparse.ArgumentParser, record: type) -> None:
+def _add_options(
+    command: argparse.ArgumentParser, record: type, shown: Container[str] | None = None
+) -> None:
+    """Adds the options of a dataclass. shown: names of those that the command takes. None: all."""
     helps = texts(record)
     for name, option in options_of(record).items():
+        if shown is not None and name not in shown:
+            continue
         flag, text = "--" + name.replace("_", "-"), helps.get(name, "").replace("%", "%%")
         hint = option.hint
         if dataclasses.is_dataclass(hint):  # the config
-            _add_options(command, typing.cast(type, hint))
+            shown = getattr(record, "shown", None)
+            _add_options(command, typing.cast(type, hint), shown)
             continue
         if hint is bool:
             _add(command, flag, action="store_true", help=text)

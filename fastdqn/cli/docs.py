@@ -12,7 +12,8 @@ from fastdqn.config.schema import ConfigError, unknown_name
 # Reading order: first run, daily use, reference.
 TOPICS = (
     "getting_started", "command_line", "environments", "algorithms", "replay", "atari", "gpu",
-    "checkpoints", "faults", "profiling", "experiments", "extending", "plugin_value", "plugin_loss",
+    "checkpoints", "starting_points", "faults", "profiling", "experiments", "extending",
+    "plugin_value", "plugin_loss",
     "plugin_torso", "plugin_backup", "plugin_sampler", "plugin_optimizer", "plugin_exploration",
     "plugin_learning_rate", "migration", "architecture", "tabular", "faq", "glossary", "changelog",
 )  # fmt: skip

@@ -39,7 +39,7 @@ _SETTINGS = (
 _EXTRAS = {
     "atari": "ale_py", "minatar": "minatar", "envpool": "envpool", "box2d": "Box2D",
     "tensorboard": "tensorboard", "wandb": "wandb", "report": "matplotlib",
-    "video": "imageio_ffmpeg", "sweep": "optuna", "export": "onnxscript",
+    "video": "imageio_ffmpeg", "sweep": "optuna", "minari": "minari", "export": "onnxscript",
     "peers": "stable_baselines3",
 }  # fmt: skip
 _INTACT = "intact"

@@ -17,7 +17,10 @@ def grouped(options: Any) -> Any:
         return options
     config, groups = options.config, {}
     arguments = _arguments(type(config))
+    shown = getattr(options, "shown", arguments)
     for name, option in options_of(type(config)).items():
+        if name not in shown:
+            continue
         member = (name, arguments[name], getattr(config, name))
         groups.setdefault(option.group, []).append(member)
     made = {title: _record(title, groups[title]) for title in GROUPS if title in groups}

@@ -111,15 +111,18 @@ def _train(args: list[str]) -> int:
     from fastdqn.session import RUN_FAILURES
 
     default = Config() if name is None else api.preset(name)
-    default, rest, lines = with_file(name, default, rest)
-    chosen, mistakes = parser.parse(rest, TrainOptions(default), f"fastdqn train {name}")
+    default, words, lines = with_file(name, default, rest)
+    chosen, mistakes = parser.parse(words, TrainOptions(default), f"fastdqn train {name}")
     mistakes = lines + mistakes
     if chosen.config.preset != default.preset:
         mistakes.append(f"--preset only labels a run: use fastdqn train {chosen.config.preset} ...")
     if any(word.startswith(("--seeds", "--vs", "--jobs")) for word in rest):
         from fastdqn.cli.study import study
 
-        return _reported(lambda: study(str(name), rest, chosen, mistakes))
+        if name is None:
+            mistakes.append("--seeds needs a preset or an environment id first, also with --config")
+            raise ConfigError(mistakes)
+        return _reported(lambda: study(name, rest, chosen, mistakes))
     try:
         if mistakes:
             raise ConfigError([*mistakes, *preflight.check(_new_in(chosen), mistaken=True)])
@@ -147,20 +150,21 @@ def _new_in(chosen: TrainOptions) -> Config:
 
 def _resume(args: list[str]) -> int:
     run, rest = _subject(args, "the folder of a run", "resume")
-    chosen, mistakes = parser.parse(rest, ResumeOptions(), "fastdqn resume RUN")
+    chosen, mistakes = parser.parse(rest, ResumeOptions(Config()), "fastdqn resume RUN")
     from fastdqn.checkpoints.format import CheckpointError
     from fastdqn.cli import commands
     from fastdqn.resuming import resume
     from fastdqn.session import RUN_FAILURES
 
     if mistakes:
-        raise ConfigError(
-            [*mistakes, "resume keeps the options of the run: only --total-timesteps can change"]
-        )
+        raise ConfigError(mistakes)
+    names = [name.removeprefix("no_") for name in parser.given(rest)]
+    changes = {name: getattr(chosen.config, name) for name in names if hasattr(Config, name)}
+    total = changes.pop("total_timesteps", None)
     try:
         with signals.answered():
             trained = resume(
-                str(run), total_timesteps=chosen.total_timesteps, checkpoint=chosen.checkpoint,
+                str(run), total_timesteps=total, checkpoint=chosen.checkpoint, **changes,
                 quiet=chosen.quiet, imports_seconds=process_age(), seed_globals=True,
             )  # fmt: skip
     except CheckpointError as error:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fastdqn.config.option import Flag, Repeated
-from fastdqn.config.schema import Config
+from fastdqn.config.schema import CHANGEABLE, Config
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,10 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class ResumeOptions:
-    total_timesteps: int | None = None
-    """New total of environment steps. None: unchanged. Schedules keep their horizon. The next
-    checkpoint stores it, so repeat it if the run is killed before that."""
+    """Options of the config that are not in `shown` cannot change."""
+
+    config: Config
+    shown: ClassVar[tuple[str, ...]] = ("total_timesteps", *CHANGEABLE)
     checkpoint: str | None = None
     """Name of a checkpoint. None: the latest."""
     quiet: bool = False

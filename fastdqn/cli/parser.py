@@ -76,7 +76,8 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
         default = replace(default, **values)  # pyright: ignore[reportArgumentType]
     if not args:
         return default, lines  # without tyro, whose import and parser take 0.1 s
-    args = [_current_name(word) for word in args]
+    flags = _second_names(type(default)) | _second_names(type(getattr(default, "config", None)))
+    args = [_current_name(word, flags) for word in args]
     if "--help" in args or "-h" in args:
         from fastdqn.cli.help import grouped
 
@@ -132,7 +133,7 @@ def given(args: Sequence[str]) -> dict[str, list[str]]:
     for group in groups(args):
         if group[0].startswith("--"):
             flag, equals, attached = group[0].partition("=")
-            name = flag[2:].replace("-", "_")
+            name = FLAGS.get(flag, flag)[2:].replace("-", "_")
             name = RENAMED.get(name, name)
             found[name] = [f"--{name.replace('_', '-')}{equals}{attached}", *group[1:]]
     return found
@@ -147,11 +148,19 @@ def _tyro(args: list[str], default: Options, prog: str) -> Options:
     return tyro.cli(form, args=args, default=default, prog=prog, registry=_registry())
 
 
-def _current_name(word: str) -> str:
+def _second_names(record: type) -> dict[str, str]:
+    """Returns the flags of a dataclass that have two names, second to first."""
+    if not is_dataclass(record):
+        return {}
+    known = options_of(record).items()
+    return {f"--{each.flag}": f"--{name.replace('_', '-')}" for name, each in known if each.flag}
+
+
+def _current_name(word: str, flags: dict[str, str]) -> str:
     """Returns an option by its current name, and warns if it is an old one."""
     flag, equals, attached = word.partition("=")
-    if flag in FLAGS:
-        return f"{FLAGS[flag]}{equals}{attached}"
+    if flag in flags:
+        return f"{flags[flag]}{equals}{attached}"
     new = RENAMED.get(flag.removeprefix("--").replace("-", "_"))
     if new is None or not flag.startswith("--"):
         return word

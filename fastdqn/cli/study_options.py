@@ -12,6 +12,7 @@ from fastdqn.builders import preflight
 from fastdqn.builders.memory_estimate import host_bytes
 from fastdqn.builders.preflight import Setup
 from fastdqn.cli import parser
+from fastdqn.cli.config_file import with_file
 from fastdqn.cli.options import TrainOptions
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.run_folder import working_folder
@@ -37,6 +38,8 @@ _OF_RUNS = {
     "resume": "the same command continues a study",
     "env_id": "returns of different environments cannot be compared",
     "preset": "it only labels a run",
+    "config": "a file of options is shared by all variants",
+    "config_file": "a file of options is shared by all variants",
 }
 _MOST_RUNS, _MOST_JOBS = 10_000, 1_024
 # Resident memory of a run of CartPole on the CPU, where buffer and network are small.
@@ -209,8 +212,9 @@ def _own_options(text: str, name: str) -> tuple[tuple[str, ...], list[str]]:
 
 def _parse(name: str, words: Sequence[str], base: Config) -> tuple[Config, list[str]]:
     """Returns (options of a run with the seed of base and no folder, error messages)."""
-    chosen, lines = parser.parse(words, TrainOptions(api.preset(name)), "")
-    return chosen.config.replace(run_dir=None, seed=base.seed), lines
+    default, rest, lines = with_file(name, api.preset(name), words)
+    chosen, more = parser.parse(rest, TrainOptions(default), "")
+    return chosen.config.replace(run_dir=None, seed=base.seed), [*lines, *more]
 
 
 def _configs(study: Study, base: Config) -> dict[Variant, Config]:

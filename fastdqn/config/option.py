@@ -90,6 +90,10 @@ class Flag(NamedTuple):
     name: str
 
 
+class Changes:
+    """Marks an option that may change when a run is resumed."""
+
+
 class Fused:
     """The values of an option that the fused learner supports. Unmarked options do not matter."""
 
@@ -114,6 +118,7 @@ class Option:
         fused: Values that the fused learner supports, or None for all.
         repeated: Whether each use of the option adds a value.
         flag: Its second name on the command line, or None.
+        changes: Whether it may change when a run is resumed.
     """
 
     name: str
@@ -128,6 +133,7 @@ class Option:
     fused: tuple[Any, ...] | None = None
     repeated: bool = False
     flag: str | None = None
+    changes: bool = False
 
 
 @functools.cache
@@ -159,6 +165,7 @@ def _option(field: Any, hint: Any, marks: dict[type, Any]) -> Option:
         field.name, hint, default, group.title, marks.get(Limit), marks.get(Part),
         Stored in marks, before.value, renamed.old if renamed else None,
         fused.values if fused else None, Repeated in marks, flag.name if flag else None,
+        Changes in marks,
     )  # fmt: skip
 
 

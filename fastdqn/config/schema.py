@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from fastdqn.config import limits
 from fastdqn.config.option import (
     Before,
+    Changes,
     Flag,
     Fused,
     Group,
@@ -44,7 +45,7 @@ class RunOptions:
     Gymnasium's."""
     preset: Annotated[str, Group("environment")] = "default"
     """Preset that the settings started from. It only labels the run."""
-    num_envs: Annotated[int, Limit(1, 1 << 20), Group("run")] = 16
+    num_envs: Annotated[int, Limit(1, 1 << 20), Group("run"), Changes()] = 16
     """Environments that step in parallel."""
     total_timesteps: Annotated[int | None, _COUNT, Group("run")] = 500_000
     """Environment steps after which the run ends. None: only total_episodes ends it."""
@@ -58,37 +59,43 @@ class RunOptions:
     """How environments are vectorized. auto: the environment's own vector class if it has one, else
     sync."""
     # Python's locks wait for at most 292 years, counted in nanoseconds.
-    max_step_seconds: Annotated[float | None, Limit(0, 1e9, open=True), Group("run")] = 300.0
+    max_step_seconds: Annotated[float | None, Limit(0, 1e9, open=True), Group("run"), Changes()] = (
+        300.0
+    )
     """Timeout in seconds of a reset, of a step, and of making environments. None: no timeout."""
-    restart_envs: Annotated[int, Limit(0, 1 << 20), Renamed("restart_lanes"), Group("run")] = 0
+    restart_envs: Annotated[
+        int, Limit(0, 1 << 20), Renamed("restart_lanes"), Group("run"), Changes()
+    ] = 0
     """Failed sub-environments of async that may be restarted in total. Their episodes end as
     truncated. One more failure ends the run."""
     gamma: Annotated[float, _SHARE, Group("learning")] = 0.99
     """Discount factor per step."""
-    exploration_initial_eps: Annotated[float | None, _SHARE, Group("exploration")] = None
+    exploration_initial_eps: Annotated[float | None, _SHARE, Group("exploration"), Changes()] = None
     """Initial epsilon. None: 1, or with --noisy the final epsilon."""
-    exploration_final_eps: Annotated[float | None, _SHARE, Group("exploration")] = None
+    exploration_final_eps: Annotated[float | None, _SHARE, Group("exploration"), Changes()] = None
     """Final epsilon. None: 0.05, or with --noisy 0."""
-    exploration_fraction: Annotated[float, _SHARE, Group("exploration")] = 0.2
+    exploration_fraction: Annotated[float, _SHARE, Group("exploration"), Changes()] = 0.2
     """Fraction of total_timesteps over which epsilon decays linearly."""
-    exploration_decay: Annotated[float | None, Limit(0, 1, open=True), Group("exploration")] = None
+    exploration_decay: Annotated[
+        float | None, Limit(0, 1, open=True), Group("exploration"), Changes()
+    ] = None
     """Factor of epsilon per finished episode, in place of the linear decay."""
-    eval_frequency: Annotated[int, Limit(0, 1 << 40), Group("evaluation")] = 10_000
+    eval_frequency: Annotated[int, Limit(0, 1 << 40), Group("evaluation"), Changes()] = 10_000
     """Environment steps between greedy evaluations. 0: none."""
-    eval_episodes: Annotated[int, Limit(1, 1 << 20), Group("evaluation")] = 20
+    eval_episodes: Annotated[int, Limit(1, 1 << 20), Group("evaluation"), Changes()] = 20
     """Episodes per evaluation, in parallel."""
-    eval_max_steps: Annotated[int | None, _COUNT, Group("evaluation")] = None
+    eval_max_steps: Annotated[int | None, _COUNT, Group("evaluation"), Changes()] = None
     """Maximum steps of an evaluation episode. None: the environment's own limit, else 27,000."""
-    stop_at_return: Annotated[float | None, Limit(-math.inf), Group("evaluation")] = None
+    stop_at_return: Annotated[float | None, Limit(-math.inf), Group("evaluation"), Changes()] = None
     """Stop early once two evaluations on new seeds reach this mean return."""
     run_dir: Annotated[str | None, Group("output")] = None
     """Run folder, new or empty. None: runs/ENV__PRESET__SEED__TIME."""
-    on_disk_error: Annotated[Literal["stop", "continue"], Group("output")] = "stop"
+    on_disk_error: Annotated[Literal["stop", "continue"], Group("output"), Changes()] = "stop"
     """When a file cannot be written: stop the run, or continue and retry. Failing to write at the
     end is always an error."""
-    log_frequency: Annotated[int | None, _COUNT, Group("output")] = None
+    log_frequency: Annotated[int | None, _COUNT, Group("output"), Changes()] = None
     """Environment steps between metrics rows. None: 1/200 of the budget."""
-    tensorboard: Annotated[bool | None, Group("output")] = None
+    tensorboard: Annotated[bool | None, Group("output"), Changes()] = None
     """Write TensorBoard events. None: if the extra is installed."""
 
     def replace(self, /, **changes) -> Self:
@@ -160,24 +167,26 @@ class Config(RunOptions):
     ] = "auto"
     """Atari settings, which env_kwargs may override. auto: machado2018 for ALE ids."""
 
-    learning_rate: Annotated[float, _POSITIVE, Group("learning")] = 5e-4
+    learning_rate: Annotated[float, _POSITIVE, Group("learning"), Changes()] = 5e-4
     """Learning rate of the optimizer, or its first value with --learning-rate-schedule."""
     optimizer: Annotated[str, Part("optimizer"), Fused("adam"), Group("learning")] = "adam"
     """Optimizer. rmsprop: centered, with the settings of Mnih et al. 2015. adamw, radam: those of
     torch."""
     adam_epsilon: Annotated[float, _POSITIVE, Group("learning")] = 1e-8
     """Epsilon of adam, adamw and radam, added to the square root of the second moment."""
-    learning_rate_schedule: Annotated[str, Part("learning_rate_schedule"), Group("learning")] = (
-        "constant"
-    )
+    learning_rate_schedule: Annotated[
+        str, Part("learning_rate_schedule"), Group("learning"), Changes()
+    ] = "constant"
     """Schedule of the learning rate. linear, cosine: to final_learning_rate at total_timesteps.
     piecewise: linear between the points of learning_rate_steps."""
-    final_learning_rate: Annotated[float, Limit(0, 1e30), Group("learning")] = 0.0
+    final_learning_rate: Annotated[float, Limit(0, 1e30), Group("learning"), Changes()] = 0.0
     """Final learning rate of a linear or cosine schedule."""
-    learning_rate_steps: Annotated[tuple[int, ...], _COUNT, Group("learning")] = ()
+    learning_rate_steps: Annotated[tuple[int, ...], _COUNT, Group("learning"), Changes()] = ()
     """Environment steps of the points of a piecewise schedule, ascending. The first point is
     learning_rate at step 0."""
-    learning_rate_values: Annotated[tuple[float, ...], Limit(0, 1e30), Group("learning")] = ()
+    learning_rate_values: Annotated[
+        tuple[float, ...], Limit(0, 1e30), Group("learning"), Changes()
+    ] = ()
     """Learning rates at learning_rate_steps."""
     buffer_size: Annotated[int, _COUNT, Group("learning")] = 100_000
     """Capacity of the replay buffer in transitions, summed over environments."""
@@ -189,21 +198,23 @@ class Config(RunOptions):
     replay: Annotated[bool, Group("learning")] = True
     """Sample transitions from a replay buffer. --no-replay: learn from each transition once, in
     order."""
-    batch_size: Annotated[int, Limit(1, 1 << 24), Group("learning")] = 128
+    batch_size: Annotated[int, Limit(1, 1 << 24), Group("learning"), Changes()] = 128
     """Transitions per update."""
-    train_frequency: Annotated[Fraction, Limit(1e-6, 1 << 40), Group("learning")] = Fraction(4)
+    train_frequency: Annotated[Fraction, Limit(1e-6, 1 << 40), Group("learning"), Changes()] = (
+        Fraction(4)
+    )
     """Environment steps per update, for any num_envs. It may be a fraction: 1/2 makes two updates
     per step."""
     target_network: Annotated[bool, Group("learning")] = True
     """Use a target network. --no-target-network: bootstrap from the online network."""
-    target_network_frequency: Annotated[int, _COUNT, Group("learning")] = 2_000
+    target_network_frequency: Annotated[int, _COUNT, Group("learning"), Changes()] = 2_000
     """Environment steps between target network updates. Updates that fall due between two gradient
     steps are applied together."""
-    tau: Annotated[float, Limit(0, 1, open=True), Group("learning")] = 1.0
+    tau: Annotated[float, Limit(0, 1, open=True), Group("learning"), Changes()] = 1.0
     """Polyak coefficient of a target network update. 1 is a hard update."""
     n_steps: Annotated[int, Limit(1, 1 << 16), Group("learning")] = 1
     """Rewards summed before bootstrapping."""
-    max_grad_norm: Annotated[float | None, _POSITIVE, Group("learning")] = 10.0
+    max_grad_norm: Annotated[float | None, _POSITIVE, Group("learning"), Changes()] = 10.0
     """Maximum global norm of the gradient, which is clipped to it. None: no clipping."""
     loss: Annotated[str, Part("loss"), Fused("mse", "huber"), Group("learning")] = "mse"
     """Loss of the TD error of scalar values: mse is its square without a factor of 1/2, huber
@@ -304,25 +315,25 @@ class Config(RunOptions):
     """Divide rewards by the running standard deviation of the discounted return. Logged returns
     stay unscaled."""
 
-    exploration: Annotated[str, Part("exploration"), Group("exploration")] = "schedule"
+    exploration: Annotated[str, Part("exploration"), Group("exploration"), Changes()] = "schedule"
     """schedule: one epsilon that decays. ladder: a constant epsilon for each environment
     (Ape-X)."""
-    ladder_epsilon: Annotated[float, _SHARE, Group("exploration")] = 0.4
+    ladder_epsilon: Annotated[float, _SHARE, Group("exploration"), Changes()] = 0.4
     """Base of the ladder: environment i explores with ladder_epsilon^(1 + ladder_alpha i/(num_envs
     - 1))."""
-    ladder_alpha: Annotated[float, Limit(0, 1e6), Group("exploration")] = 7.0
+    ladder_alpha: Annotated[float, Limit(0, 1e6), Group("exploration"), Changes()] = 7.0
     """Exponent of the ladder: the larger, the less the last environment explores."""
     exploration_zeta: Annotated[float | None, Limit(1, 100), Group("exploration")] = None
     """Repeat a random action for k steps with probability proportional to k^-zeta (ez-greedy, whose
     paper uses 2). None: no repeats."""
 
-    final_evaluation: Annotated[bool | None, Before(True), Group("evaluation")] = None
+    final_evaluation: Annotated[bool | None, Before(True), Group("evaluation"), Changes()] = None
     """Evaluate the best weights at the end, on new seeds. None: yes, unless eval_frequency is 0.
     Without evaluations no environments are made for them."""
 
     device: Annotated[str, Fused("auto", "cpu"), Group("performance")] = "auto"
     """cpu, cuda, cuda:1, and so on. auto: cuda if available and the network is large, else cpu."""
-    threads: Annotated[int | None, Limit(1, 256), Group("performance")] = None
+    threads: Annotated[int | None, Limit(1, 256), Group("performance"), Changes()] = None
     """CPU threads of torch. None: all cores for a large network on the CPU, else 1. The fused
     learner has one thread."""
     learner: Annotated[Literal["auto", "fused", "torch"], Group("performance")] = "auto"
@@ -348,15 +359,15 @@ class Config(RunOptions):
     """Launches by which priorities return late: 0, or 1 so that no launch waits. None: 1 on CUDA, 0
     on the CPU."""
 
-    checkpoint_frequency: Annotated[int | None, _COUNT, Group("output")] = None
+    checkpoint_frequency: Annotated[int | None, _COUNT, Group("output"), Changes()] = None
     """Environment steps between checkpoints. None: only checkpoint_seconds decides."""
-    checkpoint_seconds: Annotated[float | None, _POSITIVE, Group("output")] = 60.0
+    checkpoint_seconds: Annotated[float | None, _POSITIVE, Group("output"), Changes()] = 60.0
     """Seconds between checkpoints. None: only checkpoint_frequency decides. One is always written
     at the end."""
-    checkpoint_replay: Annotated[bool, Group("output")] = True
+    checkpoint_replay: Annotated[bool, Group("output"), Changes()] = True
     """Include the replay buffer in checkpoints. Without it a resumed run starts with an empty
     one."""
-    wandb: Annotated[bool, Group("output")] = False
+    wandb: Annotated[bool, Group("output"), Changes()] = False
     """Log to Weights & Biases (extra wandb). WANDB_MODE=offline logs into the run folder."""
 
     def __post_init__(self):
@@ -408,6 +419,8 @@ class ResolvedConfig(Config):
     priority_lag: int = 0
 
 
+# Options that may change when a run is resumed. total_timesteps may grow.
+CHANGEABLE = tuple(name for name, option in options_of(Config).items() if option.changes)
 # Second names of options on the command line, and the first ones.
 FLAGS = {
     f"--{option.flag}": f"--{name.replace('_', '-')}"

@@ -1,6 +1,6 @@
 """Checkpointer: collects the state of a run and decides when to save it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -206,6 +206,7 @@ def restore(
     state: State,
     weights: dict[str, np.ndarray],
     segments: Callable[[RowLayout], Iterable[Rows]],
+    anew: Container[str] = (),
 ) -> list[str]:
     """Restores a new run from a checkpoint.
 
@@ -217,6 +218,7 @@ def restore(
         state: State dict of the checkpoint.
         weights: Its arrays of the learner.
         segments: Returns the replay rows, for the given layout.
+        anew: Components, or replay, that are not restored, since options changed.
 
     Returns:
         Lines on what could not be restored.
@@ -227,12 +229,14 @@ def restore(
     lines = []
     if take(state, "replay") is None:
         lines.append("the replay was not saved: it starts empty, and learning resumes later")
-    else:
+    elif "replay" not in anew:
         try:
             run.replay.load_state(take_state(state, "replay"), segments(run.replay.layout()))
         except StateError as error:
             raise StateError(f"replay: {error}") from None
     for name, part in components(run).items():
+        if name in anew:
+            continue
         given = take_state(state, name)
         if name == "returns" and state["replay"] is None:
             continue  # its row ids refer to rows that were not saved
@@ -252,7 +256,7 @@ def restore(
                 "are truncated"
             )
     progress = run.progress
-    if progress.now - progress.before > run.stream.num_lanes:
+    if "stream" not in anew and progress.now - progress.before > run.stream.num_lanes:
         raise StateError(
             f"progress: before is {progress.before} and now is {progress.now}, which must be at "
             f"most {run.stream.num_lanes} steps apart, one of each environment"

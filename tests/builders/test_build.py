@@ -217,7 +217,8 @@ def test_the_final_evaluation_is_of_the_best_weights_not_the_last(tmp_path, monk
     )
     best, last = (load_weights(run.folder / f"{n}.safetensors")[0] for n in ("best", "policy"))
     assert not np.array_equal(best["head.streams.weight"], last["head.streams.weight"])
-    np.testing.assert_array_equal(evaluated[-1], best["head.streams.weight"])
+    np.testing.assert_array_equal(evaluated[-2], best["head.streams.weight"])
+    np.testing.assert_array_equal(evaluated[-1], last["head.streams.weight"])
 
 
 def test_a_call_leaves_torchs_threads_as_they_were(tmp_path):

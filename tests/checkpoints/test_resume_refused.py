@@ -116,8 +116,8 @@ def edit(path: Path, **changes) -> None:
 
 def test_an_option_of_the_run_cannot_be_changed_by_resume(tmp_path, capsys):
     run = fastdqn.train(small(tmp_path, total_timesteps=300))
-    assert main(["resume", str(run.folder), "--num-envs", "8"]) == 2
-    assert "resume keeps the options of the run" in capsys.readouterr().err
+    assert main(["resume", str(run.folder), "--n-steps", "8"]) == 2
+    assert "n_steps cannot change when a run is resumed" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_named_and_another_suggested(tmp_path):

@@ -177,6 +177,7 @@ def runnable() -> Iterator[str]:
     lines += [shlex.join(words) for words in commands(GUIDE / "getting_started.md")]
     lines += [shlex.join(words) for words in commands(GUIDE / "tabular.md")]
     lines += [shlex.join(words) for words in commands(GUIDE / "experiments.md")]
+    lines += [shlex.join(words) for words in commands(GUIDE / "starting_points.md")]
     yield from dict.fromkeys(line for line in lines if "--help" not in line)
 
 
@@ -197,7 +198,11 @@ def test_a_command_of_the_guide_succeeds(line, workplace, request, monkeypatch):
     (study / "study.json").write_text(Study("cartpole", (), (BASE,), (1,)).to_json())
     words = shlex.split(line.replace("runs/...", "runs/cartpole-1"))
     if words[0] == "train":
-        words = [word.replace("runs/", "new/") for word in words]
+        folders = [at + 1 for at, word in enumerate(words) if word == "--run-dir"]
+        words = [w.replace("runs/", "new/") if at in folders else w for at, w in enumerate(words)]
+    (workplace / "episodes.npz").touch()  # a dry run does not read it
+    (text,) = blocks(GUIDE / "starting_points.md", "toml")
+    (workplace / "options.toml").write_text(text)
     more = {
         "train": "--dry-run",
         "resume": "--total-timesteps 2500 --quiet",

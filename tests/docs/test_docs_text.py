@@ -8,6 +8,7 @@ import pytest
 
 import fastdqn
 from fastdqn.cli import parser
+from fastdqn.config import option as config_option
 from fastdqn.config.presets import PRESETS, defaults_of
 from fastdqn.config.schema import Config
 from fastdqn.tabular.config import TableConfig
@@ -35,8 +36,9 @@ OF_OTHERS = {"--start-e", "--end-e", "--track", "--save-model", "--cuda-graph-tr
 
 def options_of(record: type) -> set[str]:
     """Names of the options of a record, those of its config included."""
-    names = set()
-    for name, hint in typing.get_type_hints(record).items():
+    hints = typing.get_type_hints(record)
+    names = {each.flag for each in config_option.options_of(record).values() if each.flag}
+    for name, hint in hints.items():
         nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
         names |= options_of(hint) if nested else {name}
     return names
