@@ -52,6 +52,7 @@ class EveryDelivery:
 
     eval_frequency: int  # steps; 0: never
     log_frequency: int
+    snapshot_frequency: int | None = None
 
     def updates_due(self, before: int, now: int) -> int:
         return int(now > before)

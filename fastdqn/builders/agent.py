@@ -14,7 +14,12 @@ from torch import nn
 
 from fastdqn.builders import devices, torso_kinds
 from fastdqn.builders.parts import NO_PARTS, PART_OPTIONS, UserParts, make_part, part_options
-from fastdqn.checkpoints.network_weights import WeightsError, assign_weights, load_weights
+from fastdqn.checkpoints.network_weights import (
+    WeightsError,
+    assign_weights,
+    load_weights,
+    run_folder_of,
+)
 from fastdqn.checkpoints.table_weights import is_table
 from fastdqn.config import atari_protocols
 from fastdqn.config.conflicts import chosen_backup, chosen_sampler, has_plain_update
@@ -373,7 +378,7 @@ def _require_known_modules(path: Path, description: dict) -> None:
         if ":" not in part:
             continue
         try:
-            known = getattr(read_config(path.parent), name)
+            known = getattr(read_config(run_folder_of(path)), name)
         except ConfigError:
             known = None
         if part != known:
@@ -381,7 +386,7 @@ def _require_known_modules(path: Path, description: dict) -> None:
                 f"{path} needs the {name} {part}, and only the config.json of its run may name a "
                 f"module to import: give the run folder, or fastdqn.load_policy(file, {name}=...)"
             )
-        if lies_inside(part.partition(":")[0], str(path.parent)):
+        if lies_inside(part.partition(":")[0], str(run_folder_of(path))):
             raise WeightsError(f"{path}: {name} {part} lies inside the run folder: move it")
 
 

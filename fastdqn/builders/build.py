@@ -309,8 +309,9 @@ def _tried(option: str, schedule: Any) -> Any:
 
 def make_cadence(config: ResolvedConfig) -> Cadence:
     return Cadence(
-        config.learning_starts, config.train_frequency, config.eval_frequency, config.log_frequency
-    )
+        config.learning_starts, config.train_frequency, config.eval_frequency,
+        config.log_frequency, config.snapshot_frequency,
+    )  # fmt: skip
 
 
 def make_evaluations(

@@ -70,11 +70,12 @@ def _make_streams(
     owned: ExitStack,
     facts: EnvFacts,
 ) -> tuple[Any, EnvStream | None]:
-    evaluated = EnvStream(eval_envs) if eval_envs is not None else None
+    keys = config.info_keys
+    evaluated = None if eval_envs is None else EnvStream(eval_envs, info_keys=keys)
     if isinstance(envs, VectorEnv) and config.offline:
         return OfflineStream(facts, config.num_envs), evaluated
     if isinstance(envs, VectorEnv):
-        stream = EnvStream(envs, config.env_batch_size)
+        stream = EnvStream(envs, config.env_batch_size, info_keys=keys)
         owned.callback(stream.settle)
         return stream, evaluated
     how = recipe(config, envs)
@@ -83,22 +84,24 @@ def _make_streams(
             stream = OfflineStream(facts, config.num_envs)
         else:
             made = how.make(config.num_envs, seed=seed, env_batch_size=config.env_batch_size)
-            stream = _stream_over(made, owned, config.env_batch_size, config.restart_envs)
+            stream = _stream_over(made, owned, keys, config.env_batch_size, config.restart_envs)
         if evaluated is None and evaluates(config):
             # Worker processes cost memory, so evaluation uses at most as many as training.
             most = config.num_envs if config.vectorization == "async" else EVAL_LANES
             lanes = min(config.eval_episodes, most)
             made_to_score = how.for_scores().make(lanes, seed=env_seed(config.seed, EVAL))
-            evaluated = _stream_over(made_to_score, owned)
+            evaluated = _stream_over(made_to_score, owned, keys)
     except ValueError as error:
         raise ConfigError([str(error)]) from None
     return stream, evaluated
 
 
-def _stream_over(envs: VectorEnv, owned: ExitStack, *options: Any) -> EnvStream:
+def _stream_over(
+    envs: VectorEnv, owned: ExitStack, info_keys: tuple[str, ...], *options: Any
+) -> EnvStream:
     """Returns a stream over environments made here, which it closes."""
     try:
-        stream = EnvStream(envs, *options)
+        stream = EnvStream(envs, *options, info_keys=info_keys)
     except BaseException:
         close_quietly(envs)
         raise

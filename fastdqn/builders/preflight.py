@@ -285,6 +285,7 @@ def recipe(config: Config, factory: Factory | None = None) -> EnvRecipe:
         config.env_kwargs,
         config.wrapper,
         config.atari_protocol,
+        config.info_keys,
     )
 
 

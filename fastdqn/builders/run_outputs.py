@@ -13,7 +13,7 @@ import torch
 from fastdqn.builders.parts import UserParts
 from fastdqn.checkpoints.background_writer import CheckpointWriter
 from fastdqn.checkpoints.loader import Checkpoint
-from fastdqn.checkpoints.network_weights import save_weights
+from fastdqn.checkpoints.network_weights import SNAPSHOTS, save_weights
 from fastdqn.config.atari_protocols import frames_a_step
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.atomic_write import WriteError, write_whole
@@ -101,6 +101,7 @@ def make_recorder(
         hooks.on_evaluation,
         frames_a_step(config.atari_protocol, config.env_kwargs),
         disk_errors(config),
+        config.info_keys,
     )
 
 
@@ -156,6 +157,10 @@ def restore_files(recorder: RunRecorder, checkpoint: Checkpoint) -> list[str]:
     for name in names_in(recorder.place):
         if name.startswith(TEMPORARY):  # left by a killed process
             remove(recorder.place / name)
+    if exists(recorder.place / SNAPSHOTS):
+        for name in names_in(recorder.place / SNAPSHOTS):  # of steps that are made again
+            if name > f"step-{checkpoint.steps:012d}.safetensors":
+                remove(recorder.place / SNAPSHOTS / name)
     best = recorder.place / "best.safetensors"
     for file in (best, recorder.place / "traceback.txt"):
         if exists(file) and (file != best or checkpoint.best is None):

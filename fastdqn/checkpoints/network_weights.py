@@ -20,6 +20,8 @@ from fastdqn.files.open_folder import Where
 from fastdqn.text import printable
 
 _FORMAT = 1
+# Folder of a run for weights that are kept.
+SNAPSHOTS = "snapshots"
 
 
 def _is_count(value: Any) -> bool:
@@ -54,6 +56,11 @@ def weights_path(run: str | Path, weights: str = "best") -> Path:
         raise ValueError(f"weights is {weights!r}: it must be best or last")
     best = path / "best.safetensors"
     return best if weights == "best" and best.exists() else path / "policy.safetensors"
+
+
+def run_folder_of(weights: Path) -> Path:
+    """Returns the folder of the run that wrote a weights file."""
+    return weights.parent.parent if weights.parent.name == SNAPSHOTS else weights.parent
 
 
 def save_weights(path: Where, tensors: dict[str, torch.Tensor], network: dict) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 
 from fastdqn.api import evaluate_recipe
 from fastdqn.builders import memory_estimate, preflight
-from fastdqn.cli.load_run import load_trained
+from fastdqn.cli.load_run import EnvChanges, load_trained
 from fastdqn.config.conflicts import remarks
 from fastdqn.config.derived_facts import replay_ratio
 from fastdqn.config.schema import Config, ConfigError
@@ -62,7 +62,8 @@ def plan(config: Config) -> str:
 
 def evaluate_run(
     run: str, mistakes: list[str], *, episodes: int, weights: str, seed: int, max_steps: int | None,
-    env_id: str | None, max_step_seconds: float | None, render: bool, json: bool, out: Path | None,
+    env_id: str | None, env_kwargs: dict, wrapper: tuple[str, ...] | None,
+    max_step_seconds: float | None, render: bool, json: bool, out: Path | None,
 ) -> str:  # fmt: skip
     """Runs `fastdqn eval`: evaluates weights of a run. Returns what to print.
 
@@ -82,7 +83,8 @@ def evaluate_run(
     lines = [*mistakes, *(line.removeprefix("eval_") for line in asked.problems())]
     lines += out_problems(out)
     base = working_folder()  # an environment may change the working directory
-    policy, recipe, path = load_trained(run, weights, env_id, max_step_seconds, lines)
+    changes = EnvChanges(env_id, env_kwargs, wrapper)
+    policy, recipe, path = load_trained(run, weights, changes, max_step_seconds, lines)
     try:
         evaluation = evaluate_recipe(
             policy,

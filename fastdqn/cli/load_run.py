@@ -1,9 +1,10 @@
 """Loads the policy and the environment of a finished run."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from fastdqn.builders import agent, preflight
-from fastdqn.checkpoints.network_weights import weights_path
+from fastdqn.checkpoints.network_weights import run_folder_of, weights_path
 from fastdqn.checkpoints.table_weights import is_table
 from fastdqn.config.schema import ConfigError
 from fastdqn.envs import EnvError, EnvRecipe, UnknownEnvError, probe_env
@@ -14,15 +15,26 @@ from fastdqn.tabular.files import read_table_config
 from fastdqn.tabular.q_table import TablePolicy
 
 
+class EnvChanges(NamedTuple):
+    """An environment in place of the run's: its id and wrappers, and further arguments.
+
+    None: those of the run.
+    """
+
+    env_id: str | None
+    env_kwargs: dict[str, Any]
+    wrapper: tuple[str, ...] | None = None
+
+
 def load_trained(
-    run: str, weights: str, env_id: str | None, patience: float | None, lines: list[str]
+    run: str, weights: str, changes: EnvChanges, patience: float | None, lines: list[str]
 ) -> tuple[Policy | TablePolicy, EnvRecipe, Path]:
     """Returns a run's policy, the environment it was trained on, and the weights file.
 
     Args:
         run: Run folder or weights file.
         weights: best or last.
-        env_id: Environment in place of the run's, or None.
+        changes: What differs from the environment of the run.
         patience: Timeout in seconds of making an environment. None: no timeout.
         lines: Errors found before, reported with those found here.
 
@@ -33,7 +45,7 @@ def load_trained(
     try:
         path = weights_path(run, weights)
         policy, description = agent.load_policy(path)
-        recipe = _recipe_of(path, env_id)
+        recipe = _recipe_of(path, changes)
         with watch_making(str(recipe), patience):
             _require_same_spaces(recipe, description)
     except UnknownEnvError as error:
@@ -50,11 +62,12 @@ def load_trained(
     return policy, recipe, path
 
 
-def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
-    """Returns the environment of a run with its wrappers and arguments. env_id overrides it."""
+def _recipe_of(weights: Path, changes: EnvChanges) -> EnvRecipe:
+    """Returns the environment of a run with its wrappers and arguments, and the changes."""
+    env_id, kwargs, wrapper = changes
     if env_id is not None:
-        return EnvRecipe(env_id)
-    path = weights.parent / "config.json"
+        return EnvRecipe(env_id, kwargs=kwargs, wrappers=wrapper or ())
+    path = run_folder_of(weights) / "config.json"
     if not path.exists():
         raise ValueError(f"{path} does not exist: name the environment with --env-id")
     if is_table(weights):
@@ -71,7 +84,8 @@ def _recipe_of(weights: Path, env_id: str | None) -> EnvRecipe:
             "fastdqn.evaluate(fastdqn.load_policy(run), make_env), or name an environment "
             "with --env-id my_package:MyEnv-v0"
         )
-    return preflight.recipe(config)
+    config = config.replace(env_kwargs={**config.env_kwargs, **kwargs})
+    return preflight.recipe(config if wrapper is None else config.replace(wrapper=wrapper))
 
 
 def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:

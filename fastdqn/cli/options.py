@@ -1,8 +1,8 @@
 """Options of each command, as dataclasses that tyro parses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastdqn.config.option import Flag, Repeated
 from fastdqn.config.schema import CHANGEABLE, Config
@@ -56,6 +56,11 @@ class EvalOptions:
     """Maximum steps of an episode. None: the environment's own limit, else 27,000."""
     env_id: str | None = None
     """Environment id. None: the one in the run's config.json."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment's constructor, beside or in place of those of the run."""
+    wrapper: tuple[str, ...] | None = None
+    """Wrappers of the environment, the innermost first. None: those of the run. --no-wrapper: none,
+    such as without one that shapes rewards."""
     max_step_seconds: float | None = Config.max_step_seconds
     """Timeout in seconds of a step and of making environments. None: no timeout."""
     render: bool = False

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import is_dataclass, replace
 from fractions import Fraction
-from typing import Any, TypeVar, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from fastdqn.config.limits import fits, spell
 from fastdqn.config.option import Option, options_of
@@ -78,6 +78,7 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
         return default, lines  # without tyro, whose import and parser take 0.1 s
     flags = _second_names(type(default)) | _second_names(type(getattr(default, "config", None)))
     args = [_current_name(word, flags) for word in args]
+    args = [_none_of(word, options_of(type(default))) for word in args]
     if "--help" in args or "-h" in args:
         from fastdqn.cli.help import grouped
 
@@ -146,6 +147,19 @@ def _tyro(args: list[str], default: Options, prog: str) -> Options:
     # Options of the config are named --seed, not --config.seed.
     form = tyro.conf.OmitArgPrefixes[type(default)]
     return tyro.cli(form, args=args, default=default, prog=prog, registry=_registry())
+
+
+def _none_of(word: str, options: dict[str, Option]) -> str:
+    """Returns --wrapper without a value for --no-wrapper: no names, in place of None."""
+    name = word.removeprefix("--no-").replace("-", "_")
+    option = options.get(name)
+    if not word.startswith("--no-") or option is None or tuple not in _origins(option.hint):
+        return word
+    return f"--{word.removeprefix('--no-')}"
+
+
+def _origins(hint: Any) -> list[Any]:
+    return [get_origin(each) for each in (hint, *get_args(hint))]
 
 
 def _second_names(record: type) -> dict[str, str]:

@@ -4,15 +4,15 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import gymnasium
 
 from fastdqn.builders.auto_options import EVAL_MAX_STEPS
 from fastdqn.cli import parser
-from fastdqn.cli.load_run import load_trained
+from fastdqn.cli.load_run import EnvChanges, load_trained
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import EnvError, EnvRecipe, NonFiniteError, Screen, limit_of, open_screen
 from fastdqn.envs.watchdog import watch, watch_making
@@ -43,6 +43,11 @@ class VideoOptions:
     """Maximum steps of an episode. None: the environment's own limit, else 27,000."""
     env_id: str | None = None
     """Environment id. None: the one in the run's config.json."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment's constructor, beside or in place of those of the run."""
+    wrapper: tuple[str, ...] | None = None
+    """Wrappers of the environment, the innermost first. None: those of the run. --no-wrapper: none,
+    such as without one that shapes rewards."""
     max_step_seconds: float | None = Config.max_step_seconds
     """Timeout in seconds of a step and of making environments. None: no timeout."""
 
@@ -69,7 +74,8 @@ def video_run(run: str, args: list[str]) -> str:
         lines.append(f"out is {str(chosen.out)!r}: it must end in .mp4")
     if problem := film_problem():
         lines.append(problem)
-    policy, recipe, path = load_trained(run, chosen.weights, chosen.env_id, patience, lines)
+    changes = EnvChanges(chosen.env_id, chosen.env_kwargs, chosen.wrapper)
+    policy, recipe, path = load_trained(run, chosen.weights, changes, patience, lines)
     out = chosen.out or path.parent / "video" / f"{path.stem}.mp4"
     if chosen.out is None and out.parent.is_symlink():
         raise ConfigError([f"{out.parent} is a symbolic link: use --out FILE.mp4"])

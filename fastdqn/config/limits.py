@@ -114,6 +114,8 @@ def spell(option: Option) -> str:
         return f"one of {words}, or a name such as my_module:MyPart"
     if option.name == "prefill":
         return ".npz files, run folders, or minari:ID"
+    if option.name == "info_keys":
+        return "keys of info, such as is_success"
     if option.name == "part_kwargs":
         return (
             "names with plain values, such as optimizer.beta2=0.98. For other values, such as "

@@ -359,6 +359,11 @@ class Config(RunOptions):
     """Launches by which priorities return late: 0, or 1 so that no launch waits. None: 1 on CUDA, 0
     on the CPU."""
 
+    info_keys: Annotated[tuple[str, ...], Group("output")] = ()
+    """Keys of info whose numbers at episode ends are recorded, such as is_success, whose mean is
+    rollout/success_rate."""
+    snapshot_frequency: Annotated[int | None, _COUNT, Group("output"), Changes()] = None
+    """Environment steps between weights that are kept, in snapshots/. None: no snapshots."""
     checkpoint_frequency: Annotated[int | None, _COUNT, Group("output"), Changes()] = None
     """Environment steps between checkpoints. None: only checkpoint_seconds decides."""
     checkpoint_seconds: Annotated[float | None, _POSITIVE, Group("output"), Changes()] = 60.0

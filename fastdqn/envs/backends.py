@@ -12,7 +12,12 @@ from fastdqn.envs.sub_env import close_quietly
 from fastdqn.envs.workers import Workers
 
 
-def connect(envs: VectorEnv, env_batch_size: int | None = None, restarts: int = 0) -> Backend:
+def connect(
+    envs: VectorEnv,
+    env_batch_size: int | None = None,
+    restarts: int = 0,
+    info_keys: tuple[str, ...] = (),
+) -> Backend:
     """Returns the back end for a vector environment.
 
     Args:
@@ -20,12 +25,13 @@ def connect(envs: VectorEnv, env_batch_size: int | None = None, restarts: int = 
         env_batch_size: Sub-environments to wait for; None uses all, or the batch size that envs
             were made with.
         restarts: Total number of failed worker processes that may be replaced.
+        info_keys: Keys of info that are used, beside those of masks and episode ends.
 
     Raises:
         ValueError: envs cannot return partial batches of this size, or cannot be restarted.
     """
     if isinstance(envs, AsyncVectorEnv):
-        return Workers(envs, env_batch_size or envs.num_envs, restarts)
+        return Workers(envs, env_batch_size or envs.num_envs, restarts, info_keys)
     if restarts:
         raise ValueError(
             f"restart_envs is {restarts}, but these environments have no worker processes: use "

@@ -24,6 +24,7 @@ from fastdqn.envs.check_stream_state import checked
 from fastdqn.envs.env_calls import EnvCalls
 from fastdqn.envs.env_facts import read_facts
 from fastdqn.envs.env_state import read_env_state, takes_env_state, write_env_state
+from fastdqn.envs.episode_info import EpisodeInfo
 from fastdqn.envs.errors import EnvError, LaneFailure
 from fastdqn.envs.finite_check import first_nonfinite, require_finite
 from fastdqn.envs.infos import as_dict
@@ -52,12 +53,19 @@ class EnvStream:
             the batch size that envs were made with. With R < N their order varies.
         restarts: Total number of failed worker processes that may be replaced. Each replacement
             begins an episode, and env_calls.lost receives its error.
+        info_keys: Keys of info whose numbers at episode ends are in Step.info.
 
     Raises:
         ValueError: The spaces are not supported, or two sub-environments are the same object.
     """
 
-    def __init__(self, envs: VectorEnv, env_batch_size: int | None = None, restarts: int = 0):
+    def __init__(
+        self,
+        envs: VectorEnv,
+        env_batch_size: int | None = None,
+        restarts: int = 0,
+        info_keys: tuple[str, ...] = (),
+    ):
         if (line := shared_sub_env(envs)) is not None:
             raise ValueError(line)
         self.envs = envs
@@ -68,7 +76,7 @@ class EnvStream:
             self._warn(undeclared(envs))
         self._check_final_obs = FinalObsCheck(envs, self.autoreset_mode == AutoresetMode.SAME_STEP)
         self._reader = ObsReader(envs.single_observation_space)
-        self._backend = connect(envs, env_batch_size, restarts)
+        self._backend = connect(envs, env_batch_size, restarts, info_keys)
         n, ready = envs.num_envs, self._backend.num_ready
         if (ready < n or restarts) and self.autoreset_mode == AutoresetMode.DISABLED:
             raise ValueError(
@@ -79,6 +87,9 @@ class EnvStream:
         self.lanes = np.arange(ready)
         self.obs = np.zeros((ready, *self.facts.obs_shape), self.facts.obs_dtype)
         self._masks: MaskReader | None = None
+        same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
+        self._info = EpisodeInfo(info_keys, n, same_step) if info_keys else None
+        self._info_keys = info_keys
         self._reward = np.zeros(ready, np.float64)
         self._marks = Marks(ready)
         self._loses_lives = may_lose_lives(envs)
@@ -117,7 +128,7 @@ class EnvStream:
         self._unseen.fill(True)
         self._masks = None
         arrival = self.env_calls("reset", lambda: self._backend.reset(seed))
-        info = as_dict(arrival.info)
+        info = as_dict(arrival.info, self._info_keys)
         if info.get("action_mask") is not None:
             same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
             self._masks = MaskReader(self.num_ready, self.facts.num_actions, same_step)
@@ -148,7 +159,7 @@ class EnvStream:
         """
         arrival = self.env_calls("step", self._backend.recv)
         if type(arrival.info) is not dict:
-            arrival = arrival._replace(info=as_dict(arrival.info))
+            arrival = arrival._replace(info=as_dict(arrival.info, self._info_keys))
         return self._process(arrival)
 
     def state(self) -> State:
@@ -230,6 +241,8 @@ class EnvStream:
         count, both = self._mark_steps(
             arrival.info, lanes, marks, self._next_step, self._unseen, self._ended
         )
+        if self._info is not None and count:
+            self._info.read(arrival.info, lanes, marks.ended)
         before = self.obs.copy() if self._check_final_obs.looks else None
         self._read(arrival.obs)
         self._given = arrival.obs
@@ -255,8 +268,20 @@ class EnvStream:
         step = self._deliver(last_obs, last_mask)
         if self._loses_lives and not self._next_step and len(step.ended_lanes):
             step = with_last_starts(step, self.lanes, self._marks, last_obs)
+        if self._info is not None and len(step.ended_lanes):
+            step = step._replace(info=self._take_info(self._info, step.ended_lanes))
         self._waits = True
         return step
+
+    def _take_info(self, info: EpisodeInfo, ended: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the values of info at the ends of episodes. Warns of keys that are missing."""
+        found = info.take(ended)
+        for key in info.absent(found):
+            self._warn(
+                f"info has no number {key!r} at the end of an episode: --info-keys names it, and "
+                "step() must return it with the last observation"
+            )
+        return found
 
     def _restart(self, ended: np.ndarray, info: dict) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the observations [R, *] and masks [R, A] from before the reset.

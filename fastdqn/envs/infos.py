@@ -16,27 +16,33 @@ _READ = ("action_mask", "final_obs", "final_info")
 OLD_FINAL_OBS = "final_observation"
 
 
-def as_dict(info: Any) -> dict[str, Any]:
-    """Returns an info as a dict of arrays; raises EnvError if it is not a dict or list of dicts."""
+def as_dict(info: Any, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Returns an info as a dict of arrays; raises EnvError if it is not a dict or list of dicts.
+
+    keys: names that are read in addition.
+    """
     if isinstance(info, dict):
         return info
     if isinstance(info, list | tuple | np.ndarray) and all(map(_is_info, info)):
-        return gather(info)
+        return gather(info, keys)
     raise EnvError(
         f"info is {type(info).__name__}: expected a dict, or a list of one dict for each "
         "sub-environment"
     )
 
 
-def gather(infos: Sequence[dict[str, Any] | None] | np.ndarray) -> dict[str, Any]:
+def gather(
+    infos: Sequence[dict[str, Any] | None] | np.ndarray, keys: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Batches the infos of R sub-environments into a dict of arrays, only the keys in use."""
     batched: dict[str, Any] = {}
-    for key in (*_READ, OLD_FINAL_OBS):
+    for key in (*_READ, OLD_FINAL_OBS, *keys):
         given = [None if info is None else info.get(key) for info in infos]
         if not any(value is not None for value in given):
             continue
         if key == "final_info":
-            batched[key] = gather([value if _is_info(value) else None for value in given])
+            inner = [value if _is_info(value) else None for value in given]
+            batched[key] = gather(inner, keys)
         elif key == "action_mask" and _are_alike(given):
             batched[key] = np.array(given)
         else:
@@ -54,12 +60,12 @@ def objects(values: Iterable[Any]) -> np.ndarray:
     return array
 
 
-def final_info(info: dict[str, Any]) -> dict[str, Any]:
+def final_info(info: dict[str, Any], keys: tuple[str, ...] = ()) -> dict[str, Any]:
     """Returns infos["final_info"] as a dict of arrays, empty if there is none."""
     given = info.get("final_info")
     if given is None or isinstance(given, dict):
         return given or {}
-    return gather([value if _is_info(value) else None for value in given])
+    return gather([value if _is_info(value) else None for value in given], keys)
 
 
 def _are_alike(masks: list[Any]) -> bool:

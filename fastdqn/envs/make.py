@@ -35,6 +35,7 @@ class EnvRecipe:
         wrappers: Names for find_wrapper(), applied to each sub-environment, the innermost first.
         atari_protocol: auto, or a name in atari_protocols.PROTOCOLS, for ale-py's vector
             environment.
+        info_keys: Keys of info whose numbers at episode ends are used.
     """
 
     env: str | Factory
@@ -42,6 +43,7 @@ class EnvRecipe:
     kwargs: dict[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     atari_protocol: str = "auto"
+    info_keys: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.env if isinstance(self.env, str) else getattr(self.env, "__name__", "factory")
@@ -189,7 +191,7 @@ class EnvRecipe:
             kwargs = fresh({**self.kwargs, **more})
             env = gymnasium.make(spec, **kwargs) if spec is not None else self.env(**kwargs)  # pyright: ignore[reportCallIssue]
             try:
-                return SubEnv(_wrapped(env, wrappers), copies)
+                return SubEnv(_wrapped(env, wrappers), copies, self.info_keys)
             except BaseException:
                 close_quietly(env)
                 raise

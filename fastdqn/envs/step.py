@@ -26,6 +26,8 @@ class Step(NamedTuple):
         next_mask: bool[M, A], actions allowed at next_obs; all if an episode ended without a mask.
             None without masks.
         start_mask: bool[S, A], actions allowed at start_obs; None without masks.
+        info: float64[E] for each key of the stream's info_keys: its value at the episode ends, NaN
+            where it is missing. None without keys.
     """
 
     lanes: np.ndarray
@@ -41,6 +43,7 @@ class Step(NamedTuple):
     lengths: np.ndarray
     next_mask: np.ndarray | None = None
     start_mask: np.ndarray | None = None
+    info: dict[str, np.ndarray] | None = None
 
 
 def lane_of(final_obs: Any, position: int) -> Any:

@@ -34,18 +34,20 @@ class SubEnv(gymnasium.Wrapper):
     """One sub-environment with results of a fixed form.
 
     reset() and step() return a copied observation, a float reward, bool flags, and an info with
-    "action_mask", bool[A], or nothing; no other key is used. Errors of close() are ignored.
+    "action_mask", bool[A], if there is one, and numbers of info_keys at an episode end. Errors of
+    close() are ignored.
 
     Args:
         env: The environment.
         copies: Whether it is a template for copies in worker processes, see _register().
+        info_keys: Keys of info that are used.
 
     Raises:
         ValueError: env is not a gymnasium.Env, is in use as another sub-environment, or returns a
             result that does not follow Gymnasium's interface.
     """
 
-    def __init__(self, env: Any, copies: bool = False):
+    def __init__(self, env: Any, copies: bool = False, info_keys: tuple[str, ...] = ()):
         if isinstance(env, VectorEnv):
             raise ValueError(
                 f"the function returned a VectorEnv ({type(env).__name__}), not a single "
@@ -60,6 +62,7 @@ class SubEnv(gymnasium.Wrapper):
         if env.metadata is None:  # Gymnasium needs a dict
             self.metadata = {}
         _register(innermost(env), copies)
+        self._info_keys = info_keys
         self._num_actions = getattr(env.action_space, "n", None)
         stacks = [layer for layer in layers(env) if isinstance(layer, FrameStackObservation)]
         self._unchecked_stacks, self._steps = stacks, 0
@@ -85,8 +88,11 @@ class SubEnv(gymnasium.Wrapper):
             terminated = _flag("terminated", terminated)
         if type(truncated) is not bool:
             truncated = _flag("truncated", truncated)
-        if type(info) is dict and "action_mask" not in info:
+        ends = self._info_keys and (terminated or truncated)
+        if type(info) is dict and "action_mask" not in info and not ends:
             info = _NOTHING
+        elif ends:
+            info = self._used(info, terminated) | self._numbers(info)
         else:
             info = self._used(info, terminated)
         return _copied(obs), reward, terminated, truncated, info
@@ -114,6 +120,14 @@ class SubEnv(gymnasium.Wrapper):
             if terminated:  # no action is taken, so the mask is not needed
                 return {}
             raise
+
+    def _numbers(self, info: dict[str, Any]) -> dict[str, float]:
+        """Returns the numbers of info_keys."""
+        found = {}
+        for key in self._info_keys:
+            with contextlib.suppress(TypeError, ValueError, KeyError):  # missing, or no number
+                found[key] = float(info[key])
+        return found
 
     def _check_stacks(self) -> None:
         """Warns of frame stacks whose frames are one array: they repeat the newest frame."""

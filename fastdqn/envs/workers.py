@@ -85,17 +85,24 @@ class Workers:
         envs: The vector environment.
         num_ready: R, the sub-environments that recv() waits for.
         restarts: Total number of failed processes that may be replaced.
+        info_keys: Keys of info that are used, beside those of masks and episode ends.
 
     Attributes:
         lost: Failures of workers that were replaced; the caller pops them.
     """
 
-    def __init__(self, envs: AsyncVectorEnv, num_ready: int, restarts: int = 0):
+    def __init__(
+        self,
+        envs: AsyncVectorEnv,
+        num_ready: int,
+        restarts: int = 0,
+        info_keys: tuple[str, ...] = (),
+    ):
         if num_ready < envs.num_envs and not envs.shared_memory:
             raise ValueError(
                 "env_batch_size below num_envs needs an AsyncVectorEnv with shared_memory=True"
             )
-        self._envs, self.num_ready = envs, num_ready
+        self._envs, self.num_ready, self._info_keys = envs, num_ready, info_keys
         worker = envs.worker
         self._target = worker if isinstance(worker, WorkerTarget) else WorkerTarget(0, worker)
         self._restarts, self._restarted = restarts, 0
@@ -208,7 +215,7 @@ class Workers:
         obs = envs.observations
         if len(lanes) < envs.num_envs:
             obs = _take(envs.single_observation_space, obs, lanes)
-        info = gather([message[-1] for message in messages])
+        info = gather([message[-1] for message in messages], self._info_keys)
         return Arrival(lanes, obs, reward, terminated, truncated, info)
 
     def _post(self, lane: int, message: tuple) -> None:

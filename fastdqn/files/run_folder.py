@@ -26,7 +26,8 @@ Options = TypeVar("Options")
 _KEPT_NAMES = {"lock", "wandb", "wandb.json"}
 _OUR_NAMES = _KEPT_NAMES | {
     "config.json", "requested.json", "command.txt", "system.json", "wandb.json",
-    "summary.json", "changes.jsonl", "traceback.txt", "metrics.jsonl", "eval.jsonl", "episodes.csv",
+    "summary.json", "changes.jsonl", "snapshots", "traceback.txt",
+    "metrics.jsonl", "eval.jsonl", "episodes.csv",
     "policy.safetensors", "best.safetensors", "checkpoints",
 }  # fmt: skip
 

@@ -59,6 +59,11 @@ def metric_row(
     return row
 
 
+def info_metric(key: str, group: str = "rollout") -> str:
+    """Returns the name of a key of info in a row. Stable-Baselines3 calls is_success so, too."""
+    return f"{group}/{'success_rate' if key == 'is_success' else key}"
+
+
 def status(
     progress, row: dict[str, float], fraction: float, left: float | None, eval_return: float | None
 ) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import numpy as np
 from fastdqn.files.append_file import AppendFile
 from fastdqn.files.atomic_write import to_json, write_whole
 from fastdqn.files.disk_error_policy import DiskErrors, EndRun, Keeper
+from fastdqn.files.durable_write import make_folder
 from fastdqn.files.open_folder import Where, open_file, path_of
 from fastdqn.logging.console import Display
 from fastdqn.logging.eta import ETA
-from fastdqn.logging.metric_rows import metric_row, status
+from fastdqn.logging.metric_rows import info_metric, metric_row, status
 from fastdqn.logging.metric_sinks import JsonLines, MetricsSink
 from fastdqn.state_dict import (
     State,
@@ -45,6 +46,7 @@ class RunRecorder:
         on_evaluation: User callback, called with (steps, kind, evaluation).
         frames_a_step: Emulator frames of a step, or None.
         disk_errors: Creates the policy for files that cannot be written.
+        info_keys: Keys of Step.info, each a column of episodes.csv.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class RunRecorder:
         on_evaluation: Callable[[int, str, Any], Any] | None = None,
         frames_a_step: int | None = None,
         disk_errors: Callable[[Callable[[str], None]], DiskErrors] = EndRun,
+        info_keys: tuple[str, ...] = (),
     ):
         self.place, self.folder = folder, path_of(folder)
         self._display, self._save, self._spent = display, save, spent
@@ -72,7 +75,10 @@ class RunRecorder:
             opened.pop_all()
         self._sinks = [self._metrics, *sinks]
         if self._episodes.size == 0:
-            self._episodes.write("episode,steps,lane,return,length\n")
+            names = (name.replace(",", ";") for name in info_keys)
+            self._episodes.write(",".join(["episode,steps,lane,return,length", *names]) + "\n")
+        self._info: dict[str, deque[float]] = {key: deque(maxlen=_WINDOW) for key in info_keys}
+        self._collided: set[str] = set()  # names of progress.log() that are metrics
         self._returns: deque[float] = deque(maxlen=_WINDOW)
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
         self._last: dict[str, float] = {}  # seconds of each phase at the last report
@@ -99,10 +105,15 @@ class RunRecorder:
         first = progress.episodes - len(step.ended_lanes) + 1
         returns, lengths = step.returns.tolist(), step.lengths.tolist()
         ended = zip(step.ended_lanes.tolist(), returns, lengths, strict=True)
+        columns = [(step.info or {}).get(key, np.full(len(returns), np.nan)) for key in self._info]
         lines = [
-            f"{first + i},{progress.steps},{lane},{total:.9g},{length}\n"
+            f"{first + i},{progress.steps},{lane},{total:.9g},{length}"
+            + "".join(f",{_cell(column[i])}" for column in columns)
+            + "\n"
             for i, (lane, total, length) in enumerate(ended)
         ]
+        for window, column in zip(self._info.values(), columns, strict=True):
+            window.extend(column[~np.isnan(column)].tolist())
         with self.disk.around("episodes.csv"):
             self._episodes.write("".join(lines))
         self._returns.extend(returns)
@@ -125,6 +136,12 @@ class RunRecorder:
             progress, epsilon, report, since, steps, updates, elapsed,
             self._returns, self._lengths, self._frames_a_step,
         )  # fmt: skip
+        row |= {
+            info_metric(key): sum(window) / len(window)
+            for key, window in self._info.items()
+            if window
+        }
+        row |= self._user_metrics(progress.take_logged(), row)
         self._write_row(progress.steps, row)
         self._flush_episodes()
         self._keeper.retry()
@@ -132,6 +149,13 @@ class RunRecorder:
         spent = self._spent(progress.steps, progress.episodes)
         left = self._eta(elapsed, spent)
         self._display.show(status(progress, self._shown, spent, left, self._eval_return), final)
+
+    def _user_metrics(self, logged: dict[str, float], row: dict[str, float]) -> dict[str, float]:
+        """Returns what progress.log() received, without names that are metrics of the run."""
+        for name in logged.keys() & row.keys() - self._collided:
+            self._collided.add(name)
+            self.warn(f"progress.log: {name} is a metric of the run, choose another name")
+        return {name: value for name, value in logged.items() if name not in row}
 
     def evaluation(self, steps: int, kind: str, evaluation) -> None:
         """Records a greedy evaluation of kind 'eval', 'confirm', 'final' or 'last'."""
@@ -143,6 +167,8 @@ class RunRecorder:
             "eval/mean_reward": summary["mean_return"],
             "eval/mean_ep_length": summary["mean_length"],
         }
+        for key, mean in evaluation.info_means().items():
+            row[info_metric(key, "eval")] = mean
         if evaluation.predicted is not None:
             row["eval/predicted_return"] = summary["mean_predicted"]
             row["eval/discounted_return"] = summary["mean_discounted"]
@@ -166,6 +192,13 @@ class RunRecorder:
         """Saves the current weights as policy.safetensors."""
         self._keeper.save(self.place / "policy.safetensors", self._save)
 
+    def save_snapshot(self, steps: int) -> None:
+        """Saves the current weights as snapshots/step-NUMBER.safetensors."""
+        folder = self.place / "snapshots"
+        with self.disk.around("a snapshot"):
+            make_folder(folder)
+        self._keeper.save(folder / f"step-{steps:012d}.safetensors", self._save)
+
     def settle(self) -> None:
         """Retries all failed writes for the last time. Raises WriteError."""
         self._keeper.settle()
@@ -182,6 +215,7 @@ class RunRecorder:
             "last_steps": self._last_steps,
             "last_updates": self._last_updates,
             "eval_return": self._eval_return,
+            "info": {key: np.array(window, np.float64) for key, window in self._info.items()},
             "warnings": list(self.warnings),
             "sizes": {name: file.size for name, file in self._files().items()},
         }
@@ -192,12 +226,10 @@ class RunRecorder:
         self._sizes = {name: take_count(sizes, name) for name in self._files()}
         windows = {"returns": self._returns, "lengths": self._lengths}
         for name, window in windows.items():
-            values = take(state, name)
-            if not isinstance(values, np.ndarray) or values.ndim != 1 or len(values) > _WINDOW:
-                raise StateError(
-                    f"{name} is {values!r:.80}, not an array of at most {_WINDOW} numbers"
-                )
-            window.extend(values.tolist())
+            window.extend(_window(state, name).tolist())
+        info = take_state({"info": {}} | state, "info")  # older runs have none
+        for key, window in self._info.items():
+            window.extend(_window(info, key).tolist() if key in info else ())
         last = take_state(state, "last")
         self._last = {name: take_seconds(last, name) for name in last}
         self._last_steps = take_count(state, "last_steps")
@@ -270,6 +302,18 @@ class RunRecorder:
     def _flush_episodes(self) -> None:
         with self.disk.around("episodes.csv"):
             self._episodes.flush()
+
+
+def _window(state: State, name: str) -> np.ndarray:
+    """Returns the recent values of a state dict. Raises StateError."""
+    values = take(state, name)
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or len(values) > _WINDOW:
+        raise StateError(f"{name} is {values!r:.80}, not an array of at most {_WINDOW} numbers")
+    return values
+
+
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.9g}"
 
 
 def _whole_lines(path: Where) -> int:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ class Evaluation(NamedTuple):
         cut: Number of episodes that reached the step limit.
         predicted: float64[E], value of the best action at the first observation, or None.
         discounted: float64[E], discounted return from there, or None.
+        info: float64[E] for each key of --info-keys, NaN for an episode that was cut.
     """
 
     returns: np.ndarray
@@ -41,6 +43,7 @@ class Evaluation(NamedTuple):
     cut: int
     predicted: np.ndarray | None = None
     discounted: np.ndarray | None = None
+    info: dict[str, np.ndarray] = MappingProxyType({})  # pyright: ignore[reportAssignmentType]
 
     def summary(self) -> dict[str, float | int]:
         promised = {}
@@ -58,6 +61,15 @@ class Evaluation(NamedTuple):
             "mean_length": float(self.lengths.mean()),
             "cut_episodes": self.cut,
             **promised,
+            **{f"mean_{key}": mean for key, mean in self.info_means().items()},
+        }
+
+    def info_means(self) -> dict[str, float]:
+        """Returns the mean of each key over the episodes that have it."""
+        return {
+            key: float(np.nanmean(values))
+            for key, values in self.info.items()
+            if not np.isnan(values).all()
         }
 
 
@@ -101,18 +113,24 @@ def evaluate(
     kept = Evaluation(
         np.zeros(episodes), np.zeros(episodes, np.int64), 0, np.zeros(episodes), np.zeros(episodes)
     )
-    cut = 0
+    cut, infos = 0, []
     for first in range(0, episodes, n):
         of_round = slice(first, min(first + n, episodes))
         parts = [each[of_round] for each in kept if isinstance(each, np.ndarray)]
-        cut += _run_round(policy, stream, max_steps, seed + first, stop, promises, *parts)
+        info: dict[str, np.ndarray] = {}
+        cut += _run_round(policy, stream, max_steps, seed + first, stop, promises, info, *parts)
+        infos.append((len(parts[0]), info))
+    joined = {
+        key: np.concatenate([info.get(key, np.full(n, np.nan))[:count] for count, info in infos])
+        for key in dict.fromkeys(key for _, info in infos for key in info)
+    }
     if promises is None:
-        return Evaluation(kept.returns, kept.lengths, cut)
-    return kept._replace(cut=cut)
+        return Evaluation(kept.returns, kept.lengths, cut, info=joined)
+    return kept._replace(cut=cut, info=joined)
 
 
 def _run_round(
-    policy, stream, max_steps, seed, stop, promises, returns, lengths, predicted, discounted
+    policy, stream, max_steps, seed, stop, promises, info, returns, lengths, predicted, discounted
 ) -> int:
     """Runs an episode in each of the first len(returns) environments; returns how many were cut."""
     running = np.zeros(stream.num_lanes, np.bool_)
@@ -133,6 +151,10 @@ def _run_round(
         if promises is not None:
             worth[step.lanes] += reward * promises.gamma ** steps[step.lanes]
         steps[step.lanes] += running[step.lanes]
+        for key, values in (step.info or {}).items():
+            of_key = info.setdefault(key, np.full(stream.num_lanes, np.nan))
+            first = running[step.ended_lanes]
+            of_key[step.ended_lanes[first]] = values[first]
         running[step.ended_lanes] = False
         over = running & (steps >= max_steps)
         cut += int(over.sum())

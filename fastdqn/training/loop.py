@@ -54,6 +54,7 @@ class LoopRecorder(Protocol):
         final: bool,
     ) -> None: ...
     def save_best(self) -> None: ...
+    def save_snapshot(self, steps: int) -> None: ...
     def warn(self, line: str) -> None: ...
     def state(self) -> State: ...
     def load_state(self, state: State) -> None: ...
@@ -67,6 +68,7 @@ class Cadence:
     train_frequency: Fraction
     eval_frequency: int  # 0: never
     log_frequency: int
+    snapshot_frequency: int | None = None
 
     def updates_due(self, before: int, now: int) -> int:
         """Returns the updates due for the steps from before to now; 0 before learning starts."""
@@ -115,6 +117,7 @@ def train(run: Run) -> str:
         NonFiniteError: A reward or observation is not finite.
     """
     progress = run.progress
+    progress.policy, progress.replay, progress.learner = run.policy, run.replay, run.learner
     run.laps.resume(run.laps.totals)
     report_restarts(run)  # those of the first reset
     if run.start is not None:
@@ -199,6 +202,11 @@ def _after_turn(run: Run, before: int, now: int) -> str:
         report(run)
     if run.best_weights and ticks(before, now, run.cadence.eval_frequency):
         reason = _evaluate(run)
+    every = run.cadence.snapshot_frequency
+    if every is not None and ticks(before, now, every):
+        require_finite(run)
+        run.recorder.save_snapshot(run.progress.steps)
+        run.laps.lap("save")
     if not reason and run.stop():
         reason = INTERRUPTED
     if run.checkpoints is not None and run.wants_checkpoint():

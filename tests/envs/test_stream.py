@@ -70,10 +70,10 @@ def up_to(step: Step, taken, limit: int) -> Step:
     """A step without the transitions and starts of environments past the limit."""
     made, begun = taken[step.lanes] <= limit, taken[step.start_lanes] < limit
     ended = taken[step.ended_lanes] <= limit
-    return Step(
+    return Step(  # pyright: ignore[reportArgumentType]
         *(column[made] for column in step[:6]),
-        *(column[begun] for column in step[6:8]),
-        *(column[ended] for column in step[8:11]),
+        *(column[begun] for column in (step.start_lanes, step.start_obs)),
+        *(column[ended] for column in (step.ended_lanes, step.returns, step.lengths)),
     )
 
 

@@ -1,0 +1,191 @@
+"""Values of info at episode ends, from the environments to the files of a run."""
+
+import csv
+import json
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import DictInfoToList
+
+import fastdqn
+from fastdqn.cli.main import main
+from fastdqn.envs import EnvStream
+from helpers.loop import small
+
+KEYS = ("is_success", "score", "rare")
+
+
+class Scored(gymnasium.Env):
+    """Episodes of 2, 3, 4, ... steps; every second one is a success, and scores its number."""
+
+    observation_space = spaces.Box(0, 100, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, first=0, bonus=0.0):
+        self.number, self._bonus = first, bonus
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number, self._steps = self.number + 1, 0
+        return np.zeros(1, np.float32), {"score": -1.0}
+
+    def step(self, action):
+        self._steps += 1
+        ended = self._steps > self.number
+        info: dict[str, Any] = {"score": self.number + 0.5}
+        if ended:
+            info["is_success"] = np.bool_(self.number % 2 == 0)
+        if ended and self.number == 3:
+            info["rare"] = 7
+        return np.zeros(1, np.float32), 1.0 + self._bonus, ended, False, info
+
+
+def collect(envs, steps=60):
+    """Returns (environment, length, values) of each episode, and the warnings."""
+    stream = EnvStream(envs, info_keys=KEYS)
+    stream.start(seed=1)
+    found = []
+    for _ in range(steps):
+        stream.send(np.zeros(stream.num_lanes, np.int64))
+        step = stream.recv()
+        if step.info is not None:
+            columns = zip(*(step.info[key].tolist() for key in KEYS), strict=True)
+            found += zip(step.ended_lanes.tolist(), step.lengths.tolist(), columns, strict=True)
+    warned = stream.warnings
+    stream.close()
+    return found, warned
+
+
+@pytest.mark.parametrize("wrap", [lambda envs: envs, DictInfoToList])
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("make", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.filterwarnings("ignore:info has no number 'rare'")
+def test_each_episode_has_the_values_of_its_last_step(make, mode, wrap):
+    envs = make([Scored, lambda: Scored(4)], autoreset_mode=mode)
+    found, _ = collect(wrap(envs))
+    assert len(found) > 10
+    assert {lane for lane, *_ in found} == {0, 1}
+    for _, length, (success, score, rare) in found:
+        number = length - 1
+        assert (success, score) == (number % 2 == 0, number + 0.5)
+        assert rare == 7 if number == 3 else np.isnan(rare)
+
+
+def test_a_key_that_is_missing_is_named_once():
+    envs = SyncVectorEnv([Scored, Scored])
+    with pytest.warns(UserWarning, match="info has no number 'rare' at the end of an episode"):
+        _, warned = collect(envs)
+    assert len(warned) == 1
+
+
+@pytest.fixture
+def run(tmp_path):
+    with pytest.warns(UserWarning, match="no number 'rare'"):
+        return fastdqn.train(
+            small(tmp_path, info_keys=KEYS, eval_frequency=300, vectorization="sync"), Scored
+        )
+
+
+def test_they_are_in_every_record_of_a_run(run):
+    with open(run.folder / "episodes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["episode", "steps", "lane", "return", "length", *KEYS]
+    for row in rows:
+        number = int(row["length"]) - 1
+        assert float(row["score"]) == number + 0.5
+        assert float(row["is_success"]) == (number % 2 == 0)
+        assert row["rare"] == ("7" if number == 3 else "")
+    metrics = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in metrics if "rollout/success_rate" in row][-1]
+    recent = rows[-100:]
+    mean = np.mean([float(row["is_success"]) for row in recent])
+    assert last["rollout/success_rate"] == pytest.approx(mean)
+    assert last["rollout/score"] == pytest.approx(np.mean([float(r["score"]) for r in recent]))
+    evaluations = [json.loads(x) for x in (run.folder / "eval.jsonl").read_text().splitlines()]
+    assert evaluations[0]["mean_score"] == 1.5  # the first episodes of two new environments
+    assert evaluations[0]["mean_is_success"] == 0.0
+    evaluated = [row for row in metrics if "eval/mean_reward" in row]
+    assert evaluated[0]["eval/score"] == 1.5
+    assert run.summary["eval"]["mean_score"] > 1.5
+
+
+@pytest.mark.filterwarnings("ignore:info has no number 'rare'")
+def test_they_continue_after_resume(tmp_path):
+    options = {"info_keys": KEYS, "vectorization": "sync"}
+    part = fastdqn.train(small(tmp_path, total_timesteps=400, **options), Scored)
+    before = (part.folder / "episodes.csv").read_text()
+    rest = fastdqn.resume(part.folder, Scored, total_timesteps=800)
+    after = (rest.folder / "episodes.csv").read_text()
+    assert after.startswith(before)
+    assert len(after.splitlines()[-1].split(",")) == 8
+
+
+def test_hooks_log_numbers_and_keep_the_parts_of_the_run(tmp_path):
+    kept, rows = {}, []
+
+    def on_step(progress, step):
+        progress.log("my/steps", progress.steps)
+        progress.log("charts/SPS", 1.0)
+        kept.update(policy=progress.policy, replay=progress.replay, learner=progress.learner)
+
+    run = fastdqn.train(small(tmp_path, log_frequency=100), Scored, on_step=on_step)
+    text = (run.folder / "metrics.jsonl").read_text()
+    rows = [row for row in map(json.loads, text.splitlines()) if "my/steps" in row]
+    assert rows[0]["my/steps"] == pytest.approx((4 + rows[0]["step"]) / 2, abs=4)
+    assert rows[1]["my/steps"] > rows[0]["step"] - 4  # the mean since the last row
+    assert rows[0]["charts/SPS"] != 1.0
+    assert run.summary["warnings"] == [
+        "progress.log: charts/SPS is a metric of the run, choose another name"
+    ]
+    assert kept["policy"](np.zeros((3, 1), np.float32)).shape == (3,)
+    assert len(kept["replay"]) > 0
+    assert kept["learner"].updates == run.summary["updates"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("", 1, "it must be a text"), ("a\nb", 1, "it must be a text"), (3, 1, "it must be a text"),
+     ("x", "much", "must be a finite number"), ("x", np.nan, "must be a finite number")],
+)  # fmt: skip
+def test_what_cannot_be_logged_is_refused(name, value, said):
+    with pytest.raises(ValueError, match=said):
+        fastdqn.training.progress.Progress().log(name, value)
+
+
+def test_snapshots_are_kept_and_used(tmp_path, capsys):
+    gymnasium.register("Scored-v0", lambda **kwargs: Scored(**kwargs))
+    try:
+        config = small(tmp_path, env_id="Scored-v0", snapshot_frequency=200, total_timesteps=700)
+        run = fastdqn.train(config)
+        files = sorted(path.name for path in (run.folder / "snapshots").iterdir())
+        assert len(files) == 3
+        weights = str(run.folder / "snapshots" / files[0])
+        assert main(["eval", weights, "--episodes", "2", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["mean_return"] == 2.0
+        words = ["--episodes", "2", "--json", "--env-kwargs", "bonus=0.5"]
+        assert main(["eval", weights, *words]) == 0
+        assert json.loads(capsys.readouterr().out)["mean_return"] == 3.0
+        again = config.replace(run_dir=str(tmp_path / "again"), init_weights=weights)
+        assert fastdqn.train(again).summary["total_steps"] >= 700
+        name = fastdqn.resume(run.folder, total_timesteps=1_100).folder / "snapshots"
+        assert len(list(name.iterdir())) == 5
+    finally:
+        del gymnasium.registry["Scored-v0"]
+
+
+def test_a_reward_shaping_wrapper_can_be_left_out_of_an_evaluation(tmp_path, capsys):
+    wrapper = "gymnasium.wrappers:NormalizeReward"
+    config = small(tmp_path, env_id="CartPole-v1", wrapper=(wrapper,), vectorization="sync")
+    folder = str(fastdqn.train(config).folder)
+    returns = []
+    for words in ([], ["--no-wrapper"], ["--wrapper", wrapper]):
+        assert main(["eval", folder, "--episodes", "2", "--json", *words]) == 0
+        result = json.loads(capsys.readouterr().out)
+        returns.append((result["mean_return"], result["mean_length"]))
+    assert returns[1][0] == returns[1][1]  # one for each step
+    assert returns[0] == returns[2]
+    assert returns[0][0] != returns[0][1]
