@@ -70,11 +70,10 @@ def up_to(step: Step, taken, limit: int) -> Step:
     """A step without the transitions and starts of environments past the limit."""
     made, begun = taken[step.lanes] <= limit, taken[step.start_lanes] < limit
     ended = taken[step.ended_lanes] <= limit
-    return Step(  # pyright: ignore[reportArgumentType]
-        *(column[made] for column in step[:6]),
-        *(column[begun] for column in (step.start_lanes, step.start_obs)),
-        *(column[ended] for column in (step.ended_lanes, step.returns, step.lengths)),
-    )
+    columns: list[Any] = [column[made] for column in step[:6]]
+    columns += [step.start_lanes[begun], step.start_obs[begun]]
+    columns += [column[ended] for column in (step.ended_lanes, step.returns, step.lengths)]
+    return Step(*columns)
 
 
 def stored(stream: EnvStream, steps_per_lane: int, **sizes) -> Replay:
