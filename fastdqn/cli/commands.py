@@ -157,7 +157,7 @@ def bench_run(
 
 
 def profile_run(
-    config: Config, mistakes: list[str], *, out: Path | None, what: str, updates: int
+    config: Config, mistakes: list[str], *, out: Path | None, what: str, updates: int, shapes: bool
 ) -> None:
     """Runs `fastdqn profile`: profiles calls and writes trace.json and profile.json into out.
 
@@ -185,7 +185,7 @@ def profile_run(
     show = _printer()
     try:
         with new_folder(base / out):
-            result = profile_calls(what, config, updates, base / out, Effort())
+            result = profile_calls(what, config, updates, base / out, Effort(), shapes)
     except WriteError as error:
         raise ConfigError([str(error)]) from None
     for drawn in profile_tables(result):

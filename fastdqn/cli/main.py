@@ -258,7 +258,7 @@ def _profile(args: list[str]) -> int:
 
     default = ProfileOptions(api.preset(name))
     chosen, mistakes = parser.parse(rest, default, f"fastdqn profile {name}")
-    values = {name: getattr(chosen, name) for name in ("out", "what", "updates")}
+    values = {name: getattr(chosen, name) for name in ("out", "what", "updates", "shapes")}
     return _reported(lambda: commands.profile_run(chosen.config, mistakes, **values))
 
 

@@ -74,3 +74,5 @@ class ProfileOptions:
     """learn: updates. act: policy calls. train: iterations of the training loop."""
     updates: int = 50
     """Number of recorded calls, after warm-up."""
+    shapes: bool = False
+    """Tell operators with different shapes of inputs apart."""

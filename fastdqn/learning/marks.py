@@ -20,7 +20,8 @@ FUSED_UPDATE, FUSED_POLICY, EXPLORE = "fused update", "fused policy", "explore"
 KERNELS = (FUSED_UPDATE, FUSED_POLICY, EXPLORE)
 # Parts of an update and of a policy call, which contain operators.
 PARTS = (
-    "draws", "forward", "backward", "optimizer", "target copy", "graph replay", "greedy actions",
+    "draws", "update", "forward", "backward", "optimizer", "target copy", "graph replay",
+    "greedy actions",
 )  # fmt: skip
 
 
@@ -28,21 +29,24 @@ def mark_learner(learner: Learner, mark: Mark) -> None:
     """Marks forward, backward, optimizer and target copies of a learner, or its fused kernel."""
     steps: Any = learner._step
     if isinstance(steps, AutogradSteps):
-        for name, part in (("_loss", "forward"), ("_backward", "backward"), ("_descend", "optimizer")):
-            _mark_method(steps, name, part, mark)
+        mark_method(steps, "_loss", "forward", mark)
+        mark_method(steps, "_backward", "backward", mark)
+        mark_method(steps, "_descend", "optimizer", mark)
     else:
-        _mark_method(learner, "_step", FUSED_UPDATE, mark)
+        mark_method(learner, "_step", FUSED_UPDATE, mark)
     if isinstance(learner._run, Graphed):
-        _mark_method(learner, "_run", "graph replay", mark)
-    _mark_method(learner.draws, "refresh", "draws", mark)
+        mark_method(learner, "_run", "graph replay", mark)
+    if learner.draws.is_asked:
+        mark_method(learner.draws, "refresh", "draws", mark)
+    mark_method(learner, "_update", "update", mark)
     _mark_copies(learner, mark)
 
 
 def mark_policy(policy: Policy, mark: Mark) -> None:
     """Marks the greedy and the exploratory actions of a policy."""
     fused = policy._choose is not None and type(policy._choose).__name__.startswith("Fused")
-    _mark_method(policy, "_best", FUSED_POLICY if fused else "greedy actions", mark)
-    _mark_method(policy, "_explore", EXPLORE, mark)
+    mark_method(policy, "_best", FUSED_POLICY if fused else "greedy actions", mark)
+    mark_method(policy, "_explore", EXPLORE, mark)
 
 
 def _mark_copies(learner: Learner, mark: Mark) -> None:
@@ -65,7 +69,7 @@ def _mark_copies(learner: Learner, mark: Mark) -> None:
         update.step = marked_step
 
 
-def _mark_method(owner: Any, name: str, label: str, mark: Mark) -> None:
+def mark_method(owner: Any, name: str, label: str, mark: Mark) -> None:
     """Replaces a method of an object by the same within a range."""
     method = getattr(owner, name)
 
