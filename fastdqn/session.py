@@ -148,8 +148,8 @@ def run_session(session: Session, imports_seconds: float = 0.0) -> Trained:
             with memory_errors(session.config.device):
                 reason = loop.train(run)
             if run.checkpoints is not None:
+                run.laps.enter("save")
                 run.checkpoints.finish(run)
-                run.laps.lap("save")
             if reason == loop.INTERRUPTED:
                 loop.report(run, final=True)  # truncated when the run is resumed
         except KeyboardInterrupt:
@@ -163,13 +163,14 @@ def run_session(session: Session, imports_seconds: float = 0.0) -> Trained:
 def _finish(session: Session, reason: str, wall: Callable[[], float]) -> dict[str, Any]:
     """Saves the last weights, evaluates the best, and writes and returns the summary."""
     recorder = session.recorder
+    session.run.laps.enter("save")
     try:
         recorder.save_last()
         recorder.settle()
     except WriteError as error:
         _record_reason(session, error, wall(), "failed")
         raise
-    session.run.laps.lap("save")
+    session.run.laps.leave()
     loop_seconds = wall()
     # Written before the final evaluation, which may fail, be interrupted or be killed.
     pending = reason != loop.INTERRUPTED and session.evaluations is not None

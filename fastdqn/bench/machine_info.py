@@ -56,6 +56,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def load_average() -> list[float] | None:
+    """Returns the load average of the machine over 1, 5 and 15 minutes, or None if unknown."""
+    try:
+        return [round(each, 2) for each in os.getloadavg()]
+    except OSError:
+        return None
+
+
 @contextlib.contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
     """Sets the number of torch threads in a block."""

@@ -1,7 +1,8 @@
 """Profiler of a call: operators, launches and busy time, compared with the roofline."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,27 @@ from fastdqn.bench.machine_info import describe_machine, torch_threads
 from fastdqn.bench.policy_speed import lanes_of_a_call
 from fastdqn.bench.repeats import Effort, Rate, repeat
 from fastdqn.bench.results import short
-from fastdqn.bench.roofline import Work, count_flops, count_update, measure_ceilings, shares
+from fastdqn.bench.roofline import (
+    LEAST_ATTRIBUTED,
+    Work,
+    count_flops,
+    count_update,
+    measure_ceilings,
+    phases_verdict,
+    shares,
+    unattributed,
+)
 from fastdqn.bench.roofline import verdict as verdict_of
 from fastdqn.bench.synthetic_data import random_mask, random_obs
-from fastdqn.bench.torch_profiler import Call, Recorded, record, write_trace
-from fastdqn.bench.trace_reader import FUSED, Timeline, copied_bytes, read_timeline
+from fastdqn.bench.torch_profiler import (
+    Call,
+    Recorded,
+    marker,
+    record,
+    step_marker,
+    write_trace,
+)
+from fastdqn.bench.trace_reader import Timeline, copied_bytes, read_timeline
 from fastdqn.bench.training_speed import measure_training, run_turns
 from fastdqn.builders import agent
 from fastdqn.builders.devices import arithmetic
@@ -27,6 +44,7 @@ from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.files.atomic_write import to_json
 from fastdqn.files.output_files import write_together
+from fastdqn.learning.marks import mark_learner, mark_policy
 
 WHATS = ("learn", "act", "train")
 _SHOWN = 12
@@ -42,6 +60,8 @@ class Subject(NamedTuple):
         device: Device of the calls.
         work: Operations and bytes of one call, or None if unknown.
         eager: As run, without graph capture. None: run has none.
+        phases: Fractions of the time in the phases of the loop, as rate() measured them without a
+            profiler. Empty: the calls are no loop.
     """
 
     rate: Callable[[Effort], Rate]
@@ -49,10 +69,11 @@ class Subject(NamedTuple):
     device: torch.device
     work: Work | None
     eager: Callable[[int, Call, Call], int] | None = None
+    phases: Mapping[str, float] = {}
 
 
 def profile_calls(
-    what: str, config: Config, calls: int, folder: Path, effort: Effort
+    what: str, config: Config, calls: int, folder: Path, effort: Effort, shapes: bool = False
 ) -> dict[str, Any]:
     """Profiles calls after burn-in, and writes trace.json and profile.json.
 
@@ -62,6 +83,7 @@ def profile_calls(
         calls: Minimum number of calls.
         folder: Existing folder. Both files are written together, or not at all.
         effort: Duration of the measurements without a profiler.
+        shapes: Whether to tell operators with different shapes of inputs apart.
 
     Returns:
         Content of profile.json.
@@ -76,19 +98,27 @@ def profile_calls(
         arithmetic(config),
         _SUBJECTS[what](config, facts) as subject,
     ):
-        return _profile(what, config, subject, calls, folder, effort)
+        return _profile(what, config, subject, calls, folder, effort, shapes)
 
 
-def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort) -> dict:
+def _profile(
+    what, config: Config, subject: Subject, calls, folder: Path, effort, shapes: bool = False
+) -> dict:
     is_gpu = subject.device.type == "cuda"
     rate = subject.rate(effort)
-    recorded, calls, timeline = _recorded(what, subject.device, subject.run, calls)
+    recorded, calls, timeline = _recorded(what, subject.device, subject.run, calls, shapes)
     uncaptured = timeline
     if subject.eager is not None:
-        uncaptured = _recorded(what, subject.device, subject.eager, calls)[2]
+        uncaptured = _recorded(what, subject.device, subject.eager, calls, shapes)[2]
     ceilings = measure_ceilings(subject.device, effort)
     seconds = 1.0 / rate.median
     busy, gaps = busy_share(timeline, seconds, is_gpu)
+    attributed = timeline.attributed
+    if subject.phases:
+        attributed = min(attributed, sum(subject.phases.values()))
+        verdict = phases_verdict(dict(subject.phases))
+    else:
+        verdict = verdict_of(subject.work, seconds, ceilings, busy, is_gpu)
     result = {
         "what": what, "env_id": config.env_id, "preset": config.preset,
         "num_envs": config.num_envs, "batch_size": config.batch_size,
@@ -106,8 +136,12 @@ def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort
         "bytes_to_device_per_call": 0.0, "bytes_to_host_per_call": 0.0,
         "flops_per_call": None, "least_bytes_per_call": None,
         "flops_per_second": None, "bytes_per_second": None,
+        "arithmetic_intensity": None, "ridge_point": ceilings.ridge_point,
         "achieved_share_of_flops": None, "achieved_share_of_bytes": None,
-        "verdict": verdict_of(subject.work, seconds, ceilings, busy, is_gpu),
+        "attributed_share": attributed,
+        "verdict": verdict if attributed >= LEAST_ATTRIBUTED else None,
+        "phase_shares": dict(subject.phases), "phases": list(timeline.phases),
+        "phases_eager": list(uncaptured.phases) if subject.eager is not None else None,
         "operators": timeline.operators,
         "machine": describe_machine(str(subject.device), config.threads),
     }  # fmt: skip
@@ -118,6 +152,7 @@ def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort
             "least_bytes_per_call": subject.work.least_bytes,
             "flops_per_second": subject.work.flops / seconds,
             "bytes_per_second": subject.work.least_bytes / seconds,
+            "arithmetic_intensity": subject.work.intensity,
             "achieved_share_of_flops": arithmetic, "achieved_share_of_bytes": moving,
         }  # fmt: skip
 
@@ -134,7 +169,9 @@ def _profile(what, config: Config, subject: Subject, calls, folder: Path, effort
     return result
 
 
-def _recorded(what: str, device: torch.device, run, calls: int) -> tuple[Recorded, int, Timeline]:
+def _recorded(
+    what: str, device: torch.device, run, calls: int, shapes: bool
+) -> tuple[Recorded, int, Timeline]:
     """Profiles at least calls calls. Returns the profile, their number, and the timeline."""
     made = calls
 
@@ -142,8 +179,11 @@ def _recorded(what: str, device: torch.device, run, calls: int) -> tuple[Recorde
         nonlocal made
         made = run(calls, begin, end)
 
-    recorded = record(what, device, counted)
-    return recorded, made, read_timeline(recorded.profile, what, made, device.type == "cuda")
+    recorded = record(what, device, counted, shapes)
+    timeline = read_timeline(
+        recorded.profile, what, made, device.type == "cuda", shapes, recorded.mark_seconds
+    )
+    return recorded, made, timeline
 
 
 def busy_share(timeline: Timeline, seconds: float, is_gpu: bool) -> tuple[float, float]:
@@ -178,18 +218,14 @@ def _learn(config: Config, facts: EnvFacts) -> Iterator[Subject]:
             learner.update(*batches)
             return len(batches)
 
-        def labelled() -> int:  # the profiler of torch does not see Numba kernels
-            with torch.profiler.record_function(FUSED):
-                return update()
-
         def as_written() -> int:
             eager.update(staging.device)
             return 1
 
-        subject = _repeated(update, device, work)
-        recorded = labelled if config.learner == "fused" else update
-        other = _runner(as_written, device) if config.capture == "graph" else None
-        yield subject._replace(run=_runner(recorded, device), eager=other)
+        marked = [_marked(learner, mark_learner, device), _marked(eager, mark_learner, device)]
+        subject = _repeated(update, device, work, marked[0])
+        other = _runner(as_written, device, marked[1]) if config.capture == "graph" else None
+        yield subject._replace(eager=other)
 
 
 def _visible_kernels(capture: str) -> contextlib.AbstractContextManager[Any]:
@@ -219,26 +255,39 @@ def _act(config: Config, facts: EnvFacts) -> Iterator[Subject]:
         policy.act(obs, 0.05, mask)
         return 1
 
-    yield _repeated(act, online.weights.device, work)
+    device = online.weights.device
+    yield _repeated(act, device, work, _marked(policy, mark_policy, device))
 
 
-def _repeated(call: Callable[[], int], device: torch.device, work: Work | None) -> Subject:
+def _marked(part: Any, mark_part: Callable, device: torch.device) -> Call:
+    """Returns a function that marks a learner or a policy, once, before it is recorded."""
+    return functools.cache(lambda: mark_part(part, marker(device)))
+
+
+def _repeated(
+    call: Callable[[], int], device: torch.device, work: Work | None, prepare: Call
+) -> Subject:
     def rate(effort: Effort) -> Rate:
         return repeat(call, effort, finish=waiter(device))
 
-    return Subject(rate, _runner(call, device), device, work)
+    return Subject(rate, _runner(call, device, prepare), device, work)
 
 
-def _runner(call: Callable[[], int], device: torch.device) -> Callable[[int, Call, Call], int]:
-    # Each call is an NVTX range, for NVIDIA tools.
-    each = torch.cuda.nvtx.range if device.type == "cuda" else contextlib.nullcontext
+def _runner(
+    call: Callable[[], int], device: torch.device, prepare: Call
+) -> Callable[[int, Call, Call], int]:
+    """Returns a function that makes calls, each in a range, after prepare()."""
+    each = step_marker(device)
 
     def run(calls: int, begin: Call, end: Call) -> int:
-        made = 0
+        prepare()
+        call()  # the first use of a range takes longer
+        made = step = 0
         begin()
         while made < calls:
-            with each("call"):
+            with each(step):
                 made += call()
+            step += 1
         end()
         return made
 
@@ -247,14 +296,18 @@ def _runner(call: Callable[[], int], device: torch.device) -> Callable[[int, Cal
 
 @contextlib.contextmanager
 def _train(config: Config, facts: EnvFacts) -> Iterator[Subject]:
+    device, phases = torch.device(config.device), {}
+
     def rate(effort: Effort) -> Rate:
-        return measure_training(config, effort).turns
+        trained = measure_training(config, effort)
+        phases.update({name: took / trained.seconds for name, took in trained.phases.items()})
+        return trained.turns
 
     def run(calls: int, begin: Call, end: Call) -> int:
-        run_turns(config, calls, begin, end)
+        run_turns(config, calls, begin, end, marker(device), step_marker(device))
         return calls
 
-    yield Subject(rate, run, torch.device(config.device), None)
+    yield Subject(rate, run, device, None, phases=phases)
 
 
 _SUBJECTS = {"learn": _learn, "act": _act, "train": _train}
@@ -263,20 +316,19 @@ _SUBJECTS = {"learn": _learn, "act": _act, "train": _train}
 def profile_tables(result: dict[str, Any]) -> Iterator[Table | str]:
     """Yields the content of profile.json as tables and lines."""
     unit = {"learn": "update", "act": "call", "train": "iteration of the loop"}[result["what"]]
-    drawn = Table(title=f"operators of one {unit}", title_justify="left", box=None, pad_edge=False)
-    for heading in ("operator", "calls", "us", "share"):
-        drawn.add_column(heading, justify="left" if heading == "operator" else "right")
-    for row in result["operators"][:_SHOWN]:
-        drawn.add_row(
-            row["name"], f"{row['calls_per_call']:g}", f"{row['microseconds_per_call']:.1f}",
-            f"{100 * row['share']:.1f} %",
-        )  # fmt: skip
-    yield drawn
+    if result["phases"]:
+        yield _phase_table(result, unit)
+    yield _operator_table(result, unit)
     note = " (busy and gaps with the profiler)" if result["machine"]["device"] == "cpu" else ""
+    busy = (
+        f"busy {100 * result['busy_share']:.0f} %, "
+        f"gaps {1e6 * result['gap_seconds_per_call']:,.1f} us{note}, "
+    )
+    if result["phase_shares"] and result["machine"]["device"] == "cpu":
+        busy = ""  # environments and the replay are busy without operators
     summary = (
         f"one {unit} takes {1e6 * result['seconds_per_call']:,.1f} us: "
-        f"{result['launches_per_call']:g} launches, busy {100 * result['busy_share']:.0f} %, "
-        f"gaps {1e6 * result['gap_seconds_per_call']:,.1f} us{note}, "
+        f"{result['launches_per_call']:g} launches, {busy}"
         f"{short(result['allocated_bytes_per_call'])}B allocated"
     )
     yield summary
@@ -296,4 +348,46 @@ def profile_tables(result: dict[str, Any]) -> Iterator[Table | str]:
             f"{100 * result['achieved_share_of_bytes']:.1f} % of the "
             f"{short(result['ceiling_bytes_per_second'])}B/s of a large copy"
         )
-    yield f"verdict: {result['verdict']}"
+        yield (
+            f"arithmetic intensity {result['arithmetic_intensity']:.3g} FLOP/B; ridge point "
+            f"{result['ridge_point']:.3g} FLOP/B"
+        )
+    attributed = result["attributed_share"]
+    yield f"attributed to phases and operators: {100 * attributed:.1f} % of the recorded time"
+    yield f"verdict: {result['verdict'] or unattributed(attributed)}"
+
+
+def _phase_table(result: dict[str, Any], unit: str) -> Table:
+    """Returns the marked ranges: phases of the loop by the plain clock, and parts inside them."""
+    drawn = _table(f"phases of one {unit}", "phase", "calls", "us", "share")
+    for row in result["phases"]:
+        share, spent = row["share"], row["microseconds_per_call"]
+        if row["name"] in result["phase_shares"]:  # without the profiler
+            share = result["phase_shares"][row["name"]]
+            spent = 1e6 * result["seconds_per_call"] * share
+        drawn.add_row(
+            row["name"] if row["kind"] == "phase" else f"{row['name']} ({row['kind']})",
+            f"{row['calls_per_call']:g}", f"{spent:.1f}", f"{100 * share:.1f} %",
+        )  # fmt: skip
+    return drawn
+
+
+def _operator_table(result: dict[str, Any], unit: str) -> Table:
+    with_shapes = any("shapes" in row for row in result["operators"])
+    headings = ["operator", "calls", "self us", "total us", "share"]
+    drawn = _table(f"operators of one {unit}", *headings, *["shapes"] * with_shapes)
+    for row in result["operators"][:_SHOWN]:
+        drawn.add_row(
+            row["name"], f"{row['calls_per_call']:g}", f"{row['self_microseconds_per_call']:.1f}",
+            f"{row['total_microseconds_per_call']:.1f}", f"{100 * row['share']:.1f} %",
+            *[" ".join(map(str, row.get("shapes", [])))] * with_shapes,
+        )  # fmt: skip
+    return drawn
+
+
+def _table(title: str, *headings: str) -> Table:
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in headings:
+        is_text = heading in (headings[0], "shapes")
+        drawn.add_column(heading, justify="left" if is_text else "right")
+    return drawn

@@ -22,6 +22,11 @@ class Rate(NamedTuple):
         """Returns the Rate of the rates of several repeats, with calls in total."""
         return Rate(statistics.median(rates), min(rates), max(rates), calls)
 
+    @property
+    def spread(self) -> float:
+        """Range of the repeats, relative to their median."""
+        return (self.most - self.least) / self.median if self.median > 0 else 0.0
+
     def scaled(self, factor: float) -> "Rate":
         """Returns the rate in another unit, with factor items per call."""
         return Rate(self.median * factor, self.least * factor, self.most * factor, self.calls)

@@ -30,9 +30,28 @@ class Figure(NamedTuple):
             self.key: self.rate.median,
             f"{self.key}_min": self.rate.least,
             f"{self.key}_max": self.rate.most,
+            "spread": self.rate.spread,
             "calls": self.rate.calls,
             **self.of,
         }
+
+
+# Spread between repeats from which a warning is given.
+_WIDE = 0.25
+
+
+def spread_warning(figures: Sequence[Figure]) -> str | None:
+    """Returns a warning on figures whose repeats differ by more than a quarter of the median."""
+    wide = [figure for figure in figures if figure.rate.spread > _WIDE]
+    if not wide:
+        return None
+    worst = max(wide, key=lambda figure: figure.rate.spread)
+    of = ", ".join(f"{name} {value}" for name, value in worst.of.items())
+    return (
+        f"warning: repeats of {len(wide)} of {len(figures)} results differ by more than "
+        f"{100 * _WIDE:.0f} % of the median; {worst.key} ({of}) by {100 * worst.rate.spread:.0f} "
+        "%. Other programs may use the machine: repeat it, or increase --seconds and --repeats"
+    )
 
 
 def table(title: str, figures: Sequence[Figure]) -> Table:

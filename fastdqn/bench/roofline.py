@@ -11,6 +11,8 @@ from fastdqn.bench.repeats import Effort, repeat
 from fastdqn.learning.batch_staging import Staging
 from fastdqn.learning.learner import Learner
 
+# Least share of the time that must be attributed for a verdict.
+LEAST_ATTRIBUTED = 0.9
 # A copy that exceeds all caches, and a matrix product that uses all cores or multiprocessors.
 _COPY_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
 _PRODUCT = {"cpu": 1024, "cuda": 8192}
@@ -22,12 +24,25 @@ class Ceilings(NamedTuple):
     bytes_per_second: float
     flops_per_second: float
 
+    @property
+    def ridge_point(self) -> float:
+        """Arithmetic intensity in FLOP per byte from which a call can reach the peak FLOP/s."""
+        return self.flops_per_second / self.bytes_per_second
+
 
 class Work(NamedTuple):
     """Work of one call: floating-point operations, and the least bytes that must be moved."""
 
     flops: int
     least_bytes: int
+
+    @property
+    def intensity(self) -> float:
+        """Arithmetic intensity in FLOP per byte. Below the ridge point, the bandwidth is the limit.
+
+        Source: Williams et al. 2009, Roofline, Communications of the ACM 52(4).
+        """
+        return self.flops / max(self.least_bytes, 1)
 
 
 def measure_ceilings(device: torch.device, effort: Effort) -> Ceilings:
@@ -65,6 +80,22 @@ def count_flops(call: Callable[[], object]) -> int:
 
 def _drop(_: object) -> None:
     """Drops a result, which repeat() would use as a count."""
+
+
+def unattributed(attributed: float) -> str:
+    """Returns why there is no verdict, for the attributed share of the time."""
+    return (
+        f"none, since only {100 * attributed:.0f} % of the time was attributed to phases and "
+        f"operators: {100 * LEAST_ATTRIBUTED:.0f} % are needed"
+    )
+
+
+def phases_verdict(shares: dict[str, float]) -> str:
+    """Returns the largest phases of a loop: the first, and others with a tenth of the time."""
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    kept = [f"{name} {100 * share:.0f} %" for name, share in ordered[:1]]
+    kept += [f"{name} {100 * share:.0f} %" for name, share in ordered[1:] if share >= 0.1]
+    return "the largest phases are " + ", ".join(kept) if len(kept) > 1 else f"{kept[0]} of a turn"
 
 
 def verdict(

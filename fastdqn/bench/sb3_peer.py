@@ -160,45 +160,80 @@ def sb3_options(config: Config) -> dict[str, Any]:
     }
 
 
-def note(config: Config, facts: EnvFacts) -> str:
-    """Returns a line that lists the differences of Stable-Baselines3, for resolved options."""
-    n, every = config.num_envs, config.target_network_frequency
-    theirs = max(every // n, 1) * n
-    differences = {
-        "no Double": config.double and not config.munchausen,
-        "no Dueling": config.dueling,
+def refusal(config: Config, facts: EnvFacts) -> str | None:
+    """Returns a line on what Stable-Baselines3 cannot do, with flags that turn it off, or None.
+
+    Its measurement would be one of other work: other networks, losses or samples.
+
+    Args:
+        config: Resolved options.
+        facts: Spaces of the environment.
+    """
+    lacking = {
+        "no Double (--no-double)": config.double and not config.munchausen,
+        "no Dueling (--no-dueling)": config.dueling,
         f"the maximum, not {config.backup}": config.backup not in WORDS["backup"],
-        "Huber loss": config.loss != "huber",
-        f"Adam, not {config.optimizer}": config.optimizer != "adam",
-        "a constant learning rate": config.learning_rate_schedule != "constant",
-        f"ReLU, not {config.hidden_activation}": config.hidden_activation != "relu",
-        "gradient norm computed, though not clipped": (config.max_grad_norm is None),
-        "transitions replayed": not config.replay,
-        "a target network": not config.target_network,
-        "no prioritized replay": config.prioritized,
+        "only the Huber loss (--loss huber)": config.loss != "huber",
+        f"Adam, not {config.optimizer} (--optimizer adam)": config.optimizer != "adam",
+        "a constant learning rate (--learning-rate-schedule constant)": (
+            config.learning_rate_schedule != "constant"
+        ),
+        f"ReLU, not {config.hidden_activation} (--hidden-activation relu)": (
+            config.hidden_activation != "relu"
+        ),
+        "always a replay buffer (--replay)": not config.replay,
+        "always a target network (--target-network)": not config.target_network,
+        "no prioritized replay (--no-prioritized)": config.prioritized,
         f"uniform samples, not {config.sampler}": (
             config.sampler not in ("auto", "uniform", "prioritized", "newest")
         ),
-        f"scalar values, not {config.value}": config.value != "scalar",
-        "no Munchausen": config.munchausen,
-        "no noisy layers": config.noisy,
-        "no normalization of observations": config.normalize_observation,
-        "no normalization of rewards": config.normalize_reward,
-        f"an MLP, not the {config.torso} convolutions": config.torso not in ("auto", "mlp"),
+        f"scalar values, not {config.value} (--value scalar)": config.value != "scalar",
+        "no Munchausen (--no-munchausen)": config.munchausen,
+        "no noisy layers (--no-noisy)": config.noisy,
+        "no normalization of observations (--no-normalize-observation)": (
+            config.normalize_observation
+        ),
+        "no normalization of rewards (--no-normalize-reward)": config.normalize_reward,
+        f"other convolutions than {config.torso}": config.torso not in ("auto", "mlp"),
+        "other layers for pixels": config.torso in ("auto", "mlp") and len(facts.obs_shape) > 1,
         f"no protocol {config.atari_protocol}": config.atari_protocol in PROTOCOLS,
         "no action masks: forbidden actions are tried": facts.has_masks,
-        "one epsilon for all environments in place of the ladder": config.exploration == "ladder",
+        "one epsilon for all environments, not a ladder (--exploration schedule)": (
+            config.exploration == "ladder"
+        ),
         f"a linear decay of epsilon, not {config.exploration}": (
             config.exploration not in WORDS["exploration"]
         ),
         "epsilon decays by steps, not by episodes": config.exploration_decay is not None,
         "no repeated random actions": config.exploration_zeta is not None,
+        "a new network and an empty buffer (no --init-weights, --from, --prefill, --offline)": (
+            config.init_weights is not None
+            or config.from_run is not None
+            or bool(config.prefill)
+            or config.offline
+        ),
+        f"all environments waited for, not {config.env_batch_size}": (
+            config.env_batch_size not in (None, config.num_envs)
+        ),
+    }
+    found = [text for text, holds in lacking.items() if holds]
+    if not found:
+        return None
+    return f"Stable-Baselines3 cannot do the same work: {', '.join(found)}"
+
+
+def note(config: Config) -> str:
+    """Returns a line that lists the differences of Stable-Baselines3, for resolved options.
+
+    They change how the same work is done, see refusal() for the others.
+    """
+    n, every = config.num_envs, config.target_network_frequency
+    theirs = max(every // n, 1) * n
+    differences = {
+        "gradient norm computed, though not clipped": (config.max_grad_norm is None),
         "one random decision to explore for all environments": n > 1,
         "no forward pass for a random action": True,
         "environments stepped in sequence in a DummyVecEnv": True,
-        f"all environments waited for, not {config.env_batch_size}": (
-            config.env_batch_size not in (None, n)
-        ),
         "updates not compiled": config.capture != "eager",
         f"its own precision, not {config.precision}": (config.precision not in ("auto", "float32")),
         "one update per launch": config.updates_per_launch not in (None, 1),

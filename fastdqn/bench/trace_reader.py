@@ -1,12 +1,16 @@
 """Timeline: operators, launches and busy time of one call, from a recorded profile."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch._C._autograd import DeviceType
 from torch.profiler import profile
+
+from fastdqn.bench.torch_profiler import STEP
+from fastdqn.learning.marks import KERNELS, PARTS
+from fastdqn.training.marks import PHASES
 
 
 class Timeline(NamedTuple):
@@ -20,6 +24,9 @@ class Timeline(NamedTuple):
         seconds: Duration.
         allocated: Allocated bytes on the device.
         operators: Rows by descending time. On a GPU these are kernels and copies.
+        phases: Rows of marked ranges: phases of the loop, and parts and kernels inside them.
+        attributed: Fraction of the time within a marked range, an operator, or on a GPU a kernel or
+            a CUDA call.
     """
 
     launches: float
@@ -28,17 +35,37 @@ class Timeline(NamedTuple):
     seconds: float
     allocated: float
     operators: list[dict[str, Any]]
+    phases: Sequence[dict[str, Any]] = ()
+    attributed: float = 1.0
 
 
-def read_timeline(recorded: profile, what: str, calls: int, is_gpu: bool) -> Timeline:
-    """Reads a profile of calls calls, all in one range named what."""
+def read_timeline(
+    recorded: profile,
+    what: str,
+    calls: int,
+    is_gpu: bool,
+    shapes: bool = False,
+    mark_seconds: float = 0.0,
+) -> Timeline:
+    """Reads a profile of calls calls, all in one range named what.
+
+    Args:
+        recorded: The profile.
+        what: Name of the range.
+        calls: Number of calls.
+        is_gpu: Whether the device is a GPU.
+        shapes: Whether operators with different shapes of inputs are different rows.
+        mark_seconds: Time of the profiler around a marked range, which is left out.
+    """
     everything = list(recorded.events() or ())
+    # From the first call to the end of the last: the profiler itself is busy before and after.
+    steps = [event for event in everything if _is_step(event.name) and not _is_on_gpu(event)]
+    calls_range = [event for event in everything if event.name == what]
     spans = [
-        event.time_range
-        for event in everything
-        if event.name == what and event.device_type == DeviceType.CPU
+        event.time_range for event in steps or calls_range if event.device_type == DeviceType.CPU
     ]
-    events = [event for event in everything if event.name != what]
+    events = [event for event in everything if event.name != what and not _is_step(event.name)]
+    marked = [event for event in events if event.name in _MARKS and not _is_on_gpu(event)]
     start, end = min(span.start for span in spans), max(span.end for span in spans)
     if is_gpu:
         work = [event for event in events if _is_on_gpu(event)]
@@ -48,14 +75,20 @@ def read_timeline(recorded: profile, what: str, calls: int, is_gpu: bool) -> Tim
         # Operators on the thread of autograd have no parent, and are outermost, too.
         work = [event for event in events if _is_outermost(event, what)]
         launches = sum(_computes(event) and not _delegates(event) for event in events)
-    rows = recorded.key_averages()
+    rows = recorded.key_averages(group_by_input_shape=True) if shapes else recorded.key_averages()
+    outermost_marks = sum(not _is_within_a_mark(event, what) for event in (*marked, *steps))
+    whole = max(end - start - 1e6 * mark_seconds * outermost_marks, 1e-9)
+    calls_of_cuda = [event for event in events if is_gpu and event.name.startswith(("cuda", "cu"))]
+    known = (*marked, *work, *calls_of_cuda)
     return Timeline(
         launches / calls,
         (sum(map(_launches, events)) if is_gpu else launches) / calls,
-        _covered((event.time_range.start, event.time_range.end) for event in work) * 1e-6 / calls,
-        max(end - start, 1e-9) * 1e-6 / calls,
+        _covered(map(_span, work)) * 1e-6 / calls,
+        whole * 1e-6 / calls,
         sum(max(0, _allocated(row, is_gpu)) for row in rows) / calls,
-        _operators([row for row in rows if row.key != what], calls, is_gpu),
+        _operators([row for row in rows if not _is_container(row.key, what)], calls, is_gpu),
+        _phases(marked, whole, calls),
+        min(1.0, _covered(map(_span, known)) / whole),
     )
 
 
@@ -87,9 +120,37 @@ def copied_bytes(trace: Path, calls: int) -> dict[str, float]:
     }
 
 
-def _is_outermost(event: Any, what: str) -> bool:
+# Ranges that contain operators, and are none.
+_CONTAINERS = frozenset((*PHASES, *PARTS))
+_MARKS = _CONTAINERS | set(KERNELS)
+
+
+def _is_step(name: str) -> bool:
+    return name.startswith(STEP[:-1])  # averages have a * in place of the number
+
+
+def _is_within_a_mark(event: Any, what: str) -> bool:
     parent = event.cpu_parent
-    return event.device_type == DeviceType.CPU and (parent is None or parent.name == what)
+    while parent is not None and (parent.name not in _MARKS or parent.name == what):
+        parent = parent.cpu_parent
+    return parent is not None
+
+
+def _is_container(name: str, what: str) -> bool:
+    return name == what or name in _CONTAINERS or _is_step(name)
+
+
+def _is_outermost(event: Any, what: str) -> bool:
+    """Returns whether an event is an operator or a kernel that no other contains."""
+    parent = event.cpu_parent
+    while parent is not None and _is_container(parent.name, what):
+        parent = parent.cpu_parent
+    is_operator = event.device_type == DeviceType.CPU and not _is_container(event.name, what)
+    return is_operator and parent is None
+
+
+def _span(event: Any) -> tuple[float, float]:
+    return event.time_range.start, event.time_range.end
 
 
 # Names in CUPTI, of the runtime API and the driver API.
@@ -113,12 +174,11 @@ _NO_WORK = frozenset(
 )  # fmt: skip
 # Part of the names of compiled CPU kernels of torch, see cpp.enable_kernel_profile.
 _COMPILED = "cpp_fused"
-FUSED = "fused update"  # name of the range around the Numba kernel
 
 
 def _computes(event: Any) -> bool:
     is_operator = event.name.startswith("aten::") and event.name not in _NO_WORK
-    return is_operator or _COMPILED in event.name or event.name == FUSED
+    return is_operator or _COMPILED in event.name or event.name in KERNELS
 
 
 def _delegates(event: Any) -> bool:
@@ -140,20 +200,56 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def _operators(rows: list[Any], calls: int, is_gpu: bool) -> list[dict[str, Any]]:
-    """Returns rows of operators. On a GPU only kernels are kept: operators repeat their time."""
+    """Returns rows of operators. On a GPU only kernels are kept: operators repeat their time.
+
+    Shares are those of the own time of an operator, without the operators that it calls.
+    """
     if is_gpu:
-        spent = [(row.self_device_time_total, row) for row in rows if _is_on_gpu(row)]
+        spent = [
+            (row.self_device_time_total, row.device_time_total, row)
+            for row in rows
+            if _is_on_gpu(row)
+        ]
     else:
-        spent = [(row.self_cpu_time_total, row) for row in rows]
-    total = sum(time for time, _ in spent) or 1.0
-    spent.sort(key=lambda pair: -pair[0])
+        spent = [(row.self_cpu_time_total, row.cpu_time_total, row) for row in rows]
+    total = sum(own for own, _, _ in spent) or 1.0
+    spent.sort(key=lambda each: -each[0])
     return [
         {
             "name": row.key,
+            **_shapes(row),
             "calls_per_call": row.count / calls,
-            "microseconds_per_call": time / calls,
-            "share": time / total,
+            "self_microseconds_per_call": own / calls,
+            "total_microseconds_per_call": whole / calls,
+            "share": own / total,
         }
-        for time, row in spent
-        if time > 0
+        for own, whole, row in spent
+        if own > 0
     ]
+
+
+def _shapes(row: Any) -> dict[str, Any]:
+    """Returns the shapes of the inputs, without those of numbers, if they were recorded."""
+    shapes = [shape for shape in getattr(row, "input_shapes", None) or () if shape]
+    return {"shapes": shapes} if shapes else {}
+
+
+def _phases(marked: list[Any], whole: float, calls: int) -> list[dict[str, Any]]:
+    """Returns rows of marked ranges by descending time. Shares are those of the whole time.
+
+    A range inside another is a row of its own, so that shares may add up to more than one.
+    """
+    spent: dict[str, list[float]] = {}
+    for event in marked:
+        spent.setdefault(event.name, []).append(event.time_range.end - event.time_range.start)
+    rows = [
+        {
+            "name": name,
+            "kind": "phase" if name in PHASES else "kernel" if name in KERNELS else "part",
+            "calls_per_call": len(times) / calls,
+            "microseconds_per_call": sum(times) / calls,
+            "share": sum(times) / whole,
+        }
+        for name, times in spent.items()
+    ]
+    return sorted(rows, key=lambda row: -row["microseconds_per_call"])

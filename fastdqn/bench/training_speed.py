@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from gymnasium.vector import VectorEnv
@@ -20,9 +20,11 @@ from fastdqn.builders.parts import NO_PARTS
 from fastdqn.builders.preflight import prepare_validated
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import read_facts
+from fastdqn.learning.marks import Mark
 from fastdqn.logging.console import Silent
 from fastdqn.session import Session
 from fastdqn.training import loop
+from fastdqn.training.marks import PhaseRanges, mark_kernels
 
 # Maximum random steps before learning starts, which are not measured.
 MOST_RANDOM_STEPS = 10_000
@@ -103,13 +105,31 @@ def run_turns(
     turns: int,
     begin: Callable[[], None],
     end: Callable[[], None],
+    mark: Mark,
+    mark_turn: Callable[[int], contextlib.AbstractContextManager[Any]],
     clock: Clock = time.perf_counter,
 ) -> None:
-    """Trains until learning has started, then turns iterations between begin() and end()."""
+    """Trains until learning has started, then turns iterations between begin() and end().
+
+    mark() marks their phases and kernels for a profiler, and mark_turn() each of them.
+    """
     with _short_session(config) as session:
-        budget = TurnsBudget(session.run, turns, begin, end, clock)
-        session.run.budget = budget  # pyright: ignore[reportAttributeAccessIssue]
-        loop.train(session.run)
+        run = session.run
+        ranges = PhaseRanges(mark, mark_turn)
+        mark_kernels(run, mark)
+
+        def begin_marked() -> None:
+            begin()
+            run.laps.ranges = ranges
+
+        def end_marked() -> None:
+            run.laps.ranges = None
+            ranges.leave()
+            end()
+
+        budget = TurnsBudget(run, turns, begin_marked, end_marked, clock)
+        run.budget = budget  # pyright: ignore[reportAttributeAccessIssue]
+        loop.train(run)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from fastdqn.builders import devices
 from fastdqn.builders import run_outputs as recorder_builder
 from fastdqn.builders.changed_options import Course
 from fastdqn.builders.environments import Streams, make_streams
+from fastdqn.builders.nvtx import mark_for_tools
 from fastdqn.builders.parts import NO_PARTS, UserParts, make_part
 from fastdqn.builders.prefill import Recorded, fill, read_prefill
 from fastdqn.builders.preflight import Setup
@@ -130,7 +131,9 @@ def build(
         evaluations = make_evaluations(config, policy, streams.evaluation)
         best_weights = make_best_weights(config, evaluations, recorder)
         run = _make_run(agent, streams.training, budget, recorder, best_weights, hooks, Laps(clock))
-        notes = [*setup.notes, *agent.notices.lines, *remarks(config)]
+        notes = [
+            *setup.notes, *agent.notices.lines, *remarks(config), *mark_for_tools(run),
+        ]  # fmt: skip
         agent.notices.show = recorder.say
         if resumed is not None:
             notes += _resume(run, agent, resumed, total_timesteps, course)

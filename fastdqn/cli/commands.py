@@ -1,10 +1,12 @@
 """Commands that share no module: dry run, eval, bench, profile, envs, and the final summary."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import re
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -117,15 +119,16 @@ def evaluate_run(
 
 
 def bench_run(
-    part: str, config: Config, mistakes: list[str], *,
-    out: Path | None, against: str | None, seconds: float, repeats: int, command: str,
+    part: str, configs: list[Config], mistakes: list[str], *, out: Path | None, format: str,
+    against: str | None, seconds: float, repeats: int, command: str,
 ) -> None:  # fmt: skip
-    """Runs `fastdqn bench`: measures, prints tables, and writes the rows to out.
+    """Runs `fastdqn bench`: measures, prints results, and appends the rows to out.
 
     Args:
         part: What to measure: env, act, replay, learner, train or all.
-        config: Options of the run.
+        configs: Options of the run; several in a sweep over numbers of environments.
         mistakes: Errors found while the options were parsed, reported with those found here.
+        format: Of the results on standard output: table, csv, markdown or json.
         command: The command line, recorded in the header.
 
     Raises:
@@ -133,7 +136,7 @@ def bench_run(
         EnvError: The environment fails.
     """
     lines, base = (
-        [*mistakes, *out_problems(out)],
+        [*mistakes, *(out_problems(out) or _append_problems(out))],
         working_folder(),
     )  # an environment may change the working directory
     if not (0 < seconds <= 3600 and 1 <= repeats <= 1000):
@@ -144,24 +147,88 @@ def bench_run(
     if against is not None and part not in ("train", "all"):
         lines.append(f"against {against} compares training: use fastdqn bench train ...")
     if against is not None and importlib.util.find_spec("stable_baselines3") is None:
-        lines.append("Stable-Baselines3 is not installed: pip install 'fastdqn[peers]'")
-    lines += preflight.check(config, mistaken=bool(lines))
+        lines.append("Stable-Baselines3 is not installed: pip install 'fastdqn[sb3]'")
+    mistaken = bool(lines)
+    found = [line for config in configs for line in preflight.check(config, mistaken=mistaken)]
+    lines += dict.fromkeys(found)
     if lines:
         raise ConfigError(lines)
-    from fastdqn.bench import bench
+    from fastdqn.bench import bench, formats
     from fastdqn.bench.sb3_peer import PeerError
 
     effort = bench.Effort(seconds, repeats, burn_in=seconds / 2)
+    output = _BenchOutput(as_table=format == "table")
     try:
-        rows = bench.bench(part, config, effort, _printer(), command=command, against=against)
+        with contextlib.closing(output):
+            results = bench.bench(part, configs, effort, output, command=command, against=against)
         if out is not None:
-            bench.write_rows(base / out, rows)
+            before = bench.append_rows(base / out, results.rows)
+            what = "appended" if before else "written"
+            output.warn(f"{what}: {len(results.rows)} lines to {out}")
     except (PeerError, WriteError) as error:
         raise ConfigError([str(error)]) from None
+    if format != "table":
+        standard_streams.restore()  # environments may have closed or replaced it
+    if format == "json":
+        print(formats.as_json(results.rows))
+    elif format != "table":
+        print({"csv": formats.as_csv, "markdown": formats.as_markdown}[format](results.figures))
+
+
+class _BenchOutput:
+    """Shows tables on standard output if they are asked for; progress on standard error.
+
+    On a terminal, progress is one line that changes in place.
+    """
+
+    def __init__(self, as_table: bool):
+        self._print = _printer()
+        self._as_table, self._in_place, self._length = as_table, sys.stderr.isatty(), 0
+
+    def show(self, drawn: RenderableType) -> None:
+        """Shows a table or a line. In other formats, lines go to standard error."""
+        self.close()
+        if self._as_table:
+            self._print(drawn)
+        elif isinstance(drawn, str):
+            standard_streams.print_error(drawn)
+
+    def warn(self, line: str) -> None:
+        self.close()
+        standard_streams.print_error(line)
+
+    def begin(self, what: str) -> None:
+        self.close()
+        line = f"measuring {what} ..."
+        if self._in_place:
+            print(line, end="", file=sys.stderr, flush=True)
+            self._length = len(line)
+        else:
+            standard_streams.print_error(line)
+
+    def close(self) -> None:
+        """Removes the line of progress from a terminal."""
+        if self._length:
+            print("\r" + " " * self._length + "\r", end="", file=sys.stderr, flush=True)
+            self._length = 0
+
+
+def _append_problems(out: Path | None) -> list[str]:
+    """Returns an error if --out is a file of something else, to which nothing is appended."""
+    if out is None or not out.is_file():
+        return []
+    try:
+        with open(out, "rb") as file:
+            first = file.readline(1 << 20)
+            if not first or (isinstance(json.loads(first), dict) and first.endswith(b"\n")):
+                return []
+    except (OSError, ValueError):
+        pass
+    return [f"out is {str(out)!r}: results are appended, and it has no JSON lines: give another"]
 
 
 def profile_run(
-    config: Config, mistakes: list[str], *, out: Path | None, what: str, updates: int
+    config: Config, mistakes: list[str], *, out: Path | None, what: str, updates: int, shapes: bool
 ) -> None:
     """Runs `fastdqn profile`: profiles calls and writes trace.json and profile.json into out.
 
@@ -189,7 +256,7 @@ def profile_run(
     show = _printer()
     try:
         with new_folder(base / out):
-            result = profile_calls(what, config, updates, base / out, Effort())
+            result = profile_calls(what, config, updates, base / out, Effort(), shapes)
     except WriteError as error:
         raise ConfigError([str(error)]) from None
     for drawn in profile_tables(result):

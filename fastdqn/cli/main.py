@@ -43,7 +43,14 @@ _USAGE = """usage: fastdqn COMMAND ...
 """
 
 # What `fastdqn bench` measures.
-_PARTS = ("env", "act", "replay", "learner", "train", "all")
+_PARTS = {
+    "env": "environment steps with random actions, for every vectorization",
+    "act": "policy calls and actions",
+    "replay": "adds to and samples from the replay buffer, next to a plain memory copy",
+    "learner": "updates for several batch sizes, and the cost of each technique",
+    "train": "the whole loop and its phases, by two clocks",
+    "all": "all of these; then options that may be faster are tried",
+}
 # Maximum length of a message in characters. A path has at most 4,096.
 _MOST = 6_000
 
@@ -253,17 +260,28 @@ def _bench(args: list[str]) -> int:
     part, rest = _subject(args, f"a part ({', '.join(_PARTS)})", "bench")
     name, rest = (rest[0], rest[1:]) if rest and rest[0][:1] != "-" else ("cartpole", rest)
     usage = f"fastdqn bench {part or 'PART'} {name}"
+    if "-h" in args or "--help" in args:
+        print("PART is what to measure:\n")
+        print("\n".join(f"  {each:8} {meaning}" for each, meaning in _PARTS.items()))
+        print("\n--num-envs takes several numbers, such as 1 8 64, and measures each.\n")
     if part is None:
         parser.parse(rest, BenchOptions(Config()), usage)
     from fastdqn import api
     from fastdqn.cli import commands
 
+    rest, counts = parser.take_several(rest, "--num-envs")
     chosen, mistakes = parser.parse(rest, BenchOptions(api.preset(name)), usage)
+    configs = [chosen.config]
+    if counts:
+        each = [parser.parse(["--num-envs", count], chosen, usage) for count in counts]
+        configs = [one.config for one, _ in each]
+        mistakes += [line for _, lines in each for line in lines]
     if part not in _PARTS:
         mistakes.insert(0, f"unknown part {part!r}: use one of {', '.join(_PARTS)}")
-    values = {name: getattr(chosen, name) for name in ("out", "against", "seconds", "repeats")}
+    names = ("out", "format", "against", "seconds", "repeats")
+    values = {name: getattr(chosen, name) for name in names}
     values["command"] = shlex.join(["fastdqn", "bench", *args])
-    return _reported(lambda: commands.bench_run(str(part), chosen.config, mistakes, **values))
+    return _reported(lambda: commands.bench_run(str(part), configs, mistakes, **values))
 
 
 def _profile(args: list[str]) -> int:
@@ -273,7 +291,7 @@ def _profile(args: list[str]) -> int:
 
     default = ProfileOptions(api.preset(name))
     chosen, mistakes = parser.parse(rest, default, f"fastdqn profile {name}")
-    values = {name: getattr(chosen, name) for name in ("out", "what", "updates")}
+    values = {name: getattr(chosen, name) for name in ("out", "what", "updates", "shapes")}
     return _reported(lambda: commands.profile_run(chosen.config, mistakes, **values))
 
 

@@ -75,9 +75,11 @@ class EvalOptions:
 class BenchOptions:
     config: Config
     out: Path | None = None
-    """Output file of the results, as JSON lines."""
+    """File to which the results are appended, as JSON lines."""
+    format: Literal["table", "csv", "markdown", "json"] = "table"
+    """Format of the results on standard output."""
     against: Literal["sb3"] | None = None
-    """Compare training with another library (extra peers). sb3: Stable-Baselines3."""
+    """Compare training with another library (extra sb3). sb3: Stable-Baselines3."""
     seconds: float = 0.15
     """Seconds per repeat. A repeat of the whole loop takes four times as long."""
     repeats: int = 5
@@ -93,3 +95,5 @@ class ProfileOptions:
     """learn: updates. act: policy calls. train: iterations of the training loop."""
     updates: int = 50
     """Number of recorded calls, after warm-up."""
+    shapes: bool = False
+    """Tell operators with different shapes of inputs apart."""

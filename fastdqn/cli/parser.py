@@ -182,6 +182,19 @@ def _current_name(word: str, flags: dict[str, str]) -> str:
     return f"--{new.replace('_', '-')}{equals}{attached}"
 
 
+def take_several(args: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
+    """Takes an option of one value that is given several, as for a sweep, out of args.
+
+    Returns:
+        Other args, and the values. If there is at most one value, args are unchanged.
+    """
+    named = [group for group in groups(args) if group[0] == flag]
+    if not named or len(named[-1]) < 3:  # the last one counts
+        return list(args), []
+    rest = [word for group in groups(args) if group[0] != flag for word in group]
+    return rest, list(dict.fromkeys(named[-1][1:]))
+
+
 def groups(args: Sequence[str]) -> list[list[str]]:
     """Returns each option with its values. Words before the first option form a group too."""
     groups: list[list[str]] = []

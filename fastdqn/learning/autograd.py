@@ -62,11 +62,14 @@ class AutogradSteps:
     def _step(self, batch: Batch, passes: Passes) -> tuple[Tensor, Tensor]:
         learner = self._learner
         mean_loss, priority, taken = self._loss(batch, passes)
-        learner.online.gradient.zero_()
-        mean_loss.backward()
+        self._backward(mean_loss)
         self._descend()
         learner.target_update.step(learner.online, learner.target)
         return priority, taken
+
+    def _backward(self, mean_loss: Tensor) -> None:
+        self._learner.online.gradient.zero_()
+        mean_loss.backward()
 
     def loss(self, batch: Batch, passes: Passes) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the mean weighted loss, priorities [B], and values of the actions taken [B]."""

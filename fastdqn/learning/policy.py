@@ -129,6 +129,13 @@ class Policy:
             lanes: int64[N], the sub-environment of each observation; None for all, in order.
         """
         action = self._best(obs, mask, self._noise(len(obs)))
+        self._explore(epsilon, mask, lanes, action)
+        return action
+
+    def _explore(
+        self, epsilon, mask: np.ndarray | None, lanes: np.ndarray | None, action: np.ndarray
+    ) -> None:
+        """Replaces some of the greedy actions, int64[N], by exploratory ones."""
         if self.repeats is None:
             explore(self.rng, epsilon, self.num_actions, mask, action)
         else:
@@ -136,7 +143,6 @@ class Policy:
             explore(self.rng, epsilon, self.num_actions, mask, random)
             whose = np.arange(len(action)) if lanes is None else lanes
             self.repeats(self.rng, random, mask, whose, action)
-        return action
 
     def state(self) -> State:
         return {"rng": self.rng.copy(), "noise": self._noise.state()}

@@ -66,7 +66,7 @@ class Draws:
         together: int = 1,
     ):
         self._generator = torch.Generator(device).manual_seed(seed)
-        self._is_asked = noise_size > 0 or any(num_fractions)
+        self.is_asked = noise_size > 0 or any(num_fractions)
         self._noise = torch.zeros(together, 4, 1, noise_size, device=device)
         self._fractions = torch.zeros(together, batch_size * sum(num_fractions), device=device)
         self.sets = tuple(
@@ -86,7 +86,7 @@ class Draws:
 
     def refresh(self, updates: int = 1) -> None:
         """Draws the inputs of the next updates; equal whether together or one by one."""
-        if not self._is_asked:
+        if not self.is_asked:
             return
         for noise, fractions in zip(self._noise[:updates], self._fractions, strict=False):
             if noise.numel():

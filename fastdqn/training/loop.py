@@ -116,6 +116,13 @@ def train(run: Run) -> str:
         DivergedError: The loss or a weight is not finite.
         NonFiniteError: A reward or observation is not finite.
     """
+    try:
+        return _train(run)
+    finally:
+        run.laps.leave()
+
+
+def _train(run: Run) -> str:
     progress = run.progress
     progress.policy, progress.replay, progress.learner = run.policy, run.replay, run.learner
     run.laps.resume(run.laps.totals)
@@ -123,8 +130,8 @@ def train(run: Run) -> str:
     if run.start is not None:
         _store(run, run.start)
         if run.checkpoints is not None:
+            run.laps.enter("save")
             run.checkpoints.begin(run)
-            run.laps.lap("save")
     if progress.ended == SPENT and not run.budget.spent(progress.steps, progress.episodes):
         progress.ended = ""  # the budget was increased since
     reason = progress.ended
@@ -156,17 +163,17 @@ def _close(run: Run, reason: str) -> None:
 
 def turn(run: Run) -> str:
     """Acts, learns, steps and stores once; returns the reason for the end of the run, or ''."""
-    stream, progress, lap = run.stream, run.progress, run.laps.lap
+    stream, progress, enter = run.stream, run.progress, run.laps.enter
+    enter("act")
     epsilon = run.epsilon(progress.steps, progress.episodes)
     lane_epsilon = epsilon[stream.lanes] if isinstance(epsilon, np.ndarray) else epsilon
     action = run.policy.act(stream.obs, lane_epsilon, stream.mask, stream.lanes)
-    lap("act")
+    enter("env")
     stream.send(action)  # async environments step while the learner works
-    lap("env")
     _learn(run, run.cadence.updates_due(progress.before, progress.now))
+    enter("env")
     step = stream.recv()
     report_restarts(run)
-    lap("env")
     _store(run, step)
     progress.steps += len(step.lanes)
     progress.episodes += len(step.ended_lanes)
@@ -174,13 +181,13 @@ def turn(run: Run) -> str:
     progress.before, progress.now = before, now
     reason = SPENT if run.budget.spent(progress.steps, progress.episodes) else ""
     if len(step.ended_lanes):
+        enter("report")
         run.recorder.episodes(progress, step)
-        lap("report")
     if run.hooks.on_step is not None:
+        enter("hooks")
         wish = run.hooks.on_step(progress, step)
         if isinstance(wish, bool | np.bool_) and not wish:
             reason = "stopped by on_step"
-        lap("hooks")
     return reason or _after_turn(run, before, now)
 
 
@@ -204,16 +211,16 @@ def _after_turn(run: Run, before: int, now: int) -> str:
         reason = _evaluate(run)
     every = run.cadence.snapshot_frequency
     if every is not None and ticks(before, now, every):
+        run.laps.enter("save")
         require_finite(run)
         run.recorder.save_snapshot(run.progress.steps)
-        run.laps.lap("save")
     if not reason and run.stop():
         reason = INTERRUPTED
     if run.checkpoints is not None and run.wants_checkpoint():
         run.checkpoints.ask()
     if not reason and run.checkpoints and run.checkpoints.due(before, now, run.progress.steps):
+        run.laps.enter("save")
         run.checkpoints.take(run)
-        run.laps.lap("save")
     return reason
 
 
@@ -227,34 +234,35 @@ def report_restarts(run: Run) -> None:
 
 
 def _store(run: Run, step: Step) -> None:
+    run.laps.enter("store")
     run.replay.append(step)
     for follower in run.followers.values():
         follower.follow(step)
-    run.laps.lap("store")
 
 
 def _learn(run: Run, updates: int) -> None:
     """Makes updates, as many in one call as staging holds and target updates allow."""
-    lap, staging, replay, learner = run.laps.lap, run.staging, run.replay, run.learner
+    enter, staging, replay, learner = run.laps.enter, run.staging, run.replay, run.learner
     if updates and run.learning_rate is not None:
+        enter("sample")
         learner.set_learning_rate(run.learning_rate(run.progress.steps, run.progress.episodes))
     while updates:
+        enter("sample")
         count = learner.together(min(updates, staging.together))
         for host in staging.hosts(count):
             replay.sample(host, run.progress.steps)
-        lap("sample")
+        enter("upload")
         batches = staging.upload(count)
-        lap("upload")
+        enter("learn")
         priority = learner.update(*batches)
-        lap("learn")
         if run.feedback is not None:
+            enter("prioritize")
             run.feedback.send(priority)
             for index, arrived in run.feedback.arrived():
                 replay.update_priorities(index, arrived)
-            lap("prioritize")
         if run.hooks.on_update is not None:
+            enter("hooks")
             _call_on_update(run, batches, priority)
-            lap("hooks")
         updates -= count
         run.progress.updates = learner.updates
 
@@ -271,27 +279,26 @@ def _call_on_update(run: Run, batches: tuple[Batch, ...], priority: Any) -> None
 def _evaluate(run: Run) -> str:
     """Evaluates; returns the reason for the end of the run, solved or interrupted, or ''."""
     assert run.best_weights is not None
+    run.laps.enter("evaluate")
     require_finite(run)  # diverged weights are never the best
     run.recorded, run.progress.owes_evaluation = run.recorder.state(), True
     try:
         solved = run.best_weights.update(run.progress.steps)
     except Stopped:
         return INTERRUPTED
-    finally:
-        run.laps.lap("evaluate")
     run.recorded, run.progress.owes_evaluation = None, False
     if run.best_weights.is_best:
+        run.laps.enter("save")
         run.recorder.save_best()
-        run.laps.lap("save")
     return SOLVED if solved else ""
 
 
 def report(run: Run, final: bool = False) -> None:
     """Writes a row of metrics; raises DivergedError if the loss or a weight is not finite."""
+    run.laps.enter("report")
     require_finite(run)
     epsilon = float(np.mean(run.epsilon(run.progress.steps, run.progress.episodes)))
     run.recorder.report(run.progress, epsilon, run.learner.report(), run.laps.totals, final)
-    run.laps.lap("report")
 
 
 def require_finite(run: Run) -> None:

@@ -5,17 +5,24 @@ import itertools
 import pytest
 
 from fastdqn.bench import replay_speed
-from fastdqn.bench.bottleneck import sentence
+from fastdqn.bench.bottleneck import (
+    Lever,
+    _flags,
+    largest_phases,
+    levers,
+    sentence,
+    try_levers,
+)
 from fastdqn.bench.env_speed import measure_stream
 from fastdqn.bench.learner_speed import measure_learner
 from fastdqn.bench.policy_speed import measure_policy
 from fastdqn.bench.repeats import Effort, Rate, by_turns, repeat
-from fastdqn.bench.results import Figure, short
+from fastdqn.bench.results import Figure, short, spread_warning
 from fastdqn.bench.roofline import Ceilings, Work, count_flops, verdict
 from fastdqn.bench.technique_costs import SWITCHES, _switched, measure_switches
 from fastdqn.bench.training_speed import measure_training
 from fastdqn.builders.agent import make_backup
-from fastdqn.config.schema import Config
+from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import EnvRecipe, EnvStream
 from fastdqn.learning.bootstrap_targets import DoubleBackup, MaxBackup
 from fastdqn.learning.learner import Learner
@@ -242,61 +249,119 @@ def own_run(**changes) -> Config:
     return config().replace(batch_size=64, train_frequency=1, learner="torch", **changes)
 
 
+RATE = Rate(1000.0, 980.0, 1020.0, 1)
+
+
+def tries(config, phases, rates):
+    """Returns the levers that were tried, with these rates by changed number or batch size."""
+
+    def measure(changed):
+        key = changed.num_envs if changed.num_envs != config.num_envs else changed.batch_size
+        median = rates.get(key, 1000.0)
+        return Rate(median, 0.98 * median, 1.02 * median, 1)
+
+    found = levers(config, phases, 1000, figures())
+    return list(try_levers(config, RATE, found, measure))
+
+
+def said(phases, rates, rate=RATE):
+    run = own_run(vectorization="sync")
+    tried = tries(run, phases, rates)
+    return sentence(run, phases, rate, figures(), tried), tried
+
+
+def test_only_what_was_tried_and_helped_is_advised():
+    line, tried = said({"learn": 1.0, "env": 0.25}, {512: 3000.0})
+    assert line == (
+        "the learner takes about 80 %: --batch-size 512 --train-frequency 8, with the same samples "
+        "per step, gives 3.00x; 8 environments alone make about 10 k steps/s"
+    )
+    # The number of environments is tried whatever the largest phase is.
+    assert sorted(each.flags.split()[0] for each in tried) == ["--batch-size", "--num-envs"]
+
+
+@pytest.mark.parametrize("phase", ["learn", "env", "act", "store"])
+def test_more_environments_are_tried_for_every_bottleneck(phase):
+    line, tried = said({phase: 0.9, "sample": 0.1}, {64: 5000.0})
+    assert "--num-envs 64 gives 5.00x" in line
+    assert [each.helps for each in tried if each.flags == "--num-envs 64"] == [True]
+
+
+def test_a_lever_that_does_not_help_is_not_advised():
+    line, tried = said({"learn": 1.0, "env": 0.25}, {512: 1050.0, 64: 800.0})
+    assert not any(each.helps for each in tried)
+    assert "no tried option is faster beyond noise (" in line
+    assert "--num-envs 64 gives 0.80x" in line
+
+
+def test_a_speedup_within_the_spread_of_repeats_does_not_help():
+    wide = Rate(1000.0, 500.0, 1500.0, 1)
+    found = [Lever({"num_envs": 64}, "", 2.0)]
+    (tried,) = try_levers(own_run(), wide, found, lambda _: Rate(1400.0, 1300.0, 1500.0, 1))
+    assert not tried.helps
+
+
+def test_a_lever_that_cannot_run_is_left_out():
+    def fails(config):
+        raise ConfigError(["no"])
+
+    assert list(try_levers(own_run(), RATE, [Lever({"num_envs": 64}, "", 2.0)], fails)) == []
+
+
+def test_phases_within_the_measured_spread_tie():
+    phases = {"learn": 0.50, "env": 0.45, "act": 0.05}
+    assert largest_phases(phases, 0.02) == ["learn"]
+    assert largest_phases(phases, 0.15) == ["learn", "env"]
+    line, _ = said(phases, {}, Rate(1000.0, 920.0, 1070.0, 1))
+    assert line.startswith("the learner and the environment tie, with about 50 % each: ")
+
+
+def test_without_measurements_of_parts_the_other_command_is_named():
+    line = sentence(own_run(), {"learn": 1.0}, RATE, [], [])
+    assert line == "the learner takes about 100 %: use `fastdqn bench all` to try alternatives"
+
+
 @pytest.mark.parametrize(
-    ("phases", "says"),
-    [
-        # 64 samples a step at 64 k/s are 1 ms of 1.25; at 512 k/s 0.125 ms: 1.25 / 0.375 = 3.3.
-        (
-            {"learn": 1.0, "env": 0.25},
-            "the learner takes 80 %: --batch-size 512 --train-frequency 8, with the same "
-            "samples per step, gives 3.3x; the environment alone makes 2.1 M steps/s",
-        ),
-        (
-            {"learn": 0.2, "env": 0.8},
-            "the environment takes 80 %: --num-envs 64 gives 5.0x",
-        ),
-        ({"act": 0.9, "env": 0.1}, "acting takes 90 %: --num-envs 64, with larger batches"),
-        ({"store": 0.9, "env": 0.1}, "storing in the replay takes 90 %: no measured alternative"),
-    ],
-)
-def test_the_sentence_names_the_bottleneck_and_faster_options(phases, says):
-    assert sentence(own_run(), phases, 1000, figures()).startswith(says)
-
-
-def test_a_gain_within_noise_gives_no_advice():
-    few = [figure for figure in figures() if figure.of.get("batch_size") in (None, 64)]
-    assert "no measured alternative" in sentence(own_run(), {"learn": 1.0}, 1000, few)
-    slow = [*few, Figure("learner", few[0].key, Rate(6e4, 6e4, 6e4, 1),
-                         {"batch_size": 512, "learner": "torch", "capture": "eager"})]  # fmt: skip
-    assert "a larger batch is not faster" in sentence(own_run(), {"learn": 1.0}, 1000, slow)
-
-
-@pytest.mark.parametrize(
-    ("changes", "of", "says"),
+    ("changes", "of", "flags"),
     [
         # From partial batches to whole ones, and the other way.
         ({"vectorization": "async", "env_batch_size": 4},
-         {"num_envs": 8, "vectorization": "sync"}, ": --vectorization sync --env-batch-size None "),
+         {"num_envs": 8, "vectorization": "sync"}, "--vectorization sync --env-batch-size None"),
         ({}, {"num_envs": 8, "vectorization": "async", "env_batch_size": 4},
-         ": --vectorization async --env-batch-size 4 gives 5.0x"),
-        # Not invalid options, or those already set.
-        ({"buffer_size": 64}, {"num_envs": 64, "vectorization": "native"}, ": no measured"),
-        ({"vectorization": "sync"}, {"num_envs": 8, "vectorization": "sync"}, ": no other"),
+         "--vectorization async --env-batch-size 4"),
+        # Not those already set.
+        ({"vectorization": "sync"}, {"num_envs": 8, "vectorization": "sync"}, None),
     ],
 )  # fmt: skip
-def test_advice_only_contains_valid_options(changes, of, says, monkeypatch):
+def test_levers_only_contain_valid_options(changes, of, flags, monkeypatch):
     monkeypatch.setattr("fastdqn.bench.env_speed.usable_cores", lambda: 2)
     resolved = own_run(**changes)
     assert resolved.problems() == []
     envs = [Figure("env", "env_steps_per_second", Rate(2.1e6, 2.1e6, 2.1e6, 1), of)]
-    assert says in sentence(resolved, {"env": 0.8, "learn": 0.2}, 1000, envs)
+    found = levers(resolved, {"env": 0.8, "learn": 0.2}, 1000, envs)
+    named = [_flags(resolved, each.changes) for each in found if "vectorization" in each.changes]
+    assert named == ([] if flags is None else [flags])
+    small = resolved.replace(buffer_size=64)  # too small for 64 environments
+    assert all("num_envs" not in each.changes for each in levers(small, {"env": 1.0}, 1000, envs))
 
 
-def test_advice_for_an_eager_run_ignores_compiled_updates():
-    said = sentence(own_run(), {"learn": 1.0}, 1000, figures())
-    assert "--batch-size 512" in said
-    compiled = own_run(capture="compile")
-    assert "--batch-size 2048" in sentence(compiled, {"learn": 1.0}, 1000, figures())
+def test_levers_of_an_eager_run_ignore_compiled_updates():
+    def batch(config):
+        found = levers(config, {"learn": 1.0}, 1000, figures())
+        return [each.changes["batch_size"] for each in found if "batch_size" in each.changes]
+
+    assert batch(own_run()) == [512]
+    assert batch(own_run(capture="compile")) == [2048]
+
+
+def test_a_wide_spread_of_repeats_is_a_warning():
+    steady = Figure("act", "act_calls_per_second", Rate(100.0, 90.0, 110.0, 1), {"num_envs": 8})
+    shaky = Figure("act", "act_calls_per_second", Rate(100.0, 80.0, 110.0, 1), {"num_envs": 1})
+    assert spread_warning([steady]) is None
+    warning = spread_warning([steady, shaky])
+    assert warning is not None
+    assert warning.startswith("warning: repeats of 1 of 2 results differ by more than 25 %")
+    assert "act_calls_per_second (num_envs 1) by 30 %" in warning
 
 
 def test_numbers_are_short():

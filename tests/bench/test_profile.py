@@ -36,8 +36,8 @@ def event(name, start=0.0, end=0.0, gpu=False, parent=None, annotation=False):
 
 def row(key, count, gpu=False, annotation=False, **times):
     zero = dict.fromkeys(
-        ("self_device_time_total", "self_cpu_time_total", "self_cpu_memory_usage",
-         "self_device_memory_usage"), 0,
+        ("self_device_time_total", "self_cpu_time_total", "device_time_total", "cpu_time_total",
+         "self_cpu_memory_usage", "self_device_memory_usage"), 0,
     )  # fmt: skip
     kind = DeviceType.CUDA if gpu else DeviceType.CPU
     return SimpleNamespace(
@@ -63,7 +63,7 @@ def on_gpu() -> Timeline:
     rows = [
         row("aten::mm", 2, self_device_time_total=20, self_cpu_memory_usage=7,
             self_device_memory_usage=128),
-        row("gemm", 2, gpu=True, self_device_time_total=20),
+        row("gemm", 2, gpu=True, self_device_time_total=20, device_time_total=20),
         row("learn", 1, gpu=True, annotation=True, self_device_time_total=70),
         row("learn", 1, self_cpu_time_total=80),
     ]  # fmt: skip
@@ -73,7 +73,8 @@ def on_gpu() -> Timeline:
 def test_a_kernel_on_a_gpu_is_listed_once(on_gpu):
     (gemm,) = on_gpu.operators
     assert gemm == {
-        "name": "gemm", "calls_per_call": 1.0, "microseconds_per_call": 10.0, "share": 1.0,
+        "name": "gemm", "calls_per_call": 1.0, "self_microseconds_per_call": 10.0,
+        "total_microseconds_per_call": 10.0, "share": 1.0,
     }  # fmt: skip
     assert on_gpu.launches == 1.0
     assert on_gpu.busy_seconds == pytest.approx(10e-6)
@@ -105,6 +106,44 @@ def test_launches_on_a_cpu_are_operators_that_compute():
     assert timeline.launches == 2  # the product, the compiled kernel
 
 
+def loop_of_two_turns(mark_seconds=0.0) -> Timeline:
+    """Two turns of 10 us each, with 2 us between them: 4 us of act, 5 us of learn with a kernel."""
+    train = event("train", 0, 40)
+    events = [train]
+    for number, start in enumerate((5, 17)):
+        turn = event(f"ProfilerStep#{number}", start, start + 10, parent=train)
+        act = event("act", start, start + 4, parent=turn)
+        learn = event("learn", start + 4, start + 9, parent=turn)
+        kernel = event("fused update", start + 4, start + 8, parent=learn)
+        events += [turn, act, learn, kernel, event("aten::abs", start, start + 1, parent=act)]
+    rows = [
+        row("ProfilerStep*", 2, self_cpu_time_total=2), row("act", 2, self_cpu_time_total=6),
+        row("learn", 2, self_cpu_time_total=2), row("train", 1, self_cpu_time_total=9),
+        row("fused update", 2, self_cpu_time_total=8, cpu_time_total=8),
+    ]  # fmt: skip
+    return read_timeline(recorded(events, rows), "train", 2, False, mark_seconds=mark_seconds)  # pyright: ignore[reportArgumentType]
+
+
+def test_time_in_no_phase_is_not_attributed():
+    timeline = loop_of_two_turns()
+    assert timeline.seconds == pytest.approx(11e-6)  # 22 us from the first turn to the last's end
+    assert timeline.attributed == pytest.approx(18 / 22)
+    assert loop_of_two_turns(0.5e-6).attributed == pytest.approx(18 / 19)  # 6 ranges, not nested
+    shares = {row["name"]: (row["kind"], row["share"]) for row in timeline.phases}
+    assert shares == {
+        "learn": ("phase", pytest.approx(10 / 22)),
+        "act": ("phase", pytest.approx(8 / 22)),
+        "fused update": ("kernel", pytest.approx(8 / 22)),
+    }
+
+
+def test_phases_are_not_operators_and_kernels_are():
+    timeline = loop_of_two_turns()
+    assert [row["name"] for row in timeline.operators] == ["fused update"]
+    assert timeline.busy_seconds == pytest.approx(5e-6)  # the kernel, and the operator in act
+    assert timeline.launches == 2
+
+
 # -- recording
 
 
@@ -124,6 +163,7 @@ def fake_gpu(monkeypatch):
     """Fake GPU with 100 allocated bytes."""
     gpu = SimpleNamespace(peak=500, held=100)
     monkeypatch.setattr(torch_profiler, "profile", FakeProfile)
+    monkeypatch.setattr(torch_profiler, "_mark_seconds", lambda device: 0.0)
     cuda = torch.cuda
     monkeypatch.setattr(cuda, "reset_peak_memory_stats", lambda _: vars(gpu).update(peak=gpu.held))
     monkeypatch.setattr(cuda, "max_memory_allocated", lambda _: gpu.peak)
@@ -177,8 +217,41 @@ def test_a_profile_of_a_gpu_measures_the_ceilings_last(fake_gpu, monkeypatch, tm
     assert (written["bytes_to_device_per_call"], written["bytes_to_host_per_call"]) == (20, 4)
     said = list(map(str, profile_calls.profile_tables(result)))
     assert "busy 90 %, gaps 100.0 us, 64B allocated" in said[1]
+    assert "arithmetic intensity 1 FLOP/B; ridge point 1 FLOP/B" in said
     launches = "0.25 launches by the host, 12 without capture; 20B to the device, 4B to the host"
     assert said[2] == launches
+
+
+@pytest.mark.parametrize(
+    ("attributed", "phases", "verdict"),
+    [
+        (0.89, {}, None),
+        (0.9, {}, "overhead-bound"),
+        (
+            0.9,
+            {"learn": 0.6, "env": 0.3, "act": 0.08},
+            "the largest phases are learn 60 %, env 30 %",
+        ),
+        (0.99, {"learn": 0.5, "env": 0.3}, None),  # the plain clock did not see a fifth
+        (0.89, {"learn": 0.6, "env": 0.4}, None),
+    ],
+)
+def test_there_is_no_verdict_on_time_that_was_not_attributed(
+    attributed, phases, verdict, tmp_path, monkeypatch
+):
+    recording = torch_profiler.Recorded(FakeProfile(), None)  # pyright: ignore[reportArgumentType]
+    timeline = Timeline(1, 1, 1e-5, 1e-3, 0, [], (), attributed)
+    monkeypatch.setattr(profile_calls, "_recorded", lambda *_: (recording, 1, timeline))
+    monkeypatch.setattr(profile_calls, "measure_ceilings", lambda *_: Ceilings(1e12, 1e12))
+    monkeypatch.setattr(profile_calls, "write_trace", lambda _, path: path.write_text("{}"))
+    rate, device = Rate(1e3, 1e3, 1e3, 1), torch.device("cpu")
+    subject = profile_calls.Subject(lambda _: rate, lambda *_: 1, device, None, phases=phases)
+    result = profile_calls._profile("x", Config(threads=1), subject, 1, tmp_path, Effort())
+    assert result["verdict"] == verdict
+    said = list(map(str, profile_calls.profile_tables({**result, "what": "train"})))[-1]
+    assert (
+        said == f"verdict: {verdict}" if verdict else said.startswith("verdict: none, since only")
+    )
 
 
 def test_a_graph_is_one_launch_by_the_host(on_gpu):
@@ -266,13 +339,14 @@ def test_a_profile_that_cannot_be_written_is_a_one_line_error(place, tmp_path, m
 def test_rows_that_cannot_be_written_are_a_one_line_error(tmp_path, monkeypatch, capsys):
     from fastdqn.bench import bench
 
-    def cut(path, text) -> None:
+    def cut(path, rows) -> None:
         raise WriteError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(bench, "write_whole", cut)
+    monkeypatch.setattr(bench, "append_rows", cut)
     words = f"bench act cartpole --num-envs 4 --seconds 0.001 --repeats 1 --out {tmp_path}/x"
     assert main(words.split()) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in said if line.startswith("error: ")]
     assert "No space left" in line
 
 

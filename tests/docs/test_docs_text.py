@@ -57,6 +57,8 @@ def parsed(words: list[str]) -> list[str]:
     record = RECORDS[command]
     if "config" not in typing.get_type_hints(record):
         return parser.parse(rest, record(), "fastdqn")[1]
+    if command == "bench":
+        rest, _ = parser.take_several(rest, "--num-envs")
     name = "cartpole" if len(subjects) < 1 + (command == "bench") else subjects[-1]
     default = PRESETS.get(name) or defaults_of(name)
     if command == "tabular":

@@ -55,6 +55,22 @@ def test_time_after_the_last_lap_belongs_to_no_phase_yet():
     assert laps.totals == {"act": 2.0, "env": 5.0}
 
 
+def test_a_phase_lasts_until_the_next_one_begins():
+    clock = FakeClock(1000.0)
+    laps = Laps(clock)
+    for name, seconds in (("act", 2.0), ("env", 5.0), ("env", 1.0), ("act", 3.0)):
+        laps.enter(name)
+        clock.now += seconds
+    assert laps.totals == {"act": 2.0, "env": 6.0}  # the last one has not ended
+    laps.leave()
+    assert laps.totals == {"act": 5.0, "env": 6.0}
+    clock.now += 4.0
+    laps.enter("save")  # nothing is lost: the time between belongs to it
+    laps.leave()
+    laps.leave()
+    assert laps.totals == {"act": 5.0, "env": 6.0, "save": 4.0}
+
+
 def test_a_restart_forgets_everything_before_it():
     clock = FakeClock()
     laps = Laps(clock)
