@@ -25,10 +25,10 @@ from fastdqn.envs.atari_scores import human_normalized
 from fastdqn.files.atomic_write import WriteError, to_json, write_whole
 from fastdqn.files.output_files import may_write, out_problems
 from fastdqn.files.run_folder import working_folder
+from fastdqn.report.statistics import is_worse
 from fastdqn.session import Trained
 from fastdqn.system import standard_streams
 from fastdqn.text import rounded
-from fastdqn.training.evaluation import is_worse
 
 _WIDTH = 140  # columns of tables if the output is not a terminal
 

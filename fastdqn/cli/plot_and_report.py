@@ -11,7 +11,7 @@ from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.atomic_write import WriteError, read_text
 from fastdqn.files.output_files import out_problems, write_together
 from fastdqn.report.run_data import read_runs
-from fastdqn.report.seed_groups import StudyVariant, group
+from fastdqn.report.seed_groups import LONGEST_LABEL, Group, StudyVariant, group, shortened
 from fastdqn.study.run_progress import newest_row
 from fastdqn.study.study_folder import is_study, read_study
 
@@ -28,6 +28,10 @@ class PlotOptions:
         "evaluation", "return", "phases",
     )  # fmt: skip
     """What to plot: returns of evaluations and training, Q-values, loss, epsilon, phase times."""
+    labels: tuple[str, ...] = ()
+    """Names of the settings, in the order of the runs. None: the options in which they differ."""
+    center: Literal["mean", "iqm"] = "mean"
+    """What is drawn of a setting with several seeds. iqm: interquartile mean."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,12 @@ def plot_runs(words: list[str]) -> str:
         lines.append("curves has no value: name what to plot")
     groups = _groups(runs, "plot", [*lines, *out_problems(out), *_missing("matplotlib", "scipy")])
     assert out is not None
+    groups = _relabeled(groups, chosen.labels)
     from fastdqn.report.matplotlib_figure import write_figure
 
-    return _write(out, lambda path: write_figure(path, groups, chosen.curves, chosen.over))
+    return _write(
+        out, lambda path: write_figure(path, groups, chosen.curves, chosen.over, chosen.center)
+    )
 
 
 def report_runs(words: list[str]) -> str:
@@ -118,6 +125,19 @@ def _groups(runs: list[str], command: str, lines: list[str]):
     if lines:
         raise ConfigError(lines)
     return group(records, variants)
+
+
+def _relabeled(groups: list[Group], labels: tuple[str, ...]) -> list[Group]:
+    """Returns the groups with other labels. Raises ConfigError if there are not as many."""
+    if not labels:
+        return groups
+    if len(labels) != len(groups):
+        found = ", ".join(repr(each.label) for each in groups)
+        raise ConfigError(
+            [f"labels has {len(labels)} names for {len(groups)} settings: {found}"]
+        )  # fmt: skip
+    own = (shortened(label, LONGEST_LABEL) for label in labels)
+    return [each._replace(label=label) for each, label in zip(groups, own, strict=True)]
 
 
 def _expanded(folders: list[str]) -> tuple[list[str], list[StudyVariant | None]]:

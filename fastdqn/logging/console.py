@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -40,6 +41,8 @@ def make_display(title: str, quiet: bool) -> Display:
     """Returns a panel if standard output is a terminal, else plain lines, or nothing if quiet."""
     if quiet:
         return Silent()
+    if (show := _notebook_display()) is not None:
+        return Unfailing(NotebookLine(show))
     console = Console(highlight=False, soft_wrap=True)
     # Some CI services provide a terminal, but keep every redraw in the log.
     live = console.is_terminal and not console.is_dumb_terminal and not os.environ.get("CI")
@@ -96,16 +99,57 @@ class PlainLines:
         now = time.monotonic()
         if final or now - self._last >= _PLAIN:
             self._last = now
-            self._console.print(
-                f"step {status['steps']:>9,}  return {number_text(status['return'])}  "
-                f"epsilon {status['epsilon']:.3f}  {status['fps']:,.0f} steps/s  "
-                f"env {status['env_rate']:,.0f}/s  learner {status['learner_rate']:,.0f}/s  "
-                f"left {duration_text(status['seconds_left'])}",
-                markup=False,
-            )
+            self._console.print(_status_line(status), markup=False)
 
     def say(self, line: str) -> None:
         self._console.print(line, markup=False)
+
+    def close(self) -> None:
+        pass
+
+
+def _status_line(status: dict) -> str:
+    return (
+        f"step {status['steps']:>9,}  return {_mean_of(status)}  "
+        f"epsilon {status['epsilon']:.3f}  {status['fps']:,.0f} steps/s  "
+        f"env {status['env_rate']:,.0f}/s  learner {status['learner_rate']:,.0f}/s  "
+        f"left {duration_text(status['seconds_left'])}"
+    )
+
+
+def _notebook_display() -> Callable[..., Any] | None:
+    """Returns IPython's display() in the kernel of a notebook, else None. Imports nothing."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if type(shell).__name__ != "ZMQInteractiveShell":
+        return None
+    return getattr(getattr(ipython, "display", None), "display", None)
+
+
+class NotebookLine:
+    """Display that redraws one line below the cell of a notebook.
+
+    Args:
+        show: IPython's display(), whose handle replaces what it shows.
+    """
+
+    def __init__(self, show: Callable[..., Any]):
+        self._show, self._handle, self._next = show, None, 0.0
+
+    def show(self, status: dict, final: bool = False) -> None:
+        now = time.monotonic()
+        if not final and now < self._next:
+            return
+        self._next = now + _REDRAW
+        data = {"text/plain": _status_line(status)}
+        if self._handle is None:
+            self._handle = self._show(data, raw=True, display_id=True)
+        else:
+            self._handle.update(data, raw=True)
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+        self._handle = None  # the next status is shown below the line
 
     def close(self) -> None:
         pass
@@ -135,7 +179,7 @@ class LivePanel:
     def _panel(self, status: dict) -> Panel:
         left = Table.grid(padding=(0, 2))
         for label, text in (
-            ("return", f"{number_text(status['return'])}  (last 100)"),
+            ("return", _mean_of(status)),
             ("evaluation", f"{number_text(status['eval_return'])}  (greedy)"),
             ("epsilon", f"{status['epsilon']:.3f}"),
             ("steps", f"{status['steps']:,}  in {status['episodes']:,} episodes"),
@@ -161,6 +205,13 @@ class LivePanel:
         whole.add_row(bar)
         width = min(self._console.width, _WIDEST)
         return Panel(whole, title=self._title, title_align="left", width=width)
+
+
+def _mean_of(status: dict) -> str:
+    """Returns the mean return with the number of episodes that it is of."""
+    if status["return"] is None:
+        return "-"
+    return f"{number_text(status['return'])} (mean of {status['averaged']})"
 
 
 def number_text(value: float | None) -> str:

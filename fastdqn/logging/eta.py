@@ -10,11 +10,17 @@ class ETA:
     """Estimates the remaining seconds by the speed in the second half of the elapsed time.
 
     The first steps of a run are random actions, and later ones may take a hundred times as long.
-    The mean speed of the whole run would underestimate the remaining time.
+    The caller starts it with the first update. Later changes of speed, such as of the length of
+    episodes, are followed by the second half.
+
+    Args:
+        elapsed: Elapsed seconds at its start.
+        fraction: Fraction of the budget that was spent then.
     """
 
-    def __init__(self):
-        self._samples: deque[tuple[float, float]] = deque([(0.0, 0.0)])
+    def __init__(self, elapsed: float = 0.0, fraction: float = 0.0):
+        self._start = elapsed
+        self._samples: deque[tuple[float, float]] = deque([(elapsed, fraction)])
 
     def __call__(self, elapsed: float, fraction: float) -> float | None:
         """Returns the remaining seconds, or None if they are not known yet.
@@ -25,7 +31,7 @@ class ETA:
         """
         if elapsed >= self._samples[-1][0] * _APART:
             self._samples.append((elapsed, fraction))
-        while len(self._samples) > 2 and self._samples[1][0] <= elapsed / 2:
+        while len(self._samples) > 2 and self._samples[1][0] <= (self._start + elapsed) / 2:
             self._samples.popleft()
         then, before = self._samples[0]
         if fraction <= before:

@@ -65,7 +65,12 @@ def info_metric(key: str, group: str = "rollout") -> str:
 
 
 def status(
-    progress, row: dict[str, float], fraction: float, left: float | None, eval_return: float | None
+    progress,
+    row: dict[str, float],
+    fraction: float,
+    left: float | None,
+    eval_return: float | None,
+    averaged: int = 0,
 ) -> dict[str, Any]:
     """Returns the values that a display shows.
 
@@ -75,6 +80,7 @@ def status(
         fraction: Fraction of the budget that is spent.
         left: Remaining seconds, or None.
         eval_return: Mean return of the last evaluation, or None.
+        averaged: Number of episodes that the mean return is of.
     """
     return {
         "steps": progress.steps,
@@ -82,6 +88,7 @@ def status(
         "updates": progress.updates,
         "return": row.get("rollout/ep_rew_mean"),
         "eval_return": eval_return,
+        "averaged": averaged,
         "loss": row.get("train/loss"),
         "epsilon": row["rollout/exploration_rate"],
         "fps": row.get("time/fps", 0.0),

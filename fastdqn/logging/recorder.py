@@ -85,6 +85,7 @@ class RunRecorder:
         self._shown: dict[str, float] = {}  # newest value of each metric
         self._last_steps = self._last_updates = 0
         self._eta = ETA()
+        self._status: dict[str, Any] | None = None  # as it was shown last
         self._eval_return: float | None = None
         self.warnings: list[str] = []
         self.disk = disk_errors(self.warn)
@@ -107,7 +108,7 @@ class RunRecorder:
         ended = zip(step.ended_lanes.tolist(), returns, lengths, strict=True)
         columns = [(step.info or {}).get(key, np.full(len(returns), np.nan)) for key in self._info]
         lines = [
-            f"{first + i},{progress.steps},{lane},{total:.9g},{length}"
+            f"{first + i},{progress.steps},{lane},{_return(total)},{length}"
             + "".join(f",{_cell(column[i])}" for column in columns)
             + "\n"
             for i, (lane, total, length) in enumerate(ended)
@@ -147,8 +148,18 @@ class RunRecorder:
         self._keeper.retry()
         self._shown |= row
         spent = self._spent(progress.steps, progress.episodes)
-        left = self._eta(elapsed, spent)
-        self._display.show(status(progress, self._shown, spent, left, self._eval_return), final)
+        left = self._time_left(elapsed, spent, progress.updates)
+        self._status = status(
+            progress, self._shown, spent, left, self._eval_return, len(self._returns)
+        )
+        self._display.show(self._status, final)
+
+    def _time_left(self, elapsed: float, spent: float, updates: int) -> float | None:
+        """Returns the remaining seconds. Steps before the first update are far faster."""
+        if not updates:
+            self._eta = ETA(elapsed, spent)
+            return None
+        return self._eta(elapsed, spent)
 
     def _user_metrics(self, logged: dict[str, float], row: dict[str, float]) -> dict[str, float]:
         """Returns what progress.log() received, without names that are metrics of the run."""
@@ -179,6 +190,10 @@ class RunRecorder:
                 + (" to confirm" if kind == "confirm" else "")
                 + (f", {summary['cut_episodes']} cut" if summary["cut_episodes"] else "")
             )
+        if self._status is not None and kind in ("final", "last"):  # the last frame of a panel
+            ended = {"eval_return": self._eval_return, "seconds_left": 0.0}
+            self._status = {**self._status, **ended}
+            self._display.show(self._status, final=True)
         if kind == "eval":
             self._write_row(steps, row)
         if self._on_evaluation is not None:
@@ -310,6 +325,11 @@ def _window(state: State, name: str) -> np.ndarray:
     if not isinstance(values, np.ndarray) or values.ndim != 1 or len(values) > _WINDOW:
         raise StateError(f"{name} is {values!r:.80}, not an array of at most {_WINDOW} numbers")
     return values
+
+
+def _return(total: float) -> str:
+    """Returns a sum of float32 rewards without the digits that float32 does not have."""
+    return f"{total:.9g}" if total.is_integer() else f"{total:.7g}"
 
 
 def _cell(value: float) -> str:

@@ -1,12 +1,14 @@
 """Learning curves: metrics over steps, episodes or seconds, with confidence intervals."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fastdqn.report.run_data import Columns, RunRecord
+from fastdqn.report.run_data import Columns, RunRecord, number
 
 Over = Literal["steps", "episodes", "time"]
+Center = Literal["mean", "iqm"]
 # x axis -> (label, metric).
 AXES: dict[str, tuple[str, str]] = {
     "steps": ("steps", "time/total_timesteps"),
@@ -22,19 +24,21 @@ class Quantity(NamedTuple):
         title: Title of the chart.
         key: Name of its column.
         evaluated: Whether the column is in eval.jsonl rather than metrics.jsonl.
+        unit: Label of the y axis.
     """
 
     title: str
     key: str
     evaluated: bool = False
+    unit: str = ""
 
 
 QUANTITIES: dict[str, Quantity] = {
-    "evaluation": Quantity("return of greedy evaluations", "mean_return", evaluated=True),
-    "return": Quantity("return of the last 100 training episodes", "rollout/ep_rew_mean"),
-    "q": Quantity("Q-value of the actions in a batch", "losses/q_values"),
-    "loss": Quantity("loss", "train/loss"),
-    "epsilon": Quantity("epsilon", "rollout/exploration_rate"),
+    "evaluation": Quantity("greedy evaluations", "mean_return", evaluated=True, unit="return"),
+    "return": Quantity("last 100 training episodes", "rollout/ep_rew_mean", unit="return"),
+    "q": Quantity("actions in a batch", "losses/q_values", unit="Q-value"),
+    "loss": Quantity("loss", "train/loss", unit="loss"),
+    "epsilon": Quantity("exploration", "rollout/exploration_rate", unit="epsilon"),
 }
 # Points of a mean curve, bins of phases, and bootstrap resamples. Not tuned.
 _PLACES, _BINS, _RESAMPLES = 120, 24, 1_999
@@ -48,7 +52,7 @@ class Line(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Mean over runs with its 95 % bootstrap interval, on their common range: float64[P]."""
+    """Mean or IQM over runs with its 95 % bootstrap interval, on their common range: float64[P]."""
 
     x: np.ndarray
     mean: np.ndarray
@@ -74,12 +78,25 @@ def line(record: RunRecord, quantity: Quantity, over: Over) -> Line:
     if quantity.key not in rows:
         return Line(np.empty(0), np.empty(0))
     x, y = _place(record, rows["step"], over), rows[quantity.key]
-    there = np.isfinite(x) & np.isfinite(y)
+    there = np.isfinite(x) & np.isfinite(y) & _unbiased(record, quantity, len(y))
     return Line(x[there], y[there])
 
 
-def band(lines: list[Line]) -> Band | None:
-    """Returns the mean of at least two curves on their common range, or None."""
+def _unbiased(record: RunRecord, quantity: Quantity, rows: int) -> np.ndarray:
+    """Returns bool[rows], the rows whose mean of episodes is not one of the shortest alone.
+
+    The first episodes to end are short ones. Each environment has finished one in the rows that
+    are left, or all rows are if it never comes to that.
+    """
+    episodes = record.metrics.get("rollout/episodes")
+    if quantity.key != "rollout/ep_rew_mean" or episodes is None:
+        return np.ones(rows, np.bool_)
+    enough = episodes >= number(record.config.get("num_envs"))
+    return enough if enough.any() else np.ones(rows, np.bool_)
+
+
+def band(lines: list[Line], center: Center = "mean") -> Band | None:
+    """Returns the mean or IQM of at least two curves on their common range, or None."""
     lines = [each for each in lines if len(each.x)]
     if len(lines) < 2:
         return None
@@ -88,27 +105,36 @@ def band(lines: list[Line]) -> Band | None:
         return None
     x = np.linspace(start, end, _PLACES)
     values = np.array([np.interp(x, each.x, each.y) for each in lines])  # [S, P]
-    low, high = interval(values)
-    return Band(x, values.mean(0), low, high)
+    low, high = interval(values, center)
+    return Band(x, _statistic(center)(values, axis=0), low, high)
 
 
-def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the 95 % percentile bootstrap interval of the mean over the first axis.
+def interval(values: np.ndarray, center: Center = "mean") -> tuple[np.ndarray, np.ndarray]:
+    """Returns the 95 % percentile bootstrap interval of a statistic over the first axis.
 
     Needs scipy.
 
     Args:
         values: float64[S, *]. A single value is its own interval.
+        center: mean, or iqm: the mean without the lowest and the highest quarter.
     """
     if len(values) < 2:
         return values[0], values[0]
     from scipy import stats
 
     found = stats.bootstrap(
-        (values,), np.mean, n_resamples=_RESAMPLES, method="percentile",
+        (values,), _statistic(center), n_resamples=_RESAMPLES, method="percentile",
         rng=np.random.default_rng(0), axis=0, vectorized=True,
     )  # fmt: skip
     return found.confidence_interval.low, found.confidence_interval.high
+
+
+def _statistic(center: Center) -> Callable[..., np.ndarray]:
+    if center == "mean":
+        return np.mean
+    from scipy import stats
+
+    return lambda values, axis: stats.trim_mean(values, 0.25, axis=axis)
 
 
 def phases(records: list[RunRecord], over: Over) -> Phases | None:
@@ -117,7 +143,9 @@ def phases(records: list[RunRecord], over: Over) -> Phases | None:
     placed = [(x, seconds) for x, seconds in placed if np.isfinite(x).all() and x[-1] > 0]
     if not placed:
         return None
-    bins = min(_BINS, max(len(x) for x, _ in placed))
+    # A bin between two evaluations or shorter would have either none or nothing else.
+    evaluations = max(len(r.evaluations.get("step", ())) for r in records)
+    bins = min(_BINS, max(len(x) for x, _ in placed), evaluations or _BINS)
     edges = np.linspace(0.0, max(x[-1] for x, _ in placed), bins + 1)
     sums: dict[str, np.ndarray] = {}
     for x, seconds in placed:

@@ -8,9 +8,19 @@ import jinja2
 import numpy as np
 
 from fastdqn.report import svg_chart
-from fastdqn.report.curves import AXES, QUANTITIES, Quantity, band, interval, line, phases
+from fastdqn.report.curves import (
+    AXES,
+    QUANTITIES,
+    Center,
+    Quantity,
+    band,
+    interval,
+    line,
+    phases,
+)
 from fastdqn.report.run_data import RunRecord, number
 from fastdqn.report.seed_groups import Group, differences, goal_of, spelled
+from fastdqn.report.statistics import iqm, is_worse
 from fastdqn.report.svg_chart import Chart, Series, curves_chart, phases_chart, short
 from fastdqn.text import drawable
 
@@ -60,7 +70,8 @@ def _content(groups: list[Group], defaults: dict[str, Any], clocks: list[dict]) 
         "env_id": runs[0].env_id,
         "runs": [_run(run, defaults) for run in runs],
         "groups": [(f"s{place % _LOOKS}", each.label) for place, each in enumerate(groups)],
-        "compared": [_compared(each) for each in groups] if len(runs) > 1 else [],
+        "compared": _comparison(groups) if len(runs) > 1 else None,
+        "each_run": _runs_table(groups) if len(runs) > 1 else [],
         "differ": _differences(groups),
         "curves": _curves(groups, ("evaluation", "return", "epsilon")),
         "values": [*_curves(groups, ("q",)), *overestimation, *_curves(groups, ("loss",))],
@@ -68,6 +79,7 @@ def _content(groups: list[Group], defaults: dict[str, Any], clocks: list[dict]) 
         "phases": [_phases(each, place, len(groups)) for place, each in enumerate(groups)],
         "times": [(each.label, _times(each.runs)) for each in groups],
         "clocks": [(str(row["clock"]), _shares(row["phase_seconds"])) for row in clocks],
+        "goal": goal_of(groups),
         "box": {name.lower(): getattr(svg_chart, name) for name in
                 ("WIDTH", "HEIGHT", "LEFT", "RIGHT", "TOP", "BOTTOM")},
     }  # fmt: skip
@@ -91,7 +103,7 @@ def _run(run: RunRecord, defaults: dict[str, Any]) -> dict[str, Any]:
         "machine": [
             Row(name, [spelled(value)]) for name, value in run.system.items() if name != "packages"
         ] + [Row(str(name), [spelled(value)]) for name, value in versions.items()],
-        "warnings": [str(text) for text in _list(run.summary.get("warnings"))],
+        "warnings": [*_collapsed(run), *map(str, _list(run.summary.get("warnings")))],
         "command": _typed(run.command),
         "install": " ".join(
             ["pip install"] + [shlex.quote(f"{n}=={v}") for n, v in versions.items() if v]
@@ -125,14 +137,22 @@ def _typed(command: str) -> str:
 
 
 def _result(run: RunRecord) -> dict[str, str]:
-    """Describes the final evaluation and whether the run was solved."""
-    final, solved = _dict(run.summary.get("eval")), _dict(run.summary.get("solved"))
-    mean, goal = number(final.get("mean_return")), number(run.config.get("stop_at_return"))
-    texts = {"mean": short(mean) if final else "no final evaluation", "spread": "", "goal": ""}
-    if final:
+    """Describes the final evaluations and whether the run was solved."""
+    best, last = (_dict(run.summary.get(name)) for name in ("eval", "eval_last"))
+    solved, shown = _dict(run.summary.get("solved")), last or best
+    mean, goal = number(shown.get("mean_return")), number(run.config.get("stop_at_return"))
+    texts = {"mean": short(mean) if shown else "no final evaluation", "spread": "", "goal": ""}
+    if shown:
         texts["spread"] = (
-            f"± {short(number(final.get('std_return')))} over {spelled(final.get('episodes'))} "
-            f"greedy episodes, minimum {short(number(final.get('min_return')))}"
+            f"± {short(number(shown.get('std_return')))} over {spelled(shown.get('episodes'))} "
+            f"greedy episodes, minimum {short(number(shown.get('min_return')))}, with the "
+            f"{'last' if last else 'best'} weights"
+        )
+    if last and last.get("steps_at_eval") != best.get("steps_at_eval"):
+        texts["spread"] += (
+            f". The best weights, selected among all evaluations: "
+            f"{short(number(best.get('mean_return')))}, of step "
+            f"{short(number(best.get('steps_at_eval')))}"
         )
     if solved:
         texts["goal"] = (
@@ -143,6 +163,26 @@ def _result(run: RunRecord) -> dict[str, str]:
     elif np.isfinite(goal):
         texts["goal"] = f"not solved: the threshold of {short(goal)} was not confirmed"
     return texts
+
+
+def _collapsed(run: RunRecord) -> list[str]:
+    """Returns a warning if the last weights are worse than the best, beyond chance."""
+    best, last = (
+        {
+            name: number(_dict(run.summary.get(key)).get(name))
+            for name in ("mean_return", "std_return", "episodes")
+        }
+        for key in ("eval", "eval_last")
+    )
+    values = [*best.values(), *last.values()]
+    if not np.isfinite(values).all() or min(best["episodes"], last["episodes"]) < 1:
+        return []
+    if not is_worse(last, best):
+        return []
+    return [
+        f"the last weights return {short(last['mean_return'])}, and the best "
+        f"{short(best['mean_return'])}: returns fell after the best evaluation"
+    ]
 
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
@@ -163,27 +203,72 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     ]
 
 
-def _compared(group: Group) -> Row:
-    """Returns the results of a setting: runs, final return, solved, steps and seconds."""
-    finals = [number(_dict(r.summary.get("eval")).get("mean_return")) for r in group.runs]
-    solved = [_dict(run.summary.get("solved")) for run in group.runs]
-    cells = [
-        str(len(group.runs)),
-        _mean([value for value in finals if np.isfinite(value)]),
-        f"{sum(map(bool, solved))} of {len(solved)}",
-        _median([number(each.get("steps")) for each in solved]),
-        _median([number(each.get("seconds")) for each in solved]),
-        _median([number(run.summary.get("steps_per_second")) for run in group.runs]),
-    ]
-    return Row(group.label, cells)
+def _comparison(groups: list[Group]) -> dict[str, Any]:
+    """Returns heads and rows of the comparison of settings."""
+    has_goal = any(_has_goal(run) for group in groups for run in group.runs)
+    heads = ["setting", "runs", "last weights, mean", "last weights, IQM", "best weights, mean"]
+    heads += ["solved", "steps until solved", "seconds until solved"] if has_goal else []
+    rows = [_compared(group, has_goal) for group in groups]
+    return {"heads": [*heads, "steps per second"], "rows": rows}
 
 
-def _mean(values: list[float]) -> str:
+def _has_goal(run: RunRecord) -> bool:
+    return bool(np.isfinite(number(run.config.get("stop_at_return"))))
+
+
+def _compared(group: Group, has_goal: bool) -> Row:
+    """Returns the results of a setting: runs, final returns, solved, steps and seconds."""
+    best, last = (_finals(group, name) for name in ("eval", "eval_last"))
+    cells = [str(len(group.runs)), _mean(last), _mean(last, "iqm"), _mean(best)]
+    if has_goal:
+        solved = [_dict(run.summary.get("solved")) for run in group.runs]
+        asked = sum(map(_has_goal, group.runs))
+        cells += [
+            f"{sum(map(bool, solved))} of {asked}" if asked else "-",
+            _median([number(each.get("steps")) for each in solved]),
+            _median([number(each.get("seconds")) for each in solved]),
+        ]
+    speeds = [number(run.summary.get("steps_per_second")) for run in group.runs]
+    return Row(group.label, [*cells, _median(speeds)])
+
+
+def _finals(group: Group, name: str) -> list[float]:
+    values = [number(_dict(r.summary.get(name)).get("mean_return")) for r in group.runs]
+    return [value for value in values if np.isfinite(value)]
+
+
+def _runs_table(groups: list[Group]) -> list[Row]:
+    """Returns a row for each run: setting, how it ended, returns, steps, seconds, warnings."""
+    rows = []
+    for group in groups:
+        for run in group.runs:
+            best, last = (
+                number(_dict(run.summary.get(name)).get("mean_return"))
+                for name in ("eval", "eval_last")
+            )
+            facts = dict(_facts(run))
+            texts = [*_collapsed(run), *map(str, _list(run.summary.get("warnings")))]
+            cells = [
+                group.label, spelled(run.config.get("seed")), short(last), short(best),
+                facts.get("steps", "-"), facts.get("seconds of the loop", "-"),
+                str(run.summary.get("exit_reason", "not finished")), "; ".join(texts) or "-",
+            ]  # fmt: skip
+            rows.append(Row(run.folder.name or str(run.folder), cells, bool(_collapsed(run))))
+    return rows
+
+
+def _mean(values: list[float], center: Center = "mean") -> str:
+    """Formats a mean, or an interquartile mean, with its 95 % bootstrap interval."""
     if not values:
         return "-"
-    low, high = interval(np.array(values))
-    mean = f"{short(float(np.mean(values)))}"
-    return f"{mean} [{short(float(low))}, {short(float(high))}]" if len(values) > 1 else mean
+    found = np.array(values)
+    low, high = interval(found, center)
+    middle = float(found.mean() if center == "mean" else iqm(found[:, None]))
+    return (
+        f"{short(middle)} [{short(float(low))}, {short(float(high))}]"
+        if len(values) > 1
+        else (short(middle))
+    )
 
 
 def _median(values: list[float]) -> str:
@@ -202,8 +287,11 @@ def _curves(groups: list[Group], names: tuple[str, ...]) -> list[Chart]:
     goal, found = goal_of(groups), []
     for name in names:
         series = [_series(group, place, QUANTITIES[name]) for place, group in enumerate(groups)]
-        at = goal if name in ("evaluation", "return") else None
-        found.append(curves_chart(name, QUANTITIES[name].title, AXES["steps"][0], series, at))
+        quantity = QUANTITIES[name]
+        at = goal if quantity.unit == "return" else None
+        title, over = f"{quantity.unit}, {quantity.title}", AXES["steps"][0]
+        title = quantity.unit if quantity.unit == quantity.title else title
+        found.append(curves_chart(name, title, over, series, at, quantity.unit))
     return [each for each in found if each is not None]
 
 

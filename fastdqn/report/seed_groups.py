@@ -13,7 +13,7 @@ _FREE = (
     "seed", "run_dir", "checkpoint_frequency", "checkpoint_seconds", "checkpoint_replay",
     "log_frequency", "tensorboard", "wandb", "on_disk_error", "max_step_seconds",
 )  # fmt: skip
-_LONGEST = 60  # maximum characters of a label
+LONGEST_LABEL = 60  # maximum characters of a label
 
 
 class Group(NamedTuple):
@@ -57,7 +57,7 @@ def group(records: list[RunRecord], variants: Sequence[StudyVariant | None] = ()
 def _labeled(texts: Sequence[str], groups: list[list[RunRecord]]) -> list[Group]:
     labels: list[str] = []
     for text in texts:
-        label = shortened(text, _LONGEST)
+        label = shortened(text, LONGEST_LABEL)
         labels.append(f"{label} ({len(labels) + 1})" if label in labels else label)
     return [Group(*pair) for pair in zip(labels, groups, strict=True)]
 

@@ -4,8 +4,9 @@ The estimators of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge 
 Precipice" (arXiv 2108.13264), as their library rliable defines them.
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -101,6 +102,16 @@ def improvement_interval(
             total += ((of_x @ wins[:, :, task]) * of_y).sum(axis=1)
         drawn.append(total / tasks)
     return _percentiles(np.concatenate(drawn), level)
+
+
+def is_worse(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Returns whether the mean return of an evaluation is below another's, beyond chance.
+
+    The arguments are evaluations as summary.json has them. Beyond chance: by more than three
+    standard errors of the difference. The same start states make it smaller still.
+    """
+    errors = [each["std_return"] ** 2 / each["episodes"] for each in (ours, theirs)]
+    return theirs["mean_return"] - ours["mean_return"] > 3 * math.sqrt(sum(errors))
 
 
 def _wins(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -47,11 +47,13 @@ class Stroke(NamedTuple):
         path: SVG path.
         kind: CSS class: line, faint, band, dashed or area.
         look: CSS class of its colour.
+        label: What it shows.
     """
 
     path: str
     kind: str
     look: str
+    label: str = ""
 
 
 class Chart(NamedTuple):
@@ -66,6 +68,8 @@ class Chart(NamedTuple):
         goal: y position of the horizontal line for stop_at_return, or None.
         legend: (colour, kind, label) of each entry.
         heads, rows: Table of the numbers.
+        x, y: Scales of the axes, for scripts.
+        unit: Label of the y axis.
     """
 
     name: str
@@ -78,6 +82,9 @@ class Chart(NamedTuple):
     legend: list[tuple[str, str, str]]
     heads: list[str]
     rows: list[list[str]]
+    x: "Scale"
+    y: "Scale"
+    unit: str = ""
 
 
 class Scale(NamedTuple):
@@ -94,7 +101,12 @@ class Scale(NamedTuple):
 
 
 def curves_chart(
-    name: str, title: str, over: str, series: Sequence[Series], goal: float | None = None
+    name: str,
+    title: str,
+    over: str,
+    series: Sequence[Series],
+    goal: float | None = None,
+    unit: str = "",
 ) -> Chart | None:
     """Returns a chart of lines and means with intervals, or None without points."""
     series = [each for each in series if any(len(line.x) for line in each.lines)]
@@ -109,7 +121,7 @@ def curves_chart(
     return Chart(
         name, title, over, _marks(x), _marks(y), strokes,
         None if goal is None else round(float(y(np.array(goal))), 1),
-        legend, [over, *(each.label for each in series)], _table(series),
+        legend, [over, *(each.label for each in series)], _table(series), x, y, unit,
     )  # fmt: skip
 
 
@@ -121,7 +133,8 @@ def phases_chart(name: str, title: str, over: str, found: Phases) -> Chart:
     strokes = []
     for phase in names:
         ceiling = floor + found.shares[phase]
-        strokes.append(Stroke(_steps(x(found.edges), y(floor), y(ceiling)), "area", look(phase)))
+        path = _steps(x(found.edges), y(floor), y(ceiling))
+        strokes.append(Stroke(path, "area", look(phase), phase))
         floor = ceiling
     picked = np.unique(np.linspace(0, len(floor) - 1, min(_ROWS, len(floor))).astype(int))
     rows = [
@@ -132,7 +145,8 @@ def phases_chart(name: str, title: str, over: str, found: Phases) -> Chart:
     marks = [Mark(float(y(np.array(share))), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)]
     legend = [(look(phase), "area", phase) for phase in names]
     return Chart(
-        name, title, over, _marks(x), marks, strokes, None, legend, [over, *names], rows
+        name, title, over, _marks(x), marks, strokes, None, legend, [over, *names], rows, x, y,
+        "share of time",
     )  # fmt: skip
 
 
@@ -181,12 +195,12 @@ def _strokes(series: Series, x: Scale, y: Scale) -> list[Stroke]:
     own = "dashed" if series.dashed else "line"
     kind = own if mean is None else "faint"
     lines = [_thin(line) for line in series.lines if len(line.x)]
-    found = [Stroke(_path(x(line.x), y(line.y)), kind, colour) for line in lines]
+    found = [Stroke(_path(x(line.x), y(line.y)), kind, colour, series.label) for line in lines]
     if mean is not None:
         there_and_back = np.concatenate((mean.x, mean.x[::-1]))
         ends = np.concatenate((mean.low, mean.high[::-1]))
         found.append(Stroke(_path(x(there_and_back), y(ends)) + "Z", "band", colour))
-        found.append(Stroke(_path(x(mean.x), y(mean.mean)), own, colour))
+        found.append(Stroke(_path(x(mean.x), y(mean.mean)), own, colour, series.label))
     return found
 
 

@@ -1,9 +1,8 @@
 """evaluate(): greedy evaluation of whole episodes in parallel, without a bias to short ones."""
 
-import math
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -71,16 +70,6 @@ class Evaluation(NamedTuple):
             for key, values in self.info.items()
             if not np.isnan(values).all()
         }
-
-
-def is_worse(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Returns whether the mean of an Evaluation.summary() is below another's, beyond chance.
-
-    Beyond chance: by more than three standard errors of the difference. The same start states make
-    it smaller still.
-    """
-    errors = [each["std_return"] ** 2 / each["episodes"] for each in (ours, theirs)]
-    return theirs["mean_return"] - ours["mean_return"] > 3 * math.sqrt(sum(errors))
 
 
 def evaluate(

@@ -2,6 +2,8 @@
 
 import io
 import re
+import sys
+import types
 
 import pytest
 from rich.console import Console
@@ -12,7 +14,8 @@ from fastdqn.logging.eta import ETA
 STATUS = {
     "steps": 12345, "episodes": 67, "updates": 890, "return": 123.4, "eval_return": None,
     "loss": 0.0321, "epsilon": 0.456, "fps": 7890.0, "env_rate": 43210.0, "learner_rate": 654.0,
-    "fraction": 0.4, "seconds_left": 3723.0, "shares": {"learn": 0.75, "env": 0.25, "save": 0.001},
+    "averaged": 12, "fraction": 0.4, "seconds_left": 3723.0,
+    "shares": {"learn": 0.75, "env": 0.25, "save": 0.001},
 }  # fmt: skip
 
 
@@ -31,7 +34,8 @@ def test_the_panel_shows_return_rates_shares_and_time_left():
     panel.say("weights [saved]")
     panel.close()
     parts = (
-        "fastdqn CartPole-v1", "123.4", "epsilon", "0.456", "12,345", "67 episodes", "loss 0.0321",
+        "fastdqn CartPole-v1", "123.4 (mean of 12)", "epsilon", "0.456", "12,345", "67 episodes",
+        "loss 0.0321",
         "7,890 steps/s", "43,210 steps/s alone", "654 updates/s alone", "1:02:03", "learn", " 75%",
         " 25%", "weights [saved]",
     )  # fmt: skip
@@ -109,8 +113,8 @@ def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch)
     text = file.getvalue().splitlines()
     assert len(text) == 4
     assert text[0] == (
-        "step    12,345  return 123.4  epsilon 0.456  7,890 steps/s  env 43,210/s  learner 654/s  "
-        "left 1:02:03"
+        "step    12,345  return 123.4 (mean of 12)  epsilon 0.456  7,890 steps/s  env 43,210/s  "
+        "learner 654/s  left 1:02:03"
     )
     assert "return -" in text[2]
     assert text[3] == "run folder: runs/[x]"
@@ -163,3 +167,47 @@ def test_a_pipe_gets_plain_lines_and_quiet_prints_nothing(capsys):
     display.say("anything")
     display.close()
     assert capsys.readouterr() == ("", "")
+
+
+class ZMQInteractiveShell:
+    """Stands for the shell of a notebook's kernel."""
+
+
+class Handle:
+    def __init__(self, shown):
+        self._shown = shown
+
+    def update(self, data, raw):
+        assert raw
+        self._shown[-1].append(data["text/plain"])
+
+
+@pytest.mark.parametrize("in_notebook", [True, False])
+def test_a_notebook_gets_one_line_that_is_redrawn(monkeypatch, capsys, in_notebook):
+    shown: list[list[str]] = []
+
+    def display(data, raw, display_id):
+        assert raw
+        assert display_id
+        shown.append([data["text/plain"]])
+        return Handle(shown)
+
+    shell = ZMQInteractiveShell() if in_notebook else object()
+    ipython = types.SimpleNamespace(
+        get_ipython=lambda: shell, display=types.SimpleNamespace(display=display)
+    )
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    display_of_run = make_display("fastdqn", quiet=False)
+    for steps in (10, 20, 30):
+        display_of_run.show({**STATUS, "steps": steps}, final=True)
+    display_of_run.say("evaluation: return 9")
+    display_of_run.show({**STATUS, "steps": 40}, final=True)
+    display_of_run.close()
+    out = capsys.readouterr().out
+    if not in_notebook:
+        assert not shown
+        assert out.count("step ") == 4
+        return
+    assert [len(lines) for lines in shown] == [3, 1]
+    assert "step        30" in shown[0][-1]
+    assert out == "evaluation: return 9\n"

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import itertools
 import json
 import os
 from contextlib import ExitStack
@@ -17,9 +18,10 @@ from fastdqn.files.atomic_write import to_json, write_whole
 from fastdqn.files.run_folder import create_folder, default_run_dir
 from fastdqn.learning.learner import Report
 from fastdqn.logging.console import Silent
+from fastdqn.logging.eta import ETA
 from fastdqn.logging.metric_rows import steps_per_second
 from fastdqn.logging.metric_sinks import MetricsSink, TensorBoardEvents
-from fastdqn.logging.recorder import RunRecorder
+from fastdqn.logging.recorder import RunRecorder, _return
 from fastdqn.training.evaluation import Evaluation
 from fastdqn.training.loop import Progress
 
@@ -186,7 +188,8 @@ def test_every_evaluation_is_in_eval_jsonl_and_only_regular_ones_are_metrics(run
 
 
 def test_the_display_is_shown_the_time_left_and_the_shares(run):
-    nothing_yet, _, status = run.display.statuses
+    nothing_yet, _, status, last = run.display.statuses
+    assert (last["eval_return"], last["seconds_left"]) == (run.recorder._eval_return, 0.0)
     assert nothing_yet["seconds_left"] is None
     assert status["fraction"] == 0.4
     assert status["seconds_left"] == pytest.approx(12.0)
@@ -260,3 +263,27 @@ def test_the_default_folder_name_describes_the_run():
     runs, name = Path(default_run_dir(config)).parts
     assert runs == "runs"
     assert name.startswith("my_module-ALE-Pong-v5__a-..-b__3__2")
+
+
+def test_returns_have_no_digits_that_float32_lacks():
+    assert [_return(value) for value in (0.30000001192092896, 500.0, 123456789.0, -1.5)] == [
+        "0.3", "500", "123456789", "-1.5",
+    ]  # fmt: skip
+
+
+def test_the_time_left_does_not_jump_when_learning_starts():
+    """Random steps are 50 times as fast, and later steps slower by half again."""
+    recorder = object.__new__(RunRecorder)
+    recorder._eta = ETA()
+    elapsed, shown = 0.0, []
+    for step in range(1_000, 101_000, 1_000):
+        elapsed += 0.02 if step <= 10_000 else 1.0 + step / 200_000
+        left = recorder._time_left(elapsed, step / 100_000, updates=max(0, step - 10_000))
+        shown.append((step, left))
+    assert all(left is None for step, left in shown if step <= 10_000)
+    known = [left for step, left in shown if 10_000 < step < 100_000]
+    assert all(left is not None for left in known)
+    ratios = [b / a for a, b in itertools.pairwise(known) if a and b]
+    assert max(ratios) < 1.1
+    total = sum(1.0 + step / 200_000 for step in range(11_000, 101_000, 1_000))
+    assert 0.5 * total < known[0] < 1.5 * total

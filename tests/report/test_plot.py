@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from fastdqn.report.curves import QUANTITIES, band, line, phases
+from fastdqn.report.curves import QUANTITIES, Line, band, line, phases
 from fastdqn.report.run_data import read_runs
 from fastdqn.report.seed_groups import goal_of, group
 from helpers.command_line import ask
@@ -40,7 +40,8 @@ def test_runs_that_differ_by_seed_and_housekeeping_are_one_group(tmp_path, recor
 @pytest.mark.parametrize(("over", "end"), [("steps", 2000), ("episodes", 40), ("time", 10.0)])
 def test_a_curve_has_all_rows_over_every_axis(records, over, end):
     returns = line(records[0], QUANTITIES["return"], over)
-    assert (len(returns.x), returns.x[-1], returns.y[-1]) == (20, end, 21.0)
+    # Rows of 2 episodes each: from the eighth on, each of 16 environments has finished one.
+    assert (len(returns.x), returns.x[-1], returns.y[-1]) == (13, end, 21.0)
     evaluations = line(records[0], QUANTITIES["evaluation"], over)
     np.testing.assert_allclose(evaluations.x, end * np.array([0.25, 0.5, 0.75, 1.0]))
     np.testing.assert_array_equal(evaluations.y, [12.0, 22.0, 32.0, 42.0])
@@ -50,7 +51,7 @@ def test_a_mean_covers_the_common_range_and_its_interval_lies_within_the_runs(re
     lines = [line(record, QUANTITIES["return"], "steps") for record in records]
     found = band(lines)
     assert found is not None
-    assert (found.x[0], found.x[-1]) == (100.0, 1000.0)  # the last run has ten rows
+    assert (found.x[0], found.x[-1]) == (800.0, 1000.0)  # the last run has ten rows
     np.testing.assert_allclose(found.mean, found.x / 100 + (1 + 2 + 3 + 1) / 4)
     assert (found.low >= found.x / 100 + 1 - 1e-9).all()
     assert (found.high <= found.x / 100 + 3 + 1e-9).all()
@@ -62,7 +63,7 @@ def test_a_mean_covers_the_common_range_and_its_interval_lies_within_the_runs(re
 def test_phases_are_shares_of_the_time_in_each_bin(records, over):
     found = phases(records[:2], over)
     assert found is not None
-    assert (found.edges[0], len(found.edges)) == (0.0, 21)
+    assert (found.edges[0], len(found.edges)) == (0.0, 5)  # a bin for each of 4 evaluations
     for name, share in (("learn", 0.5), ("env", 0.3), ("act", 0.2)):
         np.testing.assert_allclose(found.shares[name], share)
 
@@ -85,6 +86,46 @@ def test_confirmations_and_the_final_evaluation_are_not_on_the_curve(tmp_path):
             file.write(json.dumps({**evaluation_row(20, 1), "kind": kind}) + "\n")
     found = line(read_runs([str(folder)])[0], QUANTITIES["evaluation"], "steps")
     assert len(found.x) == 4
+
+
+def test_an_interquartile_mean_leaves_out_a_quarter_at_each_end():
+    lines = [Line(np.array([0.0, 10.0]), np.array([y, y])) for y in (0.0, 2.0, 4.0, 100.0)]
+    means = [band(lines, center) for center in ("mean", "iqm")]
+    assert [each.mean[0] for each in means if each is not None] == [26.5, 3.0]
+
+
+def test_evaluations_do_not_alternate_with_the_other_phases(tmp_path):
+    folder = write_run(tmp_path / "x")
+    rows = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):  # the row after each of the evaluations is full of it
+        row["time/share/evaluate"] = 0.8 if number % 5 == 0 else 0.0
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = phases(read_runs([str(folder)]), "steps")
+    assert found is not None
+    assert np.ptp(found.shares["evaluate"]) < 1e-9
+
+
+def test_labels_name_the_settings(folders, tmp_path):
+    out = tmp_path / "a.svg"
+    words = ["--out", str(out), "--curves", "evaluation"]
+    assert ask("plot", *folders, *words, "--labels", "with Double", "without it")[0] == 0
+    text = out.read_text()
+    assert "<!-- with Double (3) -->" in text
+    assert "<!-- goal 30 -->" in text
+    assert "<!-- last weights -->" in text
+    assert "<!-- return -->" in text  # the y label
+    code, _, lines = ask("plot", *folders, *words, "--labels", "one")
+    assert (code, len(lines)) == (2, 1)
+    assert lines[0] == "error: labels has 1 names for 2 settings: 'double', 'no double'"
+
+
+def test_many_settings_have_a_panel_each(tmp_path):
+    runs = [str(write_run(tmp_path / str(n), n_steps=n)) for n in range(1, 9)]
+    out = tmp_path / "a.svg"
+    assert ask("plot", *runs, "--out", str(out), "--curves", "evaluation")[0] == 0
+    text = out.read_text()
+    for n in range(1, 9):
+        assert f"<!-- greedy evaluations: n_steps {n} -->" in text
 
 
 @pytest.mark.slow

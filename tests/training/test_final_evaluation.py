@@ -11,7 +11,7 @@ import fastdqn
 from fastdqn import ConfigError
 from fastdqn.cli import main as cli
 from fastdqn.cli.commands import finish
-from fastdqn.training.evaluation import is_worse
+from fastdqn.report.statistics import is_worse
 from helpers.loop import small
 from helpers.sub_env import Plain
 
