@@ -41,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "checkpoints": {
         "safetensors", "torch", "numpy", "config", "files", "state_dict", "system", "text",
     },
-    "logging": {"rich", "tensorboard", "wandb", "numpy", "files", "state_dict", "text"},
+    "logging": {"rich", "tensorboard", "wandb", "numpy", "config", "files", "state_dict", "text"},
     "report": {
         "PIL", "imageio_ffmpeg", "jinja2", "matplotlib", "numpy", "scipy",
         "config", "files", "text",

@@ -59,11 +59,6 @@ def metric_row(
     return row
 
 
-def info_metric(key: str, group: str = "rollout") -> str:
-    """Returns the name of a key of info in a row. Stable-Baselines3 calls is_success so, too."""
-    return f"{group}/{'success_rate' if key == 'is_success' else key}"
-
-
 def status(
     progress,
     row: dict[str, float],

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdqn.config.derived_facts import info_metric
 from fastdqn.files.append_file import AppendFile
 from fastdqn.files.atomic_write import to_json, write_whole
 from fastdqn.files.disk_error_policy import DiskErrors, EndRun, Keeper
@@ -15,7 +16,7 @@ from fastdqn.files.durable_write import make_folder
 from fastdqn.files.open_folder import Where, open_file, path_of
 from fastdqn.logging.console import Display
 from fastdqn.logging.eta import ETA
-from fastdqn.logging.metric_rows import info_metric, metric_row, status
+from fastdqn.logging.metric_rows import metric_row, status
 from fastdqn.logging.metric_sinks import JsonLines, MetricsSink
 from fastdqn.state_dict import (
     State,

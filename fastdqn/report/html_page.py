@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
+from fastdqn.config.derived_facts import info_metric
 from fastdqn.report import svg_chart
 from fastdqn.report.curves import (
     AXES,
@@ -73,7 +74,7 @@ def _content(groups: list[Group], defaults: dict[str, Any], clocks: list[dict]) 
         "compared": _comparison(groups) if len(runs) > 1 else None,
         "each_run": _runs_table(groups) if len(runs) > 1 else [],
         "differ": _differences(groups),
-        "curves": _curves(groups, ("evaluation", "return", "epsilon")),
+        "curves": [*_curves(groups, ("evaluation", "return", "epsilon")), *_info_curves(groups)],
         "values": [*_curves(groups, ("q",)), *overestimation, *_curves(groups, ("loss",))],
         "overestimation": bool(overestimation),
         "phases": [_phases(each, place, len(groups)) for place, each in enumerate(groups)],
@@ -292,6 +293,19 @@ def _curves(groups: list[Group], names: tuple[str, ...]) -> list[Chart]:
         title, over = f"{quantity.unit}, {quantity.title}", AXES["steps"][0]
         title = quantity.unit if quantity.unit == quantity.title else title
         found.append(curves_chart(name, title, over, series, at, quantity.unit))
+    return [each for each in found if each is not None]
+
+
+def _info_curves(groups: list[Group]) -> list[Chart]:
+    """Returns a chart of each key of --info-keys, the mean of recent training episodes."""
+    runs = [run for group in groups for run in group.runs]
+    keys = dict.fromkeys(str(key) for run in runs for key in _list(run.config.get("info_keys")))
+    found = []
+    for count, key in enumerate(keys):
+        quantity = Quantity(f"info {key}, last 100 training episodes", info_metric(key), unit=key)
+        series = [_series(group, place, quantity) for place, group in enumerate(groups)]
+        over = AXES["steps"][0]
+        found.append(curves_chart(f"info-{count}", quantity.title, over, series, None, key))
     return [each for each in found if each is not None]
 
 

@@ -335,3 +335,15 @@ def test_solved_is_not_a_column_where_no_goal_was_set(tmp_path):
     page = Page(tmp_path / "a.html")
     assert "solved" not in page.text["th"]
     assert not any("of 2" in text for text in page.text["td"])
+
+
+def test_keys_of_info_have_a_chart_each(tmp_path):
+    run = write_run(tmp_path / "run", info_keys=("is_success", "score"))
+    rows = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row |= {"rollout/success_rate": number / 20, "rollout/score": 3.0 * number}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert ask("report", str(run), "--out", str(tmp_path / "a.html"))[0] == 0
+    titles = Page(tmp_path / "a.html").text["figcaption"]
+    assert "info is_success, last 100 training episodes" in titles
+    assert "info score, last 100 training episodes" in titles
