@@ -17,6 +17,7 @@ from fastdqn.cli.options import (
 )
 from fastdqn.config.presets import DIFFERENCES, PRESETS
 from fastdqn.config.schema import Config, ConfigError, unknown_name
+from fastdqn.kernels.first_compile import kernels_cached
 from fastdqn.system import cwd_imports, signals, standard_streams
 from fastdqn.timing import process_age
 
@@ -51,6 +52,8 @@ _PARTS = {
     "train": "the whole loop and its phases, by two clocks",
     "all": "all of these; then options that may be faster are tried",
 }
+# Commands that compile the kernels of a run.
+_COMPILING = ("train", "resume", "bench", "profile", "sweep")
 # Maximum length of a message in characters. A path has at most 4,096.
 _MOST = 6_000
 
@@ -83,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in commands:
             raise ConfigError([unknown_name("command", args[0], commands)])
+        if argv is None:
+            _announce_compiling(args)
         return commands[args[0]](args[1:])
     except parser.HelpShown:
         return 0
@@ -103,6 +108,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _announce_compiling(args: list[str]) -> None:
+    """Prints, before slow imports, that a first run compiles. Standard output holds results."""
+    silent = {"-h", "--help", "--quiet", "--dry-run"}
+    if args[0] not in _COMPILING or len(args) < 2 or silent & set(args):
+        return
+    if not kernels_cached():
+        print("compiling kernels (once, about 10 s)", file=sys.stderr, flush=True)
+
+
 def _train(args: list[str]) -> int:
     name, rest = None, args
     if not (args[:1] and args[0].startswith("-") and names_file(args)):
@@ -114,7 +128,6 @@ def _train(args: list[str]) -> int:
     from fastdqn.builders import preflight
     from fastdqn.checkpoints.format import CheckpointError
     from fastdqn.cli import commands
-    from fastdqn.kernels.jit import never_compiled
     from fastdqn.session import RUN_FAILURES
 
     default = Config() if name is None else api.preset(name)
@@ -138,8 +151,6 @@ def _train(args: list[str]) -> int:
             return 0
         if line := _kept_goal(name, chosen.config, words):
             standard_streams.print_error(f"warning: {line}")
-        if not chosen.quiet and standard_streams.is_terminal() and never_compiled():
-            print("compiling kernels: about 10 s, before the first run only", flush=True)
         with signals.answered():
             trained = api.train(
                 chosen.config, quiet=chosen.quiet, resume=chosen.resume,
