@@ -31,6 +31,7 @@ from fastdqn.checkpoints.loader import Checkpoint
 from fastdqn.checkpoints.network_weights import require_readable
 from fastdqn.config.atari_protocols import PROTOCOLS
 from fastdqn.config.conflicts import remarks
+from fastdqn.config.presets import kept_goals
 from fastdqn.config.registry import WORDS
 from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
 from fastdqn.envs import EnvFacts, EnvStream, Factory, Step
@@ -132,7 +133,8 @@ def build(
         best_weights = make_best_weights(config, evaluations, recorder)
         run = _make_run(agent, streams.training, budget, recorder, best_weights, hooks, Laps(clock))
         notes = [
-            *setup.notes, *agent.notices.lines, *remarks(config), *mark_for_tools(run),
+            *setup.notes, *agent.notices.lines, *remarks(config), *kept_goals(setup.requested),
+            *mark_for_tools(run),
         ]  # fmt: skip
         agent.notices.show = recorder.say
         if resumed is not None:
@@ -180,7 +182,7 @@ def _make_agent(
     facts = stream.facts._replace(has_masks=stream.mask is not None)
     source = read_source(config, facts, description, own) if resumed is None else None
     recorded = []
-    if resumed is None or resumed.state["replay"] is None:
+    if resumed is None or resumed.state.get("replay") is None:
         recorded = read_prefill(config, facts, also_from_run=resumed is not None)
     replay = agent_builder.make_replay(config, facts, own)
     batch = replay.new_batch(config.batch_size)

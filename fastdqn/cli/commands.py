@@ -19,6 +19,7 @@ from fastdqn.builders import memory_estimate, preflight
 from fastdqn.cli.load_run import EnvChanges, load_trained
 from fastdqn.config.conflicts import remarks
 from fastdqn.config.derived_facts import replay_ratio
+from fastdqn.config.presets import kept_goals
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import NonFiniteError, find_supported_envs
 from fastdqn.envs.atari_scores import human_normalized
@@ -58,6 +59,7 @@ def plan(config: Config) -> str:
             + (f", and {copy / 2**20:,.1f} MiB while a checkpoint is written" if copy else ""),
             replay_ratio(resolved),
             *remarks(resolved),
+            *kept_goals(config),
         ]
     )
 

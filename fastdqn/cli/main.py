@@ -149,8 +149,6 @@ def _train(args: list[str]) -> int:
         if chosen.dry_run:
             print(commands.plan(_new_in(chosen)))
             return 0
-        if line := _kept_goal(name, chosen.config, words):
-            standard_streams.print_error(f"warning: {line}")
         with signals.answered():
             trained = api.train(
                 chosen.config, quiet=chosen.quiet, resume=chosen.resume,
@@ -161,19 +159,6 @@ def _train(args: list[str]) -> int:
     except RUN_FAILURES as error:
         return _failed(error)
     return commands.finish(trained, chosen.quiet)
-
-
-def _kept_goal(name: str | None, config: Config, words: list[str]) -> str | None:
-    """Returns a message if a preset's goal is kept for another environment than its own."""
-    preset, goal = PRESETS.get(name or ""), config.stop_at_return
-    if preset is None or goal is None or config.env_id == preset.env_id:
-        return None
-    if "stop_at_return" in parser.given(words):
-        return None
-    return (
-        f"stop_at_return is {goal:g}, the goal of {preset.env_id}, and env_id is {config.env_id}: "
-        f"use --stop-at-return, or fastdqn train {config.env_id}"
-    )
 
 
 def _new_in(chosen: TrainOptions) -> Config:

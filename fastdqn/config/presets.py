@@ -295,6 +295,19 @@ DIFFERENCES: dict[str, str] = {
 }
 
 
+def kept_goals(config: Config) -> list[str]:
+    """Returns a line if a run keeps the goal of its preset for another environment."""
+    preset = PRESETS.get(config.preset)
+    if preset is None or config.stop_at_return is None or config.env_id == preset.env_id:
+        return []
+    if config.stop_at_return != preset.stop_at_return:
+        return []
+    return [
+        f"warning: stop_at_return is {config.stop_at_return:g}, the goal of {preset.env_id}, and "
+        f"env_id is {config.env_id}: use --stop-at-return, or fastdqn train {config.env_id}"
+    ]
+
+
 def defaults_of(env_id: str) -> Config:
     """Returns the default options of an environment id.
 
