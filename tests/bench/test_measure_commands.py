@@ -103,8 +103,9 @@ def test_a_fused_update_is_one_launch_and_its_flops_are_counted(tmp_path):
     assert main(["profile", "cartpole", "--updates", "3", "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "profile.json").read_text())
     assert result["learner"] == "fused"
-    # How many updates came before is the clock's: a target copy may be among these three.
-    assert result["launches_per_call"] in (1.0, pytest.approx(4 / 3))
+    # How many updates came before is the clock's: a target copy may be among these three, which
+    # is one launch, or two if the empty buffers are counted.
+    assert result["launches_per_call"] in (1.0, pytest.approx(4 / 3), pytest.approx(5 / 3))
     assert result["flops_per_call"] > 2e6
     assert result["busy_share"] > 0.1
 
