@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-# Phases that steps_per_second() leaves out: the user sets their frequency.
+# Phases that are no part of the speed of the loop: the user sets their frequency.
 _ASIDE = ("evaluate", "save")
 
 
@@ -101,8 +101,12 @@ def status(
 
 def steps_per_second(steps: int, phase_seconds: dict[str, float]) -> float:
     """Returns steps per second of the loop, without the phases evaluate and save."""
-    spent = sum(seconds for name, seconds in phase_seconds.items() if name not in _ASIDE)
-    return _rate(steps, spent)
+    return _rate(steps, sum(phase_seconds.values()) - aside_seconds(phase_seconds))
+
+
+def aside_seconds(phase_seconds: dict[str, float]) -> float:
+    """Returns the seconds of the phases evaluate and save."""
+    return sum(phase_seconds.get(name, 0.0) for name in _ASIDE)
 
 
 def _rate(count: float, seconds: float) -> float:

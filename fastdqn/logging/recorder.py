@@ -16,7 +16,7 @@ from fastdqn.files.durable_write import make_folder
 from fastdqn.files.open_folder import Where, open_file, path_of
 from fastdqn.logging.console import Display
 from fastdqn.logging.eta import ETA
-from fastdqn.logging.metric_rows import metric_row, status
+from fastdqn.logging.metric_rows import aside_seconds, metric_row, status
 from fastdqn.logging.metric_sinks import JsonLines, MetricsSink
 from fastdqn.state_dict import (
     State,
@@ -149,18 +149,12 @@ class RunRecorder:
         self._keeper.retry()
         self._shown |= row
         spent = self._spent(progress.steps, progress.episodes)
-        left = self._time_left(elapsed, spent, progress.updates)
+        # Steps before the first update are far faster than those that are left.
+        left = self._eta(elapsed, spent, aside_seconds(totals)) if progress.updates else None
         self._status = status(
             progress, self._shown, spent, left, self._eval_return, len(self._returns)
         )
         self._display.show(self._status, final)
-
-    def _time_left(self, elapsed: float, spent: float, updates: int) -> float | None:
-        """Returns the remaining seconds. Steps before the first update are far faster."""
-        if not updates:
-            self._eta = ETA(elapsed, spent)
-            return None
-        return self._eta(elapsed, spent)
 
     def _user_metrics(self, logged: dict[str, float], row: dict[str, float]) -> dict[str, float]:
         """Returns what progress.log() received, without names that are metrics of the run."""

@@ -55,10 +55,13 @@ class RunProgress:
         episodes = _number(metrics, "rollout/episodes") or 0.0
         share = max(_share(steps, self._timesteps), _share(episodes, self._episodes))
         elapsed = _number(metrics, "time/time_elapsed") or 0.0
+        # Steps before the first update are far faster than those that are left.
+        random = _number(metrics, "train/n_updates") == 0
+        left = None if random else self._eta(elapsed, share)
         return Status(
             steps, share, _number(metrics, "rollout/ep_rew_mean"),
             None if evaluation is None else _number(evaluation, "mean_return"),
-            _number(metrics, "time/fps"), self._eta(elapsed, share),
+            _number(metrics, "time/fps"), left,
         )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Console displays: a panel, plain lines, or nothing."""
 
 import io
+import itertools
 import re
 import sys
 import types
@@ -149,14 +150,50 @@ def test_a_terminal_gets_a_panel_if_it_can_be_redrawn_and_respects_no_color(
 
 def test_the_eta_uses_the_second_half_of_the_elapsed_time():
     left = ETA()
-    assert left(0.0, 0.0) is None
-    assert left(1.0, 0.1) == pytest.approx(9.0)
+    assert left(3.0, 0.1) is None  # whatever came before
+    assert left(4.0, 0.2) == pytest.approx(8.0)
     seconds = None
-    # Random play spent a tenth in a second; from there on a hundredth takes one.
-    for second in range(2, 60):
-        seconds = left(float(second), 0.1 + 0.01 * (second - 1))
-    assert seconds == pytest.approx(100 - 10 - 58)  # what is left at that pace
+    # A tenth took a second; from there on a hundredth takes one.
+    for second in range(5, 63):
+        seconds = left(float(second), 0.2 + 0.01 * (second - 4))
+    assert seconds == pytest.approx(100 - 20 - 58)  # what is left at that pace
     assert len(left._samples) < 60
+    assert left(70.0, 1.0) == 0.0
+
+
+def test_the_eta_is_unknown_until_learning_has_been_measured_for_a_while():
+    left = ETA()
+    assert left(1.0, 0.1) is None
+    assert left(1.0, 0.1) is None  # the same row again
+    assert left(2.0, 0.103) is None
+    assert left(2.5, 0.106) == pytest.approx(0.894 * 1.5 / 0.006)
+    slow = ETA()
+    assert slow(1.0, 0.1) is None
+    assert slow(6.0, 0.1001) == pytest.approx(0.8999 * 5.0 / 0.0001)
+
+
+@pytest.mark.parametrize("first", [10_000, 9_990, 9_500, 500, 90_000], ids="learns from {}".format)
+@pytest.mark.parametrize("evaluation", [(1_000_000, 0.0), (5_000, 10.0), (20_000, 60.0)])
+@pytest.mark.parametrize("resumed_at", [0, 50_000])
+def test_the_eta_never_changes_by_more_than_a_factor_of_two(first, evaluation, resumed_at):
+    """Random steps are 50 times as fast as those that learn, and later ones slower by half."""
+    every, seconds = evaluation
+    left, shown, row = ETA(), [], 500
+    elapsed = aside = 0.0
+    for step in range(row, 100_000, row):
+        learned = min(row, max(0, step - first))
+        elapsed += (row - learned) * 2e-5 + learned * 1e-3 * (1 + step / 200_000)
+        if step % every == 0:
+            elapsed, aside = elapsed + seconds, aside + seconds
+        if learned and step > resumed_at:
+            shown.append((elapsed, left(elapsed, step / 100_000, aside)))
+    assert shown[0][1] is None
+    known = [seconds for _, seconds in shown[1:-2] if seconds]  # the last rows halve what is left
+    assert len(known) == len(shown) - 3
+    assert all(0.5 < b / a < 2 for a, b in itertools.pairwise(known))
+    if not evaluation[1]:  # otherwise the truth jumps by whole evaluations
+        then, left_then = shown[len(shown) * 3 // 4]
+        assert left_then == pytest.approx(elapsed - then, rel=0.25)
 
 
 def test_a_pipe_gets_plain_lines_and_quiet_prints_nothing(capsys):

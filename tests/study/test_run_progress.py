@@ -19,7 +19,7 @@ def test_the_newest_numbers_are_read(tmp_path):
     folder = write_run(tmp_path / "run", rows=5)
     progress = RunProgress(folder, 2_000, None)
     found = progress.read()
-    assert found._replace(rate=None) == Status(500, 0.25, 6.0, 12.0, None, 7.5)
+    assert found._replace(rate=None) == Status(500, 0.25, 6.0, 12.0, None, None)
     with open(folder / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"step": 700, "eval/mean_reward": 3.0}) + "\n")
         file.write(json.dumps(metrics_row(10, 1) | {"time/fps": 200.0}) + "\n")
