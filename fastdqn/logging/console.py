@@ -120,9 +120,9 @@ def _status_line(status: dict) -> str:
 def _notebook_display() -> Callable[..., Any] | None:
     """Returns IPython's display() in the kernel of a notebook, else None. Imports nothing."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if type(shell).__name__ != "ZMQInteractiveShell":
-        return None
+    shell = getattr(ipython, "get_ipython", lambda: None)()
+    if "ZMQInteractiveShell" not in [kind.__name__ for kind in type(shell).__mro__]:
+        return None  # Colab's shell is a subclass
     return getattr(getattr(ipython, "display", None), "display", None)
 
 

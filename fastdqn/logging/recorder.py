@@ -324,7 +324,9 @@ def _window(state: State, name: str) -> np.ndarray:
 
 def _return(total: float) -> str:
     """Returns a sum of float32 rewards without the digits that float32 does not have."""
-    return f"{total:.9g}" if total.is_integer() else f"{total:.7g}"
+    if total.is_integer():
+        return f"{total:.9g}"
+    return np.format_float_positional(np.float32(total), trim="-")  # the shortest that is equal
 
 
 def _cell(value: float) -> str:

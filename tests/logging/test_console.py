@@ -210,6 +210,10 @@ class ZMQInteractiveShell:
     """Stands for the shell of a notebook's kernel."""
 
 
+class ColabShell(ZMQInteractiveShell):
+    """Stands for a hosted notebook, which has a subclass."""
+
+
 class Handle:
     def __init__(self, shown):
         self._shown = shown
@@ -219,8 +223,8 @@ class Handle:
         self._shown[-1].append(data["text/plain"])
 
 
-@pytest.mark.parametrize("in_notebook", [True, False])
-def test_a_notebook_gets_one_line_that_is_redrawn(monkeypatch, capsys, in_notebook):
+@pytest.mark.parametrize("shell", [ZMQInteractiveShell(), ColabShell(), object(), None])
+def test_a_notebook_gets_one_line_that_is_redrawn(monkeypatch, capsys, shell):
     shown: list[list[str]] = []
 
     def display(data, raw, display_id):
@@ -229,7 +233,6 @@ def test_a_notebook_gets_one_line_that_is_redrawn(monkeypatch, capsys, in_notebo
         shown.append([data["text/plain"]])
         return Handle(shown)
 
-    shell = ZMQInteractiveShell() if in_notebook else object()
     ipython = types.SimpleNamespace(
         get_ipython=lambda: shell, display=types.SimpleNamespace(display=display)
     )
@@ -241,7 +244,7 @@ def test_a_notebook_gets_one_line_that_is_redrawn(monkeypatch, capsys, in_notebo
     display_of_run.show({**STATUS, "steps": 40}, final=True)
     display_of_run.close()
     out = capsys.readouterr().out
-    if not in_notebook:
+    if not isinstance(shell, ZMQInteractiveShell):
         assert not shown
         assert out.count("step ") == 4
         return

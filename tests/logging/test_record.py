@@ -275,7 +275,13 @@ def test_the_default_folder_name_describes_the_run():
     assert name.startswith("my_module-ALE-Pong-v5__a-..-b__3__2")
 
 
-def test_returns_have_no_digits_that_float32_lacks():
-    assert [_return(value) for value in (0.30000001192092896, 500.0, 123456789.0, -1.5)] == [
-        "0.3", "500", "123456789", "-1.5",
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("total", "text"),
+    [
+        (0.30000001192092896, "0.3"), (100.00000149011612, "100"), (-1.5, "-1.5"),
+        (12345.678, "12345.678"), (1234567.5, "1234567.5"), (500.0, "500"),
+        (123456789.0, "123456789"),
+    ],
+)  # fmt: skip
+def test_returns_have_the_digits_of_float32(total, text):
+    assert _return(total) == text
