@@ -86,12 +86,15 @@ def _unbiased(record: RunRecord, quantity: Quantity, rows: int) -> np.ndarray:
     """Returns bool[rows], the rows whose mean of episodes is not one of the shortest alone.
 
     The first episodes to end are short ones. Each environment has finished one in the rows that
-    are left, or all rows are if it never comes to that.
+    are left, or all rows are if it never comes to that. Without episodes.csv, as many episodes as
+    environments have to do.
     """
     episodes = record.metrics.get("rollout/episodes")
-    if quantity.key != "rollout/ep_rew_mean" or episodes is None:
+    if quantity.key != "rollout/ep_rew_mean":
         return np.ones(rows, np.bool_)
-    enough = episodes >= number(record.config.get("num_envs"))
+    enough = record.metrics["step"] >= record.all_ended
+    if not enough.any() and episodes is not None:
+        enough = episodes >= number(record.config.get("num_envs"))
     return enough if enough.any() else np.ones(rows, np.bool_)
 
 

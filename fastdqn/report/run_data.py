@@ -32,6 +32,8 @@ class RunRecord(NamedTuple):
         command: Command line.
         metrics: Columns of metrics.jsonl, by ascending step.
         evaluations: Columns of eval.jsonl, by ascending step: evaluations during training only.
+        all_ended: Steps after which each environment had finished an episode, by episodes.csv. NaN
+            if one never did, or if that is not known.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class RunRecord(NamedTuple):
     command: str
     metrics: Columns
     evaluations: Columns
+    all_ended: float = math.nan
 
     @property
     def env_id(self) -> str:
@@ -101,7 +104,25 @@ def _read_run(folder: Path) -> RunRecord:
         folder, config, _read_object(folder / "system.json"), summary,
         _read_if_there(folder / "command.txt", "replace").strip(), metrics,
         _read_rows(folder / "eval.jsonl", kind="eval"),
+        _all_ended(folder / "episodes.csv", config.get("num_envs")),
     )  # fmt: skip
+
+
+def _all_ended(path: Path, num_envs: Any) -> float:
+    """Returns the steps after which each environment had finished an episode, or NaN.
+
+    Rows that are no episodes are skipped. Reading ends as soon as the answer is known.
+    """
+    if not isinstance(num_envs, int) or not os.path.lexists(path):
+        return math.nan
+    ended = set[bytes]()
+    for line in read_lines(path):
+        _, steps, env, *_ = [*line.split(b",", 3), b"", b""]
+        if steps.isdigit() and len(steps) < 20 and env.isdigit():
+            ended.add(env)
+            if len(ended) >= num_envs:
+                return float(steps)
+    return math.nan
 
 
 def _read_if_there(path: Path, errors: str = "strict") -> str:

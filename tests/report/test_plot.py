@@ -47,6 +47,21 @@ def test_a_curve_has_all_rows_over_every_axis(records, over, end):
     np.testing.assert_array_equal(evaluations.y, [12.0, 22.0, 32.0, 42.0])
 
 
+def test_returns_start_once_each_environment_has_finished_an_episode(tmp_path):
+    """One environment may finish many short episodes before another finishes its first."""
+    folder = write_run(tmp_path / "x", num_envs=2)
+    whole = line(read_runs([str(folder)])[0], QUANTITIES["return"], "steps")
+    assert whole.x[0] == 100  # two episodes, of any environment
+    ended = [(100, 0), (400, 0), (700, 0), (1150, 1), (1200, 0)]
+    rows = [f"{i},{steps},{env},1.5,10" for i, (steps, env) in enumerate(ended, 1)]
+    text = "\n".join(["episode,steps,lane,return,length", *rows, "not an episode", ""])
+    (folder / "episodes.csv").write_text(text)
+    curve = line(read_runs([str(folder)])[0], QUANTITIES["return"], "steps")
+    assert (curve.x[0], curve.x[-1]) == (1200, 2000)
+    evaluations = line(read_runs([str(folder)])[0], QUANTITIES["evaluation"], "steps")
+    assert evaluations.x[0] == 500
+
+
 def test_a_mean_covers_the_common_range_and_its_interval_lies_within_the_runs(records):
     lines = [line(record, QUANTITIES["return"], "steps") for record in records]
     found = band(lines)
