@@ -15,13 +15,12 @@ from fastdqn.report.curves import (
     Center,
     Quantity,
     band,
-    interval,
     line,
     phases,
 )
 from fastdqn.report.run_data import RunRecord, number
 from fastdqn.report.seed_groups import Group, differences, goal_of, spelled
-from fastdqn.report.statistics import iqm, is_worse
+from fastdqn.report.statistics import iqm, is_worse, stratified_bootstrap
 from fastdqn.report.svg_chart import Chart, Series, curves_chart, phases_chart, short
 from fastdqn.text import drawable
 
@@ -262,14 +261,15 @@ def _mean(values: list[float], center: Center = "mean") -> str:
     """Formats a mean, or an interquartile mean, with its 95 % bootstrap interval."""
     if not values:
         return "-"
-    found = np.array(values)
-    low, high = interval(found, center)
-    middle = float(found.mean() if center == "mean" else iqm(found[:, None]))
-    return (
-        f"{short(middle)} [{short(float(low))}, {short(float(high))}]"
-        if len(values) > 1
-        else (short(middle))
-    )
+    statistic = _mean_of_runs if center == "mean" else iqm
+    scores = np.array(values)[:, None]  # [R, 1]
+    middle = short(float(statistic(scores)))
+    found = stratified_bootstrap(scores, statistic)  # as the table of a study
+    return middle if found is None else f"{middle} [{short(found.low)}, {short(found.high)}]"
+
+
+def _mean_of_runs(scores: np.ndarray) -> np.ndarray:
+    return scores.mean(axis=(-2, -1))
 
 
 def _median(values: list[float]) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fastdqn.report.statistics import stratified_bootstrap
 from helpers import browser
 from helpers.command_line import ask
 from helpers.report_pages import PHASES, write_run
@@ -296,6 +298,54 @@ def test_the_keyboard_reaches_and_opens_everything(window, pages):
     window.run("document.querySelector('a.skip').focus()")
     window.press("Enter", 13)
     assert window.run("return document.activeElement.id") == "main"
+
+
+POINT = """
+const svg = document.querySelector('#curves ~ div svg'), box = svg.getBoundingClientRect();
+svg.dispatchEvent(new PointerEvent('pointermove', {clientX: box.right, clientY: box.top + 20}));
+const tip = document.getElementById('values-at'), shown = [tip.hidden, tip.textContent];
+svg.dispatchEvent(new PointerEvent('pointerleave'));
+return [...shown, tip.hidden];
+"""
+SMOOTH = """
+const slider = document.querySelector('input[type=range]');
+slider.value = VALUE;
+slider.dispatchEvent(new Event('input'));
+return [...document.querySelectorAll('#curves ~ div path.line')].map((each) => each.outerHTML);
+"""
+
+
+def test_a_browser_shows_values_under_the_pointer(window, pages):
+    window.open(pages["one"])
+    hidden, text, after = window.run(POINT)
+    assert (hidden, after) == (False, True)
+    assert re.fullmatch(r"cartpole: (4[12]|42\.\d+|41\.\d+) at (2000|199\d|200\d) steps", text)
+
+
+def test_a_browser_smooths_curves_and_gives_them_back(window, pages):
+    window.open(pages["several"])
+    drawn = window.run(SMOOTH.replace("VALUE", "0"))
+    smooth = window.run(SMOOTH.replace("VALUE", "0.9"))
+    bands = "return getComputedStyle(document.querySelector('path.band')).display"
+    assert len(drawn) == len(smooth) > 0
+    assert drawn != smooth
+    assert window.run(bands) == "none"  # they are those of the raw means
+    assert window.run(SMOOTH.replace("VALUE", "0")) == drawn
+    assert window.run(bands) == "inline"
+    assert window.log("browser") == []
+
+
+def test_an_interval_is_that_of_a_study(tmp_path):
+    means = [3.0, 50.0, 7.5, 21.0, 30.0]
+    runs = []
+    for seed, mean in enumerate(means):
+        summary = {"eval_last": evaluated(mean, 2000)}
+        runs.append(str(write_run(tmp_path / str(seed), seed=seed, summary=summary)))
+    assert ask("report", *runs, "--out", str(tmp_path / "a.html"))[0] == 0
+    found = stratified_bootstrap(np.array(means)[:, None])
+    assert found is not None
+    text = f"19.5 [{found.low:.4g}, {found.high:.4g}]"
+    assert text in Page(tmp_path / "a.html").text["td"]
 
 
 def evaluated(mean: float, step: int) -> dict[str, float]:
