@@ -1,8 +1,7 @@
 """Auto-resume (`fastdqn train --resume auto`): one command that starts or continues a run."""
 
-import contextlib
 import json
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from fastdqn.files.atomic_write import read_text
 from fastdqn.files.durable_write import exists
 from fastdqn.files.open_folder import Place, path_of
 from fastdqn.files.run_folder import foreign_names, read_config, working_folder
-from fastdqn.files.run_lock import LockedError, RunLock
+from fastdqn.files.run_lock import locked_folder
 from fastdqn.logging.console import run_display
 from fastdqn.resuming import config_of, resume_from
 from fastdqn.seeding import seed_global_generators
@@ -78,30 +77,12 @@ def train_or_resume(
         )  # fmt: skip
 
 
-@contextlib.contextmanager
-def _held(folder: Path, quiet: bool) -> Iterator[Place]:
-    """Creates and locks the folder. Folders that stay empty are removed afterwards.
+def _held(folder: Path, quiet: bool) -> AbstractContextManager[Place]:
+    """Creates and locks the folder. Raises ConfigError.
 
-    Waits for a process on another machine whose lock is not stale yet. Raises ConfigError.
+    Waits for a process on another machine whose lock is not stale yet.
     """
-    new = []
-    lock = RunLock(folder)
-    try:
-        try:
-            new = [each for each in (folder, *folder.parents) if not each.exists()]
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(waits=True, report=lambda line: _tell(quiet, line))
-        except LockedError as error:
-            raise ConfigError([str(error)]) from None
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise ConfigError([f"run_dir {folder}: {why}"]) from None
-        yield lock.place
-    finally:
-        lock.release()
-        for each in new:
-            with contextlib.suppress(OSError):  # it is not empty: the run has started
-                each.rmdir()
+    return locked_folder(folder, waits=True, report=lambda line: _tell(quiet, line))
 
 
 def _checkpoint(place: Place) -> Checkpoint | None:

@@ -30,7 +30,7 @@ from fastdqn.builders.warm_up import Notices, Ready, get_ready
 from fastdqn.checkpoints.loader import Checkpoint
 from fastdqn.checkpoints.network_weights import require_readable
 from fastdqn.config.atari_protocols import PROTOCOLS
-from fastdqn.config.conflicts import remarks
+from fastdqn.config.conflicts import remarks, starts_with_data
 from fastdqn.config.presets import kept_goals
 from fastdqn.config.registry import WORDS
 from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
@@ -235,6 +235,11 @@ def _start_from_data(run: Run, agent: _Agent, resumed: Checkpoint | None) -> lis
     lines = [] if agent.source is None else adopt(run, agent.config, agent.source)
     if agent.recorded:
         lines += fill(run, agent.recorded, resumes=resumed is not None)
+    if resumed is None and starts_with_data(agent.config) and not run.progress.prefilled:
+        raise ConfigError(
+            ["the run starts from data, and its sources hold no transitions: give others, or leave "
+             "out --prefill and --from-parts replay"]
+        )  # fmt: skip
     first = run.cadence.learning_starts
     starts = 0 if agent.config.offline else max(0, first - run.progress.prefilled)
     run.cadence = replace(run.cadence, learning_starts=starts)

@@ -15,6 +15,7 @@ from fastdqn.cli.options import (
     ResumeOptions,
     TrainOptions,
 )
+from fastdqn.config.option import options_of
 from fastdqn.config.presets import DIFFERENCES, PRESETS
 from fastdqn.config.schema import Config, ConfigError, unknown_name
 from fastdqn.kernels.first_compile import kernels_cached
@@ -177,7 +178,7 @@ def _resume(args: list[str]) -> int:
     if mistakes:
         raise ConfigError(mistakes)
     names = [name.removeprefix("no_") for name in parser.given(rest)]
-    changes = {name: getattr(chosen.config, name) for name in names if hasattr(Config, name)}
+    changes = {name: getattr(chosen.config, name) for name in names if name in options_of(Config)}
     total = changes.pop("total_timesteps", None)
     try:
         with signals.answered():

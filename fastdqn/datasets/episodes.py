@@ -152,7 +152,7 @@ def _observations(
 
 
 def _masks(source: str, arrays: Mapping[str, Any], facts: EnvFacts, rows: int) -> np.ndarray | None:
-    """Returns the masks bool[rows, A]: all actions where the data has none."""
+    """Returns the masks bool[rows, A], or None if the environment has none."""
     if not facts.has_masks:
         return None
     if "action_masks" not in arrays:

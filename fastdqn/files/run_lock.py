@@ -10,10 +10,11 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fastdqn.config.schema import ConfigError
 from fastdqn.files.atomic_write import WriteError
 from fastdqn.files.durable_write import TEMPORARY
 from fastdqn.files.open_folder import Place, open_folder
@@ -272,3 +273,36 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
+
+
+@contextlib.contextmanager
+def locked_folder(
+    folder: Path, explain: Callable[[LockedError], str] = str, **how: Any
+) -> Iterator[Place]:
+    """Creates and locks a folder. Folders that stay empty are removed afterwards.
+
+    Args:
+        folder: The folder.
+        explain: Returns the message if another process holds it.
+        **how: Arguments of RunLock.acquire().
+
+    Raises:
+        ConfigError: Another process holds it, or it cannot be created.
+    """
+    new, lock = list[Path](), RunLock(folder)
+    try:
+        try:
+            new = [each for each in (folder, *folder.parents) if not each.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(**how)
+        except LockedError as error:
+            raise ConfigError([explain(error)]) from None
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise ConfigError([f"run_dir {folder}: {why}"]) from None
+        yield lock.place
+    finally:
+        lock.release()
+        for each in new:
+            with contextlib.suppress(OSError):  # not empty: something has begun in it
+                each.rmdir()

@@ -4,16 +4,17 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastdqn.config.schema import ConfigError
 from fastdqn.files.atomic_write import WriteError, read_text, to_json, write_whole
 from fastdqn.files.durable_write import TEMPORARY
-from fastdqn.files.open_folder import Where
+from fastdqn.files.open_folder import Place, Where
 from fastdqn.files.run_folder import folder_problem
-from fastdqn.files.run_lock import LockedError, RunLock
+from fastdqn.files.run_lock import LockedError, locked_folder
 from fastdqn.files.run_lock_file import holder
 from fastdqn.training.progress import SOLVED, SPENT
 
@@ -146,32 +147,14 @@ def study_problem(folder: Path) -> str | None:
     return folder_problem(str(folder))
 
 
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[Where]:
-    """Creates and locks the folder of a study. Folders that stay empty are removed afterwards.
+def held(folder: Path) -> AbstractContextManager[Place]:
+    """Creates and locks the folder of a study. Raises ConfigError."""
 
-    Raises:
-        ConfigError: Another process holds it, or it cannot be created.
-    """
-    new, lock = list[Path](), RunLock(folder)
-    try:
-        try:
-            new = [each for each in (folder, *folder.parents) if not each.exists()]
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except LockedError as error:
-            found = holder(folder)
-            why = f"{folder} is {found[0]}: wait, or stop it" if found else str(error)
-            raise ConfigError([f"the study in {why}"]) from None
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise ConfigError([f"run_dir {folder}: {why}"]) from None
-        yield lock.place
-    finally:
-        lock.release()
-        for each in new:
-            with contextlib.suppress(OSError):  # not empty: the study has begun
-                each.rmdir()
+    def explain(error: LockedError) -> str:
+        found = holder(folder)
+        return f"the study in {f'{folder} is {found[0]}: wait, or stop it' if found else error}"
+
+    return locked_folder(folder, explain)
 
 
 def write_study(place: Where, study: Study) -> None:

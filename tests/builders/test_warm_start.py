@@ -312,6 +312,19 @@ def test_a_run_without_a_stored_replay_is_one_line(tmp_path):
             fastdqn.train(new(tmp_path / "next", **options))
 
 
+@pytest.mark.parametrize("how", ["prefill", "from_run"])
+def test_a_run_without_transitions_is_one_line(tmp_path, how):
+    run = fastdqn.train(new(tmp_path), on_step=lambda progress, step: False)
+    first = run.folder / "checkpoints" / "step-000000000000"
+    (run.folder / "checkpoints" / "latest").write_text(first.name + "\n")
+    value = (str(run.folder),) if how == "prefill" else str(run.folder)
+    for offline in (True, False):
+        config = new(tmp_path / "next", offline=offline, **{how: value})
+        with pytest.raises(ConfigError, match="its sources hold no transitions"):
+            fastdqn.train(config)
+    assert not (tmp_path / "next" / "run").exists()
+
+
 def test_a_run_of_another_environment_is_one_line(source, tmp_path):
     folder, same = source
     config = small(tmp_path, final_evaluation=False, prefill=(str(folder),), **same)

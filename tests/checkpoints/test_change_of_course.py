@@ -168,6 +168,8 @@ def test_the_command_line_changes_options(tmp_path, capsys):
     run = str(start(tmp_path).folder)
     assert main(["resume", run, "--gamma", "0.9"]) == 2
     assert "gamma cannot change when a run is resumed" in capsys.readouterr().err
+    assert main(["resume", run, "--env-kwargs", "size=8"]) == 2  # its default is made anew
+    assert "env_kwargs cannot change when a run is resumed" in capsys.readouterr().err
     words = ["--total-timesteps", "900", "--learning-rate", "1e-5", "--no-checkpoint-replay"]
     assert main(["resume", run, *words]) == 0
     said = capsys.readouterr().out

@@ -99,8 +99,12 @@ def test_a_terminal_has_the_table_and_errors_above_it(tmp_path):
 
 @pytest.mark.parametrize("error", [BrokenPipeError, SystemExit])
 def test_output_that_cannot_be_written_does_not_end_a_study(tmp_path, error):
+    tried = []
+
     class Broken(io.StringIO):
         def write(self, text):
+            tried.append(text)
             raise error
 
     StateLines(Console(file=Broken())).changed(entry(tmp_path))
+    assert tried

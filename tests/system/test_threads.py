@@ -51,7 +51,6 @@ ENDED_BY = {
     "resuming.py acquire": "RunLock, which gives up after some tries",
     "files/run_lock.py acquire": "likewise",
     "cli/sweep_storage.py acquire": "a file lock of the system, held while one line is written",
-    "study/study_folder.py acquire": "RunLock, likewise",
     "study/local_scheduler.py wait": "the process was killed in the line before",
     "envs/worker_process.py get": "the report is there: the queue was asked before",
 }
