@@ -17,6 +17,7 @@ from fastdqn.config.derived_facts import replay_ratio, residual_phases
 from fastdqn.config.schema import Config, ResolvedConfig
 from fastdqn.envs import EnvError, EnvStream, NonFiniteError
 from fastdqn.envs.atari_scores import human_normalized
+from fastdqn.envs.env_facts import EnvFacts
 from fastdqn.envs.watchdog import Watchdog
 from fastdqn.files.atomic_write import WriteError
 from fastdqn.files.open_folder import Where
@@ -91,7 +92,7 @@ class Session:
     """A run with its recorder, evaluations and resources.
 
     Attributes:
-        has_limit: Whether the environment ends every episode.
+        facts: Properties of the environment.
         notes: Lines to print at the start.
         introduce: Prints what is about to run.
         saved_policy: Loads the policy from a weights file of this run.
@@ -104,7 +105,7 @@ class Session:
     evaluations: Evaluations | None
     startup: Laps
     owned: ExitStack
-    has_limit: bool = True
+    facts: EnvFacts
     notes: list[str] = field(default_factory=list)
     introduce: Callable[["Session"], None] = lambda session: _introduce(session)
     saved_policy: Callable[[Where, Any], Any] = lambda path, like: _saved_policy(path, like)
@@ -208,6 +209,7 @@ def _introduce(session: Session) -> None:
         f"run folder: {recorder.folder}\n{envs}, "
         f"learner on {config.device} ({way}, threads: {config.threads}); " + replay_ratio(config)
     )
+    say_environment(session)
     for phase, meaning in residual_phases(config).items():
         recorder.say(f"phase {phase} is {meaning}")
     if config.atari_protocol in atari_protocols.PROTOCOLS:
@@ -216,11 +218,6 @@ def _introduce(session: Session) -> None:
         recorder.say(
             f"a step waits for {run.stream.num_ready} of {run.stream.num_lanes} environments, in "
             "the order in which they finish, so equal seeds may give different results"
-        )
-    if session.evaluations is not None and not session.has_limit:
-        recorder.say(
-            "the environment has no time limit: evaluation episodes are cut at "
-            f"{config.eval_max_steps:,} steps (--eval-max-steps)"
         )
     kept = "each frame once" if config.store == "frames" else "whole observations"
     recorder.say(
@@ -242,6 +239,16 @@ def _introduce(session: Session) -> None:
         )
     for note in session.notes:
         recorder.say(note)
+
+
+def say_environment(session: Session) -> None:
+    """Prints what was found of the environment."""
+    facts, limit = session.facts, session.config.eval_max_steps
+    session.recorder.say(f"environment {session.config.env_id}: {facts}")
+    if session.evaluations is not None and facts.max_episode_steps is None:
+        session.recorder.say(
+            f"evaluation episodes without an end are cut at {limit:,} steps (--eval-max-steps)"
+        )
 
 
 def _counted(num_envs: int) -> str:

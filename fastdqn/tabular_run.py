@@ -23,7 +23,7 @@ from fastdqn.logging.metric_sinks import MetricsSink, TensorBoardEvents
 from fastdqn.logging.recorder import RunRecorder
 from fastdqn.schedules import Budget, Linear
 from fastdqn.seeding import EXPLORE, TRAIN, derive, env_seed
-from fastdqn.session import Session, Trained, run_session
+from fastdqn.session import Session, Trained, run_session, say_environment
 from fastdqn.system.available_memory import available_bytes
 from fastdqn.system.signals import passed_on
 from fastdqn.tabular.config import TableConfig
@@ -166,7 +166,7 @@ def build(config: TableConfig, plan: Plan, quiet: bool) -> Session:
         unbegun.pop_all()
         return Session(
             shared, run, recorder, best_weights, evaluations, startup, owned.pop_all(),
-            plan.facts.max_episode_steps is not None, introduce=_introduce,
+            plan.facts, introduce=_introduce,
             saved_policy=_saved_policy, watchdog=watchdog,
         )  # fmt: skip
 
@@ -219,11 +219,7 @@ def _introduce(session: Session) -> None:
         f"run folder: {session.recorder.folder}\n{shared.num_envs} environments "
         f"({shared.vectorization}); each transition is learned from once"
     )
-    if session.evaluations is not None and not session.has_limit:
-        session.recorder.say(
-            "the environment has no time limit: evaluation episodes are cut at "
-            f"{shared.eval_max_steps:,} steps (--eval-max-steps)"
-        )
+    say_environment(session)
 
 
 def _saved_policy(path: Where, like: Any) -> TablePolicy:

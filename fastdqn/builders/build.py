@@ -152,7 +152,7 @@ def build(
         unbegun.pop_all()
         return Session(
             config, run, recorder, best_weights, evaluations, startup, owned.pop_all(),
-            setup.facts.max_episode_steps is not None, notes, watchdog=streams.watchdog,
+            setup.facts._replace(has_masks=agent.facts.has_masks), notes, watchdog=streams.watchdog,
             final_evaluation=config.final_evaluation,
         )  # fmt: skip
 

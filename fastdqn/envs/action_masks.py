@@ -7,17 +7,20 @@ import numpy as np
 from fastdqn.envs.errors import EnvError
 from fastdqn.envs.infos import final_info, objects
 
+FROM_INFO = "info['action_mask']"
+
 # Steps without a mask after which an environment that returned a mask from reset() is rejected.
 # Ours, untuned. An episode end triggers the check earlier.
 _MOST_SILENT = 1_000
 
 
-def as_mask(given: Any, num_actions: int | None) -> np.ndarray:
+def as_mask(given: Any, num_actions: int | None, source: str = FROM_INFO) -> np.ndarray:
     """Converts one mask of any kind to bool[A].
 
     Args:
         given: The mask, one entry for each action.
         num_actions: A, or None if it is unknown.
+        source: Where the mask was found, for error messages.
 
     Raises:
         ValueError: The shape is wrong, or an entry is neither 0 nor 1.
@@ -25,12 +28,11 @@ def as_mask(given: Any, num_actions: int | None) -> np.ndarray:
     mask = np.asarray(given)
     if mask.ndim != 1 or num_actions not in (None, len(mask)):
         raise ValueError(
-            f"info['action_mask'] has shape {mask.shape}: expected one entry for each of "
-            f"{num_actions} actions"
+            f"{source} has shape {mask.shape}: expected one entry for each of {num_actions} actions"
         )
     if mask.dtype == np.bool_:
         return mask
-    if (line := _value_problem(mask)) is not None:
+    if (line := _value_problem(mask, source)) is not None:
         raise ValueError(line)
     return mask != 0
 
@@ -120,7 +122,7 @@ class MaskReader:
         if nothing.any():
             stuck = np.flatnonzero(nothing & ~over)
             if len(stuck):
-                raise EnvError(f"env {lanes[stuck[0]]}: info['action_mask'] allows no action")
+                raise EnvError(f"env {lanes[stuck[0]]}: the action mask allows no action")
             _free(self.mask)
 
 
@@ -179,15 +181,15 @@ def _read_each(
                 raise EnvError(f"row {at}: {error}") from None
 
 
-def _value_problem(masks: np.ndarray) -> str | None:
+def _value_problem(masks: np.ndarray, source: str = FROM_INFO) -> str | None:
     """Returns one line on why the numbers are not a mask, or None."""
     if masks.dtype.kind not in "biuf":
-        return f"info['action_mask'] has dtype {masks.dtype}: expected booleans, or 0 and 1"
+        return f"{source} has dtype {masks.dtype}: expected booleans, or 0 and 1"
     bad = masks[(masks != 0) & (masks != 1)]
     if not len(bad):
         return None
     additive = ". For an additive mask of 0 and -inf, return mask == 0" if bad[0] < 0 else ""
     return (
-        f"info['action_mask'] contains {bad[0]}: use 1 or True for an allowed action and 0 or "
+        f"{source} contains {bad[0]}: use 1 or True for an allowed action and 0 or "
         f"False for a forbidden one{additive}"
     )

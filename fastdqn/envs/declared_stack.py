@@ -7,8 +7,8 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
+from fastdqn.envs.env_layers import layers
 from fastdqn.envs.optional_packages import is_from
-from fastdqn.envs.sub_env import layers
 
 
 def declared_stack(envs: VectorEnv) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
+from fastdqn.envs.action_masks import FROM_INFO
 from fastdqn.envs.autoreset import read_mode
 from fastdqn.envs.declared_stack import declared_stack
 from fastdqn.envs.observations import ObsReader, short
@@ -20,7 +21,8 @@ class EnvFacts(NamedTuple):
         obs_scale: Factor applied before the network: 1/255 for bytes that span 0 to 255, else 1.
         num_actions: A; actions are counted from 0 inside the package.
         action_start: The number that the environment gives to action 0.
-        has_masks: Whether a reset returned info["action_mask"]; spaces do not tell.
+        has_masks: Whether a reset returned an action mask; spaces do not tell.
+        mask_source: Where the masks are, if there are any.
         max_episode_steps: The environment's time limit, if known.
         stack: Number of frames on the first axis of an observation, newest last; 1: not stacked.
         observation_space: The space that recorded observations are read by, if known.
@@ -32,9 +34,24 @@ class EnvFacts(NamedTuple):
     num_actions: int
     action_start: int
     has_masks: bool = False
+    mask_source: str = FROM_INFO
     max_episode_steps: int | None = None
     stack: int = 1
     observation_space: spaces.Space | None = None
+
+    def __str__(self) -> str:
+        """Lists what was found, as the start of a run prints it."""
+        limit = self.max_episode_steps
+        parts = [
+            f"observations {list(self.obs_shape)} {self.obs_dtype}",
+            f"{self.num_actions} action{'s' * (self.num_actions > 1)}",
+            "no time limit declared" if limit is None else f"time limit {limit:,} steps",
+        ]
+        if self.has_masks:
+            parts.append(f"action masks from {self.mask_source}")
+        if self.stack > 1:
+            parts.append(f"{self.stack} stacked frames")
+        return ", ".join(parts)
 
 
 def read_facts(envs: VectorEnv) -> EnvFacts:

@@ -29,6 +29,7 @@ from fastdqn.envs.errors import EnvError, LaneFailure
 from fastdqn.envs.finite_check import first_nonfinite, require_finite
 from fastdqn.envs.infos import as_dict
 from fastdqn.envs.life_loss import LifeLosses, may_lose_lives, with_last_starts
+from fastdqn.envs.mask_sources import unread_masks
 from fastdqn.envs.observations import ObsReader, batch_of_one
 from fastdqn.envs.step import Step, lane_of
 from fastdqn.envs.sub_env import shared_sub_env
@@ -44,7 +45,7 @@ class EnvStream:
     Attributes:
         lanes: int64[R], the sub-environments that wait for an action now.
         obs: [R, *], their observations. A sub-environment that resets next ignores its action.
-        mask: bool[R, A], the actions that info["action_mask"] allows; None without masks.
+        mask: bool[R, A], the allowed actions; None without masks.
         warnings: Likely mistakes of the environments, each also passed to warnings.warn().
 
     Args:
@@ -87,6 +88,7 @@ class EnvStream:
         self.lanes = np.arange(ready)
         self.obs = np.zeros((ready, *self.facts.obs_shape), self.facts.obs_dtype)
         self._masks: MaskReader | None = None
+        self._unread_masks = unread_masks(envs)
         same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
         self._info = EpisodeInfo(info_keys, n, same_step) if info_keys else None
         self._info_keys = info_keys
@@ -132,6 +134,8 @@ class EnvStream:
         if info.get("action_mask") is not None:
             same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
             self._masks = MaskReader(self.num_ready, self.facts.num_actions, same_step)
+        elif self._unread_masks is not None:
+            self._warn(self._unread_masks)
         return self._process(arrival._replace(info=info), starting=True)
 
     def send(self, action: np.ndarray) -> None:

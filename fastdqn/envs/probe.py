@@ -9,11 +9,13 @@ import numpy as np
 from gymnasium.spaces import Space
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
+from fastdqn.envs.action_masks import FROM_INFO
 from fastdqn.envs.declared_stack import ask_worker
 from fastdqn.envs.env_facts import EnvFacts
+from fastdqn.envs.env_layers import sub_envs
 from fastdqn.envs.env_stream import EnvStream
 from fastdqn.envs.make import EnvRecipe
-from fastdqn.envs.sub_env import close_quietly, sub_envs, time_limit_of
+from fastdqn.envs.sub_env import SubEnv, close_quietly, time_limit_of
 from fastdqn.envs.worker_process import WorkerTarget
 
 # EnvPool's value for "no limit" is above this.
@@ -44,6 +46,7 @@ def probe_env_and_space(recipe: EnvRecipe) -> tuple[EnvFacts, Space]:
         stream.start(seed=0)
         facts = stream.facts._replace(
             has_masks=stream.mask is not None,
+            mask_source=_mask_source(envs),
             max_episode_steps=limit_of(envs, in_process.max_episode_steps()),
         )
         return facts, envs.single_observation_space
@@ -51,6 +54,11 @@ def probe_env_and_space(recipe: EnvRecipe) -> tuple[EnvFacts, Space]:
         close_quietly(envs)
         with contextlib.suppress(OSError):  # an environment may change and delete the directory
             os.chdir(place)
+
+
+def _mask_source(envs: VectorEnv) -> str:
+    lanes = [lane for lane in sub_envs(envs) if isinstance(lane, SubEnv)]
+    return lanes[0].mask_source if lanes else FROM_INFO
 
 
 def limit_of(envs: VectorEnv, registered: int | None = None) -> int | None:

@@ -13,11 +13,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
-from fastdqn.envs.action_masks import as_mask
+from fastdqn.envs.action_masks import FROM_INFO, as_mask
+from fastdqn.envs.env_layers import innermost, layers, sub_envs
 from fastdqn.envs.errors import HungError, SentError, misfit, one_line
+from fastdqn.envs.mask_sources import find_mask_source
 
 # Reward types that float() converts at once, and the empty info, which is never modified.
 _SCALARS = (np.float64, np.float32, int)
@@ -34,8 +36,12 @@ class SubEnv(gymnasium.Wrapper):
     """One sub-environment with results of a fixed form.
 
     reset() and step() return a copied observation, a float reward, bool flags, and an info with
-    "action_mask", bool[A], if there is one, and numbers of info_keys at an episode end. Errors of
-    close() are ignored.
+    "action_mask", bool[A], if there is one, and numbers of info_keys at an episode end. A mask that
+    the environment keeps elsewhere is put there, see find_mask_source(). Errors of close() are
+    ignored.
+
+    Attributes:
+        mask_source: Where the last mask was found.
 
     Args:
         env: The environment.
@@ -64,6 +70,7 @@ class SubEnv(gymnasium.Wrapper):
         _register(innermost(env), copies)
         self._info_keys = info_keys
         self._num_actions = getattr(env.action_space, "n", None)
+        self._masks_elsewhere, self.mask_source = find_mask_source(env), FROM_INFO
         stacks = [layer for layer in layers(env) if isinstance(layer, FrameStackObservation)]
         self._unchecked_stacks, self._steps = stacks, 0
 
@@ -75,7 +82,7 @@ class SubEnv(gymnasium.Wrapper):
     def reset(self, **kwargs) -> tuple[Any, dict[str, Any]]:
         obs, info = self.env.reset(**kwargs)
         self._steps = 0
-        return _copied(obs), self._used(info)
+        return _copied(obs), self._used(obs, info)
 
     def step(self, action) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
@@ -89,12 +96,17 @@ class SubEnv(gymnasium.Wrapper):
         if type(truncated) is not bool:
             truncated = _flag("truncated", truncated)
         ends = self._info_keys and (terminated or truncated)
-        if type(info) is dict and "action_mask" not in info and not ends:
+        if (
+            type(info) is dict
+            and "action_mask" not in info
+            and self._masks_elsewhere is None
+            and not ends
+        ):
             info = _NOTHING
         elif ends:
-            info = self._used(info, terminated) | self._numbers(info)
+            info = self._used(obs, info, terminated) | self._numbers(info)
         else:
-            info = self._used(info, terminated)
+            info = self._used(obs, info, terminated)
         return _copied(obs), reward, terminated, truncated, info
 
     def close(self) -> None:
@@ -107,15 +119,18 @@ class SubEnv(gymnasium.Wrapper):
         except BaseException:  # including SystemExit and GeneratorExit
             return
 
-    def _used(self, info: Any, terminated: bool = False) -> dict[str, Any]:
+    def _used(self, obs: Any, info: Any, terminated: bool = False) -> dict[str, Any]:
         """Returns the part of an info that is used: the action mask, if any."""
         if not isinstance(info, dict):
             raise ValueError(f"info is {type(info).__name__}: expected a dict")
-        mask = info.get("action_mask")
-        if mask is None:
-            return {}
+        mask, self.mask_source = info.get("action_mask"), FROM_INFO
         try:
-            return {"action_mask": as_mask(mask, self._num_actions)}
+            if mask is None and self._masks_elsewhere is not None:
+                self.mask_source = self._masks_elsewhere.name
+                mask = self._masks_elsewhere.read(obs)
+            if mask is None:
+                return {}
+            return {"action_mask": as_mask(mask, self._num_actions, self.mask_source)}
         except ValueError:
             if terminated:  # no action is taken, so the mask is not needed
                 return {}
@@ -194,14 +209,6 @@ def close_quietly(envs: Any) -> None:
         return
 
 
-def sub_envs(envs: VectorEnv) -> list[gymnasium.Env]:
-    """Returns the sub-environments of a vector environment that has them in a list, else []."""
-    while isinstance(envs, VectorWrapper):  # unwrapped may be redefined by a wrapper
-        envs = envs.env
-    held = getattr(envs.unwrapped, "envs", None)
-    return [each for each in held if isinstance(each, gymnasium.Env)] if held else []
-
-
 def shared_sub_env(*all_envs: VectorEnv) -> str | None:
     """Returns why vector environments cannot be used together, in one line, or None.
 
@@ -249,20 +256,6 @@ def _register(env: gymnasium.Env, copies: bool) -> None:
         )
     with contextlib.suppress(TypeError):  # an object without weak references
         _in_use[id(env)] = _ever_made[id(env)] = weakref.ref(env)
-
-
-def innermost(env: gymnasium.Env) -> gymnasium.Env:
-    """Returns the environment inside all wrappers; unwrapped may be redefined by a wrapper."""
-    *_, env = layers(env)
-    return env
-
-
-def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
-    """Yields the wrappers, the outermost first, then the environment itself."""
-    while isinstance(env, gymnasium.Wrapper):
-        yield env
-        env = env.env
-    yield env
 
 
 def _copied(obs: Any) -> Any:

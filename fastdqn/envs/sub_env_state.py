@@ -10,9 +10,10 @@ from gymnasium.envs.classic_control import AcrobotEnv, CartPoleEnv, MountainCarE
 from gymnasium.envs.toy_text import BlackjackEnv, CliffWalkingEnv, FrozenLakeEnv, TaxiEnv
 
 from fastdqn import state_dict
+from fastdqn.envs.env_layers import layers
 from fastdqn.envs.errors import one_line
 from fastdqn.envs.rng_state import make_generator, read_generator
-from fastdqn.envs.sub_env import SubEnv, layers
+from fastdqn.envs.sub_env import SubEnv
 from fastdqn.state_dict import State
 
 
