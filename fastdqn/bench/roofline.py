@@ -13,6 +13,8 @@ from fastdqn.learning.learner import Learner
 
 # Least share of the time that must be attributed for a verdict.
 LEAST_ATTRIBUTED = 0.9
+# Error of a measured share. On a shared machine, the ceilings differ by a fifth between two runs.
+_ERROR = 0.2
 # A copy that exceeds all caches, and a matrix product that uses all cores or multiprocessors.
 _COPY_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
 _PRODUCT = {"cpu": 1024, "cuda": 8192}
@@ -110,6 +112,9 @@ def verdict(
     - compute-bound, memory-bound: the peak that is nearer.
     - device-bound, operator-bound: busy with work that is not counted.
 
+    Where a measurement that is off by _ERROR would change the answer, both are named: "memory-bound
+    or compute-bound".
+
     Args:
         work: Work of a call, or None if unknown.
         seconds: Duration of a call without a profiler.
@@ -117,14 +122,27 @@ def verdict(
         busy: Fraction of it in which the GPU, or an operator of torch, was busy.
         is_gpu: Whether the device is a GPU.
     """
+    reached = None if work is None else shares(work, seconds, ceilings)
+    found = [_bound(busy, reached, is_gpu)]
+    for error in (1 - _ERROR, 1 + _ERROR):
+        found.append(_bound(busy * error, reached, is_gpu))
+        if reached is not None:
+            arithmetic, moving = reached
+            found.append(_bound(busy, (arithmetic * error, moving), is_gpu))
+            found.append(_bound(busy, (arithmetic, moving * error), is_gpu))
+    return " or ".join(dict.fromkeys(found))
+
+
+def _bound(busy: float, reached: tuple[float, float] | None, is_gpu: bool) -> str:
+    """Returns what bounds a call; reached are fractions of peak FLOP/s and peak bandwidth."""
     idle = "launch-bound" if is_gpu else "overhead-bound"
     if busy < 0.5:
         return idle
-    if work is None:
+    if reached is None:
         return "device-bound" if is_gpu else "operator-bound"
-    arithmetic, moving = shares(work, seconds, ceilings)
-    if max(arithmetic, moving) < 1 / 3:
+    if max(reached) < 1 / 3:
         return "latency-bound" if is_gpu else idle
+    arithmetic, moving = reached
     return "compute-bound" if arithmetic >= moving else "memory-bound"
 
 

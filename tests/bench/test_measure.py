@@ -393,6 +393,13 @@ def test_products_are_counted_as_two_n_cubed():
         (Work(10, 1), 0.9, True, "latency-bound"),
         (None, 0.9, True, "device-bound"),
         (None, 0.9, False, "operator-bound"),
+        # The shares are the numbers over 1,000. Each of these is within a fifth of a limit.
+        (Work(800, 700), 0.9, True, "compute-bound or memory-bound"),
+        (Work(700, 800), 0.9, True, "memory-bound or compute-bound"),
+        (Work(500, 800), 0.9, True, "memory-bound"),
+        (Work(300, 100), 0.9, False, "overhead-bound or compute-bound"),
+        (Work(800, 100), 0.55, True, "compute-bound or launch-bound"),
+        (None, 0.45, False, "overhead-bound or operator-bound"),
     ],
 )
 def test_the_verdict(work, busy, is_gpu, says):

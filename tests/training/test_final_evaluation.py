@@ -146,11 +146,20 @@ def test_the_last_weights_are_not_evaluated_twice(tmp_path, capsys):
     assert "final evaluation: return" in capsys.readouterr().out
 
 
-def test_a_difference_within_chance_is_not_called_worse():
-    def summary(mean, std, episodes):
-        return {"mean_return": mean, "std_return": std, "episodes": episodes}
+def summary(mean, std, episodes):
+    return {"mean_return": mean, "std_return": std, "episodes": episodes}
 
-    # The standard error of the difference is sqrt(100 / 25 + 100 / 25) = 2.83, thrice that 8.49.
-    assert not is_worse(summary(91.6, 10.0, 25), summary(100.0, 10.0, 25))
-    assert is_worse(summary(91.4, 10.0, 25), summary(100.0, 10.0, 25))
+
+def test_a_difference_within_chance_is_not_called_worse():
+    # The standard error of the difference is sqrt(225 / 25 + 225 / 25) = 4.24, thrice that 12.73.
+    assert not is_worse(summary(87.4, 15.0, 25), summary(100.0, 15.0, 25))
+    assert is_worse(summary(87.2, 15.0, 25), summary(100.0, 15.0, 25))
     assert not is_worse(summary(5.0, 0.0, 3), summary(5.0, 0.0, 3))
+
+
+def test_a_drop_below_a_tenth_of_the_return_is_not_called_worse():
+    assert not is_worse(summary(91.0, 1.0, 25), summary(100.0, 1.0, 25))
+    assert is_worse(summary(89.0, 1.0, 25), summary(100.0, 1.0, 25))
+    assert not is_worse(summary(-81.0, 1.0, 25), summary(-75.0, 1.0, 25))
+    assert is_worse(summary(-83.0, 1.0, 25), summary(-75.0, 1.0, 25))
+    assert is_worse(summary(-1.0, 0.1, 25), summary(0.0, 0.1, 25))
