@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Literal
 
 from fastdqn.cli import parser
-from fastdqn.config.schema import Config, ConfigError
+from fastdqn.config.schema import Config, ConfigError, unknown_name
 from fastdqn.files.atomic_write import WriteError, read_text
 from fastdqn.files.output_files import out_problems, write_together
+from fastdqn.report.curves import QUANTITIES, columns
 from fastdqn.report.run_data import read_runs
 from fastdqn.report.seed_groups import LONGEST_LABEL, Group, StudyVariant, group, shortened
 from fastdqn.study.run_progress import newest_row
 from fastdqn.study.study_folder import is_study, read_study
 
 _PICTURES = (".png", ".svg", ".pdf")
+
+Curve = Literal["evaluation", "return", "q", "loss", "epsilon", "phases"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,9 @@ class PlotOptions:
     """Output file: .png, .svg or .pdf."""
     over: Literal["steps", "episodes", "time"] = "steps"
     """The x axis. time: seconds in the training loop."""
-    curves: tuple[Literal["evaluation", "return", "q", "loss", "epsilon", "phases"], ...] = (
-        "evaluation", "return", "phases",
-    )  # fmt: skip
-    """What to plot: returns of evaluations and training, Q-values, loss, epsilon, phase times."""
+    curves: tuple[Curve | str, ...] = ("evaluation", "return", "phases")
+    """What to plot: returns of evaluations and training, Q-values, loss, epsilon, phase times, or
+    columns of metrics.jsonl and eval.jsonl."""
     labels: tuple[str, ...] = ()
     """Names of the settings, in the order of the runs. None: the options in which they differ."""
     center: Literal["mean", "iqm"] = "mean"
@@ -57,6 +59,7 @@ def plot_runs(words: list[str]) -> str:
     groups = _groups(runs, "plot", [*lines, *out_problems(out), *_missing("matplotlib", "scipy")])
     assert out is not None
     groups = _relabeled(groups, chosen.labels)
+    _require_columns(groups, chosen.curves)
     from fastdqn.report.matplotlib_figure import write_figure
 
     return _write(
@@ -127,6 +130,15 @@ def _groups(runs: list[str], command: str, lines: list[str]):
     return group(records, variants)
 
 
+def _require_columns(groups: list[Group], curves: tuple[str, ...]) -> None:
+    """Raises ConfigError for the name of a curve that no run has."""
+    found = columns([run for group in groups for run in group.runs])
+    known = [*QUANTITIES, "phases", *found]
+    if lines := [unknown_name("curve", name, known) for name in curves if name not in known]:
+        listed = f"curves: {', '.join(QUANTITIES)}, phases, or a column: {', '.join(found)}"
+        raise ConfigError([*lines, listed])
+
+
 def _relabeled(groups: list[Group], labels: tuple[str, ...]) -> list[Group]:
     """Returns the groups with other labels. Raises ConfigError if there are not as many."""
     if not labels:
@@ -134,7 +146,8 @@ def _relabeled(groups: list[Group], labels: tuple[str, ...]) -> list[Group]:
     if len(labels) != len(groups):
         found = ", ".join(repr(each.label) for each in groups)
         raise ConfigError(
-            [f"labels has {len(labels)} names for {len(groups)} settings: {found}"]
+            [f"labels has {len(labels)} names for {len(groups)} settings: give one for each of "
+             f"{found}"]
         )  # fmt: skip
     own = (shortened(label, LONGEST_LABEL) for label in labels)
     return [each._replace(label=label) for each, label in zip(groups, own, strict=True)]

@@ -72,6 +72,18 @@ class Phases(NamedTuple):
     shares: dict[str, np.ndarray]
 
 
+def quantity_of(name: str, records: list[RunRecord]) -> Quantity:
+    """Returns the quantity of a name in QUANTITIES, or of a column of the runs' rows."""
+    of_evaluations = not any(name in record.metrics for record in records)
+    own = Quantity(name, name, of_evaluations, unit=name.rpartition("/")[2])
+    return QUANTITIES.get(name, own)
+
+
+def columns(records: list[RunRecord]) -> list[str]:
+    """Returns the names of all columns of the runs' rows."""
+    return sorted({name for each in records for name in (*each.metrics, *each.evaluations)})
+
+
 def line(record: RunRecord, quantity: Quantity, over: Over) -> Line:
     """Returns the curve of a run, without points if the run lacks the quantity."""
     rows = record.evaluations if quantity.evaluated else record.metrics

@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from fastdqn.report.curves import AXES, QUANTITIES, Center, Line, Over, band, line, phases
+from fastdqn.report.curves import (
+    AXES,
+    Center,
+    Line,
+    Over,
+    Quantity,
+    band,
+    line,
+    phases,
+    quantity_of,
+)
 from fastdqn.report.seed_groups import Group, goal_of, shortened
 from fastdqn.text import rounded
 
@@ -46,7 +56,7 @@ def write_figure(
     Args:
         path: File to write.
         groups: Runs by setting. More than six are drawn in a panel each.
-        curves: Names in QUANTITIES, and 'phases'.
+        curves: Names for quantity_of(), and 'phases'.
         over: x axis.
         center: What is drawn of a setting with several runs.
 
@@ -91,7 +101,7 @@ def _panels(
     draws: list[Callable[[Any], None]] = []
     for name in curves:
         if name != "phases":
-            quantity = QUANTITIES[name]
+            quantity = _quantity(name, groups)
             if any(len(line(run, quantity, over).x) for group in groups for run in group.runs):
                 draws += _panels_of(groups, name, over, center)
             continue
@@ -119,7 +129,7 @@ def _draw_curves(
     axis, groups: list[Group], name: str, over: Over, center: Center, own: int | None = None
 ) -> None:
     """Draws a quantity. own: the setting of a panel, beside which the others are gray."""
-    quantity = QUANTITIES[name]
+    quantity = _quantity(name, groups)
     for place, group in sorted(enumerate(groups), key=lambda pair: pair[0] == own):
         colour, style = _look(place)
         lines = [line(run, quantity, over) for run in group.runs]
@@ -131,7 +141,7 @@ def _draw_curves(
         faint = {"alpha": 0.3, "linewidth": 0.7} if mean else {"linewidth": 1.4}
         for each in lines:
             axis.plot(each.x, each.y, style, color=colour, **faint)
-            if quantity.evaluated and len(each.x):
+            if name == "evaluation" and len(each.x):
                 _mark_weights(axis, each, colour)
         if mean:
             axis.plot(mean.x, mean.mean, style, color=colour, linewidth=1.6)
@@ -142,6 +152,10 @@ def _draw_curves(
     axis.set_ylabel(quantity.unit)
     title = quantity.title if own is None else f"{quantity.title}: {groups[own].label}"
     axis.set_title(textwrap.fill(title, 44), loc="left", fontsize="medium")
+
+
+def _quantity(name: str, groups: list[Group]) -> Quantity:
+    return quantity_of(name, [run for group in groups for run in group.runs])
 
 
 def _mark_weights(axis, evaluations: Line, colour: str) -> None:

@@ -2,11 +2,12 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastdqn.report.curves import QUANTITIES, Line, band, line, phases
+from fastdqn.report.curves import QUANTITIES, Line, band, line, phases, quantity_of
 from fastdqn.report.run_data import read_runs
 from fastdqn.report.seed_groups import goal_of, group
 from helpers.command_line import ask
@@ -109,6 +110,40 @@ def test_an_interquartile_mean_leaves_out_a_quarter_at_each_end():
     assert [each.mean[0] for each in means if each is not None] == [26.5, 3.0]
 
 
+def add_column(path: Path, name: str) -> None:
+    """Adds a column to a file of rows: 0.1 in the first, 0.2 in the second, and so on."""
+    rows = [json.loads(text) for text in path.read_text().splitlines()]
+    lines = [json.dumps({**row, name: (i + 1) / 10}) + "\n" for i, row in enumerate(rows)]
+    path.write_text("".join(lines))
+
+
+def test_columns_of_metrics_and_of_evaluations_are_curves(tmp_path):
+    folder = write_run(tmp_path / "x")
+    add_column(folder / "metrics.jsonl", "rollout/success_rate")
+    add_column(folder / "eval.jsonl", "mean_is_success")
+    records = read_runs([str(folder)])
+    trained = line(records[0], quantity_of("rollout/success_rate", records), "steps")
+    np.testing.assert_allclose(trained.y, np.arange(1, 21) / 10)
+    evaluated = line(records[0], quantity_of("mean_is_success", records), "steps")
+    np.testing.assert_allclose(evaluated.y, [0.1, 0.2, 0.3, 0.4])
+    out = tmp_path / "a.svg"
+    names = ["rollout/success_rate", "mean_is_success"]
+    assert ask("plot", str(folder), "--out", str(out), "--curves", *names)[0] == 0
+    text = out.read_text()
+    for title in (*names, "success_rate"):
+        assert f"<!-- {title} -->" in text
+    assert "<!-- last weights -->" not in text
+
+
+def test_a_curve_that_no_run_has_is_named_with_those_it_has(folders):
+    words = ["--out", "a.svg", "--curves", "rollout/ep_rew"]
+    code, _, lines = ask("plot", *folders, *words)
+    assert code == 2
+    assert lines[0] == "error: unknown curve 'rollout/ep_rew': did you mean rollout/ep_rew_mean?"
+    assert "evaluation, return, q, loss, epsilon, phases, or a column: " in lines[1]
+    assert "train/loss" in lines[1]
+
+
 def test_evaluations_do_not_alternate_with_the_other_phases(tmp_path):
     folder = write_run(tmp_path / "x")
     rows = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -131,7 +166,9 @@ def test_labels_name_the_settings(folders, tmp_path):
     assert "<!-- return -->" in text  # the y label
     code, _, lines = ask("plot", *folders, *words, "--labels", "one")
     assert (code, len(lines)) == (2, 1)
-    assert lines[0] == "error: labels has 1 names for 2 settings: 'double', 'no double'"
+    assert lines[0] == (
+        "error: labels has 1 names for 2 settings: give one for each of 'double', 'no double'"
+    )
 
 
 def test_many_settings_have_a_panel_each(tmp_path):
