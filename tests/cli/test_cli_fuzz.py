@@ -42,7 +42,7 @@ subjects = st.one_of(st.sampled_from([*PRESETS, "CartPole-v1", "FrozenLake-v1", 
 
 
 # Others on every run: a refusal is parsed once an option, 0.1 s of tyro's work a command line.
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(subjects, st.lists(options, max_size=3))
 def test_no_command_line_raises_and_every_refusal_says_why(subject, groups):
     args = [word for group in groups for word in group]

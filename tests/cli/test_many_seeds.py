@@ -1,4 +1,7 @@
-"""fastdqn train --seeds: options, refusals, extension, failures, and studies with processes."""
+"""fastdqn train --seeds: options, refusals, extension, failures, and studies with processes.
+
+FASTDQN_KILLS=10 sets how often the processes of a study are killed.
+"""
 
 import contextlib
 import importlib.util
@@ -21,6 +24,7 @@ from helpers.command_line import ask
 from helpers.report_pages import write_run
 from helpers.studies import TINY, FakeScheduler, start
 
+KILLS = int(os.environ.get("FASTDQN_KILLS", "3"))
 FEW = ("--total-timesteps", "2000")
 
 
@@ -361,10 +365,9 @@ WORDS = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [2, 10])
-def test_a_study_that_is_killed_at_random_moments_is_continued(tmp_path, kills):
-    rng = random.Random(kills)
-    for _ in range(kills):
+def test_a_study_that_is_killed_at_random_moments_is_continued(tmp_path):
+    rng = random.Random(KILLS)
+    for _ in range(KILLS):
         process = start(*WORDS, cwd=tmp_path)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=rng.uniform(2.0, 8.0))
@@ -379,8 +382,7 @@ def test_a_study_that_is_killed_at_random_moments_is_continued(tmp_path, kills):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_runs_with_a_checkpoint_and_says_how_to_continue(tmp_path, number):
+def test_an_interrupt_ends_the_runs_with_a_checkpoint_and_says_how_to_continue(tmp_path):
     """A second start refuses the folder meanwhile."""
     words = ("--seeds", "1-2", "--jobs", "2", "--run-dir", "my study", *TINY)
     long = (*words[: words.index("--total-timesteps")], "--total-timesteps", "100000000")
@@ -397,7 +399,7 @@ def test_an_interrupt_ends_the_runs_with_a_checkpoint_and_says_how_to_continue(t
         _, err = second.communicate(timeout=60)
         assert second.returncode == 2
         assert f"is held by process {process.pid}, which is running" in err
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
