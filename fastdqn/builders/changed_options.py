@@ -87,8 +87,9 @@ class Course(NamedTuple):
             }  # fmt: skip
             path = folder / FILE
             try:
-                before = read_text(path) if exists(path) else ""
-                write_whole(path, before + json.dumps(row) + "\n")
+                before, added = read_text(path) if exists(path) else "", json.dumps(row) + "\n"
+                if not before.endswith(added):  # killed here before, the run still has the old ones
+                    write_whole(path, before + added)
                 write_whole(folder / "config.json", self.new.to_json())
             except (WriteError, ValueError) as error:
                 raise ConfigError([str(error)]) from None

@@ -104,11 +104,6 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 
-def never_compiled() -> bool:
-    """Whether no kernel is in the cache, so that a run compiles everything."""
-    return COMPILES and not any(map(os.path.exists, _indices))
-
-
 def cache_folder() -> Path | None:
     """Returns the folder of compiled kernels; None if each process compiles its own."""
     return next((path.parent for path in _indices), None)

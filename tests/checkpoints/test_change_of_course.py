@@ -7,7 +7,7 @@ import pytest
 
 import fastdqn
 from fastdqn import ConfigError
-from fastdqn.builders import build
+from fastdqn.builders import build, changed_options
 from fastdqn.builders.changed_options import Course
 from fastdqn.builders.user_object_checks import prepared_to_resume
 from fastdqn.checkpoints.loader import load_checkpoint
@@ -105,6 +105,26 @@ def test_the_change_lasts_through_a_kill_and_further_checkpoints(tmp_path):
     whole = fastdqn.resume(run.folder, total_timesteps=1_200)  # from a checkpoint of 3 lanes
     assert whole.summary["total_steps"] >= 1_200
     assert whole.summary["episodes"] > again.summary["episodes"]
+
+
+def test_a_kill_between_the_two_files_records_a_change_once(tmp_path, monkeypatch):
+    run = start(tmp_path, **PER)
+    write = changed_options.write_whole
+
+    def killed(path, text):
+        if str(path).endswith("config.json"):
+            raise KeyboardInterrupt
+        write(path, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(changed_options, "write_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            built(run.folder, learning_rate=1e-5)
+    assert len(changes_in(run.folder)) == 1
+    built(run.folder, learning_rate=1e-5)
+    assert len(changes_in(run.folder)) == 1
+    built(run.folder, learning_rate=1e-4)
+    assert len(changes_in(run.folder)) == 2
 
 
 def test_evaluations_begin_when_they_are_asked_for(tmp_path):

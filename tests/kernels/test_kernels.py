@@ -80,14 +80,6 @@ def test_a_repeated_environment_is_rejected_and_changes_nothing():
     np.testing.assert_array_equal(ring.added, before[1])
 
 
-def test_the_first_run_detects_an_empty_cache(tmp_path, monkeypatch):
-    cached = tmp_path / "explore.nbi"
-    monkeypatch.setattr(jit, "_indices", [tmp_path / "missing.nbi", cached])
-    assert jit.never_compiled() == jit.COMPILES
-    cached.touch()
-    assert not jit.never_compiled()
-
-
 def compiled(value: int) -> int:
     """Any function of a file, for a cache."""
     return value + 1
@@ -169,7 +161,6 @@ def test_a_cache_entry_that_is_no_file_is_ignored(cache, suffix):
     path.unlink()
     path.mkdir()
     assert not loaded_from_cache()
-    assert not jit.never_compiled()
 
 
 @pytest.mark.slow
@@ -196,14 +187,3 @@ def test_without_a_folder_for_a_cache_each_process_compiles(monkeypatch):
     monkeypatch.setattr("numba.core.caching._CacheLocator.ensure_cache_path", refuse)
     assert not loaded_from_cache()
     assert jit.cache_folder() is None
-    assert jit.never_compiled()
-
-
-@needs_compiler
-def test_an_unreadable_cache_is_ignored(monkeypatch):
-    def refuse(path):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(jit, "_indices", [Path("a.nbi")])
-    monkeypatch.setattr(os, "stat", refuse)
-    assert jit.never_compiled()
