@@ -1,6 +1,8 @@
 """The sweep command: searches for the settings with the highest return, with Optuna."""
 
+import contextlib
 import json
+import os
 import shlex
 import tempfile
 from collections.abc import Iterable
@@ -13,10 +15,10 @@ from fastdqn import api
 from fastdqn.builders import preflight
 from fastdqn.builders.preflight import preview
 from fastdqn.cli import parser
-from fastdqn.cli.sweep_storage import open_trials, temporary_runs_folder, writing
+from fastdqn.cli.sweep_storage import is_filled, open_trials, temporary_runs_folder, writing
 from fastdqn.config.schema import Config, ConfigError, unknown_name
 from fastdqn.envs import NonFiniteError
-from fastdqn.files.run_folder import working_folder
+from fastdqn.files.run_folder import name_in_files, working_folder
 from fastdqn.training.loop import DivergedError
 
 # Settings that decide how fast DQN learns, and their choices, around the values of published agents
@@ -52,7 +54,7 @@ class SweepOptions:
     search: tuple[str, ...] = ()
     """Options to search. None: every searchable option that is not given."""
     out: Path | None = None
-    """File of the trials, which the same command continues. None: sweeps/PRESET.journal."""
+    """File of the trials, which the same command continues. None: sweeps/ENV__PRESET.journal."""
     quiet: bool = False
     """Print only the result."""
 
@@ -79,8 +81,7 @@ def sweep(name: str | None, args: list[str]) -> None:
     names = chosen.search or [option for option in SPACE if option not in given]
     own = _settings(preview(chosen.config).config, names)
     searched = {option: _with(SPACE[option], own[option]) for option in names}
-    path = base / (chosen.out or Path("sweeps", f"{chosen.config.preset}.journal"))
-    study = open_trials(path, _identity(chosen, searched), own)
+    path, study = _open(base, chosen, _identity(chosen, searched), own)
     with ExitStack() as held:
         with writing(path):
             folder = held.enter_context(temporary_runs_folder(path))
@@ -107,6 +108,23 @@ def _mistakes(chosen: SweepOptions, given: dict[str, list[str]]) -> list[str]:
     if chosen.config.run_dir is not None:
         lines.append("run_dir is set: runs of a sweep leave no folder. Use --out for its file")
     return lines
+
+
+def _open(
+    base: Path, chosen: SweepOptions, identity: dict[str, Any], own: dict[str, Any]
+) -> tuple[Path, Any]:
+    """Opens the file of a sweep. Returns its path and study."""
+    if chosen.out is not None:
+        return base / chosen.out, open_trials(base / chosen.out, identity, own)
+    path = base / "sweeps" / f"{name_in_files(chosen.config)}.journal"
+    earlier = base / "sweeps" / f"{chosen.config.preset}.journal"  # its name in earlier versions
+    if not os.path.lexists(path) and is_filled(earlier):
+        with contextlib.suppress(ConfigError):  # it is of another sweep
+            study = open_trials(earlier, identity, own)
+            if not chosen.quiet:
+                print(f"continuing {earlier}, which a new sweep would name {path.name}")
+            return earlier, study
+    return path, open_trials(path, identity, own)
 
 
 def _identity(chosen: SweepOptions, searched: dict[str, tuple]) -> dict[str, Any]:
