@@ -15,6 +15,8 @@ from fastdqn import api
 from fastdqn.builders import preflight
 from fastdqn.builders.preflight import preview
 from fastdqn.cli import parser
+from fastdqn.cli.config_file import named_in_file, with_file
+from fastdqn.cli.options import OptionsWithFile
 from fastdqn.cli.search_space import (
     SPACE,
     Space,
@@ -41,8 +43,7 @@ _BAD_SETTING = (DivergedError, NonFiniteError)
 
 
 @dataclass(frozen=True)
-class SweepOptions:
-    config: Config
+class SweepOptions(OptionsWithFile):
     trials: int = 20
     """Number of settings to try, including those already in the file."""
     seeds: int = 2
@@ -60,7 +61,7 @@ def sweep(name: str | None, args: list[str]) -> None:
     """Runs `fastdqn sweep`: searches, and prints the best setting as a command.
 
     Args:
-        name: Preset or environment id. None for --help alone.
+        name: Preset or environment id. None for --help alone, or with --config.
         args: The options.
 
     Raises:
@@ -68,16 +69,8 @@ def sweep(name: str | None, args: list[str]) -> None:
         KeyboardInterrupt: The sweep was interrupted. The same command continues it.
     """
     base = working_folder()  # an environment may change the working directory
-    default = SweepOptions(api.preset(name or "cartpole").replace(seed=FIRST_SEED))
-    chosen, lines = parser.parse(args, default, f"fastdqn sweep {name or 'PRESET|ENV_ID'}")
-    given = parser.given(args)
-    spaces, problems = parse_search(chosen.search)
-    lines += problems + _mistakes(chosen, given, spaces)
-    spaces = spaces or {option: None for option in SPACE if option not in given}
+    chosen, spaces = _parse(name, args)
     start = _within(chosen.config, spaces)
-    lines += preflight.check(start, mistaken=bool(lines)) or value_problems(start, spaces)
-    if lines:
-        raise ConfigError(lines)
     own, searched = _settled(start, spaces)
     path, study = _open(base, chosen, _identity(chosen, searched), own)
     with ExitStack() as held:
@@ -86,7 +79,29 @@ def sweep(name: str | None, args: list[str]) -> None:
         while line := _next(path, study, chosen, searched, folder):
             if not chosen.quiet:
                 print(line, flush=True)
-    print(_found(study, [name or "", *_kept(given)], searched, path))
+    print(_found(study, [*([name] if name else []), *_kept(parser.given(args))], searched, path))
+
+
+def _parse(name: str | None, args: list[str]) -> tuple[SweepOptions, dict[str, Space | None]]:
+    """Returns the options and the spaces of the searched ones, None for default values.
+
+    Raises ConfigError for all that is wrong with them.
+    """
+    default, words, lines = with_file(name, Config() if name is None else api.preset(name), args)
+    given, in_file = parser.given(args), named_in_file(args)
+    if "seed" not in in_file:
+        default = default.replace(seed=FIRST_SEED)
+    usage = f"fastdqn sweep {name or 'PRESET|ENV_ID'}"
+    chosen, mistakes = parser.parse(words, SweepOptions(default), usage)
+    spaces, problems = parse_search(chosen.search)
+    if not chosen.search:
+        spaces |= {option: None for option in SPACE if option not in given.keys() | in_file}
+    lines += mistakes + problems + _mistakes(chosen, given, spaces)
+    start = _within(chosen.config, spaces)
+    lines += preflight.check(start, mistaken=bool(lines)) or value_problems(start, spaces)
+    if lines:
+        raise ConfigError(lines)
+    return chosen, spaces
 
 
 def _mistakes(
@@ -100,7 +115,7 @@ def _mistakes(
     lines += [line for line in last.problems() if line.startswith("seed is ")]
     if both := [name for name in spaces if name in given or f"no_{name}" in given]:
         lines.append(f"{' and '.join(both)} cannot be both given and searched")
-    if not chosen.search and given.keys() >= SPACE.keys():
+    if not (chosen.search or spaces):
         lines.append("every option with default values is given: name others with --search")
     if chosen.config.eval_frequency == 0:
         lines.append("eval_frequency is 0: a sweep compares evaluations")
