@@ -53,6 +53,16 @@ _PARTS = {
     "train": "the whole loop and its phases, by two clocks",
     "all": "all of these; then options that may be faster are tried",
 }
+_RESUME_HELP = """RUN continues from its last checkpoint, with the options that it has.
+
+Options below may change. The new value holds from the checkpoint on, and for later resumes.
+For every other option start a new run: fastdqn train ... --from RUN
+
+Without changes the result is that of an uninterrupted run, on the CPU and where the state of
+the environments can be read. With a change it is not: the run prints what changed.
+
+--total-timesteps is the new total, not an increment. Schedules keep the original total.
+"""
 # Commands that compile the kernels of a run.
 _COMPILING = ("train", "resume", "bench", "profile", "sweep")
 # Maximum length of a message in characters. A path has at most 4,096.
@@ -166,6 +176,8 @@ def _new_in(chosen: TrainOptions) -> Config:
 
 def _resume(args: list[str]) -> int:
     run, rest = _subject(args, "the folder of a run", "resume")
+    if "-h" in rest or "--help" in rest:
+        print(_RESUME_HELP)
     chosen, mistakes = parser.parse(rest, ResumeOptions(Config()), "fastdqn resume RUN")
     from fastdqn.checkpoints.format import CheckpointError
     from fastdqn.cli import commands

@@ -44,6 +44,7 @@ class ResumeOptions:
 
     config: Config
     shown: ClassVar[tuple[str, ...]] = ("total_timesteps", *CHANGEABLE)
+    default_text: ClassVar[str] = "(default: as in the run)"
     checkpoint: str | None = None
     """Name of a checkpoint. None: the latest."""
     quiet: bool = False
