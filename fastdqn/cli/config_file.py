@@ -29,9 +29,8 @@ def with_file(
     """
     rest, files = [], []
     for group in groups(args):
-        flag, equals, attached = group[0].partition("=")
-        if flag in _FLAGS:
-            files.append([attached, *group[1:]] if equals else group[1:])
+        if names_file(group[:1]):
+            files.append(_file_of(group))
         else:
             rest += group
     if not files:
@@ -47,9 +46,33 @@ def with_file(
     return config, rest, []
 
 
+def named_in_file(args: Sequence[str]) -> set[str]:
+    """Returns the options that the TOML file of --config names.
+
+    The config.json of a run counts as naming none: it holds every option, given or not.
+    """
+    words = [word for group in groups(args) for word in _file_of(group)]
+    path = Path(words[0]) if len(words) == 1 else Path()
+    if path.suffix.lower() != ".toml":
+        return set()
+    try:
+        given = tomllib.loads(read_text(path, follow=True))
+        return set(current_names({name.replace("-", "_"): given[name] for name in given}, False))
+    except (ValueError, RecursionError):  # with_file() reports them
+        return set()
+
+
 def names_file(args: Sequence[str]) -> bool:
     """Returns whether arguments contain --config."""
     return any(word.partition("=")[0] in _FLAGS for word in args)
+
+
+def _file_of(group: Sequence[str]) -> list[str]:
+    """Returns the values of an option if it is --config."""
+    flag, equals, attached = group[0].partition("=")
+    if flag not in _FLAGS:
+        return []
+    return [attached, *group[1:]] if equals else list(group[1:])
 
 
 def read_config_file(path: Path, default: Config) -> Config:

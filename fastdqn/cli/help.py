@@ -16,7 +16,7 @@ def grouped(options: Any) -> Any:
     if not hasattr(options, "config"):
         return options
     config, groups = options.config, {}
-    arguments = _arguments(type(config))
+    arguments = _arguments(type(config), getattr(options, "default_text", None))
     shown = getattr(options, "shown", arguments)
     for name, option in options_of(type(config)).items():
         if name not in shown:
@@ -40,17 +40,21 @@ def _record(name: str, members: list[tuple[str, Any, Any]]) -> Any:
     return made(**{each: value for each, _, value in members})
 
 
-def _arguments(record: type) -> dict[str, Any]:
-    """Returns the types of the fields, annotated with their help texts."""
+def _arguments(record: type, default_text: str | None = None) -> dict[str, Any]:
+    """Returns the types of the fields, annotated with their help texts.
+
+    default_text: shown in place of each default.
+    """
     return {
-        name: Annotated[option.hint, _argument(option, texts(record).get(name, ""))]
+        name: Annotated[option.hint, _argument(option, texts(record).get(name, ""), default_text)]
         for name, option in options_of(record).items()
     }
 
 
-def _argument(option: Option, text: str) -> Any:
+def _argument(option: Option, text: str, default_text: str | None) -> Any:
+    metavar = None
     if option.repeated:
-        return tyro.conf.arg(help=text, metavar='"OPTIONS"')
-    if option.part is None:
-        return tyro.conf.arg(help=text)
-    return tyro.conf.arg(help=text, metavar=f"{{{','.join(option.part.words)}}}|MODULE:NAME")
+        metavar = '"OPTIONS"'
+    elif option.part is not None:
+        metavar = f"{{{','.join(option.part.words)}}}|MODULE:NAME"
+    return tyro.conf.arg(help=text, metavar=metavar, help_behavior_hint=default_text)

@@ -53,6 +53,16 @@ _PARTS = {
     "train": "the whole loop and its phases, by two clocks",
     "all": "all of these; then options that may be faster are tried",
 }
+_RESUME_HELP = """RUN continues from its last checkpoint, with the options that it has.
+
+Options below may change. The new value holds from the checkpoint on, and for later resumes.
+For every other option start a new run: fastdqn train ... --from RUN
+
+Without changes the result is that of an uninterrupted run, on the CPU and where the state of
+the environments can be read. With a change it is not: the run prints what changed.
+
+--total-timesteps is the new total, not an increment. Schedules keep the original total.
+"""
 # Commands that compile the kernels of a run.
 _COMPILING = ("train", "resume", "bench", "profile", "sweep")
 # Maximum length of a message in characters. A path has at most 4,096.
@@ -119,10 +129,7 @@ def _announce_compiling(args: list[str]) -> None:
 
 
 def _train(args: list[str]) -> int:
-    name, rest = None, args
-    if not (args[:1] and args[0].startswith("-") and names_file(args)):
-        what = f"a preset ({', '.join(PRESETS)}) or an environment id"
-        name, rest = _subject(args, what, "train")
+    name, rest = _subject_or_file(args, "train")
     if name is None and not names_file(args):
         parser.parse(rest, TrainOptions(Config()), "fastdqn train PRESET|ENV_ID")
     from fastdqn import api
@@ -169,6 +176,8 @@ def _new_in(chosen: TrainOptions) -> Config:
 
 def _resume(args: list[str]) -> int:
     run, rest = _subject(args, "the folder of a run", "resume")
+    if "-h" in rest or "--help" in rest:
+        print(_RESUME_HELP)
     chosen, mistakes = parser.parse(rest, ResumeOptions(Config()), "fastdqn resume RUN")
     from fastdqn.checkpoints.format import CheckpointError
     from fastdqn.cli import commands
@@ -220,7 +229,7 @@ def _tabular(args: list[str]) -> int:
 
 
 def _sweep(args: list[str]) -> int:
-    name, rest = _subject(args, f"a preset ({', '.join(PRESETS)}) or an environment id", "sweep")
+    name, rest = _subject_or_file(args, "sweep")
     from fastdqn.cli.sweep import sweep
 
     return _reported(lambda: sweep(name, rest))
@@ -270,24 +279,24 @@ def _docs(args: list[str]) -> int:
 
 def _bench(args: list[str]) -> int:
     part, rest = _subject(args, f"a part ({', '.join(_PARTS)})", "bench")
-    name, rest = (rest[0], rest[1:]) if rest and rest[0][:1] != "-" else ("cartpole", rest)
-    usage = f"fastdqn bench {part or 'PART'} {name}"
     if "-h" in args or "--help" in args:
         print("PART is what to measure:\n")
         print("\n".join(f"  {each:8} {meaning}" for each, meaning in _PARTS.items()))
         print("\n--num-envs takes several numbers, such as 1 8 64, and measures each.\n")
     if part is None:
-        parser.parse(rest, BenchOptions(Config()), usage)
-    from fastdqn import api
+        parser.parse(rest, BenchOptions(Config()), "fastdqn bench PART PRESET")
     from fastdqn.cli import commands
 
-    rest, counts = parser.take_several(rest, "--num-envs")
-    chosen, mistakes = parser.parse(rest, BenchOptions(api.preset(name)), usage)
+    name, default, words, lines = _measured(rest)
+    usage = f"fastdqn bench {part} {name}"
+    words, counts = parser.take_several(words, "--num-envs")
+    chosen, mistakes = parser.parse(words, BenchOptions(default), usage)
+    mistakes = lines + mistakes
     configs = [chosen.config]
     if counts:
         each = [parser.parse(["--num-envs", count], chosen, usage) for count in counts]
         configs = [one.config for one, _ in each]
-        mistakes += [line for _, lines in each for line in lines]
+        mistakes += [line for _, problems in each for line in problems]
     if part not in _PARTS:
         mistakes.insert(0, f"unknown part {part!r}: use one of {', '.join(_PARTS)}")
     names = ("out", "format", "against", "seconds", "repeats")
@@ -297,12 +306,11 @@ def _bench(args: list[str]) -> int:
 
 
 def _profile(args: list[str]) -> int:
-    name, rest = (args[0], args[1:]) if args and args[0][:1] != "-" else ("cartpole", args)
-    from fastdqn import api
     from fastdqn.cli import commands
 
-    default = ProfileOptions(api.preset(name))
-    chosen, mistakes = parser.parse(rest, default, f"fastdqn profile {name}")
+    name, default, words, lines = _measured(args)
+    chosen, mistakes = parser.parse(words, ProfileOptions(default), f"fastdqn profile {name}")
+    mistakes = lines + mistakes
     values = {name: getattr(chosen, name) for name in ("out", "what", "updates", "shapes")}
     return _reported(lambda: commands.profile_run(chosen.config, mistakes, **values))
 
@@ -330,6 +338,28 @@ def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list
     if "-h" in args or "--help" in args:
         return None, args
     raise ConfigError([f"{command} needs {what} first: fastdqn {command} NAME [options]"])
+
+
+def _subject_or_file(args: list[str], command: str) -> tuple[str | None, list[str]]:
+    """As _subject() for a preset or environment id, which is None with --config too."""
+    if args and args[0].startswith("-") and names_file(args):
+        return None, args
+    what = f"a preset ({', '.join(PRESETS)}) or an environment id"
+    return _subject(args, what, command)
+
+
+def _measured(args: list[str]) -> tuple[str, Config, list[str], list[str]]:
+    """Returns what bench and profile measure: by a name, by --config, or else cartpole.
+
+    Returns (name for the usage, options, other arguments, error messages). No run folder is made.
+    """
+    from fastdqn import api
+
+    name, rest = (args[0], args[1:]) if args and args[0][:1] != "-" else (None, args)
+    if name is None and not names_file(rest):
+        name = "cartpole"
+    default, words, lines = with_file(name, Config() if name is None else api.preset(name), rest)
+    return name or "PRESET", default.replace(run_dir=None), words, lines
 
 
 def _printable(line: str) -> str:

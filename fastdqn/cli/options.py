@@ -9,11 +9,17 @@ from fastdqn.config.schema import CHANGEABLE, Config
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class OptionsWithFile:
+    """Options that a file of options can set, of the commands that make a run of their own."""
+
     config: Config
     config_file: Annotated[Path | None, Flag("config")] = None
     """Options from a file, which those on the command line override: --config FILE. A TOML file of
     options, or the config.json of a run."""
+
+
+@dataclass(frozen=True)
+class TrainOptions(OptionsWithFile):
     resume: Literal["never", "auto"] = "never"
     """auto: continue the run in --run-dir from its last checkpoint, or start it if there is none. A
     finished run is left unchanged."""
@@ -38,6 +44,7 @@ class ResumeOptions:
 
     config: Config
     shown: ClassVar[tuple[str, ...]] = ("total_timesteps", *CHANGEABLE)
+    default_text: ClassVar[str] = "(default: as in the run)"
     checkpoint: str | None = None
     """Name of a checkpoint. None: the latest."""
     quiet: bool = False
@@ -72,8 +79,7 @@ class EvalOptions:
 
 
 @dataclass(frozen=True)
-class BenchOptions:
-    config: Config
+class BenchOptions(OptionsWithFile):
     out: Path | None = None
     """File to which the results are appended, as JSON lines."""
     format: Literal["table", "csv", "markdown", "json"] = "table"
@@ -87,8 +93,7 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class ProfileOptions:
-    config: Config
+class ProfileOptions(OptionsWithFile):
     out: Path | None = None
     """Output folder of trace.json (Perfetto, chrome://tracing) and profile.json."""
     what: Literal["learn", "act", "train"] = "learn"

@@ -59,6 +59,11 @@ def open_trials(path: Path, identity: dict[str, Any], first: dict[str, Any]):
     return study
 
 
+def is_filled(path: Path) -> bool:
+    """Returns whether a path is a regular file with content."""
+    return os.path.isfile(path) and os.path.getsize(path) > 0
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Around writes of trials: an OSError becomes a one-line WriteError."""

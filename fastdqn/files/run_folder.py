@@ -50,10 +50,13 @@ class HandedIn(NamedTuple):
 def default_run_dir(config: Config) -> str:
     """Returns runs/ENV__PRESET__SEED__TIME, with the time in UTC in microseconds."""
     time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    env, preset = (
-        re.sub(r"[^A-Za-z0-9._-]+", "-", name) for name in (config.env_id, config.preset)
-    )
-    return str(Path("runs", f"{env}__{preset}__{config.seed}__{time}"))
+    return str(Path("runs", f"{name_in_files(config)}__{config.seed}__{time}"))
+
+
+def name_in_files(config: Config) -> str:
+    """Returns ENV__PRESET, without characters that a file name cannot have."""
+    names = (config.env_id, config.preset)
+    return "__".join(re.sub(r"[^A-Za-z0-9._-]+", "-", name) for name in names)
 
 
 def folder_problem(run_dir: str) -> str | None:

@@ -56,6 +56,18 @@ def test_help_shows_the_defaults_of_the_preset():
     assert "(default: 475.0)" in " ".join(shown.split())
 
 
+def test_help_of_resume_explains_changes_and_shows_no_default_of_another_run():
+    for command in ("resume --help", "resume RUN -h"):
+        code, out, err = ask(*command.split())
+        assert (code, err) == (0, [])
+        assert out.startswith(
+            "RUN continues from its last checkpoint, with the options that it has."
+        )
+        shown = " ".join(out.partition("learning options")[2].replace("│", " ").split())
+        assert shown.count("(default: as in the run)") == shown.count("(default: ") > 20
+        assert "--gamma" not in out
+
+
 @pytest.mark.parametrize("command", ["eval --help", "eval RUN -h", "presets --help"])
 def test_other_commands_have_a_help_too(command):
     code, out, err = ask(*command.split())

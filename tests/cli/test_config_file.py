@@ -5,7 +5,8 @@ import json
 import pytest
 
 from fastdqn import Config
-from fastdqn.cli.config_file import with_file
+from fastdqn.cli import commands
+from fastdqn.cli.config_file import named_in_file, with_file
 from fastdqn.cli.main import main
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import ResolvedConfig
@@ -79,12 +80,70 @@ def test_config_takes_one_file(words):
     assert lines == ["--config takes one file: --config options.toml"]
 
 
+def test_a_toml_file_names_options_and_a_config_json_none(tmp_path):
+    path = tmp_path / "options.toml"
+    path.write_text("learning-rate = 1\nrestart_lanes = 2")
+    assert named_in_file(["--seed", "1", "--config", str(path)]) == {
+        "learning_rate",
+        "restart_envs",
+    }
+    assert named_in_file([f"--config={path}"]) == {"learning_rate", "restart_envs"}
+    assert named_in_file(["--config", str(_written(tmp_path, PRESETS["taxi"]))]) == set()
+    path.write_text("learning-rate = ")
+    for words in (["--config", str(path)], ["--config"], ["--config", "none.toml"], []):
+        assert named_in_file(words) == set()
+
+
 def test_the_command_line_wins_over_the_file(tmp_path, capsys):
     path = tmp_path / "options.toml"
     path.write_text('env_id = "Acrobot-v1"\nnum_envs = 4\nseed = 5\n')
     assert main(["train", "--config", str(path), "--num-envs", "2", "--dry-run"]) == 0
     said = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines()[:20])
     assert (said["env_id"], said["num_envs"], said["seed"]) == ("Acrobot-v1", "2", "5")
+
+
+@pytest.fixture
+def reached(monkeypatch):
+    """Replaces what bench and profile do. Yields their configs."""
+    found: list[Config] = []
+    monkeypatch.setattr(
+        commands, "bench_run", lambda part, configs, lines, **_: found.extend(configs)
+    )
+    monkeypatch.setattr(commands, "profile_run", lambda config, lines, **_: found.append(config))
+    return found
+
+
+BENCH_AND_PROFILE = pytest.mark.parametrize("words", [["bench", "train"], ["profile"]])
+
+
+@BENCH_AND_PROFILE
+def test_bench_and_profile_take_a_file(reached, tmp_path, words):
+    path = tmp_path / "options.toml"
+    path.write_text("num_envs = 4\nbatch_size = 48\nrun_dir = '/'")
+    for name in ([], ["acrobot"]):
+        assert main([*words, *name, "--config", str(path), "--num-envs", "2"]) == 0
+    changes = {"num_envs": 2, "batch_size": 48}
+    assert reached == [each.replace(**changes) for each in (Config(), PRESETS["acrobot"])]
+    stored = _written(tmp_path, PRESETS["taxi"].replace(run_dir="runs/old"))
+    assert main([*words, "--config", str(stored)]) == 0
+    assert reached[2] == PRESETS["taxi"]
+
+
+def test_bench_takes_a_file_and_several_numbers_of_environments(reached, tmp_path):
+    stored = _written(tmp_path, PRESETS["taxi"])
+    assert main(["bench", "act", "--num-envs", "1", "8", "--config", str(stored)]) == 0
+    assert reached == [PRESETS["taxi"].replace(num_envs=count) for count in (1, 8)]
+
+
+@pytest.mark.parametrize("words", [["bench", "train"], ["profile"], ["sweep"]])
+def test_a_bad_file_is_one_line_of_other_commands_too(tmp_path, capsys, words):
+    pytest.importorskip("optuna")
+    path = tmp_path / "options.toml"
+    path.write_text("learning_rat = 1")
+    out = [] if words[0] == "sweep" else ["--out", str(tmp_path / "out")]
+    assert main([*words, "--config", str(path), *out]) == 2
+    line = f"{path}: unknown option 'learning_rat': did you mean learning_rate?"
+    assert capsys.readouterr().err.splitlines() == [f"error: {line}"]
 
 
 @pytest.mark.slow

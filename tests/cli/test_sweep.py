@@ -134,6 +134,40 @@ def test_any_seed_that_a_run_takes_is_a_sweeps_too(trained, tmp_path):
     assert {config.seed for config in trained} == {2**63 - 1}
 
 
+def test_options_that_a_toml_file_names_are_not_searched(trained, tmp_path, capsys):
+    path = tmp_path / "my options.toml"
+    path.write_text("gamma = 0.9\nseed = 7\nnum-envs = 8")
+    words = ["--trials", "4", "--seeds", "1", "--config", str(path), "--num-envs", "2"]
+    assert run(tmp_path, *words) == 0
+    assert {(config.gamma, config.seed, config.num_envs) for config in trained} == {(0.9, 7, 2)}
+    assert len({config.learning_rate for config in trained}) > 1
+    command = capsys.readouterr().out.splitlines()[-2]
+    assert shlex.split(command)[:7] == [
+        "fastdqn", "train", "cartpole", "--config", str(path), "--num-envs", "2",
+    ]  # fmt: skip
+
+
+def test_a_named_option_of_a_file_may_be_searched(trained, tmp_path):
+    path = tmp_path / "options.toml"
+    path.write_text("gamma = 0.9")
+    words = ["--config", str(path), "--search", "gamma=0.5..0.7"]
+    assert run(tmp_path, "--trials", "2", "--seeds", "1", *words) == 0
+    assert trained[0].gamma == 0.7
+
+
+def test_a_config_json_is_where_a_search_starts(trained, tmp_path, capsys):
+    path = tmp_path / "config.json"
+    path.write_text(PRESETS["acrobot"].replace(gamma=0.97, seed=7, run_dir="x").to_json())
+    out = ["--out", str(tmp_path / "s.journal"), "--trials", "4", "--seeds", "1"]
+    assert main(["sweep", "--config", str(path), *out]) == 0
+    assert {(each.preset, each.env_id) for each in trained} == {("acrobot", "Acrobot-v1")}
+    assert trained[0].gamma == 0.97
+    assert {config.seed for config in trained} == {sweep.FIRST_SEED}
+    assert len({config.learning_rate for config in trained}) > 1
+    command = capsys.readouterr().out.splitlines()[-2]
+    assert command.startswith(f"  fastdqn train --config {path} --learning-rate ")
+
+
 def refused(capsys, *words: str) -> list[str]:
     assert main(["sweep", "cartpole", *words]) == 2
     return capsys.readouterr().err.splitlines()
@@ -146,6 +180,10 @@ def refused(capsys, *words: str) -> list[str]:
         (["--trials", "0"], "trials is 0: it must be at least 1"),
         (["--seeds", "-1"], "seeds is -1: it must be at least 1"),
         (["--search", "gama"], "unknown option to search 'gama': did you mean gamma?"),
+        (
+            [word for name in sweep.SPACE for word in ("--" + name.replace("_", "-"), "1")],
+            "every option with default values is given: name others with --search",
+        ),
         (["--search", "gamma", "--gamma", "0.9"], "gamma cannot be both given and searched"),
         (["--eval-frequency", "0"], "eval_frequency is 0: a sweep compares evaluations"),
         (["--run-dir", "x"], "run_dir is set: runs of a sweep leave no folder"),

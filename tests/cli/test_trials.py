@@ -6,6 +6,7 @@ import os
 import pytest
 
 from fastdqn.cli import sweep, sweep_storage
+from fastdqn.config.presets import PRESETS
 from fastdqn.files.atomic_write import WriteError
 from helpers.sweeps import run, trained
 
@@ -15,6 +16,28 @@ __all__ = ["trained"]
 
 def lines(tmp_path) -> list[dict]:
     return [json.loads(line) for line in (tmp_path / "s.journal").read_text().splitlines()]
+
+
+def earlier(folder, name: str, **changes) -> str:
+    """Begins the file of a sweep of cartpole, as versions before ranges wrote it."""
+    searched = {
+        "learning_rate": [1e-4, 1e-2],
+        "batch_size": [32, 64, 128, 256],
+        "train_frequency": [1, 2, 4, 8, 16, 20],
+        "target_network_frequency": [250, 500, 1000, 2000, 5000],
+        "gamma": [0.98, 0.99, 0.995, 0.999],
+        "n_steps": [1, 3, 5],
+        "exploration_fraction": [0.05, 0.1, 0.2, 0.4],
+        "exploration_final_eps": [0.01, 0.05, 0.1],
+        "hidden_sizes": ["64 64", "128 128", "256 256"],
+    }
+    config = json.loads(PRESETS["cartpole"].replace(seed=1_001, **changes).to_json())
+    fixed = {option: value for option, value in config.items() if option not in searched}
+    identity = {"version": 1, "seeds": 1, "searched": searched, "config": fixed}
+    first = {"learning_rate": 8e-3, "batch_size": 64, "train_frequency": 20}
+    path = folder / "sweeps" / name
+    sweep_storage._begin(path, identity, first)
+    return str(path)
 
 
 @pytest.mark.slow
@@ -48,7 +71,8 @@ def test_a_line_without_an_end_is_cut_off_before_the_next(trained, tmp_path):
 def test_a_lock_that_was_left_holds_nobody_up(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweeps").mkdir()
-    (tmp_path / "sweeps" / "cartpole.journal.lock").symlink_to("sweeps/cartpole.journal")
+    name = "CartPole-v1__cartpole.journal"
+    (tmp_path / "sweeps" / f"{name}.lock").symlink_to(f"sweeps/{name}")
     assert sweep.sweep("cartpole", ["--trials", "1", "--seeds", "1"]) is None
     assert len(trained) == 1
 
@@ -139,3 +163,52 @@ def test_a_file_with_an_old_name_of_an_option_is_continued(tmp_path):
     sweep_storage._begin(path, {"version": 1, **old}, {"gamma": 0.9})
     study = sweep_storage.open_trials(path, {"version": 1, **new}, {"gamma": 0.9})
     assert len(study.trials) == 1
+
+
+def test_the_file_is_named_by_environment_and_preset(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--trials", "1", "--seeds", "1", "--quiet"]
+    sweep.sweep("cartpole", words)
+    sweep.sweep("cartpole", ["--env-id", "Acrobot-v1", *words])
+    sweep.sweep("CartPole-v1", words)
+    names = [f"{name}.journal" for name in (
+        "Acrobot-v1__cartpole", "CartPole-v1__cartpole", "CartPole-v1__default",
+    )]  # fmt: skip
+    assert sorted(os.listdir("sweeps")) == names
+    assert f"trials: {tmp_path / 'sweeps' / names[2]}\n" in capsys.readouterr().out
+
+
+def test_the_file_of_an_earlier_version_is_continued(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = earlier(tmp_path, "cartpole.journal")
+    for count in ("1", "2"):
+        sweep.sweep("cartpole", ["--trials", count, "--seeds", "1"])
+        out = capsys.readouterr().out.splitlines()
+        name = "CartPole-v1__cartpole.journal"
+        assert out[0] == f"continuing {path}, which a new sweep would name {name}"
+        assert out[-1] == f"trials: {path}"
+    assert len(trained) == 2
+    assert os.listdir("sweeps") == ["cartpole.journal"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no journal\n"])
+def test_the_file_of_another_sweep_is_not_continued(trained, tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "sweeps" / "cartpole.journal"
+    earlier(tmp_path, "cartpole.journal", num_envs=8)
+    if content is not None:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    sweep.sweep("cartpole", ["--trials", "1", "--seeds", "1"])
+    assert (tmp_path / "sweeps" / "CartPole-v1__cartpole.journal").exists()
+    assert path.read_bytes() == before
+
+
+def test_a_new_file_is_preferred_to_one_of_an_earlier_version(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep.sweep("cartpole", ["--trials", "1", "--seeds", "1"])
+    path = earlier(tmp_path, "cartpole.journal")
+    size = os.path.getsize(path)
+    sweep.sweep("cartpole", ["--trials", "2", "--seeds", "1"])
+    assert len(trained) == 2
+    assert os.path.getsize(path) == size
