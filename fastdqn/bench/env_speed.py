@@ -124,7 +124,7 @@ def most_lanes(vectorization: str) -> float:
 
 def waits(how: EnvRecipe, num_envs: int, own: int | None = None) -> list[int]:
     """Returns values of env_batch_size to measure: all, half, and that of the run."""
-    can = how.vectorization in ("async", "envpool") or how.atari_settings() is not None
+    can = how.vectorization in ("workers", "async", "envpool") or how.atari_settings() is not None
     if not can or num_envs == 1:
         return [num_envs]
     return list(dict.fromkeys((num_envs, num_envs // 2, own or num_envs)))
@@ -159,7 +159,7 @@ def available(recipe: EnvRecipe, patience: float | None = None) -> list[str]:
     own = recipe.resolve()
     if recipe.atari_settings() is not None:  # others would lack the preprocessing
         return [own]
-    names = [name for name in ("sync", "async") if name != own]
+    names = [name for name in ("sync", "workers", "async") if name != own]
     for name in ("native", "envpool"):
         if name == own or (name == "envpool" and not importlib.util.find_spec("envpool")):
             continue

@@ -286,6 +286,7 @@ def recipe(config: Config, factory: Factory | None = None) -> EnvRecipe:
         config.wrapper,
         config.atari_protocol,
         config.info_keys,
+        config.workers,
     )
 
 

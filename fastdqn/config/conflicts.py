@@ -180,16 +180,26 @@ def _vectorization_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bo
     yield (
         "env_batch_size",
         c.env_batch_size not in (None, c.num_envs)
-        and c.vectorization not in ("async", "envpool")
+        and c.vectorization not in ("async", "envpool", "workers")
         and not (is_atari(c.env_id) and c.vectorization in ("auto", "native") and not c.wrapper),
         f"env_batch_size is {c.env_batch_size}: vectorization {c.vectorization} steps all "
-        f"{c.num_envs} environments together. Use async, envpool, or an Atari id",
+        f"{c.num_envs} environments together. Use workers, async, envpool, or an Atari id",
+    )
+    yield (
+        "workers vectorization",
+        c.workers is not None and c.vectorization != "workers",
+        f"workers is {c.workers}, and vectorization {c.vectorization}: use --vectorization workers",
+    )
+    yield (
+        "workers num_envs",
+        c.workers is not None and c.workers > c.num_envs,
+        f"workers is {c.workers}, num_envs only {c.num_envs}: each worker needs an environment",
     )
     yield (
         "restart_envs vectorization",
-        c.restart_envs > 0 and c.vectorization != "async",
+        c.restart_envs > 0 and c.vectorization not in ("async", "workers"),
         f"restart_envs is {c.restart_envs}, and only worker processes can be restarted: use "
-        "--vectorization async",
+        "--vectorization workers or async",
     )
 
 

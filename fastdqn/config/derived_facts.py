@@ -7,7 +7,7 @@ from fastdqn.config.schema import Config
 def residual_phases(config: Config) -> dict[str, str]:
     """Returns the phases whose time is only a residual wait, with an explanation of each."""
     phases = {}
-    in_threads = config.vectorization in ("async", "envpool")
+    in_threads = config.vectorization in ("workers", "async", "envpool")
     if in_threads or config.atari_protocol in atari_protocols.PROTOCOLS:
         phases["env"] = "residual wait: environments step while the learner runs"
     if config.device != "cpu":

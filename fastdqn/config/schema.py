@@ -54,10 +54,12 @@ class RunOptions:
     seed: Annotated[int, Limit(0, (1 << 63) - 1), Group("run")] = 1
     """Seed of environments, exploration, sampling and initial weights."""
     vectorization: Annotated[
-        Literal["auto", "native", "sync", "async", "envpool"], Group("run")
+        Literal["auto", "native", "sync", "workers", "async", "envpool"], Group("run")
     ] = "auto"
     """How environments are vectorized. auto: the environment's own vector class if it has one, else
-    sync."""
+    sync. workers: a few processes with many environments each. async: a process each."""
+    workers: Annotated[int | None, Limit(1, 1 << 10), Group("run"), Changes()] = None
+    """Worker processes of --vectorization workers. None: the usable cores minus one."""
     # Python's locks wait for at most 292 years, counted in nanoseconds.
     max_step_seconds: Annotated[float | None, Limit(0, 1e9, open=True), Group("run"), Changes()] = (
         300.0

@@ -9,6 +9,8 @@ from gymnasium.vector import AsyncVectorEnv, VectorEnv
 from fastdqn.envs.backend_interface import Arrival, Backend
 from fastdqn.envs.errors import LaneFailure
 from fastdqn.envs.sub_env import close_quietly
+from fastdqn.envs.worker_groups import WorkerGroups
+from fastdqn.envs.worker_vector_env import WorkerVectorEnv
 from fastdqn.envs.workers import Workers
 
 
@@ -30,19 +32,21 @@ def connect(
     Raises:
         ValueError: envs cannot return partial batches of this size, or cannot be restarted.
     """
+    if isinstance(envs, WorkerVectorEnv):
+        return WorkerGroups(envs, env_batch_size or envs.num_envs, restarts)
     if isinstance(envs, AsyncVectorEnv):
         return Workers(envs, env_batch_size or envs.num_envs, restarts, info_keys)
     if restarts:
         raise ValueError(
             f"restart_envs is {restarts}, but these environments have no worker processes: use "
-            "--vectorization async"
+            "--vectorization workers or async"
         )
     backend = Native(envs) if hasattr(type(envs), "recv") else Calls(envs)
     if env_batch_size not in (None, backend.num_ready):
         raise ValueError(
             f"env_batch_size is {env_batch_size}, but these environments return "
             f"{backend.num_ready} results at a time. Any size works with --vectorization async "
-            "or envpool"
+            "or envpool, and multiples of a worker's environments with workers"
         )
     return backend
 

@@ -27,10 +27,12 @@ def declared_stack(envs: VectorEnv) -> int:
 
 def _declared(envs: Any) -> int:
     if isinstance(envs, SyncVectorEnv):
-        declared = {_of_lane(lane) for lane in envs.envs}
+        declared = {stack_of(lane) for lane in envs.envs}
         return declared.pop() if len(declared) == 1 else 1
     if isinstance(envs, AsyncVectorEnv):
         return _of_process(envs)
+    if isinstance(stack := getattr(envs, "declared_stack", None), int):  # WorkerVectorEnv's
+        return stack
     if is_from(envs, "ale_py", "AtariVectorEnv"):
         return envs.single_observation_space.shape[0]
     if is_from(envs, "envpool", "EnvPoolMixin"):
@@ -38,7 +40,8 @@ def _declared(envs: Any) -> int:
     return 1
 
 
-def _of_lane(env: gymnasium.Env) -> int:
+def stack_of(env: gymnasium.Env) -> int:
+    """Returns the number of frames that the wrappers of one environment declare, or 1."""
     for layer in layers(env):
         if isinstance(layer, FrameStackObservation):
             # An outer wrapper may have changed the shape.

@@ -80,9 +80,10 @@ class EnvCalls:
         """Ends the episodes of replaced sub-environments; they are not counted or logged."""
         for failure in self._backend.lost:
             self.lost.append(explain(self._envs, failure, *self._led(what)))
-            self._unseen[failure.lane] = True
+            lanes = [failure.lane, *failure.also]
+            self._unseen[lanes] = True
             for values in self._episode:
-                values[failure.lane] = 0
+                values[lanes] = 0
         self._backend.lost.clear()
 
     def _led(self, what: str) -> tuple:

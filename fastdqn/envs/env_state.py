@@ -9,6 +9,7 @@ from gymnasium.vector.utils import iterate
 
 from fastdqn import state_dict
 from fastdqn.envs.cartpole import FastCartPole
+from fastdqn.envs.observations import put
 from fastdqn.envs.sub_env_state import (
     Plan,
     Unreadable,
@@ -21,6 +22,8 @@ from fastdqn.envs.sub_env_state import (
     read_random,
     require_known,
 )
+from fastdqn.envs.worker_state import read_worker_states, write_worker_states
+from fastdqn.envs.worker_vector_env import WorkerVectorEnv
 from fastdqn.state_dict import State
 
 
@@ -32,8 +35,8 @@ def read_env_state(envs: VectorEnv) -> State | None:
     - environments of any class with get_state() and set_state(state), which cover all
       sub-environments and everything inside;
     - Gymnasium's CartPoleVectorEnv;
-    - SyncVectorEnv, if each wrapper and environment has such methods or is a Gymnasium class whose
-      state is known. There, the methods cover one layer only.
+    - SyncVectorEnv and WorkerVectorEnv, if each wrapper and environment has such methods or is a
+      Gymnasium class whose state is known. There, the methods cover one layer only.
 
     The generator np_random of an environment is stored in addition to its get_state().
     """
@@ -76,7 +79,9 @@ def write_env_state(envs: VectorEnv, state: Any) -> None:
     if isinstance(state, dict) and "kind" in state:  # checked first: it decides the other keys
         state_dict.word(state["kind"], (kind,), "envs.kind")
     state_dict.fields(state, _KEYS[kind], "envs")
-    if isinstance(envs, SyncVectorEnv) and kind == "sync":
+    if isinstance(envs, WorkerVectorEnv):
+        _write_workers(envs, state)
+    elif isinstance(envs, SyncVectorEnv) and kind == "sync":
         _plan_sync(envs, state, plan)
     elif isinstance(envs, CartPoleVectorEnv) and kind == "cartpole":
         _plan_cartpole(envs, state, plan)
@@ -103,6 +108,8 @@ def _bare(envs: VectorEnv) -> VectorEnv:
 
 def _kind(envs: VectorEnv) -> str:
     """Returns "own", "cartpole" or "sync"; raises Unreadable if a class is not known."""
+    if isinstance(envs, WorkerVectorEnv):
+        return "sync"  # the same sub-environments, in other processes
     if isinstance(envs, AsyncVectorEnv) or hasattr(type(envs), "recv"):
         raise Unreadable(
             f"{type(envs).__name__} keeps its sub-environments in other processes or threads"
@@ -134,6 +141,12 @@ def _read_bounded(envs: VectorEnv) -> State:
 
 def _read(envs: VectorEnv) -> State:
     kind = _kind(envs)
+    if isinstance(envs, WorkerVectorEnv):
+        ended, lanes = read_worker_states(envs)
+        return {
+            "kind": kind, "autoreset_mode": envs.autoreset_mode.value, "autoreset": ended,
+            "obs": _read_obs(envs.arrays.obs), "lanes": lanes,
+        }  # fmt: skip
     if isinstance(envs, SyncVectorEnv) and kind == "sync":
         return {
             "kind": kind,
@@ -185,6 +198,18 @@ def _plan_sync(envs: SyncVectorEnv, state: State, plan: Plan) -> None:
     lanes = state_dict.fields(state["lanes"], {str(i) for i in range(n)}, "envs.lanes")
     for i, lane in enumerate(envs.envs):
         plan_lane(lane, lanes[str(i)], f"envs.lanes.{i}", plan)
+
+
+def _write_workers(envs: WorkerVectorEnv, state: State) -> None:
+    """Loads a state of SyncVectorEnv or WorkerVectorEnv. Raises ValueError."""
+    n = envs.num_envs
+    state_dict.word(state["autoreset_mode"], (envs.autoreset_mode.value,), "envs.autoreset_mode")
+    flags = state_dict.array(state["autoreset"], (n,), np.bool_, "envs.autoreset")
+    obs = _like(envs.arrays.obs, state["obs"], "envs.obs")
+    lanes = state_dict.fields(state["lanes"], {str(i) for i in range(n)}, "envs.lanes")
+    write_worker_states(envs, flags, lanes)
+    for i, each in enumerate(iterate(envs.observation_space, obs)):
+        put(envs.single_observation_space, envs.arrays.obs, i, each)
 
 
 def _read_obs(obs: Any) -> Any:

@@ -49,12 +49,14 @@ class LaneFailure(Exception):
         line: The error in one line.
         trace: Its traceback, or ''.
         seed: Seed of its last reset, if known.
+        also: Other sub-environments of the same worker process, which begin episodes too.
     """
 
     def __init__(self, lane: int, line: str, trace: str = ""):
         super().__init__(line)
         self.lane, self.line, self.trace = lane, line, trace
         self.seed: int | None = None
+        self.also: tuple[int, ...] = ()
 
 
 class HungError(Exception):

@@ -18,9 +18,11 @@ from fastdqn.envs.errors import MakeError, one_line
 from fastdqn.envs.registry import find_spec, find_wrapper, nearest
 from fastdqn.envs.sub_env import NOT_ITS_OWN, RemoteSubEnv, SubEnv, close_quietly
 from fastdqn.envs.worker_process import WorkerTarget, starting_workers
+from fastdqn.envs.worker_vector_env import WorkerVectorEnv
+from fastdqn.system.cpu_limits import usable_cores
 from fastdqn.system.cwd_imports import safe_children
 
-VECTORIZATIONS = ("auto", "native", "sync", "async", "envpool")
+VECTORIZATIONS = ("auto", "native", "sync", "workers", "async", "envpool")
 Factory = Callable[..., gymnasium.Env]
 
 
@@ -30,7 +32,8 @@ class EnvRecipe:
 
     Attributes:
         env: Id of a registered environment, or a function that makes one.
-        vectorization: auto, native (the vector class of the id), sync, async or envpool.
+        vectorization: auto, native (the vector class of the id), sync, workers, async or envpool.
+        workers: Worker processes of `workers`; None: usable cores minus one, at least 1.
         kwargs: Arguments of the environment's constructor.
         wrappers: Names for find_wrapper(), applied to each sub-environment, the innermost first.
         atari_protocol: auto, or a name in atari_protocols.PROTOCOLS, for ale-py's vector
@@ -44,6 +47,7 @@ class EnvRecipe:
     wrappers: tuple[str, ...] = ()
     atari_protocol: str = "auto"
     info_keys: tuple[str, ...] = ()
+    workers: int | None = None
 
     def __str__(self) -> str:
         return self.env if isinstance(self.env, str) else getattr(self.env, "__name__", "factory")
@@ -75,7 +79,7 @@ class EnvRecipe:
             seed: Seed of EnvPool's sub-environments and of the global generators of worker
                 processes. reset() seeds all others.
             env_batch_size: Batch size of EnvPool and ale-py, which take it at construction.
-            autoreset_mode: Mode of sync and async; the others have their own.
+            autoreset_mode: Mode of sync, workers and async; the others have their own.
 
         Raises:
             ValueError: The id, a package or the vectorization is not available.
@@ -89,6 +93,8 @@ class EnvRecipe:
         options: Any = {"autoreset_mode": autoreset_mode, "copy": False}
         if mode == "async":
             return self._make_async(num_envs, seed, options)
+        if mode == "workers":
+            return self._make_workers(num_envs, seed, autoreset_mode)
         make_lane = self._lane_maker()
         with _named_errors(str(self)), contextlib.ExitStack() as made:
 
@@ -108,6 +114,12 @@ class EnvRecipe:
             with starting_workers(target, num_envs):
                 lanes: Any = [lambda: RemoteSubEnv(make_lane())] * num_envs
                 return AsyncVectorEnv(lanes, worker=target, **options)
+
+    def _make_workers(self, num_envs: int, seed: int, mode: AutoresetMode) -> VectorEnv:
+        make_lane = self._lane_maker(copies=True)
+        workers = min(num_envs, self.workers or default_workers())
+        with _named_errors(str(self)):
+            return WorkerVectorEnv(make_lane, num_envs, workers, seed, mode, self.info_keys)
 
     def atari_settings(self) -> dict[str, Any] | None:
         """Returns every setting of ale-py's vector environment, or None if it is not used.
@@ -197,6 +209,11 @@ class EnvRecipe:
                 raise
 
         return make_lane
+
+
+def default_workers() -> int:
+    """Returns the usable cores without the one of the learner, at least 1."""
+    return max(1, usable_cores() - 1)
 
 
 def fresh(value: Any) -> Any:

@@ -230,3 +230,24 @@ def _one_hot(counted: np.ndarray, sizes: np.ndarray, leaf: spaces.Space, out: np
     starts = np.cumsum(sizes) - sizes
     out.fill(0)
     np.put_along_axis(out, (counted + starts).astype(np.int64), 1, axis=1)
+
+
+def put(space: spaces.Space, batch: Any, lane: int, obs: Any) -> None:
+    """Writes one observation, however nested, to a row of a batch."""
+    if isinstance(space, spaces.Dict):
+        for key, inner in space.spaces.items():
+            put(inner, batch[key], lane, obs[key])
+    elif isinstance(space, spaces.Tuple):
+        for inner, part, value in zip(space.spaces, batch, obs, strict=True):
+            put(inner, part, lane, value)
+    else:
+        batch[lane] = obs
+
+
+def take(space: spaces.Space, obs: Any, lanes: np.ndarray) -> Any:
+    """Returns rows of a batch of observations, however nested."""
+    if isinstance(space, spaces.Dict):
+        return {key: take(inner, obs[key], lanes) for key, inner in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(take(space.spaces[i], part, lanes) for i, part in enumerate(obs))
+    return np.asarray(obs)[lanes]

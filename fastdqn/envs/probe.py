@@ -15,11 +15,8 @@ from fastdqn.envs.env_facts import EnvFacts
 from fastdqn.envs.env_layers import sub_envs
 from fastdqn.envs.env_stream import EnvStream
 from fastdqn.envs.make import EnvRecipe
-from fastdqn.envs.sub_env import SubEnv, close_quietly, time_limit_of
+from fastdqn.envs.sub_env import UNLIMITED, SubEnv, close_quietly, time_limit_of
 from fastdqn.envs.worker_process import WorkerTarget
-
-# EnvPool's value for "no limit" is above this.
-_UNLIMITED = 1 << 30
 
 
 def probe_env(recipe: EnvRecipe) -> EnvFacts:
@@ -35,7 +32,7 @@ def probe_env_and_space(recipe: EnvRecipe) -> tuple[EnvFacts, Space]:
         EnvError: Its reset fails.
     """
     in_process = recipe
-    if recipe.vectorization == "async":
+    if recipe.vectorization in ("async", "workers"):
         in_process = replace(recipe, vectorization="sync")
     place = ""
     with contextlib.suppress(OSError):  # the directory was deleted
@@ -79,7 +76,7 @@ def limit_of(envs: VectorEnv, registered: int | None = None) -> int | None:
         limit = config.get("max_episode_steps") if isinstance(config, dict) else None
         limit = limit or getattr(inner, "max_episode_steps", None)
     if isinstance(limit, int | np.integer) and not isinstance(limit, bool):
-        return int(limit) if 0 < limit < _UNLIMITED else None
+        return int(limit) if 0 < limit < UNLIMITED else None
     return registered or getattr(envs.spec, "max_episode_steps", None)
 
 
@@ -89,5 +86,5 @@ def _of_process(envs: AsyncVectorEnv) -> int | None:
     name = "sub_env_time_limit" if made_here else "_max_episode_steps"
     with contextlib.suppress(EOFError, OSError):
         if ask_worker(envs, "has_wrapper_attr", name):
-            return ask_worker(envs, "get_wrapper_attr", name) or _UNLIMITED
+            return ask_worker(envs, "get_wrapper_attr", name) or UNLIMITED
     return None

@@ -26,6 +26,8 @@ _SCALARS = (np.float64, np.float32, int)
 _NOTHING: dict[str, Any] = {}
 # Exceptions that end a call from outside and are not failures of the environment.
 NOT_ITS_OWN = (KeyboardInterrupt, HungError)
+# A time limit that is none. EnvPool's value is above this.
+UNLIMITED = 1 << 30
 
 # Environments in use, and all that were ever made, by the id() of their innermost object.
 _in_use: dict[int, weakref.ref] = {}

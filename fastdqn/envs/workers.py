@@ -9,13 +9,13 @@ from multiprocessing import connection
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper, concatenate, iterate
 
 from fastdqn.envs.backend_interface import Arrival
 from fastdqn.envs.errors import LaneFailure, how_it_ended, one_line
 from fastdqn.envs.infos import gather
+from fastdqn.envs.observations import put, take
 from fastdqn.envs.worker_process import WorkerTarget, inherited_garbage_kept
 from fastdqn.system.cwd_imports import safe_children
 
@@ -57,18 +57,6 @@ def replace_process(
         process.start()
     theirs.close()
     envs.parent_pipes[lane], envs.processes[lane] = ours, process
-
-
-def put(space: spaces.Space, batch: Any, lane: int, obs: Any) -> None:
-    """Writes one observation, however nested, to a row of a batch."""
-    if isinstance(space, spaces.Dict):
-        for key, inner in space.spaces.items():
-            put(inner, batch[key], lane, obs[key])
-    elif isinstance(space, spaces.Tuple):
-        for inner, part, value in zip(space.spaces, batch, obs, strict=True):
-            put(inner, part, lane, value)
-    else:
-        batch[lane] = obs
 
 
 # Seconds that a busy worker may still take when all are closed. Ours, untuned.
@@ -214,7 +202,7 @@ class Workers:
             envs.observations = _stacked(envs, [message[0] for message in messages])
         obs = envs.observations
         if len(lanes) < envs.num_envs:
-            obs = _take(envs.single_observation_space, obs, lanes)
+            obs = take(envs.single_observation_space, obs, lanes)
         info = gather([message[-1] for message in messages], self._info_keys)
         return Arrival(lanes, obs, reward, terminated, truncated, info)
 
@@ -288,12 +276,3 @@ def _stacked(envs: AsyncVectorEnv, observations: list) -> Any:
     kept = iterate(envs.observation_space, envs.observations)
     fresh = [old if new is None else new for old, new in zip(kept, observations, strict=True)]
     return concatenate(envs.single_observation_space, fresh, envs.observations)
-
-
-def _take(space: spaces.Space, obs: Any, lanes: np.ndarray) -> Any:
-    """Returns rows of a batch of observations, however nested."""
-    if isinstance(space, spaces.Dict):
-        return {key: _take(inner, obs[key], lanes) for key, inner in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_take(space.spaces[i], part, lanes) for i, part in enumerate(obs))
-    return np.asarray(obs)[lanes]

@@ -1,0 +1,225 @@
+"""WorkerLoop: steps a group of sub-environments in a worker process, results in shared memory."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+from fastdqn.envs.errors import misfit, one_line, own_trace
+from fastdqn.envs.observations import put
+from fastdqn.envs.step_arrays import StepArrays
+from fastdqn.envs.sub_env import close_quietly
+from fastdqn.envs.sub_env_state import Plan, Unreadable, plan_lane, read_lane, require_known
+
+# Values of StepArrays.command: step all sub-environments, or read a message from the pipe.
+STEP, MESSAGE = 0, 1
+# Seconds between two checks of whether the parent lives. Ours, untuned.
+_PARENT_CHECK = 2.0
+# Characters of a traceback that are sent. A pipe holds 64 KiB. Ours, untuned.
+_MOST_TRACE = 6_000
+
+
+class WorkerLoop:
+    """Steps sub-environments as Gymnasium's SyncVectorEnv does, with the same results.
+
+    Args:
+        envs: Sub-environments whose results SubEnv has normalized.
+        first: Number of the first one.
+        arrays: Where actions are and results go.
+        worker: Number of this worker.
+        mode: Autoreset mode.
+        info_keys: Keys of info whose numbers at episode ends are used.
+    """
+
+    def __init__(
+        self, envs: Sequence[gymnasium.Env], first: int, arrays: StepArrays, worker: int,
+        mode: AutoresetMode, info_keys: tuple[str, ...],
+    ):  # fmt: skip
+        self._envs, self._rows = envs, range(first, first + len(envs))
+        self._arrays, self._worker = arrays, worker
+        self._next_step = mode == AutoresetMode.NEXT_STEP
+        self._same_step = mode == AutoresetMode.SAME_STEP
+        self._info_keys, self._masked = info_keys, False
+        self._ended = [False] * len(envs)
+        self._write = writer(envs[0].observation_space, arrays.obs)
+        self._write_last: Any = None
+        if self._same_step:
+            self._write_last = writer(envs[0].observation_space, arrays.last_obs)
+        self._plan = Plan([], [])
+
+    def step(self) -> None:
+        """Steps every sub-environment of the group, or resets it as the autoreset mode says."""
+        arrays, write, worker, ended = self._arrays, self._write, self._worker, self._ended
+        current, reward_of = arrays.current, arrays.reward
+        terminated_of, truncated_of = arrays.terminated, arrays.truncated
+        actions = arrays.action[self._rows.start : self._rows.stop]
+        for at, (row, env, action) in enumerate(zip(self._rows, self._envs, actions, strict=True)):
+            current[worker] = row
+            if ended[at] and self._next_step:
+                obs, info = env.reset()
+                reward, terminated, truncated = 0.0, False, False
+            else:
+                obs, reward, terminated, truncated, info = env.step(action)
+            ended[at] = over = terminated or truncated
+            if over:
+                self._write_numbers(row, info)
+                if self._same_step:
+                    self._write_last(row, obs)
+                    self._write_mask(arrays.last_mask, arrays.has_last_mask, row, info)
+                    obs, info = env.reset()
+            write(row, obs)
+            reward_of[row], terminated_of[row], truncated_of[row] = reward, terminated, truncated
+            if info or self._masked:
+                self._write_mask(arrays.mask, arrays.has_mask, row, info)
+
+    def reset(self, seeds: Sequence[int | None] | None, rows: Sequence[int] | None = None) -> None:
+        """Resets sub-environments.
+
+        Args:
+            seeds: Their seeds, if any.
+            rows: Their numbers; None resets the group.
+        """
+        arrays = self._arrays
+        for at, row in enumerate(rows or self._rows):
+            arrays.current[self._worker] = row
+            place = row - self._rows.start
+            obs, info = self._envs[place].reset(seed=seeds[at] if seeds else None)
+            self._ended[place] = False
+            self._write(row, obs)
+            arrays.reward[row], arrays.terminated[row], arrays.truncated[row] = 0.0, False, False
+            self._write_mask(arrays.mask, arrays.has_mask, row, info)
+
+    def read_state(self) -> dict[str, Any]:
+        """Returns the states of the sub-environments; raises Unreadable."""
+        for env in self._envs:
+            require_known(env)
+        lanes = {str(row): read_lane(env) for row, env in zip(self._rows, self._envs, strict=True)}
+        return {"ended": list(self._ended), "lanes": lanes}
+
+    def check_state(self, ended: list[bool], lanes: dict[str, Any]) -> None:
+        """Prepares the loading of states. Raises ValueError if a field does not fit."""
+        self._plan = Plan([], [])
+        for row, env in zip(self._rows, self._envs, strict=True):
+            plan_lane(env, lanes[str(row)], f"envs.lanes.{row}", self._plan)
+        self._plan.set(self, "_ended", list(ended))
+
+    def load_state(self) -> None:
+        """Loads the states that were checked."""
+        self._plan.apply()
+
+    def _write_mask(self, masks: np.ndarray, has: np.ndarray, row: int, info: dict) -> None:
+        mask = info.get("action_mask")
+        has[row] = mask is not None
+        if mask is not None:
+            masks[row], self._masked = mask, True
+
+    def _write_numbers(self, row: int, info: dict) -> None:
+        for place, key in enumerate(self._info_keys):
+            self._arrays.numbers[row, place] = info.get(key, np.nan)
+
+
+def writer(space: spaces.Space, batch: Any) -> Callable[[int, Any], None]:
+    """Returns a function that checks an observation and writes it to a row of a batch."""
+
+    def write(row: int, obs: Any) -> None:
+        if (line := misfit(space, obs)) is not None:
+            raise ValueError(line)
+        put(space, batch, row, obs)
+
+    if not isinstance(space, spaces.Box):
+        return write
+    shape, dtype = space.shape, space.dtype
+
+    def write_array(row: int, obs: Any) -> None:
+        if type(obs) is np.ndarray and obs.shape == shape and obs.dtype == dtype:
+            batch[row] = obs
+        else:
+            write(row, obs)
+
+    return write_array
+
+
+def run_worker(
+    index: int, make: Callable[[], Sequence[gymnasium.Env]], worker: int, first: int,
+    arrays: StepArrays, pipe: Any, go: Any, done: Any, mode: AutoresetMode,
+    info_keys: tuple[str, ...], spins: int,
+) -> None:  # fmt: skip
+    """The main function of a worker process: makes its sub-environments and obeys commands.
+
+    Args:
+        index: Number of the first sub-environment, for seeds and messages.
+        make: Makes the sub-environments.
+        worker: Number of the worker.
+        first: Number of its first sub-environment.
+        arrays: Shared memory.
+        pipe: Connection to the parent for messages.
+        go: Semaphore that the parent releases for each command.
+        done: Semaphore that the worker releases for each answer.
+        mode: Autoreset mode.
+        info_keys: Keys of info whose numbers at episode ends are used.
+        spins: Times to try before waiting for a command.
+    """
+    arrays.current[worker] = first
+    envs = make()
+    loop = WorkerLoop(envs, first, arrays, worker, mode, info_keys)
+    pipe.send(None)
+    try:
+        is_open = True
+        while is_open:
+            wait_for(go, spins)
+            if arrays.command[worker] == STEP:
+                loop.step()
+            else:
+                is_open = _obey(loop, pipe)
+            _answer(arrays, worker, done)
+    except EOFError:
+        raise  # of the parent
+    except BaseException as error:  # SystemExit and GeneratorExit among them
+        trace = own_trace(error)[-_MOST_TRACE:]
+        pipe.send((int(arrays.current[worker]), one_line(error), trace))
+        arrays.failed[worker] = True
+        _answer(arrays, worker, done)
+    finally:
+        for env in envs:
+            close_quietly(env)
+
+
+def _obey(loop: WorkerLoop, pipe: Any) -> bool:
+    """Reads a message and does what it says. Returns False for the message to close."""
+    what, *arguments = pipe.recv()
+    if what == "close":
+        return False
+    try:
+        if what == "reset":
+            loop.reset(*arguments)
+        elif what == "read_state":
+            pipe.send((loop.read_state(), ""))
+        elif what == "check_state":
+            pipe.send((loop.check_state(*arguments), ""))
+        else:
+            pipe.send((loop.load_state(), ""))
+    except (Unreadable, ValueError) as error:
+        if what == "reset":
+            raise
+        pipe.send((None, str(error)))
+    return True
+
+
+def _answer(arrays: StepArrays, worker: int, done: Any) -> None:
+    arrays.answered[worker] += 1  # before the semaphore, which only wakes the parent
+    done.release()
+
+
+def wait_for(go: Any, spins: int) -> None:
+    """Waits for a command; raises EOFError if the parent is gone."""
+    for _ in range(spins):
+        if go.acquire(False):
+            return
+    while not go.acquire(True, _PARENT_CHECK):
+        parent = multiprocessing.parent_process()
+        if parent is None or not parent.is_alive():
+            raise EOFError

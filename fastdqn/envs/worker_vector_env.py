@@ -1,0 +1,152 @@
+"""WorkerVectorEnv: a few worker processes that step many sub-environments each."""
+
+import contextlib
+import multiprocessing
+import warnings
+from collections.abc import Callable
+
+import gymnasium
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import CloudpickleWrapper, batch_space
+
+from fastdqn.envs.declared_stack import stack_of
+from fastdqn.envs.step_arrays import StepArrays
+from fastdqn.envs.sub_env import UNLIMITED, time_limit_of
+from fastdqn.envs.worker_loop import MESSAGE, STEP, run_worker
+from fastdqn.envs.worker_process import WorkerTarget, inherited_garbage_kept, starting_workers
+from fastdqn.system.cpu_limits import usable_cores
+from fastdqn.system.cwd_imports import safe_children
+
+# Polls of a semaphore before a process sleeps, where each has a core: about 100 us. Ours, untuned.
+_SPINS = 500
+
+
+class WorkerVectorEnv(VectorEnv):
+    """N sub-environments in W worker processes, which share memory with this one.
+
+    Each worker steps its sub-environments in turn. EnvStream sends it one command for all of them
+    and reads their results in place. Worker w has N / W sub-environments, and the first ones have
+    one more if N is not a multiple of W.
+
+    Attributes:
+        groups: The numbers of each worker's sub-environments.
+        arrays: The shared memory.
+        processes, pipes, go: Process, connection and semaphore of each worker.
+        done: Semaphore that each answer releases.
+        spins: Polls before this process waits for an answer.
+        declared_stack: Number of frames that FrameStackObservation declares.
+        max_episode_steps: Time limit of the sub-environments, or UNLIMITED.
+
+    Args:
+        make_env: Makes a sub-environment; SubEnv is its outermost wrapper.
+        num_envs: N.
+        workers: W, at most N.
+        seed: Worker w seeds the global generators of its process with seed + its first
+            sub-environment.
+        autoreset_mode: As in SyncVectorEnv.
+        info_keys: Keys of info whose numbers at episode ends are used.
+
+    Raises:
+        ValueError: A sub-environment cannot be made, or a process cannot be started.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], gymnasium.Env],
+        num_envs: int,
+        workers: int,
+        seed: int = 0,
+        autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+        info_keys: tuple[str, ...] = (),
+    ):
+        self.num_envs, self.autoreset_mode, self.info_keys = num_envs, autoreset_mode, info_keys
+        self._read_template(make_env())
+        base, more = divmod(num_envs, workers)
+        ends = [base * (w + 1) + min(w + 1, more) for w in range(workers)]
+        self.groups = [range(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+        self._context = multiprocessing.get_context()
+        assert isinstance(self.single_action_space, spaces.Discrete)
+        self.arrays = StepArrays(
+            self._context, self.single_observation_space, self.single_action_space, num_envs,
+            workers, len(info_keys), autoreset_mode == AutoresetMode.SAME_STEP,
+        )  # fmt: skip
+        self._make_env, self.target = CloudpickleWrapper(make_env), WorkerTarget(seed, run_worker)
+        has_cores = usable_cores() > workers
+        self.spins = _SPINS if has_cores else 0
+        self.done = self._context.Semaphore(0)
+        self.pipes, self.processes, self.go = [], [], []
+        with safe_children(), starting_workers(self.target, workers):
+            for worker in range(workers):
+                self.pipes.append(None)
+                self.processes.append(None)
+                self.go.append(None)
+                self.start_process(worker, self.target)
+            for pipe in self.pipes:
+                pipe.recv()  # its sub-environments are made
+
+    def _read_template(self, env: gymnasium.Env) -> None:
+        """Reads spaces and attributes from one sub-environment, and closes it."""
+        self.single_observation_space, self.single_action_space = (
+            env.observation_space, env.action_space,
+        )  # fmt: skip
+        self.observation_space = batch_space(env.observation_space, self.num_envs)
+        self.action_space = batch_space(env.action_space, self.num_envs)
+        self.metadata = {**env.metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode, self.spec = env.render_mode, env.spec
+        self.declared_stack = stack_of(env)
+        self.max_episode_steps = time_limit_of(env) or UNLIMITED
+        env.close()
+
+    def start_process(self, worker: int, target: WorkerTarget) -> None:
+        """Starts a worker process, which sends None once its sub-environments are made."""
+        group = self.groups[worker]
+        ours, theirs = self._context.Pipe()
+        go = self._context.Semaphore(0)
+        process = self._context.Process(  # pyright: ignore[reportAttributeAccessIssue]
+            target=target,
+            name=f"Worker<{type(self).__name__}>-{worker}",
+            args=(
+                group.start, _Group(self._make_env, len(group)), worker, group.start, self.arrays,
+                theirs, go, self.done, self.autoreset_mode, self.info_keys, self.spins,
+            ),
+            daemon=True,
+        )  # fmt: skip
+        with warnings.catch_warnings(), safe_children(), inherited_garbage_kept():
+            # Forked as all the others were, although there are threads now.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        theirs.close()
+        self.pipes[worker], self.processes[worker], self.go[worker] = ours, process, go
+
+    def command(self, worker: int, message: tuple | None = None) -> None:
+        """Sends a worker a message, or the command to step its sub-environments.
+
+        A dead worker does not answer; its process tells.
+        """
+        arrays = self.arrays
+        arrays.command[worker] = STEP if message is None else MESSAGE
+        if message is not None:
+            with contextlib.suppress(OSError):
+                self.pipes[worker].send(message)
+        arrays.sent[worker] += 1
+        self.go[worker].release()
+
+    def message_of(self, worker: int) -> tuple:
+        """Reads the next message of a worker; raises EOFError or OSError if it is dead."""
+        while (message := self.pipes[worker].recv()) is None:  # a new process is ready
+            pass
+        return message
+
+    def has_answered(self, worker: int) -> bool:
+        return bool(self.arrays.answered[worker] == self.arrays.sent[worker])
+
+
+class _Group:
+    """Makes the sub-environments of a worker; can be pickled."""
+
+    def __init__(self, make_env: CloudpickleWrapper, count: int):
+        self._make_env, self._count = make_env, count
+
+    def __call__(self) -> list[gymnasium.Env]:
+        return [self._make_env() for _ in range(self._count)]
