@@ -20,7 +20,7 @@ from fastdqn.config.limits import beyond_fused
 from fastdqn.config.option import options_of
 from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
 from fastdqn.envs import EnvFacts
-from fastdqn.envs.make import default_workers
+from fastdqn.envs.make import worker_count
 from fastdqn.files.run_folder import default_run_dir
 from fastdqn.kernels.jit import COMPILES
 from fastdqn.learning.capturable import host_read
@@ -105,7 +105,7 @@ def resolve(
 def _workers(config: Config, vectorization: str) -> int | None:
     if vectorization != "workers":
         return None
-    return min(config.workers or default_workers(), config.num_envs)
+    return worker_count(config.num_envs, config.workers, config.env_batch_size)
 
 
 def _atari(config: Config, vectorization: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class EnvRecipe:
     Attributes:
         env: Id of a registered environment, or a function that makes one.
         vectorization: auto, native (the vector class of the id), sync, workers, async or envpool.
-        workers: Worker processes of `workers`; None: usable cores minus one, at least 1.
+        workers: Worker processes of `workers`, see worker_count().
         kwargs: Arguments of the environment's constructor.
         wrappers: Names for find_wrapper(), applied to each sub-environment, the innermost first.
         atari_protocol: auto, or a name in atari_protocols.PROTOCOLS, for ale-py's vector
@@ -94,7 +94,7 @@ class EnvRecipe:
         if mode == "async":
             return self._make_async(num_envs, seed, options)
         if mode == "workers":
-            return self._make_workers(num_envs, seed, autoreset_mode)
+            return self._make_workers(num_envs, seed, env_batch_size, autoreset_mode)
         make_lane = self._lane_maker()
         with _named_errors(str(self)), contextlib.ExitStack() as made:
 
@@ -115,9 +115,11 @@ class EnvRecipe:
                 lanes: Any = [lambda: RemoteSubEnv(make_lane())] * num_envs
                 return AsyncVectorEnv(lanes, worker=target, **options)
 
-    def _make_workers(self, num_envs: int, seed: int, mode: AutoresetMode) -> VectorEnv:
+    def _make_workers(
+        self, num_envs: int, seed: int, env_batch_size: int | None, mode: AutoresetMode
+    ) -> VectorEnv:
         make_lane = self._lane_maker(copies=True)
-        workers = min(num_envs, self.workers or default_workers())
+        workers = worker_count(num_envs, self.workers, env_batch_size)
         with _named_errors(str(self)):
             return WorkerVectorEnv(make_lane, num_envs, workers, seed, mode, self.info_keys)
 
@@ -211,9 +213,15 @@ class EnvRecipe:
         return make_lane
 
 
-def default_workers() -> int:
-    """Returns the usable cores without the one of the learner, at least 1."""
-    return max(1, usable_cores() - 1)
+def worker_count(num_envs: int, workers: int | None, env_batch_size: int | None) -> int:
+    """Returns the number of worker processes, at most one for each environment.
+
+    None: one for each batch of environments that is waited for, if those are not all. Otherwise the
+    usable cores without the one of the learner, at least 1.
+    """
+    if workers is None and env_batch_size is not None and env_batch_size < num_envs:
+        return num_envs // env_batch_size
+    return min(num_envs, workers or max(1, usable_cores() - 1))
 
 
 def fresh(value: Any) -> Any:

@@ -124,11 +124,6 @@ class WorkerGroups:
                 sentinels = {process.sentinel for process in envs.processes}
                 while sentinels and (ended := connection.wait(sentinels, _PATIENCE)):
                     sentinels.difference_update(ended)
-        for process in envs.processes:
-            process.kill()  # they ignore SIGTERM
-        for process, pipe in zip(envs.processes, envs.pipes, strict=True):
-            process.join(_PATIENCE)
-            pipe.close()
         envs.close()
 
     def _all_answer(self) -> bool:
@@ -164,12 +159,19 @@ class WorkerGroups:
                 if envs.arrays.failed[worker]:
                     self._replace(worker, self._error_of(worker))
                     ready = []
-            if len(ready) >= least:
+            is_enough = len(ready) >= least
+            is_idle = not is_enough and self._is_idle()
+            # While others answer, a dead worker would never be waited for.
+            if is_idle or least < len(workers):
+                self._replace_dead(workers)
+            if is_enough:
                 return ready
-            if self._is_idle():
-                for worker in workers:
-                    if not envs.has_answered(worker) and not envs.processes[worker].is_alive():
-                        self._replace(worker, self._death(worker))
+
+    def _replace_dead(self, workers: Sequence[int]) -> None:
+        envs = self._envs
+        for worker in workers:
+            if not envs.processes[worker].is_alive() and not envs.has_answered(worker):
+                self._replace(worker, self._death(worker))
 
     def _is_idle(self) -> bool:
         """Waits for an answer. Returns whether none came for a while."""

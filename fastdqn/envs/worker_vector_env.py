@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 from gymnasium import spaces
@@ -11,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 
 from fastdqn.envs.declared_stack import stack_of
+from fastdqn.envs.errors import HungError
 from fastdqn.envs.step_arrays import StepArrays
 from fastdqn.envs.sub_env import UNLIMITED, time_limit_of
 from fastdqn.envs.worker_loop import MESSAGE, STEP, run_worker
@@ -20,6 +22,8 @@ from fastdqn.system.cwd_imports import safe_children
 
 # Polls of a semaphore before a process sleeps, where each has a core: about 100 us. Ours, untuned.
 _SPINS = 500
+# Seconds that a killed process has to end. Ours, untuned.
+_END_SECONDS = 5.0
 
 
 class WorkerVectorEnv(VectorEnv):
@@ -96,7 +100,8 @@ class WorkerVectorEnv(VectorEnv):
         self.render_mode, self.spec = env.render_mode, env.spec
         self.declared_stack = stack_of(env)
         self.max_episode_steps = time_limit_of(env) or UNLIMITED
-        env.close()
+        with contextlib.suppress(HungError):
+            env.close()
 
     def start_process(self, worker: int, target: WorkerTarget) -> None:
         """Starts a worker process, which sends None once its sub-environments are made."""
@@ -137,6 +142,14 @@ class WorkerVectorEnv(VectorEnv):
         while (message := self.pipes[worker].recv()) is None:  # a new process is ready
             pass
         return message
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Ends the processes. They ignore SIGTERM."""
+        for process in self.processes:
+            process.kill()
+        for process, pipe in zip(self.processes, self.pipes, strict=True):
+            process.join(_END_SECONDS)
+            pipe.close()
 
     def has_answered(self, worker: int) -> bool:
         return bool(self.arrays.answered[worker] == self.arrays.sent[worker])
