@@ -121,7 +121,7 @@ class EnvRecipe:
         make_lane = self._lane_maker(copies=True)
         workers = worker_count(num_envs, self.workers, env_batch_size)
         with _named_errors(str(self)):
-            return WorkerVectorEnv(make_lane, num_envs, workers, seed, mode, self.info_keys)
+            return WorkerVectorEnv([make_lane] * num_envs, workers, seed, mode, self.info_keys)
 
     def atari_settings(self) -> dict[str, Any] | None:
         """Returns every setting of ale-py's vector environment, or None if it is not used.

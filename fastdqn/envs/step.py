@@ -47,11 +47,13 @@ class Step(NamedTuple):
 
 
 def lane_of(final_obs: Any, position: int) -> Any:
-    """Returns one row of batched last observations: an array or a dict of arrays."""
+    """Returns one row of batched last observations: arrays, however nested."""
     if isinstance(final_obs, dict):
         return {
             key: lane_of(value, position)
             for key, value in final_obs.items()
             if not (isinstance(key, str) and key.startswith("_") and key[1:] in final_obs)
         }
+    if isinstance(final_obs, tuple):
+        return tuple(lane_of(part, position) for part in final_obs)
     return final_obs[position]

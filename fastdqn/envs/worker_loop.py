@@ -144,17 +144,16 @@ def writer(space: spaces.Space, batch: Any) -> Callable[[int, Any], None]:
 
 
 def run_worker(
-    index: int, make: Callable[[], Sequence[gymnasium.Env]], worker: int, first: int,
+    first: int, make: Callable[[], Sequence[gymnasium.Env]], worker: int,
     arrays: StepArrays, pipe: Any, go: Any, done: Any, mode: AutoresetMode,
     info_keys: tuple[str, ...], spins: int,
 ) -> None:  # fmt: skip
     """The main function of a worker process: makes its sub-environments and obeys commands.
 
     Args:
-        index: Number of the first sub-environment, for seeds and messages.
+        first: Number of the first sub-environment.
         make: Makes the sub-environments.
         worker: Number of the worker.
-        first: Number of its first sub-environment.
         arrays: Shared memory.
         pipe: Connection to the parent for messages.
         go: Semaphore that the parent releases for each command.

@@ -3,7 +3,7 @@
 import contextlib
 import multiprocessing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -43,8 +43,7 @@ class WorkerVectorEnv(VectorEnv):
         max_episode_steps: Time limit of the sub-environments, or UNLIMITED.
 
     Args:
-        make_env: Makes a sub-environment; SubEnv is its outermost wrapper.
-        num_envs: N.
+        env_fns: N functions that make a sub-environment each; SubEnv is its outermost wrapper.
         workers: W, at most N.
         seed: Worker w seeds the global generators of its process with seed + its first
             sub-environment.
@@ -57,15 +56,15 @@ class WorkerVectorEnv(VectorEnv):
 
     def __init__(
         self,
-        make_env: Callable[[], gymnasium.Env],
-        num_envs: int,
+        env_fns: Sequence[Callable[[], gymnasium.Env]],
         workers: int,
         seed: int = 0,
         autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
         info_keys: tuple[str, ...] = (),
     ):
-        self.num_envs, self.autoreset_mode, self.info_keys = num_envs, autoreset_mode, info_keys
-        self._read_template(make_env())
+        self.num_envs = num_envs = len(env_fns)
+        self.autoreset_mode, self.info_keys = autoreset_mode, info_keys
+        self._read_template(env_fns[0]())
         base, more = divmod(num_envs, workers)
         ends = [base * (w + 1) + min(w + 1, more) for w in range(workers)]
         self.groups = [range(a, b) for a, b in zip([0, *ends], ends, strict=False)]
@@ -75,7 +74,7 @@ class WorkerVectorEnv(VectorEnv):
             self._context, self.single_observation_space, self.single_action_space, num_envs,
             workers, len(info_keys), autoreset_mode == AutoresetMode.SAME_STEP,
         )  # fmt: skip
-        self._make_env, self.target = CloudpickleWrapper(make_env), WorkerTarget(seed, run_worker)
+        self._env_fns, self.target = env_fns, WorkerTarget(seed, run_worker)
         has_cores = usable_cores() > workers
         self.spins = _SPINS if has_cores else 0
         self.done = self._context.Semaphore(0)
@@ -112,7 +111,7 @@ class WorkerVectorEnv(VectorEnv):
             target=target,
             name=f"Worker<{type(self).__name__}>-{worker}",
             args=(
-                group.start, _Group(self._make_env, len(group)), worker, group.start, self.arrays,
+                group.start, _Group(self._env_fns[group.start : group.stop]), worker, self.arrays,
                 theirs, go, self.done, self.autoreset_mode, self.info_keys, self.spins,
             ),
             daemon=True,
@@ -158,8 +157,8 @@ class WorkerVectorEnv(VectorEnv):
 class _Group:
     """Makes the sub-environments of a worker; can be pickled."""
 
-    def __init__(self, make_env: CloudpickleWrapper, count: int):
-        self._make_env, self._count = make_env, count
+    def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env]]):
+        self._env_fns = [CloudpickleWrapper(env_fn) for env_fn in env_fns]
 
     def __call__(self) -> list[gymnasium.Env]:
-        return [self._make_env() for _ in range(self._count)]
+        return [env_fn() for env_fn in self._env_fns]

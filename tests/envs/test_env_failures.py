@@ -99,6 +99,8 @@ DEATHS = [
         *slow_but([("sync", None, *failure) for failure in FAILURES], 0, 1),
         *slow_but([("async", None, *failure) for failure in [*FAILURES, *DEATHS]], 0, 5),
         *slow_but([("async", 2, *failure) for failure in [*FAILURES, *DEATHS]]),
+        *slow_but([("workers", None, *failure) for failure in [*FAILURES, *DEATHS]], 0, 5),
+        *slow_but([("workers", 2, *failure) for failure in [*FAILURES, *DEATHS]]),
     ],
 )
 def test_the_failed_environment_is_named_and_no_process_remains(
@@ -147,7 +149,7 @@ def check_record(folder, said: str, lane: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "async"])
 def test_the_command_line_ends_with_the_line_and_code_1(tmp_path, capsys, vectorization):
     gymnasium.register("Fragile-v0", lambda **_: Fragile(raise_))
     asked = f"--num-envs 4 --vectorization {vectorization} --total-timesteps 9000 --quiet "
@@ -163,7 +165,7 @@ def test_the_command_line_ends_with_the_line_and_code_1(tmp_path, capsys, vector
     assert any("in raise_" in line for line in trace)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "async"])
 def test_an_environment_whose_first_reset_fails_is_one_line_before_anything_is_made(
     tmp_path, vectorization
 ):

@@ -60,7 +60,7 @@ MASKS: dict[str, Callable[[np.ndarray], Any]] = {
 }  # fmt: skip
 ERRORS: list[type[BaseException]] = [RuntimeError, OSError, SystemExit, GeneratorExit, ValueError]
 PLACES = ["constructor", "reset", "step", "close", "render"]
-BACK_ENDS = ["sync", "async", "given", "given async", "listed"]
+BACK_ENDS = ["sync", "workers", "async", "given", "given async", "listed"]
 
 
 @dataclass(frozen=True)
@@ -192,13 +192,14 @@ def makers(case: Case) -> Callable[[], gymnasium.Env]:
 
 
 def train(case: Case, folder: str, on_step: Callable) -> Any:
+    in_processes = case.back_end in ("workers", "async")
     config = small(
         Path(folder), seed=SEED, num_envs=NUM_ENVS, total_timesteps=STEPS, learning_starts=30,
-        eval_episodes=1, vectorization=case.back_end if case.back_end == "async" else "auto",
-        checkpoint_seconds=None,
+        eval_episodes=1, vectorization=case.back_end if in_processes else "auto",
+        workers=2 if case.back_end == "workers" else None, checkpoint_seconds=None,
     )  # fmt: skip
     make = makers(case)
-    if case.back_end in ("sync", "async"):
+    if in_processes or case.back_end == "sync":
         return fastdqn.train(config, make, on_step=on_step)
     kind: Any = AsyncVectorEnv if case.back_end == "given async" else SyncVectorEnv
     try:

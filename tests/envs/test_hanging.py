@@ -338,7 +338,7 @@ def test_an_existing_alarm_handler_is_kept():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "async"])
 def test_a_hanging_close_is_interrupted_and_the_run_is_complete(
     tmp_path, monkeypatch, vectorization
 ):

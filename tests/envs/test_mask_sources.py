@@ -82,7 +82,7 @@ def assert_masks_fit(obs: np.ndarray, masks: np.ndarray | None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "async"])
 @pytest.mark.parametrize(("make", "source"), SOURCES)
 def test_masks_belong_to_their_observations(make, source, vectorization, mode):
     recipe = EnvRecipe(make, vectorization)

@@ -324,7 +324,7 @@ def given(*masks):
 @pytest.mark.parametrize(
     "mask", [[1, 0], (True, False), np.array([1.0, 0.0]), np.array([1, 0], np.int64), ONE]
 )
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "async"])
 def test_booleans_and_0_and_1_are_masks_in_any_container(vectorization, mask):
     masks = masks_of(made_here(vectorization, mask, mask, mask))
     assert (masks == [True, False]).all()
@@ -340,7 +340,7 @@ def test_other_numbers_are_rejected_with_a_remedy_for_additive_masks(make, bad):
 
 
 @pytest.mark.parametrize("at_end", [MISSING, None, [0, 0], [0.0, -np.inf]])
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "async"])
 def test_no_mask_is_needed_at_an_episode_end(vectorization, at_end):
     masks = masks_of(made_here(vectorization, ONE, ONE, at_end))
     assert (masks.sum(2) == [[2 if t % 5 == 4 else 1] * 2 for t in range(11)]).all()
@@ -348,7 +348,7 @@ def test_no_mask_is_needed_at_an_episode_end(vectorization, at_end):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "async"])
 def test_masks_from_resets_only_are_rejected_in_every_mode(mode, vectorization):
     recipe = EnvRecipe(lambda: Masked(ONE, MISSING, MISSING), vectorization)
     envs = recipe.make(2, autoreset_mode=mode)

@@ -167,7 +167,7 @@ def test_partial_atari_batches_store_the_transitions_of_single_games():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("vectorization", ["envpool", "async"])
+@pytest.mark.parametrize("vectorization", ["envpool", "workers", "async"])
 def test_counts_stay_exact_in_a_run_that_waits_for_some(tmp_path, vectorization):
     if vectorization == "envpool":
         pytest.importorskip("envpool")

@@ -10,6 +10,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv, CartPoleVectorE
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from fastdqn.envs import EnvStream, Step
+from fastdqn.envs.worker_vector_env import WorkerVectorEnv
 from fastdqn.replay import Replay
 from helpers.oracles import (
     BOTH,
@@ -112,6 +113,17 @@ def test_async_environments_store_the_same():
         make_vec = partial(AsyncVectorEnv, context="forkserver")
         replay = stored(EnvStream(scripted(SCRIPTS[:2], mode, make_vec)), 12)
         assert_as_lived_alone(replay, SCRIPTS[:2], 12)
+
+
+@pytest.mark.slow
+@every_mode
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_workers_store_the_same(mode, workers, n_steps):
+    makers: list[Any] = [partial(ScriptedEnv, i, script) for i, script in enumerate(SCRIPTS)]
+    workers = min(workers, len(SCRIPTS))
+    stream = EnvStream(WorkerVectorEnv(makers, workers, autoreset_mode=mode))
+    assert_as_lived_alone(stored(stream, 25, n_steps=n_steps), SCRIPTS, 25)
 
 
 @every_mode

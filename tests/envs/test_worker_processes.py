@@ -110,7 +110,7 @@ def test_an_environment_in_a_worker_can_end_its_programs(tmp_path):
 @pytest.mark.parametrize(
     "error", [SystemExit(0), GeneratorExit(), RuntimeError("stuck"), OSError()]
 )
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "async"])
 def test_a_close_that_raises_is_ignored(tmp_path, vectorization, error):
     class Clingy(Plain):
         def close(self):
@@ -138,7 +138,7 @@ def test_a_worker_that_does_not_end_is_ended(monkeypatch, stays):
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit(), RuntimeError("no screen")])
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "async"])
 def test_a_constructor_that_fails_is_one_line(tmp_path, vectorization, error):
     class Stillborn(Plain):
         def __init__(self):
@@ -221,7 +221,7 @@ def test_an_attribute_of_given_environments_is_no_step_limit():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit("over")])
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers", "async"])
 def test_a_step_that_raises_a_base_exception_is_named(vectorization, error):
     class Leaving(Plain):
         def step(self, action):

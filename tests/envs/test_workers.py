@@ -1,0 +1,290 @@
+"""WorkerVectorEnv: worker processes with many environments each give the bits of SyncVectorEnv."""
+
+import multiprocessing
+import os
+import signal
+import time
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import FrameStackObservation
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fastdqn
+from fastdqn.envs import EnvError, EnvRecipe, EnvStream
+from fastdqn.envs.sub_env import SubEnv
+from fastdqn.envs.worker_vector_env import WorkerVectorEnv
+from helpers.loop import small
+
+MODES = list(AutoresetMode)
+every_mode = pytest.mark.parametrize("mode", MODES)
+
+
+class Mixed(gymnasium.Env):
+    """Draws from its generator; masks in info, nested observations, a number at episode ends."""
+
+    observation_space: spaces.Space = spaces.Dict(
+        {
+            "place": spaces.Box(-9.0, 9.0, (2,), np.float64),
+            "pair": spaces.Tuple([spaces.Discrete(3), spaces.MultiBinary(2)]),
+        }
+    )
+    action_space: spaces.Space = spaces.Discrete(3, start=1)
+
+    def _result(self) -> tuple[Any, dict]:
+        draw = self.np_random.integers(3)
+        obs = {"place": self.np_random.normal(size=2), "pair": (draw, np.array([draw, 1]) > 0)}
+        return obs, {"action_mask": np.arange(3) != draw, "other": object()}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self._result()
+
+    def step(self, action) -> Any:
+        self.t += 1
+        obs, info = self._result()
+        ends = bool(self.np_random.random() < 0.2)
+        if ends:
+            info["score"] = self.t
+        return obs, float(action), ends, self.t == 6, info
+
+
+def stacked() -> gymnasium.Env:
+    return FrameStackObservation(gymnasium.make("MountainCar-v0", max_episode_steps=9), 3)
+
+
+def played(stream: EnvStream, calls: int, seed: int = 0, starts: bool = True) -> list[np.ndarray]:
+    """Every array of every step with random actions, the allowed ones if there are masks."""
+    rng, arrays = np.random.default_rng(seed), []
+    steps = [stream.start(seed=7)] if starts else []
+    for _ in range(calls):
+        action = rng.integers(stream.facts.num_actions, size=stream.num_ready)
+        if stream.mask is not None:
+            action = stream.mask.argmax(1)
+        stream.send(action)
+        steps.append(stream.recv())
+        arrays += [each.copy() for each in steps[-1] if isinstance(each, np.ndarray)]
+        arrays += [values.copy() for values in (steps[-1].info or {}).values()]
+    return arrays
+
+
+def assert_same(one: list[np.ndarray], other: list[np.ndarray]) -> None:
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def stream_of(env, vectorization, mode, num_envs=5, workers=None, **how) -> EnvStream:
+    keys = ("score",) if env is Mixed else ()
+    recipe = EnvRecipe(env, vectorization, info_keys=keys, workers=workers)
+    return EnvStream(recipe.make(num_envs, autoreset_mode=mode), info_keys=keys, **how)
+
+
+@pytest.mark.slow
+@every_mode
+@pytest.mark.parametrize("env", ["CartPole-v1", "Taxi-v4", Mixed, stacked])
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_the_steps_are_those_of_sync(env, mode, workers):
+    streams = [stream_of(env, how, mode, 5, workers) for how in ("sync", "workers")]
+    facts = [stream.facts._replace(observation_space=None) for stream in streams]
+    assert facts[0] == facts[1]
+    assert_same(*[played(stream, 60) for stream in streams])
+    for stream in streams:
+        stream.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+@every_mode
+@pytest.mark.parametrize(
+    ("one", "other"), [("sync", "workers"), ("workers", "sync"), ("workers",) * 2]
+)
+def test_a_state_continues_in_either(one, other, mode):
+    first, second = (stream_of("CartPole-v1", how, mode, 5, 2) for how in (one, other))
+    played(first, 37)
+    state = first.state()
+    played(second, 5, seed=3)
+    assert second.load_state(state)
+    assert_same(*[played(stream, 60, seed=4, starts=False) for stream in (first, second)])
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("field", ["autoreset", "obs", "lanes", "autoreset_mode"])
+def test_a_state_that_does_not_fit_changes_nothing(field):
+    stream = stream_of("CartPole-v1", "workers", AutoresetMode.NEXT_STEP, 4, 2)
+    played(stream, 9)
+    before, broken = stream.state(), stream.state()
+    broken["envs"][field] = {"0": {}, "1": {}, "2": {}, "3": {}} if field == "lanes" else "x"
+    with pytest.raises(ValueError, match=f"envs.{field}"):
+        stream.load_state(broken)
+    after = stream.state()
+    np.testing.assert_equal(after["envs"], before["envs"])
+    stream.close()
+
+
+def test_the_state_of_an_unknown_environment_is_not_read():
+    stream = stream_of(Mixed, "workers", AutoresetMode.NEXT_STEP, 2, 1)
+    stream.start(seed=0)
+    assert stream.state()["envs"] is None
+    stream.close()
+
+
+def test_the_groups_differ_by_one_at_most():
+    envs = EnvRecipe("CartPole-v1", "workers", workers=3).make(8)
+    assert isinstance(envs, WorkerVectorEnv)
+    assert envs.groups == [range(3), range(3, 6), range(6, 8)]
+    envs.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_partial_batches_are_whole_groups_and_starve_none():
+    stream = stream_of("CartPole-v1", "workers", AutoresetMode.NEXT_STEP, 8, 4, env_batch_size=4)
+    stream.start(seed=0)
+    counts = np.zeros(8, int)
+    for _ in range(200):
+        lanes = stream.lanes.reshape(2, 2)
+        assert (lanes[:, 0] % 2 == 0).all()
+        assert (lanes[:, 1] == lanes[:, 0] + 1).all()
+        stream.send(np.zeros(4, np.int64))
+        counts[stream.recv().lanes] += 1
+    assert counts.min() > 50
+    stream.close()
+
+
+@pytest.mark.parametrize(("num_envs", "workers", "ready"), [(8, 2, 3), (7, 2, 3), (8, 1, 4)])
+def test_partial_batches_of_other_sizes_are_rejected(num_envs, workers, ready):
+    envs = EnvRecipe("CartPole-v1", "workers", workers=workers).make(num_envs)
+    with pytest.raises(ValueError, match=f"env_batch_size is {ready}: .* use a multiple of"):
+        EnvStream(envs, ready)
+    envs.close()
+
+
+def hurt(how: str) -> None:
+    if how == "raise":
+        raise RuntimeError("boom")
+    if how == "exit":
+        raise SystemExit(3)
+    if how == "hang":
+        time.sleep(1e6)
+    os.kill(os.getpid(), signal.SIGSTOP if how == "stop" else signal.SIGKILL)
+
+
+class Doomed(gymnasium.Env):
+    """Sub-environment `lane` of a process that ends, or hangs, in call `at` of its own."""
+
+    observation_space = spaces.Box(0.0, 99.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, how: str, at: int):
+        self.how, self.at, self.calls = how, at, 0
+
+    def _call(self) -> np.ndarray:
+        self.calls += 1
+        if self.calls == self.at:
+            hurt(self.how)
+        return np.full(1, self.calls, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        return self._call(), {}
+
+    def step(self, action) -> Any:
+        return self._call(), 1.0, self.calls % 5 == 0, False, {}
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    how=st.sampled_from(["raise", "exit", "kill"]), lane=st.integers(0, 4),
+    at=st.integers(1, 12), workers=st.integers(1, 3), mode=st.sampled_from(MODES),
+)  # fmt: skip
+def test_a_failure_at_any_call_names_the_environment(how, lane, at, workers, mode):
+    makers: list[Any] = [lambda: SubEnv(Doomed("", 0))] * 5
+    makers[lane] = lambda: SubEnv(Doomed(how, at))
+    stream = EnvStream(WorkerVectorEnv(makers, workers, autoreset_mode=mode))
+    says = {"raise": "RuntimeError: boom", "exit": "SystemExit: 3", "kill": "killed by signal 9"}
+    with pytest.raises(EnvError, match=f"env {lane}, .*{says[how]}"):
+        played(stream, 30)
+    stream.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["hang", "stop"])
+def test_a_worker_that_hangs_is_ended_and_its_environment_named(tmp_path, how):
+    config = small(tmp_path, num_envs=4, vectorization="workers", workers=2, max_step_seconds=0.5)
+    with pytest.raises(EnvError, match=r"env 3, step .*no response for 0.5 s"):
+        fastdqn.train(config, _ThirdHangs(how))
+    assert not multiprocessing.active_children()
+
+
+class _ThirdHangs:
+    """Makes environments of which the second of the second worker hangs in its tenth call."""
+
+    def __init__(self, how: str):
+        self.how, self.made = how, 0
+
+    def __call__(self) -> gymnasium.Env:
+        in_worker = multiprocessing.current_process().name.startswith("Worker<WorkerVectorEnv>-1")
+        self.made += in_worker
+        return Doomed(self.how, 10 if in_worker and self.made == 2 else 0)
+
+
+@pytest.mark.slow
+def test_a_lost_worker_is_replaced_and_all_its_environments_begin_anew():
+    class Mortal(Doomed):
+        def __init__(self):
+            super().__init__("kill", 14)
+
+    stream = EnvStream(EnvRecipe(Mortal, "workers", workers=2).make(4), restarts=9)
+    step = stream.start(seed=0)
+    for _ in range(40):
+        stream.send(np.zeros(4, np.int64))
+        step = stream.recv()
+        if stream.env_calls.lost:
+            break
+    lost = [str(error) for error in stream.env_calls.lost]
+    assert "killed by signal 9 (SIGKILL); restarted (1 of 9), with envs 0 to 1" in lost[0]
+    assert {0, 1} <= set(step.start_lanes.tolist())
+    assert not {0, 1} & set(step.lanes.tolist())
+    stream.close()
+
+
+@pytest.mark.slow
+def test_a_run_equals_that_of_sync(tmp_path):
+    weights = []
+    for how in ("sync", "workers"):
+        config = small(tmp_path / how, vectorization=how)
+        run = fastdqn.train(config, seed_globals=True)
+        weights.append((run.folder / "policy.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_other_start_methods(method):
+    before, mode = multiprocessing.get_start_method(), AutoresetMode.SAME_STEP
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        streams = [stream_of("CartPole-v1", how, mode, 3, 2) for how in ("sync", "workers")]
+        assert_same(*[played(stream, 30) for stream in streams])
+        for stream in streams:
+            stream.close()
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+
+
+def test_what_a_vector_environment_gives_is_what_sync_gives():
+    envs = EnvRecipe("CartPole-v1", "workers", workers=2).make(3)
+    same = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 3)
+    for name in ("num_envs", "single_observation_space", "single_action_space", "action_space"):
+        assert getattr(envs, name) == getattr(same, name)
+    envs.close()
