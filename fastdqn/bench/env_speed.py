@@ -10,6 +10,7 @@ import numpy as np
 
 from fastdqn.bench.repeats import Clock, Effort, repeat
 from fastdqn.bench.results import Figure
+from fastdqn.config.conflicts import are_whole_groups
 from fastdqn.envs import EnvRecipe, EnvStream
 from fastdqn.envs.watchdog import watch, watch_making
 from fastdqn.system.cpu_limits import usable_cores
@@ -127,7 +128,10 @@ def waits(how: EnvRecipe, num_envs: int, own: int | None = None) -> list[int]:
     can = how.vectorization in ("workers", "async", "envpool") or how.atari_settings() is not None
     if not can or num_envs == 1:
         return [num_envs]
-    return list(dict.fromkeys((num_envs, num_envs // 2, own or num_envs)))
+    sizes = dict.fromkeys((num_envs, num_envs // 2, own or num_envs))
+    if how.vectorization == "workers":
+        return [size for size in sizes if are_whole_groups(size, num_envs, how.workers)]
+    return list(sizes)
 
 
 def measure_stream(stream: EnvStream, effort: Effort, clock: Clock, **of) -> Figure:

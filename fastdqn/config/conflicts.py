@@ -191,6 +191,16 @@ def _vectorization_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bo
         f"workers is {c.workers}, and vectorization {c.vectorization}: use --vectorization workers",
     )
     yield (
+        "env_batch_size workers num_envs",
+        c.vectorization == "workers"
+        and c.env_batch_size is not None
+        and not are_whole_groups(c.env_batch_size, c.num_envs, c.workers),
+        f"env_batch_size is {c.env_batch_size} of {c.num_envs} environments"
+        + (f" in {c.workers} workers" if c.workers else "")
+        + ": vectorization workers needs groups of one size, of which the batch is a multiple. Use "
+        "another --env-batch-size, --workers or --num-envs",
+    )
+    yield (
         "workers num_envs",
         c.workers is not None and c.workers > c.num_envs,
         f"workers is {c.workers}, num_envs only {c.num_envs}: each worker needs an environment",
@@ -201,6 +211,12 @@ def _vectorization_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bo
         f"restart_envs is {c.restart_envs}, and only worker processes can be restarted: use "
         "--vectorization workers or async",
     )
+
+
+def are_whole_groups(env_batch_size: int, num_envs: int, workers: int | None) -> bool:
+    """Returns whether a batch of environments is that of some workers. None: one for each batch."""
+    size = env_batch_size if workers is None else num_envs / workers
+    return env_batch_size == num_envs or not (num_envs % size or env_batch_size % size)
 
 
 def _exploration_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:

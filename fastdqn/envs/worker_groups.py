@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdqn.config.conflicts import are_whole_groups
 from fastdqn.envs.backend_interface import Arrival
 from fastdqn.envs.errors import LaneFailure, how_it_ended
 from fastdqn.envs.observations import take
@@ -33,7 +34,7 @@ class WorkerGroups:
 
     def __init__(self, envs: WorkerVectorEnv, num_ready: int, restarts: int = 0):
         size = len(envs.groups[0])
-        if num_ready < envs.num_envs and (num_ready % size or envs.num_envs % size):
+        if not are_whole_groups(num_ready, envs.num_envs, len(envs.groups)):
             raise ValueError(
                 f"env_batch_size is {num_ready}: with {len(envs.groups)} workers for "
                 f"{envs.num_envs} environments, use a multiple of the {size} of each worker, and a "
@@ -133,7 +134,7 @@ class WorkerGroups:
             return False
         for worker in sorted(self._in_flight):
             while not envs.has_answered(worker):
-                if not envs.done.acquire(True, _PATIENCE):
+                if not envs.replies.acquire(True, _PATIENCE):
                     return False
             if envs.arrays.failed[worker]:
                 return False
@@ -152,7 +153,7 @@ class WorkerGroups:
         envs, least = self._envs, len(workers) if least is None else least
         while True:
             # An answer is counted before it releases the semaphore, so none is missed.
-            while envs.done.acquire(False):
+            while envs.replies.acquire(False):
                 pass
             ready = [worker for worker in workers if envs.has_answered(worker)]
             for worker in ready:
@@ -176,9 +177,9 @@ class WorkerGroups:
     def _is_idle(self) -> bool:
         """Waits for an answer. Returns whether none came for a while."""
         for _ in range(self._envs.spins):
-            if self._envs.done.acquire(False):
+            if self._envs.replies.acquire(False):
                 return False
-        return not self._envs.done.acquire(True, _ALIVE_CHECK)
+        return not self._envs.replies.acquire(True, _ALIVE_CHECK)
 
     def _arrival(self, lanes: np.ndarray | None) -> Arrival:
         """Returns the step results of some sub-environments, or of all."""

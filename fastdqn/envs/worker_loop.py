@@ -145,7 +145,7 @@ def writer(space: spaces.Space, batch: Any) -> Callable[[int, Any], None]:
 
 def run_worker(
     first: int, make: Callable[[], Sequence[gymnasium.Env]], worker: int,
-    arrays: StepArrays, pipe: Any, go: Any, done: Any, mode: AutoresetMode,
+    arrays: StepArrays, pipe: Any, go: Any, replies: Any, mode: AutoresetMode,
     info_keys: tuple[str, ...], spins: int,
 ) -> None:  # fmt: skip
     """The main function of a worker process: makes its sub-environments and obeys commands.
@@ -157,7 +157,7 @@ def run_worker(
         arrays: Shared memory.
         pipe: Connection to the parent for messages.
         go: Semaphore that the parent releases for each command.
-        done: Semaphore that the worker releases for each answer.
+        replies: Semaphore that the worker releases for each answer.
         mode: Autoreset mode.
         info_keys: Keys of info whose numbers at episode ends are used.
         spins: Times to try before waiting for a command.
@@ -174,14 +174,14 @@ def run_worker(
                 loop.step()
             else:
                 is_open = _obey(loop, pipe)
-            _answer(arrays, worker, done)
+            _answer(arrays, worker, replies)
     except EOFError:
         raise  # of the parent
     except BaseException as error:  # SystemExit and GeneratorExit among them
         trace = own_trace(error)[-_MOST_TRACE:]
         pipe.send((int(arrays.current[worker]), one_line(error), trace))
         arrays.failed[worker] = True
-        _answer(arrays, worker, done)
+        _answer(arrays, worker, replies)
     finally:
         for env in envs:
             close_quietly(env)
@@ -208,9 +208,9 @@ def _obey(loop: WorkerLoop, pipe: Any) -> bool:
     return True
 
 
-def _answer(arrays: StepArrays, worker: int, done: Any) -> None:
+def _answer(arrays: StepArrays, worker: int, replies: Any) -> None:
     arrays.answered[worker] += 1  # before the semaphore, which only wakes the parent
-    done.release()
+    replies.release()
 
 
 def wait_for(go: Any, spins: int) -> None:

@@ -52,5 +52,5 @@ def _ask(envs: WorkerVectorEnv, messages: list[tuple]) -> list[tuple[Any, str]]:
         raise Unreadable("a worker process died") from error
     for worker in workers:  # an answer is counted after it was sent
         while not envs.has_answered(worker) and envs.processes[worker].is_alive():
-            envs.done.acquire(True, _CHECK)
+            envs.replies.acquire(True, _CHECK)
     return answers

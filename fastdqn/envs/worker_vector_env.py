@@ -37,7 +37,7 @@ class WorkerVectorEnv(VectorEnv):
         groups: The numbers of each worker's sub-environments.
         arrays: The shared memory.
         processes, pipes, go: Process, connection and semaphore of each worker.
-        done: Semaphore that each answer releases.
+        replies: Semaphore that each answer releases.
         spins: Polls before this process waits for an answer.
         declared_stack: Number of frames that FrameStackObservation declares.
         max_episode_steps: Time limit of the sub-environments, or UNLIMITED.
@@ -77,7 +77,7 @@ class WorkerVectorEnv(VectorEnv):
         self._env_fns, self.target = env_fns, WorkerTarget(seed, run_worker)
         has_cores = usable_cores() > workers
         self.spins = _SPINS if has_cores else 0
-        self.done = self._context.Semaphore(0)
+        self.replies = self._context.Semaphore(0)
         self.pipes, self.processes, self.go = [], [], []
         with safe_children(), starting_workers(self.target, workers):
             for worker in range(workers):
@@ -112,7 +112,7 @@ class WorkerVectorEnv(VectorEnv):
             name=f"Worker<{type(self).__name__}>-{worker}",
             args=(
                 group.start, _Group(self._env_fns[group.start : group.stop]), worker, self.arrays,
-                theirs, go, self.done, self.autoreset_mode, self.info_keys, self.spins,
+                theirs, go, self.replies, self.autoreset_mode, self.info_keys, self.spins,
             ),
             daemon=True,
         )  # fmt: skip
