@@ -60,7 +60,8 @@ class EvalOptions:
     seed: int = 0
     """Seed of the first episode. It never coincides with a seed of training."""
     max_steps: int | None = None
-    """Maximum steps of an episode. None: the environment's own limit, else 27,000."""
+    """Maximum steps of an episode. None: the run's --eval-max-steps, else the environment's limit,
+    else 27,000."""
     env_id: str | None = None
     """Environment id. None: the one in the run's config.json."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
