@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from fastdqn.bench.bottleneck import levers, sentence, try_levers
 from fastdqn.bench.env_speed import LANES, measure_envs
 from fastdqn.bench.learner_speed import BATCH_SIZES, measure_learner, measure_upload
-from fastdqn.bench.machine_info import describe_machine, load_average, torch_threads
+from fastdqn.bench.machine_info import describe_machine, load_average, machine_line, torch_threads
 from fastdqn.bench.policy_speed import lanes_of_a_call, measure_acting
 from fastdqn.bench.repeats import Clock, Effort, Rate
 from fastdqn.bench.replay_speed import measure_replay
@@ -27,7 +27,6 @@ from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.files.append_file import AppendFile
 from fastdqn.files.atomic_write import to_json
-from fastdqn.system.cpu_limits import usable_cores
 
 PARTS = ("env", "act", "replay", "learner", "train", "all")
 # Numbers of environments for acting, besides that of the run.
@@ -110,7 +109,7 @@ def bench(
                 run_peer = ended.enter_context(sb3_peer(setup.config, longer(effort), clock))
             if not results.rows:
                 results.rows.append(header(setup.config, effort, command, len(setups)))
-                output.show(_machine_line())
+                output.show(machine_line())
             one = _Measuring(setup.config, setup.facts, effort, output, clock, len(setups) > 1)
             one.measure(part, run_peer)
             results.figures.extend(one.figures)
@@ -238,12 +237,6 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> int:
     finally:
         file.close()
     return before
-
-
-def _machine_line() -> str:
-    load = load_average()
-    shown = "unknown" if load is None else f"{load[0]:.2f} (1 minute)"
-    return f"load average {shown}, {usable_cores()} usable cores"
 
 
 def longer(effort: Effort) -> Effort:

@@ -96,10 +96,10 @@ class BenchOptions(OptionsWithFile):
 @dataclass(frozen=True)
 class ProfileOptions(OptionsWithFile):
     out: Path | None = None
-    """Output folder of trace.json (Perfetto, chrome://tracing) and profile.json."""
+    """Required: output folder of trace.json (Perfetto, chrome://tracing) and profile.json."""
     what: Literal["learn", "act", "train"] = "learn"
     """learn: updates. act: policy calls. train: iterations of the training loop."""
     updates: int = 50
-    """Number of recorded calls, after warm-up."""
+    """Number of recorded updates, policy calls or iterations, after warm-up."""
     shapes: bool = False
     """Tell operators with different shapes of inputs apart."""

@@ -18,7 +18,7 @@ from fastdqn.bench.learner_speed import measure_learner
 from fastdqn.bench.policy_speed import measure_policy
 from fastdqn.bench.repeats import Effort, Rate, by_turns, repeat
 from fastdqn.bench.results import Figure, short, spread_warning
-from fastdqn.bench.roofline import Ceilings, Work, count_flops, verdict
+from fastdqn.bench.roofline import Ceilings, Work, count_flops, remedy, verdict
 from fastdqn.bench.technique_costs import SWITCHES, _switched, measure_switches
 from fastdqn.bench.training_speed import measure_training
 from fastdqn.builders.agent import make_backup
@@ -379,6 +379,25 @@ def test_products_are_counted_as_two_n_cubed():
 
     a = torch.ones(8, 8)
     assert count_flops(lambda: a @ a) == 2 * 8**3
+
+
+@pytest.mark.parametrize(
+    ("bound", "is_gpu", "is_fused", "says"),
+    [
+        ("overhead-bound", False, False, "--learner fused"),
+        ("overhead-bound", False, True, "--batch-size"),
+        ("launch-bound", True, False, "--capture graph"),
+        ("compute-bound", False, True, "a smaller network"),
+        ("compute-bound", True, False, "--precision bf16"),
+        ("memory-bound", False, True, "smaller observations"),
+    ],
+)
+def test_a_verdict_names_what_can_work_on_the_device(bound, is_gpu, is_fused, says):
+    advice = remedy(bound, is_gpu, is_fused)
+    assert advice is not None
+    assert advice.startswith(says)
+    assert is_gpu or "bf16" not in advice
+    assert not is_fused or "fused" not in advice
 
 
 @pytest.mark.parametrize(
