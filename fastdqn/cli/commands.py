@@ -182,7 +182,8 @@ def bench_run(
     if format == "json":
         print(formats.as_json(results.rows))
     elif format != "table":
-        print({"csv": formats.as_csv, "markdown": formats.as_markdown}[format](results.figures))
+        write = {"csv": formats.as_csv, "markdown": formats.as_markdown}[format]
+        print(write(results.figures, results.rows))
 
 
 class _BenchOutput:
