@@ -12,7 +12,7 @@ from torch import nn
 
 from fastdqn.builders import agent, build
 from fastdqn.builders.auto_options import EVAL_MAX_STEPS
-from fastdqn.builders.environments import EVAL_LANES
+from fastdqn.builders.environments import eval_lanes
 from fastdqn.builders.parts import UserParts, find_part
 from fastdqn.builders.user_object_checks import argument_problems, located, parts_of, prepared
 from fastdqn.checkpoints.network_weights import weights_path
@@ -207,10 +207,12 @@ def evaluate_recipe(
     seed: int,
     render_mode: str | None = None,
     patience: float | None = None,
+    started: Callable[[int, int], None] = lambda episodes, max_steps: None,
 ) -> Evaluation:
     """As evaluate(), on environments of a recipe. With a render_mode, one episode at a time.
 
     Args:
+        started: Receives the number of episodes and the step limit of each before the first one.
         patience: Timeout in seconds of a step and of making environments. None: no timeout.
 
     Raises:
@@ -221,12 +223,13 @@ def evaluate_recipe(
             envs = SyncVectorEnv([lambda: recipe.make_one(render_mode=render_mode)])
         else:
             # Many worker processes cost memory.
-            most = 2 * usable_cores() if recipe.vectorization == "async" else EVAL_LANES
-            envs = recipe.for_scores().make(min(episodes, most), seed=env_seed(seed, AUDIT))
+            lanes = eval_lanes(recipe, episodes, 2 * usable_cores())
+            envs = recipe.for_scores().make(lanes, seed=env_seed(seed, AUDIT))
     stream = EnvStream(envs)
     with watch(stream.env_calls, patience):  # close() may hang too
         try:
             limit = max_steps or limit_of(envs, recipe.max_episode_steps())
+            started(episodes, limit or EVAL_MAX_STEPS)
             return _evaluate(policy, stream, episodes, limit, seed)
         finally:
             stream.close()

@@ -243,11 +243,13 @@ def _introduce(session: Session) -> None:
 
 def say_environment(session: Session) -> None:
     """Prints what was found of the environment."""
-    facts, limit = session.facts, session.config.eval_max_steps
-    session.recorder.say(f"environment {session.config.env_id}: {facts}")
+    facts, config = session.facts, session.config
+    limit, episodes = config.eval_max_steps, config.eval_episodes
+    session.recorder.say(f"environment {config.env_id}: {facts}")
     if session.evaluations is not None and facts.max_episode_steps is None:
         session.recorder.say(
-            f"evaluation episodes without an end are cut at {limit:,} steps (--eval-max-steps)"
+            f"evaluation episodes without an end are cut at {limit:,} steps (--eval-max-steps): an "
+            f"evaluation has up to {limit * episodes:,} steps"
         )
 
 

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from fastdqn.bench.bottleneck import levers, sentence, try_levers
 from fastdqn.bench.env_speed import LANES, measure_envs
 from fastdqn.bench.learner_speed import BATCH_SIZES, measure_learner, measure_upload
-from fastdqn.bench.machine_info import describe_machine, load_average, torch_threads
+from fastdqn.bench.machine_info import describe_machine, load_average, machine_line, torch_threads
 from fastdqn.bench.policy_speed import lanes_of_a_call, measure_acting
 from fastdqn.bench.repeats import Clock, Effort, Rate
 from fastdqn.bench.replay_speed import measure_replay
@@ -27,7 +27,6 @@ from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.files.append_file import AppendFile
 from fastdqn.files.atomic_write import to_json
-from fastdqn.system.cpu_limits import usable_cores
 
 PARTS = ("env", "act", "replay", "learner", "train", "all")
 # Numbers of environments for acting, besides that of the run.
@@ -56,13 +55,20 @@ class Results(NamedTuple):
 
 
 class _Context(NamedTuple):
-    """What a part is measured with. In a sweep, only the run's own number of environments is."""
+    """What a part is measured with. In a sweep, only the run's own number of environments is.
+
+    Attributes:
+        vectorization: As it was given. auto measures all that there are.
+        note: Shows a line on what is left out.
+    """
 
     config: Config
     facts: EnvFacts
     effort: Effort
     clock: Clock
     in_sweep: bool
+    vectorization: str
+    note: Callable[[str], None]
 
 
 def bench(
@@ -102,7 +108,7 @@ def bench(
             if line := refusal(setup.config, setup.facts):
                 raise PeerError(line)
     results = Results([], [])
-    for setup in setups:
+    for given, setup in zip(configs, setups, strict=True):
         with torch_threads(setup.config.threads), ExitStack() as ended:
             ended.enter_context(arithmetic(setup.config))
             run_peer = None
@@ -110,8 +116,11 @@ def bench(
                 run_peer = ended.enter_context(sb3_peer(setup.config, longer(effort), clock))
             if not results.rows:
                 results.rows.append(header(setup.config, effort, command, len(setups)))
-                output.show(_machine_line())
-            one = _Measuring(setup.config, setup.facts, effort, output, clock, len(setups) > 1)
+                output.show(machine_line())
+            in_sweep = len(setups) > 1
+            one = _Measuring(
+                setup.config, setup.facts, effort, output, clock, in_sweep, given.vectorization
+            )
             one.measure(part, run_peer)
             results.figures.extend(one.figures)
             results.rows.extend(one.rows)
@@ -134,9 +143,11 @@ class _Measuring:
         output: Output,
         clock: Clock,
         in_sweep: bool,
+        vectorization: str,
     ):
         self.config, self._facts, self._effort = config, facts, effort
         self._output, self._clock, self._in_sweep = output, clock, in_sweep
+        self._vectorization = vectorization
         self._of = f", {_counted(config.num_envs)}" if in_sweep else ""
         self.figures: list[Figure] = []
         self.rows: list[dict[str, Any]] = []
@@ -155,7 +166,10 @@ class _Measuring:
             self._by_turns(run_peer)
 
     def _context(self) -> _Context:
-        return _Context(self.config, self._facts, self._effort, self._clock, self._in_sweep)
+        return _Context(
+            self.config, self._facts, self._effort, self._clock, self._in_sweep,
+            self._vectorization, self._output.warn,
+        )  # fmt: skip
 
     def _add(self, title: str, figures: list[Figure]) -> None:
         """Shows figures, and warns if their repeats differ."""
@@ -180,8 +194,8 @@ class _Measuring:
     def _train(self, with_levers: bool) -> None:
         """Measures training by both clocks, names the bottleneck, and tries what may help."""
         config, alone = self.config, list(self.figures)
-        plain = self._train_by_clock(synchronised=False)
-        self._train_by_clock(synchronised=True)
+        plain = self._train_by_clock(synchronized=False)
+        self._train_by_clock(synchronized=True)
         rate, tried = plain.figure.rate, []
         if with_levers:
             found = levers(config, plain.phases, plain.steps, alone)
@@ -197,13 +211,13 @@ class _Measuring:
         )
         return measure_training(config, longer(self._effort), clock=self._clock).figure.rate
 
-    def _train_by_clock(self, synchronised: bool) -> Trained:
-        name = "synchronised" if synchronised else "plain"
+    def _train_by_clock(self, synchronized: bool) -> Trained:
+        name = "synchronized" if synchronized else "plain"
         self._output.begin(f"train, {name} clock{self._of}")
-        trained = measure_training(self.config, longer(self._effort), synchronised, self._clock)
+        trained = measure_training(self.config, longer(self._effort), synchronized, self._clock)
         self._add(f"train, {name} clock", [trained.figure])
         # The synchronized clock completes the phases of the device, but not asynchronous env steps.
-        residual = [p for p in residual_phases(self.config) if p == "env" or not synchronised]
+        residual = [p for p in residual_phases(self.config) if p == "env" or not synchronized]
         title = f"phases by the {name} clock"
         self._output.show(phase_table(title, trained.phases, trained.steps, residual))
         self._output.show(_around(trained))
@@ -240,12 +254,6 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> int:
     return before
 
 
-def _machine_line() -> str:
-    load = load_average()
-    shown = "unknown" if load is None else f"{load[0]:.2f} (1 minute)"
-    return f"load average {shown}, {usable_cores()} usable cores"
-
-
 def longer(effort: Effort) -> Effort:
     """Returns an effort for training loops, which vary more than single components."""
     return replace(effort, seconds=4 * effort.seconds, burn_in=4 * effort.burn_in)
@@ -269,10 +277,11 @@ def header(config: Config, effort: Effort, command: str, swept: int = 1) -> dict
 
 def _env(given: _Context) -> Iterator[Figure]:
     config = given.config
-    lanes = [config.num_envs] if given.in_sweep else [config.num_envs, *LANES]
+    lanes = {config.num_envs} if given.in_sweep else {config.num_envs, *LANES}
+    how = replace(recipe(config), vectorization=given.vectorization)
     yield from measure_envs(
-        recipe(config), list(dict.fromkeys(lanes)), given.effort, given.clock,
-        config.env_batch_size, config.max_step_seconds,
+        how, sorted(lanes), given.effort, given.clock,
+        (config.num_envs, config.env_batch_size), config.max_step_seconds, given.note,
     )  # fmt: skip
 
 
@@ -295,7 +304,7 @@ def _switches(given: _Context) -> Iterator[Figure]:
 
 
 def _learner(given: _Context) -> Iterator[Figure]:
-    config, facts, effort, clock, _ = given
+    config, facts, effort, clock, *_ = given
     for learner, capture in dict.fromkeys((("torch", "eager"), (config.learner, config.capture))):
         together = config.updates_per_launch if capture == config.capture else 1
         changed = config.replace(learner=learner, capture=capture, updates_per_launch=together)

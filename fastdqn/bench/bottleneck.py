@@ -35,12 +35,25 @@ class Lever(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """A lever, and how many times faster training with it was measured to be."""
+    """A lever, and how many times faster training with it was measured to be.
+
+    Attributes:
+        flags: The options.
+        note: What follows them in a sentence.
+        speedup: By the medians.
+        helps: Whether it is faster beyond the spread of repeats.
+        between: The least and the largest speedup that the repeats allow.
+    """
 
     flags: str
     note: str
     speedup: float
     helps: bool
+    between: tuple[float, float]
+
+    def __str__(self) -> str:
+        least, most = self.between
+        return f"about {self.speedup:.2g}x ({least:.2g} to {most:.2g}x)"
 
 
 def largest_phases(phases: dict[str, float], margin: float) -> list[str]:
@@ -80,19 +93,21 @@ def sentence(
         if figure.key == "env_steps_per_second" and _is_own(figure, config)
     ]
     ending = ""
-    if alone:
-        count = f"{config.num_envs} environment" + "s" * (config.num_envs > 1)
-        ending = f"; {count} alone make about {short(alone[0])} steps/s"
+    if alone and alone[0] > rate.most:  # else the figures contradict each other
+        count, makes = f"{config.num_envs} environments", "make"
+        if config.num_envs == 1:
+            count, makes = "1 environment", "makes"
+        ending = f"; {count} alone {makes} about {short(alone[0])} steps/s"
     return f"{start}: {_advice(figures, tried)}{ending}"
 
 
 def _advice(figures: Sequence[Figure], tried: Sequence[Tried]) -> str:
     helpful = sorted((each for each in tried if each.helps), key=lambda each: -each.speedup)
     if helpful:
-        return " or ".join(f"{each.flags}{each.note} gives {each.speedup:.2f}x" for each in helpful)
+        return " or ".join(f"{each.flags}{each.note} gives {each}" for each in helpful)
     if tried:
-        failed = ", ".join(f"{each.flags} gives {each.speedup:.2f}x" for each in tried)
-        return f"no tried option is faster beyond noise ({failed})"
+        failed = ", ".join(f"{each.flags} gives {each}" for each in tried)
+        return f"nothing that was tried is surely faster ({failed})"
     return "use `fastdqn bench all` to try alternatives" if not figures else "nothing to try"
 
 
@@ -125,9 +140,12 @@ def try_levers(
             other = measure(config.replace(**lever.changes))
         except ConfigError:
             continue
+        # Again, so that what else the machine does between them counts as spread.
+        rate = rate.joined(measure(config))
         speedup = other.median / rate.median
-        helps = speedup >= _WORTHWHILE and other.least > rate.most
-        yield Tried(_flags(config, lever.changes), lever.note, speedup, helps)
+        between = (other.least / rate.most, other.most / rate.least)
+        helps = speedup >= _WORTHWHILE and between[0] > 1
+        yield Tried(_flags(config, lever.changes), lever.note, speedup, helps, between)
 
 
 def levers(

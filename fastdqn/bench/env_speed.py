@@ -2,7 +2,7 @@
 
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,8 +31,9 @@ def measure_envs(
     lanes: list[int],
     effort: Effort,
     clock: Clock,
-    own_wait: int | None = None,
+    own_wait: tuple[int, int | None] = (0, None),
     patience: float | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Figure]:
     """Measures steps/s of every available vectorization and number of environments.
 
@@ -43,8 +44,9 @@ def measure_envs(
         lanes: Numbers of environments.
         effort: Duration of each measurement.
         clock: Returns seconds.
-        own_wait: env_batch_size of the run, measured with the first count.
+        own_wait: num_envs and env_batch_size of the run, which is measured with that number.
         patience: Timeout in seconds for creating environments and for a step. None: no timeout.
+        note: Receives a line on what is left out.
 
     Raises:
         ValueError, EnvError: The environment cannot be created or stepped.
@@ -53,9 +55,10 @@ def measure_envs(
         how = replace(recipe, vectorization=vectorization)
         excess: dict[int, float] = {}  # seconds more than requested, by count
         for num_envs in lanes:
-            if num_envs > most_lanes(vectorization) or _expected(excess, num_envs) > _MOST_SECONDS:
+            if line := _reason_to_skip(vectorization, num_envs, excess):
+                note(line)
                 continue
-            own = own_wait if num_envs == lanes[0] else None
+            own = own_wait[1] if num_envs == own_wait[0] else None
             for wait_for in waits(how, num_envs, own):
                 began = clock()
                 figure = _measure_lanes(how, num_envs, wait_for, effort, clock, patience)
@@ -118,6 +121,16 @@ def _expected(excess: dict[int, float], num_envs: int) -> float:
     return 0.0 if smaller is None else excess[smaller] * num_envs / smaller
 
 
+def _reason_to_skip(vectorization: str, num_envs: int, excess: dict[int, float]) -> str | None:
+    """Returns why a number of environments is not measured, in one line, or None."""
+    what = f"{vectorization} with {num_envs} environments is left out:"
+    if num_envs > (most := most_lanes(vectorization)):
+        return f"{what} {most:.0f} processes are the most that are measured on these cores"
+    if (seconds := _expected(excess, num_envs)) > _MOST_SECONDS:
+        return f"{what} making them would take about {seconds:.0f} s"
+    return None
+
+
 def most_lanes(vectorization: str) -> float:
     """Returns the largest useful number of environments for a vectorization here."""
     return _MOST_PROCESSES_PER_CORE * usable_cores() if vectorization == "async" else math.inf
@@ -154,13 +167,15 @@ def measure_stream(stream: EnvStream, effort: Effort, clock: Clock, **of) -> Fig
 
 
 def available(recipe: EnvRecipe, patience: float | None = None) -> list[str]:
-    """Returns the vectorizations that can step an environment, that of auto first.
+    """Returns the vectorizations to measure: that of the recipe, or all if it is auto.
 
     Args:
         recipe: Environment to create.
         patience: Timeout in seconds for creating an environment. None: no timeout.
     """
     own = recipe.resolve()
+    if recipe.vectorization != "auto":
+        return [own]
     if recipe.atari_settings() is not None:  # others would lack the preprocessing
         return [own]
     names = [name for name in ("sync", "workers", "async") if name != own]

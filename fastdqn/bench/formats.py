@@ -2,29 +2,61 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from fastdqn.bench.results import Figure
 from fastdqn.files.atomic_write import to_json
 
-_RATES = ("per_second", "min", "max", "spread", "calls")
+_NUMBERS = ("median", "min", "max", "spread", "calls")
+# What is no setting in the row of a phase.
+_CLOCK = "clock"
 
 
-def as_csv(figures: Sequence[Figure]) -> str:
-    """Returns a header and a line for each figure."""
+def as_csv(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
+    """Returns one long table: a header, a line for each figure, and one for each phase of a loop.
+
+    Numbers have four digits and no exponent. The unit is a column.
+    """
+    names = [*dict.fromkeys(name for figure in figures for name in figure.of), _CLOCK]
     text = io.StringIO()
-    names, lines = _cells(figures)
-    csv.writer(text, lineterminator="\n").writerows([names, *lines])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["part", "what", "unit", *names, *_NUMBERS])
+    for figure in figures:
+        what, unit = _what_and_unit(figure)
+        of = [figure.of.get(name, "") for name in names]
+        writer.writerow([figure.part, what, unit, *of, *_numbers(figure, plain)])
+    for row, name, share in _phases(rows):
+        of = [row.get(setting, "") for setting in names]
+        numbers = [plain(share), *[""] * (len(_NUMBERS) - 1)]
+        writer.writerow(["train", f"phase {name}", "share of time", *of, *numbers])
     return text.getvalue().rstrip("\n")
 
 
-def as_markdown(figures: Sequence[Figure]) -> str:
-    """Returns a table with a row for each figure."""
-    names, lines = _cells(figures)
-    right = ["---:" if name in _RATES else "---" for name in names]
-    rows = [names, right, *([cell.replace("|", "\\|") for cell in line] for line in lines)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+def as_markdown(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
+    """Returns a table for each kind of figure, and one of the phases of the loop."""
+    groups: dict[str, list[Figure]] = {}
+    for figure in figures:
+        groups.setdefault("{}, {} ({})".format(figure.part, *_what_and_unit(figure)), []).append(
+            figure
+        )
+    tables = []
+    for title, group in groups.items():
+        names = list(dict.fromkeys(name for figure in group for name in figure.of))
+        lines = [
+            [*(str(each.of.get(name, "")) for name in names), *_numbers(each, grouped)]
+            for each in group
+        ]
+        tables.append(_table(title, names, _NUMBERS, lines))
+    found = list(_phases(rows))
+    if found:
+        names = [name for name in (_CLOCK, "num_envs") if any(name in row for row, _, _ in found)]
+        lines = [
+            [*(str(row.get(n, "")) for n in names), name, f"{100 * share:.1f} %"]
+            for row, name, share in found
+        ]
+        tables.append(_table("train, phases (share of time)", [*names, "phase"], ["share"], lines))
+    return "\n\n".join(tables)
 
 
 def as_json(rows: Sequence[dict[str, Any]]) -> str:
@@ -32,14 +64,40 @@ def as_json(rows: Sequence[dict[str, Any]]) -> str:
     return to_json(list(rows), indent=1)
 
 
-def _cells(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
-    """Returns the names of the columns, and a line of text for each figure."""
-    settings = list(dict.fromkeys(name for figure in figures for name in figure.of))
-    lines = []
-    for figure in figures:
-        rate = figure.rate
-        numbers = (f"{each:.4g}" for each in (rate.median, rate.least, rate.most, rate.spread))
-        of = (str(figure.of.get(name, "")) for name in settings)
-        what = figure.key.removesuffix("_per_second")
-        lines.append([figure.part, what, *of, *numbers, str(rate.calls)])
-    return ["part", "what", *settings, *_RATES], lines
+def plain(number: float) -> str:
+    """Returns a number with four digits, without exponent and separators."""
+    rounded = float(f"{number:.4g}")
+    return f"{rounded:.0f}" if abs(rounded) >= 1000 else f"{rounded:.12f}".rstrip("0").rstrip(".")
+
+
+def grouped(number: float) -> str:
+    """Returns a number with four digits and separators of thousands."""
+    return f"{int(plain(number)):,}" if abs(number) >= 1000 else plain(number)
+
+
+def _what_and_unit(figure: Figure) -> tuple[str, str]:
+    """Returns the name of a figure, and its unit, such as steps/s."""
+    what = figure.key.removesuffix("_per_second")
+    return what, f"{what.rpartition('_')[2]}/s"
+
+
+def _numbers(figure: Figure, text: Any) -> list[str]:
+    rate = figure.rate
+    return [*map(text, (rate.median, rate.least, rate.most, rate.spread)), str(rate.calls)]
+
+
+def _phases(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str, float]]:
+    """Yields the row, name and share of the time of each phase, the largest of a loop first."""
+    for row in rows:
+        phases = row.get("phase_seconds", {})
+        total = sum(phases.values())
+        for name, seconds in sorted(phases.items(), key=lambda item: -item[1]):
+            yield row, name, seconds / total if total else 0.0
+
+
+def _table(
+    title: str, names: Sequence[str], numbers: Sequence[str], lines: Sequence[Sequence[str]]
+) -> str:
+    right = ["---:" if name in numbers else "---" for name in (*names, *numbers)]
+    cells = [[*names, *numbers], right, *([c.replace("|", "\\|") for c in line] for line in lines)]
+    return f"**{title}**\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in cells)

@@ -104,3 +104,10 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def machine_line() -> str:
+    """Returns the load average and the number of usable cores, for tables."""
+    load = load_average()
+    shown = "unknown" if load is None else f"{load[0]:.2f} (1 minute)"
+    return f"load average {shown}, {usable_cores()} usable cores"

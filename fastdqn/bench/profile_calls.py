@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 
 from fastdqn.bench.learner_speed import staged, waiter
-from fastdqn.bench.machine_info import describe_machine, torch_threads
+from fastdqn.bench.machine_info import describe_machine, machine_line, torch_threads
 from fastdqn.bench.policy_speed import lanes_of_a_call
 from fastdqn.bench.repeats import Effort, Rate, repeat
 from fastdqn.bench.results import short
@@ -22,6 +22,7 @@ from fastdqn.bench.roofline import (
     count_update,
     measure_ceilings,
     phases_verdict,
+    remedy,
     shares,
     unattributed,
 )
@@ -354,21 +355,42 @@ def profile_tables(result: dict[str, Any]) -> Iterator[Table | str]:
         )
     attributed = result["attributed_share"]
     yield f"attributed to phases and operators: {100 * attributed:.1f} % of the recorded time"
+    least, most = (1e6 * result[f"seconds_per_call_{end}"] for end in ("min", "max"))
+    yield f"between {least:,.1f} and {most:,.1f} us without the profiler; {machine_line()}"
     yield f"verdict: {result['verdict'] or unattributed(attributed)}"
+    if (advice := _next_step(result)) is not None:
+        yield f"next: {advice}"
+
+
+def _next_step(result: dict[str, Any]) -> str | None:
+    """Returns what to try after a verdict on this device, or None."""
+    if result["verdict"] is None:
+        return None
+    if result["phase_shares"]:
+        longest = max(result["phase_shares"], key=result["phase_shares"].get)
+        parts = {"learn": "fastdqn profile --what learn", "act": "fastdqn profile --what act"}
+        return parts.get(longest, "fastdqn bench all") + " with the same options"
+    is_gpu = result["machine"]["device"] != "cpu"
+    first = result["verdict"].partition(" ")[0]
+    return remedy(first, is_gpu, is_fused=result["learner"] == "fused")
 
 
 def _phase_table(result: dict[str, Any], unit: str) -> Table:
-    """Returns the marked ranges: phases of the loop by the plain clock, and parts inside them."""
-    drawn = _table(f"phases of one {unit}", "phase", "calls", "us", "share")
+    """Returns the marked ranges: phases of the loop, and parts and kernels inside them."""
+    plain = result["phase_shares"]
+    more = ["without the profiler"] * bool(plain)
+    drawn = _table(f"phases of one {unit}", "phase", "calls", "us", "share", *more)
     for row in result["phases"]:
-        share, spent = row["share"], row["microseconds_per_call"]
-        if row["name"] in result["phase_shares"]:  # without the profiler
-            share = result["phase_shares"][row["name"]]
-            spent = 1e6 * result["seconds_per_call"] * share
-        drawn.add_row(
-            row["name"] if row["kind"] == "phase" else f"{row['name']} ({row['kind']})",
-            f"{row['calls_per_call']:g}", f"{spent:.1f}", f"{100 * share:.1f} %",
-        )  # fmt: skip
+        name = row["name"]
+        cells = [
+            name if row["kind"] == "phase" else f"{name} ({row['kind']})",
+            f"{row['calls_per_call']:g}",
+            f"{row['microseconds_per_call']:.1f}",
+            f"{100 * row['share']:.1f} %",
+        ]
+        if plain:
+            cells.append(f"{100 * plain[name]:.1f} %" if name in plain else "")
+        drawn.add_row(*cells)
     return drawn
 
 

@@ -27,6 +27,13 @@ class Rate(NamedTuple):
         """Range of the repeats, relative to their median."""
         return (self.most - self.least) / self.median if self.median > 0 else 0.0
 
+    def joined(self, other: "Rate") -> "Rate":
+        """Returns the rate over the repeats of both, with the mean of their medians."""
+        return Rate(
+            (self.median + other.median) / 2, min(self.least, other.least),
+            max(self.most, other.most), self.calls + other.calls,
+        )  # fmt: skip
+
     def scaled(self, factor: float) -> "Rate":
         """Returns the rate in another unit, with factor items per call."""
         return Rate(self.median * factor, self.least * factor, self.most * factor, self.calls)

@@ -146,6 +146,20 @@ def _bound(busy: float, reached: tuple[float, float] | None, is_gpu: bool) -> st
     return "compute-bound" if arithmetic >= moving else "memory-bound"
 
 
+def remedy(bound: str, is_gpu: bool, is_fused: bool) -> str | None:
+    """Returns options that may help against a bound of verdict(), or None."""
+    if bound == "overhead-bound":
+        return "--batch-size, larger" if is_fused else "--learner fused, or a larger --batch-size"
+    if bound == "launch-bound":
+        return "--capture graph, --updates-per-launch 8"
+    if bound == "latency-bound":
+        return "--batch-size, larger"
+    if bound == "compute-bound":
+        smaller = "a smaller network (--hidden-sizes)"
+        return f"--precision bf16, {smaller}" if is_gpu else smaller
+    return "smaller observations or a smaller network" if bound == "memory-bound" else None
+
+
 def shares(work: Work, seconds: float, ceilings: Ceilings) -> tuple[float, float]:
     """Returns the achieved fractions of peak FLOP/s and of peak bandwidth."""
     return (

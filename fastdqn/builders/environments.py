@@ -1,5 +1,6 @@
 """Builds the training and evaluation environments of a run."""
 
+import math
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import (
     EnvCreation,
     EnvFacts,
+    EnvRecipe,
     EnvStream,
     Factory,
     OfflineStream,
@@ -19,8 +21,9 @@ from fastdqn.envs import (
 from fastdqn.envs.watchdog import Watchdog
 from fastdqn.seeding import EVAL, env_seed
 
-# Maximum number of evaluation environments: more cost as much time per episode. Not tuned.
-EVAL_LANES = 128
+# Most evaluation environments of one compiled call, and of a loop in Python. All step until the
+# longest episode of a round has ended, which costs a loop more with each of them. Not tuned.
+_MOST_COMPILED, _MOST_LOOPED = 128, 16
 
 
 class Streams(NamedTuple):
@@ -87,13 +90,23 @@ def _make_streams(
             stream = _stream_over(made, owned, keys, config.env_batch_size, config.restart_envs)
         if evaluated is None and evaluates(config):
             # Worker processes cost memory, so evaluation uses at most as many as training.
-            most = config.num_envs if config.vectorization == "async" else EVAL_LANES
-            lanes = min(config.eval_episodes, most)
+            lanes = eval_lanes(how, config.eval_episodes, config.num_envs)
             made_to_score = how.for_scores().make(lanes, seed=env_seed(config.seed, EVAL))
             evaluated = _stream_over(made_to_score, owned, keys)
     except ValueError as error:
         raise ConfigError([str(error)]) from None
     return stream, evaluated
+
+
+def eval_lanes(how: EnvRecipe, episodes: int, most_processes: int) -> int:
+    """Returns the number of environments that play a number of episodes in rounds.
+
+    Episode i has the seed of the evaluation plus i, whatever the number is.
+    """
+    mode = how.resolve()
+    most = {"async": most_processes, "sync": _MOST_LOOPED}.get(mode, _MOST_COMPILED)
+    rounds = math.ceil(episodes / most)
+    return math.ceil(episodes / rounds)
 
 
 def _stream_over(

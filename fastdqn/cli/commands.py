@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 
 from fastdqn.api import evaluate_recipe
 from fastdqn.builders import memory_estimate, preflight
-from fastdqn.cli.load_run import EnvChanges, load_trained
+from fastdqn.cli.load_run import EnvChanges, load_trained, step_limit_of
 from fastdqn.config.conflicts import remarks
 from fastdqn.config.derived_facts import replay_ratio
 from fastdqn.config.presets import kept_goals
@@ -94,10 +94,11 @@ def evaluate_run(
             policy,
             recipe,
             episodes=episodes,
-            max_steps=max_steps,
+            max_steps=max_steps or step_limit_of(path, changes),
             seed=seed,
             render_mode="human" if render else None,
             patience=max_step_seconds,
+            started=_announce_evaluation,
         )
         result = evaluation.summary()
         human = human_normalized(str(recipe), float(result["mean_return"]))
@@ -117,6 +118,13 @@ def evaluate_run(
         f"{result['cut_episodes']} cut at the step limit)\n"
         + ("" if human is None else f"human-normalized {human:.2f}\n")
         + f"weights: {path}"
+    )
+
+
+def _announce_evaluation(episodes: int, max_steps: int) -> None:
+    """Prints what runs now, which may take minutes, on standard error."""
+    standard_streams.print_error(
+        f"evaluating {episodes} episodes of at most {max_steps:,} steps (--episodes, --max-steps)"
     )
 
 
@@ -174,7 +182,8 @@ def bench_run(
     if format == "json":
         print(formats.as_json(results.rows))
     elif format != "table":
-        print({"csv": formats.as_csv, "markdown": formats.as_markdown}[format](results.figures))
+        write = {"csv": formats.as_csv, "markdown": formats.as_markdown}[format]
+        print(write(results.figures, results.rows))
 
 
 class _BenchOutput:

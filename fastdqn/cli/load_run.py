@@ -1,5 +1,7 @@
 """Loads the policy and the environment of a finished run."""
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +11,7 @@ from fastdqn.checkpoints.table_weights import is_table
 from fastdqn.config.schema import ConfigError
 from fastdqn.envs import EnvError, EnvRecipe, UnknownEnvError, probe_env
 from fastdqn.envs.watchdog import watch_making
+from fastdqn.files.atomic_write import read_text
 from fastdqn.files.run_folder import read_config, read_handed_in
 from fastdqn.learning.policy import Policy
 from fastdqn.tabular.files import read_table_config
@@ -60,6 +63,17 @@ def load_trained(
     if lines:
         raise ConfigError(lines)
     return policy, recipe, path
+
+
+def step_limit_of(weights: Path, changes: EnvChanges) -> int | None:
+    """Returns the --eval-max-steps that the run was given, for its own environment, or None."""
+    if changes.env_id is not None:
+        return None
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # an older or damaged run
+        requested = json.loads(read_text(run_folder_of(weights) / "requested.json"))
+        given = requested.get("eval_max_steps")
+        return given if type(given) is int and given > 0 else None
+    return None
 
 
 def _recipe_of(weights: Path, changes: EnvChanges) -> EnvRecipe:

@@ -60,7 +60,8 @@ class EvalOptions:
     seed: int = 0
     """Seed of the first episode. It never coincides with a seed of training."""
     max_steps: int | None = None
-    """Maximum steps of an episode. None: the environment's own limit, else 27,000."""
+    """Maximum steps of an episode. None: the run's --eval-max-steps, else the environment's limit,
+    else 27,000."""
     env_id: str | None = None
     """Environment id. None: the one in the run's config.json."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -95,10 +96,10 @@ class BenchOptions(OptionsWithFile):
 @dataclass(frozen=True)
 class ProfileOptions(OptionsWithFile):
     out: Path | None = None
-    """Output folder of trace.json (Perfetto, chrome://tracing) and profile.json."""
+    """Required: output folder of trace.json (Perfetto, chrome://tracing) and profile.json."""
     what: Literal["learn", "act", "train"] = "learn"
     """learn: updates. act: policy calls. train: iterations of the training loop."""
     updates: int = 50
-    """Number of recorded calls, after warm-up."""
+    """Number of recorded updates, policy calls or iterations, after warm-up."""
     shapes: bool = False
     """Tell operators with different shapes of inputs apart."""

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import gymnasium
 
 from fastdqn.builders.auto_options import EVAL_MAX_STEPS
 from fastdqn.cli import parser
-from fastdqn.cli.load_run import EnvChanges, load_trained
+from fastdqn.cli.load_run import EnvChanges, load_trained, step_limit_of
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import EnvError, EnvRecipe, NonFiniteError, Screen, limit_of, open_screen
 from fastdqn.envs.watchdog import watch, watch_making
@@ -40,7 +40,8 @@ class VideoOptions:
     seed: int = 0
     """Seed of the first episode. Python and ALE environments play the same episodes as in eval."""
     max_steps: int | None = None
-    """Maximum steps of an episode. None: the environment's own limit, else 27,000."""
+    """Maximum steps of an episode. None: the run's --eval-max-steps, else the environment's limit,
+    else 27,000."""
     env_id: str | None = None
     """Environment id. None: the one in the run's config.json."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -81,6 +82,8 @@ def video_run(run: str, args: list[str]) -> str:
         raise ConfigError([f"{out.parent} is a symbolic link: use --out FILE.mp4"])
     # Pygame can draw into memory, without a display.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if chosen.max_steps is None:
+        chosen = replace(chosen, max_steps=step_limit_of(path, changes))
     try:
         summary = _film(policy, recipe, chosen, base / out)
     except (EnvError, NonFiniteError):

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.envs.errors import EnvError
+from fastdqn.envs.errors import EnvError, ResultError
 from fastdqn.envs.infos import final_info, objects
 
 FROM_INFO = "info['action_mask']"
@@ -27,14 +27,18 @@ def as_mask(given: Any, num_actions: int | None, source: str = FROM_INFO) -> np.
     """
     mask = np.asarray(given)
     if mask.ndim != 1 or num_actions not in (None, len(mask)):
-        raise ValueError(
+        raise ResultError(
             f"{source} has shape {mask.shape}: expected one entry for each of {num_actions} actions"
         )
     if mask.dtype == np.bool_:
         return mask
+    allowed = mask != 0
+    # Comparing bytes takes a third of the time of (allowed == mask).all().
+    if mask.dtype.kind in "iu" and allowed.astype(mask.dtype).tobytes() == mask.tobytes():
+        return allowed
     if (line := _value_problem(mask, source)) is not None:
-        raise ValueError(line)
-    return mask != 0
+        raise ResultError(line)
+    return allowed
 
 
 class MaskReader:
@@ -122,7 +126,10 @@ class MaskReader:
         if nothing.any():
             stuck = np.flatnonzero(nothing & ~over)
             if len(stuck):
-                raise EnvError(f"env {lanes[stuck[0]]}: the action mask allows no action")
+                raise EnvError(
+                    f"env {lanes[stuck[0]]}: the action mask allows no action: allow one until the "
+                    "episode ends"
+                )
             _free(self.mask)
 
 

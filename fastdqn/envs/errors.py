@@ -37,6 +37,10 @@ class MakeError(ValueError):
     """An environment cannot be made; the message is one line."""
 
 
+class ResultError(ValueError):
+    """A result of an environment does not follow its interface; one line, which says it all."""
+
+
 class SentError(Exception):
     """The error of a sub-environment, as one line, on its way out of its worker process."""
 
@@ -89,7 +93,12 @@ def explain(
 
 
 def own_trace(error: BaseException) -> str:
-    """Formats the traceback from the environment's own frames on, without the frames above."""
+    """Formats the traceback from the environment's own frames on, without the frames above.
+
+    Returns '' for an error that was raised here about a result.
+    """
+    if isinstance(error, ResultError):
+        return ""
     own = error.__traceback__
     while own is not None and own.tb_frame.f_code.co_filename.startswith(_CALLERS):
         own = own.tb_next
@@ -111,7 +120,7 @@ def how_it_ended(exit_code: int | None) -> str:
 
 def one_line(error: BaseException) -> str:
     """Returns the type and message of an exception without line breaks."""
-    if isinstance(error, SentError | HungError):
+    if isinstance(error, SentError | HungError | ResultError):
         return str(error)
     try:
         text = " ".join(str(error).split())

@@ -18,7 +18,7 @@ from gymnasium.wrappers import FrameStackObservation
 
 from fastdqn.envs.action_masks import FROM_INFO, as_mask
 from fastdqn.envs.env_layers import innermost, layers, sub_envs
-from fastdqn.envs.errors import HungError, SentError, misfit, one_line
+from fastdqn.envs.errors import HungError, ResultError, SentError, misfit, one_line
 from fastdqn.envs.mask_sources import find_mask_source
 
 # Reward types that float() converts at once, and the empty info, which is never modified.
@@ -124,10 +124,11 @@ class SubEnv(gymnasium.Wrapper):
     def _used(self, obs: Any, info: Any, terminated: bool = False) -> dict[str, Any]:
         """Returns the part of an info that is used: the action mask, if any."""
         if not isinstance(info, dict):
-            raise ValueError(f"info is {type(info).__name__}: expected a dict")
+            raise ResultError(f"info is {type(info).__name__}: expected a dict")
         mask, self.mask_source = info.get("action_mask"), FROM_INFO
         try:
-            if mask is None and self._masks_elsewhere is not None:
+            # A method may raise once the episode is over, when no action is taken.
+            if mask is None and self._masks_elsewhere is not None and not terminated:
                 self.mask_source = self._masks_elsewhere.name
                 mask = self._masks_elsewhere.read(obs)
             if mask is None:
@@ -190,7 +191,7 @@ class RemoteSubEnv(gymnasium.Wrapper):
 
     def _checked(self, obs):
         if line := misfit(self.observation_space, obs):
-            raise ValueError(line)
+            raise ResultError(line)
         return obs
 
 
@@ -264,10 +265,13 @@ def _copied(obs: Any) -> Any:
     """Copies an observation, since the environment may reuse its arrays."""
     if type(obs) is np.ndarray:
         return obs.copy()
+    if isinstance(obs, dict):
+        return {
+            key: value.copy() if type(value) is np.ndarray else _copied(value)
+            for key, value in obs.items()
+        }
     if isinstance(obs, np.ndarray | np.generic):
         return np.array(obs)
-    if isinstance(obs, dict):
-        return {key: _copied(value) for key, value in obs.items()}
     if isinstance(obs, tuple):
         return tuple(map(_copied, obs))
     return list(obs) if isinstance(obs, list) else obs
@@ -278,7 +282,7 @@ def _flag(name: str, value: Any) -> bool:
         return bool(value)
     number = _number(name, value)
     if number not in (0.0, 1.0):
-        raise ValueError(f"{name} is {value!r:.60}: expected true or false")
+        raise ResultError(f"{name} is {value!r:.60}: expected true or false")
     return bool(number)
 
 
@@ -288,7 +292,7 @@ def _number(name: str, value: Any) -> float:
         return float(value)
     given = np.asarray(value)
     if given.size != 1 or given.dtype.kind not in "biuf":
-        raise ValueError(f"{name} is {value!r:.60} ({type(value).__name__}): expected one number")
+        raise ResultError(f"{name} is {value!r:.60} ({type(value).__name__}): expected one number")
     return float(given.reshape(())[()])
 
 

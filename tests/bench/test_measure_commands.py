@@ -13,6 +13,9 @@ import torch
 
 from fastdqn.bench import bench
 from fastdqn.bench.env_speed import available
+from fastdqn.bench.formats import as_csv, as_markdown
+from fastdqn.bench.repeats import Rate
+from fastdqn.bench.results import Figure
 from fastdqn.cli.main import main
 from fastdqn.envs import EnvRecipe
 
@@ -179,19 +182,48 @@ def test_a_sweep_over_numbers_of_environments_is_csv_or_markdown(capsys):
     rows = list(csv.DictReader(io.StringIO(said.out)))
     keys = [("act_calls", "1"), ("act_actions", "1"), ("act_calls", "3"), ("act_actions", "3")]
     assert [(row["what"], row["num_envs"]) for row in rows] == keys
-    assert all(float(row["min"]) <= float(row["per_second"]) <= float(row["max"]) for row in rows)
+    assert all(float(row["min"]) <= float(row["median"]) <= float(row["max"]) for row in rows)
+    assert [row["unit"] for row in rows] == ["calls/s", "actions/s"] * 2
     progress = [line for line in said.err.splitlines() if line.startswith("measuring")]
     assert progress == ["measuring act, 1 environment ...", "measuring act, 3 environments ..."]
     assert "load average" in said.err
     assert main([*SWEEP.split(), "--format", "markdown"]) == 0
-    lines = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in capsys.readouterr().out.splitlines()
+    calls, actions = capsys.readouterr().out.rstrip().split("\n\n**")
+    assert calls.startswith("**act, act_calls (calls/s)**")
+    assert actions.startswith("act, act_actions (actions/s)**")
+    for table in (calls, actions):
+        names, dashes, *cells = (
+            [cell.strip() for cell in line.strip("|").split("|")] for line in table.split("\n")[2:]
+        )
+        assert set("".join(dashes)) == {"-", ":"}
+        found = [dict(zip(names, row, strict=True)) for row in cells]
+        assert [row["num_envs"] for row in found] == ["1", "3"]
+        least, median, most = (
+            [float(row[name].replace(",", "")) for row in found]
+            for name in ("min", "median", "max")
+        )
+        assert least <= median <= most
+
+
+def test_numbers_of_tables_have_no_exponents():
+    figure = Figure("learner", "upload_bytes_per_second", Rate(1.1034e9, 9e8, 2e9, 3), {"n": 8})
+    other = Figure("env", "env_steps_per_second", Rate(15_660.4, 0.25, 2e4, 3), {"v": "a|b"})
+    row = {"clock": "plain", "phase_seconds": {"env": 1.0, "learn": 3.0}}
+    lines = as_csv([figure, other], [row]).split("\n")
+    assert lines == [
+        "part,what,unit,n,v,clock,median,min,max,spread,calls",
+        "learner,upload_bytes,bytes/s,8,,,1103000000,900000000,2000000000,0.9969,3",
+        "env,env_steps,steps/s,,a|b,,15660,0.25,20000,1.277,3",
+        "train,phase learn,share of time,,,plain,0.75,,,,",
+        "train,phase env,share of time,,,plain,0.25,,,,",
     ]
-    names, dashes, *cells = lines
-    assert set("".join(dashes)) == {"-", ":"}
-    found = [dict(zip(names, row, strict=True)) for row in cells]
-    assert [(row["what"], row["num_envs"]) for row in found] == keys
+    tables = as_markdown([figure, other], [row]).split("\n\n")
+    assert (
+        tables[1].split("\n")[2]
+        == "| 8 | 1,103,000,000 | 900,000,000 | 2,000,000,000 | 0.9969 | 3 |"
+    )
+    assert tables[3].split("\n")[2] == "| a\\|b | 15,660 | 0.25 | 20,000 | 1.277 | 3 |"
+    assert tables[5].split("\n")[2:] == ["| plain | learn | 75.0 % |", "| plain | env | 25.0 % |"]
 
 
 def test_results_as_json_have_a_header_with_the_load(capsys):

@@ -124,6 +124,20 @@ def loop_of_two_turns(mark_seconds=0.0) -> Timeline:
     return read_timeline(recorded(events, rows), "train", 2, False, mark_seconds=mark_seconds)  # pyright: ignore[reportArgumentType]
 
 
+def test_the_time_of_ranges_is_not_left_out_of_calls_that_are_as_short():
+    timeline = loop_of_two_turns(mark_seconds=3e-6)  # 3 us around each of 2 steps and 4 phases
+    assert timeline.attributed == pytest.approx(18 / 22)
+    assert {row["name"]: row["share"] for row in timeline.phases}["learn"] == pytest.approx(10 / 22)
+
+
+def test_no_share_exceeds_the_whole_time():
+    for tenths in range(40):
+        timeline = loop_of_two_turns(mark_seconds=tenths * 1e-7)
+        assert timeline.attributed <= 1.0
+        assert all(row["share"] <= 1.0 for row in timeline.phases)
+        assert timeline.busy_seconds <= timeline.seconds
+
+
 def test_time_in_no_phase_is_not_attributed():
     timeline = loop_of_two_turns()
     assert timeline.seconds == pytest.approx(11e-6)  # 22 us from the first turn to the last's end
@@ -248,10 +262,13 @@ def test_there_is_no_verdict_on_time_that_was_not_attributed(
     subject = profile_calls.Subject(lambda _: rate, lambda *_: 1, device, None, phases=phases)
     result = profile_calls._profile("x", Config(threads=1), subject, 1, tmp_path, Effort())
     assert result["verdict"] == verdict
-    said = list(map(str, profile_calls.profile_tables({**result, "what": "train"})))[-1]
+    lines = list(map(str, profile_calls.profile_tables({**result, "what": "train"})))
+    (said,) = [line for line in lines if line.startswith("verdict: ")]
     assert (
         said == f"verdict: {verdict}" if verdict else said.startswith("verdict: none, since only")
     )
+    following = "next: fastdqn profile --what learn with the same options"
+    assert (lines[-1] == following) == (verdict is not None and "learn" in phases)
 
 
 def test_a_graph_is_one_launch_by_the_host(on_gpu):

@@ -1,6 +1,7 @@
 """What a run leaves behind, and eval on it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -65,6 +66,18 @@ def test_eval_takes_the_weights_it_is_given(run, capsys):
     last = ask(capsys, "eval", run, "--episodes", "4", "--weights", "last")[1]
     assert "best.safetensors" in best
     assert "policy.safetensors" in last
+
+
+def test_eval_cuts_episodes_as_the_run_does_and_says_so(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    requested = json.loads((copy / "requested.json").read_text())
+    (copy / "requested.json").write_text(json.dumps({**requested, "eval_max_steps": 7}))
+    for words, most in (([], 7), (["--max-steps", "5"], 5), (["--env-id", "CartPole-v1"], 500)):
+        _, said, err = ask(capsys, "eval", copy, "--episodes", "3", "--json", *words)
+        steps = f"evaluating 3 episodes of at most {most} steps (--episodes, --max-steps)"
+        assert err.splitlines() == [steps]
+        assert json.loads(said)["mean_length"] <= most
 
 
 @pytest.mark.parametrize(

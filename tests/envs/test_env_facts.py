@@ -43,5 +43,5 @@ def test_the_start_of_a_run_says_how_evaluations_are_cut(env, is_cut, tmp_path, 
     found = [line for line in lines if line.startswith("environment ")]
     assert len(found) == 1
     assert found[0].endswith("no time limit declared" if is_cut else "time limit 30 steps")
-    cut = "evaluation episodes without an end are cut at 100 steps (--eval-max-steps)"
-    assert (cut in lines) == is_cut
+    cut = "evaluation episodes without an end are cut at 100 steps (--eval-max-steps): an"
+    assert (f"{cut} evaluation has up to 200 steps" in lines) == is_cut

@@ -177,10 +177,72 @@ def test_a_mask_that_is_not_used_is_named_with_the_remedy(make_envs, message):
     assert stream.mask is None
 
 
-def test_an_attribute_that_is_no_method_is_no_source():
-    class Attribute(Steps):
+class Array(Steps):
+    action_masks: Any = np.ones(4)
+
+
+class Property(Steps):
+    @property
+    def action_masks(self):
+        raise AttributeError
+
+
+def filtered() -> gymnasium.Env:
+    return gymnasium.wrappers.FilterObservation(InObservation(), ["observation"])
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Array, "action_masks of Array is not used, since it is no method"),
+        (Property, "action_masks of Property is not used, since it is no method"),
+        (filtered, r"a wrapper removes the mask in observation\['action_mask'\] of InObservation"),
+    ],
+)
+def test_a_mask_that_cannot_be_read_is_named_before_the_run(make, message, vectorization):
+    with pytest.warns(UserWarning, match=message):
+        assert not probe_env(EnvRecipe(make, vectorization)).has_masks
+
+
+@pytest.mark.parametrize("is_method", [True, False])
+def test_a_method_that_returns_none_and_an_attribute_none_are_no_masks(is_method):
+    class Silent(Steps):
+        def action_masks(self):
+            return None
+
+    class Absent(Steps):
         action_masks = None
 
-    stream = EnvStream(EnvRecipe(Attribute, "sync").make(1))
+    stream = EnvStream(EnvRecipe(Silent if is_method else Absent, "sync").make(1))
     stream.start(seed=0)
     assert stream.mask is None
+
+
+def test_a_method_is_not_called_after_the_end():
+    class Over(Steps):
+        def step(self, action):
+            obs, reward, _, _, info = super().step(action)
+            return obs, reward, self.t == self.length, False, info
+
+        def action_masks(self):
+            assert self.t < self.length, "the game is over"
+            return allowed(self.t)
+
+    stream = EnvStream(EnvRecipe(Over, "sync").make(1))
+    stream.start(seed=0)
+    for _ in range(9):
+        assert stream.mask is not None
+        stream.send(stream.mask.argmax(1))
+        stream.recv()
+
+
+def test_an_invalid_result_is_one_line_without_a_traceback():
+    class Bad(Steps):
+        def action_masks(self):
+            return np.ones(3)
+
+    stream = EnvStream(EnvRecipe(Bad, "sync").make(1))
+    with pytest.raises(EnvError, match=r"env 0, reset.*: action_masks\(\) has shape") as caught:
+        stream.start(seed=0)
+    assert caught.value.trace == ""

@@ -9,9 +9,12 @@ from gymnasium.vector import SyncVectorEnv
 
 import fastdqn
 from fastdqn import ConfigError
+from fastdqn.builders.environments import eval_lanes
 from fastdqn.cli import main as cli
 from fastdqn.cli.commands import finish
+from fastdqn.envs import EnvRecipe, EnvStream
 from fastdqn.report.statistics import is_worse
+from fastdqn.training.evaluation import evaluate
 from helpers.loop import small
 from helpers.sub_env import Plain
 
@@ -163,3 +166,20 @@ def test_a_drop_below_a_tenth_of_the_return_is_not_called_worse():
     assert not is_worse(summary(-81.0, 1.0, 25), summary(-75.0, 1.0, 25))
     assert is_worse(summary(-83.0, 1.0, 25), summary(-75.0, 1.0, 25))
     assert is_worse(summary(-1.0, 0.1, 25), summary(0.0, 0.1, 25))
+
+
+@pytest.mark.parametrize(
+    ("vectorization", "episodes", "lanes"),
+    [("sync", 20, 10), ("sync", 16, 16), ("sync", 3, 3), ("native", 100, 100), ("async", 20, 7)],
+)
+def test_the_rounds_of_an_evaluation_are_of_one_size(vectorization, episodes, lanes):
+    assert eval_lanes(EnvRecipe("CartPole-v1", vectorization), episodes, 9) == lanes
+
+
+def test_an_evaluation_does_not_depend_on_the_number_of_environments():
+    def play(lanes):
+        stream = EnvStream(EnvRecipe("CartPole-v1", "sync").make(lanes))
+        found = evaluate(lambda obs: (obs[:, 2] > 0).astype(np.int64), stream, 20, 500, 3)
+        return found.returns.tolist()
+
+    assert play(20) == play(10) == play(3)
