@@ -49,7 +49,8 @@ ROOMS: dict[str, set[str]] = {
         "config", "files", "text",
     },
     "study": {
-        "numpy", "rich", "config", "files", "logging", "report", "system", "text", "training",
+        "numpy", "rich", "checkpoints", "config", "files", "logging", "report", "system", "text",
+        "training",
     },
     "tabular": {
         "gymnasium", "numpy", "checkpoints", "config", "envs", "exploration", "files", "kernels",

@@ -1,6 +1,6 @@
 """Results of a study: returns of its runs, and statistics of each variant over the seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,9 +54,9 @@ class VariantResult(NamedTuple):
     best_mean: float | None
 
 
-def study_results(study: Study, folder: Path) -> list[VariantResult]:
-    """Returns the results of the finished runs, by variant."""
-    runs = study.runs(folder)
+def study_results(study: Study, folder: Path, changed: Collection[str] = ()) -> list[VariantResult]:
+    """Returns the results of the finished runs, by variant, without those of changed runs."""
+    runs = [run for run in study.runs(folder) if run.name not in changed]
     found = [(variant, _finished(variant, runs)) for variant in study.variants]
     base = _column([run.last for run in found[0][1]])
     return [_variant(variant, results, base) for variant, results in found]
@@ -76,12 +76,15 @@ def run_result(run: Run) -> RunResult | None:
     return RunResult(run.seed, _mean_return(last), _mean_return(best))
 
 
-def results_record(study: Study, results: list[VariantResult]) -> dict[str, Any]:
-    """Returns the content of results.json."""
+def results_record(
+    study: Study, results: list[VariantResult], changed: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the content of results.json. changed: what differs in runs that are left out."""
     return {
         "subject": study.subject,
         "options": study.options,
         "method": METHOD,
+        "left_out": dict(changed),
         "variants": [
             {
                 "name": each.variant.name, "options": each.variant.options,

@@ -33,7 +33,7 @@ def scheduler(monkeypatch, in_an_empty_folder):
     """Replaces processes by a scheduler that writes run folders, and leaves out the figures."""
     made = FakeScheduler()
     monkeypatch.setattr(command, "LocalScheduler", lambda jobs: made)
-    monkeypatch.setattr(command, "_figures", lambda folder: [])
+    monkeypatch.setattr(command, "_figures", lambda folder, changed: [])
     return made
 
 
@@ -332,7 +332,7 @@ def test_a_missing_extra_is_a_line(monkeypatch, scheduler):
     monkeypatch.undo()
     missing = "matplotlib not installed: pip install 'fastdqn[report]'"
     monkeypatch.setattr("fastdqn.cli.plot_and_report._missing", lambda *packages: [missing])
-    assert command._figures(Path("studies"))[0].startswith("no curves.png: ")
+    assert command._figures(Path("studies"), ())[0].startswith("no curves.png: ")
 
 
 def whole(folder: Path, names: list[str]) -> None:

@@ -106,7 +106,7 @@ def test_runs_that_were_not_evaluated_have_a_remark(tmp_path):
 
 def test_the_file_of_results_has_every_number(tmp_path):
     study = made(tmp_path, base=[1, 2], n_steps_3=[3, 4])
-    record = json.loads(json.dumps(results_record(study, study_results(study, tmp_path))))
+    record = json.loads(json.dumps(results_record(study, study_results(study, tmp_path), {})))
     assert record["variants"][1] == {
         "name": "n-steps-3", "options": ["--n-steps", "3"], "seeds": [1, 2], "last": [3.0, 4.0],
         "best": [100.0, 100.0], "mean": 3.5, "iqm": 3.5, "iqm_interval": [3.0, 4.0],
