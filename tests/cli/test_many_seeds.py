@@ -442,5 +442,5 @@ def test_a_failing_environment_is_named_and_the_other_variant_goes_on(tmp_path):
     assert "the motor is hot" in err
     assert err.startswith("error: wrapper-broken-Broken/seed-1 failed in 2 attempts: ")
     assert err.rstrip().endswith(f"(log: {tmp_path}/s/wrapper-broken-Broken/seed-1.log)")
-    assert "wrapper-broken-Broken/seed-1: running again" in out
+    assert "wrapper-broken-Broken/seed-1: running again, resumes from step " in out
     assert summary_of(tmp_path / "s" / "base" / "seed-1") is not None
