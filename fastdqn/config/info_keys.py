@@ -14,19 +14,19 @@ class InfoMean(NamedTuple):
 
     Attributes:
         mean: The mean.
-        count: Number of episodes that have the key.
+        num_values: Number of episodes that have the key.
         episodes: Number of all episodes.
     """
 
     mean: float
-    count: int
+    num_values: int
     episodes: int
 
     @property
     def over(self) -> str:
         """Which episodes the mean is of, if not of all, else an empty string."""
-        partial = self.count < self.episodes
-        return f" over {self.count} of {self.episodes} episodes" if partial else ""
+        partial = self.num_values < self.episodes
+        return f" over {self.num_values} of {self.episodes} episodes" if partial else ""
 
 
 def counted(key: str, values: Sequence[float], known: Collection[str]) -> Sequence[float]:
@@ -44,8 +44,13 @@ def info_mean(values: Sequence[float]) -> InfoMean | None:
 
 def info_columns(name: str, found: InfoMean) -> dict[str, float]:
     """Returns the columns of a mean in a row: itself, and its count if it is not of all."""
-    count = {f"{name}_episodes": found.count} if found.count < found.episodes else {}
+    count = {f"{name}_episodes": found.num_values} if found.num_values < found.episodes else {}
     return {name: found.mean, **count}
+
+
+def info_title(key: str) -> str:
+    """Returns what people call a key of info."""
+    return "success rate" if key == SUCCESS else key
 
 
 def info_metric(key: str, group: str = "rollout") -> str:

@@ -197,13 +197,14 @@ class Goal(gymnasium.Env):
 
     Args:
         endless: Whether only every fourth episode ends at all.
+        first: Number of the first episode.
     """
 
     observation_space = spaces.Box(0, 100, (1,), np.float32)
     action_space = spaces.Discrete(2)
 
-    def __init__(self, endless=False):
-        self.number, self._endless = -1, endless
+    def __init__(self, endless=False, first=0):
+        self.number, self._endless = first - 1, endless
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -245,6 +246,22 @@ def test_an_episode_that_is_cut_in_an_evaluation_is_no_success():
     assert (summary["cut_episodes"], summary["mean_is_success"]) == (2, 0.5)
     assert "mean_is_success_episodes" not in summary
     assert (summary["mean_score"], summary["mean_score_episodes"]) == (8.0, 2)
+
+
+@pytest.mark.filterwarnings("ignore:info has no number")
+def test_eval_prints_the_keys_of_the_run(tmp_path, capsys):
+    gymnasium.register("Goal-v0", lambda **kwargs: Goal(first=3, **kwargs))
+    try:
+        keys = ("is_success", "score", "rare")
+        config = small(tmp_path, env_id="Goal-v0", info_keys=keys, vectorization="sync")
+        folder = str(fastdqn.train(config).folder)
+        assert main(["eval", folder, "--episodes", "4"]) == 0
+        assert capsys.readouterr().out.splitlines()[1:4] == [
+            "success rate 1", "score 8",
+            "rare: no episode has 'rare' in info at its end",
+        ]  # fmt: skip
+    finally:
+        del gymnasium.registry["Goal-v0"]
 
 
 @pytest.mark.parametrize(("known", "rate"), [((), None), (("is_success",), 0.0)])
