@@ -225,7 +225,7 @@ def evaluate_recipe(
             # Many worker processes cost memory.
             lanes = eval_lanes(recipe, episodes, 2 * usable_cores())
             envs = recipe.for_scores().make(lanes, seed=env_seed(seed, AUDIT))
-    stream = EnvStream(envs)
+    stream = EnvStream(envs, info_keys=recipe.info_keys)
     with watch(stream.env_calls, patience):  # close() may hang too
         try:
             limit = max_steps or limit_of(envs, recipe.max_episode_steps())

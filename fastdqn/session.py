@@ -63,28 +63,33 @@ class Evaluations:
         stream: The evaluation environments.
         episodes, max_steps, seed: Of each evaluation.
         gamma: Discount factor of the values if they predict unscaled rewards, else None.
+        known_info: Keys of info that an episode had, of training or evaluation. It is extended.
     """
 
     def __init__(
         self, policy: Policy, stream: EnvStream, episodes: int, max_steps: int, seed: int,
-        gamma: float | None = None,
+        gamma: float | None = None, known_info: set[str] | None = None,
     ):  # fmt: skip
         self._policy, self.stream, self._gamma = policy, stream, gamma
         self._episodes, self._max_steps, self._seed = episodes, max_steps, seed
+        self._known_info = set[str]() if known_info is None else known_info
         self.stop: Callable[[], bool] = lambda: False
 
     def __call__(self, purpose: int, count: int, policy: Policy | None = None) -> Evaluation:
         seed, policy = env_seed(self._seed, purpose, count), policy or self._policy
         promises = None if self._gamma is None else Promises(policy.expected, self._gamma)
         try:
-            return evaluate(
-                policy, self.stream, self._episodes, self._max_steps, seed, self.stop, promises
-            )
+            evaluation = evaluate(
+                policy, self.stream, self._episodes, self._max_steps, seed, self.stop, promises,
+                self._known_info,
+            )  # fmt: skip
         except (NonFiniteError, EnvError) as error:
             renamed = type(error)(f"in an evaluation: {error}")
             if isinstance(renamed, EnvError):
                 renamed.trace = getattr(error, "trace", "")
             raise renamed from error
+        self._known_info |= evaluation.info_means().keys()
+        return evaluation
 
 
 @dataclass

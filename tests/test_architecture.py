@@ -35,7 +35,9 @@ ROOMS: dict[str, set[str]] = {
         "torch", "numpy",
         "exploration", "kernels", "part_error", "replay", "state_dict", "system",
     },
-    "training": {"numpy", "envs", "learning", "replay", "schedules", "state_dict", "timing"},
+    "training": {
+        "numpy", "config", "envs", "learning", "replay", "schedules", "state_dict", "timing",
+    },
     "files": {"config", "system"},
     "datasets": {"gymnasium", "minari", "numpy", "envs", "files", "replay"},
     "checkpoints": {
@@ -47,7 +49,8 @@ ROOMS: dict[str, set[str]] = {
         "config", "files", "text",
     },
     "study": {
-        "numpy", "rich", "config", "files", "logging", "report", "system", "text", "training",
+        "numpy", "rich", "checkpoints", "config", "files", "logging", "report", "system", "text",
+        "training",
     },
     "tabular": {
         "gymnasium", "numpy", "checkpoints", "config", "envs", "exploration", "files", "kernels",

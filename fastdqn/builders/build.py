@@ -129,7 +129,7 @@ def build(
             config, folder, make_display, weights, hooks, budget
         )
         owned.callback(recorder.close)
-        evaluations = make_evaluations(config, policy, streams.evaluation)
+        evaluations = make_evaluations(config, policy, streams.evaluation, recorder.known_info)
         best_weights = make_best_weights(config, evaluations, recorder)
         run = _make_run(agent, streams.training, budget, recorder, best_weights, hooks, Laps(clock))
         notes = [
@@ -325,7 +325,10 @@ def make_cadence(config: ResolvedConfig) -> Cadence:
 
 
 def make_evaluations(
-    config: ResolvedConfig, policy: Policy, stream: EnvStream | None
+    config: ResolvedConfig,
+    policy: Policy,
+    stream: EnvStream | None,
+    known_info: set[str] | None = None,
 ) -> Evaluations | None:
     if stream is None:
         return None
@@ -333,7 +336,7 @@ def make_evaluations(
     other = config.normalize_reward or config.munchausen or config.atari_protocol in PROTOCOLS
     return Evaluations(
         policy, stream, config.eval_episodes, config.eval_max_steps, config.seed,
-        None if other else config.gamma,
+        None if other else config.gamma, known_info,
     )  # fmt: skip
 
 

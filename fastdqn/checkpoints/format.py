@@ -72,6 +72,11 @@ def step_name(steps: int) -> str:
     return f"step-{steps:012d}"
 
 
+def steps_of(name: str) -> int:
+    """Returns the steps of a checkpoint from the name of its folder."""
+    return int(name.removeprefix("step-"))
+
+
 def damaged(file: object, field: str, problem: str) -> CheckpointError:
     """Returns a one-line error. Text from a malicious file is made printable."""
     return CheckpointError(printable(f"{file}: {field}: {problem}"))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastdqn.checkpoints.checked_read import read_latest, read_manifest
-from fastdqn.checkpoints.format import SEGMENT, STEP, CheckpointError
+from fastdqn.checkpoints.format import SEGMENT, STEP, CheckpointError, steps_of
 from fastdqn.checkpoints.loader import Checkpoint, checkpoint_names
 from fastdqn.checkpoints.manifest import Segment
 from fastdqn.checkpoints.write_checkpoint import (
@@ -65,7 +65,7 @@ class CheckpointStore:
 
     @property
     def newest_steps(self) -> int | None:
-        return int(max(self._kept).removeprefix("step-")) if self._kept else None
+        return steps_of(max(self._kept)) if self._kept else None
 
     def wants_all_rows(self, new_bytes: int, replay_bytes: int) -> bool:
         """Returns whether the next write should contain all rows.

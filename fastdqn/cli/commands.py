@@ -19,6 +19,7 @@ from fastdqn.builders import memory_estimate, preflight
 from fastdqn.cli.load_run import EnvChanges, load_trained, step_limit_of
 from fastdqn.config.conflicts import remarks
 from fastdqn.config.derived_facts import replay_ratio
+from fastdqn.config.info_keys import info_title
 from fastdqn.config.presets import kept_goals
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import NonFiniteError, find_supported_envs
@@ -30,6 +31,7 @@ from fastdqn.report.statistics import is_worse
 from fastdqn.session import Trained
 from fastdqn.system import standard_streams
 from fastdqn.text import rounded
+from fastdqn.training.evaluation import Evaluation
 
 _WIDTH = 140  # columns of tables if the output is not a terminal
 
@@ -117,6 +119,7 @@ def evaluate_run(
         f"(minimum {rounded(result['min_return'])}, "
         f"{result['cut_episodes']} cut at the step limit)\n"
         + ("" if human is None else f"human-normalized {human:.2f}\n")
+        + "".join(f"{line}\n" for line in _info_lines(evaluation))
         + f"weights: {path}"
     )
 
@@ -126,6 +129,16 @@ def _announce_evaluation(episodes: int, max_steps: int) -> None:
     standard_streams.print_error(
         f"evaluating {episodes} episodes of at most {max_steps:,} steps (--episodes, --max-steps)"
     )
+
+
+def _info_lines(evaluation: Evaluation) -> list[str]:
+    """Returns a line for each key of --info-keys of the run."""
+    means = evaluation.info_means()
+    return [
+        f"{info_title(key)} {rounded(means[key].mean)}{means[key].over}" if key in means
+        else f"{info_title(key)}: no episode has {key!r} in info at its end"
+        for key in evaluation.info
+    ]  # fmt: skip
 
 
 def bench_run(

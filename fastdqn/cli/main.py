@@ -181,14 +181,18 @@ def _resume(args: list[str]) -> int:
     chosen, mistakes = parser.parse(rest, ResumeOptions(Config()), "fastdqn resume RUN")
     from fastdqn.checkpoints.format import CheckpointError
     from fastdqn.cli import commands
+    from fastdqn.files.run_folder import working_folder
     from fastdqn.resuming import resume
     from fastdqn.session import RUN_FAILURES
+    from fastdqn.study.changed_runs import resume_warning
 
     if mistakes:
         raise ConfigError(mistakes)
     names = [name.removeprefix("no_") for name in parser.given(rest)]
     changes = {name: getattr(chosen.config, name) for name in names if name in options_of(Config)}
     total = changes.pop("total_timesteps", None)
+    if line := resume_warning(working_folder() / str(run), changes, total):
+        standard_streams.print_error(line)
     try:
         with signals.answered():
             trained = resume(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from fastdqn.files.output_files import out_problems, write_together
 from fastdqn.report.curves import QUANTITIES, columns
 from fastdqn.report.run_data import read_runs
 from fastdqn.report.seed_groups import LONGEST_LABEL, Group, StudyVariant, group, shortened
+from fastdqn.study.changed_runs import changed_runs, left_out
 from fastdqn.study.run_progress import newest_row
 from fastdqn.study.study_folder import is_study, read_study
 
@@ -45,8 +47,12 @@ class ReportOptions:
     runs."""
 
 
-def plot_runs(words: list[str]) -> str:
-    """Runs `fastdqn plot RUN... --out FILE.png`. Returns what to print. Raises ConfigError."""
+def plot_runs(words: list[str], changed: Collection[str] | None = None) -> str:
+    """Runs `fastdqn plot RUN... --out FILE.png`. Returns what to print. Raises ConfigError.
+
+    changed: names of the runs of a study that are left out, which has been printed. None: those
+    that were changed after they started, which is printed.
+    """
     runs, rest = _runs(words)
     chosen, lines = parser.parse(rest, PlotOptions(), "fastdqn plot RUN...")
     out = chosen.out
@@ -56,19 +62,24 @@ def plot_runs(words: list[str]) -> str:
         lines.append(f"out is {str(out)!r}: it must end in .png, .svg or .pdf")
     if not chosen.curves:
         lines.append("curves has no value: name what to plot")
-    groups = _groups(runs, "plot", [*lines, *out_problems(out), *_missing("matplotlib", "scipy")])
+    lines += [*out_problems(out), *_missing("matplotlib", "scipy")]
+    groups, notes = _groups(runs, "plot", lines, changed)
     assert out is not None
     groups = _relabeled(groups, chosen.labels)
     _require_columns(groups, chosen.curves)
     from fastdqn.report.matplotlib_figure import write_figure
 
-    return _write(
+    written = _write(
         out, lambda path: write_figure(path, groups, chosen.curves, chosen.over, chosen.center)
     )
+    return "\n".join([*notes, written])
 
 
-def report_runs(words: list[str]) -> str:
-    """Runs `fastdqn report RUN... [--out FILE.html]`. Returns what to print. Raises ConfigError."""
+def report_runs(words: list[str], changed: Collection[str] | None = None) -> str:
+    """Runs `fastdqn report RUN... [--out FILE.html]`. Returns what to print. Raises ConfigError.
+
+    changed: as in plot_runs().
+    """
     runs, rest = _runs(words)
     chosen, lines = parser.parse(rest, ReportOptions(), "fastdqn report RUN...")
     out = chosen.out
@@ -83,13 +94,14 @@ def report_runs(words: list[str]) -> str:
         clocks = [] if chosen.bench is None else _clocks(chosen.bench)
     except ValueError as error:
         lines.append(str(error))
-    problems = out_problems(chosen.out)
-    groups = _groups(runs, "report", [*lines, *problems, *_missing("jinja2", "scipy")])
+    lines += [*out_problems(chosen.out), *_missing("jinja2", "scipy")]
+    groups, notes = _groups(runs, "report", lines, changed)
     assert out is not None
     from fastdqn.report.html_page import render
 
     text = render(groups, json.loads(Config().to_json()), clocks)
-    return _write(out, lambda path: path.write_bytes(text.encode(errors="replace")))
+    written = _write(out, lambda path: path.write_bytes(text.encode(errors="replace")))
+    return "\n".join([*notes, written])
 
 
 def _clocks(path: Path) -> list[dict]:
@@ -115,19 +127,24 @@ def _runs(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:count], words[count:]
 
 
-def _groups(runs: list[str], command: str, lines: list[str]):
-    """Returns the runs grouped by settings. Raises ConfigError with all errors."""
+def _groups(
+    runs: list[str], command: str, lines: list[str], changed: Collection[str] | None
+) -> tuple[list[Group], list[str]]:
+    """Returns (the runs grouped by settings, lines to print). Raises ConfigError with all errors.
+
+    changed: as in plot_runs().
+    """
     if not runs:
         lines.append(f"{command} needs folders of runs first: fastdqn {command} RUN... [options]")
-    records, variants = [], []
+    records, variants, notes = [], [], []
     try:
-        folders, variants = _expanded(runs)
+        folders, variants, notes = _expanded(runs, changed)
         records = read_runs(folders)
     except ConfigError as error:
         lines += error.lines
     if lines:
         raise ConfigError(lines)
-    return group(records, variants)
+    return group(records, variants), notes
 
 
 def _require_columns(groups: list[Group], curves: tuple[str, ...]) -> None:
@@ -153,12 +170,16 @@ def _relabeled(groups: list[Group], labels: tuple[str, ...]) -> list[Group]:
     return [each._replace(label=label) for each, label in zip(groups, own, strict=True)]
 
 
-def _expanded(folders: list[str]) -> tuple[list[str], list[StudyVariant | None]]:
+def _expanded(
+    folders: list[str], changed: Collection[str] | None
+) -> tuple[list[str], list[StudyVariant | None], list[str]]:
     """Replaces the folder of a study by its runs that have metrics, variant by variant.
 
-    Returns (run folders, variant of each, or None). Raises ConfigError.
+    Returns (run folders, variant of each, or None, lines about runs that are left out). Raises
+    ConfigError.
     """
     runs: list[tuple[str, StudyVariant | None]] = []
+    notes = []
     for each in folders:
         if not is_study(Path(each)):
             runs.append((each, None))
@@ -167,9 +188,14 @@ def _expanded(folders: list[str]) -> tuple[list[str], list[StudyVariant | None]]
         begun = [run for run in study.runs(Path(each)) if _has_metrics(run.folder)]
         if not begun:
             raise ConfigError([f"no run of the study {each} has metrics yet: try again later"])
+        found = changed_runs(begun) if changed is None else {}
+        notes += left_out(found)
+        begun = [run for run in begun if run.name not in (found if changed is None else changed)]
+        if not begun:
+            raise ConfigError([*notes, f"no run of the study {each} is left to show"])
         begun.sort(key=lambda run: study.variants.index(run.variant))  # keeps the order of seeds
         runs += [(str(run.folder), StudyVariant(each, run.variant.label)) for run in begun]
-    return [folder for folder, _ in runs], [variant for _, variant in runs]
+    return [folder for folder, _ in runs], [variant for _, variant in runs], notes
 
 
 def _has_metrics(folder: Path) -> bool:

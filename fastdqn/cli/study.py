@@ -1,18 +1,21 @@
 """The option --seeds of train: trains many seeds and variants, and compares them."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from fastdqn.builders.user_object_checks import located
 from fastdqn.cli import plot_and_report
 from fastdqn.cli.options import TrainOptions
 from fastdqn.cli.study_options import StudyPlan, plan_study, run_words
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.atomic_write import to_json, write_whole
 from fastdqn.files.open_folder import Where
+from fastdqn.files.run_folder import working_folder
 from fastdqn.report.seed_groups import spelled
+from fastdqn.study.changed_runs import changed_runs, left_out
 from fastdqn.study.live_table import study_display
 from fastdqn.study.local_scheduler import LocalScheduler
 from fastdqn.study.results import remarks, results_record, results_table, study_results
@@ -59,21 +62,34 @@ def study(name: str, words: Sequence[str], chosen: TrainOptions, lines: Sequence
         write_study(place, plan.study)
         _make_folders(plan)
         with listen() as requests:
-            queue = _train(plan, chosen.quiet, requests)
+            changed = _changed(plan)
+            queue = _train(plan, changed, chosen.quiet, requests)
             stopped = requests.stop()
         if stopped:
             ended = f"{queue.count(State.FINISHED)} of {len(queue.entries)} runs have finished"
             command = shlex.join(["fastdqn", "train", name, *words])
             print(f"interrupted: {ended}. To continue: {command}", flush=True)
             return _INTERRUPTED
-        return _finish(plan, place, queue, chosen.quiet)
+        return _finish(plan, place, queue, changed)
 
 
-def _train(plan: StudyPlan, quiet: bool, requests) -> RunQueue:
+def _changed(plan: StudyPlan) -> dict[str, str]:
+    """Returns what differs in each run that is not as the study wants it, by its name."""
+    base, asked = working_folder(), {}
+    for variant, setup in plan.setups.items():
+        config = setup.requested
+        asked[variant.name] = config.replace(**located(config, {}, base))
+    return changed_runs(plan.study.runs(plan.folder), asked)
+
+
+def _train(plan: StudyPlan, changed: Collection[str], quiet: bool, requests) -> RunQueue:
+    """Trains the runs that are not finished, without those that were changed."""
     entries, scheduler = _entries(plan), LocalScheduler(plan.jobs)
+    count = _counted(len(entries), "run")
+    entries = [entry for entry in entries if entry.run.name not in changed]
     before = sum(summary_of(entry.run.folder) is not None for entry in entries)
     if before and not quiet:
-        print(f"{before} of {_counted(len(entries), 'run')} have finished before", flush=True)
+        print(f"{before} of {count} have finished before", flush=True)
     try:
         with study_display(plan.folder, quiet) as display:
             queue = RunQueue(entries, scheduler, display)
@@ -115,11 +131,13 @@ def _listed(plan: StudyPlan) -> str:
     counts = f"{_counted(len(study.variants), 'variant')}, {_counted(len(study.seeds), 'seed')}"
     lines = [f"{plan.folder}: {counts}, {_counted(len(runs), 'run')}, {plan.jobs} at a time"]
     width = max(len(run.name) for run in runs)
+    changed = _changed(plan)
     for run in runs:
         finished = summary_of(run.folder) is not None
         state = "finished" if finished else "started" if run.folder.exists() else "new"
+        state = "left out" if run.name in changed else state
         lines.append(f"{run.name:{width}}  {state:8}  {texts[run.variant]}".rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, *left_out(changed)])
 
 
 def _differences(first: Config, config: Config) -> str:
@@ -134,14 +152,15 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + "s" * (number != 1)
 
 
-def _finish(plan: StudyPlan, place: Where, queue: RunQueue, quiet: bool) -> int:
+def _finish(plan: StudyPlan, place: Where, queue: RunQueue, changed: Mapping[str, str]) -> int:
     """Writes and prints the results. Returns the exit code, 1 if a run has failed."""
     study, folder = plan.study, plan.folder
-    results = study_results(study, folder)
-    write_whole(place / "results.json", to_json(results_record(study, results), indent=2) + "\n")
-    lines = [*remarks(results), f"written: {folder / 'results.json'}"]
+    results = study_results(study, folder, changed)
+    record = results_record(study, results, changed)
+    write_whole(place / "results.json", to_json(record, indent=2) + "\n")
+    lines = [*left_out(changed), *remarks(results), f"written: {folder / 'results.json'}"]
     if queue.count(State.FINISHED):
-        lines += _figures(folder)
+        lines += _figures(folder, changed)
     standard_streams.restore()
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
@@ -156,15 +175,15 @@ def _finish(plan: StudyPlan, place: Where, queue: RunQueue, quiet: bool) -> int:
     return 1 if queue.failed() else 0
 
 
-def _figures(folder: Path) -> list[str]:
-    """Draws the curves and the report of the finished runs. Returns lines to print."""
+def _figures(folder: Path, changed: Collection[str]) -> list[str]:
+    """Draws curves and report of the runs that were not changed. Returns lines to print."""
     lines = []
     for name, draw in (
         ("curves.png", plot_and_report.plot_runs),
         ("report.html", plot_and_report.report_runs),
     ):
         try:
-            lines.append(draw([str(folder), "--out", str(folder / name)]))
+            lines.append(draw([str(folder), "--out", str(folder / name)], changed))
         except ConfigError as error:
             lines.append(f"no {name}: {error.lines[0]}")
     return lines

@@ -91,7 +91,7 @@ class EnvStream:
         self._unread_masks = unread_masks(envs)
         same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
         self._info = EpisodeInfo(info_keys, n, same_step) if info_keys else None
-        self._info_keys = info_keys
+        self.info_keys = info_keys
         self._reward = np.zeros(ready, np.float64)
         self._marks = Marks(ready)
         self._loses_lives = may_lose_lives(envs)
@@ -130,7 +130,7 @@ class EnvStream:
         self._unseen.fill(True)
         self._masks = None
         arrival = self.env_calls("reset", lambda: self._backend.reset(seed))
-        info = as_dict(arrival.info, self._info_keys)
+        info = as_dict(arrival.info, self.info_keys)
         if info.get("action_mask") is not None:
             same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
             self._masks = MaskReader(self.num_ready, self.facts.num_actions, same_step)
@@ -163,7 +163,7 @@ class EnvStream:
         """
         arrival = self.env_calls("step", self._backend.recv)
         if type(arrival.info) is not dict:
-            arrival = arrival._replace(info=as_dict(arrival.info, self._info_keys))
+            arrival = arrival._replace(info=as_dict(arrival.info, self.info_keys))
         return self._process(arrival)
 
     def state(self) -> State:

@@ -3,12 +3,12 @@
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastdqn.config.derived_facts import info_metric
+from fastdqn.config.info_keys import counted, info_columns, info_mean, info_metric
 from fastdqn.files.append_file import AppendFile
 from fastdqn.files.atomic_write import to_json, write_whole
 from fastdqn.files.disk_error_policy import DiskErrors, EndRun, Keeper
@@ -79,6 +79,7 @@ class RunRecorder:
             names = (name.replace(",", ";") for name in info_keys)
             self._episodes.write(",".join(["episode,steps,lane,return,length", *names]) + "\n")
         self._info: dict[str, deque[float]] = {key: deque(maxlen=_WINDOW) for key in info_keys}
+        self.known_info: set[str] = set()  # keys that an episode had, of training or evaluation
         self._collided: set[str] = set()  # names of progress.log() that are metrics
         self._returns: deque[float] = deque(maxlen=_WINDOW)
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
@@ -107,7 +108,7 @@ class RunRecorder:
         first = progress.episodes - len(step.ended_lanes) + 1
         returns, lengths = step.returns.tolist(), step.lengths.tolist()
         ended = zip(step.ended_lanes.tolist(), returns, lengths, strict=True)
-        columns = [(step.info or {}).get(key, np.full(len(returns), np.nan)) for key in self._info]
+        columns = [self._column(step, key) for key in self._info]
         lines = [
             f"{first + i},{progress.steps},{lane},{_return(total)},{length}"
             + "".join(f",{_cell(column[i])}" for column in columns)
@@ -115,7 +116,7 @@ class RunRecorder:
             for i, (lane, total, length) in enumerate(ended)
         ]
         for window, column in zip(self._info.values(), columns, strict=True):
-            window.extend(column[~np.isnan(column)].tolist())
+            window.extend(column)
         with self.disk.around("episodes.csv"):
             self._episodes.write("".join(lines))
         self._returns.extend(returns)
@@ -138,11 +139,9 @@ class RunRecorder:
             progress, epsilon, report, since, steps, updates, elapsed,
             self._returns, self._lengths, self._frames_a_step,
         )  # fmt: skip
-        row |= {
-            info_metric(key): sum(window) / len(window)
-            for key, window in self._info.items()
-            if window
-        }
+        for key, window in self._info.items():
+            if (found := info_mean(counted(key, window, self.known_info))) is not None:
+                row |= info_columns(info_metric(key), found)
         row |= self._user_metrics(progress.take_logged(), row)
         self._write_row(progress.steps, row)
         self._flush_episodes()
@@ -155,6 +154,13 @@ class RunRecorder:
             progress, self._shown, spent, left, self._eval_return, len(self._returns)
         )
         self._display.show(self._status, final)
+
+    def _column(self, step, key: str) -> Sequence[float]:
+        """Returns the values of a key at the episode ends of a step, NaN where one is missing."""
+        column = (step.info or {}).get(key, np.full(len(step.ended_lanes), np.nan))
+        if not np.isnan(column).all():
+            self.known_info.add(key)
+        return counted(key, column.tolist(), self.known_info)
 
     def _user_metrics(self, logged: dict[str, float], row: dict[str, float]) -> dict[str, float]:
         """Returns what progress.log() received, without names that are metrics of the run."""
@@ -173,8 +179,8 @@ class RunRecorder:
             "eval/mean_reward": summary["mean_return"],
             "eval/mean_ep_length": summary["mean_length"],
         }
-        for key, mean in evaluation.info_means().items():
-            row[info_metric(key, "eval")] = mean
+        for key, found in evaluation.info_means().items():
+            row |= info_columns(info_metric(key, "eval"), found)
         if evaluation.predicted is not None:
             row["eval/predicted_return"] = summary["mean_predicted"]
             row["eval/discounted_return"] = summary["mean_discounted"]
@@ -226,6 +232,7 @@ class RunRecorder:
             "last_updates": self._last_updates,
             "eval_return": self._eval_return,
             "info": {key: np.array(window, np.float64) for key, window in self._info.items()},
+            "known_info": sorted(self.known_info),
             "warnings": list(self.warnings),
             "sizes": {name: file.size for name, file in self._files().items()},
         }
@@ -237,7 +244,9 @@ class RunRecorder:
         windows = {"returns": self._returns, "lengths": self._lengths}
         for name, window in windows.items():
             window.extend(_window(state, name).tolist())
-        info = take_state({"info": {}} | state, "info")  # older runs have none
+        info = take_state({"info": {}} | state, "info")  # older runs have neither
+        known = {"known_info": [key for key in info if len(_window(info, key))]} | state
+        self.known_info |= {str(key) for key in take_list(known, "known_info")}
         for key, window in self._info.items():
             window.extend(_window(info, key).tolist() if key in info else ())
         last = take_state(state, "last")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from fastdqn.config.derived_facts import info_metric
+from fastdqn.config.info_keys import info_metric, info_title
 from fastdqn.report import svg_chart
 from fastdqn.report.curves import (
     AXES,
@@ -18,7 +18,7 @@ from fastdqn.report.curves import (
     line,
     phases,
 )
-from fastdqn.report.run_data import RunRecord, number
+from fastdqn.report.run_data import RunRecord, info_of, number
 from fastdqn.report.seed_groups import Group, differences, goal_of, spelled
 from fastdqn.report.statistics import iqm, is_worse, stratified_bootstrap
 from fastdqn.report.svg_chart import Chart, Series, curves_chart, phases_chart, short
@@ -71,7 +71,7 @@ def _content(groups: list[Group], defaults: dict[str, Any], clocks: list[dict]) 
         "runs": [_run(run, defaults) for run in runs],
         "groups": [(f"s{place % _LOOKS}", each.label) for place, each in enumerate(groups)],
         "compared": _comparison(groups) if len(runs) > 1 else None,
-        "each_run": _runs_table(groups) if len(runs) > 1 else [],
+        "each_run": _runs_table(groups) if len(runs) > 1 else None,
         "differ": _differences(groups),
         "curves": [*_curves(groups, ("evaluation", "return", "epsilon")), *_info_curves(groups)],
         "values": [*_curves(groups, ("q",)), *overestimation, *_curves(groups, ("loss",))],
@@ -237,9 +237,11 @@ def _finals(group: Group, name: str) -> list[float]:
     return [value for value in values if np.isfinite(value)]
 
 
-def _runs_table(groups: list[Group]) -> list[Row]:
-    """Returns a row for each run: setting, how it ended, returns, steps, seconds, warnings."""
-    rows = []
+def _runs_table(groups: list[Group]) -> dict[str, Any]:
+    """Returns heads, and a row for each run: setting, returns, info, how it ended, warnings."""
+    keys, rows = _info_keys(groups), []
+    heads = ["run", "setting", "seed", "last weights", "best weights", *map(info_title, keys)]
+    heads += ["steps", "seconds", "end", "warnings"]
     for group in groups:
         for run in group.runs:
             best, last = (
@@ -250,11 +252,23 @@ def _runs_table(groups: list[Group]) -> list[Row]:
             texts = [*_collapsed(run), *map(str, _list(run.summary.get("warnings")))]
             cells = [
                 group.label, spelled(run.config.get("seed")), short(last), short(best),
+                *(_info_mean(run, key) for key in keys),
                 facts.get("steps", "-"), facts.get("seconds of the loop", "-"),
                 str(run.summary.get("exit_reason", "not finished")), "; ".join(texts) or "-",
             ]  # fmt: skip
             rows.append(Row(run.folder.name or str(run.folder), cells, bool(_collapsed(run))))
-    return rows
+    return {"heads": heads, "rows": rows}
+
+
+def _info_keys(groups: list[Group]) -> list[str]:
+    runs = [run for group in groups for run in group.runs]
+    return list(dict.fromkeys(str(k) for run in runs for k in _list(run.config.get("info_keys"))))
+
+
+def _info_mean(run: RunRecord, key: str) -> str:
+    """Formats the mean of a key of info in the evaluation of the last weights, else of the best."""
+    found = info_of(key, _dict(run.summary.get("eval_last")) or _dict(run.summary.get("eval")))
+    return "-" if found is None else f"{short(found.mean)}{found.over}"
 
 
 def _mean(values: list[float], center: Center = "mean") -> str:
@@ -298,10 +312,8 @@ def _curves(groups: list[Group], names: tuple[str, ...]) -> list[Chart]:
 
 def _info_curves(groups: list[Group]) -> list[Chart]:
     """Returns a chart of each key of --info-keys, the mean of recent training episodes."""
-    runs = [run for group in groups for run in group.runs]
-    keys = dict.fromkeys(str(key) for run in runs for key in _list(run.config.get("info_keys")))
     found = []
-    for count, key in enumerate(keys):
+    for count, key in enumerate(_info_keys(groups)):
         quantity = Quantity(f"info {key}, last 100 training episodes", info_metric(key), unit=key)
         series = [_series(group, place, quantity) for place, group in enumerate(groups)]
         over = AXES["steps"][0]

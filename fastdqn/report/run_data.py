@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastdqn.config.info_keys import InfoMean
 from fastdqn.config.schema import ConfigError, current_names
 from fastdqn.files.atomic_write import read_lines, read_text
 
@@ -87,6 +88,16 @@ def number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     return float(value) if abs(value) <= _LARGEST else math.nan
+
+
+def info_of(key: str, evaluation: dict[str, Any]) -> InfoMean | None:
+    """Returns the mean of a key of info in an evaluation of eval.jsonl or summary.json, or None."""
+    name = f"mean_{key}"
+    mean, episodes = number(evaluation.get(name)), number(evaluation.get("episodes"))
+    count = number(evaluation.get(f"{name}_episodes", evaluation.get("episodes")))
+    if not all(map(math.isfinite, (mean, count, episodes))):
+        return None
+    return InfoMean(mean, int(count), int(episodes))
 
 
 def _read_run(folder: Path) -> RunRecord:

@@ -9,7 +9,7 @@ from fastdqn.report.run_data import RunRecord, number
 from fastdqn.text import drawable
 
 # Options in which runs of one group may differ: they do not affect learning.
-_FREE = (
+FREE = (
     "seed", "run_dir", "checkpoint_frequency", "checkpoint_seconds", "checkpoint_replay",
     "log_frequency", "tensorboard", "wandb", "on_disk_error", "max_step_seconds",
 )  # fmt: skip
@@ -106,4 +106,4 @@ def spelled(value: Any) -> str:
 
 
 def _setting(record: RunRecord) -> dict[str, Any]:
-    return {name: value for name, value in record.config.items() if name not in _FREE}
+    return {name: value for name, value in record.config.items() if name not in FREE}

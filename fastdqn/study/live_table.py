@@ -73,7 +73,7 @@ class LiveTable:
         self._live.start()
 
     def changed(self, entry: Entry) -> None:
-        if entry.error:  # stays above the table
+        if entry.error or (entry.origin and entry.state is State.RUNNING):  # above the table
             with contextlib.suppress(Exception, SystemExit):
                 self._live.console.print(f"{entry.run.name}: {_state(entry)}", markup=False)
 
@@ -131,8 +131,9 @@ def _state(entry: Entry) -> str:
         return f"failed, and starts again from its checkpoint: {entry.error}"
     if entry.state is State.FAILED:
         return f"failed in {ATTEMPTS} attempts: {entry.error}"
-    if entry.state is State.RUNNING and entry.attempts > 1:
-        return "running again"
+    if entry.state is State.RUNNING:
+        again = "running again" if entry.attempts > 1 else "running"
+        return f"{again}, {entry.origin}" if entry.origin else again
     if entry.state is State.FINISHED:
         evaluation = number_text(entry.status.evaluation)
         return f"finished after {entry.status.steps:,} steps, last evaluation {evaluation}"

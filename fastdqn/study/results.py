@@ -1,20 +1,26 @@
 """Results of a study: returns of its runs, and statistics of each variant over the seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from fastdqn.config.info_keys import InfoMean, info_title
+from fastdqn.config.schema import ConfigError
+from fastdqn.files.run_folder import read_config
 from fastdqn.report import statistics
-from fastdqn.report.run_data import number
+from fastdqn.report.run_data import info_of, number
 from fastdqn.report.statistics import Interval
 from fastdqn.study.run_progress import newest_row
 from fastdqn.study.study_folder import Run, Study, Variant, summary_of
 from fastdqn.text import printable, rounded
 
+# Seeds below which an interval is called a rough guess. Ours, untuned.
+_FEW = 5
 # What the numbers of results.json are.
 METHOD = (
     "Mean return of greedy episodes per run: 'last' of the last weights, without a selection; "
@@ -27,11 +33,15 @@ METHOD = (
 
 
 class RunResult(NamedTuple):
-    """Returns of a finished run. None: it was not evaluated."""
+    """Returns of a finished run. None: it was not evaluated.
+
+    info: mean of each key of --info-keys in the evaluation of the last weights, if it is known.
+    """
 
     seed: int
     last: float | None
     best: float | None
+    info: Mapping[str, InfoMean] = MappingProxyType({})
 
 
 class VariantResult(NamedTuple):
@@ -41,6 +51,7 @@ class VariantResult(NamedTuple):
         runs: The finished runs.
         mean, iqm, interval: Of the returns of the last weights; the interval is of the IQM.
         improvement, improvement_interval: Probability that a run is above one of the first variant.
+            None for the first itself.
         best_mean: Mean of the returns of the best weights.
     """
 
@@ -53,13 +64,21 @@ class VariantResult(NamedTuple):
     improvement_interval: Interval | None
     best_mean: float | None
 
+    def info_mean(self, key: str) -> InfoMean | None:
+        """Returns the mean of a key of info over the runs that have it, or None without any."""
+        found = [run.info[key] for run in self.runs if key in run.info]
+        if not found:
+            return None
+        mean = sum(each.mean for each in found) / len(found)
+        return InfoMean(mean, sum(e.num_values for e in found), sum(e.episodes for e in found))
 
-def study_results(study: Study, folder: Path) -> list[VariantResult]:
-    """Returns the results of the finished runs, by variant."""
-    runs = study.runs(folder)
+
+def study_results(study: Study, folder: Path, changed: Collection[str] = ()) -> list[VariantResult]:
+    """Returns the results of the finished runs, by variant, without those of changed runs."""
+    runs = [run for run in study.runs(folder) if run.name not in changed]
     found = [(variant, _finished(variant, runs)) for variant in study.variants]
     base = _column([run.last for run in found[0][1]])
-    return [_variant(variant, results, base) for variant, results in found]
+    return [_variant(variant, own, base if i else None) for i, (variant, own) in enumerate(found)]
 
 
 def run_result(run: Run) -> RunResult | None:
@@ -73,15 +92,24 @@ def run_result(run: Run) -> RunResult | None:
         last = (
             best if is_last else newest_row(run.folder / "eval.jsonl", "mean_return", kind="eval")
         )
-    return RunResult(run.seed, _mean_return(last), _mean_return(best))
+    return RunResult(run.seed, _mean_return(last), _mean_return(best), _info(run.folder, last))
 
 
-def results_record(study: Study, results: list[VariantResult]) -> dict[str, Any]:
-    """Returns the content of results.json."""
+def info_keys(results: list[VariantResult]) -> list[str]:
+    """Returns the keys of info that a run has."""
+    return list(dict.fromkeys(key for each in results for run in each.runs for key in run.info))
+
+
+def results_record(
+    study: Study, results: list[VariantResult], changed: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the content of results.json. changed: what differs in runs that are left out."""
+    keys = info_keys(results)
     return {
         "subject": study.subject,
         "options": study.options,
         "method": METHOD,
+        "left_out": dict(changed),
         "variants": [
             {
                 "name": each.variant.name, "options": each.variant.options,
@@ -91,6 +119,7 @@ def results_record(study: Study, results: list[VariantResult]) -> dict[str, Any]
                 "probability_of_improvement": each.improvement,
                 "probability_of_improvement_interval": each.improvement_interval,
                 "mean_best": each.best_mean,
+                "info": {key: _info_record(each, key) for key in keys},
             }
             for each in results
         ],
@@ -99,7 +128,7 @@ def results_record(study: Study, results: list[VariantResult]) -> dict[str, Any]
 
 def results_table(results: list[VariantResult]) -> Table:
     """Returns the table that a study ends with."""
-    several = len(results) > 1
+    several, keys = len(results) > 1, info_keys(results)
     table = Table(title="returns of the last weights", title_justify="left")
     table.add_column("variant", overflow="fold")
     for name in ("seeds", "mean", "IQM", "95 % interval"):
@@ -107,12 +136,15 @@ def results_table(results: list[VariantResult]) -> Table:
     if several:
         table.add_column(f"P(better than {results[0].variant.label})", justify="right")
         table.add_column("95 % interval", justify="right")
+    for key in keys:
+        table.add_column(Text(printable(f"{info_title(key)}, mean")), justify="right")
     table.add_column("best weights, mean", justify="right")
     for i, each in enumerate(results):
         row = [str(len(each.runs)), _text(each.mean), _text(each.iqm), _ends(each.interval)]
         if several:
             compared = [_share(each.improvement), _shares(each.improvement_interval)]
             row += compared if i else ["", ""]
+        row += [_info_text(each.info_mean(key)) for key in keys]
         table.add_row(Text(printable(each.variant.label)), *row, _text(each.best_mean))
     return table
 
@@ -131,7 +163,25 @@ def remarks(results: list[VariantResult]) -> list[str]:
         lines.append(
             f"no returns for {', '.join(without)}: a run was not evaluated. Set --eval-frequency"
         )
-    return lines
+    return lines + _caution(results)
+
+
+def _caution(results: list[VariantResult]) -> list[str]:
+    """Returns a line if intervals are rough, or do not decide between variants."""
+    first = results[0].variant.label
+    open_to = [
+        each.variant.label
+        for each in results
+        if (ends := each.improvement_interval) is not None and ends.low <= 0.5 <= ends.high
+    ]
+    said = []
+    if any(each.interval is not None and len(each.runs) < _FEW for each in results):
+        said.append(f"intervals of fewer than {_FEW} seeds are rough guesses")
+    if open_to:
+        said.append(
+            f"these seeds do not decide whether {' or '.join(open_to)} is better than {first}"
+        )
+    return [": ".join(said)] if said else []
 
 
 def _finished(variant: Variant, runs: Sequence[Run]) -> list[RunResult]:
@@ -153,6 +203,31 @@ def _variant(variant: Variant, runs: list[RunResult], base: np.ndarray | None) -
     return VariantResult(
         variant, runs, mean, iqm, interval, improvement, improvement_interval, mean_best
     )
+
+
+def _info(folder: Path, evaluation: Any) -> dict[str, InfoMean]:
+    """Returns the means of the keys of --info-keys in an evaluation."""
+    try:
+        keys = read_config(folder).info_keys
+    except ConfigError:  # of another version
+        return {}
+    found = evaluation if isinstance(evaluation, dict) else {}
+    means = {key: info_of(key, found) for key in keys}
+    return {key: mean for key, mean in means.items() if mean is not None}
+
+
+def _info_record(result: VariantResult, key: str) -> dict[str, Any]:
+    runs = [run.info.get(key) for run in result.runs]
+    mean = result.info_mean(key)
+    return {
+        "mean": mean and mean.mean,
+        "last": [each and each.mean for each in runs],
+        "episodes_with_it": [0 if each is None else each.num_values for each in runs],
+    }
+
+
+def _info_text(mean: InfoMean | None) -> str:
+    return "-" if mean is None else f"{rounded(mean.mean)}{mean.over}"
 
 
 def _column(values: Sequence[float | None]) -> np.ndarray | None:

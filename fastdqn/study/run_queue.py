@@ -8,6 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from fastdqn.checkpoints.checked_read import read_latest
+from fastdqn.checkpoints.format import CheckpointError, step_name, steps_of
+from fastdqn.checkpoints.loader import checkpoint_names
 from fastdqn.study.run_progress import RunProgress, Status
 from fastdqn.study.scheduler import Ended, Job, Scheduler
 from fastdqn.study.study_folder import Run, summary_of
@@ -39,6 +42,7 @@ class Entry:
     Attributes:
         words: Arguments of the command line that trains it.
         attempts: How often it was started.
+        origin: Where a run that was begun before continues, or an empty string.
         error: Last error line of a failed attempt, or an empty string.
         log_start: Size of its log before this attempt.
         started: Time of this attempt, as in the modification times of files.
@@ -49,6 +53,7 @@ class Entry:
     progress: RunProgress
     state: State = State.WAITING
     attempts: int = 0
+    origin: str = ""
     error: str = ""
     status: Status = field(default_factory=Status)
     log_start: int = 0
@@ -121,6 +126,7 @@ class RunQueue:
 
     def _start(self, entry: Entry) -> None:
         entry.attempts += 1
+        entry.origin = _origin(entry.run.folder)
         entry.log_start, entry.started = _size(entry.run.log), time.time()
         self._set(entry, State.RUNNING)
         self._scheduler.start(Job(entry.run.name, entry.words, entry.run.log))
@@ -148,6 +154,20 @@ class RunQueue:
     def _set(self, entry: Entry, state: State) -> None:
         entry.state = state
         self._display.changed(entry)
+
+
+def _origin(run: Path) -> str:
+    """Returns where a run continues, as `train --resume auto` does, or nothing for a new run."""
+    if not (run / "config.json").exists():
+        return ""
+    try:
+        name = read_latest(run)
+    except FileNotFoundError:
+        name = (checkpoint_names(run) or [step_name(0)])[-1]
+    except CheckpointError:
+        return ""  # the run fails, and its error is shown
+    steps = steps_of(name)
+    return f"resumes from step {steps:,}" if steps else "starts again: no checkpoint after step 0"
 
 
 def _written_since(path: Path, then: float) -> bool:

@@ -1,11 +1,12 @@
 """evaluate(): greedy evaluation of whole episodes in parallel, without a bias to short ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from fastdqn.config.info_keys import InfoMean, counted, info_columns, info_mean
 from fastdqn.envs import EnvStream
 
 
@@ -34,7 +35,8 @@ class Evaluation(NamedTuple):
         cut: Number of episodes that reached the step limit.
         predicted: float64[E], value of the best action at the first observation, or None.
         discounted: float64[E], discounted return from there, or None.
-        info: float64[E] for each key of --info-keys, NaN for an episode that was cut.
+        info: float64[E] for each key of --info-keys, NaN for an episode without it, such as one
+            that was cut. is_success is 0 there, unless no episode ever had it.
     """
 
     returns: np.ndarray
@@ -51,6 +53,7 @@ class Evaluation(NamedTuple):
                 "mean_predicted": float(self.predicted.mean()),
                 "mean_discounted": float(self.discounted.mean()),
             }
+        means = [info_columns(f"mean_{key}", mean) for key, mean in self.info_means().items()]
         return {
             "episodes": len(self.returns),
             "mean_return": float(self.returns.mean()),
@@ -60,16 +63,13 @@ class Evaluation(NamedTuple):
             "mean_length": float(self.lengths.mean()),
             "cut_episodes": self.cut,
             **promised,
-            **{f"mean_{key}": mean for key, mean in self.info_means().items()},
+            **{name: value for columns in means for name, value in columns.items()},
         }
 
-    def info_means(self) -> dict[str, float]:
+    def info_means(self) -> dict[str, InfoMean]:
         """Returns the mean of each key over the episodes that have it."""
-        return {
-            key: float(np.nanmean(values))
-            for key, values in self.info.items()
-            if not np.isnan(values).all()
-        }
+        found = {key: info_mean(values.tolist()) for key, values in self.info.items()}
+        return {key: mean for key, mean in found.items() if mean is not None}
 
 
 def evaluate(
@@ -80,6 +80,7 @@ def evaluate(
     seed: int,
     stop: Callable[[], bool] = lambda: False,
     promises: Promises | None = None,
+    known_info: Collection[str] = (),
 ) -> Evaluation:
     """Runs episodes to their end or to max_steps, in rounds of one episode for each environment.
 
@@ -94,6 +95,7 @@ def evaluate(
         seed: Seed of the first environment in the first round.
         stop: Returns whether to stop early.
         promises: Value estimates to compare with the returns, or None.
+        known_info: Keys of info that an episode had before.
 
     Raises:
         Stopped: stop() returned True.
@@ -111,11 +113,20 @@ def evaluate(
         infos.append((len(parts[0]), info))
     joined = {
         key: np.concatenate([info.get(key, np.full(n, np.nan))[:count] for count, info in infos])
-        for key in dict.fromkeys(key for _, info in infos for key in info)
+        for key in stream.info_keys
     }
+    joined = _counted_info(joined, known_info)
     if promises is None:
         return Evaluation(kept.returns, kept.lengths, cut, info=joined)
     return kept._replace(cut=cut, info=joined)
+
+
+def _counted_info(
+    info: dict[str, np.ndarray], known_info: Collection[str]
+) -> dict[str, np.ndarray]:
+    """Returns the values [E] by key, with each episode that lacks a known is_success as 0."""
+    known = {*known_info, *(key for key, values in info.items() if not np.isnan(values).all())}
+    return {key: np.array(counted(key, v.tolist(), known)) for key, v in info.items()}
 
 
 def _run_round(

@@ -33,7 +33,7 @@ def scheduler(monkeypatch, in_an_empty_folder):
     """Replaces processes by a scheduler that writes run folders, and leaves out the figures."""
     made = FakeScheduler()
     monkeypatch.setattr(command, "LocalScheduler", lambda jobs: made)
-    monkeypatch.setattr(command, "_figures", lambda folder: [])
+    monkeypatch.setattr(command, "_figures", lambda folder, changed: [])
     return made
 
 
@@ -332,7 +332,7 @@ def test_a_missing_extra_is_a_line(monkeypatch, scheduler):
     monkeypatch.undo()
     missing = "matplotlib not installed: pip install 'fastdqn[report]'"
     monkeypatch.setattr("fastdqn.cli.plot_and_report._missing", lambda *packages: [missing])
-    assert command._figures(Path("studies"))[0].startswith("no curves.png: ")
+    assert command._figures(Path("studies"), ())[0].startswith("no curves.png: ")
 
 
 def whole(folder: Path, names: list[str]) -> None:
@@ -442,5 +442,5 @@ def test_a_failing_environment_is_named_and_the_other_variant_goes_on(tmp_path):
     assert "the motor is hot" in err
     assert err.startswith("error: wrapper-broken-Broken/seed-1 failed in 2 attempts: ")
     assert err.rstrip().endswith(f"(log: {tmp_path}/s/wrapper-broken-Broken/seed-1.log)")
-    assert "wrapper-broken-Broken/seed-1: running again" in out
+    assert "wrapper-broken-Broken/seed-1: running again, resumes from step " in out
     assert summary_of(tmp_path / "s" / "base" / "seed-1") is not None

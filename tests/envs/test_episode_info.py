@@ -14,6 +14,7 @@ from gymnasium.wrappers.vector import DictInfoToList
 import fastdqn
 from fastdqn.cli.main import main
 from fastdqn.envs import EnvStream
+from fastdqn.training.evaluation import evaluate
 from helpers.loop import small
 
 KEYS = ("is_success", "score", "rare")
@@ -189,3 +190,100 @@ def test_a_reward_shaping_wrapper_can_be_left_out_of_an_evaluation(tmp_path, cap
     assert returns[1][0] == returns[1][1]  # one for each step
     assert returns[0] == returns[2]
     assert returns[0][0] != returns[0][1]
+
+
+class Goal(gymnasium.Env):
+    """Episodes of number % 4 + 1 steps: the fourth is a success, and others end without the key.
+
+    Args:
+        endless: Whether only every fourth episode ends at all.
+        first: Number of the first episode.
+    """
+
+    observation_space = spaces.Box(0, 100, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, endless=False, first=0):
+        self.number, self._endless = first - 1, endless
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number, self._steps = self.number + 1, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self._steps += 1
+        at_goal, over = self.number % 4 == 3, self._steps > self.number % 4
+        info = {"is_success": True, "score": 8.0} if at_goal and over else {}
+        ended = over and (at_goal or not self._endless)
+        return np.zeros(1, np.float32), 1.0, ended and at_goal, ended and not at_goal, info
+
+
+@pytest.mark.filterwarnings("ignore:info has no number")
+def test_a_training_episode_without_the_key_is_no_success(tmp_path):
+    keys = ("is_success", "score")
+    config = small(tmp_path, num_envs=1, info_keys=keys, vectorization="sync", log_frequency=100)
+    folder = fastdqn.train(config, Goal, final_evaluation=False).folder
+    with open(folder / "episodes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    cells = [row["is_success"] for row in rows]
+    assert cells[:8] == ["", "", "", "1", "0", "0", "0", "1"]  # unknown before the first
+    assert [row["score"] for row in rows[:8]] == ["", "", "", "8", "", "", "", "8"]
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["rollout/success_rate"] == 0.25
+    assert "rollout/success_rate_episodes" not in metrics[-1]
+    assert (metrics[-1]["rollout/score"], metrics[-1]["rollout/score_episodes"]) == (8.0, 25)
+
+
+def test_an_episode_that_is_cut_in_an_evaluation_is_no_success():
+    envs = SyncVectorEnv([lambda: Goal(endless=True)] * 4)
+    for env, number in zip(envs.envs, (1, 2, 3, 7), strict=True):
+        env.unwrapped.number = number - 1  # pyright: ignore[reportAttributeAccessIssue]
+    stream = EnvStream(envs, info_keys=("is_success", "score"))
+    found = evaluate(lambda obs: np.zeros(len(obs), np.int64), stream, 4, 30, 0)
+    assert found.info["is_success"].tolist() == [0.0, 0.0, 1.0, 1.0]
+    summary = found.summary()
+    assert (summary["cut_episodes"], summary["mean_is_success"]) == (2, 0.5)
+    assert "mean_is_success_episodes" not in summary
+    assert (summary["mean_score"], summary["mean_score_episodes"]) == (8.0, 2)
+
+
+@pytest.mark.filterwarnings("ignore:info has no number")
+def test_eval_prints_the_keys_of_the_run(tmp_path, capsys):
+    gymnasium.register("Goal-v0", lambda **kwargs: Goal(first=3, **kwargs))
+    try:
+        keys = ("is_success", "score", "rare")
+        config = small(tmp_path, env_id="Goal-v0", info_keys=keys, vectorization="sync")
+        folder = str(fastdqn.train(config).folder)
+        assert main(["eval", folder, "--episodes", "4"]) == 0
+        assert capsys.readouterr().out.splitlines()[1:4] == [
+            "success rate 1", "score 8",
+            "rare: no episode has 'rare' in info at its end",
+        ]  # fmt: skip
+    finally:
+        del gymnasium.registry["Goal-v0"]
+
+
+@pytest.mark.parametrize(("known", "rate"), [((), None), (("is_success",), 0.0)])
+def test_an_evaluation_whose_episodes_are_all_cut_has_no_success_once_the_key_is_known(known, rate):
+    stream = EnvStream(SyncVectorEnv([lambda: Goal(endless=True)]), info_keys=("is_success",))
+    policy = lambda obs: np.zeros(len(obs), np.int64)  # noqa: E731
+    found = evaluate(policy, stream, 2, 30, 0, known_info=known)
+    assert found.summary().get("mean_is_success") == rate
+
+
+@pytest.mark.filterwarnings("ignore:info has no number")
+def test_evaluations_know_the_keys_of_training_also_after_resume(tmp_path):
+    """Training episodes end at the goal, and every evaluation is cut before."""
+    config = small(
+        tmp_path, info_keys=("is_success",), vectorization="sync", num_envs=1, eval_frequency=300,
+        eval_max_steps=1, eval_episodes=1,
+    )  # fmt: skip
+    part = fastdqn.train(config, Goal)
+    assert part.summary["eval"]["mean_is_success"] == 0.0
+    text = (part.folder / "eval.jsonl").read_text()
+    rates = [json.loads(line)["mean_is_success"] for line in text.splitlines()]
+    assert rates == [0.0] * 4  # at 300 and 600 steps, of the best and of the last weights
+    rest = fastdqn.resume(part.folder, Goal, total_timesteps=800)
+    with open(rest.folder / "episodes.csv", newline="") as file:
+        assert [row["is_success"] for row in csv.DictReader(file)].count("") == 3

@@ -387,6 +387,18 @@ def test_solved_is_not_a_column_where_no_goal_was_set(tmp_path):
     assert not any("of 2" in text for text in page.text["td"])
 
 
+def test_keys_of_info_are_columns_of_the_table_of_runs(tmp_path):
+    found = {**evaluated(1.0, 2000), "mean_is_success": 0.56, "mean_keys": 8.0}
+    summary = {"eval_last": {**found, "mean_keys_episodes": 5}}
+    keys = ("is_success", "keys")
+    runs = [write_run(tmp_path / name, summary=summary, info_keys=keys, seed=i)
+            for i, name in enumerate("ab")]  # fmt: skip
+    assert ask("report", *map(str, runs), "--out", str(tmp_path / "a.html"))[0] == 0
+    text = Page(tmp_path / "a.html").text
+    assert text["th"].count("success rate") == text["th"].count("keys") == 1
+    assert text["td"].count("0.56") == text["td"].count("8 over 5 of 20 episodes") == 2
+
+
 def test_keys_of_info_have_a_chart_each(tmp_path):
     run = write_run(tmp_path / "run", info_keys=("is_success", "score"))
     rows = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]

@@ -58,7 +58,7 @@ def test_in_a_pipe_a_change_is_a_line(tmp_path, capsys):
         display.changed(one)
         one.state, one.error = State.WAITING, "env 3 [died]"
         display.changed(one)
-        one.state, one.attempts = State.RUNNING, 2
+        one.state, one.attempts, one.origin = State.RUNNING, 2, "resumes from step 500"
         display.changed(one)
         one.state = State.FAILED
         display.changed(one)
@@ -68,7 +68,7 @@ def test_in_a_pipe_a_change_is_a_line(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "n-steps-3/seed-1: running",
         "n-steps-3/seed-1: failed, and starts again from its checkpoint: env 3 [died]",
-        "n-steps-3/seed-1: running again",
+        "n-steps-3/seed-1: running again, resumes from step 500",
         "n-steps-3/seed-1: failed in 2 attempts: env 3 [died]",
         "n-steps-3/seed-1: finished after 600 steps, last evaluation 4",
     ]
@@ -88,11 +88,13 @@ def test_a_terminal_has_the_table_and_errors_above_it(tmp_path):
     display = LiveTable(console, "a study")
     failed = entry(tmp_path, state=State.FAILED, error="env 3 died")
     display.changed(entry(tmp_path, state=State.RUNNING))
+    display.changed(entry(tmp_path, 7, state=State.RUNNING, origin="resumes from step 500"))
     display.changed(failed)
     display.show([failed], final=True)
     display.close()
     text = file.getvalue()
     assert text.count("env 3 died") == 1
+    assert text.count("running") == text.count("seed-7: running, resumes from step 500") == 1
     assert text.index("failed in 2 attempts: env 3 died") < text.rindex("a study")
     assert "1 failed" in text
 

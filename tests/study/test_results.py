@@ -36,7 +36,7 @@ def test_the_numbers_of_a_study_by_hand(tmp_path):
     assert [run.seed for run in base.runs] == [1, 2, 3, 4, 5]
     # 4 is above 3 of 5 and ties with one; 5, 6 and 7 are above 4 of 5.
     assert three.improvement == pytest.approx((3.5 + 4 + 4 + 4) / 20)
-    assert base.improvement == 0.5
+    assert (base.improvement, base.improvement_interval) == (None, None)  # against itself
     assert base.interval is not None
     assert base.interval.low < 3.0 < base.interval.high <= 50.0
     assert base.best_mean == 100.0
@@ -66,8 +66,45 @@ def test_one_seed_has_no_interval_and_a_remark_says_so(tmp_path):
     study = made(tmp_path, base=[3, 4], n_steps_3=[5])
     results = study_results(study, tmp_path)
     assert shown(study, tmp_path)[1][1:] == ["1", "5", "5", "-", "1.00", "-", "100"]
-    (line,) = remarks(results)
+    line, caution = remarks(results)
     assert line.startswith("no interval for n-steps 3: one finished run")
+    assert caution == "intervals of fewer than 5 seeds are rough guesses"
+
+
+@pytest.mark.parametrize(
+    ("base", "three", "line"),
+    [
+        ([1, 2], [3, 4], ["intervals of fewer than 5 seeds are rough guesses"]),
+        ([1, 4], [2, 3], ["intervals of fewer than 5 seeds are rough guesses: these seeds do not "
+                          "decide whether n-steps 3 is better than base"]),
+        ([1, 2, 3, 4, 5], [6, 7, 8, 9, 10], []),
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], ["these seeds do not decide whether n-steps 3 is better "
+                                            "than base"]),
+    ],
+)  # fmt: skip
+def test_a_line_says_what_few_seeds_do_not_decide(tmp_path, base, three, line):
+    study = made(tmp_path, base=base, n_steps_3=three)
+    assert remarks(study_results(study, tmp_path)) == line
+
+
+def test_keys_of_info_are_in_the_table_and_in_the_file(tmp_path):
+    """The mean over runs, and how many episodes have a key that some lack."""
+    study = made(tmp_path)._replace(variants=(BASE,), seeds=(1, 2))
+    for seed, rate in ((1, 0.5), (2, 0.75)):
+        last = {
+            "mean_return": 1.0, "episodes": 100, "mean_is_success": rate, "mean_keys": 8.0 * seed,
+            "mean_keys_episodes": 10 * seed,
+        }  # fmt: skip
+        summary = {**scores(1.0, 1.0), "eval_last": last}
+        keys = ("is_success", "keys", "absent")
+        write_run(tmp_path / "base" / f"seed-{seed}", summary=summary, info_keys=keys)
+    row = ["base", "2", "1", "1", "1 to 1", "0.625", "12 over 30 of 200 episodes", "1"]
+    assert shown(study, tmp_path) == [row]
+    (record,) = results_record(study, study_results(study, tmp_path), {})["variants"]
+    assert record["info"] == {
+        "is_success": {"mean": 0.625, "last": [0.5, 0.75], "episodes_with_it": [100, 100]},
+        "keys": {"mean": 12.0, "last": [8.0, 16.0], "episodes_with_it": [10, 20]},
+    }
 
 
 def test_unfinished_runs_do_not_count(tmp_path):
@@ -106,12 +143,13 @@ def test_runs_that_were_not_evaluated_have_a_remark(tmp_path):
 
 def test_the_file_of_results_has_every_number(tmp_path):
     study = made(tmp_path, base=[1, 2], n_steps_3=[3, 4])
-    record = json.loads(json.dumps(results_record(study, study_results(study, tmp_path))))
+    record = json.loads(json.dumps(results_record(study, study_results(study, tmp_path), {})))
+    assert record["variants"][0]["probability_of_improvement"] is None
     assert record["variants"][1] == {
         "name": "n-steps-3", "options": ["--n-steps", "3"], "seeds": [1, 2], "last": [3.0, 4.0],
         "best": [100.0, 100.0], "mean": 3.5, "iqm": 3.5, "iqm_interval": [3.0, 4.0],
         "probability_of_improvement": 1.0, "probability_of_improvement_interval": [1.0, 1.0],
-        "mean_best": 100.0,
+        "mean_best": 100.0, "info": {},
     }  # fmt: skip
 
 

@@ -121,3 +121,22 @@ def test_a_checkpoint_is_asked_only_of_runs_that_have_begun(tmp_path, monkeypatc
     queue.train(stop=lambda: len(scheduler.saved) >= 2, save=save)
     assert begun.exists()
     assert scheduler.saved == ["base/seed-1"] * 2
+
+
+def test_a_run_that_was_begun_before_shows_where_it_continues(tmp_path):
+    """As after a kill: with a later checkpoint, with the first one alone, and with none."""
+    unfinished = {"exit_reason": "interrupted"}
+    for seed, steps in ((1, 10_011), (2, 0), (3, None)):
+        run = write_run(tmp_path / "base" / f"seed-{seed}", summary=unfinished)
+        if steps is not None:
+            (run / "checkpoints").mkdir()
+            (run / "checkpoints" / "latest").write_text(f"step-{steps:012d}\n")
+    scheduler = FakeScheduler(9, endless=[f"base/seed-{seed}" for seed in (1, 2, 3)])
+    queue, _ = make_queue(tmp_path, scheduler, seeds=(1, 2, 3))
+    queue.train(stop=lambda: len(scheduler.started) == 6)
+    origins = {entry.run.name: entry.origin for entry in queue.entries}
+    again = "starts again: no checkpoint after step 0"
+    assert [origins[f"base/seed-{seed}"] for seed in (1, 2, 3)] == [
+        "resumes from step 10,011", again, again,
+    ]  # fmt: skip
+    assert origins["n-steps-3/seed-1"] == ""

@@ -1,0 +1,83 @@
+"""Runs of a study that were resumed with other options or another total of steps."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastdqn.cli import study as command
+from helpers.command_line import ask
+from helpers.studies import TINY, FakeScheduler
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("scipy")
+STUDY = ("train", "cartpole", "--seeds", "1-2", "--run-dir", "s", *TINY)
+
+
+@pytest.fixture
+def trained(monkeypatch, in_an_empty_folder) -> FakeScheduler:
+    """A study of two runs, each trained in this process."""
+    made = FakeScheduler()
+    monkeypatch.setattr(made, "_train", lambda job: ask(*job.words)[0])
+    monkeypatch.setattr(command, "LocalScheduler", lambda jobs: made)
+    assert ask(*STUDY)[0] == 0
+    return made
+
+
+def test_a_run_that_was_resumed_with_other_options_is_named_and_left_out(trained):
+    words = ("--learning-rate", "1e-4", "--num-envs", "8", "--total-timesteps", "900")
+    code, _, err = ask("resume", "s/base/seed-1", *words)
+    assert code == 0
+    assert err == [
+        f"warning: base/seed-1 is a run of the study in {Path.cwd() / 's'}, which leaves it out "
+        "from now on: learning_rate, num_envs, total_timesteps will differ"
+    ]  # fmt: skip
+    line = (
+        "base/seed-1 differs from the study: num_envs 4 -> 8, learning_rate 0.008 -> 0.0001, "
+        "total_timesteps 600 -> 900. It is left out: remove its folder to train it again"
+    )
+    code, out, err = ask(*STUDY)
+    assert (code, err) == (0, [])
+    assert out.startswith("1 of 2 runs have finished before\n")
+    assert out.count(line) == 1
+    result = json.loads(Path("s/results.json").read_text())
+    assert result["variants"][0]["seeds"] == [2]
+    assert [*result["left_out"]] == ["base/seed-1"]
+    page = Path("s/report.html").read_text()
+    assert "seed-2" in page
+    assert "seed-1" not in page
+    assert ask(*STUDY, "--dry-run")[1].splitlines()[1:] == [
+        "base/seed-1  left out", "base/seed-2  finished", line,
+    ]  # fmt: skip
+    assert ask("plot", "s", "--out", "a.svg")[1].splitlines() == [line, "written: a.svg"]
+
+
+def test_a_run_whose_total_alone_was_raised_is_left_out(trained):
+    code, _, err = ask("resume", "s/base/seed-1", "--total-timesteps", "900")
+    assert (code, len(err)) == (0, 1)
+    assert "base/seed-1 differs from the study: total_timesteps 600 -> 900. It" in ask(*STUDY)[1]
+
+
+def test_a_run_that_was_started_with_other_options_is_left_out(trained):
+    for name in ("requested.json", "config.json"):
+        path = Path("s/base/seed-2", name)
+        path.write_text(json.dumps({**json.loads(path.read_text()), "gamma": 0.5}))
+    assert "base/seed-2 differs from the study: gamma 0.99 -> 0.5. It" in ask(*STUDY)[1]
+
+
+def test_a_resume_without_an_effect_on_learning_leaves_the_run_in(trained):
+    words = ("--checkpoint-frequency", "200", "--learning-rate", "8e-3")
+    assert ask("resume", "s/base/seed-1", *words)[::2] == (0, [])
+    assert "differs" not in ask(*STUDY)[1]
+    assert json.loads(Path("s/results.json").read_text())["variants"][0]["seeds"] == [1, 2]
+
+
+def test_a_run_whose_folder_was_removed_is_trained_again(trained):
+    assert ask("resume", "s/base/seed-1", "--gamma", "0.9")[0] == 2  # it cannot change
+    assert ask("resume", "s/base/seed-1", "--total-timesteps", "900")[0] == 0
+    started = len(trained.started)
+    assert ask(*STUDY)[0] == 0
+    assert len(trained.started) == started
+    Path("s/base/seed-1").rename("elsewhere")
+    assert "differs" not in ask(*STUDY)[1]
+    assert [job.key for job in trained.started[started:]] == ["base/seed-1"]
