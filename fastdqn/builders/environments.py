@@ -104,7 +104,8 @@ def eval_lanes(how: EnvRecipe, episodes: int, most_processes: int) -> int:
     Episode i has the seed of the evaluation plus i, whatever the number is.
     """
     mode = how.resolve()
-    most = {"async": most_processes, "sync": _MOST_LOOPED}.get(mode, _MOST_COMPILED)
+    each = {"async": most_processes, "sync": _MOST_LOOPED, "workers": 2 * _MOST_LOOPED}
+    most = each.get(mode, _MOST_COMPILED)
     rounds = math.ceil(episodes / most)
     return math.ceil(episodes / rounds)
 
