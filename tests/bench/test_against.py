@@ -170,10 +170,11 @@ PASSED = """env_id env_kwargs wrapper num_envs total_timesteps seed learning_rat
 learning_starts batch_size train_frequency target_network_frequency tau gamma n_steps max_grad_norm
 hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads
 adam_epsilon"""
-NAMED = """double dueling loss normalize_observation normalize_reward exploration exploration_decay
-exploration_zeta env_batch_size learner capture vectorization workers prioritized value munchausen
-noisy torso atari_protocol replay target_network precision updates_per_launch optimizer hidden_activation
-learning_rate_schedule sampler backup init_weights from_run prefill offline"""
+NAMED = """double dueling loss normalize_observation normalize_reward exploration
+exploration_decay exploration_zeta env_batch_size learner capture vectorization workers
+prioritized value munchausen noisy torso atari_protocol replay target_network precision
+updates_per_launch optimizer hidden_activation learning_rate_schedule sampler backup init_weights
+from_run prefill offline"""
 NO_WORK = """noisy_sigma preset total_episodes eval_frequency eval_episodes
 eval_max_steps stop_at_return run_dir checkpoint_frequency checkpoint_seconds checkpoint_replay
 log_frequency tensorboard wandb store max_step_seconds restart_envs on_disk_error priority_lag
