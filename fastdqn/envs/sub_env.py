@@ -44,6 +44,7 @@ class SubEnv(gymnasium.Wrapper):
 
     Attributes:
         mask_source: Where the last mask was found.
+        copies_obs: Whether step() copies the observation; false if the caller copies it at once.
 
     Args:
         env: The environment.
@@ -75,6 +76,7 @@ class SubEnv(gymnasium.Wrapper):
         self._masks_elsewhere, self.mask_source = find_mask_source(env), FROM_INFO
         stacks = [layer for layer in layers(env) if isinstance(layer, FrameStackObservation)]
         self._unchecked_stacks, self._steps = stacks, 0
+        self.copies_obs = True
 
     @property
     def sub_env_time_limit(self) -> int | None:
@@ -109,7 +111,9 @@ class SubEnv(gymnasium.Wrapper):
             info = self._used(obs, info, terminated) | self._numbers(info)
         else:
             info = self._used(obs, info, terminated)
-        return _copied(obs), reward, terminated, truncated, info
+        if self.copies_obs:
+            obs = _copied(obs)
+        return obs, reward, terminated, truncated, info
 
     def close(self) -> None:
         """Closes the environment; its errors must not cost the run its result."""

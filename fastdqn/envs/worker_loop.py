@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from fastdqn.envs.errors import misfit, one_line, own_trace
 from fastdqn.envs.observations import put
 from fastdqn.envs.step_arrays import StepArrays
-from fastdqn.envs.sub_env import close_quietly
+from fastdqn.envs.sub_env import SubEnv, close_quietly
 from fastdqn.envs.sub_env_state import Plan, Unreadable, plan_lane, read_lane, require_known
 
 # Values of StepArrays.command: step all sub-environments, or read a message from the pipe.
@@ -50,12 +50,17 @@ class WorkerLoop:
         if self._same_step:
             self._write_last = writer(envs[0].observation_space, arrays.last_obs)
         self._plan = Plan([], [])
+        # Assigning an item of a memoryview takes half the time of an array's.
+        items = (arrays.current, arrays.reward, arrays.terminated, arrays.truncated)
+        self._items: list[Any] = [memoryview(each.data) for each in items]
+        for env in envs:
+            if isinstance(env, SubEnv):
+                env.copies_obs = False
 
     def step(self) -> None:
         """Steps every sub-environment of the group, or resets it as the autoreset mode says."""
         arrays, write, worker, ended = self._arrays, self._write, self._worker, self._ended
-        current, reward_of = arrays.current, arrays.reward
-        terminated_of, truncated_of = arrays.terminated, arrays.truncated
+        current, reward_of, terminated_of, truncated_of = self._items
         actions = arrays.action[self._rows.start : self._rows.stop]
         for at, (row, env, action) in enumerate(zip(self._rows, self._envs, actions, strict=True)):
             current[worker] = row
@@ -133,10 +138,13 @@ def writer(space: spaces.Space, batch: Any) -> Callable[[int, Any], None]:
     if not isinstance(space, spaces.Box):
         return write
     shape, dtype = space.shape, space.dtype
+    # Assigning to a view takes half the time of assigning to a row. A shape () has a view, too.
+    rows = [batch[i : i + 1].reshape(shape) for i in range(len(batch))]
 
     def write_array(row: int, obs: Any) -> None:
-        if type(obs) is np.ndarray and obs.shape == shape and obs.dtype == dtype:
-            batch[row] = obs
+        # Most dtypes are one object, whose comparison is faster than ==.
+        if type(obs) is np.ndarray and obs.shape == shape and obs.dtype is dtype:
+            rows[row][...] = obs
         else:
             write(row, obs)
 
