@@ -271,7 +271,7 @@ def _resume(
     if total_timesteps is not None:
         progress.ended = ""
     elif progress.ended:
-        lines.append(f"the run had finished ({progress.ended}): give a larger total_timesteps")
+        lines.append(f"the run had finished ({progress.ended}): give a larger --total-timesteps")
     return [
         f"resumed from {checkpoint.name}: {progress.steps:,} steps, {progress.episodes:,} "
         f"episodes, {progress.updates:,} updates",
