@@ -26,6 +26,8 @@ from fastdqn.text import drawable
 
 _PREDICTED = Quantity("", "mean_predicted", evaluated=True)
 _DISCOUNTED = Quantity("", "mean_discounted", evaluated=True)
+# Options that say where a run is and what it prints. With them a command repeats nothing.
+_PLACING = ("--run-dir", "--resume", "--quiet")
 _LOOKS = 8  # number of colours for settings
 
 
@@ -89,6 +91,9 @@ def _run(run: RunRecord, defaults: dict[str, Any]) -> dict[str, Any]:
     """Returns the content of the page about one run."""
     folder, packages = shlex.quote(str(run.folder)), run.system.get("packages")
     versions = packages if isinstance(packages, dict) else {}
+    # No index has the version of a checkout.
+    ours = {"fastdqn"} if run.system.get("fastdqn_source") is not None else set()
+    pinned = {name: version for name, version in versions.items() if name not in ours}
     return {
         "name": run.folder.name or str(run.folder),
         "folder": folder,
@@ -104,9 +109,9 @@ def _run(run: RunRecord, defaults: dict[str, Any]) -> dict[str, Any]:
             Row(name, [spelled(value)]) for name, value in run.system.items() if name != "packages"
         ] + [Row(str(name), [spelled(value)]) for name, value in versions.items()],
         "warnings": [*_collapsed(run), *map(str, _list(run.summary.get("warnings")))],
-        "command": _typed(run.command),
+        "command": _repeated(run.command),
         "install": " ".join(
-            ["pip install"] + [shlex.quote(f"{n}=={v}") for n, v in versions.items() if v]
+            ["pip install"] + [shlex.quote(f"{n}=={v}") for n, v in pinned.items() if v]
         ),
         "again": _again(folder, bool(run.handed_in)),
     }  # fmt: skip
@@ -129,11 +134,25 @@ def _dict(value: Any) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-def _typed(command: str) -> str:
-    """Returns a command with the program name fastdqn instead of its path."""
+def _repeated(command: str) -> str:
+    """Returns the command that trains the run again, in a new folder and with its progress shown.
+
+    It has the program name fastdqn instead of its path. Other programs are left as they are.
+    """
     program, _, rest = command.partition(" ")
-    ours = Path(program).name in ("fastdqn", "__main__.py")
-    return f"fastdqn {rest}" if ours else command
+    if Path(program).name not in ("fastdqn", "__main__.py"):
+        return command
+    try:
+        words = shlex.split(rest)
+    except ValueError:  # not a command line
+        return f"fastdqn {rest}"
+    kept, skips = list[str](), False
+    for word in words:
+        if word.startswith("--"):
+            skips = word.partition("=")[0].replace("_", "-") in _PLACING
+        if not skips:  # and no value of such an option
+            kept.append(word)
+    return shlex.join(["fastdqn", *kept])
 
 
 def _result(run: RunRecord) -> dict[str, str]:

@@ -208,10 +208,10 @@ def test_an_error_of_report_is_one_line(folders, tmp_path, monkeypatch, words, s
 
 def test_a_run_whose_folder_name_is_not_utf8_has_a_page(tmp_path):
     run = write_run(tmp_path / "\udcff", env_kwargs={"\ud800": 1})
-    (run / "command.txt").write_bytes(b"fastdqn train cartpole --run-dir \xff\n")
+    (run / "command.txt").write_bytes(b"fastdqn train cartpole --init-weights \xff\n")
     assert ask("report", str(run))[0] == 0
     words = Page(run / "report.html").words
-    assert "fastdqn train cartpole --run-dir \ufffd" in words
+    assert "fastdqn train cartpole --init-weights '\ufffd'" in words
     assert "?=1" in words
 
 
@@ -385,6 +385,32 @@ def test_solved_is_not_a_column_where_no_goal_was_set(tmp_path):
     page = Page(tmp_path / "a.html")
     assert "solved" not in page.text["th"]
     assert not any("of 2" in text for text in page.text["td"])
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        ("/a/fastdqn/__main__.py train cartpole --seed 2 --run-dir 's/a base/seed-2' --resume auto "
+         "--quiet", "fastdqn train cartpole --seed 2"),
+        ("fastdqn train cartpole --run_dir=x --no-double --quiet --env-kwargs 'a=b c' d=1",
+         "fastdqn train cartpole --no-double --env-kwargs 'a=b c' d=1"),
+        ("python my.py --run-dir x --quiet", "python my.py --run-dir x --quiet"),
+        ("fastdqn train 'cartpole --quiet", "fastdqn train 'cartpole --quiet"),
+    ],
+)  # fmt: skip
+def test_the_command_of_a_run_repeats_it_elsewhere(tmp_path, stored, shown):
+    run = write_run(tmp_path / "run")
+    (run / "command.txt").write_text(f"{stored}\n")
+    assert ask("report", str(run))[0] == 0
+    assert shown in Page(run / "report.html").text["code"]
+
+
+def test_the_version_of_a_checkout_is_not_installed_from_an_index(tmp_path):
+    run = write_run(tmp_path / "run")
+    system = json.loads((run / "system.json").read_text())
+    (run / "system.json").write_text(json.dumps({**system, "fastdqn_source": "/src"}))
+    assert ask("report", str(run))[0] == 0
+    assert "pip install torch==2.13.0" in Page(run / "report.html").text["code"]
 
 
 def test_keys_of_info_are_columns_of_the_table_of_runs(tmp_path):
