@@ -162,10 +162,10 @@ def _result(run: RunRecord) -> dict[str, str]:
     mean, goal = number(shown.get("mean_return")), number(run.config.get("stop_at_return"))
     texts = {"mean": short(mean) if shown else "no final evaluation", "spread": "", "goal": ""}
     if shown:
+        std, least = (short(number(shown.get(name))) for name in ("std_return", "min_return"))
         texts["spread"] = (
-            f"± {short(number(shown.get('std_return')))} over {spelled(shown.get('episodes'))} "
-            f"greedy episodes, minimum {short(number(shown.get('min_return')))}, with the "
-            f"{'last' if last else 'best'} weights"
+            f"mean return of {spelled(shown.get('episodes'))} greedy episodes, standard deviation "
+            f"{std}, minimum {least}, with the {'last' if last else 'best'} weights"
         )
     if last and last.get("steps_at_eval") != best.get("steps_at_eval"):
         texts["spread"] += (
@@ -199,8 +199,8 @@ def _collapsed(run: RunRecord) -> list[str]:
     if not is_worse(last, best):
         return []
     return [
-        f"the last weights return {short(last['mean_return'])}, and the best "
-        f"{short(best['mean_return'])}: returns fell after the best evaluation"
+        f"the mean return is {short(last['mean_return'])} with the last weights, and "
+        f"{short(best['mean_return'])} with the best: returns fell after the best evaluation"
     ]
 
 
@@ -323,9 +323,8 @@ def _curves(groups: list[Group], names: tuple[str, ...]) -> list[Chart]:
         series = [_series(group, place, QUANTITIES[name]) for place, group in enumerate(groups)]
         quantity = QUANTITIES[name]
         at = goal if quantity.unit == "return" else None
-        title, over = f"{quantity.unit}, {quantity.title}", AXES["steps"][0]
-        title = quantity.unit if quantity.unit == quantity.title else title
-        found.append(curves_chart(name, title, over, series, at, quantity.unit))
+        over = AXES["steps"][0]
+        found.append(curves_chart(name, quantity.title, over, series, at, quantity.unit))
     return [each for each in found if each is not None]
 
 
@@ -333,10 +332,11 @@ def _info_curves(groups: list[Group]) -> list[Chart]:
     """Returns a chart of each key of --info-keys, the mean of recent training episodes."""
     found = []
     for count, key in enumerate(_info_keys(groups)):
-        quantity = Quantity(f"info {key}, last 100 training episodes", info_metric(key), unit=key)
+        title, unit = f"{info_title(key)}, mean of the last 100 training episodes", info_title(key)
+        quantity = Quantity(title, info_metric(key), unit=unit)
         series = [_series(group, place, quantity) for place, group in enumerate(groups)]
         over = AXES["steps"][0]
-        found.append(curves_chart(f"info-{count}", quantity.title, over, series, None, key))
+        found.append(curves_chart(f"info-{count}", title, over, series, None, unit))
     return [each for each in found if each is not None]
 
 

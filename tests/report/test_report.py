@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastdqn.report.curves import Line, band
 from fastdqn.report.statistics import stratified_bootstrap
+from fastdqn.report.svg_chart import Series, curves_chart
 from helpers import browser
 from helpers.command_line import ask
 from helpers.report_pages import PHASES, write_run
@@ -142,7 +144,7 @@ def test_a_page_of_a_run_shows_its_result(pages):
     page = Page(pages["one"])
     assert page.text["h1"] == ["CartPole-v1"]
     for said in (
-        "31.5", "± 2.5 over 20 greedy episodes, minimum 27",
+        "31.5", "mean return of 20 greedy episodes, standard deviation 2.5, minimum 27",
         "solved: two evaluations on new seeds reached 30, after 1500 steps, 4.5 s after the",
         "2,000", "fastdqn train cartpole", "pip install fastdqn==0.1.0 torch==2.13.0",
         "environment alone, steps per second", "a processor", "learning_rate", "goal", "50.0%",
@@ -363,7 +365,10 @@ def test_a_run_whose_last_weights_collapsed_is_seen(tmp_path):
     assert ask("report", str(run), "--out", str(out))[0] == 0
     page = Page(out)
     assert "9.5" in page.text["p"]
-    said = "the last weights return 9.5, and the best 31.5: returns fell after the best evaluation"
+    said = (
+        "the mean return is 9.5 with the last weights, and 31.5 with the best: returns fell after "
+        "the best evaluation"
+    )
     assert f"Warning: {said}" in page.text["p"]
     assert any("selected among all evaluations: 31.5, of step 1500" in t for t in page.text["p"])
     assert ask("report", str(run), str(fine), "--out", str(tmp_path / "two.html"))[0] == 0
@@ -425,6 +430,30 @@ def test_keys_of_info_are_columns_of_the_table_of_runs(tmp_path):
     assert text["td"].count("0.56") == text["td"].count("8 over 5 of 20 episodes") == 2
 
 
+def test_a_table_of_runs_that_end_some_steps_apart_has_intervals_in_all_rows():
+    lines = [
+        Line(np.array([10.0 + d, 20.0 + d, 30.0 + d, 40.0 + d]), np.array([1.0, 2.0, 3.0, 4.0]) + d)
+        for d in (0, 1, 2)
+    ]
+    early = [Line(each.x[:2], each.y[:2]) for each in lines]
+    series = [Series("all", 0, lines, band(lines)), Series("early", 1, early, band(early))]
+    chart = curves_chart("a", "a", "steps", series)
+    assert chart is not None
+    assert [row[0] for row in chart.rows] == ["12", "20", "30", "40"]
+    assert all("[" in row[1] for row in chart.rows)
+    assert [("[" in row[2], row[2] == "-") for row in chart.rows] == [
+        (True, False), (True, False), (False, True), (False, True),
+    ]  # fmt: skip
+
+
+def test_titles_of_charts_are_phrases(pages):
+    titles = Page(pages["one"]).text["figcaption"]
+    assert titles[:2] == [
+        "mean return of greedy evaluations", "mean return of the last 100 training episodes",
+    ]  # fmt: skip
+    assert "mean Q-value of the actions in a batch" in titles
+
+
 def test_keys_of_info_have_a_chart_each(tmp_path):
     run = write_run(tmp_path / "run", info_keys=("is_success", "score"))
     rows = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
@@ -433,5 +462,5 @@ def test_keys_of_info_have_a_chart_each(tmp_path):
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert ask("report", str(run), "--out", str(tmp_path / "a.html"))[0] == 0
     titles = Page(tmp_path / "a.html").text["figcaption"]
-    assert "info is_success, last 100 training episodes" in titles
-    assert "info score, last 100 training episodes" in titles
+    assert "success rate, mean of the last 100 training episodes" in titles
+    assert "score, mean of the last 100 training episodes" in titles
