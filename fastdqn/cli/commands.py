@@ -363,7 +363,7 @@ def _describe_evaluations(best: dict | None, last: dict | None) -> list[str]:
 
 def _return_of(evaluation: dict) -> str:
     mean, std = evaluation["mean_return"], evaluation["std_return"]
-    return f"return {rounded(mean)} +- {rounded(std)}"
+    return f"mean return {rounded(mean)}, standard deviation {rounded(std)},"
 
 
 def list_envs(pattern: str) -> str:

@@ -85,7 +85,7 @@ def test_a_setting_that_diverges_is_a_bad_one(trained, tmp_path, monkeypatch, ca
     monkeypatch.setattr(sweep.api, "train", diverges)
     assert run(tmp_path, "--trials", "2") == 0
     out = capsys.readouterr().out
-    assert out.count("returns none (the loss is nan at step 7)") == 2
+    assert out.count("no return (the loss is nan at step 7)") == 2
     assert "every setting diverged" in out
 
 
