@@ -35,7 +35,9 @@ ROOMS: dict[str, set[str]] = {
         "torch", "numpy",
         "exploration", "kernels", "part_error", "replay", "state_dict", "system",
     },
-    "training": {"numpy", "envs", "learning", "replay", "schedules", "state_dict", "timing"},
+    "training": {
+        "numpy", "config", "envs", "learning", "replay", "schedules", "state_dict", "timing",
+    },
     "files": {"config", "system"},
     "datasets": {"gymnasium", "minari", "numpy", "envs", "files", "replay"},
     "checkpoints": {

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 from fastdqn.cli import parser
@@ -65,6 +66,8 @@ the environments can be read. With a change it is not: the run prints what chang
 """
 # Commands that compile the kernels of a run.
 _COMPILING = ("train", "resume", "bench", "profile", "sweep")
+# Modules that warn of mistakes of the environments, which are part of a run's summary.
+_STREAM_MODULES = r"fastdqn\.(envs\.env_stream|builders\.environments)$"
 # Maximum length of a message in characters. A path has at most 4,096.
 _MOST = 6_000
 
@@ -98,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[0] not in commands:
             raise ConfigError([unknown_name("command", args[0], commands)])
         if argv is None:
+            standard_streams.show_warnings_plainly()
+            if "--quiet" in args:  # summary.json lists them
+                warnings.filterwarnings("ignore", module=_STREAM_MODULES)
             _announce_compiling(args)
         return commands[args[0]](args[1:])
     except parser.HelpShown:

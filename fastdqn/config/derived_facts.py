@@ -22,8 +22,3 @@ def replay_ratio(config: Config) -> str:
         return "no replay: each transition is learned from once"
     ratio = config.batch_size / config.train_frequency
     return f"each transition is replayed {float(ratio):.3g} times"
-
-
-def info_metric(key: str, group: str = "rollout") -> str:
-    """Returns the name of a key of info in a row. Stable-Baselines3 calls is_success so, too."""
-    return f"{group}/{'success_rate' if key == 'is_success' else key}"

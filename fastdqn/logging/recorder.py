@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.config.derived_facts import info_metric
+from fastdqn.config.recorded_numbers import EPISODE_COLUMNS, info_metric, mean
 from fastdqn.files.append_file import AppendFile
 from fastdqn.files.atomic_write import to_json, write_whole
 from fastdqn.files.disk_error_policy import DiskErrors, EndRun, Keeper
@@ -76,10 +76,8 @@ class RunRecorder:
             opened.pop_all()
         self._sinks = [self._metrics, *sinks]
         if self._episodes.size == 0:
-            names = (name.replace(",", ";") for name in info_keys)
-            self._episodes.write(",".join(["episode,steps,lane,return,length", *names]) + "\n")
+            self._episodes.write(",".join([*EPISODE_COLUMNS, *info_keys]) + "\n")
         self._info: dict[str, deque[float]] = {key: deque(maxlen=_WINDOW) for key in info_keys}
-        self._collided: set[str] = set()  # names of progress.log() that are metrics
         self._returns: deque[float] = deque(maxlen=_WINDOW)
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
         self._last: dict[str, float] = {}  # seconds of each phase at the last report
@@ -139,11 +137,11 @@ class RunRecorder:
             self._returns, self._lengths, self._frames_a_step,
         )  # fmt: skip
         row |= {
-            info_metric(key): sum(window) / len(window)
+            info_metric(key): mean(window)
             for key, window in self._info.items()
             if window
         }
-        row |= self._user_metrics(progress.take_logged(), row)
+        row |= progress.take_logged()
         self._write_row(progress.steps, row)
         self._flush_episodes()
         self._keeper.retry()
@@ -156,13 +154,6 @@ class RunRecorder:
         )
         self._display.show(self._status, final)
 
-    def _user_metrics(self, logged: dict[str, float], row: dict[str, float]) -> dict[str, float]:
-        """Returns what progress.log() received, without names that are metrics of the run."""
-        for name in logged.keys() & row.keys() - self._collided:
-            self._collided.add(name)
-            self.warn(f"progress.log: {name} is a metric of the run, choose another name")
-        return {name: value for name, value in logged.items() if name not in row}
-
     def evaluation(self, steps: int, kind: str, evaluation) -> None:
         """Records a greedy evaluation of kind 'eval', 'confirm', 'final' or 'last'."""
         summary = evaluation.summary()
@@ -173,8 +164,8 @@ class RunRecorder:
             "eval/mean_reward": summary["mean_return"],
             "eval/mean_ep_length": summary["mean_length"],
         }
-        for key, mean in evaluation.info_means().items():
-            row[info_metric(key, "eval")] = mean
+        for key, average in evaluation.info_means().items():
+            row[info_metric(key, "eval")] = average
         if evaluation.predicted is not None:
             row["eval/predicted_return"] = summary["mean_predicted"]
             row["eval/discounted_return"] = summary["mean_discounted"]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from fastdqn.config.derived_facts import info_metric
+from fastdqn.config.recorded_numbers import info_metric
 from fastdqn.report import svg_chart
 from fastdqn.report.curves import (
     AXES,

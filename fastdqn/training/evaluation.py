@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastdqn.config.recorded_numbers import mean
 from fastdqn.envs import EnvStream
 
 
@@ -60,13 +61,13 @@ class Evaluation(NamedTuple):
             "mean_length": float(self.lengths.mean()),
             "cut_episodes": self.cut,
             **promised,
-            **{f"mean_{key}": mean for key, mean in self.info_means().items()},
+            **{f"mean_{key}": average for key, average in self.info_means().items()},
         }
 
     def info_means(self) -> dict[str, float]:
         """Returns the mean of each key over the episodes that have it."""
         return {
-            key: float(np.nanmean(values))
+            key: mean(values[~np.isnan(values)].tolist())
             for key, values in self.info.items()
             if not np.isnan(values).all()
         }
