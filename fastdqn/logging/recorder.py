@@ -136,11 +136,7 @@ class RunRecorder:
             progress, epsilon, report, since, steps, updates, elapsed,
             self._returns, self._lengths, self._frames_a_step,
         )  # fmt: skip
-        row |= {
-            info_metric(key): mean(window)
-            for key, window in self._info.items()
-            if window
-        }
+        row |= {info_metric(key): mean(window) for key, window in self._info.items() if window}
         row |= progress.take_logged()
         self._write_row(progress.steps, row)
         self._flush_episodes()
