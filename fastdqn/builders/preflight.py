@@ -360,6 +360,8 @@ def _missing_sources(config: Config) -> list[str]:
     named += [("prefill", each) for each in config.prefill if not each.startswith(MINARI_PREFIX)]
     return [
         f"{option} is {path!r}, which does not exist"
+        if path
+        else f"{option} is empty: name a run or a file, or leave it out"
         for option, path in named
         if path is not None and not os.path.exists(path)
     ]

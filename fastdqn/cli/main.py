@@ -16,6 +16,7 @@ from fastdqn.cli.options import (
     ResumeOptions,
     TrainOptions,
 )
+from fastdqn.config.conflicts import ALL_PARTS
 from fastdqn.config.option import options_of
 from fastdqn.config.presets import DIFFERENCES, PRESETS
 from fastdqn.config.schema import Config, ConfigError, unknown_name
@@ -148,6 +149,10 @@ def _train(args: list[str]) -> int:
     default, words, lines = with_file(name, default, rest)
     chosen, mistakes = parser.parse(words, TrainOptions(default), f"fastdqn train {name}")
     mistakes = lines + mistakes
+    named, config = parser.given(words), chosen.config
+    # Other parts are a conflict of the options.
+    if "from_parts" in named and not config.from_run and set(config.from_parts) == set(ALL_PARTS):
+        mistakes.append("--from-parts needs a run to start from: add --from RUN")
     if chosen.config.preset != default.preset:
         mistakes.append(f"--preset only labels a run: use fastdqn train {chosen.config.preset} ...")
     if any(word.startswith(("--seeds", "--vs", "--jobs")) for word in rest):

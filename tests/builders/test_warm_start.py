@@ -10,6 +10,7 @@ from fastdqn import ConfigError
 from fastdqn.builders import build
 from fastdqn.checkpoints.loader import load_checkpoint
 from fastdqn.checkpoints.network_weights import load_weights
+from fastdqn.cli.main import main
 from fastdqn.config.schema import Config
 from fastdqn.datasets import save_npz
 from fastdqn.logging.console import Silent
@@ -294,6 +295,10 @@ def test_a_prefilled_run_continues_as_if_it_had_not_stopped(source, tmp_path):
         ({"from_run": "x", "from_parts": ("optimizer",)}, "belongs to the weights. Add weights"),
         ({"from_run": "x", "from_parts": ()}, "from_parts is empty"),
         ({"from_run": "x", "init_weights": "y"}, "both give the weights"),
+        ({"from_parts": ("replay",)}, "from_parts is replay, and from_run is None: add --from RUN"),
+        ({"from_run": ""}, "from_run is empty: name a run or a file"),
+        ({"init_weights": ""}, "init_weights is empty: name a run or a file"),
+        ({"prefill": ("",)}, "prefill is empty: name a run or a file"),
         ({"from_parts": ("brain",)}, "must be any of weights, optimizer, replay"),
         ({"prefill": (5,)}, "must be .npz files, run folders, or minari:ID"),
     ],
@@ -330,3 +335,10 @@ def test_a_run_of_another_environment_is_one_line(source, tmp_path):
     config = small(tmp_path, final_evaluation=False, prefill=(str(folder),), **same)
     with pytest.raises(ConfigError, match="does not fit this run's environment"):
         fastdqn.train(config)
+
+
+def test_parts_without_a_run_to_take_them_from_are_an_error(capsys):
+    words = ["train", "CartPole-v1", "--dry-run", "--from-parts", "weights", "optimizer", "replay"]
+    assert main(words) == 2
+    said = "error: --from-parts needs a run to start from: add --from RUN\n"
+    assert capsys.readouterr().err == said
