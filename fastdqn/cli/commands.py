@@ -163,11 +163,7 @@ def bench_run(
     try:
         with contextlib.closing(output):
             results = bench.bench(part, configs, effort, output, command=command, against=against)
-        if out is not None:
-            before = bench.append_rows(base / out, results.rows)
-            what = "appended" if before else "written"
-            output.warn(f"{what}: {len(results.rows)} lines to {out}")
-    except (PeerError, WriteError) as error:
+    except PeerError as error:
         raise ConfigError([str(error)]) from None
     if format != "table":
         standard_streams.restore()  # environments may have closed or replaced it
@@ -175,6 +171,10 @@ def bench_run(
         print(formats.as_json(results.rows))
     elif format != "table":
         print({"csv": formats.as_csv, "markdown": formats.as_markdown}[format](results.figures))
+    if out is not None:  # last, since a full disk should not cost the results
+        before = bench.append_rows(base / out, results.rows)
+        what = "appended" if before else "written"
+        output.warn(f"{what}: {len(results.rows)} lines to {out}")
 
 
 class _BenchOutput:
@@ -237,6 +237,7 @@ def profile_run(
     Raises:
         ConfigError: An option cannot be used.
         EnvError: The environment fails.
+        WriteError: The files cannot be written.
     """
     lines, base = (
         list(mistakes),
@@ -256,11 +257,12 @@ def profile_run(
     from fastdqn.files.output_files import new_folder
 
     show = _printer()
-    try:
-        with new_folder(base / out):
-            result = profile_calls(what, config, updates, base / out, Effort(), shapes)
-    except WriteError as error:
-        raise ConfigError([str(error)]) from None
+    with contextlib.ExitStack() as removed_after_a_failure:
+        try:
+            removed_after_a_failure.enter_context(new_folder(base / out))
+        except WriteError as error:
+            raise ConfigError([str(error)]) from None
+        result = profile_calls(what, config, updates, base / out, Effort(), shapes)
     for drawn in profile_tables(result):
         show(drawn)
     show(f"written: {out / 'trace.json'} (open it at https://ui.perfetto.dev), profile.json")
