@@ -62,6 +62,8 @@ def name_in_files(config: Config) -> str:
 def folder_problem(run_dir: str) -> str | None:
     """Returns why a run cannot use this folder, or None."""
     path = Path(run_dir)
+    if not run_dir:
+        return "run_dir is empty: name a new folder, or leave it out"
     if "\0" in run_dir:
         return f"run_dir {run_dir!r} contains a null byte, which is not allowed in a path"
     try:
