@@ -29,7 +29,8 @@ def metric_problem(name: Any, info_keys: tuple[str, ...] = ()) -> str | None:
     """
     if line := _text_problem(name):
         return f"name is {line}, such as my/metric"
-    own = {info_metric(key, group) for key in info_keys for group in ("rollout", "eval")}
+    means = {info_metric(key, group) for key in info_keys for group in ("rollout", "eval")}
+    own = means | {f"{mean}_episodes" for mean in means}
     if name in METRICS or name in own or name.startswith(SHARE):
         return f"name is {name!r}, a metric that the run records itself: choose another name"
     return None
@@ -56,6 +57,11 @@ def info_key_problems(keys: tuple[str, ...]) -> list[str]:
             lines.append(
                 f"info_keys has {other!r} and {key!r}, which are both recorded as "
                 f"{info_metric(key)}: leave one out"
+            )
+        elif key.removesuffix("_episodes") in set(keys) - {key}:
+            lines.append(
+                f"info_keys has {key!r}, the name for the number of episodes of "
+                f"{key.removesuffix('_episodes')!r}: rename the key in a wrapper of the environment"
             )
     twice = dict.fromkeys(key for key in keys if keys.count(key) > 1)
     return lines + [f"info_keys has {key!r:.60} more than once: name it once" for key in twice]

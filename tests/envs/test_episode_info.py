@@ -169,7 +169,7 @@ def test_every_name_in_the_rows_of_a_run_is_one_that_users_cannot_take(run):
     assert [name for name in sorted(names) if metric_problem(name, KEYS) is None] == []
     evaluations = (run.folder / "eval.jsonl").read_text().splitlines()
     means = {name for row in map(json.loads, evaluations) for name in row if "mean_" in name}
-    free = {f"mean_{key}" for key in KEYS}
+    free = {f"mean_{key}{of}" for key in KEYS for of in ("", "_episodes")}
     taken = [(name.removeprefix("mean_"),) for name in means - free]
     assert taken
     assert all(info_key_problems(keys) for keys in taken)
@@ -189,6 +189,7 @@ def test_the_mean_of_logged_numbers_does_not_overflow():
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
+        (["k", "k_episodes"], "'k_episodes', the name for the number of episodes of 'k'"),
         (["return"], "'return', and the run records its own column return in episodes.csv"),
         (["steps"], "'steps', and the run records its own column steps in episodes.csv"),
         (["length"], "'length', and the run records its own column length in episodes.csv"),
