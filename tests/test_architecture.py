@@ -62,7 +62,7 @@ ROOMS: dict[str, set[str]] = {
     "builders": {
         "gymnasium", "numpy", "torch", "checkpoints", "config", "datasets", "envs", "exploration",
         "files", "kernels", "learning", "logging", "part_error", "replay", "schedules", "seeding",
-        "session", "state_dict", "system", "tabular", "timing", "training",
+        "session", "state_dict", "study", "system", "tabular", "timing", "training",
     },
     "resuming": {
         "gymnasium", "torch", "builders", "checkpoints", "config", "envs", "files", "logging",

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,7 +26,7 @@ from fastdqn.config.derived_facts import residual_phases
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.files.append_file import AppendFile
-from fastdqn.files.atomic_write import to_json
+from fastdqn.files.atomic_write import WriteError, to_json
 
 PARTS = ("env", "act", "replay", "learner", "train", "all")
 # Numbers of environments for acting, besides that of the run.
@@ -243,14 +243,18 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> int:
     """Appends rows as JSON Lines. Returns the bytes that the file had before.
 
     Raises:
-        WriteError: The file cannot be written. It is unchanged.
+        WriteError: The file cannot be written. It is unchanged, and a new one is removed.
     """
+    is_new = not path.exists()
     file = AppendFile(path)
     before = file.size
     try:
-        file.write("".join(to_json(row) + "\n" for row in rows))
-    finally:
-        file.close()
+        with closing(file):
+            file.write("".join(to_json(row) + "\n" for row in rows))
+    except WriteError:
+        if is_new:
+            path.unlink(missing_ok=True)
+        raise
     return before
 
 

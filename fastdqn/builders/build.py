@@ -54,6 +54,7 @@ from fastdqn.training.best_weights import BestWeights
 from fastdqn.training.checkpointer import restore
 from fastdqn.training.loop import Cadence, Hooks, Run, offline_turn, turn
 from fastdqn.training.normalization import Normalizer
+from fastdqn.training.progress import Progress
 
 
 class _Agent(NamedTuple):
@@ -222,6 +223,7 @@ def _make_run(
         stream, ready.policy, replay, ready.staging, ready.learner, make_epsilon(config, agent.own),
         budget, make_cadence(config), recorder, best_weights, agent.start, followers, hooks,
         feedback=ready.feedback if replay.wants_priorities else None, laps=laps,
+        progress=Progress(info_keys=config.info_keys),
         learning_rate=make_learning_rate(config, agent.own),
         turn=offline_turn if config.offline else turn,
     )  # fmt: skip
@@ -271,7 +273,7 @@ def _resume(
     if total_timesteps is not None:
         progress.ended = ""
     elif progress.ended:
-        lines.append(f"the run had finished ({progress.ended}): give a larger total_timesteps")
+        lines.append(f"the run had finished ({progress.ended}): give a larger --total-timesteps")
     return [
         f"resumed from {checkpoint.name}: {progress.steps:,} steps, {progress.episodes:,} "
         f"episodes, {progress.updates:,} updates",

@@ -1,12 +1,13 @@
 """Prefill: reads recorded episodes, and stores them in the replay before a run starts."""
 
+import shlex
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastdqn.builders import agent
-from fastdqn.checkpoints.format import CheckpointError
+from fastdqn.checkpoints.format import CheckpointError, LayoutError
 from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.datasets import DatasetError, Episodes, episodes_of, play, read_minari, read_npz
@@ -38,9 +39,11 @@ def read_prefill(config: Config, facts: EnvFacts, also_from_run: bool = False) -
         sources = (config.from_run, *sources)
     for source in sources:
         try:
-            found.append(Recorded(source, _read(source, facts)))
-        except (DatasetError, CheckpointError) as error:
+            found.append(Recorded(source, _read(source, config, facts)))
+        except DatasetError as error:
             lines.append(f"prefill {error}")
+        except CheckpointError as error:
+            lines.append(f"prefill {unreadable(error, source)}")
         except ConfigError as error:
             lines += [f"prefill {source}: {line}" for line in error.lines]
     if lines:
@@ -48,7 +51,7 @@ def read_prefill(config: Config, facts: EnvFacts, also_from_run: bool = False) -
     return found
 
 
-def _read(source: str, facts: EnvFacts) -> Episodes:
+def _read(source: str, config: Config, facts: EnvFacts) -> Episodes:
     space = facts.observation_space
     assert space is not None, "facts of an environment have its space"
     if source.startswith(PREFIX):
@@ -56,16 +59,44 @@ def _read(source: str, facts: EnvFacts) -> Episodes:
     path = Path(source)
     if not path.is_dir():
         return read_npz(path, facts, space)
-    return episodes_of(load_replay(read_config(path), load_checkpoint(path), facts))
+    return episodes_of(load_replay(read_config(path), load_checkpoint(path), facts, config))
 
 
-def load_replay(config: Config, found: Checkpoint, facts: EnvFacts) -> Replay:
+def unreadable(error: CheckpointError, run: str) -> str:
+    """Returns a line on a checkpoint of a run that another run starts from."""
+    if error.intact is None:
+        return error.problem
+    resume = f"fastdqn resume {shlex.quote(run)} --checkpoint {error.intact}"
+    return f"{error.problem}; checkpoint {error.intact} is intact: {resume} continues from it"
+
+
+def env_differences(theirs: Config, ours: Config) -> str:
+    """Returns the options of environments in which two runs differ, as '; NAME there: ...'."""
+    lines = []
+    for name in ("env_id", "env_kwargs", "wrapper", "atari_protocol"):
+        there, here = getattr(theirs, name), getattr(ours, name)
+        if there != here:
+            lines.append(f"; {name} there: {_in_words(there)}, here: {_in_words(here)}")
+    return "".join(lines)
+
+
+def _in_words(value: Any) -> str:
+    """Returns the value of an option of environments as the command line takes it."""
+    if isinstance(value, dict):
+        value = [f"{name}={each}" for name, each in value.items()]
+    return " ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else str(value)
+
+
+def load_replay(
+    config: Config, found: Checkpoint, facts: EnvFacts, ours: Config | None = None
+) -> Replay:
     """Returns the replay buffer of a checkpoint, without its priorities.
 
     Args:
         config: Options of its run when the checkpoint was written.
         found: The checkpoint.
         facts: Of the environment of this run.
+        ours: Options of this run, if its environment may be another one.
 
     Raises:
         DatasetError: It has no replay, or its transitions are not of such an environment.
@@ -81,9 +112,11 @@ def load_replay(config: Config, found: Checkpoint, facts: EnvFacts) -> Replay:
         rows = found.segments(replay.layout())
         # Of the sampler's state only what the uniform sampler has: episodes carry no priorities.
         replay.load_state({**state, "sampler": replay.sampler.state()}, rows)
-    except (StateError, CheckpointError) as error:
+    except (StateError, LayoutError) as error:
+        why = error.problem if isinstance(error, LayoutError) else str(error)
+        why += "" if ours is None else env_differences(config, ours)
         raise DatasetError(
-            f"{folder}: the replay does not fit this run's environment: {error}"
+            f"{folder}: the replay does not fit this run's environment: {why}"
         ) from None
     return replay
 

@@ -34,6 +34,8 @@ from fastdqn.envs import (
 )
 from fastdqn.envs.watchdog import watch_making
 from fastdqn.files.run_folder import folder_problem
+from fastdqn.study.study_folder import is_study, read_study
+from fastdqn.tabular.files import is_table_run
 
 # Reserve of device memory for libraries. Not tuned.
 _DEVICE_SPARE_BYTES = 1 << 30
@@ -359,11 +361,28 @@ def _missing_sources(config: Config) -> list[str]:
     """Returns a message for each file or run that a run is to start from, and that is not there."""
     named = [("init_weights", config.init_weights), ("from_run", config.from_run)]
     named += [("prefill", each) for each in config.prefill if not each.startswith(MINARI_PREFIX)]
-    return [
-        f"{option} is {path!r}, which does not exist"
-        for option, path in named
-        if path is not None and not os.path.exists(path)
-    ]
+    problems = [_source_problem(option, path) for option, path in named if path is not None]
+    return [line for line in problems if line]
+
+
+def _source_problem(option: str, path: str) -> str | None:
+    """Returns why a run cannot start from what a path names, or None."""
+    if not path:
+        return f"{option} is empty: name a run or a file, or leave it out"
+    if not os.path.exists(path):
+        return f"{option} is {path!r}, which does not exist"
+    folder = Path(path)
+    if is_study(folder):
+        try:
+            runs = [str(run.folder) for run in read_study(folder).runs(folder)]
+        except ConfigError as error:
+            line = error.lines[0].removesuffix(": use another --run-dir")
+            return f"{option} is {path!r}, a study, and not a run: {line}"
+        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+        return f"{option} is {path!r}, a study: name one of its runs, {', '.join(runs[:3])}{more}"
+    if is_table_run(folder):
+        return f"{option} is {path!r}, a tabular run, which has no network and no replay"
+    return None
 
 
 def _store_problems(config: Config, facts: EnvFacts) -> list[str]:

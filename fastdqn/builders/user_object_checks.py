@@ -166,19 +166,21 @@ def located(config: Config, overrides: dict[str, Any], base: Path) -> dict[str, 
     found = dict(overrides)
     for name in ("init_weights", "from_run"):
         path = overrides.get(name, getattr(config, name))
-        if isinstance(path, str | os.PathLike):
-            found[name] = str(base / path)
+        if path is not None:
+            found[name] = _absolute(path, base)
     sources = overrides.get("prefill", config.prefill)
     if isinstance(sources, str | os.PathLike):
         sources = (sources,)
     if sources and isinstance(sources, list | tuple):
-        found["prefill"] = tuple(
-            str(base / each)
-            if isinstance(each, str | os.PathLike) and not str(each).startswith(MINARI_PREFIX)
-            else each
-            for each in sources
-        )
+        found["prefill"] = tuple(_absolute(each, base) for each in sources)
     return found
+
+
+def _absolute(source: Any, base: Path) -> Any:
+    """Returns a path as an absolute one, and what is no path unchanged, for the checks."""
+    if not isinstance(source, str | os.PathLike) or not (path := str(source)):
+        return source
+    return source if path.startswith(MINARI_PREFIX) else str(base / path)
 
 
 def _as_made(envs: VectorEnv, config: Config, overrides: dict[str, Any]) -> dict[str, Any]:

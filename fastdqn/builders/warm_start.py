@@ -32,6 +32,8 @@ _OF_TRAINING = {
     "noisy_sigma", "hl_gauss_sigma",
     "num_fractions", "num_target_fractions", "num_policy_fractions",
 }  # fmt: skip
+# Fields that the environment decides. The replay then does not fit either.
+_OF_ENVIRONMENT = ("obs_shape", "obs_dtype", "num_actions")
 # Weight of the statistics in a weights file, in observations: new ones soon matter more. Untuned.
 STATISTICS_COUNT = 10_000.0
 # Options that must agree for a replay to be continued with its priorities.
@@ -82,9 +84,12 @@ def read_source(
         if lines:
             raise ConfigError(lines)
         takes_replay = "replay" in config.from_parts
-        replay = prefill.load_replay(theirs, checkpoint, facts) if takes_replay else None
-    except (CheckpointError, DatasetError) as error:
+        replay = prefill.load_replay(theirs, checkpoint, facts, config) if takes_replay else None
+    except DatasetError as error:
         raise ConfigError([f"from_run {error}"]) from None
+    except CheckpointError as error:
+        line = prefill.unreadable(error, config.from_run)
+        raise ConfigError([f"from_run {line}"]) from None
     return Source(folder, theirs, checkpoint, replay)
 
 
@@ -103,7 +108,11 @@ def _weights_problems(
     except WeightsError:  # the run was killed before it wrote one
         known = describe_network(theirs, facts, own)
     lines = _differences(known, description, f"from_run {folder}")
-    lines = lines and [*lines, "use --from-parts replay, or the same network"]
+    if any(known.get(name) != description[name] for name in _OF_ENVIRONMENT):
+        others = prefill.env_differences(theirs, config) or ", although the options are the same"
+        lines.append(f"from_run {folder} is a run of another environment{others}")
+    elif lines:
+        lines.append("use --from-parts replay, or the same network")
     if "optimizer" in config.from_parts and theirs.optimizer != config.optimizer:
         lines.append(
             f"from_run {folder}: optimizer is {theirs.optimizer} there and {config.optimizer} "

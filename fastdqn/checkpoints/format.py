@@ -36,7 +36,22 @@ MAX_ARRAY_BYTES = 1 << 42
 
 
 class CheckpointError(ValueError):
-    """Raised if a checkpoint cannot be used. One line: file, field and problem."""
+    """Raised if a checkpoint cannot be used. One line: file, field and problem.
+
+    Attributes:
+        intact: Name of another checkpoint that is intact, if one is suggested.
+        problem: The line without advice to someone who resumes the run.
+    """
+
+    def __init__(self, problem: str, intact: str | None = None, advice: str = ""):
+        if intact:
+            advice += f"; checkpoint {intact} is intact: use --checkpoint {intact}"
+        super().__init__(problem + advice)
+        self.problem, self.intact = problem, intact
+
+
+class LayoutError(CheckpointError):
+    """Raised if the rows of a checkpoint are those of other environments. No other one fits."""
 
 
 class ArraySpec(NamedTuple):

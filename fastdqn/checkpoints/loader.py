@@ -16,7 +16,7 @@ from fastdqn.checkpoints.checked_read import (
     read_manifest,
     read_tensors,
 )
-from fastdqn.checkpoints.format import DTYPES, STEP, CheckpointError, damaged
+from fastdqn.checkpoints.format import DTYPES, STEP, CheckpointError, LayoutError, damaged
 from fastdqn.checkpoints.manifest import Segment, SegmentEntry
 from fastdqn.checkpoints.state_codec import array_specs, decode
 from fastdqn.files.open_folder import Where, names_in
@@ -58,7 +58,8 @@ class Checkpoint:
             layout: Expected layout. Another one is rejected before anything is allocated.
 
         Raises:
-            CheckpointError: A segment is damaged, or differs from the layout.
+            CheckpointError: A segment is damaged.
+        LayoutError: It differs from the layout.
         """
         run = self.folder.parent.parent
         for segment in self.listed:
@@ -66,6 +67,8 @@ class Checkpoint:
                 if layout is not None:
                     _require_layout(run, segment, layout)
                 yield _read_rows(run, segment)
+            except LayoutError:
+                raise
             except CheckpointError as error:
                 raise _with_offer(error, run, self.name) from None
 
@@ -173,9 +176,9 @@ def _require_layout(run: Where, segment: Segment, layout: RowLayout) -> None:
     for file in sorted(files.keys() | expected.keys()):
         if files.get(file) != expected.get(file):
             found, wanted = (_described(each.get(file)) for each in (files, expected))
-            path = _below(run, _place(segment.entry, file))
-            raise damaged(
-                path, "rows", f"are {found}, expected {wanted}. Has the environment changed since?"
+            raise LayoutError(
+                f"{_below(run, _place(segment.entry, file))}: rows are {found}, expected {wanted}",
+                advice=". Has the environment changed since?",
             )
 
 
@@ -196,9 +199,7 @@ def _with_offer(error: CheckpointError, run: Where, name: str | None) -> Checkpo
     """Returns the error, with a suggestion of another checkpoint that is intact."""
     for other in reversed(checkpoint_names(run)):
         if other != name and _is_whole(run, other):
-            return CheckpointError(
-                f"{error}; checkpoint {other} is intact: use --checkpoint {other}"
-            )
+            return CheckpointError(str(error), other)
     return error
 
 

@@ -184,11 +184,7 @@ def bench_run(
     try:
         with contextlib.closing(output):
             results = bench.bench(part, configs, effort, output, command=command, against=against)
-        if out is not None:
-            before = bench.append_rows(base / out, results.rows)
-            what = "appended" if before else "written"
-            output.warn(f"{what}: {len(results.rows)} lines to {out}")
-    except (PeerError, WriteError) as error:
+    except PeerError as error:
         raise ConfigError([str(error)]) from None
     if format != "table":
         standard_streams.restore()  # environments may have closed or replaced it
@@ -197,6 +193,10 @@ def bench_run(
     elif format != "table":
         write = {"csv": formats.as_csv, "markdown": formats.as_markdown}[format]
         print(write(results.figures, results.rows))
+    if out is not None:  # last, since a full disk should not cost the results
+        before = bench.append_rows(base / out, results.rows)
+        what = "appended" if before else "written"
+        output.warn(f"{what}: {len(results.rows)} lines to {out}")
 
 
 class _BenchOutput:
@@ -259,6 +259,7 @@ def profile_run(
     Raises:
         ConfigError: An option cannot be used.
         EnvError: The environment fails.
+        WriteError: The files cannot be written.
     """
     lines, base = (
         list(mistakes),
@@ -278,11 +279,12 @@ def profile_run(
     from fastdqn.files.output_files import new_folder
 
     show = _printer()
-    try:
-        with new_folder(base / out):
-            result = profile_calls(what, config, updates, base / out, Effort(), shapes)
-    except WriteError as error:
-        raise ConfigError([str(error)]) from None
+    with contextlib.ExitStack() as removed_after_a_failure:
+        try:
+            removed_after_a_failure.enter_context(new_folder(base / out))
+        except WriteError as error:
+            raise ConfigError([str(error)]) from None
+        result = profile_calls(what, config, updates, base / out, Effort(), shapes)
     for drawn in profile_tables(result):
         show(drawn)
     show(f"written: {out / 'trace.json'} (open it at https://ui.perfetto.dev), profile.json")
@@ -363,7 +365,7 @@ def _describe_evaluations(best: dict | None, last: dict | None) -> list[str]:
 
 def _return_of(evaluation: dict) -> str:
     mean, std = evaluation["mean_return"], evaluation["std_return"]
-    return f"return {rounded(mean)} +- {rounded(std)}"
+    return f"mean return {rounded(mean)}, standard deviation {rounded(std)},"
 
 
 def list_envs(pattern: str) -> str:

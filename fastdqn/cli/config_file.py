@@ -1,14 +1,17 @@
-"""Files of options: `--config FILE` starts from a config.json or a TOML file."""
+"""Files of options: `--config FILE` starts from a config.json, or changes options of a preset."""
 
+import json
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from fastdqn.cli.parser import groups
+from fastdqn.config.option import options_of
 from fastdqn.config.presets import PRESETS
-from fastdqn.config.schema import Config, ConfigError, current_names, unknown_name
+from fastdqn.config.schema import Config, ConfigError, RunOptions, current_names, unknown_name
 from fastdqn.files.atomic_write import read_text
 
 _FLAGS = ("--config", "--config-file")
@@ -37,6 +40,8 @@ def with_file(
         return default, rest, []
     if len(files) > 1 or len(files[0]) != 1:
         return default, rest, ["--config takes one file: --config options.toml"]
+    if not files[0][0]:
+        return default, rest, ["config is empty: name a file, --config options.toml"]
     try:
         config = read_config_file(Path(files[0][0]), default)
     except ConfigError as error:
@@ -47,17 +52,17 @@ def with_file(
 
 
 def named_in_file(args: Sequence[str]) -> set[str]:
-    """Returns the options that the TOML file of --config names.
+    """Returns the options that the file of --config names.
 
     The config.json of a run counts as naming none: it holds every option, given or not.
     """
     words = [word for group in groups(args) for word in _file_of(group)]
-    path = Path(words[0]) if len(words) == 1 else Path()
-    if path.suffix.lower() != ".toml":
+    if len(words) != 1:
         return set()
     try:
-        given = tomllib.loads(read_text(path, follow=True))
-        return set(current_names({name.replace("-", "_"): given[name] for name in given}, False))
+        path = Path(words[0])
+        given = _parsed(path, _text_of(path))
+        return set() if _is_of_a_run(path, given) else set(current_names(given, False))
     except (ValueError, RecursionError):  # with_file() reports them
         return set()
 
@@ -78,29 +83,62 @@ def _file_of(group: Sequence[str]) -> list[str]:
 def read_config_file(path: Path, default: Config) -> Config:
     """Returns the options of a file.
 
-    A .toml file changes the options that it names. Any other is the config.json or requested.json
-    of a run, whose options are all taken, but for its run folder.
+    The config.json or requested.json of a run names every option: all are taken, but for its run
+    folder. A .toml file, or a shorter JSON file, changes the options that it names.
 
     Raises:
         ConfigError: The file cannot be read, or an option is invalid. Its lines name the file.
     """
     try:
-        text = read_text(path, follow=True)
+        text = _text_of(path)
     except ValueError as error:
         raise ConfigError([str(error)]) from None
     try:
-        if path.suffix.lower() != ".toml":
+        given = _parsed(path, text)
+        if _is_of_a_run(path, given):
             return Config.from_json(text).replace(run_dir=None)
-        return _changed(default, tomllib.loads(text))
+        return _changed(default, given)
     except ConfigError as error:
-        lines = [line.removeprefix("config.json ") for line in error.lines]
-        raise ConfigError([f"{path}: {line}" for line in lines]) from None
+        raise ConfigError([f"{path}: {line}" for line in error.lines]) from None
+
+
+def _text_of(path: Path) -> str:
+    """Returns the content of a file without a byte order mark. Raises ValueError."""
+    return read_text(path, follow=True).removeprefix("\ufeff")
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    """Returns the options in a text, with underscores in their names. Raises ConfigError."""
+    is_toml = path.suffix.lower() == ".toml"
+    try:
+        given = tomllib.loads(text) if is_toml else json.loads(text, object_pairs_hook=_once)
+    except ConfigError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise ConfigError([f"{path} is not TOML: {' '.join(str(error).split())}"]) from None
+        kind = "TOML" if is_toml else "JSON"
+        raise ConfigError([f"it is not {kind}: {' '.join(str(error).split())}"]) from None
+    if not isinstance(given, dict):
+        raise ConfigError(["it is not an object of options"])
+    return _once([(name.replace("-", "_"), value) for name, value in given.items()])
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns names with their values. Raises ConfigError if a name is there twice."""
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
+            raise ConfigError([f"{name!r:.60} is there more than once: leave one out"])
+    return dict(pairs)
+
+
+def _is_of_a_run(path: Path, given: dict[str, Any]) -> bool:
+    """Returns whether a file is the config.json of a run, which names every option."""
+    if path.suffix.lower() == ".toml":
+        return False
+    return options_of(RunOptions).keys() <= current_names(given, warns=False).keys()
 
 
 def _changed(default: Config, given: dict[str, Any]) -> Config:
-    values = current_names({name.replace("-", "_"): value for name, value in given.items()})
+    values = current_names(given)
     known = [field.name for field in fields(Config)]
     if unknown := [name for name in values if name not in known]:
         raise ConfigError([unknown_name("option", name, known) for name in unknown])

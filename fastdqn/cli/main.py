@@ -4,6 +4,7 @@ import dataclasses
 import io
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 from fastdqn.cli import parser
@@ -15,6 +16,7 @@ from fastdqn.cli.options import (
     ResumeOptions,
     TrainOptions,
 )
+from fastdqn.config.conflicts import ALL_PARTS
 from fastdqn.config.option import options_of
 from fastdqn.config.presets import DIFFERENCES, PRESETS
 from fastdqn.config.schema import Config, ConfigError, unknown_name
@@ -65,6 +67,8 @@ the environments can be read. With a change it is not: the run prints what chang
 """
 # Commands that compile the kernels of a run.
 _COMPILING = ("train", "resume", "bench", "profile", "sweep")
+# Modules that warn of mistakes of the environments, which are part of a run's summary.
+_STREAM_MODULES = r"fastdqn\.(envs\.env_stream|builders\.environments)$"
 # Maximum length of a message in characters. A path has at most 4,096.
 _MOST = 6_000
 
@@ -98,6 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[0] not in commands:
             raise ConfigError([unknown_name("command", args[0], commands)])
         if argv is None:
+            standard_streams.show_warnings_plainly()
+            if "--quiet" in args:  # summary.json lists them
+                warnings.filterwarnings("ignore", module=_STREAM_MODULES)
             _announce_compiling(args)
         return commands[args[0]](args[1:])
     except parser.HelpShown:
@@ -142,6 +149,10 @@ def _train(args: list[str]) -> int:
     default, words, lines = with_file(name, default, rest)
     chosen, mistakes = parser.parse(words, TrainOptions(default), f"fastdqn train {name}")
     mistakes = lines + mistakes
+    named, config = parser.given(words), chosen.config
+    # Other parts are a conflict of the options.
+    if "from_parts" in named and not config.from_run and set(config.from_parts) == set(ALL_PARTS):
+        mistakes.append("--from-parts needs a run to start from: add --from RUN")
     if chosen.config.preset != default.preset:
         mistakes.append(f"--preset only labels a run: use fastdqn train {chosen.config.preset} ...")
     if any(word.startswith(("--seeds", "--vs", "--jobs")) for word in rest):

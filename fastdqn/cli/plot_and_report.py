@@ -1,5 +1,6 @@
 """The plot and report commands: figures and HTML reports of finished runs."""
 
+import difflib
 import importlib.util
 import json
 from collections.abc import Collection
@@ -8,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from fastdqn.cli import parser
-from fastdqn.config.schema import Config, ConfigError, unknown_name
+from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.atomic_write import WriteError, read_text
 from fastdqn.files.output_files import out_problems, write_together
-from fastdqn.report.curves import QUANTITIES, columns
+from fastdqn.report.curves import QUANTITIES, column_of, columns
 from fastdqn.report.run_data import read_runs
 from fastdqn.report.seed_groups import LONGEST_LABEL, Group, StudyVariant, group, shortened
 from fastdqn.study.changed_runs import changed_runs, left_out
@@ -149,11 +150,21 @@ def _groups(
 
 def _require_columns(groups: list[Group], curves: tuple[str, ...]) -> None:
     """Raises ConfigError for the name of a curve that no run has."""
-    found = columns([run for group in groups for run in group.runs])
-    known = [*QUANTITIES, "phases", *found]
-    if lines := [unknown_name("curve", name, known) for name in curves if name not in known]:
-        listed = f"curves: {', '.join(QUANTITIES)}, phases, or a column: {', '.join(found)}"
-        raise ConfigError([*lines, listed])
+    runs, own = [run for group in groups for run in group.runs], [*QUANTITIES, "phases"]
+    unknown = [name for name in curves if name not in own and column_of(name, runs) is None]
+    if not unknown:
+        return
+    found = [*own, *columns(runs)]
+    ends = {each.rpartition("/")[2]: each for each in reversed(found)} | {e: e for e in found}
+    lines = []
+    for name in unknown:
+        near = dict.fromkeys(ends[each] for each in difflib.get_close_matches(name, ends))
+        hint = f"did you mean {' or '.join(near)}? Others" if near else "curves"
+        lines.append(
+            f"unknown curve {name!r}: {hint} are {', '.join(own)}, and each name in the rows of "
+            "metrics.jsonl and eval.jsonl"
+        )
+    raise ConfigError(lines)
 
 
 def _relabeled(groups: list[Group], labels: tuple[str, ...]) -> list[Group]:

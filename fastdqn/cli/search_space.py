@@ -197,6 +197,8 @@ def _reason(option: Option) -> str | None:
 def _parse_space(text: str, option: Option) -> Space:
     """Parses what follows NAME=. Raises ConfigError."""
     match = _RANGE.fullmatch(text)
+    if match is None and ".." in text and _kind(option.hint) in _NUMBERS:
+        raise ConfigError([f"{option.name}={text} is no range: use {_forms(option)}"])
     if match is None:
         return _parse_choices(text, option)
     log = match[3] is not None

@@ -211,7 +211,8 @@ def _try(study, chosen: SweepOptions, searched: Mapping[str, Space], folder: Pat
     else:
         study.tell(trial, sum(returns) / len(returns))
     texts = "  ".join(f"{value:.6g}" for value in returns)
-    return f"returns {texts or 'none'}{cut and f' ({cut})'}  {flags(setting)}"
+    head = "no return" if not returns else "mean return" + "s" * (len(returns) > 1)
+    return f"{head} {texts}".rstrip() + f"{cut and f' ({cut})'}  {flags(setting)}"
 
 
 def _returns(

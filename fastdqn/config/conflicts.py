@@ -8,6 +8,8 @@ from typing import Any
 from fastdqn.config.atari_protocols import is_atari
 from fastdqn.config.registry import WORDS
 
+# What --from takes by default.
+ALL_PARTS = ("weights", "optimizer", "replay")
 # Backups that other options choose. Any other word replaces the choice.
 _SWITCHED_BACKUPS = ("max", "double", "munchausen")
 
@@ -99,6 +101,11 @@ def _start_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]
         c.init_weights is not None and c.from_run is not None and "weights" in c.from_parts,
         "init_weights and from_run both give the weights: leave one out, or give --from-parts "
         "replay",
+    )
+    yield (
+        "from_run from_parts",
+        c.from_run is None and set(c.from_parts) != set(ALL_PARTS),
+        f"from_parts is {parts}, and from_run is None: add --from RUN, or leave out --from-parts",
     )
     yield (
         "from_run from_parts",

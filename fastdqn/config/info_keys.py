@@ -39,7 +39,15 @@ def counted(key: str, values: Sequence[float], known: Collection[str]) -> Sequen
 def info_mean(values: Sequence[float]) -> InfoMean | None:
     """Returns the mean of values that are NaN where an episode has none, or None without any."""
     kept = [value for value in values if not math.isnan(value)]
-    return InfoMean(math.fsum(kept) / len(kept), len(kept), len(values)) if kept else None
+    return InfoMean(mean(kept), len(kept), len(values)) if kept else None
+
+
+def mean(values: Collection[float]) -> float:
+    """Returns the mean of finite numbers, whose sum may exceed the largest float."""
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:
+        return math.fsum(value / len(values) for value in values)
 
 
 def info_columns(name: str, found: InfoMean) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from fastdqn.config.conflicts import conflicts
 from fastdqn.config.option import Limit, Option
+from fastdqn.config.recorded_numbers import info_key_problems
 from fastdqn.config.registry import CUSTOM
 
 
@@ -26,6 +27,7 @@ def limit_problems(values: dict[str, Any], options: dict[str, Option]) -> list[s
     for names, broken, line in conflicts(types.SimpleNamespace(**values)):
         if broken and not any(outside.get(name) for name in names.split()):
             lines.append(line)
+    lines += info_key_problems(values["info_keys"])
     if values["learner"] == "fused" and (rest := beyond_fused(values, options)):
         lines.append(
             f"learner is fused, which does not support {' or '.join(rest)}: use --learner auto"

@@ -66,14 +66,20 @@ def from_arrays(
             f"actions {facts.action_start} to {last}"
         )
     reward = _numbers(source, arrays, "rewards", "iufb", count).astype(np.float64)
-    if not np.isfinite(reward).all():
-        at = np.flatnonzero(~np.isfinite(reward))[0]
-        raise DatasetError(f"{source}: reward {at} is {reward[at]}: rewards must be finite")
+    with np.errstate(over="ignore"):
+        stored = np.isfinite(reward.astype(np.float32))
+    if not stored.all():
+        at = np.flatnonzero(~stored)[0]
+        raise DatasetError(
+            f"{source}: reward {at} is {reward[at]}: rewards must be finite in float32"
+        )
     terminated = _flags(source, arrays, "terminations", count)
     truncated = _flags(source, arrays, "truncations", count)
     _require_ends(source, lengths, terminated | truncated)
     obs = _observations(source, arrays, facts, space, count + len(lengths))
-    masks = _masks(source, arrays, facts, count + len(lengths))
+    last = np.cumsum(lengths) - 1  # transition of each episode
+    over = (last + np.arange(1, len(last) + 1))[terminated[last]]  # rows of observations
+    masks = _masks(source, arrays, facts, count + len(lengths), over)
     return Episodes(
         lengths, action, reward, terminated, truncated, obs.__getitem__,
         None if masks is None else masks.__getitem__,
@@ -151,11 +157,17 @@ def _observations(
     return obs
 
 
-def _masks(source: str, arrays: Mapping[str, Any], facts: EnvFacts, rows: int) -> np.ndarray | None:
-    """Returns the masks bool[rows, A], or None if the environment has none."""
-    if not facts.has_masks:
-        return None
+def _masks(
+    source: str, arrays: Mapping[str, Any], facts: EnvFacts, rows: int, over: np.ndarray
+) -> np.ndarray | None:
+    """Returns the masks bool[rows, A], or None if the environment has none.
+
+    over: int64[F], rows after a termination, where no action is taken. A mask that allows none is
+    then all true, as those of environments.
+    """
     if "action_masks" not in arrays:
+        if not facts.has_masks:
+            return None
         raise DatasetError(
             f"{source} has no action_masks, and the environment has them: without them, targets "
             "would use forbidden actions"
@@ -166,4 +178,11 @@ def _masks(source: str, arrays: Mapping[str, Any], facts: EnvFacts, rows: int) -
             f"{source}: action_masks has shape {masks.shape} and dtype {masks.dtype}, must be "
             f"bool of shape {(rows, facts.num_actions)}"
         )
-    return masks.astype(np.bool_)
+    masks = masks.astype(np.bool_)
+    masks[over] |= ~masks[over].any(1, keepdims=True)
+    if not masks.any(1).all():
+        at = np.flatnonzero(~masks.any(1))[0]
+        raise DatasetError(
+            f"{source}: action_masks {at} is all false: each observation needs an allowed action"
+        )
+    return masks if facts.has_masks else None

@@ -280,11 +280,8 @@ class EnvStream:
     def _take_info(self, info: EpisodeInfo, ended: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the values of info at the ends of episodes. Warns of keys that are missing."""
         found = info.take(ended)
-        for key in info.absent(found):
-            self._warn(
-                f"info has no number {key!r} at the end of an episode: --info-keys names it, and "
-                "step() must return it with the last observation"
-            )
+        for line in info.absent(found):
+            self._warn(line)
         return found
 
     def _restart(self, ended: np.ndarray, info: dict) -> tuple[np.ndarray, np.ndarray | None]:

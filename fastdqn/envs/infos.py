@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdqn.envs.errors import EnvError
+from fastdqn.envs.errors import EnvError, HungError
 
 _READ = ("action_mask", "final_obs", "final_info")
 # Name of final_obs before Gymnasium 1.0.
@@ -58,6 +58,16 @@ def objects(values: Iterable[Any]) -> np.ndarray:
     for i, value in enumerate(values):
         array[i] = value
     return array
+
+
+def number_of(value: Any) -> float | None:
+    """Returns a value of a user's info as a float, or None if it cannot be one."""
+    try:
+        return float(value)
+    except HungError:  # the interrupt of a hanging call
+        raise
+    except Exception:  # __float__() of a user's object may raise anything
+        return None
 
 
 def final_info(info: dict[str, Any], keys: tuple[str, ...] = ()) -> dict[str, Any]:

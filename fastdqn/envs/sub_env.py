@@ -19,6 +19,7 @@ from gymnasium.wrappers import FrameStackObservation
 from fastdqn.envs.action_masks import FROM_INFO, as_mask
 from fastdqn.envs.env_layers import innermost, layers, sub_envs
 from fastdqn.envs.errors import HungError, ResultError, SentError, misfit, one_line
+from fastdqn.envs.infos import number_of
 from fastdqn.envs.mask_sources import find_mask_source
 
 # Reward types that float() converts at once, and the empty info, which is never modified.
@@ -145,11 +146,8 @@ class SubEnv(gymnasium.Wrapper):
 
     def _numbers(self, info: dict[str, Any]) -> dict[str, float]:
         """Returns the numbers of info_keys."""
-        found = {}
-        for key in self._info_keys:
-            with contextlib.suppress(TypeError, ValueError, KeyError):  # missing, or no number
-                found[key] = float(info[key])
-        return found
+        found = {key: number_of(info.get(key)) for key in self._info_keys}
+        return {key: number for key, number in found.items() if number is not None}
 
     def _check_stacks(self) -> None:
         """Warns of frame stacks whose frames are one array: they repeat the newest frame."""

@@ -62,6 +62,8 @@ def name_in_files(config: Config) -> str:
 def folder_problem(run_dir: str) -> str | None:
     """Returns why a run cannot use this folder, or None."""
     path = Path(run_dir)
+    if not run_dir:
+        return "run_dir is empty: name a new folder, or leave it out"
     if "\0" in run_dir:
         return f"run_dir {run_dir!r} contains a null byte, which is not allowed in a path"
     try:
@@ -278,6 +280,7 @@ def _system(device_name: str) -> dict:
         "cores": os.cpu_count(),
         "device": device_name,
         "packages": {name: _version(name) for name in packages},
+        "fastdqn_source": _source(),
     }
 
 
@@ -286,6 +289,19 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _source() -> str | None:
+    """Returns the folder or URL that fastdqn was installed from, or None for a package index."""
+    package = Path(__file__).parents[1]
+    try:
+        installed = metadata.distribution("fastdqn")
+        # Only an installation from elsewhere than an index has this file (PEP 610).
+        url = json.loads(installed.read_text("direct_url.json") or "{}").get("url")
+        here = Path(str(installed.locate_file("fastdqn"))) == package
+    except (metadata.PackageNotFoundError, OSError, ValueError, AttributeError):
+        return str(package.parent)
+    return url if here else str(package.parent)
 
 
 def processor() -> str:

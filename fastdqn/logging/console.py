@@ -93,12 +93,14 @@ class PlainLines:
     """Display that prints a line of status at most every two seconds, and at the end."""
 
     def __init__(self, console: Console):
-        self._console, self._last = console, -_PLAIN
+        self._console, self._last, self._steps = console, -_PLAIN, -1
 
     def show(self, status: dict, final: bool = False) -> None:
         now = time.monotonic()
+        if status["steps"] == self._steps:  # the final status of a step that was printed
+            return
         if final or now - self._last >= _PLAIN:
-            self._last = now
+            self._last, self._steps = now, status["steps"]
             self._console.print(_status_line(status), markup=False)
 
     def say(self, line: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastdqn.config.info_keys import counted, info_columns, info_mean, info_metric
+from fastdqn.config.recorded_numbers import EPISODE_COLUMNS
 from fastdqn.files.append_file import AppendFile
 from fastdqn.files.atomic_write import to_json, write_whole
 from fastdqn.files.disk_error_policy import DiskErrors, EndRun, Keeper
@@ -76,11 +77,9 @@ class RunRecorder:
             opened.pop_all()
         self._sinks = [self._metrics, *sinks]
         if self._episodes.size == 0:
-            names = (name.replace(",", ";") for name in info_keys)
-            self._episodes.write(",".join(["episode,steps,lane,return,length", *names]) + "\n")
+            self._episodes.write(",".join([*EPISODE_COLUMNS, *info_keys]) + "\n")
         self._info: dict[str, deque[float]] = {key: deque(maxlen=_WINDOW) for key in info_keys}
         self.known_info: set[str] = set()  # keys that an episode had, of training or evaluation
-        self._collided: set[str] = set()  # names of progress.log() that are metrics
         self._returns: deque[float] = deque(maxlen=_WINDOW)
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
         self._last: dict[str, float] = {}  # seconds of each phase at the last report
@@ -142,7 +141,7 @@ class RunRecorder:
         for key, window in self._info.items():
             if (found := info_mean(counted(key, window, self.known_info))) is not None:
                 row |= info_columns(info_metric(key), found)
-        row |= self._user_metrics(progress.take_logged(), row)
+        row |= progress.take_logged()
         self._write_row(progress.steps, row)
         self._flush_episodes()
         self._keeper.retry()
@@ -161,13 +160,6 @@ class RunRecorder:
         if not np.isnan(column).all():
             self.known_info.add(key)
         return counted(key, column.tolist(), self.known_info)
-
-    def _user_metrics(self, logged: dict[str, float], row: dict[str, float]) -> dict[str, float]:
-        """Returns what progress.log() received, without names that are metrics of the run."""
-        for name in logged.keys() & row.keys() - self._collided:
-            self._collided.add(name)
-            self.warn(f"progress.log: {name} is a metric of the run, choose another name")
-        return {name: value for name, value in logged.items() if name not in row}
 
     def evaluation(self, steps: int, kind: str, evaluation) -> None:
         """Records a greedy evaluation of kind 'eval', 'confirm', 'final' or 'last'."""

@@ -34,11 +34,15 @@ class Quantity(NamedTuple):
 
 
 QUANTITIES: dict[str, Quantity] = {
-    "evaluation": Quantity("greedy evaluations", "mean_return", evaluated=True, unit="return"),
-    "return": Quantity("last 100 training episodes", "rollout/ep_rew_mean", unit="return"),
-    "q": Quantity("actions in a batch", "losses/q_values", unit="Q-value"),
+    "evaluation": Quantity(
+        "mean return of greedy evaluations", "mean_return", evaluated=True, unit="return"
+    ),
+    "return": Quantity(
+        "mean return of the last 100 training episodes", "rollout/ep_rew_mean", unit="return"
+    ),
+    "q": Quantity("mean Q-value of the actions in a batch", "losses/q_values", unit="Q-value"),
     "loss": Quantity("loss", "train/loss", unit="loss"),
-    "epsilon": Quantity("exploration", "rollout/exploration_rate", unit="epsilon"),
+    "epsilon": Quantity("epsilon of exploration", "rollout/exploration_rate", unit="epsilon"),
 }
 # Points of a mean curve, bins of phases, and bootstrap resamples. Not tuned.
 _PLACES, _BINS, _RESAMPLES = 120, 24, 1_999
@@ -73,10 +77,26 @@ class Phases(NamedTuple):
 
 
 def quantity_of(name: str, records: list[RunRecord]) -> Quantity:
-    """Returns the quantity of a name in QUANTITIES, or of a column of the runs' rows."""
-    of_evaluations = not any(name in record.metrics for record in records)
-    own = Quantity(name, name, of_evaluations, unit=name.rpartition("/")[2])
-    return QUANTITIES.get(name, own)
+    """Returns the quantity of a name in QUANTITIES, or of a column: see column_of()."""
+    if name in QUANTITIES:
+        return QUANTITIES[name]
+    column = column_of(name, records) or name
+    of_evaluations = not any(column in record.metrics for record in records)
+    return Quantity(column, column, of_evaluations, unit=column.rpartition("/")[2])
+
+
+def column_of(name: str, records: list[RunRecord]) -> str | None:
+    """Returns the column of the runs' rows with a name, or else the only one that ends in it.
+
+    Of metrics.jsonl, "success_rate" is rollout/success_rate. The columns of evaluations count only
+    if training has none.
+    """
+    found = columns(records)
+    if name in found:
+        return name
+    ends = [each for each in found if each.endswith(f"/{name}") and "/" not in name]
+    trained = [each for each in ends if not each.startswith("eval/")]
+    return next(iter(trained or ends)) if len(trained or ends) == 1 else None
 
 
 def columns(records: list[RunRecord]) -> list[str]:

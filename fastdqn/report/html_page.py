@@ -26,6 +26,8 @@ from fastdqn.text import drawable
 
 _PREDICTED = Quantity("", "mean_predicted", evaluated=True)
 _DISCOUNTED = Quantity("", "mean_discounted", evaluated=True)
+# Options that say where a run is and what it prints. With them a command repeats nothing.
+_PLACING = ("--run-dir", "--resume", "--quiet")
 _LOOKS = 8  # number of colours for settings
 
 
@@ -89,6 +91,9 @@ def _run(run: RunRecord, defaults: dict[str, Any]) -> dict[str, Any]:
     """Returns the content of the page about one run."""
     folder, packages = shlex.quote(str(run.folder)), run.system.get("packages")
     versions = packages if isinstance(packages, dict) else {}
+    # No index has the version of a checkout.
+    ours = {"fastdqn"} if run.system.get("fastdqn_source") is not None else set()
+    pinned = {name: version for name, version in versions.items() if name not in ours}
     return {
         "name": run.folder.name or str(run.folder),
         "folder": folder,
@@ -104,9 +109,9 @@ def _run(run: RunRecord, defaults: dict[str, Any]) -> dict[str, Any]:
             Row(name, [spelled(value)]) for name, value in run.system.items() if name != "packages"
         ] + [Row(str(name), [spelled(value)]) for name, value in versions.items()],
         "warnings": [*_collapsed(run), *map(str, _list(run.summary.get("warnings")))],
-        "command": _typed(run.command),
+        "command": _repeated(run.command),
         "install": " ".join(
-            ["pip install"] + [shlex.quote(f"{n}=={v}") for n, v in versions.items() if v]
+            ["pip install"] + [shlex.quote(f"{n}=={v}") for n, v in pinned.items() if v]
         ),
         "again": _again(folder, bool(run.handed_in)),
     }  # fmt: skip
@@ -129,11 +134,25 @@ def _dict(value: Any) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-def _typed(command: str) -> str:
-    """Returns a command with the program name fastdqn instead of its path."""
+def _repeated(command: str) -> str:
+    """Returns the command that trains the run again, in a new folder and with its progress shown.
+
+    It has the program name fastdqn instead of its path. Other programs are left as they are.
+    """
     program, _, rest = command.partition(" ")
-    ours = Path(program).name in ("fastdqn", "__main__.py")
-    return f"fastdqn {rest}" if ours else command
+    if Path(program).name not in ("fastdqn", "__main__.py"):
+        return command
+    try:
+        words = shlex.split(rest)
+    except ValueError:  # not a command line
+        return f"fastdqn {rest}"
+    kept, skips = list[str](), False
+    for word in words:
+        if word.startswith("--"):
+            skips = word.partition("=")[0].replace("_", "-") in _PLACING
+        if not skips:  # and no value of such an option
+            kept.append(word)
+    return shlex.join(["fastdqn", *kept])
 
 
 def _result(run: RunRecord) -> dict[str, str]:
@@ -143,10 +162,10 @@ def _result(run: RunRecord) -> dict[str, str]:
     mean, goal = number(shown.get("mean_return")), number(run.config.get("stop_at_return"))
     texts = {"mean": short(mean) if shown else "no final evaluation", "spread": "", "goal": ""}
     if shown:
+        std, least = (short(number(shown.get(name))) for name in ("std_return", "min_return"))
         texts["spread"] = (
-            f"± {short(number(shown.get('std_return')))} over {spelled(shown.get('episodes'))} "
-            f"greedy episodes, minimum {short(number(shown.get('min_return')))}, with the "
-            f"{'last' if last else 'best'} weights"
+            f"mean return of {spelled(shown.get('episodes'))} greedy episodes, standard deviation "
+            f"{std}, minimum {least}, with the {'last' if last else 'best'} weights"
         )
     if last and last.get("steps_at_eval") != best.get("steps_at_eval"):
         texts["spread"] += (
@@ -180,8 +199,8 @@ def _collapsed(run: RunRecord) -> list[str]:
     if not is_worse(last, best):
         return []
     return [
-        f"the last weights return {short(last['mean_return'])}, and the best "
-        f"{short(best['mean_return'])}: returns fell after the best evaluation"
+        f"the mean return is {short(last['mean_return'])} with the last weights, and "
+        f"{short(best['mean_return'])} with the best: returns fell after the best evaluation"
     ]
 
 
@@ -304,9 +323,8 @@ def _curves(groups: list[Group], names: tuple[str, ...]) -> list[Chart]:
         series = [_series(group, place, QUANTITIES[name]) for place, group in enumerate(groups)]
         quantity = QUANTITIES[name]
         at = goal if quantity.unit == "return" else None
-        title, over = f"{quantity.unit}, {quantity.title}", AXES["steps"][0]
-        title = quantity.unit if quantity.unit == quantity.title else title
-        found.append(curves_chart(name, title, over, series, at, quantity.unit))
+        over = AXES["steps"][0]
+        found.append(curves_chart(name, quantity.title, over, series, at, quantity.unit))
     return [each for each in found if each is not None]
 
 
@@ -314,10 +332,11 @@ def _info_curves(groups: list[Group]) -> list[Chart]:
     """Returns a chart of each key of --info-keys, the mean of recent training episodes."""
     found = []
     for count, key in enumerate(_info_keys(groups)):
-        quantity = Quantity(f"info {key}, last 100 training episodes", info_metric(key), unit=key)
+        title, unit = f"{info_title(key)}, mean of the last 100 training episodes", info_title(key)
+        quantity = Quantity(title, info_metric(key), unit=unit)
         series = [_series(group, place, quantity) for place, group in enumerate(groups)]
         over = AXES["steps"][0]
-        found.append(curves_chart(f"info-{count}", quantity.title, over, series, None, key))
+        found.append(curves_chart(f"info-{count}", title, over, series, None, unit))
     return [each for each in found if each is not None]
 
 

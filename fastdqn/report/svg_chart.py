@@ -228,8 +228,21 @@ def _steps(edges: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
 def _table(series: Sequence[Series]) -> list[list[str]]:
     """Returns the values of all series at some points of the first one."""
     first = max((line for line in series[0].lines), key=lambda line: len(line.x))
-    picked = np.unique(np.linspace(0, len(first.x) - 1, min(_ROWS, len(first.x))).astype(int))
-    return [[short(at), *(_value_text(each, at) for each in series)] for at in first.x[picked]]
+    places = _common(first.x, series)
+    picked = np.unique(np.linspace(0, len(places) - 1, min(_ROWS, len(places))).astype(int))
+    return [[short(at), *(_value_text(each, at) for each in series)] for at in places[picked]]
+
+
+def _common(places: np.ndarray, series: Sequence[Series]) -> np.ndarray:
+    """Moves the ends of ascending places to those of the means, where they are closer than a gap.
+
+    Runs of one total end some steps apart, beyond which a mean over all of them has no value.
+    """
+    gap = (places[-1] - places[0]) / max(1, len(places) - 1)
+    means = [each.mean.x for each in series if each.mean is not None]
+    start = max([places[0], *(x[0] for x in means if x[0] - places[0] < gap)])
+    end = min([places[-1], *(x[-1] for x in means if places[-1] - x[-1] < gap)])
+    return np.unique(np.clip(places, start, end))
 
 
 def _value_text(series: Series, at: float) -> str:

@@ -118,6 +118,8 @@ def read_study(folder: Where) -> Study:
         raise ConfigError([str(error)]) from None
     try:
         found = json.loads(text)
+        if not isinstance(found, dict):
+            raise TypeError("it is not an object")
         if (version := found.get("version")) != VERSION:
             raise ValueError(f"its version is {version}, this program reads {VERSION}")
         variants = tuple(

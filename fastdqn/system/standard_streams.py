@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TextIO
 
@@ -30,6 +31,19 @@ def occupy() -> None:
         if _identity(fd) is None:
             with contextlib.suppress(OSError):
                 os.open(os.devnull, os.O_RDWR)
+
+
+def show_warnings_plainly() -> None:
+    """Prints warnings of this package as one line, without a place in its source."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    before = warnings.formatwarning
+
+    def formatted(message, category, filename, lineno, line=None) -> str:
+        if filename.startswith(package):
+            return f"warning: {message}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = formatted
 
 
 class Outcome:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from fastdqn.config.recorded_numbers import metric_problem
 from fastdqn.state_dict import State, StateError, take, take_count, take_truth, word
 
 INTERRUPTED, SOLVED, SPENT = "interrupted", "solved", "budget spent"
@@ -28,6 +29,7 @@ class Progress:
         restarted_envs: Restarts of failed sub-environments.
         prefilled: Transitions in the replay before the first step.
         ended: Why the run ended, if only a larger budget can continue it: solved or budget spent.
+        info_keys: Keys of info that the run records, under names that log() does not take.
         policy, replay, learner: The parts of the run, which callbacks may read and keep. A change
             of theirs is not part of what fastdqn promises.
     """
@@ -42,33 +44,37 @@ class Progress:
     restarted_envs: int = 0
     ended: str = ""
     prefilled: int = 0
+    info_keys: tuple[str, ...] = ()
     policy: Any = None
     replay: Any = None
     learner: Any = None
 
     def __post_init__(self):
-        self._logged: dict[str, tuple[float, int]] = {}  # sum and number of values of each name
+        self._logged: dict[str, tuple[float, int]] = {}  # mean and number of values
 
     def log(self, name: str, value: float) -> None:
         """Records a number of the user's in the next metrics row, as the mean since the last row.
 
         Raises:
-            ValueError: The name is empty, or the value is not a finite number.
+            ValueError: The name is empty or that of a metric of the run, or the value is not a
+                finite number.
         """
-        if not isinstance(name, str) or not name.isprintable() or not name:
-            raise ValueError(f"name is {name!r:.60}: it must be a text such as my/metric")
+        if line := metric_problem(name, self.info_keys):
+            raise ValueError(line)
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
-            raise ValueError(f"value of {name} is {value!r:.60}: it must be a finite number")
-        total, count = self._logged.get(name, (0.0, 0))
-        self._logged[name] = total + number, count + 1
+            raise ValueError(f"value of {name} is {_short(value)}: it must be a finite number")
+        mean, count = self._logged.get(name, (0.0, 0))
+        count += 1
+        # The sum of the values may exceed the largest float.
+        self._logged[name] = mean + (number / count - mean / count), count
 
     def take_logged(self) -> dict[str, float]:
         """Returns the means of what was logged since the last call."""
-        means = {name: total / count for name, (total, count) in self._logged.items()}
+        means = {name: mean for name, (mean, _) in self._logged.items()}
         self._logged.clear()
         return means
 
@@ -88,3 +94,11 @@ class Progress:
         self.owes_evaluation = take_truth(state, "owes_evaluation")
         self.closed = take_truth(state, "closed")
         self.ended = word(take(state, "ended"), ("", SOLVED, SPENT), "ended")
+
+
+def _short(value: Any) -> str:
+    """Returns repr(value), cut to 60 characters."""
+    try:
+        return f"{value!r:.60}"
+    except ValueError:  # an integer with more digits than Python prints
+        return "a huge number"

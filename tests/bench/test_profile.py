@@ -335,8 +335,12 @@ def test_new_folders_are_removed_after_a_failure(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["link", "in/link", "full/new", "x" * 300])
-def test_a_profile_that_cannot_be_written_is_a_one_line_error(place, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("place", "code"), [("link", 2), ("in/link", 2), ("full/new", 1), ("x" * 300, 2)]
+)
+def test_a_profile_that_cannot_be_written_is_a_one_line_error(
+    place, code, tmp_path, monkeypatch, capsys
+):
     (tmp_path / "in" / "link").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "in" / "link" / "profile.json").symlink_to(tmp_path / "nowhere")
@@ -346,7 +350,7 @@ def test_a_profile_that_cannot_be_written_is_a_one_line_error(place, tmp_path, m
 
     monkeypatch.setattr(profile_calls, "write_trace", cut)
     words = ["profile", "cartpole", "--updates", "1", "--out", str(tmp_path / place)]
-    assert main(words) == 2
+    assert main(words) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "link"]
@@ -354,17 +358,21 @@ def test_a_profile_that_cannot_be_written_is_a_one_line_error(place, tmp_path, m
 
 
 def test_rows_that_cannot_be_written_are_a_one_line_error(tmp_path, monkeypatch, capsys):
-    from fastdqn.bench import bench
+    def cut(fd, data) -> int:
+        raise OSError(28, "No space left on device")
 
-    def cut(path, rows) -> None:
-        raise WriteError(f"cannot write {path}: No space left on device")
-
-    monkeypatch.setattr(bench, "append_rows", cut)
-    words = f"bench act cartpole --num-envs 4 --seconds 0.001 --repeats 1 --out {tmp_path}/x"
-    assert main(words.split()) == 2
-    said = capsys.readouterr().err.splitlines()
-    (line,) = [line for line in said if line.startswith("error: ")]
-    assert "No space left" in line
+    (tmp_path / "old").write_text('{"a": 1}\n')
+    words = "bench act cartpole --num-envs 4 --seconds 0.001 --repeats 1 --format csv --out"
+    for name in ("new", "old"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", cut)
+            assert main([*words.split(), str(tmp_path / name)]) == 1
+        said = capsys.readouterr()
+        (line,) = [line for line in said.err.splitlines() if "No space left" in line]
+        assert line.startswith(f"error: cannot write {tmp_path / name}: ")
+        assert "act_actions" in said.out  # the results are not lost
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert (tmp_path / "old").read_text() == '{"a": 1}\n'
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Runs that start from another: values in weights, optimizer and replay, not only exit codes."""
 
+import re
+
 import gymnasium
 import numpy as np
 import pytest
@@ -8,13 +10,17 @@ from gymnasium import spaces
 import fastdqn
 from fastdqn import ConfigError
 from fastdqn.builders import build
+from fastdqn.checkpoints.format import CheckpointError
 from fastdqn.checkpoints.loader import load_checkpoint
 from fastdqn.checkpoints.network_weights import load_weights
+from fastdqn.cli.main import main
 from fastdqn.config.schema import Config
 from fastdqn.datasets import save_npz
 from fastdqn.logging.console import Silent
 from fastdqn.replay import PrioritizedSampler
 from fastdqn.replay.ring import LIVE, OPEN, TERMINATED, TRUNCATED
+from fastdqn.study.study_folder import Study, Variant, write_study
+from fastdqn.tabular.config import TableConfig
 from helpers.loop import small
 from helpers.setups import setup_of
 
@@ -294,6 +300,10 @@ def test_a_prefilled_run_continues_as_if_it_had_not_stopped(source, tmp_path):
         ({"from_run": "x", "from_parts": ("optimizer",)}, "belongs to the weights. Add weights"),
         ({"from_run": "x", "from_parts": ()}, "from_parts is empty"),
         ({"from_run": "x", "init_weights": "y"}, "both give the weights"),
+        ({"from_parts": ("replay",)}, "from_parts is replay, and from_run is None: add --from RUN"),
+        ({"from_run": ""}, "from_run is empty: name a run or a file"),
+        ({"init_weights": ""}, "init_weights is empty: name a run or a file"),
+        ({"prefill": ("",)}, "prefill is empty: name a run or a file"),
         ({"from_parts": ("brain",)}, "must be any of weights, optimizer, replay"),
         ({"prefill": (5,)}, "must be .npz files, run folders, or minari:ID"),
     ],
@@ -328,5 +338,84 @@ def test_a_run_without_transitions_is_one_line(tmp_path, how):
 def test_a_run_of_another_environment_is_one_line(source, tmp_path):
     folder, same = source
     config = small(tmp_path, final_evaluation=False, prefill=(str(folder),), **same)
-    with pytest.raises(ConfigError, match="does not fit this run's environment"):
+    with pytest.raises(ConfigError, match="does not fit this run's environment") as caught:
         fastdqn.train(config)
+    (line,) = caught.value.lines
+    assert line.endswith("; env_id there: Counted-v0, here: CartPole-v1")
+    assert "--checkpoint" not in line
+
+
+@pytest.fixture
+def sized():
+    class Sized(Counted):
+        def __init__(self, size=2):
+            super().__init__()
+            self._size, self.observation_space = size, spaces.Box(0, 100, (size,), np.float32)
+
+        def _obs(self):
+            return np.full(self._size, self._place, np.float32)
+
+    gymnasium.register("Sized-v0", lambda **kwargs: Sized(**kwargs))
+    yield "Sized-v0"
+    del gymnasium.registry["Sized-v0"]
+
+
+def test_other_arguments_of_the_environment_are_named(sized, tmp_path):
+    first = new(tmp_path / "first", env_id=sized, env_kwargs={"size": 3}, checkpoint_frequency=200)
+    folder = str(fastdqn.train(first).folder)
+    said = "env_kwargs there: size=3, here: none"
+    for parts in (("weights", "optimizer", "replay"), ("replay",)):
+        config = new(tmp_path / "next", env_id=sized, from_run=folder, from_parts=parts)
+        with pytest.raises(ConfigError) as caught:
+            fastdqn.train(config)
+        assert caught.value.lines[-1].endswith(said)
+        assert not re.search("--checkpoint|--from-parts|--from_parts", str(caught.value))
+
+
+@pytest.mark.parametrize("how", ["prefill", "from_run"])
+def test_a_damaged_replay_is_not_blamed_on_the_environment(tmp_path, how):
+    folder = fastdqn.train(new(tmp_path / "first", checkpoint_frequency=400)).folder
+    *_, newest = sorted((folder / "checkpoints" / "segments").iterdir())
+    damaged = newest / "reward.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"~")
+    value = (str(folder),) if how == "prefill" else str(folder)
+    with pytest.raises(ConfigError) as caught:
+        fastdqn.train(new(tmp_path / "next", **{how: value}))
+    (line,) = caught.value.lines
+    assert line.startswith(f"{how} {damaged}: blake2b: the checksum differs")
+    *_, before, _ = sorted((folder / "checkpoints").glob("step-*"))
+    command = f"fastdqn resume {folder} --checkpoint {before.name} continues from it"
+    assert line.endswith(f"; checkpoint {before.name} is intact: {command}")
+    with pytest.raises(CheckpointError, match=f"; checkpoint {before.name} is intact: use --ch"):
+        fastdqn.resume(folder, total_timesteps=2_000)
+
+
+@pytest.mark.parametrize("how", ["prefill", "from_run", "init_weights"])
+def test_a_folder_that_is_no_run_of_a_network_is_one_line(tmp_path, how):
+    study = Study("cartpole", (), (Variant("base", ()), Variant("n-steps-3", ())), (1, 2))
+    (tmp_path / "study").mkdir()
+    write_study(tmp_path / "study", study)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "config.json").write_text(TableConfig().to_json())
+    runs = ", ".join(
+        f"{tmp_path}/study/{name}" for name in ("base/seed-1", "n-steps-3/seed-1", "base/seed-2")
+    )
+    for folder, said in (
+        ("study", f", a study: name one of its runs, {runs} and 1 more"),
+        ("table", ", a tabular run, which has no network and no replay"),
+    ):
+        path = str(tmp_path / folder)
+        with pytest.raises(ConfigError) as caught:
+            fastdqn.train(new(tmp_path, **{how: (path,) if how == "prefill" else path}))
+        assert caught.value.lines == [f"{how} is {path!r}{said}"]
+    (tmp_path / "study" / "study.json").write_text("[]")
+    path = str(tmp_path / "study")
+    with pytest.raises(ConfigError, match=r"is not the file of a study \(it is not an object\)$"):
+        fastdqn.train(new(tmp_path, **{how: (path,) if how == "prefill" else path}))
+
+
+def test_parts_without_a_run_to_take_them_from_are_an_error(capsys):
+    words = ["train", "CartPole-v1", "--dry-run", "--from-parts", "weights", "optimizer", "replay"]
+    assert main(words) == 2
+    said = "error: --from-parts needs a run to start from: add --from RUN\n"
+    assert capsys.readouterr().err == said

@@ -36,6 +36,29 @@ def test_a_config_json_gives_all_options_but_the_run_folder(tmp_path):
     assert config == stored.replace(run_dir=None)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [("json", '{"learning-rate": 1e-3, "hidden_sizes": [32, 32]}'),
+     ("toml", "learning-rate = 1e-3\nhidden_sizes = [32, 32]")],
+)  # fmt: skip
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_short_json_file_changes_a_preset_as_toml_does(tmp_path, suffix, text, mark):
+    config, _, lines = options(tmp_path, mark + text, suffix=suffix)
+    assert not lines
+    assert config == PRESETS["cartpole"].replace(learning_rate=1e-3, hidden_sizes=(32, 32))
+    named = named_in_file(["--config", str(tmp_path / f"options.{suffix}")])
+    assert named == {"learning_rate", "hidden_sizes"}
+
+
+def test_the_config_json_of_an_older_run_gives_all_its_options(tmp_path):
+    stored = json.loads(PRESETS["acrobot"].replace(seed=7).to_json())
+    stored["restart_lanes"] = stored.pop("restart_envs")
+    del stored["info_keys"]
+    config, _, lines = options(tmp_path, "\ufeff" + json.dumps(stored), suffix="json")
+    assert not lines
+    assert config == PRESETS["acrobot"].replace(seed=7)
+
+
 def test_an_id_on_the_command_line_wins(tmp_path):
     stored = PRESETS["acrobot"].replace(seed=7)
     config, *_ = with_file(
@@ -59,7 +82,11 @@ def _written(tmp_path, config):
         ("toml", "num_envs = ", "is not TOML"),
         ("json", "{", "is not JSON"),
         ("json", "[1]", "is not an object of options"),
-        ("json", '{"num_envs": 0}', "num_envs is 0: it must be a number, at least 1"),
+        ("json", '{"num_envs": "0"}', "num_envs is '0': it must be a whole number"),
+        ("json", '{"seed": 1, "seed": 2}', "'seed' is there more than once: leave one out"),
+        ("json", '{"env_kwargs": {"a": 1, "a": 2}}', "'a' is there more than once"),
+        ("json", '{"num-envs": 1, "num_envs": 2}', "'num_envs' is there more than once"),
+        ("toml", "num-envs = 1\nnum_envs = 2", "'num_envs' is there more than once"),
     ],
 )
 def test_a_bad_file_is_one_line_that_names_it(tmp_path, capsys, suffix, text, said):
@@ -78,6 +105,12 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path, capsys, suffix, text, sa
 def test_config_takes_one_file(words):
     *_, lines = with_file("cartpole", Config(), words)
     assert lines == ["--config takes one file: --config options.toml"]
+
+
+@pytest.mark.parametrize("words", [["--config="], ["--config", ""]])
+def test_an_empty_name_is_no_file(words):
+    *_, lines = with_file("cartpole", Config(), words)
+    assert lines == ["config is empty: name a file, --config options.toml"]
 
 
 def test_a_toml_file_names_options_and_a_config_json_none(tmp_path):

@@ -25,6 +25,13 @@ def test_the_presets_own_settings_are_tried_first(trained, tmp_path):
     assert trained[0].exploration_final_eps == 0.05
 
 
+@pytest.mark.parametrize(("seeds", "head"), [(1, "  mean return "), (2, "  mean returns ")])
+def test_a_trial_prints_the_mean_return_of_each_seed(trained, tmp_path, capsys, seeds, head):
+    assert run(tmp_path, "--trials", "1", "--seeds", str(seeds)) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("  1 of 1")]
+    assert head in line
+
+
 def test_each_setting_is_run_with_as_many_seeds_as_are_asked_for(trained, tmp_path):
     assert run(tmp_path, "--trials", "2", "--seeds", "3") == 0
     assert [config.seed for config in trained] == [1_001, 1_002, 1_003] * 2
@@ -85,7 +92,7 @@ def test_a_setting_that_diverges_is_a_bad_one(trained, tmp_path, monkeypatch, ca
     monkeypatch.setattr(sweep.api, "train", diverges)
     assert run(tmp_path, "--trials", "2") == 0
     out = capsys.readouterr().out
-    assert out.count("returns none (the loss is nan at step 7)") == 2
+    assert out.count("no return (the loss is nan at step 7)") == 2
     assert "every setting diverged" in out
 
 

@@ -50,6 +50,16 @@ def test_discrete_observations_become_one_hot(tmp_path):
         ({"actions": np.array([5, 8, 6])}, "action 1 is 8: the environment has the actions 5 to 7"),
         ({"actions": np.array([5.0, 6.0, 7.0])}, "actions is of dtype float64, must be integers"),
         ({"rewards": np.array([0.0, np.nan, 0.0])}, "reward 1 is nan: rewards must be finite"),
+        (
+            {"rewards": np.array([0.0, 0.0, -1e300])},
+            "reward 2 is -1e\\+300: rewards must be finite in",
+        ),
+        (
+            {"action_masks": np.ones((3, 3), bool)},
+            r"action_masks has shape \(3, 3\) and dtype bool",
+        ),
+        ({"action_masks": np.zeros((5, 3), bool)}, "action_masks 0 is all false: each observation"),
+        ({"action_masks": np.ones((5, 3))}, "dtype float64, must be bool"),
         ({"rewards": np.zeros(2)}, r"rewards has shape \(2,\), must have \(3,\)"),
         ({"episode_lengths": np.array([3, 0])}, "the shortest of 0 transitions"),
         ({"episode_lengths": np.array([], int)}, "has 0 episodes"),
@@ -84,11 +94,30 @@ def test_masks_are_required_where_the_environment_has_them(tmp_path):
     np.savez(tmp_path / "data.npz", **GOOD)
     with pytest.raises(DatasetError, match="has no action_masks"):
         read_npz(tmp_path / "data.npz", facts, BOX)
-    masks = np.eye(5, 3, dtype=bool)
+    masks = np.eye(5, 3, dtype=bool) | [True, False, False]
     np.savez(tmp_path / "data.npz", action_masks=masks, **GOOD)
     found = read_npz(tmp_path / "data.npz", facts, BOX).masks
     assert found is not None
     assert found(np.array([1, 4])).tolist() == masks[[1, 4]].tolist()
+
+
+@pytest.mark.parametrize("row", range(5))
+def test_only_the_last_mask_of_a_terminated_episode_may_allow_no_action(tmp_path, row):
+    facts = read_spaces(BOX, THREE)._replace(has_masks=True)
+    masks = np.eye(5, 3, dtype=bool) | [True, False, False]
+    masks[row] = False
+    np.savez(tmp_path / "data.npz", action_masks=masks, **GOOD)
+    if row != 2:
+        with pytest.raises(DatasetError, match=f"action_masks {row} is all false"):
+            read_npz(tmp_path / "data.npz", facts, BOX)
+        return
+    found = read_npz(tmp_path / "data.npz", facts, BOX).masks
+    assert found is not None
+    assert found(np.array([2])).tolist() == [[True, True, True]]  # as environments do it
+
+
+def test_good_masks_are_left_out_where_the_environment_has_none(tmp_path):
+    assert read(tmp_path / "data.npz", action_masks=np.ones((5, 3), np.int8)).masks is None
 
 
 def test_saved_episodes_are_read_back(tmp_path):

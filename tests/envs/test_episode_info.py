@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium
@@ -13,11 +15,15 @@ from gymnasium.wrappers.vector import DictInfoToList
 
 import fastdqn
 from fastdqn.cli.main import main
+from fastdqn.config.info_keys import mean
+from fastdqn.config.recorded_numbers import info_key_problems, metric_problem
 from fastdqn.envs import EnvStream
+from fastdqn.envs.sub_env import SubEnv
 from fastdqn.training.evaluation import evaluate
 from helpers.loop import small
 
 KEYS = ("is_success", "score", "rare")
+HUGE = [10**9_000]  # Python does not print it
 
 
 class Scored(gymnasium.Env):
@@ -45,16 +51,16 @@ class Scored(gymnasium.Env):
         return np.zeros(1, np.float32), 1.0 + self._bonus, ended, False, info
 
 
-def collect(envs, steps=60):
+def collect(envs, steps=60, keys=KEYS):
     """Returns (environment, length, values) of each episode, and the warnings."""
-    stream = EnvStream(envs, info_keys=KEYS)
+    stream = EnvStream(envs, info_keys=keys)
     stream.start(seed=1)
     found = []
     for _ in range(steps):
         stream.send(np.zeros(stream.num_lanes, np.int64))
         step = stream.recv()
         if step.info is not None:
-            columns = zip(*(step.info[key].tolist() for key in KEYS), strict=True)
+            columns = zip(*(step.info[key].tolist() for key in keys), strict=True)
             found += zip(step.ended_lanes.tolist(), step.lengths.tolist(), columns, strict=True)
     warned = stream.warnings
     stream.close()
@@ -130,7 +136,6 @@ def test_hooks_log_numbers_and_keep_the_parts_of_the_run(tmp_path):
 
     def on_step(progress, step):
         progress.log("my/steps", progress.steps)
-        progress.log("charts/SPS", 1.0)
         kept.update(policy=progress.policy, replay=progress.replay, learner=progress.learner)
 
     run = fastdqn.train(small(tmp_path, log_frequency=100), Scored, on_step=on_step)
@@ -138,10 +143,6 @@ def test_hooks_log_numbers_and_keep_the_parts_of_the_run(tmp_path):
     rows = [row for row in map(json.loads, text.splitlines()) if "my/steps" in row]
     assert rows[0]["my/steps"] == pytest.approx((4 + rows[0]["step"]) / 2, abs=4)
     assert rows[1]["my/steps"] > rows[0]["step"] - 4  # the mean since the last row
-    assert rows[0]["charts/SPS"] != 1.0
-    assert run.summary["warnings"] == [
-        "progress.log: charts/SPS is a metric of the run, choose another name"
-    ]
     assert kept["policy"](np.zeros((3, 1), np.float32)).shape == (3,)
     assert len(kept["replay"]) > 0
     assert kept["learner"].updates == run.summary["updates"]
@@ -150,11 +151,106 @@ def test_hooks_log_numbers_and_keep_the_parts_of_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [("", 1, "it must be a text"), ("a\nb", 1, "it must be a text"), (3, 1, "it must be a text"),
-     ("x", "much", "must be a finite number"), ("x", np.nan, "must be a finite number")],
+     ("x", "much", "must be a finite number"), ("x", np.nan, "must be a finite number"),
+     ("x", 10**400, "must be a finite number"), ("x", HUGE, "x is a huge number: it must"),
+     *((name, 1, f"name is '{name}', a metric that the run records itself") for name in (
+         "step", "losses/td_loss", "rollout/ep_rew_mean", "time/fps", "time/share/learn",
+         "eval/mean_reward", "rollout/success_rate", "eval/score"))],
 )  # fmt: skip
 def test_what_cannot_be_logged_is_refused(name, value, said):
     with pytest.raises(ValueError, match=said):
-        fastdqn.training.progress.Progress().log(name, value)
+        fastdqn.training.progress.Progress(info_keys=("is_success", "score")).log(name, value)
+
+
+def test_every_name_in_the_rows_of_a_run_is_one_that_users_cannot_take(run):
+    text = (run.folder / "metrics.jsonl").read_text()
+    names = {name for row in map(json.loads, text.splitlines()) for name in row}
+    assert len(names) > 20
+    assert [name for name in sorted(names) if metric_problem(name, KEYS) is None] == []
+    evaluations = (run.folder / "eval.jsonl").read_text().splitlines()
+    means = {name for row in map(json.loads, evaluations) for name in row if "mean_" in name}
+    free = {f"mean_{key}{of}" for key in KEYS for of in ("", "_episodes")}
+    taken = [(name.removeprefix("mean_"),) for name in means - free]
+    assert taken
+    assert all(info_key_problems(keys) for keys in taken)
+
+
+def test_the_mean_of_logged_numbers_does_not_overflow():
+    progress = fastdqn.training.progress.Progress()
+    for value in (1e308, 1e308, -1e308, -1e308):
+        progress.log("my/large", value)
+    progress.log("my/small", 3.0)
+    progress.log("my/small", 5.0)
+    assert progress.take_logged() == {"my/large": pytest.approx(0.0, abs=1e293), "my/small": 4.0}
+    assert mean([1e308] * 100) == pytest.approx(1e308)
+    assert mean([0.1] * 10) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (["k", "k_episodes"], "'k_episodes', the name for the number of episodes of 'k'"),
+        (["return"], "'return', and the run records its own column return in episodes.csv"),
+        (["steps"], "'steps', and the run records its own column steps in episodes.csv"),
+        (["length"], "'length', and the run records its own column length in episodes.csv"),
+        (["predicted"], "'predicted', and the run records its own mean_predicted of an evaluation"),
+        (["ep_rew_mean"], "'ep_rew_mean', and the run records its own metric rollout/ep_rew_mean"),
+        (["mean_reward"], "'mean_reward', and the run records its own metric eval/mean_reward"),
+        (["score", "score"], "'score' more than once: name it once"),
+        (["is_success", "success_rate"], "both recorded as rollout/success_rate: leave one out"),
+        (["a,b"], "'a,b': a key must be without commas and quotes"),
+        (['"a'], """'"a': a key must be without commas and quotes"""),
+        (["a\nb"], "it must be a text of one line, such as is_success"),
+        ([""], "info_keys has '': it must be a text of one line"),
+    ],
+)
+def test_keys_that_cannot_be_recorded_under_their_name_are_refused(keys, said, capsys):
+    assert main(["train", "CartPole-v1", "--dry-run", "--info-keys", *keys]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+class RaisingFloat:
+    def __float__(self):
+        raise RuntimeError("no number")
+
+
+@pytest.mark.parametrize("make", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(10**400, "info has no number 'odd'"), (RaisingFloat(), "info has no number 'odd'"),
+     (np.nan, "info has nan as 'odd' .* needs finite numbers"),
+     (-np.inf, "info has -inf as 'odd' .* needs finite numbers")],
+    ids=("huge", "raises", "nan", "inf"),
+)  # fmt: skip
+def test_a_value_that_is_no_finite_number_is_missing(make, value, said):
+    class Odd(Scored):
+        def step(self, action):
+            obs, reward, terminated, truncated, info = super().step(action)
+            return obs, reward, terminated, truncated, info | {"odd": value}
+
+    keys = ("odd", "score")
+    envs = make([lambda: SubEnv(Odd(), info_keys=keys)])
+    with pytest.warns(UserWarning, match=said):
+        found, warned = collect(envs, 9, keys)
+    assert len(warned) == 1
+    assert [score for *_, (_, score) in found] == [1.5, 2.5]
+    assert all(np.isnan(odd) for *_, (odd, _) in found)
+
+
+@pytest.mark.parametrize(("words", "lines"), [([], 1), (["--quiet"], 0)])
+def test_a_warning_of_the_command_line_is_one_line_without_source(tmp_path, words, lines):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "fastdqn", "train", "CartPole-v1", "--info-keys", "odd"]
+    command += ["--run-dir", str(folder), "--total-timesteps", "600", "--hidden-sizes", "8"]
+    command += ["--eval-frequency", "0", "--learning-starts", "100", "--vectorization", "sync"]
+    result = subprocess.run([*command, *words], capture_output=True, text=True, check=True)
+    shown = [line for line in result.stderr.splitlines() if "'odd'" in line]
+    assert len(shown) == lines
+    assert all(line.startswith("warning: info has no number 'odd'") for line in shown)
+    assert ".py" not in result.stderr
+    assert len(json.loads((folder / "summary.json").read_text())["warnings"]) == 1
 
 
 def test_snapshots_are_kept_and_used(tmp_path, capsys):

@@ -105,10 +105,11 @@ def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch)
     monkeypatch.setattr("fastdqn.logging.console.time.monotonic", lambda: now[0])
     console, file = screen(terminal=False)
     lines = PlainLines(console)
-    for seconds in (0.0, 1.5, 1.0, 0.1):
+    for row, seconds in enumerate((0.0, 1.5, 1.0, 0.1)):
         now[0] += seconds
-        lines.show(STATUS)
-    lines.show({**STATUS, "return": None}, final=True)
+        lines.show({**STATUS, "steps": STATUS["steps"] + row})
+    for _ in range(2):  # the end of training, and the end of the final evaluation
+        lines.show({**STATUS, "steps": 13_000, "return": None}, final=True)
     lines.say("run folder: runs/[x]")
     lines.close()
     text = file.getvalue().splitlines()

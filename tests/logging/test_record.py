@@ -22,6 +22,7 @@ from fastdqn.logging.metric_sinks import MetricsSink, TensorBoardEvents
 from fastdqn.logging.recorder import RunRecorder, _return
 from fastdqn.training.evaluation import Evaluation
 from fastdqn.training.loop import Progress
+from helpers.sources import PACKAGE
 
 
 def refuse(*args, **kwargs):
@@ -258,6 +259,25 @@ def test_a_run_folder_starts_with_config_command_and_system(tmp_path):
     assert system["packages"]["torch"] == metadata.version("torch")
     with pytest.raises(ConfigError, match="not empty"):
         create_folder(config, "cpu", ExitStack())
+
+
+@pytest.mark.parametrize(
+    ("folder", "direct", "source"),
+    [
+        (None, None, None),  # of a package index
+        (None, '{"url": "file:///src", "dir_info": {}}', "file:///src"),
+        ("site-packages/fastdqn", None, str(PACKAGE.parent)),  # the module path comes first
+    ],
+)
+def test_system_json_has_the_source_unless_it_is_a_package_index(
+    tmp_path, monkeypatch, folder, direct, source
+):
+    found = SimpleNamespace(
+        version="0.1.0", read_text=lambda name: direct, locate_file=lambda name: folder or PACKAGE
+    )
+    monkeypatch.setattr(metadata, "distribution", lambda name: found)
+    run = create_folder(Config(run_dir=str(tmp_path / "run")), "cpu", ExitStack())
+    assert json.loads((run / "system.json").read_text())["fastdqn_source"] == source
 
 
 def test_a_run_folder_that_cannot_be_created_is_a_config_error(tmp_path, monkeypatch):

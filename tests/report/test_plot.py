@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastdqn.report.curves import QUANTITIES, Line, band, line, phases, quantity_of
+from fastdqn.report.curves import QUANTITIES, Line, band, column_of, line, phases, quantity_of
 from fastdqn.report.run_data import read_runs
 from fastdqn.report.seed_groups import goal_of, group
 from helpers.command_line import ask
@@ -139,9 +139,34 @@ def test_a_curve_that_no_run_has_is_named_with_those_it_has(folders):
     words = ["--out", "a.svg", "--curves", "rollout/ep_rew"]
     code, _, lines = ask("plot", *folders, *words)
     assert code == 2
-    assert lines[0] == "error: unknown curve 'rollout/ep_rew': did you mean rollout/ep_rew_mean?"
-    assert "evaluation, return, q, loss, epsilon, phases, or a column: " in lines[1]
-    assert "train/loss" in lines[1]
+    assert lines == [
+        "error: unknown curve 'rollout/ep_rew': did you mean rollout/ep_rew_mean or "
+        "rollout/episodes or rollout/exploration_rate? Others are evaluation, return, q, loss, "
+        "epsilon, phases, and each name in the rows of metrics.jsonl and eval.jsonl"
+    ]  # fmt: skip
+    code, _, lines = ask("plot", *folders, *words[:-1], "qvalues")
+    assert lines[0].startswith("error: unknown curve 'qvalues': did you mean losses/q_values? ")
+    code, _, lines = ask("plot", *folders, *words[:-1], "zzz")
+    assert lines[0].startswith("error: unknown curve 'zzz': curves are evaluation, return, ")
+
+
+def test_the_end_of_the_name_of_a_column_is_enough(tmp_path):
+    """Where training has one such column alone: evaluations may have it, too."""
+    folder = write_run(tmp_path / "x")
+    for name in ("rollout/success_rate", "eval/success_rate", "eval/keys", "a/same", "b/same"):
+        add_column(folder / "metrics.jsonl", name)
+    records = read_runs([str(folder)])
+    names = ("success_rate", "rollout/success_rate", "keys", "same", "rate", "eval/same")
+    assert [column_of(name, records) for name in names] == [
+        "rollout/success_rate", "rollout/success_rate", "eval/keys", None, None, None,
+    ]  # fmt: skip
+    quantity = quantity_of("success_rate", records)
+    assert (quantity.key, quantity.unit, quantity.evaluated) == (
+        "rollout/success_rate", "success_rate", False,
+    )  # fmt: skip
+    words = ("--out", str(tmp_path / "a.svg"), "--curves", "success_rate")
+    assert ask("plot", str(folder), *words)[0] == 0
+    assert "<!-- rollout/success_rate -->" in (tmp_path / "a.svg").read_text()
 
 
 def test_evaluations_do_not_alternate_with_the_other_phases(tmp_path):
@@ -177,7 +202,7 @@ def test_many_settings_have_a_panel_each(tmp_path):
     assert ask("plot", *runs, "--out", str(out), "--curves", "evaluation")[0] == 0
     text = out.read_text()
     for n in range(1, 9):
-        assert f"<!-- greedy evaluations: n_steps {n} -->" in text
+        assert f"<!-- mean return of greedy evaluations: n_steps {n} -->" in text
 
 
 @pytest.mark.slow

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastdqn.report.curves import Line, band
 from fastdqn.report.statistics import stratified_bootstrap
+from fastdqn.report.svg_chart import Series, curves_chart
 from helpers import browser
 from helpers.command_line import ask
 from helpers.report_pages import PHASES, write_run
@@ -142,7 +144,7 @@ def test_a_page_of_a_run_shows_its_result(pages):
     page = Page(pages["one"])
     assert page.text["h1"] == ["CartPole-v1"]
     for said in (
-        "31.5", "± 2.5 over 20 greedy episodes, minimum 27",
+        "31.5", "mean return of 20 greedy episodes, standard deviation 2.5, minimum 27",
         "solved: two evaluations on new seeds reached 30, after 1500 steps, 4.5 s after the",
         "2,000", "fastdqn train cartpole", "pip install fastdqn==0.1.0 torch==2.13.0",
         "environment alone, steps per second", "a processor", "learning_rate", "goal", "50.0%",
@@ -208,10 +210,10 @@ def test_an_error_of_report_is_one_line(folders, tmp_path, monkeypatch, words, s
 
 def test_a_run_whose_folder_name_is_not_utf8_has_a_page(tmp_path):
     run = write_run(tmp_path / "\udcff", env_kwargs={"\ud800": 1})
-    (run / "command.txt").write_bytes(b"fastdqn train cartpole --run-dir \xff\n")
+    (run / "command.txt").write_bytes(b"fastdqn train cartpole --init-weights \xff\n")
     assert ask("report", str(run))[0] == 0
     words = Page(run / "report.html").words
-    assert "fastdqn train cartpole --run-dir \ufffd" in words
+    assert "fastdqn train cartpole --init-weights '\ufffd'" in words
     assert "?=1" in words
 
 
@@ -363,7 +365,10 @@ def test_a_run_whose_last_weights_collapsed_is_seen(tmp_path):
     assert ask("report", str(run), "--out", str(out))[0] == 0
     page = Page(out)
     assert "9.5" in page.text["p"]
-    said = "the last weights return 9.5, and the best 31.5: returns fell after the best evaluation"
+    said = (
+        "the mean return is 9.5 with the last weights, and 31.5 with the best: returns fell after "
+        "the best evaluation"
+    )
     assert f"Warning: {said}" in page.text["p"]
     assert any("selected among all evaluations: 31.5, of step 1500" in t for t in page.text["p"])
     assert ask("report", str(run), str(fine), "--out", str(tmp_path / "two.html"))[0] == 0
@@ -387,6 +392,32 @@ def test_solved_is_not_a_column_where_no_goal_was_set(tmp_path):
     assert not any("of 2" in text for text in page.text["td"])
 
 
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        ("/a/fastdqn/__main__.py train cartpole --seed 2 --run-dir 's/a base/seed-2' --resume auto "
+         "--quiet", "fastdqn train cartpole --seed 2"),
+        ("fastdqn train cartpole --run_dir=x --no-double --quiet --env-kwargs 'a=b c' d=1",
+         "fastdqn train cartpole --no-double --env-kwargs 'a=b c' d=1"),
+        ("python my.py --run-dir x --quiet", "python my.py --run-dir x --quiet"),
+        ("fastdqn train 'cartpole --quiet", "fastdqn train 'cartpole --quiet"),
+    ],
+)  # fmt: skip
+def test_the_command_of_a_run_repeats_it_elsewhere(tmp_path, stored, shown):
+    run = write_run(tmp_path / "run")
+    (run / "command.txt").write_text(f"{stored}\n")
+    assert ask("report", str(run))[0] == 0
+    assert shown in Page(run / "report.html").text["code"]
+
+
+def test_the_version_of_a_checkout_is_not_installed_from_an_index(tmp_path):
+    run = write_run(tmp_path / "run")
+    system = json.loads((run / "system.json").read_text())
+    (run / "system.json").write_text(json.dumps({**system, "fastdqn_source": "/src"}))
+    assert ask("report", str(run))[0] == 0
+    assert "pip install torch==2.13.0" in Page(run / "report.html").text["code"]
+
+
 def test_keys_of_info_are_columns_of_the_table_of_runs(tmp_path):
     found = {**evaluated(1.0, 2000), "mean_is_success": 0.56, "mean_keys": 8.0}
     summary = {"eval_last": {**found, "mean_keys_episodes": 5}}
@@ -399,6 +430,30 @@ def test_keys_of_info_are_columns_of_the_table_of_runs(tmp_path):
     assert text["td"].count("0.56") == text["td"].count("8 over 5 of 20 episodes") == 2
 
 
+def test_a_table_of_runs_that_end_some_steps_apart_has_intervals_in_all_rows():
+    lines = [
+        Line(np.array([10.0 + d, 20.0 + d, 30.0 + d, 40.0 + d]), np.array([1.0, 2.0, 3.0, 4.0]) + d)
+        for d in (0, 1, 2)
+    ]
+    early = [Line(each.x[:2], each.y[:2]) for each in lines]
+    series = [Series("all", 0, lines, band(lines)), Series("early", 1, early, band(early))]
+    chart = curves_chart("a", "a", "steps", series)
+    assert chart is not None
+    assert [row[0] for row in chart.rows] == ["12", "20", "30", "40"]
+    assert all("[" in row[1] for row in chart.rows)
+    assert [("[" in row[2], row[2] == "-") for row in chart.rows] == [
+        (True, False), (True, False), (False, True), (False, True),
+    ]  # fmt: skip
+
+
+def test_titles_of_charts_are_phrases(pages):
+    titles = Page(pages["one"]).text["figcaption"]
+    assert titles[:2] == [
+        "mean return of greedy evaluations", "mean return of the last 100 training episodes",
+    ]  # fmt: skip
+    assert "mean Q-value of the actions in a batch" in titles
+
+
 def test_keys_of_info_have_a_chart_each(tmp_path):
     run = write_run(tmp_path / "run", info_keys=("is_success", "score"))
     rows = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
@@ -407,5 +462,5 @@ def test_keys_of_info_have_a_chart_each(tmp_path):
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert ask("report", str(run), "--out", str(tmp_path / "a.html"))[0] == 0
     titles = Page(tmp_path / "a.html").text["figcaption"]
-    assert "info is_success, last 100 training episodes" in titles
-    assert "info score, last 100 training episodes" in titles
+    assert "success rate, mean of the last 100 training episodes" in titles
+    assert "score, mean of the last 100 training episodes" in titles
