@@ -135,13 +135,15 @@ def try_levers(
         found: The levers.
         measure: Returns steps per second of training with other options.
     """
+    baselines = [rate]
     for lever in found:
         try:
             other = measure(config.replace(**lever.changes))
         except ConfigError:
             continue
         # Again, so that what else the machine does between them counts as spread.
-        rate = rate.joined(measure(config))
+        baselines.append(measure(config))
+        rate = Rate.joined(baselines)
         speedup = other.median / rate.median
         between = (other.least / rate.most, other.most / rate.least)
         helps = speedup >= _WORTHWHILE and between[0] > 1

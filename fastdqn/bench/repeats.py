@@ -27,11 +27,12 @@ class Rate(NamedTuple):
         """Range of the repeats, relative to their median."""
         return (self.most - self.least) / self.median if self.median > 0 else 0.0
 
-    def joined(self, other: "Rate") -> "Rate":
-        """Returns the rate over the repeats of both, with the mean of their medians."""
+    @staticmethod
+    def joined(rates: Sequence["Rate"]) -> "Rate":
+        """Returns the rate over the repeats of all, with the mean of their medians."""
         return Rate(
-            (self.median + other.median) / 2, min(self.least, other.least),
-            max(self.most, other.most), self.calls + other.calls,
+            statistics.fmean(rate.median for rate in rates), min(rate.least for rate in rates),
+            max(rate.most for rate in rates), sum(rate.calls for rate in rates),
         )  # fmt: skip
 
     def scaled(self, factor: float) -> "Rate":

@@ -112,7 +112,7 @@ def verdict(
     - compute-bound, memory-bound: the peak that is nearer.
     - device-bound, operator-bound: busy with work that is not counted.
 
-    Where a measurement that is off by _ERROR would change the answer, both are named: "memory-bound
+    Where a measurement that is off by _ERROR would change the answer, all are named: "memory-bound
     or compute-bound".
 
     Args:
@@ -149,11 +149,11 @@ def _bound(busy: float, reached: tuple[float, float] | None, is_gpu: bool) -> st
 def remedy(bound: str, is_gpu: bool, is_fused: bool) -> str | None:
     """Returns options that may help against a bound of verdict(), or None."""
     if bound == "overhead-bound":
-        return "--batch-size, larger" if is_fused else "--learner fused, or a larger --batch-size"
+        return "increase --batch-size" if is_fused else "--learner fused, or a larger --batch-size"
     if bound == "launch-bound":
         return "--capture graph, --updates-per-launch 8"
     if bound == "latency-bound":
-        return "--batch-size, larger"
+        return "increase --batch-size"
     if bound == "compute-bound":
         smaller = "a smaller network (--hidden-sizes)"
         return f"--precision bf16, {smaller}" if is_gpu else smaller

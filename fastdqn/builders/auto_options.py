@@ -20,7 +20,6 @@ from fastdqn.config.limits import beyond_fused
 from fastdqn.config.option import options_of
 from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
 from fastdqn.envs import EnvFacts
-from fastdqn.envs.make import worker_count
 from fastdqn.files.run_folder import default_run_dir
 from fastdqn.kernels.jit import COMPILES
 from fastdqn.learning.capturable import host_read
@@ -89,7 +88,6 @@ def resolve(
         "exploration_initial_eps": initial,
         "exploration_final_eps": final,
         "vectorization": vectorization,
-        "workers": _workers(config, vectorization),
         "final_evaluation": ends_with_evaluation(config),
         "store": "frames" if frames else "rows",
         "learner": learner,
@@ -100,12 +98,6 @@ def resolve(
         "log_frequency": config.log_frequency or max(1, steps // 200),
     }
     return Resolution(ResolvedConfig(**vars(config) | changes), notes, size)
-
-
-def _workers(config: Config, vectorization: str) -> int | None:
-    if vectorization != "workers":
-        return None
-    return worker_count(config.num_envs, config.workers, config.env_batch_size)
 
 
 def _atari(config: Config, vectorization: str) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fastdqn.cli.parser import groups
-from fastdqn.config.option import options_of
 from fastdqn.config.presets import PRESETS
-from fastdqn.config.schema import Config, ConfigError, RunOptions, current_names, unknown_name
+from fastdqn.config.schema import Config, ConfigError, current_names, unknown_name
 from fastdqn.files.atomic_write import read_text
 
 _FLAGS = ("--config", "--config-file")
@@ -130,11 +129,16 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+# Options that each config.json of a run has named since the first version.
+_OF_EVERY_RUN = {
+    "env_id", "preset", "seed", "num_envs", "total_timesteps", "buffer_size", "batch_size",
+    "gamma", "learning_starts", "train_frequency", "run_dir",
+}  # fmt: skip
+
+
 def _is_of_a_run(path: Path, given: dict[str, Any]) -> bool:
-    """Returns whether a file is the config.json of a run, which names every option."""
-    if path.suffix.lower() == ".toml":
-        return False
-    return options_of(RunOptions).keys() <= current_names(given, warns=False).keys()
+    """Returns whether a file is the config.json of a run, of any version."""
+    return path.suffix.lower() != ".toml" and given.keys() >= _OF_EVERY_RUN
 
 
 def _changed(default: Config, given: dict[str, Any]) -> Config:

@@ -68,7 +68,9 @@ the environments can be read. With a change it is not: the run prints what chang
 # Commands that compile the kernels of a run.
 _COMPILING = ("train", "resume", "bench", "profile", "sweep")
 # Modules that warn of mistakes of the environments, which are part of a run's summary.
-_STREAM_MODULES = r"fastdqn\.(envs\.env_stream|builders\.environments)$"
+_STREAM_MODULES = (
+    r"fastdqn\.(envs\.(env_stream|probe)|builders\.(build|environments)|training\.evaluation)$"
+)
 # Maximum length of a message in characters. A path has at most 4,096.
 _MOST = 6_000
 

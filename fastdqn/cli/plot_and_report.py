@@ -15,7 +15,7 @@ from fastdqn.files.output_files import out_problems, write_together
 from fastdqn.report.curves import QUANTITIES, column_of, columns
 from fastdqn.report.run_data import read_runs
 from fastdqn.report.seed_groups import LONGEST_LABEL, Group, StudyVariant, group, shortened
-from fastdqn.study.changed_runs import changed_runs, left_out
+from fastdqn.study.changed_runs import changed_runs, left_out, recorded_left_out
 from fastdqn.study.run_progress import newest_row
 from fastdqn.study.study_folder import is_study, read_study
 
@@ -199,7 +199,11 @@ def _expanded(
         begun = [run for run in study.runs(Path(each)) if _has_metrics(run.folder)]
         if not begun:
             raise ConfigError([f"no run of the study {each} has metrics yet: try again later"])
-        found = changed_runs(begun) if changed is None else {}
+        found = {}
+        if changed is None:
+            known, names = recorded_left_out(Path(each)), {run.name for run in begun}
+            found = {name: text for name, text in known.items() if name in names}
+            found |= changed_runs(begun)
         notes += left_out(found)
         begun = [run for run in begun if run.name not in (found if changed is None else changed)]
         if not begun:

@@ -228,6 +228,8 @@ def _returns(
             trial.report(sum(returns) / len(returns), run)
             if len(returns) < chosen.seeds and trial.should_prune():
                 return returns, "cut"
+    except ConfigError as error:  # found only when the run is built, such as its memory
+        return returns, error.lines[0]
     except _BAD_SETTING as error:
         return returns, " ".join(str(error).split())
     return returns, ""

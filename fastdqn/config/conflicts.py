@@ -222,8 +222,10 @@ def _vectorization_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bo
 
 def are_whole_groups(env_batch_size: int, num_envs: int, workers: int | None) -> bool:
     """Returns whether a batch of environments is that of some workers. None: one for each batch."""
-    size = env_batch_size if workers is None else num_envs / workers
-    return env_batch_size == num_envs or not (num_envs % size or env_batch_size % size)
+    if env_batch_size == num_envs:
+        return True
+    groups = num_envs // env_batch_size if workers is None else workers
+    return num_envs % groups == 0 and env_batch_size % max(1, num_envs // groups) == 0
 
 
 def _exploration_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:

@@ -59,7 +59,8 @@ class RunOptions:
     """How environments are vectorized. auto: the environment's own vector class if it has one, else
     sync. workers: a few processes with many environments each. async: a process each."""
     workers: Annotated[int | None, Limit(1, 1 << 10), Group("run"), Changes()] = None
-    """Worker processes of --vectorization workers. None: the usable cores minus one."""
+    """Worker processes of --vectorization workers. None: the usable cores minus one, or one for
+    each batch of --env-batch-size."""
     # Python's locks wait for at most 292 years, counted in nanoseconds.
     max_step_seconds: Annotated[float | None, Limit(0, 1e9, open=True), Group("run"), Changes()] = (
         300.0
@@ -68,7 +69,7 @@ class RunOptions:
     restart_envs: Annotated[
         int, Limit(0, 1 << 20), Renamed("restart_lanes"), Group("run"), Changes()
     ] = 0
-    """Failed sub-environments of async that may be restarted in total. Their episodes end as
+    """Failed worker processes that may be restarted in total. Their episodes end as
     truncated. One more failure ends the run."""
     gamma: Annotated[float, _SHARE, Group("learning")] = 0.99
     """Discount factor per step."""
@@ -163,7 +164,7 @@ class Config(RunOptions):
     """Learn from --prefill or --from alone. Steps are counted, but only evaluations step an
     environment: total_timesteps / train_frequency updates are made."""
     env_batch_size: Annotated[int | None, Limit(1, 1 << 20), Group("run")] = None
-    """Sub-environments that a step waits for, with async, envpool and Atari. None: all."""
+    """Sub-environments that a step waits for, with workers, async, envpool and Atari. None: all."""
     atari_protocol: Annotated[
         Literal["auto", "dqn2015", "machado2018", "none"], Before("none"), Group("run")
     ] = "auto"

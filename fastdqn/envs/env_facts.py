@@ -21,7 +21,7 @@ class EnvFacts(NamedTuple):
         obs_scale: Factor applied before the network: 1/255 for bytes that span 0 to 255, else 1.
         num_actions: A; actions are counted from 0 inside the package.
         action_start: The number that the environment gives to action 0.
-        has_masks: Whether a reset returned an action mask; spaces do not tell.
+        has_masks: Whether a reset returned an action mask; spaces do not show it.
         mask_source: Where the masks are, if there are any.
         max_episode_steps: The environment's time limit, if known.
         stack: Number of frames on the first axis of an observation, newest last; 1: not stacked.

@@ -181,7 +181,8 @@ class EnvStream:
             "mask": None if self.mask is None else self.mask.copy(),
             "seed": None if self.env_calls.seed is None else int(self.env_calls.seed),
             "autoreset_mode": self.autoreset_mode.value,
-            "envs": read_env_state(self.envs),
+            # With partial batches, other sub-environments have stepped on since.
+            "envs": read_env_state(self.envs) if self.num_ready == self.num_lanes else None,
         }
 
     def load_state(self, state: Any) -> bool:

@@ -12,6 +12,7 @@ from fastdqn.config.conflicts import are_whole_groups
 from fastdqn.envs.backend_interface import Arrival
 from fastdqn.envs.errors import LaneFailure, how_it_ended
 from fastdqn.envs.observations import take
+from fastdqn.envs.worker_loop import ERROR
 from fastdqn.envs.worker_vector_env import WorkerVectorEnv
 
 # Seconds that a busy worker may still take when all are closed, and between two checks of whether
@@ -101,10 +102,11 @@ class WorkerGroups:
     def give_up(self, lane: int, call_id: int, why: str) -> None:
         """Kills a worker that hangs, so that the wait for it fails; called from another thread."""
         worker = self._worker_of[lane]
+        process = self._envs.processes[worker]  # before the check: it may be replaced after it
         at = int(self._envs.arrays.current[worker]), int(self._envs.arrays.sent[worker])
         if at == (lane, call_id) and not self._envs.has_answered(worker):
             self._hung[worker] = why
-            self._envs.processes[worker].kill()  # a stopped process ignores all other signals
+            process.kill()  # a stopped process ignores all other signals
 
     def settle(self) -> None:
         self._wait_for(sorted(self._in_flight))
@@ -229,6 +231,7 @@ class WorkerGroups:
                 failure.line += f". All {self._restarts} restarts of --restart-envs are used up"
             raise failure
         self._restarted += 1
+        self._hung.pop(worker, None)
         envs.processes[worker].join(_PATIENCE)
         envs.processes[worker].kill()
         envs.processes[worker].join(_PATIENCE)
@@ -248,7 +251,7 @@ class WorkerGroups:
 
     def _error_of(self, worker: int) -> LaneFailure:
         try:
-            return LaneFailure(*self._envs.message_of(worker))
+            return LaneFailure(*self._envs.message_of(worker, ERROR))
         except (EOFError, OSError):  # it was killed while it sent
             return self._death(worker)
 

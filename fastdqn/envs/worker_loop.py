@@ -1,6 +1,6 @@
 """WorkerLoop: steps a group of sub-environments in a worker process, results in shared memory."""
 
-import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,10 +17,17 @@ from fastdqn.envs.sub_env_state import Plan, Unreadable, plan_lane, read_lane, r
 
 # Values of StepArrays.command: step all sub-environments, or read a message from the pipe.
 STEP, MESSAGE = 0, 1
+# Kinds of messages of a worker: its sub-environments are made; an answer; an error.
+READY, ANSWER, ERROR = "ready", "answer", "error"
 # Seconds between two checks of whether the parent lives. Ours, untuned.
 _PARENT_CHECK = 2.0
-# Characters of a traceback that are sent. A pipe holds 64 KiB. Ours, untuned.
-_MOST_TRACE = 6_000
+# Characters of an error and of its traceback that are sent. A pipe holds 64 KiB, and the parent
+# reads only after the answer was counted. Ours, untuned.
+_MOST_LINE, _MOST_TRACE = 1_000, 6_000
+
+
+class _ParentGoneError(Exception):
+    """The parent process has ended."""
 
 
 class WorkerLoop:
@@ -156,7 +163,7 @@ def run_worker(
     arrays: StepArrays, pipe: Any, go: Any, replies: Any, mode: AutoresetMode,
     info_keys: tuple[str, ...], spins: int,
 ) -> None:  # fmt: skip
-    """The main function of a worker process: makes its sub-environments and obeys commands.
+    """The main function of a worker process: makes its sub-environments and follows commands.
 
     Args:
         first: Number of the first sub-environment.
@@ -170,24 +177,26 @@ def run_worker(
         info_keys: Keys of info whose numbers at episode ends are used.
         spins: Times to try before waiting for a command.
     """
+    parent = os.getppid()
     arrays.current[worker] = first
     envs = make()
     loop = WorkerLoop(envs, first, arrays, worker, mode, info_keys)
-    pipe.send(None)
+    pipe.send((READY,))
     try:
         is_open = True
         while is_open:
-            wait_for(go, spins)
+            wait_for(go, spins, parent)
             if arrays.command[worker] == STEP:
                 loop.step()
             else:
-                is_open = _obey(loop, pipe)
+                is_open = _handle_message(loop, pipe)
             _answer(arrays, worker, replies)
-    except EOFError:
-        raise  # of the parent
+    except _ParentGoneError:
+        pass
     except BaseException as error:  # SystemExit and GeneratorExit among them
         trace = own_trace(error)[-_MOST_TRACE:]
-        pipe.send((int(arrays.current[worker]), one_line(error), trace))
+        line = one_line(error)[:_MOST_LINE]
+        pipe.send((ERROR, int(arrays.current[worker]), line, trace))
         arrays.failed[worker] = True
         _answer(arrays, worker, replies)
     finally:
@@ -195,24 +204,26 @@ def run_worker(
             close_quietly(env)
 
 
-def _obey(loop: WorkerLoop, pipe: Any) -> bool:
+def _handle_message(loop: WorkerLoop, pipe: Any) -> bool:
     """Reads a message and does what it says. Returns False for the message to close."""
-    what, *arguments = pipe.recv()
+    try:
+        what, *arguments = pipe.recv()
+    except (EOFError, OSError):
+        raise _ParentGoneError from None
     if what == "close":
         return False
+    if what == "reset":
+        loop.reset(*arguments)
+        return True
+    calls = {
+        "read_state": loop.read_state,
+        "check_state": loop.check_state,
+        "load_state": loop.load_state,
+    }
     try:
-        if what == "reset":
-            loop.reset(*arguments)
-        elif what == "read_state":
-            pipe.send((loop.read_state(), ""))
-        elif what == "check_state":
-            pipe.send((loop.check_state(*arguments), ""))
-        else:
-            pipe.send((loop.load_state(), ""))
+        pipe.send((ANSWER, calls[what](*arguments), ""))
     except (Unreadable, ValueError) as error:
-        if what == "reset":
-            raise
-        pipe.send((None, str(error)))
+        pipe.send((ANSWER, None, str(error)))
     return True
 
 
@@ -221,12 +232,12 @@ def _answer(arrays: StepArrays, worker: int, replies: Any) -> None:
     replies.release()
 
 
-def wait_for(go: Any, spins: int) -> None:
-    """Waits for a command; raises EOFError if the parent is gone."""
+def wait_for(go: Any, spins: int, parent: int) -> None:
+    """Waits for a command; raises _ParentGoneError once the process with this pid has ended."""
     for _ in range(spins):
         if go.acquire(False):
             return
     while not go.acquire(True, _PARENT_CHECK):
-        parent = multiprocessing.parent_process()
-        if parent is None or not parent.is_alive():
-            raise EOFError
+        # Not by a pipe: other forked workers hold the parent's end open, too.
+        if os.getppid() != parent:
+            raise _ParentGoneError

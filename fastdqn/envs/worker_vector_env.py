@@ -15,7 +15,7 @@ from fastdqn.envs.declared_stack import stack_of
 from fastdqn.envs.errors import HungError
 from fastdqn.envs.step_arrays import StepArrays
 from fastdqn.envs.sub_env import UNLIMITED, time_limit_of
-from fastdqn.envs.worker_loop import MESSAGE, STEP, run_worker
+from fastdqn.envs.worker_loop import MESSAGE, READY, STEP, run_worker
 from fastdqn.envs.worker_process import WorkerTarget, inherited_garbage_kept, starting_workers
 from fastdqn.system.cpu_limits import usable_cores
 from fastdqn.system.cwd_imports import safe_children
@@ -85,8 +85,8 @@ class WorkerVectorEnv(VectorEnv):
                 self.processes.append(None)
                 self.go.append(None)
                 self.start_process(worker, self.target)
-            for pipe in self.pipes:
-                pipe.recv()  # its sub-environments are made
+            for worker in range(workers):
+                self.message_of(worker, READY)
 
     def _read_template(self, env: gymnasium.Env) -> None:
         """Reads spaces and attributes from one sub-environment, and closes it."""
@@ -103,7 +103,7 @@ class WorkerVectorEnv(VectorEnv):
             env.close()
 
     def start_process(self, worker: int, target: WorkerTarget) -> None:
-        """Starts a worker process, which sends None once its sub-environments are made."""
+        """Starts a worker process, which sends READY once its sub-environments are made."""
         group = self.groups[worker]
         ours, theirs = self._context.Pipe()
         go = self._context.Semaphore(0)
@@ -126,21 +126,25 @@ class WorkerVectorEnv(VectorEnv):
     def command(self, worker: int, message: tuple | None = None) -> None:
         """Sends a worker a message, or the command to step its sub-environments.
 
-        A dead worker does not answer; its process tells.
+        A dead worker never answers: check whether its process is alive.
         """
         arrays = self.arrays
         arrays.command[worker] = STEP if message is None else MESSAGE
+        arrays.sent[worker] += 1
+        self.go[worker].release()  # first, since the worker must read a message larger than a pipe
         if message is not None:
             with contextlib.suppress(OSError):
                 self.pipes[worker].send(message)
-        arrays.sent[worker] += 1
-        self.go[worker].release()
 
-    def message_of(self, worker: int) -> tuple:
-        """Reads the next message of a worker; raises EOFError or OSError if it is dead."""
-        while (message := self.pipes[worker].recv()) is None:  # a new process is ready
+    def message_of(self, worker: int, kind: str) -> tuple:
+        """Reads the next message of a kind. Others are of a process that has just started.
+
+        Raises:
+            EOFError, OSError: The worker is dead.
+        """
+        while (message := self.pipes[worker].recv())[0] != kind:
             pass
-        return message
+        return message[1:]
 
     def close_extras(self, **kwargs: Any) -> None:
         """Ends the processes. They ignore SIGTERM."""

@@ -12,6 +12,7 @@ from fastdqn.text import drawable
 FREE = (
     "seed", "run_dir", "checkpoint_frequency", "checkpoint_seconds", "checkpoint_replay",
     "log_frequency", "tensorboard", "wandb", "on_disk_error", "max_step_seconds",
+    "workers", "restart_envs", "snapshot_frequency",
 )  # fmt: skip
 LONGEST_LABEL = 60  # maximum characters of a label
 

@@ -35,6 +35,14 @@ def left_out(changed: Mapping[str, str]) -> list[str]:
     ]
 
 
+def recorded_left_out(study: Path) -> dict[str, str]:
+    """Returns what the results of a study say of the runs that they leave out."""
+    try:
+        return dict(json.loads(read_text(study / "results.json"))["left_out"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # there are none yet
+        return {}
+
+
 def resume_warning(folder: Path, changes: Mapping[str, Any], total: int | None) -> str | None:
     """Returns a warning if a run of a study is about to be resumed differently, or None.
 
@@ -88,11 +96,13 @@ def _requested(folder: Path, asked: Config) -> dict[str, list[Any]]:
 
 def _rows(path: Path) -> list[dict[str, dict[str, Any]]]:
     """Returns the changes in changes.jsonl, a dict by option for each resume."""
+    if not path.exists():
+        return []
     try:
         rows = [json.loads(line)["changed"] for line in read_text(path).splitlines()]
         return [{name: dict(change) for name, change in row.items()} for row in rows]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return []  # the options never changed
+        return [{path.name: {"from": "a list of changes", "to": "an unreadable file"}}]
 
 
 def _total(folder: Path) -> dict[str, list[Any]]:

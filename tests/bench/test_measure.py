@@ -407,7 +407,7 @@ def test_products_are_counted_as_two_n_cubed():
     ("bound", "is_gpu", "is_fused", "says"),
     [
         ("overhead-bound", False, False, "--learner fused"),
-        ("overhead-bound", False, True, "--batch-size"),
+        ("overhead-bound", False, True, "increase --batch-size"),
         ("launch-bound", True, False, "--capture graph"),
         ("compute-bound", False, True, "a smaller network"),
         ("compute-bound", True, False, "--precision bf16"),

@@ -87,6 +87,58 @@ def stream_of(env, vectorization, mode, num_envs=5, workers=None, **how) -> EnvS
     return EnvStream(recipe.make(num_envs, autoreset_mode=mode), info_keys=keys, **how)
 
 
+def test_a_stream_of_partial_batches_has_no_exact_state():
+    """Sub-environments whose results were not received yet have stepped on."""
+    stream = stream_of("CartPole-v1", "workers", AutoresetMode.NEXT_STEP, 4, 2, env_batch_size=2)
+    stream.start(seed=0)
+    assert stream.state()["envs"] is None
+    stream.close()
+
+
+class Large(gymnasium.Env):
+    """Has a state that is larger than a pipe."""
+
+    observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+    pixels = np.zeros(1 << 20, np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action) -> Any:
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+    def get_state(self):
+        return {"pixels": self.pixels}
+
+    def set_state(self, state):
+        self.pixels = state["pixels"]
+
+
+def test_a_state_larger_than_a_pipe_is_read_and_loaded():
+    stream = stream_of(Large, "workers", AutoresetMode.NEXT_STEP, 2, 1)
+    stream.start(seed=0)
+    state = stream.state()
+    of_second = state["envs"]["lanes"]["1"]["0"]
+    of_second["own"]["pixels"] = np.full(1 << 20, 7, np.uint8)
+    assert stream.load_state(state)
+    again = stream.state()["envs"]["lanes"]["1"]["0"]["own"]["pixels"]
+    assert again.min() == again.max() == 7
+    stream.close()
+
+
+def test_a_worker_that_died_leaves_no_stale_state():
+    stream = stream_of("CartPole-v1", "workers", AutoresetMode.NEXT_STEP, 4, 2)
+    envs: Any = stream.envs
+    played(stream, 5)
+    envs.processes[0].kill()
+    envs.processes[0].join()
+    assert stream.state()["envs"] is None
+    assert not envs.pipes[1].poll(0)  # the answer of the other worker was read
+    stream.close()
+
+
 @pytest.mark.slow
 @every_mode
 @pytest.mark.parametrize("env", ["CartPole-v1", "Taxi-v4", Mixed, stacked])
@@ -160,7 +212,9 @@ def test_partial_batches_are_whole_groups_and_starve_none():
     stream.close()
 
 
-@pytest.mark.parametrize(("num_envs", "workers", "ready"), [(8, 2, 3), (7, 2, 3), (8, 1, 4)])
+@pytest.mark.parametrize(
+    ("num_envs", "workers", "ready"), [(8, 2, 3), (7, 2, 3), (8, 1, 4), (9, 6, 3), (12, 8, 6)]
+)
 def test_partial_batches_of_other_sizes_are_rejected(num_envs, workers, ready):
     envs = EnvRecipe("CartPole-v1", "workers", workers=workers).make(num_envs)
     with pytest.raises(ValueError, match=f"env_batch_size is {ready}: .* use a multiple of"):
@@ -171,6 +225,10 @@ def test_partial_batches_of_other_sizes_are_rejected(num_envs, workers, ready):
 def hurt(how: str) -> None:
     if how == "raise":
         raise RuntimeError("boom")
+    if how == "end":
+        raise EOFError("the simulator is gone")
+    if how == "long":
+        raise RuntimeError("x" * (1 << 20))
     if how == "exit":
         raise SystemExit(3)
     if how == "hang":
@@ -203,14 +261,17 @@ class Doomed(gymnasium.Env):
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    how=st.sampled_from(["raise", "exit", "kill"]), lane=st.integers(0, 4),
+    how=st.sampled_from(["raise", "exit", "kill", "end", "long"]), lane=st.integers(0, 4),
     at=st.integers(1, 12), workers=st.integers(1, 3), mode=st.sampled_from(MODES),
 )  # fmt: skip
 def test_a_failure_at_any_call_names_the_environment(how, lane, at, workers, mode):
     makers: list[Any] = [lambda: SubEnv(Doomed("", 0))] * 5
     makers[lane] = lambda: SubEnv(Doomed(how, at))
     stream = EnvStream(WorkerVectorEnv(makers, workers, autoreset_mode=mode))
-    says = {"raise": "RuntimeError: boom", "exit": "SystemExit: 3", "kill": "killed by signal 9"}
+    says = {
+        "raise": "RuntimeError: boom", "exit": "SystemExit: 3", "kill": "killed by signal 9",
+        "end": "EOFError: the simulator is gone", "long": "RuntimeError: xxx",
+    }  # fmt: skip
     with pytest.raises(EnvError, match=f"env {lane}, .*{says[how]}"):
         played(stream, 30)
     stream.close()

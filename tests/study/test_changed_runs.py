@@ -81,3 +81,17 @@ def test_a_run_whose_folder_was_removed_is_trained_again(trained):
     Path("s/base/seed-1").rename("elsewhere")
     assert "differs" not in ask(*STUDY)[1]
     assert [job.key for job in trained.started[started:]] == ["base/seed-1"]
+
+
+def test_a_damaged_record_of_changes_leaves_the_run_out(trained):
+    Path("s/base/seed-1/changes.jsonl").write_text("{")
+    said = ask(*STUDY)[1]
+    assert "base/seed-1 differs from the study: changes.jsonl a list of changes -> an unr" in said
+
+
+def test_a_figure_leaves_out_what_the_results_do(trained):
+    result = json.loads(Path("s/results.json").read_text())
+    result["left_out"] = {"base/seed-1": "gamma 0.9 -> 0.8"}
+    Path("s/results.json").write_text(json.dumps(result))
+    line = "base/seed-1 differs from the study: gamma 0.9 -> 0.8. It is left out"
+    assert ask("plot", "s", "--out", "a.svg")[1].startswith(line)
