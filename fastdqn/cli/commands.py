@@ -124,8 +124,14 @@ def evaluate_run(
     )
 
 
+# Steps of an evaluation that is announced, since it may take minutes. Ours, untuned.
+_MANY_STEPS = 200_000
+
+
 def _announce_evaluation(episodes: int, max_steps: int) -> None:
-    """Prints what runs now, which may take minutes, on standard error."""
+    """Prints what runs now, on standard error, if it may take minutes."""
+    if episodes * max_steps < _MANY_STEPS:
+        return
     standard_streams.print_error(
         f"evaluating {episodes} episodes of at most {max_steps:,} steps (--episodes, --max-steps)"
     )

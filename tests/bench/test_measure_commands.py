@@ -162,7 +162,7 @@ def test_compiling_without_a_compiler_is_an_error(monkeypatch, tmp_path, capsys)
 
 @pytest.mark.slow
 def test_back_ends_that_cannot_step_an_environment_are_left_out():
-    assert available(EnvRecipe("Acrobot-v1"))[:2] == ["sync", "async"]
+    assert available(EnvRecipe("Acrobot-v1"))[:3] == ["sync", "workers", "async"]
     assert "native" in available(EnvRecipe("CartPole-v1"))
     assert "envpool" not in available(EnvRecipe("CartPole-v1", wrappers=("TimeAwareObservation",)))
 

@@ -126,16 +126,16 @@ def columns(**changes) -> dict:
         ({"rows": 2}, "00000001/last.npy: rows: 3 of an environment, which has room for 2"),
         (
             {"columns": columns(action=(np.dtype("i8"), ()))},
-            "action.npy: rows: are int32 of shape (), expected int64 of shape ()",
+            "action.npy: rows are int32 of shape (), expected int64 of shape ()",
         ),
         (
             {"columns": columns(obs=(np.dtype("i8"), (5,)))},
-            "obs.npy: rows: are int64 of shape (4,)",
+            "obs.npy: rows are int64 of shape (4,)",
         ),
-        ({"columns": columns(obs=None)}, "obs.npy: rows: are int64 of shape (4,), expected none"),
+        ({"columns": columns(obs=None)}, "obs.npy: rows are int64 of shape (4,), expected none"),
         (
             {"columns": columns(mask=(np.dtype("?"), (2,)))},
-            "mask.npy: rows: are none, expected bool of",
+            "mask.npy: rows are none, expected bool of",
         ),
     ],
 )

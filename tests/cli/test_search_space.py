@@ -169,7 +169,7 @@ def test_searched_values_that_exclude_each_other_are_failed_trials(trained, tmp_
     words = ["--search", "value=categorical,scalar", "munchausen=true,false"]
     assert run(tmp_path, "--trials", "12", "--seeds", "1", *words) == 0
     out = capsys.readouterr().out
-    failed = out.count("returns none (munchausen adds")
+    failed = out.count("no return (munchausen adds")
     assert failed > 0
     assert len(trained) == 12 - failed
 
