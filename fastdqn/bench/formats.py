@@ -9,7 +9,7 @@ from fastdqn.bench.results import Figure
 from fastdqn.files.atomic_write import to_json
 
 _NUMBERS = ("median", "min", "max", "spread", "calls")
-# What is no setting in the row of a phase.
+# The setting that all rows of phases have.
 _CLOCK = "clock"
 
 
@@ -18,7 +18,8 @@ def as_csv(figures: Sequence[Figure], rows: Sequence[dict[str, Any]]) -> str:
 
     Numbers have four digits and no exponent. The unit is a column.
     """
-    names = [*dict.fromkeys(name for figure in figures for name in figure.of), _CLOCK]
+    settings = (name for figure in figures for name in figure.of)
+    names = list(dict.fromkeys([*settings, _CLOCK]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["part", "what", "unit", *names, *_NUMBERS])

@@ -205,6 +205,18 @@ def test_a_sweep_over_numbers_of_environments_is_csv_or_markdown(capsys):
         assert least <= median <= most
 
 
+def test_every_column_of_a_csv_table_has_a_name_of_its_own():
+    of = {"num_envs": 8, "clock": "plain"}
+    figure = Figure("train", "train_steps_per_second", Rate(10.0, 9.0, 11.0, 3), of)
+    row = {**of, "phase_seconds": {"env": 1.0}}
+    lines = as_csv([figure], [row]).split("\n")
+    assert lines == [
+        "part,what,unit,num_envs,clock,median,min,max,spread,calls",
+        "train,train_steps,steps/s,8,plain,10,9,11,0.2,3",
+        "train,phase env,share of time,8,plain,1,,,,",
+    ]
+
+
 def test_numbers_of_tables_have_no_exponents():
     figure = Figure("learner", "upload_bytes_per_second", Rate(1.1034e9, 9e8, 2e9, 3), {"n": 8})
     other = Figure("env", "env_steps_per_second", Rate(15_660.4, 0.25, 2e4, 3), {"v": "a|b"})
