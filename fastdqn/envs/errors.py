@@ -62,6 +62,12 @@ class LaneFailure(Exception):
         self.seed: int | None = None
         self.also: tuple[int, ...] = ()
 
+    def without_restarts(self, restarts: int) -> "LaneFailure":
+        """Returns this failure. Its line says that all restarts are used up, if there were any."""
+        if restarts:
+            self.line += f". All {restarts} restarts of --restart-envs are used up"
+        return self
+
 
 class HungError(Exception):
     """Raised inside an environment that does not return, to end the call; one line."""

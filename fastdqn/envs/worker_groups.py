@@ -227,9 +227,7 @@ class WorkerGroups:
         seed = failure.seed = self._seeds[failure.lane]
         if self._restarted >= self._restarts:
             self._failed = True
-            if self._restarts:
-                failure.line += f". All {self._restarts} restarts of --restart-envs are used up"
-            raise failure
+            raise failure.without_restarts(self._restarts)
         self._restarted += 1
         self._hung.pop(worker, None)
         envs.processes[worker].join(_PATIENCE)

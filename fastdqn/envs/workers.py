@@ -241,9 +241,7 @@ class Workers:
         failure.seed = seed
         if self._restarted >= self._restarts:
             self._failed = True
-            if self._restarts:
-                failure.line += f". All {self._restarts} restarts of --restart-envs are used up"
-            raise failure
+            raise failure.without_restarts(self._restarts)
         self._restarted += 1
         new_seed = (seed or 0) + self._envs.num_envs
         replace_process(self._envs, self._target, lane, new_seed, _PATIENCE)
