@@ -33,7 +33,7 @@ def as_mask(given: Any, num_actions: int | None, source: str = FROM_INFO) -> np.
     if mask.dtype == np.bool_:
         return mask
     allowed = mask != 0
-    # Comparing bytes takes a third of the time of (allowed == mask).all().
+    # On a few entries, comparing bytes is faster than (allowed == mask).all().
     if mask.dtype.kind in "iu" and allowed.astype(mask.dtype).tobytes() == mask.tobytes():
         return allowed
     if (line := _value_problem(mask, source)) is not None:
