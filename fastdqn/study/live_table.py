@@ -128,7 +128,7 @@ def _row(entry: Entry) -> list[str | Text]:
 
 def _state(entry: Entry) -> str:
     if entry.state is State.WAITING:
-        return f"failed, and starts again from its checkpoint: {entry.error}"
+        return f"failed, and is started again: {entry.error}"
     if entry.state is State.FAILED:
         return f"failed in {ATTEMPTS} attempts: {entry.error}"
     if entry.state is State.RUNNING:

@@ -167,7 +167,7 @@ def _origin(run: Path) -> str:
     except CheckpointError:
         return ""  # the run fails, and its error is shown
     steps = steps_of(name)
-    return f"resumes from step {steps:,}" if steps else "starts again: no checkpoint after step 0"
+    return f"resumes from step {steps:,}" if steps else "begins again: no checkpoint after step 0"
 
 
 def _written_since(path: Path, then: float) -> bool:

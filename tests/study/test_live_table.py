@@ -67,7 +67,7 @@ def test_in_a_pipe_a_change_is_a_line(tmp_path, capsys):
         display.show([one], final=True)
     assert capsys.readouterr().out.splitlines() == [
         "n-steps-3/seed-1: running",
-        "n-steps-3/seed-1: failed, and starts again from its checkpoint: env 3 [died]",
+        "n-steps-3/seed-1: failed, and is started again: env 3 [died]",
         "n-steps-3/seed-1: running again, resumes from step 500",
         "n-steps-3/seed-1: failed in 2 attempts: env 3 [died]",
         "n-steps-3/seed-1: finished after 600 steps, last evaluation 4",

@@ -135,7 +135,7 @@ def test_a_run_that_was_begun_before_shows_where_it_continues(tmp_path):
     queue, _ = make_queue(tmp_path, scheduler, seeds=(1, 2, 3))
     queue.train(stop=lambda: len(scheduler.started) == 6)
     origins = {entry.run.name: entry.origin for entry in queue.entries}
-    again = "starts again: no checkpoint after step 0"
+    again = "begins again: no checkpoint after step 0"
     assert [origins[f"base/seed-{seed}"] for seed in (1, 2, 3)] == [
         "resumes from step 10,011", again, again,
     ]  # fmt: skip
