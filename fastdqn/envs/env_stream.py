@@ -33,7 +33,7 @@ from fastdqn.envs.mask_sources import unread_masks
 from fastdqn.envs.observations import ObsReader, batch_of_one
 from fastdqn.envs.step import Step, lane_of
 from fastdqn.envs.sub_env import shared_sub_env
-from fastdqn.envs.transitions import Marks, Sorted, assign_actions, mark_steps, sort
+from fastdqn.envs.transitions import Counted, Marks, Sorted, assign_actions, mark_steps, sort
 from fastdqn.state_dict import State
 
 
@@ -98,14 +98,18 @@ class EnvStream:
         self._mark_steps = LifeLosses(n).mark_steps if self._loses_lives else mark_steps
         self._action_dtype = envs.single_action_space.dtype
         self._next_step = self.autoreset_mode == AutoresetMode.NEXT_STEP
-        self._sorted = Sorted(ready)
+        self._sorted = out = Sorted(ready)
+        # The step of every sub-environment in the middle of its episode, made once.
+        self._middle = Step(
+            out.lanes, out.action, out.reward, out.terminated, out.truncated, self.obs,
+            out.start_lanes[:0], self.obs[:0], out.ended_lanes[:0], out.returns[:0],
+            out.lengths[:0],
+        )  # fmt: skip
         # These have a row for each of the N sub-environments:
-        self._action = np.zeros(n, np.int64)
+        self._counted = counted = Counted(n)
+        self._action, self._steps = counted.action, counted.steps
+        self._returns, self._lengths = counted.returns, counted.lengths
         self._unseen, self._ended = np.zeros((2, n), np.bool_)  # after its last result
-        self._returns = np.zeros(n, np.float64)
-        self._lengths = np.zeros(n, np.int64)
-        self._steps = np.zeros(n, np.int64)  # since start(), for error messages
-        self._counted = self._action, self._returns, self._lengths, self._steps
         self.env_calls = EnvCalls(
             envs, self._backend, self._steps, self._action, self.facts.action_start,
             (self._returns, self._lengths, self._steps), self._unseen,
@@ -333,10 +337,7 @@ class EnvStream:
     def _deliver(self, last_obs: np.ndarray, last_mask: np.ndarray | None) -> Step:
         """Builds the Step; last_obs [R, *] and last_mask [R, A] are those at episode ends."""
         out = self._sorted
-        made, begun, over, bad = sort(self.lanes, self._reward, self._marks, *self._counted, out)
-        every, starts = made == self.num_ready, out.start_at[:begun]
-        here = slice(None) if every else out.at[:made]
-        lanes, next_obs = out.lanes[:made], last_obs[here]
+        made, begun, over, bad = sort(self.lanes, self._reward, self._marks, self._counted, out)
         if bad >= 0:
             given = self._reward[bad : bad + 1]
             with np.errstate(over="ignore"):
@@ -344,8 +345,14 @@ class EnvStream:
             require_finite("reward", stored, self.lanes[bad:], self._steps, given)
         if self.obs.dtype == np.float32:
             require_finite("observation", self.obs, self.lanes, self._steps, self._given)
-            if last_obs is not self.obs:
-                require_finite("last observation", next_obs, lanes, self._steps)
+        every = made == self.num_ready
+        if every and not begun and not over and self._masks is None:
+            return self._middle
+        starts = out.start_at[:begun]
+        here = slice(None) if every else out.at[:made]
+        lanes, next_obs = out.lanes[:made], last_obs[here]
+        if self.obs.dtype == np.float32 and last_obs is not self.obs:
+            require_finite("last observation", next_obs, lanes, self._steps)
         return Step(
             lanes, out.action[:made], out.reward[:made], out.terminated[:made],
             out.truncated[:made], next_obs, out.start_lanes[:begun], self.obs[starts],
@@ -379,7 +386,7 @@ def compile_kernels(action_dtype: Any = np.int64, loses_lives: bool = False) -> 
     first_nonfinite(none)
     mark = LifeLosses(0).mark_steps if loses_lives else mark_steps
     mark(info, nobody, marks, True, flags, flags)
-    sort(nobody, none, marks, nobody, none, nobody, nobody, Sorted(0))
+    sort(nobody, none, marks, Counted(0), Sorted(0))
     assign_actions(nobody, nobody, 1, 0, nobody, np.empty(0, action_dtype))
 
 

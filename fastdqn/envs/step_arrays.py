@@ -7,6 +7,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory
 
+_OF_WORKERS = ("command", "sent", "answered", "failed", "current")
+
 
 class StepArrays:
     """Arrays that a parent process and its W worker processes read and write in place.
@@ -23,7 +25,8 @@ class StepArrays:
         mask, has_mask: bool[N, A] and bool[N], the action masks, and which rows have one.
         last_mask, has_last_mask: The same for last_obs.
         numbers: float64[N, K], the values of K keys of info at episode ends, NaN if missing.
-        command: int64[W], what a worker does next.
+        command: int64[W], what a worker does next. This and the following are memoryviews, whose
+            elements are read and written in half the time of an array's.
         sent, answered: int64[W], number of commands and of answers.
         failed: bool[W], whether an error is in the worker's pipe.
         current: int64[W], the sub-environment that a worker steps or resets.
@@ -47,11 +50,11 @@ class StepArrays:
     last_mask: np.ndarray
     has_last_mask: np.ndarray
     numbers: np.ndarray
-    command: np.ndarray
-    sent: np.ndarray
-    answered: np.ndarray
-    failed: np.ndarray
-    current: np.ndarray
+    command: memoryview
+    sent: memoryview
+    answered: memoryview
+    failed: memoryview
+    current: memoryview
 
     def __init__(
         self, context: Any, observation_space: spaces.Space, action_space: spaces.Discrete,
@@ -83,7 +86,8 @@ class StepArrays:
         self.last_obs = self._last_obs and read_from_shared_memory(self._space, self._last_obs, n)
         for name, (raw, dtype, shape) in self._raw.items():
             count = int(np.prod(shape))
-            setattr(self, name, np.frombuffer(raw, dtype, count).reshape(shape))
+            values = np.frombuffer(raw, dtype, count).reshape(shape)
+            setattr(self, name, memoryview(values.data) if name in _OF_WORKERS else values)
 
     def __getstate__(self) -> tuple:
         """Returns the memory itself: views would be copied."""

@@ -45,7 +45,6 @@ class SubEnv(gymnasium.Wrapper):
 
     Attributes:
         mask_source: Where the last mask was found.
-        copies_obs: Whether step() copies the observation; false if the caller copies it at once.
 
     Args:
         env: The environment.
@@ -77,12 +76,16 @@ class SubEnv(gymnasium.Wrapper):
         self._masks_elsewhere, self.mask_source = find_mask_source(env), FROM_INFO
         stacks = [layer for layer in layers(env) if isinstance(layer, FrameStackObservation)]
         self._unchecked_stacks, self._steps = stacks, 0
-        self.copies_obs = True
 
     @property
     def sub_env_time_limit(self) -> int | None:
         """time_limit_of() as an attribute that a parent process can read."""
         return time_limit_of(self.env)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a result in the fixed form without an info needs no further look."""
+        return not self._unchecked_stacks and self._masks_elsewhere is None
 
     def reset(self, **kwargs) -> tuple[Any, dict[str, Any]]:
         obs, info = self.env.reset(**kwargs)
@@ -90,9 +93,20 @@ class SubEnv(gymnasium.Wrapper):
         return _copied(obs), self._used(obs, info)
 
     def step(self, action) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.step_in_place(action)
+        return _copied(obs), reward, terminated, truncated, info
+
+    def step_in_place(self, action) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """As step(), with the environment's own observation, which its next step may overwrite."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         if self._unchecked_stacks:
             self._check_stacks()
+        return self.normalized(obs, reward, terminated, truncated, info)
+
+    def normalized(
+        self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: Any
+    ) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Returns the result of a step with its values in their fixed form; raises ResultError."""
         # This runs at every step, so values of the usual form cause no call.
         if type(reward) is not float:
             reward = float(reward) if type(reward) in _SCALARS else _number("reward", reward)
@@ -112,8 +126,6 @@ class SubEnv(gymnasium.Wrapper):
             info = self._used(obs, info, terminated) | self._numbers(info)
         else:
             info = self._used(obs, info, terminated)
-        if self.copies_obs:
-            obs = _copied(obs)
         return obs, reward, terminated, truncated, info
 
     def close(self) -> None:

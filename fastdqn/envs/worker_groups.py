@@ -50,6 +50,12 @@ class WorkerGroups:
         self._failed = False
         self._worker_of = [w for w, group in enumerate(envs.groups) for _ in group]
         self._hung: dict[int, str] = {}  # written by the watchdog's thread
+        arrays = envs.arrays
+        # The results of all without infos, made once.
+        self._all = Arrival(
+            np.arange(envs.num_envs), arrays.obs, arrays.reward, arrays.terminated,
+            arrays.truncated, {},
+        )  # fmt: skip
 
     def reset(self, seed: int | None) -> Arrival:
         self.settle()
@@ -96,14 +102,14 @@ class WorkerGroups:
         arrays, waiting = self._envs.arrays, {}
         for worker in list(self._in_flight):
             if not self._envs.has_answered(worker):
-                waiting[int(arrays.current[worker])] = int(arrays.sent[worker])
+                waiting[arrays.current[worker]] = arrays.sent[worker]
         return waiting
 
     def give_up(self, lane: int, call_id: int, why: str) -> None:
         """Kills a worker that hangs, so that the wait for it fails; called from another thread."""
         worker = self._worker_of[lane]
         process = self._envs.processes[worker]  # before the check: it may be replaced after it
-        at = int(self._envs.arrays.current[worker]), int(self._envs.arrays.sent[worker])
+        at = self._envs.arrays.current[worker], self._envs.arrays.sent[worker]
         if at == (lane, call_id) and not self._envs.has_answered(worker):
             self._hung[worker] = why
             process.kill()  # a stopped process ignores all other signals
@@ -185,19 +191,19 @@ class WorkerGroups:
 
     def _arrival(self, lanes: np.ndarray | None) -> Arrival:
         """Returns the step results of some sub-environments, or of all."""
-        arrays, envs = self._envs.arrays, self._envs
-        rows = slice(None) if lanes is None else lanes
-        obs = arrays.obs
+        arrays, envs, found = self._envs.arrays, self._envs, self._all
+        rows: Any = slice(None)
         if lanes is not None:
-            obs = take(envs.single_observation_space, obs, lanes)
-        terminated, truncated = arrays.terminated[rows], arrays.truncated[rows]
+            rows = lanes
+            obs = take(envs.single_observation_space, arrays.obs, lanes)
+            reward, terminated, truncated = (values[lanes] for values in found[2:5])
+            found = Arrival(lanes, obs, reward, terminated, truncated, {})
         info: dict[str, Any] = {}
-        if (has := arrays.has_mask[rows]).any():
+        if np.count_nonzero(has := arrays.has_mask[rows]):
             info = {"action_mask": arrays.mask[rows], "_action_mask": has}
         if arrays.last_obs is not None or envs.info_keys:
-            self._add_ends(info, terminated | truncated, lanes, rows)
-        lanes = np.arange(envs.num_envs) if lanes is None else lanes
-        return Arrival(lanes, obs, arrays.reward[rows], terminated, truncated, info)
+            self._add_ends(info, found.terminated | found.truncated, lanes, rows)
+        return found._replace(info=info) if info else found
 
     def _add_ends(
         self, info: dict[str, Any], ended: np.ndarray, lanes: np.ndarray | None, rows: Any
@@ -256,7 +262,7 @@ class WorkerGroups:
     def _death(self, worker: int) -> LaneFailure:
         process = self._envs.processes[worker]
         process.join(_PATIENCE)  # it is ending, or hangs at exit
-        lane = int(self._envs.arrays.current[worker])
+        lane = self._envs.arrays.current[worker]
         if reported := self._envs.target.reports().pop(self._envs.groups[worker].start, None):
             return LaneFailure(lane, *reported)
         return LaneFailure(lane, self._hung.pop(worker, None) or how_it_ended(process.exitcode))

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
@@ -43,7 +43,7 @@ class WorkerLoop:
     """
 
     def __init__(
-        self, envs: Sequence[gymnasium.Env], first: int, arrays: StepArrays, worker: int,
+        self, envs: Sequence[SubEnv], first: int, arrays: StepArrays, worker: int,
         mode: AutoresetMode, info_keys: tuple[str, ...],
     ):  # fmt: skip
         self._envs, self._rows = envs, range(first, first + len(envs))
@@ -52,41 +52,50 @@ class WorkerLoop:
         self._same_step = mode == AutoresetMode.SAME_STEP
         self._info_keys, self._masked = info_keys, False
         self._ended = [False] * len(envs)
-        self._write = writer(envs[0].observation_space, arrays.obs)
-        self._write_last: Any = None
-        if self._same_step:
-            self._write_last = writer(envs[0].observation_space, arrays.last_obs)
+        self._space = envs[0].observation_space
         self._plan = Plan([], [])
-        # Assigning an item of a memoryview takes half the time of an array's.
-        items = (arrays.current, arrays.reward, arrays.terminated, arrays.truncated)
-        self._items: list[Any] = [memoryview(each.data) for each in items]
-        for env in envs:
-            if isinstance(env, SubEnv):
-                env.copies_obs = False
+        # What step() uses for each sub-environment, without a look at its attributes.
+        self._stepped: list[Any] = [
+            env.env if env.is_plain else SimpleNamespace(step=env.step_in_place) for env in envs
+        ]
+        self._shape = self._space.shape if isinstance(self._space, spaces.Box) else None
+        self._views = _row_views(self._space, arrays.obs, self._rows)
+        # Assigning an element of a memoryview takes half the time of an array's.
+        self._reward: Any = memoryview(arrays.reward.data)
+        group = slice(first, first + len(envs))
+        self._cleared = arrays.terminated[group], arrays.truncated[group]
+        self._actions, self._has_mask = arrays.action[group], arrays.has_mask[group]
 
     def step(self) -> None:
         """Steps every sub-environment of the group, or resets it as the autoreset mode says."""
-        arrays, write, worker, ended = self._arrays, self._write, self._worker, self._ended
-        current, reward_of, terminated_of, truncated_of = self._items
-        actions = arrays.action[self._rows.start : self._rows.stop]
-        for at, (row, env, action) in enumerate(zip(self._rows, self._envs, actions, strict=True)):
+        current, reward_of, worker = self._arrays.current, self._reward, self._worker
+        shape, dtype, array = self._shape, self._space.dtype, np.ndarray
+        for flags in self._cleared:
+            flags.fill(False)
+        if self._masked:
+            self._has_mask.fill(False)
+        # An episode end is written to the list while it is read: each row only after it was read.
+        for row, over, env, action, view in zip(
+            self._rows, self._ended, self._stepped, self._actions, self._views, strict=True
+        ):
             current[worker] = row
-            if ended[at] and self._next_step:
-                obs, info = env.reset()
-                reward, terminated, truncated = 0.0, False, False
+            if over and self._next_step:
+                obs = self._begin(row)
             else:
                 obs, reward, terminated, truncated, info = env.step(action)
-            ended[at] = over = terminated or truncated
-            if over:
-                self._write_numbers(row, info)
-                if self._same_step:
-                    self._write_last(row, obs)
-                    self._write_mask(arrays.last_mask, arrays.has_last_mask, row, info)
-                    obs, info = env.reset()
-            write(row, obs)
-            reward_of[row], terminated_of[row], truncated_of[row] = reward, terminated, truncated
-            if info or self._masked:
-                self._write_mask(arrays.mask, arrays.has_mask, row, info)
+                # Most results are of this form, and need no call.
+                if (
+                    terminated is False and truncated is False and type(reward) is float
+                    and type(info) is dict and not info and not over
+                ):  # fmt: skip
+                    reward_of[row] = reward
+                else:
+                    obs = self._write_values(row, obs, reward, terminated, truncated, info)
+            # Most dtypes are one object, whose comparison is faster than ==.
+            if type(obs) is array and obs.shape == shape and obs.dtype is dtype:
+                view[...] = obs
+            else:
+                self._write(self._arrays.obs, row, obs)
 
     def reset(self, seeds: Sequence[int | None] | None, rows: Sequence[int] | None = None) -> None:
         """Resets sub-environments.
@@ -101,9 +110,9 @@ class WorkerLoop:
             place = row - self._rows.start
             obs, info = self._envs[place].reset(seed=seeds[at] if seeds else None)
             self._ended[place] = False
-            self._write(row, obs)
+            self._write(arrays.obs, row, obs)
             arrays.reward[row], arrays.terminated[row], arrays.truncated[row] = 0.0, False, False
-            self._write_mask(arrays.mask, arrays.has_mask, row, info)
+            self._write_mask(row, info)
 
     def read_state(self) -> dict[str, Any]:
         """Returns the states of the sub-environments; raises Unreadable."""
@@ -123,43 +132,68 @@ class WorkerLoop:
         """Loads the states that were checked."""
         self._plan.apply()
 
-    def _write_mask(self, masks: np.ndarray, has: np.ndarray, row: int, info: dict) -> None:
+    def _begin(self, row: int) -> Any:
+        """Resets a sub-environment whose episode has ended. Returns its observation."""
+        at = row - self._rows.start
+        obs, info = self._envs[at].reset()
+        self._ended[at], self._reward[row] = False, 0.0
+        if info:
+            self._write_mask(row, info)
+        return obs
+
+    def _write_values(
+        self, row: int, obs: Any, reward: Any, terminated: Any, truncated: Any, info: Any
+    ) -> Any:
+        """Writes the values of a step of any form, and resets after an episode end (SAME_STEP).
+
+        Returns the observation that is left to write.
+        """
+        arrays, at = self._arrays, row - self._rows.start
+        env = self._envs[at]
+        obs, reward, terminated, truncated, info = env.normalized(
+            obs, reward, terminated, truncated, info
+        )
+        self._reward[row], self._ended[at] = reward, terminated or truncated
+        if self._ended[at]:
+            arrays.terminated[row], arrays.truncated[row] = terminated, truncated
+            for place, key in enumerate(self._info_keys):
+                arrays.numbers[row, place] = info.get(key, np.nan)
+            if self._same_step:
+                self._write(arrays.last_obs, row, obs)
+                mask = info.get("action_mask")
+                arrays.has_last_mask[row] = mask is not None
+                if mask is not None:
+                    arrays.last_mask[row] = mask
+                obs, info = env.reset()
+        if info:
+            self._write_mask(row, info)
+        return obs
+
+    def _write_mask(self, row: int, info: dict[str, Any]) -> None:
         mask = info.get("action_mask")
-        has[row] = mask is not None
+        self._arrays.has_mask[row] = mask is not None
         if mask is not None:
-            masks[row], self._masked = mask, True
+            self._arrays.mask[row], self._masked = mask, True
 
-    def _write_numbers(self, row: int, info: dict) -> None:
-        for place, key in enumerate(self._info_keys):
-            self._arrays.numbers[row, place] = info.get(key, np.nan)
-
-
-def writer(space: spaces.Space, batch: Any) -> Callable[[int, Any], None]:
-    """Returns a function that checks an observation and writes it to a row of a batch."""
-
-    def write(row: int, obs: Any) -> None:
-        if (line := misfit(space, obs)) is not None:
+    def _write(self, batch: Any, row: int, obs: Any) -> None:
+        """Checks an observation and writes it to a row of a batch."""
+        if (line := misfit(self._space, obs)) is not None:
             raise ValueError(line)
-        put(space, batch, row, obs)
+        put(self._space, batch, row, obs)
 
+
+def _row_views(space: spaces.Space, batch: Any, rows: range) -> list[Any]:
+    """Returns a view of each row, if the batch is one array. A shape () has a view, too.
+
+    Assigning to a view takes half the time of assigning to a row.
+    """
     if not isinstance(space, spaces.Box):
-        return write
-    shape, dtype = space.shape, space.dtype
-    # Assigning to a view takes half the time of assigning to a row. A shape () has a view, too.
-    rows = [batch[i : i + 1].reshape(shape) for i in range(len(batch))]
-
-    def write_array(row: int, obs: Any) -> None:
-        # Most dtypes are one object, whose comparison is faster than ==.
-        if type(obs) is np.ndarray and obs.shape == shape and obs.dtype is dtype:
-            rows[row][...] = obs
-        else:
-            write(row, obs)
-
-    return write_array
+        return [None] * len(rows)
+    return [batch[row : row + 1].reshape(space.shape) for row in rows]
 
 
 def run_worker(
-    first: int, make: Callable[[], Sequence[gymnasium.Env]], worker: int,
+    first: int, make: Callable[[], Sequence[SubEnv]], worker: int,
     arrays: StepArrays, pipe: Any, go: Any, replies: Any, mode: AutoresetMode,
     info_keys: tuple[str, ...], spins: int,
 ) -> None:  # fmt: skip
@@ -196,7 +230,7 @@ def run_worker(
     except BaseException as error:  # SystemExit and GeneratorExit among them
         trace = own_trace(error)[-_MOST_TRACE:]
         line = one_line(error)[:_MOST_LINE]
-        pipe.send((ERROR, int(arrays.current[worker]), line, trace))
+        pipe.send((ERROR, arrays.current[worker], line, trace))
         arrays.failed[worker] = True
         _answer(arrays, worker, replies)
     finally:

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 from fastdqn.envs.declared_stack import stack_of
 from fastdqn.envs.errors import HungError
 from fastdqn.envs.step_arrays import StepArrays
-from fastdqn.envs.sub_env import UNLIMITED, time_limit_of
+from fastdqn.envs.sub_env import UNLIMITED, SubEnv, time_limit_of
 from fastdqn.envs.worker_loop import MESSAGE, READY, STEP, run_worker
 from fastdqn.envs.worker_process import WorkerTarget, inherited_garbage_kept, starting_workers
 from fastdqn.system.cpu_limits import usable_cores
@@ -43,7 +43,7 @@ class WorkerVectorEnv(VectorEnv):
         max_episode_steps: Time limit of the sub-environments, or UNLIMITED.
 
     Args:
-        env_fns: N functions that make a sub-environment each; SubEnv is its outermost wrapper.
+        env_fns: N functions that make a sub-environment each.
         workers: W, at most N.
         seed: Worker w seeds the global generators of its process with seed + its first
             sub-environment.
@@ -56,7 +56,7 @@ class WorkerVectorEnv(VectorEnv):
 
     def __init__(
         self,
-        env_fns: Sequence[Callable[[], gymnasium.Env]],
+        env_fns: Sequence[Callable[[], SubEnv]],
         workers: int,
         seed: int = 0,
         autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
@@ -155,14 +155,14 @@ class WorkerVectorEnv(VectorEnv):
             pipe.close()
 
     def has_answered(self, worker: int) -> bool:
-        return bool(self.arrays.answered[worker] == self.arrays.sent[worker])
+        return self.arrays.answered[worker] == self.arrays.sent[worker]
 
 
 class _Group:
     """Makes the sub-environments of a worker; can be pickled."""
 
-    def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env]]):
+    def __init__(self, env_fns: Sequence[Callable[[], SubEnv]]):
         self._env_fns = [CloudpickleWrapper(env_fn) for env_fn in env_fns]
 
-    def __call__(self) -> list[gymnasium.Env]:
+    def __call__(self) -> list[SubEnv]:
         return [env_fn() for env_fn in self._env_fns]

@@ -10,6 +10,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv, CartPoleVectorE
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from fastdqn.envs import EnvStream, Step
+from fastdqn.envs.sub_env import SubEnv
 from fastdqn.envs.worker_vector_env import WorkerVectorEnv
 from fastdqn.replay import Replay
 from helpers.oracles import (
@@ -120,7 +121,7 @@ def test_async_environments_store_the_same():
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_workers_store_the_same(mode, workers, n_steps):
-    makers: list[Any] = [partial(ScriptedEnv, i, script) for i, script in enumerate(SCRIPTS)]
+    makers = [lambda i=i: SubEnv(ScriptedEnv(i, SCRIPTS[i])) for i in range(len(SCRIPTS))]
     workers = min(workers, len(SCRIPTS))
     stream = EnvStream(WorkerVectorEnv(makers, workers, autoreset_mode=mode))
     assert_as_lived_alone(stored(stream, 25, n_steps=n_steps), SCRIPTS, 25)

@@ -55,6 +55,33 @@ class Mixed(gymnasium.Env):
         return obs, float(action), ends, self.t == 6, info
 
 
+class Varied(gymnasium.Env):
+    """Returns numbers of other types, masks now and then, and observations in a shared array."""
+
+    observation_space: spaces.Space = spaces.Box(-9.0, 9.0, (2,), np.float32)
+    action_space: spaces.Space = spaces.Discrete(3)
+    shared = np.zeros(2, np.float32)
+
+    def _result(self, starts: bool) -> tuple[Any, dict]:
+        draw = int(self.np_random.integers(4))
+        self.shared[:] = self.np_random.normal(size=2)
+        obs = self.shared.astype(np.float64) if draw == 0 else self.shared
+        return obs, {"action_mask": np.arange(3) != draw} if starts or draw < 2 else {}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self._result(True)
+
+    def step(self, action) -> Any:
+        self.t += 1
+        forms = (float, np.float32, np.float64, int, np.array)
+        flags = (bool, np.bool_, int, np.array, bool)
+        form, flag = forms[self.t % 5], flags[self.t % 5]
+        obs, info = self._result(False)
+        return obs, form(self.t), flag(self.np_random.random() < 0.2), flag(self.t == 7), info
+
+
 def stacked() -> gymnasium.Env:
     return FrameStackObservation(gymnasium.make("MountainCar-v0", max_episode_steps=9), 3)
 
@@ -141,7 +168,7 @@ def test_a_worker_that_died_leaves_no_stale_state():
 
 @pytest.mark.slow
 @every_mode
-@pytest.mark.parametrize("env", ["CartPole-v1", "Taxi-v4", Mixed, stacked])
+@pytest.mark.parametrize("env", ["CartPole-v1", "Taxi-v4", Mixed, Varied, stacked])
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_the_steps_are_those_of_sync(env, mode, workers):
     streams = [stream_of(env, how, mode, 5, workers) for how in ("sync", "workers")]
