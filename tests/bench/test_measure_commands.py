@@ -295,6 +295,8 @@ def benchmark(monkeypatch):
     "words",
     [
         "bench_env.py --envs CartPole-v1 --num-envs 2",
+        "bench_env.py --part workers --envs CartPole-v1 --num-envs 2",
+        "bench_env.py --part peers --envs CartPole-v1 --num-envs 2",
         "bench_replay.py --rows 1000",
         "bench_kernels.py",
         "bench_learner.py --batch-sizes 8",
