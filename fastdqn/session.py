@@ -223,9 +223,12 @@ def _introduce(session: Session) -> None:
     if config.atari_protocol in atari_protocols.PROTOCOLS:
         recorder.say(atari_protocols.describe(config.atari_protocol, config.env_kwargs))
     if run.stream.num_ready < run.stream.num_lanes:
+        order = "the order in which they finish, so equal seeds may give different results"
+        if config.double_buffering:
+            order = "strict turns"
         recorder.say(
             f"a step waits for {run.stream.num_ready} of {run.stream.num_lanes} environments, in "
-            "the order in which they finish, so equal seeds may give different results"
+            + order
         )
     kept = "each frame once" if config.store == "frames" else "whole observations"
     recorder.say(

@@ -289,6 +289,7 @@ def recipe(config: Config, factory: Factory | None = None) -> EnvRecipe:
         config.atari_protocol,
         config.info_keys,
         config.workers,
+        config.double_buffering,
     )
 
 

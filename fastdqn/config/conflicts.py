@@ -208,6 +208,22 @@ def _vectorization_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bo
         "another --env-batch-size, --workers or --num-envs",
     )
     yield (
+        "double_buffering vectorization",
+        c.double_buffering and c.vectorization != "workers",
+        f"double_buffering with vectorization {c.vectorization}: only the batches of worker "
+        "processes return in strict turns. Use --vectorization workers",
+    )
+    yield (
+        "double_buffering env_batch_size num_envs",
+        c.double_buffering and 2 * (c.env_batch_size or c.num_envs) != c.num_envs,
+        f"double_buffering with env_batch_size {c.env_batch_size} of {c.num_envs} environments: "
+        + (
+            f"use --env-batch-size {c.num_envs // 2}, one half"
+            if c.num_envs % 2 == 0
+            else "two halves need an even --num-envs"
+        ),
+    )
+    yield (
         "workers num_envs",
         c.workers is not None and c.workers > c.num_envs,
         f"workers is {c.workers}, num_envs only {c.num_envs}: each worker needs an environment",

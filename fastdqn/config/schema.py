@@ -165,6 +165,9 @@ class Config(RunOptions):
     environment: total_timesteps / train_frequency updates are made."""
     env_batch_size: Annotated[int | None, Limit(1, 1 << 20), Group("run")] = None
     """Sub-environments that a step waits for, with workers, async, envpool and Atari. None: all."""
+    double_buffering: Annotated[bool, Group("run")] = False
+    """Step two halves of the environments in strict turns, with workers and env_batch_size
+    num_envs / 2. Equal seeds give equal results."""
     atari_protocol: Annotated[
         Literal["auto", "dqn2015", "machado2018", "none"], Before("none"), Group("run")
     ] = "auto"

@@ -10,6 +10,7 @@ from gymnasium.vector.utils import iterate
 from fastdqn import state_dict
 from fastdqn.envs.cartpole import FastCartPole
 from fastdqn.envs.observations import put
+from fastdqn.envs.step_arrays import RESULTS
 from fastdqn.envs.sub_env_state import (
     Plan,
     Unreadable,
@@ -98,6 +99,7 @@ _KEYS = {
     "own": {"kind", "class", "own", "generator"},
     "cartpole": {"kind", "state", "steps", "prev_done", "low", "high", "generator"},
     "sync": {"kind", "autoreset_mode", "autoreset", "obs", "lanes"},
+    "turns": {"kind", "autoreset_mode", "autoreset", "obs", "lanes", "last_obs", *RESULTS},
 }
 
 
@@ -107,9 +109,9 @@ def _bare(envs: VectorEnv) -> VectorEnv:
 
 
 def _kind(envs: VectorEnv) -> str:
-    """Returns "own", "cartpole" or "sync"; raises Unreadable if a class is not known."""
-    if isinstance(envs, WorkerVectorEnv):
-        return "sync"  # the same sub-environments, in other processes
+    """Returns a key of _KEYS; raises Unreadable if a class is not known."""
+    if isinstance(envs, WorkerVectorEnv):  # the sub-environments of sync, in other processes
+        return "turns" if envs.in_turns else "sync"
     if isinstance(envs, AsyncVectorEnv) or hasattr(type(envs), "recv"):
         raise Unreadable(
             f"{type(envs).__name__} keeps its sub-environments in other processes or threads"
@@ -143,10 +145,16 @@ def _read(envs: VectorEnv) -> State:
     kind = _kind(envs)
     if isinstance(envs, WorkerVectorEnv):
         ended, lanes = read_worker_states(envs)
-        return {
+        state = {
             "kind": kind, "autoreset_mode": envs.autoreset_mode.value, "autoreset": ended,
             "obs": _read_obs(envs.arrays.obs), "lanes": lanes,
         }  # fmt: skip
+        if envs.in_turns:
+            state |= {name: getattr(envs.arrays, name).copy() for name in RESULTS}
+            state["last_obs"] = _read_obs(
+                {} if envs.arrays.last_obs is None else envs.arrays.last_obs
+            )
+        return state
     if isinstance(envs, SyncVectorEnv) and kind == "sync":
         return {
             "kind": kind,
@@ -207,9 +215,23 @@ def _write_workers(envs: WorkerVectorEnv, state: State) -> None:
     flags = state_dict.array(state["autoreset"], (n,), np.bool_, "envs.autoreset")
     obs = _like(envs.arrays.obs, state["obs"], "envs.obs")
     lanes = state_dict.fields(state["lanes"], {str(i) for i in range(n)}, "envs.lanes")
+    results: list[tuple[np.ndarray, np.ndarray]] = []
+    batches = [(envs.arrays.obs, obs)]
+    if envs.in_turns:
+        for name in RESULTS:
+            old = getattr(envs.arrays, name)
+            results.append(
+                (old, state_dict.array(state[name], old.shape, old.dtype, f"envs.{name}"))
+            )
+        if envs.arrays.last_obs is not None:
+            last = _like(envs.arrays.last_obs, state["last_obs"], "envs.last_obs")
+            batches.append((envs.arrays.last_obs, last))
     write_worker_states(envs, flags, lanes)
-    for i, each in enumerate(iterate(envs.observation_space, obs)):
-        put(envs.single_observation_space, envs.arrays.obs, i, each)
+    for old, new in results:
+        np.copyto(old, new)
+    for batch, new in batches:
+        for i, each in enumerate(iterate(envs.observation_space, new)):
+            put(envs.single_observation_space, batch, i, each)
 
 
 def _read_obs(obs: Any) -> Any:

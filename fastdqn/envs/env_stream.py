@@ -34,6 +34,7 @@ from fastdqn.envs.observations import ObsReader, batch_of_one
 from fastdqn.envs.step import Step, lane_of
 from fastdqn.envs.sub_env import shared_sub_env
 from fastdqn.envs.transitions import Counted, Marks, Sorted, assign_actions, mark_steps, sort
+from fastdqn.envs.worker_groups import WorkerGroups
 from fastdqn.state_dict import State
 
 
@@ -180,13 +181,17 @@ class EnvStream:
         """
         if not self._waits:
             raise ValueError("state() of a stream must follow start() or recv(), before send()")
+        whole = self.num_ready == self.num_lanes
+        if not whole and isinstance(self._backend, WorkerGroups) and self._backend.in_turns:
+            self.env_calls("step", self._backend.finish_steps)
+            whole = True
         kept: State = {name: values.copy() for name, values in self._kept().items()}
         return kept | {
             "mask": None if self.mask is None else self.mask.copy(),
             "seed": None if self.env_calls.seed is None else int(self.env_calls.seed),
             "autoreset_mode": self.autoreset_mode.value,
             # With partial batches, other sub-environments have stepped on since.
-            "envs": read_env_state(self.envs) if self.num_ready == self.num_lanes else None,
+            "envs": read_env_state(self.envs) if whole else None,
         }
 
     def load_state(self, state: Any) -> bool:
@@ -205,7 +210,10 @@ class EnvStream:
         )
         if not takes_env_state(self.envs, new["envs"]):
             return False
+        self.settle()
         write_env_state(self.envs, new["envs"])
+        if isinstance(self._backend, WorkerGroups) and self._backend.in_turns:
+            self._backend.expect_others(new["lanes"])
         # Not copied into the old array, which may belong to the back end.
         self.lanes = new["lanes"]
         for name in kept.keys() - {"lanes"}:

@@ -39,6 +39,7 @@ class EnvRecipe:
         atari_protocol: auto, or a name in atari_protocols.PROTOCOLS, for ale-py's vector
             environment.
         info_keys: Keys of info whose numbers at episode ends are used.
+        double_buffering: Whether partial batches of `workers` return in strict turns.
     """
 
     env: str | Factory
@@ -48,6 +49,7 @@ class EnvRecipe:
     atari_protocol: str = "auto"
     info_keys: tuple[str, ...] = ()
     workers: int | None = None
+    double_buffering: bool = False
 
     def __str__(self) -> str:
         return self.env if isinstance(self.env, str) else getattr(self.env, "__name__", "factory")
@@ -121,7 +123,9 @@ class EnvRecipe:
         make_lane = self._lane_maker(copies=True)
         workers = worker_count(num_envs, self.workers, env_batch_size)
         with _named_errors(str(self)):
-            return WorkerVectorEnv([make_lane] * num_envs, workers, seed, mode, self.info_keys)
+            return WorkerVectorEnv(
+                [make_lane] * num_envs, workers, seed, mode, self.info_keys, self.double_buffering
+            )
 
     def atari_settings(self) -> dict[str, Any] | None:
         """Returns every setting of ale-py's vector environment, or None if it is not used.

@@ -9,6 +9,12 @@ from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory
 
 _OF_WORKERS = ("command", "sent", "answered", "failed", "current")
 
+# The arrays of results beside observations, which a checkpoint keeps of steps not yet received.
+RESULTS = (
+    "reward", "terminated", "truncated", "mask", "has_mask", "last_mask", "has_last_mask",
+    "numbers",
+)  # fmt: skip
+
 
 class StepArrays:
     """Arrays that a parent process and its W worker processes read and write in place.
@@ -41,6 +47,8 @@ class StepArrays:
         same_step: Whether last observations exist.
     """
 
+    obs: Any
+    last_obs: Any
     action: np.ndarray
     reward: np.ndarray
     terminated: np.ndarray

@@ -26,7 +26,8 @@ class WorkerGroups:
     Args:
         envs: The vector environment.
         num_ready: R, the sub-environments that recv() waits for: those of the first workers that
-            finish. R < N needs groups of one size, of which R is a multiple.
+            finish, or of those that were commanded first with envs.in_turns. R < N needs groups of
+            one size, of which R is a multiple.
         restarts: Total number of failed processes that may be replaced.
 
     Attributes:
@@ -45,9 +46,9 @@ class WorkerGroups:
         self._num_workers = len(envs.groups) if num_ready == envs.num_envs else num_ready // size
         self.lost: list[LaneFailure] = []
         self._seeds: list[int | None] = [None] * envs.num_envs
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[int, None] = {}  # workers in the order of their commands
         self._arrived: deque[int] = deque()  # answered workers, still in flight
-        self._failed = False
+        self._failed, self.in_turns = False, envs.in_turns
         self._worker_of = [w for w, group in enumerate(envs.groups) for _ in group]
         self._hung: dict[int, str] = {}  # written by the watchdog's thread
         arrays = envs.arrays
@@ -79,11 +80,14 @@ class WorkerGroups:
             self._wait_for(range(self._num_workers))
             self._in_flight.clear()
             return self._arrival(None)
+        if self.in_turns:
+            self._arrived.extend(self._wait_for(list(self._in_flight)[: self._num_workers]))
         while len(self._arrived) < self._num_workers:
-            waiting = sorted(self._in_flight.difference(self._arrived))
+            waiting = sorted(self._in_flight.keys() - self._arrived)
             self._arrived.extend(self._wait_for(waiting, least=1))
         ready = [self._arrived.popleft() for _ in range(self._num_workers)]
-        self._in_flight.difference_update(ready)
+        for worker in ready:
+            del self._in_flight[worker]
         return self._arrival(np.concatenate([np.array(self._envs.groups[w]) for w in ready]))
 
     def restart(self, lanes: np.ndarray) -> Arrival:
@@ -113,6 +117,17 @@ class WorkerGroups:
         if at == (lane, call_id) and not self._envs.has_answered(worker):
             self._hung[worker] = why
             process.kill()  # a stopped process ignores all other signals
+
+    def finish_steps(self) -> None:
+        """Waits for open calls and keeps their results for the next recv()."""
+        self._wait_for(list(self._in_flight))
+
+    def expect_others(self, lanes: np.ndarray) -> None:
+        """Makes recv() return the loaded results of all sub-environments but these."""
+        self._arrived.clear()
+        waiting = set(lanes.tolist())
+        groups = enumerate(self._envs.groups)
+        self._in_flight = {w: None for w, group in groups if not waiting.intersection(group)}
 
     def settle(self) -> None:
         self._wait_for(sorted(self._in_flight))
@@ -149,7 +164,7 @@ class WorkerGroups:
         return True
 
     def _post(self, worker: int, message: tuple | None) -> None:
-        self._in_flight.add(worker)
+        self._in_flight[worker] = None
         self._envs.command(worker, message)
 
     def _wait_for(self, workers: Sequence[int], least: int | None = None) -> list[int]:

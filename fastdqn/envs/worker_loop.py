@@ -131,6 +131,7 @@ class WorkerLoop:
     def load_state(self) -> None:
         """Loads the states that were checked."""
         self._plan.apply()
+        self._masked = True  # the parent may have loaded masks
 
     def _begin(self, row: int) -> Any:
         """Resets a sub-environment whose episode has ended. Returns its observation."""

@@ -49,6 +49,8 @@ class WorkerVectorEnv(VectorEnv):
             sub-environment.
         autoreset_mode: As in SyncVectorEnv.
         info_keys: Keys of info whose numbers at episode ends are used.
+        in_turns: Whether partial batches are received in the order in which they were sent, so that
+            timing changes no result, instead of the first ones to finish.
 
     Raises:
         ValueError: A sub-environment cannot be made, or a process cannot be started.
@@ -61,9 +63,11 @@ class WorkerVectorEnv(VectorEnv):
         seed: int = 0,
         autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
         info_keys: tuple[str, ...] = (),
+        in_turns: bool = False,
     ):
         self.num_envs = num_envs = len(env_fns)
         self.autoreset_mode, self.info_keys = autoreset_mode, info_keys
+        self.in_turns = in_turns
         self._read_template(env_fns[0]())
         base, more = divmod(num_envs, workers)
         ends = [base * (w + 1) + min(w + 1, more) for w in range(workers)]

@@ -30,6 +30,9 @@ from helpers.resumed_runs import (
 VARIANTS = {
     "native": {},
     "sync": {"vectorization": "sync", "n_steps": 3, "tau": 0.1, "exploration_zeta": 1.5},
+    "buffered": {
+        "vectorization": "workers", "workers": 2, "env_batch_size": 2, "double_buffering": True,
+    },
     "masks": {"env_id": "Taxi-v4", "eval_max_steps": 50},
     "ladder": {"exploration": "ladder", "double": False, "dueling": False},
     "normalized": {"normalize_observation": True, "normalize_reward": True, "n_steps": 2},

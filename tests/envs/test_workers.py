@@ -376,3 +376,58 @@ def test_what_a_vector_environment_gives_is_what_sync_gives():
     for name in ("num_envs", "single_observation_space", "single_action_space", "action_space"):
         assert getattr(envs, name) == getattr(same, name)
     envs.close()
+
+
+def two_halves(env: Any, mode=AutoresetMode.NEXT_STEP, workers=4) -> EnvStream:
+    keys = ("score",) if env is Mixed else ()
+    recipe = EnvRecipe(env, "workers", info_keys=keys, workers=workers, double_buffering=True)
+    return EnvStream(recipe.make(8, autoreset_mode=mode), 4, info_keys=keys)
+
+
+class Hasty(Mixed):
+    """As Mixed, and sleeps in some steps, in another place each time that it is made."""
+
+    def step(self, action) -> Any:
+        if os.urandom(1)[0] < 20:
+            time.sleep(0.002)
+        return super().step(action)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_two_halves_alternate_strictly_whatever_the_timing(workers):
+    streams = [two_halves(Hasty, workers=workers) for _ in range(2)]
+    assert_same(*[played(stream, 40) for stream in streams])
+    for stream in streams:
+        stream.start(seed=1)
+        for half in (range(4), range(4, 8)) * 5:
+            assert stream.lanes.tolist() == list(half)
+            stream.send(np.zeros(4, np.int64))
+            stream.recv()
+        stream.close()
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+@pytest.mark.parametrize("turns", [6, 7])
+def test_two_halves_continue_exactly_from_a_state(mode, turns):
+    first, second = (two_halves("CartPole-v1", mode) for _ in range(2))
+    played(first, turns + 30)
+    state = first.state()
+    played(second, 5, seed=3)
+    assert second.load_state(state)
+    assert_same(*[played(stream, 60, seed=4, starts=False) for stream in (first, second)])
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"vectorization": "sync"}, "Use --vectorization workers"),
+        ({"env_batch_size": None}, "use --env-batch-size 2, one half"),
+        ({"num_envs": 5, "env_batch_size": None}, "two halves need an even --num-envs"),
+    ],
+)
+def test_double_buffering_without_two_halves_is_one_line(tmp_path, changes, says):
+    options = {"num_envs": 4, "vectorization": "workers", "env_batch_size": 2, **changes}
+    with pytest.raises(fastdqn.ConfigError, match=f"double_buffering .*{says}"):
+        fastdqn.train(small(tmp_path, double_buffering=True, **options))
