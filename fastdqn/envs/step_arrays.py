@@ -1,11 +1,14 @@
 """StepArrays: actions and step results of N sub-environments in memory that processes share."""
 
 import ctypes
+import os
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory
+
+from fastdqn.envs.observations import leaves
 
 _OF_WORKERS = ("command", "sent", "answered", "failed", "current")
 
@@ -45,6 +48,9 @@ class StepArrays:
         num_workers: W.
         num_keys: K.
         same_step: Whether last observations exist.
+
+    Raises:
+        ValueError: The arrays do not fit in /dev/shm.
     """
 
     obs: Any
@@ -70,6 +76,15 @@ class StepArrays:
     ):  # fmt: skip
         n, w, actions = num_envs, num_workers, int(action_space.n)
         self._space, self._num_envs = observation_space, n
+        needed = n * (1 + same_step) * _bytes_of(observation_space) + n * (
+            2 * actions + num_keys * 8
+        )
+        if needed > (free := free_shared_memory()):
+            raise ValueError(
+                f"{n} environments need {needed / 2**20:,.1f} MiB of shared memory, and /dev/shm "
+                f"has {free / 2**20:,.1f} MiB free: lower --num-envs, or start the container with a "
+                "larger --shm-size"
+            )
         self._obs = create_shared_memory(observation_space, n, context)
         self._last_obs = create_shared_memory(observation_space, n, context) if same_step else None
         fields: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -104,3 +119,22 @@ class StepArrays:
     def __setstate__(self, state: tuple) -> None:
         self._space, self._num_envs, self._obs, self._last_obs, self._raw = state
         self._make_views()
+
+
+def free_shared_memory() -> float:
+    """Returns the free bytes of /dev/shm, infinity on systems without it.
+
+    multiprocessing would use the folder of temporary files instead, without a message, where each
+    step may write to a disk.
+    """
+    try:
+        system = os.statvfs("/dev/shm")
+    except OSError:
+        return float("inf")
+    return float(system.f_bavail * system.f_frsize)
+
+
+def _bytes_of(space: spaces.Space) -> int:
+    """Returns the bytes of one observation."""
+    shaped = [leaf for _, leaf in leaves(space) if leaf.dtype is not None]
+    return sum(np.dtype(leaf.dtype).itemsize * int(np.prod(leaf.shape or ())) for leaf in shaped)

@@ -431,3 +431,16 @@ def test_double_buffering_without_two_halves_is_one_line(tmp_path, changes, says
     options = {"num_envs": 4, "vectorization": "workers", "env_batch_size": 2, **changes}
     with pytest.raises(fastdqn.ConfigError, match=f"double_buffering .*{says}"):
         fastdqn.train(small(tmp_path, double_buffering=True, **options))
+
+
+def test_a_small_dev_shm_is_one_line_before_any_process_starts(monkeypatch):
+    monkeypatch.setattr("fastdqn.envs.step_arrays.free_shared_memory", lambda: float(1 << 19))
+    EnvRecipe(Mixed, "workers", workers=1).make(2).close()
+
+    class Wide(Large):
+        observation_space = spaces.Box(0.0, 1.0, (1 << 17,), np.float32)
+
+    says = "2 environments need 1.0 MiB of shared memory, and /dev/shm has 0.5 MiB free: lower"
+    with pytest.raises(ValueError, match=says):
+        EnvRecipe(Wide, "workers", workers=1).make(2)
+    assert not multiprocessing.active_children()
