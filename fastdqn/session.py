@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from fastdqn.checkpoints.network_weights import assign_weights, load_weights
 from fastdqn.checkpoints.store import MOST_REPLAYS
 from fastdqn.config import atari_protocols
-from fastdqn.config.derived_facts import replay_ratio, residual_phases
+from fastdqn.config.derived_facts import replay_ratio, residual_phases, workers_advice
 from fastdqn.config.schema import Config, ResolvedConfig
 from fastdqn.envs import EnvError, EnvStream, NonFiniteError
 from fastdqn.envs.atari_scores import human_normalized
@@ -29,6 +29,7 @@ from fastdqn.logging.recorder import RunRecorder
 from fastdqn.part_error import PartError
 from fastdqn.replay import UnstackedError
 from fastdqn.seeding import FINAL, env_seed
+from fastdqn.system.cpu_limits import usable_cores
 from fastdqn.system.python_threads import ThreadError
 from fastdqn.system.signals import listen
 from fastdqn.timing import Laps
@@ -315,6 +316,7 @@ def _summary(
         "steps_per_second": steps_per_second(run.progress.steps, phases),
         "phase_seconds": phases,
         "residual_phases": residual_phases(config),
+        "advice": workers_advice(config, phases, run.progress.steps, usable_cores()),
         "eval": final,
         "eval_last": last,
         "solved": best_weights.solved._asdict()

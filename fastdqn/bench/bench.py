@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from rich.console import RenderableType
 
 from fastdqn.bench.bottleneck import levers, sentence, try_levers
-from fastdqn.bench.env_speed import LANES, measure_envs
+from fastdqn.bench.env_speed import LANES, measure_envs, workers_advice
 from fastdqn.bench.learner_speed import BATCH_SIZES, measure_learner, measure_upload
 from fastdqn.bench.machine_info import describe_machine, load_average, machine_line, torch_threads
 from fastdqn.bench.policy_speed import lanes_of_a_call, measure_acting
@@ -158,7 +158,9 @@ class _Measuring:
         for name in names:
             if name != "train":
                 self._output.begin(f"{name}{self._of}")
-                self._add(f"{name} alone", list(_MEASURES[name](self._context())))
+                self._add(f"{name} alone", figures := list(_MEASURES[name](self._context())))
+                if name == "env" and (advice := workers_advice(figures)):
+                    self._output.show(advice)
         self.rows += [figure.row() for figure in self.figures]
         if part in ("train", "all"):
             self._train(with_levers=part == "all")

@@ -2,7 +2,7 @@
 
 import importlib.util
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,8 @@ _MOST_PROCESSES_PER_CORE = 4
 _MOST_SECONDS = 20.0
 # Number of batches of random actions that are drawn in advance, outside the measurement.
 _DRAWN = 64
+# Environments and ratio to sync from which worker processes are recommended. Ours, untuned.
+_LEAST_ENVS, _LEAST_GAIN = 8, 1.2
 
 
 def measure_envs(
@@ -189,3 +191,23 @@ def available(recipe: EnvRecipe, patience: float | None = None) -> list[str]:
         except ValueError:  # not available for this environment, or for these arguments
             pass
     return [own, *names]
+
+
+def workers_advice(figures: Sequence[Figure]) -> str | None:
+    """Returns a sentence that recommends `workers` if they are measured faster than all others."""
+    gains = {}
+    for num_envs in {figure.of["num_envs"] for figure in figures}:
+        rates = {
+            figure.of["vectorization"]: figure.rate.median
+            for figure in figures
+            if figure.of["num_envs"] == num_envs and "env_batch_size" not in figure.of
+        }
+        if max(rates, key=lambda name: rates[name], default="") == "workers" and "sync" in rates:
+            gains[num_envs] = rates["workers"] / rates["sync"]
+    best = max((n for n in gains if n >= _LEAST_ENVS), key=lambda n: gains[n], default=None)
+    if best is None or gains[best] < _LEAST_GAIN:
+        return None
+    return (
+        f"with {best} environments workers is {gains[best]:.1f} times as fast as sync: use "
+        "--vectorization workers"
+    )

@@ -341,6 +341,8 @@ def describe(trained: Trained) -> str:
             f"{solved['seconds']:.1f} s after the process started"
         )
     lines += _describe_evaluations(summary["eval"], summary.get("eval_last"))
+    if advice := summary.get("advice"):
+        lines.append(advice)
     stopped = summary["exit_reason"].endswith("interrupted")
     words = ["resume", "eval", "report"] if stopped else ["report", "video", "eval"]
     folder = shlex.quote(str(trained.folder))

@@ -181,11 +181,11 @@ class EnvRecipe:
     def _make_native(self, num_envs: int, env_batch_size: int | None) -> VectorEnv:
         if not self._has_native():
             raise ValueError(
-                f"{self} registers no vector environment: use --vectorization sync or async"
+                f"{self} registers no vector environment: use --vectorization sync or workers"
             )
         if self.wrappers:
             raise ValueError(
-                "a native vector environment takes no wrapper: use --vectorization sync or async"
+                "a native vector environment takes no wrapper: use --vectorization sync or workers"
             )
         settings = self.atari_settings()
         with _named_errors(str(self)):
@@ -281,14 +281,14 @@ def _envpool_id(recipe: EnvRecipe) -> str:
     if not isinstance(recipe.env, str) or recipe.wrappers:
         raise ValueError(
             "EnvPool makes environments by id only and takes no wrapper: use --vectorization sync "
-            "or async"
+            "or workers"
         )
     known = envpool.list_all_envs()
     if recipe.env not in known:
         near = nearest(recipe.env, known)
         raise ValueError(
             f"EnvPool has no environment {recipe.env!r}: "
-            + (f"did you mean {near}?" if near else "use --vectorization sync or async")
+            + (f"did you mean {near}?" if near else "use --vectorization sync or workers")
         )
     return recipe.env
 

@@ -82,8 +82,8 @@ class StepArrays:
         if needed > (free := free_shared_memory()):
             raise ValueError(
                 f"{n} environments need {needed / 2**20:,.1f} MiB of shared memory, and /dev/shm "
-                f"has {free / 2**20:,.1f} MiB free: lower --num-envs, or start the container with a "
-                "larger --shm-size"
+                f"has {free / 2**20:,.1f} MiB free: lower --num-envs, or start the container with "
+                "a larger --shm-size"
             )
         self._obs = create_shared_memory(observation_space, n, context)
         self._last_obs = create_shared_memory(observation_space, n, context) if same_step else None

@@ -3,7 +3,6 @@
 import contextlib
 from collections import deque
 from collections.abc import Sequence
-from multiprocessing import connection
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from fastdqn.envs.backend_interface import Arrival
 from fastdqn.envs.errors import LaneFailure, how_it_ended
 from fastdqn.envs.observations import take
 from fastdqn.envs.worker_loop import ERROR
+from fastdqn.envs.worker_process import end_processes
 from fastdqn.envs.worker_vector_env import WorkerVectorEnv
 
 # Seconds that a busy worker may still take when all are closed, and between two checks of whether
@@ -142,13 +142,12 @@ class WorkerGroups:
         self._restarts = 0
         with contextlib.suppress(EOFError, OSError, LaneFailure):  # a worker has just died
             if not self._failed and self._all_answer():
-                for worker in range(len(envs.groups)):
-                    envs.command(worker, ("close",))
-                # A close() that hangs, or a thread that it leaves behind, keeps a process alive.
-                sentinels = {process.sentinel for process in envs.processes}
-                while sentinels and (ended := connection.wait(sentinels, _PATIENCE)):
-                    sentinels.difference_update(ended)
+                end_processes(envs.processes, self._ask_to_close, _PATIENCE)
         envs.close()
+
+    def _ask_to_close(self) -> None:
+        for worker in range(len(self._envs.groups)):
+            self._envs.command(worker, ("close",))
 
     def _all_answer(self) -> bool:
         """Waits a while for busy workers; returns False if one is dead or hangs."""
@@ -277,7 +276,9 @@ class WorkerGroups:
     def _death(self, worker: int) -> LaneFailure:
         process = self._envs.processes[worker]
         process.join(_PATIENCE)  # it is ending, or hangs at exit
+        reports = self._envs.target.reports()
+        for lane in self._envs.groups[worker]:  # one whose constructor raised
+            if reported := reports.pop(lane, None):
+                return LaneFailure(lane, *reported)
         lane = self._envs.arrays.current[worker]
-        if reported := self._envs.target.reports().pop(self._envs.groups[worker].start, None):
-            return LaneFailure(lane, *reported)
         return LaneFailure(lane, self._hung.pop(worker, None) or how_it_ended(process.exitcode))

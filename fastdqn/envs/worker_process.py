@@ -1,4 +1,4 @@
-"""WorkerTarget: seeds and signal handlers of AsyncVectorEnv's worker processes."""
+"""WorkerTarget: seeds and signal handlers of the worker processes of vector environments."""
 
 import atexit
 import contextlib
@@ -7,8 +7,8 @@ import gc
 import multiprocessing
 import signal
 import traceback
-from collections.abc import Callable, Iterator
-from multiprocessing import process
+from collections.abc import Callable, Collection, Iterator
+from multiprocessing import connection, process
 from typing import Any
 
 from gymnasium.vector.async_vector_env import _async_worker
@@ -35,11 +35,14 @@ _LIMITS = {
 
 
 class WorkerTarget:
-    """The target of each worker process: sets seeds and signals, then runs Gymnasium's worker.
+    """The target of each worker process of an AsyncVectorEnv or a WorkerVectorEnv.
+
+    It sets seeds and signals, then runs the worker function.
 
     Args:
-        seed: Worker i seeds the global generators of its process with seed + i. Otherwise all
-            would draw the same numbers from the state that they inherit.
+        seed: The worker whose first sub-environment is i seeds the global generators of its process
+            with seed + i. Otherwise all would draw the same numbers from the state that they
+            inherit.
         worker: The worker function, with the arguments of _async_worker(), which is the default.
         reports: Queue and semaphore for errors of constructors, shared with a replaced target.
     """
@@ -81,11 +84,12 @@ class WorkerTarget:
         except BaseException as error:
             if self._room.acquire(block=False):
                 line, trace = one_line(error)[:_MOST_LINE], traceback.format_exc()[-_MOST_TRACE:]
-                self._reports.put((index, line, trace))
+                # A function that makes several has counted those before.
+                self._reports.put((index + getattr(env_fn, "made", 0), line, trace))
             raise SystemExit(1) from None
 
     def reports(self) -> dict[int, tuple[str, str]]:
-        """Returns (message, traceback) of each failed constructor, by the index of the worker."""
+        """Returns (message, traceback) of each failed constructor, by its sub-environment."""
         with contextlib.suppress(OSError, EOFError):
             while not self._reports.empty():
                 index, line, trace = self._reports.get()
@@ -128,7 +132,7 @@ def inherited_garbage_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def starting_workers(target: WorkerTarget, count: int) -> Iterator[None]:
-    """Ends all new worker processes if an AsyncVectorEnv cannot be made.
+    """Ends all new worker processes if a vector environment cannot be made.
 
     Raises:
         ValueError: A process ended, or the system refused to start one.
@@ -139,7 +143,7 @@ def starting_workers(target: WorkerTarget, count: int) -> Iterator[None]:
         with inherited_garbage_kept():
             yield
     except BaseException as error:
-        _kill(_workers() - before)  # Gymnasium would send SIGTERM and wait
+        kill_processes(_workers() - before, _PARENT_SECONDS)  # Gymnasium would wait after SIGTERM
         if isinstance(error, EOFError | ConnectionError):
             raise ValueError(_why_it_ended(target)) from None
         if isinstance(error, OSError) and error.errno in _LIMITS:
@@ -148,6 +152,30 @@ def starting_workers(target: WorkerTarget, count: int) -> Iterator[None]:
                 f"{_LIMITS[error.errno]}: raise it, lower --num-envs, or use --vectorization sync"
             ) from None
         raise
+
+
+def end_processes(processes: Collection[Any], ask: Callable[[], None], patience: float) -> None:
+    """Asks worker processes to end and waits for them.
+
+    A close() that hangs, or a thread that it leaves behind, keeps a process alive.
+
+    Args:
+        processes: The processes, all of which respond.
+        ask: Sends each of them the message to close.
+        patience: Seconds to wait for the next one to end.
+    """
+    ask()
+    sentinels = {each.sentinel for each in processes}
+    while sentinels and (ended := connection.wait(sentinels, patience)):
+        sentinels.difference_update(ended)
+
+
+def kill_processes(processes: Collection[Any], patience: float) -> None:
+    """Kills worker processes, which ignore SIGTERM, and waits for each."""
+    for each in processes:
+        each.kill()
+    for each in processes:
+        each.join(patience)
 
 
 def _why_it_ended(target: WorkerTarget) -> str:
@@ -168,15 +196,8 @@ def _workers() -> set[Any]:
     return {child for child in children if child.name.startswith("Worker<")}
 
 
-def _kill(workers: set[Any]) -> None:
-    for worker in workers:
-        worker.kill()
-    for worker in workers:
-        worker.join(_PARENT_SECONDS)
-
-
 # Runs before multiprocessing's exit handler, which would wait for workers that ignore SIGTERM.
-atexit.register(lambda: _kill(_workers()))
+atexit.register(lambda: kill_processes(_workers(), _PARENT_SECONDS))
 
 
 def _require_main_is_guarded() -> None:

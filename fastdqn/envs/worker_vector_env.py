@@ -16,7 +16,12 @@ from fastdqn.envs.errors import HungError
 from fastdqn.envs.step_arrays import StepArrays
 from fastdqn.envs.sub_env import UNLIMITED, SubEnv, time_limit_of
 from fastdqn.envs.worker_loop import MESSAGE, READY, STEP, run_worker
-from fastdqn.envs.worker_process import WorkerTarget, inherited_garbage_kept, starting_workers
+from fastdqn.envs.worker_process import (
+    WorkerTarget,
+    inherited_garbage_kept,
+    kill_processes,
+    starting_workers,
+)
 from fastdqn.system.cpu_limits import usable_cores
 from fastdqn.system.cwd_imports import safe_children
 
@@ -147,15 +152,13 @@ class WorkerVectorEnv(VectorEnv):
             EOFError, OSError: The worker is dead.
         """
         while (message := self.pipes[worker].recv())[0] != kind:
-            pass
+            self.made = len(envs)
         return message[1:]
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Ends the processes. They ignore SIGTERM."""
-        for process in self.processes:
-            process.kill()
-        for process, pipe in zip(self.processes, self.pipes, strict=True):
-            process.join(_END_SECONDS)
+        """Ends the processes."""
+        kill_processes(self.processes, _END_SECONDS)
+        for pipe in self.pipes:
             pipe.close()
 
     def has_answered(self, worker: int) -> bool:
@@ -163,10 +166,18 @@ class WorkerVectorEnv(VectorEnv):
 
 
 class _Group:
-    """Makes the sub-environments of a worker; can be pickled."""
+    """Makes the sub-environments of a worker; can be pickled.
+
+    Attributes:
+        made: How many have been made, which is the place of the one whose constructor raised.
+    """
 
     def __init__(self, env_fns: Sequence[Callable[[], SubEnv]]):
-        self._env_fns = [CloudpickleWrapper(env_fn) for env_fn in env_fns]
+        self._env_fns, self.made = [CloudpickleWrapper(env_fn) for env_fn in env_fns], 0
 
     def __call__(self) -> list[SubEnv]:
-        return [env_fn() for env_fn in self._env_fns]
+        envs = []
+        for env_fn in self._env_fns:
+            envs.append(env_fn())
+            self.made = len(envs)
+        return envs

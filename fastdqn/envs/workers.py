@@ -16,7 +16,12 @@ from fastdqn.envs.backend_interface import Arrival
 from fastdqn.envs.errors import LaneFailure, how_it_ended, one_line
 from fastdqn.envs.infos import gather
 from fastdqn.envs.observations import put, take
-from fastdqn.envs.worker_process import WorkerTarget, inherited_garbage_kept
+from fastdqn.envs.worker_process import (
+    WorkerTarget,
+    end_processes,
+    inherited_garbage_kept,
+    kill_processes,
+)
 from fastdqn.system.cwd_imports import safe_children
 
 
@@ -155,17 +160,13 @@ class Workers:
         self._restarts = 0
         with contextlib.suppress(EOFError, OSError, LaneFailure):  # a worker has just died
             if not self._failed and self._all_answer():
-                for pipe in self._envs.parent_pipes:
-                    pipe.send(("close", None))
-                # A close() that hangs, or a thread that it leaves behind, keeps a process alive.
-                sentinels = {process.sentinel for process in self._envs.processes}
-                while sentinels and (ended := connection.wait(sentinels, _PATIENCE)):
-                    sentinels.difference_update(ended)
-        for process in self._envs.processes:
-            process.kill()  # they ignore SIGTERM
-        for process in self._envs.processes:
-            process.join(_PATIENCE)
+                end_processes(self._envs.processes, self._ask_to_close, _PATIENCE)
+        kill_processes(self._envs.processes, _PATIENCE)
         self._envs.close(terminate=True)
+
+    def _ask_to_close(self) -> None:
+        for pipe in self._envs.parent_pipes:
+            pipe.send(("close", None))
 
     def _all_answer(self) -> bool:
         """Waits a while for each busy worker; returns False if one is dead or hangs."""

@@ -38,7 +38,7 @@ def test_a_run_leaves_every_file_that_is_promised(run):
     assert summary.keys() == {
         "env_id", "preset", "seed", "total_steps", "episodes", "updates", "startup_seconds",
         "wall_seconds", "steps_per_second", "phase_seconds", "eval", "solved", "exit_reason",
-        "warnings", "residual_phases", "restarted_envs", "eval_last",
+        "warnings", "residual_phases", "restarted_envs", "eval_last", "advice",
     }  # fmt: skip
     assert {"imports", "build", "kernels"} == summary["startup_seconds"].keys()
     assert sum(summary["phase_seconds"].values()) == pytest.approx(

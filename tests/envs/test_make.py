@@ -87,7 +87,7 @@ def test_nearest_ignores_case_and_may_find_nothing():
 
 def test_native_without_a_vector_class_names_the_alternatives():
     text = refusal(EnvRecipe("MountainCar-v0", "native").make, 1)
-    assert "--vectorization sync or async" in text
+    assert "--vectorization sync or workers" in text
 
 
 def test_a_module_that_is_missing_is_named():

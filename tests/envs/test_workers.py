@@ -1,5 +1,6 @@
 """WorkerVectorEnv: worker processes with many environments each give the bits of SyncVectorEnv."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 import fastdqn
 from fastdqn.envs import EnvError, EnvRecipe, EnvStream
 from fastdqn.envs.sub_env import SubEnv
+from fastdqn.envs.watchdog import watch
 from fastdqn.envs.worker_vector_env import WorkerVectorEnv
 from helpers.loop import small
 
@@ -305,6 +307,37 @@ def test_a_failure_at_any_call_names_the_environment(how, lane, at, workers, mod
     assert not multiprocessing.active_children()
 
 
+def test_a_constructor_that_fails_in_a_worker_names_its_environment():
+    parent, made = os.getpid(), itertools.count()
+
+    def make() -> SubEnv:
+        if os.getpid() != parent and next(made) == 1:
+            raise RuntimeError("no licence")
+        return SubEnv(Doomed("", 0))
+
+    with pytest.raises(ValueError, match=r"^env [14]: RuntimeError: no licence$"):
+        WorkerVectorEnv([make] * 5, 2)
+    assert not multiprocessing.active_children()
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    how=st.sampled_from(["hang", "stop"]), lane=st.integers(0, 4), at=st.integers(1, 9),
+    workers=st.integers(1, 3), mode=st.sampled_from(MODES),
+)  # fmt: skip
+def test_a_hang_at_any_call_names_the_environment(how, lane, at, workers, mode):
+    makers: list[Any] = [lambda: SubEnv(Doomed("", 0))] * 5
+    makers[lane] = lambda: SubEnv(Doomed(how, at))
+    stream = EnvStream(WorkerVectorEnv(makers, workers, autoreset_mode=mode))
+    with (
+        pytest.raises(EnvError, match=f"env {lane}, .*no response for 0.5 s"),
+        watch(stream.env_calls, 0.5),
+    ):
+        played(stream, 20)
+    stream.close()
+    assert not multiprocessing.active_children()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["hang", "stop"])
 def test_a_worker_that_hangs_is_ended_and_its_environment_named(tmp_path, how):
@@ -444,3 +477,16 @@ def test_a_small_dev_shm_is_one_line_before_any_process_starts(monkeypatch):
     with pytest.raises(ValueError, match=says):
         EnvRecipe(Wide, "workers", workers=1).make(2)
     assert not multiprocessing.active_children()
+
+
+def test_an_observation_that_would_be_broadcast_is_rejected():
+    class Short(Large):
+        observation_space = spaces.Box(0.0, 1.0, (2,), np.float32)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(2, np.float32), {}
+
+    stream = stream_of(Short, "workers", AutoresetMode.NEXT_STEP, 2, 1)
+    with pytest.raises(EnvError, match=r"env 0, step 1 .*shape \(1,\), but its space"):
+        played(stream, 1)
+    stream.close()
