@@ -343,7 +343,8 @@ def test_a_hanging_close_is_interrupted_and_the_run_is_complete(
     tmp_path, monkeypatch, vectorization
 ):
     """The probed environments are closed too."""
-    monkeypatch.setattr("fastdqn.envs.workers._PATIENCE", 0.2)
+    for module in ("workers", "worker_groups"):
+        monkeypatch.setattr(f"fastdqn.envs.{module}._PATIENCE", 0.2)
 
     class Clinging(Hanging):
         def close(self):

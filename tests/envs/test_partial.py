@@ -140,7 +140,7 @@ def lone_lanes(make_one, seed: int, taken, num_actions) -> Iterator[LaneModel]:
 def test_envpool_stores_exactly_the_transitions_that_it_made(batch_size, n_steps):
     stream = EnvStream(pool(8, batch_size, seed=5))
     assert stream.num_ready == batch_size
-    replay, taken, episodes = stored(stream, 200, n_steps, num_actions=2)
+    replay, taken, episodes = stored(stream, 100, n_steps, num_actions=2)
     assert_same_windows(replay, list(lone_lanes(partial(pool, 1, 1), 5, taken, 2)))
     assert {length for _, _, length in episodes} > {15}  # some are cut, others fall earlier
 
