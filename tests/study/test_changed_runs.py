@@ -1,30 +1,58 @@
 """Runs of a study that were resumed with other options or another total of steps."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from fastdqn.cli import study as command
+from fastdqn.study.scheduler import Job
 from helpers.command_line import ask
 from helpers.studies import TINY, FakeScheduler
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
+FIGURES = command._figures
 STUDY = ("train", "cartpole", "--seeds", "1-2", "--run-dir", "s", *TINY)
 
 
+class InProcess(FakeScheduler):
+    """Trains each run in this process."""
+
+    def _train(self, job: Job) -> int:
+        return ask(*job.words)[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with a study of two runs, and a copy of it, since its records hold its path."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(command, "LocalScheduler", lambda jobs: InProcess())
+        patch.setattr(command, "_figures", lambda folder, changed: [])
+        assert ask(*STUDY)[0] == 0
+    shutil.copytree(folder / "s", folder / "copy")
+    return folder
+
+
 @pytest.fixture
-def trained(monkeypatch, in_an_empty_folder) -> FakeScheduler:
-    """A study of two runs, each trained in this process."""
-    made = FakeScheduler()
-    monkeypatch.setattr(made, "_train", lambda job: ask(*job.words)[0])
+def trained(monkeypatch, folder) -> FakeScheduler:
+    """The study as it was trained, in the working directory. No figures are drawn."""
+    monkeypatch.chdir(folder)
+    shutil.rmtree("s")
+    shutil.copytree("copy", "s")
+    made = InProcess()
     monkeypatch.setattr(command, "LocalScheduler", lambda jobs: made)
-    assert ask(*STUDY)[0] == 0
+    monkeypatch.setattr(command, "_figures", lambda folder, changed: [])
     return made
 
 
-def test_a_run_that_was_resumed_with_other_options_is_named_and_left_out(trained):
+@pytest.mark.slow
+def test_a_run_that_was_resumed_with_other_options_is_named_and_left_out(trained, monkeypatch):
+    """Also in the figures of the study."""
+    monkeypatch.setattr(command, "_figures", FIGURES)
     words = ("--learning-rate", "1e-4", "--num-envs", "8", "--total-timesteps", "900")
     code, _, err = ask("resume", "s/base/seed-1", *words)
     assert code == 0
@@ -75,12 +103,11 @@ def test_a_resume_without_an_effect_on_learning_leaves_the_run_in(trained):
 def test_a_run_whose_folder_was_removed_is_trained_again(trained):
     assert ask("resume", "s/base/seed-1", "--gamma", "0.9")[0] == 2  # it cannot change
     assert ask("resume", "s/base/seed-1", "--total-timesteps", "900")[0] == 0
-    started = len(trained.started)
     assert ask(*STUDY)[0] == 0
-    assert len(trained.started) == started
-    Path("s/base/seed-1").rename("elsewhere")
+    assert trained.started == []
+    shutil.rmtree("s/base/seed-1")
     assert "differs" not in ask(*STUDY)[1]
-    assert [job.key for job in trained.started[started:]] == ["base/seed-1"]
+    assert [job.key for job in trained.started] == ["base/seed-1"]
 
 
 def test_a_damaged_record_of_changes_leaves_the_run_out(trained):
