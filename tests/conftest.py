@@ -167,6 +167,17 @@ def waits(monkeypatch):
     monkeypatch.setattr(CheckpointWriter, "write", write_and_wait)
 
 
+@pytest.fixture
+def short_profiles(monkeypatch):
+    """Profiles measure for 30 ms without the profiler, and take the peaks of the CPU as known."""
+    from fastdqn.bench import profile_calls, repeats
+    from fastdqn.bench.roofline import Ceilings
+
+    short = repeats.Effort(seconds=0.01, repeats=2, burn_in=0.01)
+    monkeypatch.setattr(repeats, "Effort", lambda: short)
+    monkeypatch.setattr(profile_calls, "measure_ceilings", lambda *_: Ceilings(1e10, 1e11))
+
+
 @pytest.fixture(scope="module")
 def odd_environments():
     from helpers.command_line import odd_environments

@@ -19,7 +19,7 @@ from fastdqn.config.schema import Config
 from fastdqn.files.atomic_write import WriteError
 from fastdqn.files.output_files import new_folder, write_together
 from helpers.capture import FACTS, config_of
-from helpers.compiler import needs_a_compiler
+from helpers.compiler import needs_a_compiler, traced
 from helpers.graphs import TracedRecorder
 
 
@@ -335,6 +335,7 @@ def test_new_folders_are_removed_after_a_failure(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_profiles")
 @pytest.mark.parametrize(
     ("place", "code"), [("link", 2), ("in/link", 2), ("full/new", 1), ("x" * 300, 2)]
 )
@@ -377,15 +378,38 @@ def test_rows_that_cannot_be_written_are_a_one_line_error(tmp_path, monkeypatch,
 
 @pytest.mark.slow
 @needs_a_compiler
-def test_a_profile_of_compiled_updates_counts_their_kernels(tmp_path):
+def test_a_profile_of_compiled_code_counts_its_kernels():
+    x = torch.ones(8, 8)
+    call = torch.compile(lambda x: (x @ x + 1.0).relu().sum(), dynamic=False)
+
+    def run(begin, end) -> None:
+        begin()
+        call(x)
+        end()
+
+    with profile_calls._visible_kernels("compile"):
+        call(x)
+        recorded = torch_profiler.record("learn", torch.device("cpu"), run)
+    timeline = read_timeline(recorded.profile, "learn", 1, is_gpu=False)
+    names = [row["name"] for row in timeline.operators]
+    assert any("cpp_fused" in name for name in names)
+    counted = [
+        row["calls_per_call"]
+        for row in timeline.operators
+        if "cpp_fused" in row["name"] or row["name"] in ("aten::mm", "aten::addmm")
+    ]
+    assert timeline.launches >= sum(counted) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_profiles")
+def test_compiled_updates_are_profiled(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "compiled", traced)
     words = f"profile cartpole --capture compile --updates 2 --hidden-sizes 8 --out {tmp_path}"
     assert main(words.split()) == 0
     result = json.loads((tmp_path / "profile.json").read_text())
-    kernels = [row for row in result["operators"] if "cpp_fused" in row["name"]]
-    assert kernels
-    products = [row for row in result["operators"] if row["name"] in ("aten::mm", "aten::addmm")]
-    counted = sum(row["calls_per_call"] for row in (*kernels, *products))
-    assert result["launches_per_call"] >= counted
+    assert (result["capture"], result["learner"]) == ("compile", "torch")
+    assert result["launches_per_call"] > 20
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from helpers.command_line import ask
 from helpers.report_pages import write_run
 from helpers.studies import TINY, FakeScheduler, start
 
-KILLS = int(os.environ.get("FASTDQN_KILLS", "3"))
+KILLS = int(os.environ.get("FASTDQN_KILLS", "2"))
 FEW = ("--total-timesteps", "2000")
 
 
@@ -344,24 +344,25 @@ def whole(folder: Path, names: list[str]) -> None:
     for name in names:
         summary = summary_of(folder / name)
         assert summary is not None, name
-        assert summary["total_steps"] >= 20_000
+        assert summary["total_steps"] >= STEPS
         text = (folder / name / "metrics.jsonl").read_text()
         rows = [json.loads(line) for line in text.splitlines()]
         steps = [row["step"] for row in rows if "time/total_timesteps" in row]
         assert steps == sorted(set(steps))
-        assert load_checkpoint(folder / name, read_latest(folder / name)).steps >= 20_000
+        assert load_checkpoint(folder / name, read_latest(folder / name)).steps >= STEPS
         assert not (folder / name / "lock").exists()
     result = json.loads((folder / "results.json").read_text())
     for each in result["variants"]:
-        assert each["seeds"] == [1, 2]
+        assert each["seeds"] == [1, 2, 3]
         assert None not in each["last"]
 
 
-NAMES = ["base/seed-1", "base/seed-2", "n-steps-3/seed-1", "n-steps-3/seed-2"]
-# Runs of a second or more, with many checkpoints. The last of two equal options counts.
+STEPS = 8_000
+NAMES = ["base/seed-1", "base/seed-2", "base/seed-3"]
+# Runs of a second, with many checkpoints. The last of two equal options counts.
 WORDS = (
-    "--seeds", "1-2", "--vs", "--n-steps 3", "--jobs", "2", "--run-dir", "my study", *TINY,
-    "--total-timesteps", "20000", "--train-frequency", "1", "--checkpoint-frequency", "500",
+    "--seeds", "1-3", "--jobs", "2", "--run-dir", "my study", *TINY,
+    "--total-timesteps", str(STEPS), "--train-frequency", "1", "--checkpoint-frequency", "500",
 )  # fmt: skip
 
 
@@ -371,14 +372,14 @@ def test_a_study_that_is_killed_at_random_moments_is_continued(tmp_path):
     for _ in range(KILLS):
         process = start(*WORDS, cwd=tmp_path)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=rng.uniform(2.0, 8.0))
+            process.communicate(timeout=rng.uniform(2.0, 6.0))
         process.kill()
         _, err = process.communicate()
         assert (process.returncode, err) in ((-signal.SIGKILL, ""), (0, ""))
     process = start(*WORDS, "--quiet", cwd=tmp_path)
     out, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (0, "")
-    assert "n-steps 3" in out
+    assert out.startswith("returns of the last weights\n")
     whole(tmp_path / "my study", NAMES)
 
 

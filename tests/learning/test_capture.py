@@ -239,18 +239,18 @@ def test_a_call_ends_with_the_update_after_which_the_target_is_copied(every):
         assert learner.target_update.together(updates, 64) == following - updates
 
 
-@pytest.mark.slow  # each compiles for half a minute
+@pytest.mark.slow  # each compiles C++ for half a minute
 @needs_a_compiler
 @pytest.mark.parametrize(
     ("value", "more"),
     [
         ("scalar", {"dueling": False, "noisy": True}),
-        ("categorical", {"dueling": True, "noisy": False}),
+        ("categorical", {"dueling": True, "noisy": False, "optimizer": "adamw"}),
         ("implicit", {"dueling": False, "noisy": False}),
     ],
 )
 def test_a_compiled_update_and_actor_agree_with_eager_ones(value, more):
-    options = VALUES[value] | more
+    options = VALUES[value] | more | {"hidden_sizes": (8,)}
     reference, fast = learner_of(**options), learner_of(compiled, way="compile", **options)
     network = fast.online.eval_alias()
     choose = CapturedPolicy(network, fast.value, CPU, compiled)

@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from fastdqn.learning.adam import Adam, FusedAdam, PlainAdam
 from fastdqn.learning.bootstrap_targets import Bootstrap, DoubleBackup, MaxBackup, Queries
-from fastdqn.learning.graph_capture import compiled, eager
+from fastdqn.learning.graph_capture import eager
 from fastdqn.learning.hl_gauss import HLGaussValue
 from fastdqn.learning.munchausen import MunchausenBackup
 from fastdqn.learning.random_inputs import MEANS
 from fastdqn.learning.value import ScalarValue, squared_error
 from helpers.capture import graphs
-from helpers.compiler import needs_a_compiler
+from helpers.compiler import traced
 from helpers.learners import make_batch, make_learner
 from helpers.oracles_values import gaussian_histogram, munchausen_target
 
@@ -233,9 +233,8 @@ def test_an_update_reads_nothing_on_the_host():
 
 
 @pytest.mark.slow
-@needs_a_compiler
-def test_compiled_equals_eager():
-    reference, fast = make(), make(compiled, PlainAdam)
+def test_traced_equals_eager():
+    reference, fast = make(), make(traced, PlainAdam)
     fast.prepare(make_batch())
     for update in range(20):
         batch = make_batch(update)

@@ -16,7 +16,6 @@ from fastdqn.learning.autograd import clip_by_norm
 from fastdqn.learning.batch_staging import Staging
 from fastdqn.learning.bootstrap_targets import Bootstrap, DoubleBackup, MaxBackup, Queries
 from fastdqn.learning.flat_parameters import FlatParameters
-from fastdqn.learning.graph_capture import compiled
 from fastdqn.learning.networks import (
     MLP,
     DuelingHead,
@@ -31,7 +30,7 @@ from fastdqn.learning.random_inputs import MEANS
 from fastdqn.learning.target_network import HardCopy, PolyakAverage
 from fastdqn.learning.value import ScalarValue, huber, squared_error
 from fastdqn.replay import Batch
-from helpers.compiler import needs_a_compiler
+from helpers.compiler import traced
 from helpers.learners import CPU, make_batch, make_learner
 
 
@@ -203,10 +202,9 @@ def test_the_flat_update_equals_plain_torch_for_200_updates(head):
 
 
 @pytest.mark.slow
-@needs_a_compiler
-def test_compiled_equals_eager_for_200_updates_through_a_load_and_a_change_of_rate():
+def test_traced_equals_eager_for_200_updates_through_a_load_and_a_change_of_rate():
     reference = make_learner(clip=1.0)
-    fast = make_learner(optimizer=PlainAdam, capture=compiled, clip=1.0)
+    fast = make_learner(optimizer=PlainAdam, capture=traced, clip=1.0)
     fast.prepare(make_batch())
     for update in range(200):
         if update == 80:

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fastdqn.learning.graph_capture import compiled
 from fastdqn.learning.torch_optimizer import TorchOptimizer, adamw, radam
-from helpers.compiler import needs_a_compiler
+from helpers.compiler import traced
 from helpers.learners import make_batch, make_learner
 
 WEIGHTS = torch.linspace(-1, 1, 7)
@@ -141,11 +140,10 @@ def test_on_cuda_a_step_reads_nothing_on_the_host(make, monkeypatch):
 
 
 @pytest.mark.slow
-@needs_a_compiler
 @pytest.mark.parametrize("make", [adamw, radam])
-def test_compiled_equals_eager_through_a_change_of_rate(make):
+def test_traced_equals_eager_through_a_change_of_rate(make):
     reference = make_learner(optimizer=make, clip=1.0)
-    fast = make_learner(optimizer=make, capture=compiled, clip=1.0)
+    fast = make_learner(optimizer=make, capture=traced, clip=1.0)
     fast.prepare(make_batch())
     for update in range(40):
         if update == 20:
