@@ -201,7 +201,7 @@ def test_environments_that_were_handed_in_have_no_protocol(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["atari-pong", "atari-breakout", "atari-dqn", "atari-rainbow"])
+@pytest.mark.parametrize("name", ["atari-breakout", "atari-rainbow"])
 def test_a_preset_of_atari_takes_a_step_and_an_update(tmp_path, name):
     run = fastdqn.train(
         name, num_envs=4, total_timesteps=60, learning_starts=40, buffer_size=200, eval_frequency=0,

@@ -88,13 +88,13 @@ def test_a_stream_equals_ale(rom, protocol, mode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rom", "protocol"), GAMES)
+@pytest.mark.parametrize(("rom", "protocol"), GAMES[:2])
 def test_a_long_stream_equals_ale(rom, protocol):
-    assert_stream_is_ale(rom, protocol, "NextStep", steps=2_400, limit=1_000)
+    assert_stream_is_ale(rom, protocol, "NextStep", steps=1_600, limit=1_000)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [4, 2, 1])
+@pytest.mark.parametrize("batch", [2, 1])
 def test_partial_batches_give_the_transitions_of_single_games(batch):
     settings = settings_of("dqn2015", 900)
     stream = EnvStream(make("breakout", settings, lanes=4, batch=batch))

@@ -239,6 +239,7 @@ def test_a_value_that_is_no_finite_number_is_missing(make, value, said):
     assert all(np.isnan(odd) for *_, (odd, _) in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "lines"), [([], 1), (["--quiet"], 0)])
 def test_a_warning_of_the_command_line_is_one_line_without_source(tmp_path, words, lines):
     folder = tmp_path / "run"

@@ -1,5 +1,6 @@
-"""Parametrizations of which only a few cases run without the slow tests."""
+"""Parametrizations with fewer cases, or of which only a few run without the slow tests."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,12 @@ def slow_but(cases: Iterable[Any], *kept: int) -> list[Any]:
 def slow_but_one_of(cases: Iterable[Any], each: int) -> list[Any]:
     """Returns the cases, with all but every `each`-th marked as slow."""
     return [_slow(case) if at % each else case for at, case in enumerate(cases)]
+
+
+def half_of_product(*pairs: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Returns half of the choices of one from each pair, in which all but one meet in every way."""
+    choices = enumerate(itertools.product(*pairs))
+    return [choice for number, choice in choices if number.bit_count() % 2]
 
 
 def _slow(case: Any) -> Any:

@@ -21,11 +21,11 @@ PACKAGE = Path(fastdqn.__file__).parent
 needs_compiler = pytest.mark.skipif(not jit.COMPILES, reason="Numba is switched off")
 
 
-def kernels_of(file: Path) -> set[str]:
+def kernels_of(nodes: list[ast.AST]) -> set[str]:
     """Names of the functions of a file that are compiled."""
     return {
         node.name
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in nodes
         if isinstance(node, ast.FunctionDef)
         and any(getattr(d, "id", "") in ("kernel", "ieee_kernel") for d in node.decorator_list)
     }
@@ -33,9 +33,10 @@ def kernels_of(file: Path) -> set[str]:
 
 @pytest.mark.slow
 def test_kernels_are_imported_only_from_files_tracked_by_the_cache():
-    homes = {name: file for file in PACKAGE.rglob("*.py") for name in kernels_of(file)}
-    for file in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+    trees = {file: list(ast.walk(ast.parse(file.read_text()))) for file in PACKAGE.rglob("*.py")}
+    homes = {name: file for file, nodes in trees.items() for name in kernels_of(nodes)}
+    for nodes in trees.values():
+        for node in nodes:
             for name in [a.name for a in node.names] if isinstance(node, ast.ImportFrom) else []:
                 if name in homes:
                     assert str(homes[name].relative_to(PACKAGE)) in SHARED, name
@@ -47,11 +48,14 @@ def test_a_change_in_a_shared_kernel_reaches_the_kernels_that_use_it(tmp_path):
     package = tmp_path / "fastdqn"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     program = (
-        "import numpy as np; from fastdqn.replay import *\n"
-        "r = Replay(Ring(1, 9), RowStore(1, 9, (1,), np.float32), UniformSampler(0))\n"
-        "r.start([0], np.zeros((1, 1)))\n"
-        "for _ in range(3): r.add([0], [0], [0.0], np.zeros((1, 1)))\n"
-        "b = r.new_batch(64); r.sample(b); print(sorted(set(b.index.tolist())))"
+        "import numpy as np\n"
+        "from fastdqn.kernels.rng import seed_state\n"
+        "from fastdqn.replay.ring import LIVE, OPEN\n"
+        "from fastdqn.replay.uniform_sampler import _draw\n"
+        "status, index = np.zeros((1, 9), np.uint8), np.zeros(64, np.int64)\n"
+        "status[0, :4] = LIVE, LIVE, LIVE, OPEN\n"
+        "assert _draw(seed_state(0), np.array([4]), status, 1, 1, index)\n"
+        "print(sorted(set(index.tolist())))"
     )
 
     def drawn():

@@ -3,7 +3,6 @@
 # torch types every attribute of a Module as Tensor | Module, which no test of one can satisfy.
 # pyright: reportIndexIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
 
-import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -31,7 +30,7 @@ from fastdqn.learning.noisy import NoisyLayers
 from fastdqn.learning.random_inputs import Draws
 from fastdqn.learning.target_network import HardCopy, PolyakAverage
 from fastdqn.learning.value import ScalarValue, huber, squared_error
-from helpers.cost import slow_but
+from helpers.cost import half_of_product, slow_but
 from helpers.fused import (
     CPU,
     assert_equal_paths,
@@ -45,11 +44,11 @@ from helpers.fused import (
 @pytest.mark.parametrize(
     ("head", "backup", "loss", "clip", "masks"),
     slow_but(
-        itertools.product(
+        half_of_product(
             (PlainHead, DuelingHead), (MaxBackup(), DoubleBackup()), (squared_error, huber),
             (None, 0.5), (False, True),
         ),
-        31,
+        15,
     ),
 )  # fmt: skip
 def test_200_updates_end_where_autograd_ends(head, backup, loss, clip, masks):

@@ -54,8 +54,7 @@ def bias(backup, seed: int, updates: int = 4_000) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_max_overestimates_and_double_does_not(seed):
+def test_max_overestimates_and_double_does_not():
     """Over seeds 1 to 4: 0.246 to 0.272 and 0.006 to 0.024. The noise has deviation 1."""
-    assert bias(MaxBackup(), seed=seed) == pytest.approx(0.257, abs=0.05)
-    assert bias(DoubleBackup(), seed=seed) == pytest.approx(0.0, abs=0.05)
+    assert bias(MaxBackup(), seed=1) == pytest.approx(0.257, abs=0.05)
+    assert bias(DoubleBackup(), seed=1) == pytest.approx(0.0, abs=0.05)

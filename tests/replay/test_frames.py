@@ -206,9 +206,11 @@ def test_rows_on_their_way_to_a_checkpoint_are_single_frames_and_give_the_same_s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("game", ["pong", "breakout"])
-@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
-@pytest.mark.parametrize("steps", [600, 3_000])
+@pytest.mark.parametrize(
+    ("game", "mode", "steps"),
+    [("pong", "NextStep", 600), ("pong", "SameStep", 600), ("breakout", "SameStep", 600),
+     ("breakout", "NextStep", 3_000)],
+)  # fmt: skip
 def test_atari_stacks_equal_ales_bytes(game, mode, steps):
     pytest.importorskip("ale_py")
     from ale_py.vector_env import AtariVectorEnv

@@ -90,6 +90,7 @@ class Truncated(Probe):
     truncates = True
 
 
+NEXT_STEP = AutoresetMode.NEXT_STEP
 OBSERVATIONS = torch.tensor([[-1.0], [0.0], [1.0]])
 
 
@@ -146,7 +147,7 @@ def test_value_depends_on_the_observation(tmp_path, overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", VARIANTS)
+@pytest.mark.parametrize("overrides", [VARIANTS[i] for i in (0, 2, 5, 7)])
 def test_later_rewards_are_discounted_once_a_step(tmp_path, overrides):
     q = train_probe(Discounted, tmp_path, **overrides)
     np.testing.assert_allclose(q[[1, 2]], [[0.5, 0.5], [1.0, 1.0]], atol=0.01)
@@ -166,8 +167,10 @@ def test_value_depends_on_observation_and_action(tmp_path, overrides):
     np.testing.assert_allclose(q[[0, 2]], [[1.0, -1.0], [-1.0, 1.0]], atol=0.01)
 
 
-@pytest.mark.parametrize("mode", slow_but(AutoresetMode, 0))
-@pytest.mark.parametrize("n_steps", slow_but([1, 3, 5], 1))
+@pytest.mark.parametrize(
+    ("mode", "n_steps"),
+    slow_but([*((mode, 3) for mode in AutoresetMode), *((NEXT_STEP, n) for n in (1, 5))], 0),
+)
 def test_a_time_limit_is_not_worth_zero(tmp_path, mode, n_steps):
     q = train_probe(Truncated, tmp_path, mode, n_steps=n_steps)
     assert q[1] == pytest.approx([2.0, 2.0], abs=0.01)
@@ -248,8 +251,10 @@ MUNCHAUSEN = {"munchausen": True, "munchausen_temperature": 0.5, "munchausen_flo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("value", ["scalar", "quantile", "implicit-quantile"])
-@pytest.mark.parametrize(("floor", "worse"), [(-9.0, -3.0), (-1.0, -1.5)])
+@pytest.mark.parametrize(
+    ("value", "floor", "worse"),
+    [("scalar", -9.0, -3.0), ("quantile", -1.0, -1.5), ("implicit-quantile", -9.0, -3.0)],
+)
 def test_munchausen_widens_the_gap_between_actions_until_the_floor(tmp_path, value, floor, worse):
     """q = r + 0.5 t log pi: a gap of 2 between rewards is one of 2 / (1 - 0.5) between values;
     cut off at -1, the worse action has -1 + 0.5 * -1. The better one loses nearly nothing."""
@@ -264,7 +269,7 @@ def test_munchausen_widens_the_gap_between_actions_until_the_floor(tmp_path, val
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("value", ["scalar", "quantile", "implicit-quantile"])
+@pytest.mark.parametrize("value", ["scalar", "quantile"])
 def test_munchausen_finds_its_soft_fixed_point(tmp_path, value):
     """Actions that are worth the same: q = 1 + a t log(1/2) + g (q + t log 2), so that
     q = (1 + t log 2 (g - a)) / (1 - g), here with t = g = 1/2, a = 1/4."""
