@@ -67,6 +67,14 @@ def _vector_environments_are_noted():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_synced():
+    """A run waits for the disk 20 times. Tests of the order of the calls replace them anyway."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _torch_has_one_thread():
     """Tests run in a process for each core, and threads of torch would wait for each other."""
@@ -133,11 +141,6 @@ def _program(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return "unknown" if sys.platform == "darwin" else ""
-
-
-@pytest.fixture
-def no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
 @pytest.fixture(scope="module")

@@ -284,6 +284,7 @@ def _system(device_name: str) -> dict:
     }
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

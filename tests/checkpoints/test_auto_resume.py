@@ -105,12 +105,12 @@ def test_other_options_are_an_error_that_names_them(tmp_path, whole):
     assert contents(run) == before
 
 
-def test_an_auto_option_may_be_given_as_it_was_resolved(tmp_path, whole):
-    run = shutil.copytree(whole, tmp_path / "run")
-    decided = json.loads((run / "config.json").read_text())["log_frequency"]
-    assert json.loads((run / "requested.json").read_text())["log_frequency"] is None
-    summary = json.loads((whole / "summary.json").read_text())
-    assert train(small(tmp_path, eval_frequency=300, log_frequency=decided)).summary == summary
+def test_an_auto_option_may_be_given_as_it_was_resolved(tmp_path):
+    config = small(tmp_path, log_frequency=None)
+    run = train(config)
+    decided = json.loads((run.folder / "config.json").read_text())["log_frequency"]
+    assert json.loads((run.folder / "requested.json").read_text())["log_frequency"] is None
+    assert train(config.replace(log_frequency=decided)).summary == run.summary
 
 
 def test_a_larger_total_continues_a_finished_run(tmp_path, whole):

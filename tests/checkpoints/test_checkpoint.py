@@ -59,7 +59,7 @@ in_no_time = settings(
 @pytest.mark.slow
 @given(state=states)
 @in_no_time
-def test_any_state_is_restored_bit_for_bit(no_sync, state):
+def test_any_state_is_restored_bit_for_bit(state):
     with tempfile.TemporaryDirectory() as run:
         writer = CheckpointWriter(Path(run), CONFIG)
         writer.write(7, state, {})
@@ -70,7 +70,7 @@ def test_any_state_is_restored_bit_for_bit(no_sync, state):
 @pytest.mark.slow
 @given(data=st.data())
 @in_no_time
-def test_any_rows_are_restored_bit_for_bit(no_sync, data):
+def test_any_rows_are_restored_bit_for_bit(data):
     bounds = st.tuples(st.integers(0, 1 << 40), st.integers(0, 4))
     lanes = data.draw(st.lists(bounds, min_size=1, max_size=4))
     first = np.array([a for a, _ in lanes])

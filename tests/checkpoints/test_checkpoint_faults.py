@@ -99,7 +99,7 @@ def templates(tmp_path_factory):
     ("situation", "crashes"), [("first", True), ("later", True), ("later", False)]
 )
 def test_the_latest_checkpoint_loads_after_any_failed_operation(
-    tmp_path, templates, no_sync, situation, crashes
+    tmp_path, templates, situation, crashes
 ):
     before, steps = SITUATIONS[situation]
     fails_at, failed = 0, True
@@ -148,7 +148,7 @@ def assert_goes_on(run: Path, before: tuple, steps: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_writer_whose_disk_failed_writes_the_next_checkpoint(tmp_path, templates, no_sync):
+def test_a_writer_whose_disk_failed_writes_the_next_checkpoint(tmp_path, templates):
     """After each possible failure, all rows are passed to the same writer again."""
     fails_at, failed = 0, True
     while failed:

@@ -31,7 +31,7 @@ def disk_bytes(run: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("lanes", WHICH_LANES)
 @pytest.mark.parametrize("turns_each", [25, 130, 240, 700])
-def test_rows_on_disk_are_bounded_and_restored(tmp_path, no_sync, monkeypatch, lanes, turns_each):
+def test_rows_on_disk_are_bounded_and_restored(tmp_path, monkeypatch, lanes, turns_each):
     replay = make_replay(2, rows=256, obs_shape=(64,))
     replay.start(BOTH, np.zeros((2, 64)))
     writer, saved = CheckpointWriter(tmp_path, CONFIG), np.zeros(2, np.int64)
@@ -58,7 +58,7 @@ def test_rows_on_disk_are_bounded_and_restored(tmp_path, no_sync, monkeypatch, l
         np.testing.assert_array_equal(stored, last[column])
 
 
-def test_rows_are_copied_once(tmp_path, no_sync):
+def test_rows_are_copied_once(tmp_path):
     replay = make_replay(4, rows=2_000, obs_shape=(250,))
     replay.start(range(4), np.zeros((4, 250)))
     for _ in range(2_000):
@@ -76,7 +76,7 @@ def test_rows_are_copied_once(tmp_path, no_sync):
 
 
 @pytest.mark.slow
-def test_too_many_segments_are_merged(tmp_path, no_sync, monkeypatch):
+def test_too_many_segments_are_merged(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_MAX_SEGMENTS", 5)
     replay = make_replay(1, rows=256)
     replay.start([0], np.zeros(1))

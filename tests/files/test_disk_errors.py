@@ -103,7 +103,7 @@ def operations(tmp_path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_sync", "waits")
+@pytest.mark.usefixtures("waits")
 def test_a_run_that_continues_writes_all_files_after_any_single_failure(tmp_path):
     (tmp_path / "all").mkdir()
     found = operations(tmp_path / "all")
@@ -129,7 +129,7 @@ def test_a_run_that_continues_writes_all_files_after_any_single_failure(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_sync", "waits")
+@pytest.mark.usefixtures("waits")
 def test_a_run_that_stops_reports_the_failure_and_its_checkpoint_loads(tmp_path):
     (tmp_path / "all").mkdir()
     for number, each in enumerate(operations(tmp_path / "all")[::4]):

@@ -16,7 +16,7 @@ def small(tmp_path, **overrides) -> Config:
         total_timesteps=700, num_envs=4, learning_starts=50, batch_size=16, hidden_sizes=(8,),
         buffer_size=500, eval_frequency=0, final_evaluation=True, eval_episodes=2,
         eval_max_steps=100,  # else 27,000 of environments without a limit of their own
-        tensorboard=False,
+        tensorboard=False, log_frequency=70,
         run_dir=str(tmp_path / "run"),
     ).replace(**overrides)  # fmt: skip
 
