@@ -219,6 +219,7 @@ def test_a_stopped_run_resumes_byte_for_byte(whole, tmp_path):
     assert_same_run(whole, part)
 
 
+@pytest.mark.slow
 def test_resume_auto_continues_a_run_with_parts(whole, tmp_path):
     part = tmp_path / "part"
     with stopping_after(60):
@@ -462,6 +463,7 @@ def test_objects_train_and_a_resumed_run_needs_them_again(tmp_path):
     assert_same_run(whole.folder, part.folder)
 
 
+@pytest.mark.slow
 def test_resume_auto_needs_the_objects_too(tmp_path):
     config = small(tmp_path)
     whole = fastdqn.train(config, on_step=nothing, run_dir=tmp_path / "whole", **local_parts())
@@ -497,6 +499,7 @@ def test_an_object_is_copied(tmp_path):
     assert (sampler.rng == before).all()
 
 
+@pytest.mark.slow
 def test_an_importable_class_becomes_a_name_that_the_command_line_resumes(tmp_path):
     config = small(tmp_path)
     whole = fastdqn.train(config, run_dir=tmp_path / "whole", value=Importable)

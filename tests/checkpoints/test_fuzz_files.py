@@ -25,10 +25,10 @@ from helpers.fuzz import (
     JUNK,
     MOST_BYTES,
     edited,
+    many_cases,
     memory_is_bounded,
     refusal,
     spoiled,
-    thousand_cases,
 )
 from helpers.loading import NEWEST, newest, npy
 
@@ -54,7 +54,7 @@ def names_field(said: str, path: Path) -> bool:
 
 
 @pytest.mark.slow
-@thousand_cases
+@many_cases
 def test_manifests_with_a_valid_checksum(template, seed):
     chance = random.Random(seed)
     path = newest(template, "manifest.json")
@@ -73,7 +73,7 @@ def test_manifests_with_a_valid_checksum(template, seed):
 
 
 @pytest.mark.slow
-@thousand_cases
+@many_cases
 def test_tensors_of_a_checkpoint_with_a_valid_checksum(template, seed):
     names = ("checkpoints", f"step-{NEWEST:012d}", "fuzzed.safetensors")
     data = edited_tensors(safetensors.numpy.save(weights_at(NEWEST)), seed)
@@ -117,7 +117,7 @@ DIGITS = {
 
 
 @pytest.mark.slow
-@thousand_cases
+@many_cases
 def test_policies_and_tables(policies, seed):
     name, read = (("network", load_weights), ("table", load_table))[seed % 2]
     whole = (policies / name).read_bytes()
@@ -137,7 +137,7 @@ def test_policies_and_tables(policies, seed):
 
 
 @pytest.mark.slow
-@thousand_cases
+@many_cases
 def test_npy_headers(template, seed):
     chance = random.Random(seed)
     names = ("checkpoints", "fuzzed.npy")
@@ -158,7 +158,7 @@ def test_npy_headers(template, seed):
 
 
 @pytest.mark.slow
-@thousand_cases
+@many_cases
 def test_configs(tmp_path, seed):
     table = seed % 2 == 0
     text = (TableConfig() if table else Config()).to_json()

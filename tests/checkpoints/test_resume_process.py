@@ -23,8 +23,8 @@ def start_training(folder: Path, *words: str) -> subprocess.Popen:
 
 
 WORDS = (
-    "--total-timesteps", "60000", "--stop-at-return", "1000", "--checkpoint-frequency", "8000",
-    "--eval-frequency", "20000", "--eval-episodes", "10", "--seed", "3",
+    "--total-timesteps", "30000", "--stop-at-return", "1000", "--checkpoint-frequency", "4000",
+    "--eval-frequency", "10000", "--eval-episodes", "10", "--seed", "3",
 )  # fmt: skip
 
 
@@ -38,7 +38,8 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 @pytest.mark.slow
 def test_a_run_killed_after_a_checkpoint_resumes_exactly(tmp_path):
-    assert start_training(tmp_path / "whole", *WORDS).wait() == 0
+    whole = ("--run-dir", str(tmp_path / "whole"))
+    assert main(["train", "cartpole", "--quiet", *WORDS, *whole]) == 0
     killed = start_training(tmp_path / "part", *WORDS)
     wait_for(tmp_path / "part" / "checkpoints" / "latest", killed)
     killed.kill()

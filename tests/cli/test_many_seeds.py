@@ -384,8 +384,11 @@ def test_a_study_that_is_killed_at_random_moments_is_continued(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupt_ends_the_runs_with_a_checkpoint_and_says_how_to_continue(tmp_path):
+def test_an_interrupt_ends_the_runs_with_a_checkpoint_and_says_how_to_continue(
+    tmp_path, monkeypatch
+):
     """A second start refuses the folder meanwhile."""
+    monkeypatch.chdir(tmp_path)
     words = ("--seeds", "1-2", "--jobs", "2", "--run-dir", "my study", *TINY)
     long = (*words[: words.index("--total-timesteps")], "--total-timesteps", "100000000")
     long += words[words.index("--total-timesteps") + 2 :]
@@ -397,10 +400,8 @@ def test_an_interrupt_ends_the_runs_with_a_checkpoint_and_says_how_to_continue(t
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=0.05)
                 raise AssertionError(process.communicate())
-        second = start(*long, cwd=tmp_path)
-        _, err = second.communicate(timeout=60)
-        assert second.returncode == 2
-        assert f"is held by process {process.pid}, which is running" in err
+        (line,) = refused(*long)
+        assert f"is held by process {process.pid}, which is running" in line
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     finally:
@@ -430,21 +431,20 @@ def _steps(run: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_failing_environment_is_named_and_the_other_variant_goes_on(tmp_path):
+def test_an_environment_that_fails_twice_is_named(tmp_path):
     (tmp_path / "broken.py").write_text(
         "import gymnasium\n\n\nclass Broken(gymnasium.Wrapper):\n    steps = 0\n\n"
         "    def step(self, action):\n        self.steps += 1\n"
         '        if self.steps > 50:\n            raise RuntimeError("the motor is hot")\n'
         "        return super().step(action)\n"
     )
-    words = ("--seeds", "1", "--vs", "--wrapper broken:Broken", "--run-dir", "s", *TINY)
+    words = ("--seeds", "1", "--wrapper", "broken:Broken", "--run-dir", "s", *TINY)
     process = start(*words, cwd=tmp_path)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "the motor is hot" in err
-    assert err.startswith("error: wrapper-broken-Broken/seed-1 failed in 2 attempts: ")
-    assert err.rstrip().endswith(f"(log: {tmp_path}/s/wrapper-broken-Broken/seed-1.log)")
+    assert err.startswith("error: base/seed-1 failed in 2 attempts: ")
+    assert err.rstrip().endswith(f"(log: {tmp_path}/s/base/seed-1.log)")
     # The first attempt may fail before its first checkpoint is written.
     again = r"running again, (resumes from step \d+|begins again: no checkpoint after step 0)\n"
-    assert re.search("wrapper-broken-Broken/seed-1: " + again, out)
-    assert summary_of(tmp_path / "s" / "base" / "seed-1") is not None
+    assert re.search("base/seed-1: " + again, out)

@@ -92,6 +92,7 @@ def my_package(workplace):
     (workplace / "my_package.py").write_text(module_named("my_package.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("my_package")
 def test_the_environment_and_the_wrapper_of_the_guide_learn_and_are_evaluated():
     (command,) = [words for words in commands(GUIDE / "environments.md") if "size=8" in words]
@@ -208,14 +209,16 @@ def test_a_command_of_the_guide_succeeds(line, workplace, request, monkeypatch):
         "resume": "--total-timesteps 2500 --quiet",
         "eval": "--episodes 2",
         "video": "--episodes 1 --max-steps 20",
-        "tabular": "--total-timesteps 2000",
+        "tabular": "--total-timesteps 2000 --eval-episodes 2",
         "bench": "--seconds 0.002 --repeats 1 --num-envs 2",
         "profile": "--updates 2",
         "sweep": "--trials 1 --seeds 1 --total-timesteps 600 --learning-starts 100 "
         "--eval-frequency 300 --eval-episodes 1 --eval-max-steps 20 --num-envs 8",
     }.get(words[0], "")
-    monkeypatch.setattr("fastdqn.bench.env_speed._MOST_SECONDS", 1.0)
+    monkeypatch.setattr("fastdqn.bench.env_speed._MOST_SECONDS", 0.5)
     monkeypatch.delenv("WANDB_MODE", raising=False)
+    if words[0] == "profile":
+        request.getfixturevalue("short_profiles")
     if words == ["envs"]:
         request.getfixturevalue("without_the_arcade")
     if "--wandb" in words:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import random
 import resource
 import sys
@@ -15,11 +16,14 @@ from fastdqn import ConfigError
 from fastdqn.checkpoints.format import CheckpointError
 from fastdqn.checkpoints.network_weights import WeightsError
 
+# FASTDQN_FUZZ_CASES=1000 takes minutes.
+CASES = int(os.environ.get("FASTDQN_FUZZ_CASES", "300"))
 
-def thousand_cases(test):
-    """Runs a test for a thousand seeds, which is cheaper than drawn structures."""
+
+def many_cases(test):
+    """Runs a test for many seeds, which is cheaper than drawn structures."""
     limits = settings(
-        max_examples=1_000, deadline=None, database=None, derandomize=True,
+        max_examples=CASES, deadline=None, database=None, derandomize=True,
         phases=[Phase.generate],  # a seed is as small as it gets
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )  # fmt: skip

@@ -16,7 +16,7 @@ FILES = (
 
 @pytest.mark.slow
 def test_the_replay_works_without_the_compiler():
-    env = os.environ | {"NUMBA_DISABLE_JIT": "1", "FASTDQN_TEST_EXAMPLES": "8"}
+    env = os.environ | {"NUMBA_DISABLE_JIT": "1", "FASTDQN_TEST_EXAMPLES": "3"}
     # NumPy's scalars warn where the generator's sums wrap around; compiled ones just do.
     wrap = "ignore:overflow encountered in scalar add:RuntimeWarning"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]

@@ -167,6 +167,7 @@ def test_a_state_that_does_not_start_at_zero_is_rejected(name, says):
         TorchOptimizer(getattr(torch.optim, name), WEIGHTS.clone(), torch.zeros(7), 1e-2)
 
 
+@pytest.mark.slow
 def test_its_import_does_not_construct_the_optimizers_of_torch():
     code = (
         "import sys, fastdqn.learning.torch_optimizer\n"

@@ -16,7 +16,7 @@ from fastdqn.config.schema import Config, ConfigError
 from fastdqn.report.curves import AXES, QUANTITIES, line, phases
 from fastdqn.report.run_data import read_runs
 from fastdqn.report.seed_groups import group
-from helpers.fuzz import edited, memory_is_bounded, refusal, spoiled, thousand_cases
+from helpers.fuzz import edited, many_cases, memory_is_bounded, refusal, spoiled
 from helpers.report_pages import PHASES, write_run
 from helpers.study import BENCHMARKS, result
 
@@ -57,7 +57,7 @@ def stranger(tmp_path_factory):
     return folder
 
 
-@thousand_cases
+@many_cases
 def test_runs_are_shown_or_rejected(stranger, seed):
     from fastdqn.report import html_page
 
@@ -130,7 +130,7 @@ def study(tmp_path_factory):
         yield folder, module, jobs
 
 
-@thousand_cases
+@many_cases
 def test_a_study_is_counted_or_rejected(study, seed):
     folder, module, jobs = study
     path: Path = folder / [module.HEADER, *(job.file for job in jobs)][seed % (1 + len(jobs))]

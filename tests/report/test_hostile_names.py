@@ -1,6 +1,10 @@
-"""Untrusted names in figures and pages: valid files of normal size, without warnings."""
+"""Untrusted names in figures and pages: valid files of normal size, without warnings.
+
+FASTDQN_FUZZ_NAMES=50 sets how many names are tried beside those written here.
+"""
 
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree
@@ -20,6 +24,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 
+EXAMPLES = int(os.environ.get("FASTDQN_FUZZ_NAMES", "2"))
 NAMES = st.one_of(
     st.text(max_size=40),
     st.text(st.characters(categories=["Cc", "Cs", "Zl", "Zp", "Cf", "Mn"]), max_size=12),
@@ -62,7 +67,7 @@ class Strict(HTMLParser):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error")
-@settings(max_examples=6, deadline=None,
+@settings(max_examples=EXAMPLES, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(name=NAMES)
 @example(name="\x00\x08\x1b[31m\ud800\ufffe")

@@ -196,6 +196,7 @@ def test_labels_name_the_settings(folders, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_many_settings_have_a_panel_each(tmp_path):
     runs = [str(write_run(tmp_path / str(n), n_steps=n)) for n in range(1, 9)]
     out = tmp_path / "a.svg"

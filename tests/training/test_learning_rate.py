@@ -62,7 +62,9 @@ def seen_rates(monkeypatch, config) -> list[tuple[int, float]]:
         ),
         (COSINE, Cosine(5e-4, 1e-5, 700)),
         (PIECEWISE, Piecewise(5e-4, (100, 400, 600), (1e-3, 2e-4, 4e-4))),
-        (COSINE | {"optimizer": "adamw"}, Cosine(5e-4, 1e-5, 700)),
+        pytest.param(
+            COSINE | {"optimizer": "adamw"}, Cosine(5e-4, 1e-5, 700), marks=pytest.mark.slow
+        ),
         (COSINE | {"optimizer": "rmsprop"}, Cosine(5e-4, 1e-5, 700)),
         (COSINE | {"learner": "fused"}, Cosine(5e-4, 1e-5, 700)),
     ],
