@@ -85,7 +85,7 @@ def test_a_sweep_measures_partial_batches_of_every_vectorization_that_has_them()
 
 @pytest.mark.slow
 def test_bench_env_measures_the_env_batch_size_of_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastdqn.bench.env_speed._MOST_SECONDS", 0.5)
+    monkeypatch.setattr("fastdqn.bench.env_speed.most_lanes", lambda _: 4)
     out = tmp_path / "out.jsonl"
     words = (
         "bench env CartPole-v1 --vectorization async --num-envs 3 --env-batch-size 2 "
