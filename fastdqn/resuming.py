@@ -68,8 +68,8 @@ def resume(
     Some of them may change. From there on the run is no longer the one that would have continued
     unchanged: the changes are printed, and recorded in config.json and changes.jsonl.
 
-    Environments continue exactly where they were if their state can be read: Gymnasium's native
-    CartPole, classic control and toy text in sync, and any with get_state() and set_state().
+    Environments continue exactly where they were if their state can be read: compiled
+    ones, classic control and toy text in sync, and any with get_state() and set_state().
     Others are reset, and their open episodes end as truncated.
 
     Args:

@@ -26,9 +26,10 @@ ROOMS: dict[str, set[str]] = {
     "schedules": {"numpy", "part_error"},
     "seeding": {"numpy", "kernels"},
     "exploration": {"numpy", "kernels", "state_dict"},
+    "compiled": {"gymnasium", "numba", "numpy", "kernels"},
     "envs": {
         "ale_py", "envpool", "gymnasium", "minatar", "numpy",
-        "config", "kernels", "seeding", "state_dict", "system",
+        "compiled", "config", "kernels", "seeding", "state_dict", "system",
     },
     "replay": {"numpy", "kernels", "part_error", "state_dict"},
     "learning": {

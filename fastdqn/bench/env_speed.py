@@ -181,7 +181,7 @@ def available(recipe: EnvRecipe, patience: float | None = None) -> list[str]:
     if recipe.atari_settings() is not None:  # others would lack the preprocessing
         return [own]
     names = [name for name in ("sync", "workers", "async") if name != own]
-    for name in ("native", "envpool"):
+    for name in ("compiled", "native", "envpool"):
         if name == own or (name == "envpool" and not importlib.util.find_spec("envpool")):
             continue
         try:

@@ -390,13 +390,28 @@ def list_envs(pattern: str) -> str:
             ]
         )
     problems, remedies = _folded([e.problem.removeprefix(f"{e.env_id} ") for e in entries])
+    heads = ("id", "auto", "faster", "observations -> actions")
     rows = [
-        (e.env_id, e.vectorization or "no", problem or f"{e.observations} -> {e.actions}")
+        (
+            e.env_id, e.vectorization or "no", e.faster or "-",
+            problem or f"{e.observations} -> {e.actions}",
+        )
         for e, problem in zip(entries, problems, strict=True)
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(3)]
+    lines = [
+        "  ".join([*(f"{cell:{w}}" for cell, w in zip(row, widths, strict=False)), row[3]])
+        for row in (heads, *rows)
     ]
-    id_width, how_width = (max(len(row[i]) for row in rows) for i in range(2))
-    lines = [f"{name:{id_width}}  {how:{how_width}}  {text}" for name, how, text in rows]
+    if any(e.faster for e in entries):
+        remedies = [*remedies, _FASTER]
     return "\n".join([*lines, *remedies])
+
+
+_FASTER = (
+    "faster: with eight or more environments, and a core to spare for workers. To measure it: "
+    "fastdqn bench env ID"
+)
 
 
 def _folded(problems: list[str]) -> tuple[list[str], list[str]]:

@@ -54,10 +54,11 @@ class RunOptions:
     seed: Annotated[int, Limit(0, (1 << 63) - 1), Group("run")] = 1
     """Seed of environments, exploration, sampling and initial weights."""
     vectorization: Annotated[
-        Literal["auto", "native", "sync", "workers", "async", "envpool"], Group("run")
+        Literal["auto", "compiled", "native", "sync", "workers", "async", "envpool"], Group("run")
     ] = "auto"
-    """How environments are vectorized. auto: the environment's own vector class if it has one, else
-    sync. workers: a few processes with many environments each. async: a process each."""
+    """How environments are vectorized. auto: compiled if it gives the results of sync, else the
+    environment's own vector class (native), else sync. workers: a few processes with many
+    environments each. async: a process each."""
     workers: Annotated[int | None, Limit(1, 1 << 10), Group("run"), Changes()] = None
     """Worker processes of --vectorization workers. None: the usable cores minus one, or one for
     each batch of --env-batch-size."""

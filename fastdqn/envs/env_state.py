@@ -8,7 +8,6 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import iterate
 
 from fastdqn import state_dict
-from fastdqn.envs.cartpole import FastCartPole
 from fastdqn.envs.observations import put
 from fastdqn.envs.step_arrays import RESULTS
 from fastdqn.envs.sub_env_state import (
@@ -59,7 +58,7 @@ def why_unreadable(envs: VectorEnv) -> str | None:
 def takes_env_state(envs: VectorEnv, state: Any) -> bool:
     """Whether the state was read from environments of this kind."""
     try:
-        return isinstance(state, dict) and state.get("kind") == _kind(_bare(envs))
+        return isinstance(state, dict) and state.get("kind") == _kind(envs)
     except Unreadable:
         return False
 
@@ -71,7 +70,6 @@ def write_env_state(envs: VectorEnv, state: Any) -> None:
         ValueError: A field does not fit, and nothing was changed. If a user-defined set_state()
             raises, its environment and those before it may have changed.
     """
-    envs = _bare(envs)
     try:
         kind = _kind(envs)
     except Unreadable as why:
@@ -103,11 +101,6 @@ _KEYS = {
 }
 
 
-def _bare(envs: VectorEnv) -> VectorEnv:
-    """Returns the environments inside FastCartPole, which has no state of its own."""
-    return envs.env if isinstance(envs, FastCartPole) else envs
-
-
 def _kind(envs: VectorEnv) -> str:
     """Returns a key of _KEYS; raises Unreadable if a class is not known."""
     if isinstance(envs, WorkerVectorEnv):  # the sub-environments of sync, in other processes
@@ -132,7 +125,7 @@ def _kind(envs: VectorEnv) -> str:
 
 def _read_bounded(envs: VectorEnv) -> State:
     """Returns the state; raises Unreadable if it is too large for a checkpoint."""
-    state = _read(_bare(envs))
+    state = _read(envs)
     if (size := state_dict.text_bytes(state)) > _MAX_TEXT_BYTES:
         raise Unreadable(
             f"the state has about {size:,} bytes of text, the limit is {_MAX_TEXT_BYTES:,}: "

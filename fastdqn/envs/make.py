@@ -8,12 +8,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from fastdqn.compiled import CompiledVectorEnv, find_definition, has_definition
 from fastdqn.config import atari_protocols
 from fastdqn.envs.atari import make_atari
-from fastdqn.envs.cartpole import FastCartPole
 from fastdqn.envs.errors import MakeError, one_line
 from fastdqn.envs.registry import find_spec, find_wrapper, nearest
 from fastdqn.envs.sub_env import NOT_ITS_OWN, RemoteSubEnv, SubEnv, close_quietly
@@ -22,7 +21,7 @@ from fastdqn.envs.worker_vector_env import WorkerVectorEnv
 from fastdqn.system.cpu_limits import usable_cores
 from fastdqn.system.cwd_imports import safe_children
 
-VECTORIZATIONS = ("auto", "native", "sync", "workers", "async", "envpool")
+VECTORIZATIONS = ("auto", "compiled", "native", "sync", "workers", "async", "envpool")
 Factory = Callable[..., gymnasium.Env]
 
 
@@ -32,7 +31,8 @@ class EnvRecipe:
 
     Attributes:
         env: Id of a registered environment, or a function that makes one.
-        vectorization: auto, native (the vector class of the id), sync, workers, async or envpool.
+        vectorization: auto, compiled (a definition of fastdqn.compiled), native (the vector class
+            of the id), sync, workers, async or envpool.
         workers: Worker processes of `workers`, see worker_count().
         kwargs: Arguments of the environment's constructor.
         wrappers: Names for find_wrapper(), applied to each sub-environment, the innermost first.
@@ -57,14 +57,19 @@ class EnvRecipe:
     def resolve(self) -> str:
         """Returns the vectorization, with auto replaced.
 
-        auto becomes native if the id registers a vector class and there are no wrappers, else sync.
+        Without wrappers, auto becomes compiled if that gives the same results, else native if the
+        id registers a vector class. Else it becomes sync.
 
         Raises:
             ValueError: The id does not exist.
         """
         if self.vectorization != "auto":
             return self.vectorization
-        return "native" if not self.wrappers and self._has_native() else "sync"
+        if self.wrappers:
+            return "sync"
+        if not self.info_keys and self._has_definition():  # compiled ones have masks only in info
+            return "compiled"
+        return "native" if self._has_native() else "sync"
 
     def make(
         self,
@@ -81,7 +86,7 @@ class EnvRecipe:
             seed: Seed of EnvPool's sub-environments and of the global generators of worker
                 processes. reset() seeds all others.
             env_batch_size: Batch size of EnvPool and ale-py, which take it at construction.
-            autoreset_mode: Mode of sync, workers and async; the others have their own.
+            autoreset_mode: Mode of compiled, sync, workers and async; the others have their own.
 
         Raises:
             ValueError: The id, a package or the vectorization is not available.
@@ -89,6 +94,8 @@ class EnvRecipe:
         mode = self.resolve()
         if mode == "envpool":
             return _make_envpool(self, num_envs, env_batch_size or num_envs, seed)
+        if mode == "compiled":
+            return self._make_compiled(num_envs, autoreset_mode)
         if mode == "native":
             return self._make_native(num_envs, env_batch_size)
         # The stream copies what it keeps, so the environments do not need to.
@@ -169,8 +176,36 @@ class EnvRecipe:
             return _envpool_limit(self)
         if (settings := self.atari_settings()) is not None:
             return atari_protocols.steps_of_game(settings)
-        limit = self.kwargs.get("max_episode_steps", find_spec(self.env).max_episode_steps)
-        return limit if limit is not None and limit > 0 else None  # -1: no limit
+        limit = self._limit()
+        return limit if limit is not None and limit > 0 else None
+
+    def _has_definition(self) -> bool:
+        return isinstance(self.env, str) and has_definition(find_spec(self.env).id, self._own())
+
+    def _own(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor itself."""
+        return {name: value for name, value in self.kwargs.items() if name != "max_episode_steps"}
+
+    def _limit(self) -> Any:
+        """Returns the time limit as it is given; None without one, or if it is -1."""
+        limit = self.kwargs.get("max_episode_steps", find_spec(str(self.env)).max_episode_steps)
+        return None if limit == -1 else limit
+
+    def _make_compiled(self, num_envs: int, mode: AutoresetMode) -> VectorEnv:
+        if self.wrappers:
+            raise ValueError(
+                "a compiled vector environment takes no wrapper: use --vectorization sync or "
+                "workers"
+            )
+        if not isinstance(self.env, str):
+            raise ValueError(
+                "vectorization compiled needs the id of an environment, not a function: register "
+                "it with fastdqn.compiled.register()"
+            )
+        with _named_errors(str(self)):
+            definition = find_definition(find_spec(self.env).id, fresh(self._own()))
+            definition = replace(definition, max_episode_steps=self._limit())
+            return CompiledVectorEnv(definition, num_envs, autoreset_mode=mode, copy=False)
 
     def _has_native(self) -> bool:
         if not isinstance(self.env, str):
@@ -191,10 +226,9 @@ class EnvRecipe:
         with _named_errors(str(self)):
             if settings is not None:
                 return make_atari(find_spec(str(self.env)), settings, num_envs, env_batch_size)
-            envs = gymnasium.make_vec(
+            return gymnasium.make_vec(
                 str(self.env), num_envs, "vector_entry_point", **fresh(self.kwargs)
             )
-            return FastCartPole(envs) if type(envs) is CartPoleVectorEnv else envs
 
     def _lane_maker(self, copies: bool = False, **more) -> Callable[[], SubEnv]:
         """Returns a function that makes one sub-environment.

@@ -2,6 +2,9 @@
 
 import contextlib
 import fnmatch
+import functools
+import importlib
+import importlib.util
 import io
 import warnings
 from collections.abc import Iterator
@@ -19,12 +22,23 @@ from fastdqn.envs.sub_env import close_quietly
 
 
 class Entry(NamedTuple):
-    """One id: its spaces, the vectorization that auto selects, and why it cannot be trained."""
+    """One id.
+
+    Attributes:
+        env_id: The id.
+        observations: Its observation space.
+        actions: Its action space.
+        vectorization: What auto selects, or '' if it cannot be trained.
+        faster: Vectorizations that are faster with many environments and cores, or the id of a
+            compiled form, or ''.
+        problem: Why it cannot be trained, or ''.
+    """
 
     env_id: str
     observations: str
     actions: str
     vectorization: str
+    faster: str
     problem: str
 
 
@@ -58,7 +72,7 @@ def _entry(env_id: str) -> Entry:
             settings = recipe.atari_settings()
             env = recipe.make_one() if settings is None else recipe.make(1)
         except ValueError as error:
-            return Entry(env_id, "", "", "", str(error))
+            return Entry(env_id, "", "", "", "", str(error))
         spaces = _spaces_of_a_lane(env)
         problem = ""
         try:
@@ -67,7 +81,25 @@ def _entry(env_id: str) -> Entry:
             problem = str(error)
         close_quietly(env)
     observations, actions = short(spaces[0]), short(spaces[1])
-    return Entry(env_id, observations, actions, "" if problem else recipe.resolve(), problem)
+    if problem:
+        return Entry(env_id, observations, actions, "", "", problem)
+    selected = recipe.resolve()
+    return Entry(env_id, observations, actions, selected, _faster(env_id, selected), "")
+
+
+def _faster(env_id: str, selected: str) -> str:
+    if selected != "sync":
+        return ""
+    if f"fastdqn/{env_id}" in gymnasium.registry:
+        return f"fastdqn/{env_id}"
+    return "workers, envpool" if env_id in _ids_of_envpool() else "workers"
+
+
+@functools.cache
+def _ids_of_envpool() -> frozenset[str]:
+    if importlib.util.find_spec("envpool") is None:
+        return frozenset()
+    return frozenset(importlib.import_module("envpool").list_all_envs())
 
 
 def _spaces_of_a_lane(env: gymnasium.Env | VectorEnv) -> tuple[gymnasium.Space, gymnasium.Space]:

@@ -21,6 +21,7 @@ SHARED = (
     "kernels/rng.py", "kernels/matmul.py", "kernels/vectors.py", "kernels/vector_math.py",
     "learning/fused_kernel.py", "learning/fused_passes.py", "learning/fused_categorical.py",
     "learning/fused_quantile.py", "replay/ring.py", "replay/sum_tree.py", "envs/finite_check.py",
+    "compiled/generator.py",
 )  # fmt: skip
 
 # The cache index of each imported kernel.
@@ -57,13 +58,20 @@ class _CodeFiles(IndexDataCacheFile):
         return pickle.loads(code) if _digest(code) == digest else None
 
 
-class _Cache(FunctionCache):
-    """Numba's cache of a function's compiled code; disk errors never make a call fail."""
+class DiskCache(FunctionCache):
+    """Numba's cache of a function's compiled code; disk errors never make a call fail.
 
-    def __init__(self, function: Callable[..., Any]):
+    Args:
+        function: The function in Python.
+        more: What the code depends on, beside the file of the function.
+        name: Part of the file names, for a function that is compiled in several forms.
+    """
+
+    def __init__(self, function: Callable[..., Any], more: Any, name: str = ""):
         super().__init__(function)
-        stamp = (self._impl.locator.get_source_stamp(), shared_stamp())
-        self._cache_file = _CodeFiles(self._cache_path, self._impl.filename_base, stamp)
+        stamp = (self._impl.locator.get_source_stamp(), more)
+        base = f"{self._impl.filename_base}{name and '-'}{name}"
+        self._cache_file = _CodeFiles(self._cache_path, base, stamp)
 
     def load_overload(self, sig, target_context):
         try:
@@ -95,7 +103,7 @@ def _cached(dispatcher: Any) -> Any:
     if not COMPILES:  # then it is the Python function
         return dispatcher
     with contextlib.suppress(Exception):  # no writable folder, or an unusual loader
-        dispatcher._cache = _Cache(dispatcher.py_func)
+        dispatcher._cache = DiskCache(dispatcher.py_func, shared_stamp())
         _indices.append(Path(dispatcher._cache._cache_file._index_path))
     return dispatcher
 

@@ -122,7 +122,7 @@ def test_a_torso_of_ones_own_is_learned_by_torch_and_the_start_says_so(tmp_path)
         ("wrapper", ("TimeAwareObservation",), lambda s: s.run.stream.facts.obs_shape, (5,)),
         ("env_kwargs", {"render_mode": None}, lambda s: s.run.stream.num_lanes, 4),
         ("vectorization", "sync", lambda s: type(s.run.stream.envs).__name__, "SyncVectorEnv"),
-        ("vectorization", "auto", lambda s: type(s.run.stream.envs).__name__, "FastCartPole"),
+        ("vectorization", "auto", lambda s: type(s.run.stream.envs).__name__, "CompiledVectorEnv"),
     ],
 )  # fmt: skip
 def test_an_option_reaches_its_object(tmp_path, option, value, read, expected):

@@ -28,7 +28,8 @@ from helpers.resumed_runs import (
 )
 
 VARIANTS = {
-    "native": {},
+    "compiled": {},
+    "native": {"vectorization": "native"},
     "sync": {"vectorization": "sync", "n_steps": 3, "tau": 0.1, "exploration_zeta": 1.5},
     "buffered": {
         "vectorization": "workers", "workers": 2, "env_batch_size": 2, "double_buffering": True,

@@ -93,7 +93,7 @@ def test_dry_run_prints_what_is_resolved_and_writes_nothing(tmp_path):
     assert (code, err) == (0, [])
     shown = dict(line.split(None, 1) for line in out.splitlines() if line[:1].isalpha())
     assert shown["num_envs"] == "8"
-    assert shown["vectorization"] == "native"
+    assert shown["vectorization"] == "compiled"
     assert shown["eval_max_steps"] == "500"
     assert shown["log_frequency"] == "1000"
     assert shown["run_dir"].startswith("runs/CartPole-v1__cartpole__1__")
@@ -157,7 +157,10 @@ def test_envs_of_a_module_lists_what_it_registers_even_if_closing_one_fails():
     finally:
         del gymnasium.registry["Unclosing-v0"]
     assert code == 0
-    listed = {line.split()[0] for line in said.splitlines() if line[0] != "["}
+    head, *lines = said.splitlines()
+    assert head.split() == ["id", "auto", "faster", "observations", "->", "actions"]
+    assert lines.pop().startswith("faster: with eight or more environments")
+    listed = {line.split()[0] for line in lines if line[0] != "["}
     assert listed == {*ODD, "Unclosing-v0"}
 
 

@@ -17,10 +17,18 @@ BOX = spaces.Box(-1, 1, (3,), np.float32)
 
 
 def test_auto_selects_the_native_class_if_there_is_one():
-    assert EnvRecipe("CartPole-v1", "auto").resolve() == "native"
-    assert EnvRecipe("MountainCar-v0", "auto").resolve() == "sync"
+    spec = gymnasium.spec("CartPole-v1")
+    gymnasium.register(
+        "MyPole-v0", spec.entry_point, vector_entry_point=spec.vector_entry_point,
+        max_episode_steps=9,
+    )  # fmt: skip
+    try:
+        assert EnvRecipe("MyPole-v0", "auto").resolve() == "native"
+    finally:
+        del gymnasium.registry["MyPole-v0"]
+    assert EnvRecipe("Acrobot-v1", "auto").resolve() == "sync"
     assert EnvRecipe("CartPole-v1", "async").resolve() == "async"
-    envs = EnvRecipe("CartPole-v1").make(3)
+    envs = EnvRecipe("CartPole-v1", "native").make(3)
     assert isinstance(envs.unwrapped, CartPoleVectorEnv)
     assert envs.num_envs == 3
 

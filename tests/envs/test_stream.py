@@ -13,6 +13,7 @@ from fastdqn.envs import EnvStream, Step
 from fastdqn.envs.sub_env import SubEnv
 from fastdqn.envs.worker_vector_env import WorkerVectorEnv
 from fastdqn.replay import Replay
+from helpers.compiled_envs import scripted_compiled
 from helpers.oracles import (
     BOTH,
     TERMINATED,
@@ -125,6 +126,20 @@ def test_workers_store_the_same(mode, workers, n_steps):
     workers = min(workers, len(SCRIPTS))
     stream = EnvStream(WorkerVectorEnv(makers, workers, autoreset_mode=mode))
     assert_as_lived_alone(stored(stream, 25, n_steps=n_steps), SCRIPTS, 25)
+
+
+@every_mode
+@pytest.mark.parametrize("seed", range(8))
+def test_compiled_environments_store_the_same(mode, seed):
+    rng = np.random.default_rng(seed)
+    limit, n_steps = int(rng.integers(1, 6)), int(rng.integers(1, 5))
+    scripts = [
+        [(n, TERMINATED) if n < limit else (n, str(rng.choice([TRUNCATED, BOTH]))) for n in lengths]
+        for lengths in rng.integers(1, limit + 1, (int(rng.integers(1, 5)), 4)).tolist()
+    ]
+    stream = EnvStream(scripted_compiled(scripts, limit, mode, copy=False))
+    replay = stored(stream, 30, n_steps=n_steps)
+    assert_as_lived_alone(replay, scripts, 30)
 
 
 @every_mode

@@ -1,0 +1,96 @@
+"""add_cache(): keeps the compiled kernels of definitions on disk between processes.
+
+Numba's own cache cannot: the kernel is one function for all definitions, and the functions inside
+it have another identity in each process.
+"""
+
+import contextlib
+import hashlib
+import types
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numba
+import numpy as np
+
+from fastdqn.compiled.definition import EnvDefinition
+from fastdqn.kernels.jit import DiskCache, shared_stamp
+
+
+def add_cache(dispatcher: Any, definition: EnvDefinition) -> Any:
+    """Adds a cache file of its own to the kernel of a definition, if there is a folder for it."""
+    with contextlib.suppress(Exception):  # no writable folder, or an unusual loader
+        dispatcher._cache = _DefinitionCache(dispatcher.py_func, definition)
+    return dispatcher
+
+
+class _DefinitionCache(DiskCache):
+    def __init__(self, function: Any, definition: EnvDefinition):
+        functions = (definition.reset, definition.step, definition.observe, definition.mask)
+        code = fingerprint(*functions, definition.params is None)
+        names = [_full_name(each) for each in functions]
+        name = hashlib.blake2b(" ".join(names).encode(), digest_size=8).hexdigest()
+        super().__init__(function, (code, shared_stamp()), name)
+
+    def _index_key(self, sig, codegen):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return sig, codegen.magic_tuple()  # the stamp covers the functions inside
+
+    def save_overload(self, sig, data):
+        with warnings.catch_warnings():  # large global arrays cannot be kept; params can
+            warnings.simplefilter("ignore", numba.NumbaWarning)
+            super().save_overload(sig, data)
+
+
+def fingerprint(*functions: Any) -> str:
+    """Returns a hash of functions' code, and of the globals and functions that they use."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in _parts(functions, set()):
+        digest.update(part)
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _parts(thing: Any, seen: set[int]) -> Iterator[bytes]:
+    """Yields what a value consists of. Modules and objects of other kinds count by their name."""
+    thing = getattr(thing, "py_func", thing)
+    if isinstance(thing, types.CodeType):
+        yield thing.co_code
+        yield repr(thing.co_names).encode()
+        yield from _parts(thing.co_consts, seen)
+    elif isinstance(thing, types.FunctionType):
+        if id(thing) in seen:
+            return
+        seen.add(id(thing))
+        yield from _parts(thing.__code__, seen)
+        for name in _names(thing.__code__):
+            if name in thing.__globals__:
+                yield name.encode()
+                yield from _parts(thing.__globals__[name], seen)
+        for cell in thing.__closure__ or ():
+            yield from _parts(cell.cell_contents, seen)
+    elif isinstance(thing, tuple | list | frozenset):
+        yield f"{type(thing).__name__} {len(thing)}".encode()
+        for inner in sorted(thing, key=repr) if isinstance(thing, frozenset) else thing:
+            yield from _parts(inner, seen)
+    elif isinstance(thing, np.ndarray):
+        yield f"{thing.dtype} {thing.shape}".encode()
+        yield thing.tobytes()
+    elif isinstance(thing, bool | int | float | complex | str | bytes | np.generic | None):
+        yield f"{type(thing).__name__} {thing!r}".encode()
+    else:
+        yield str(getattr(thing, "__name__", type(thing).__name__)).encode()
+
+
+def _full_name(function: Any) -> str:
+    function = getattr(function, "py_func", function)
+    return f"{function.__module__}.{function.__qualname__}" if function is not None else "-"
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """Returns the global names of a code and of the functions inside it."""
+    names = list(code.co_names)
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            names += _names(inner)
+    return names

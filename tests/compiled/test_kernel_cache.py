@@ -1,0 +1,103 @@
+"""Compiled kernels are kept on disk, until a function or what it uses changes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from fastdqn.compiled.kernel_cache import fingerprint
+
+SOURCE = """
+    import numba
+    import gymnasium
+    import numpy as np
+    from fastdqn.compiled import CompiledVectorEnv, EnvDefinition
+
+    SPEED = {speed}
+
+    @numba.extending.register_jitable
+    def moved(place):
+        return place + SPEED
+
+    def reset(state, rng):
+        state.place = 0
+
+    def step(state, action, rng):
+        state.place = moved(state.place)
+        return 1.0, False
+
+    def observe(state, out):
+        out[0] = state.place
+
+    def definition():
+        return EnvDefinition(
+            [("place", int)], gymnasium.spaces.Box(0, 9, (1,)), gymnasium.spaces.Discrete(2),
+            reset, step, observe,
+        )
+
+    if __name__ == "__main__":
+        compiled = []
+        compile_ = numba.core.compiler.compile_extra
+        numba.core.compiler.compile_extra = lambda *a, **k: compiled.append(1) or compile_(*a, **k)
+        import numba.core.dispatcher
+        numba.core.dispatcher.compiler.compile_extra = numba.core.compiler.compile_extra
+        envs = CompiledVectorEnv(definition(), 1)
+        envs.reset(seed=0)
+        print(envs.step(np.zeros(1, np.int64))[0][0, 0], bool(compiled))
+"""
+
+
+def run(folder, speed) -> list[str]:
+    (folder / "game.py").write_text(textwrap.dedent(SOURCE).format(speed=speed))
+    result = subprocess.run(
+        [sys.executable, "game.py"], cwd=folder, capture_output=True, text=True, check=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache")},
+    )  # fmt: skip
+    return result.stdout.split()
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing_and_a_changed_constant_is_compiled_anew(tmp_path):
+    assert run(tmp_path, 2) == ["2.0", "True"]
+    assert run(tmp_path, 2) == ["2.0", "False"]
+    assert run(tmp_path, 3) == ["3.0", "True"]
+
+
+LIMIT = 5
+
+
+def inner(x):
+    return x + LIMIT
+
+
+def outer(x):
+    return inner(x) * 2
+
+
+def test_a_fingerprint_follows_globals_functions_and_closures(monkeypatch):
+    first = fingerprint(outer)
+    assert fingerprint(outer) == first
+    assert fingerprint(inner) != first
+    with monkeypatch.context() as patch:
+        patch.setitem(globals(), "LIMIT", 6)
+        assert fingerprint(outer) != first
+    with monkeypatch.context() as patch:
+        patch.setitem(globals(), "inner", lambda x: x - LIMIT)
+        assert fingerprint(outer) != first
+
+    def closed(value):
+        return lambda x: x + value
+
+    assert fingerprint(closed(1)) != fingerprint(closed(2))
+    assert fingerprint(closed(1)) == fingerprint(closed(1))
+    assert fingerprint(outer, True) != fingerprint(outer, False)
+
+
+def calls_itself(x):
+    return calls_itself(x - 1) if x else 0
+
+
+def test_a_fingerprint_of_a_recursion_ends():
+    assert fingerprint(calls_itself) == fingerprint(calls_itself)
