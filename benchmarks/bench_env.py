@@ -3,12 +3,14 @@
     python benchmarks/bench_env.py --envs CartPole-v1 Acrobot-v1 --num-envs 8 64
     python benchmarks/bench_env.py --part workers --workers 2
     python benchmarks/bench_env.py --part peers --workers 2
+    python benchmarks/bench_env.py --part compiled
     python benchmarks/bench_env.py --part runs --num-envs 64
 
 speed: each vectorization alone.
 workers: `workers` next to `sync` and `async`, in turns, and the cost of a step of an environment
 that does nothing.
 peers: the same next to the worker processes of other libraries.
+compiled: compiled environments next to `SyncVectorEnv` with their Python forms, in turns.
 runs: whole runs of `fastdqn train` with `sync` and `workers` in turns, of equal settings.
 """
 
@@ -29,6 +31,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+import env_compiled
 import env_peers
 from fastdqn.bench.env_speed import LANES, measure_envs
 from fastdqn.bench.repeats import by_turns
@@ -36,6 +39,8 @@ from fastdqn.bench.results import Figure
 from fastdqn.envs import EnvRecipe
 from harness import console, count, effort_of, fail, main_of, parser, save, show
 
+# The most environments in a Python loop that are measured next to compiled ones.
+_MOST_PYTHON = 256
 # Environments of the parts `workers` and `peers`, and of `runs`.
 _COMPARED, _TRAINED = ("LunarLander-v3", "CartPole-v1"), "LunarLander-v3"
 
@@ -56,7 +61,9 @@ class Empty(gymnasium.Env):
 
 def main() -> None:
     args = _parser().parse_args()
-    parts = {"speed": _speed, "workers": _workers, "peers": _peers, "runs": _runs}
+    parts = {
+        "speed": _speed, "workers": _workers, "peers": _peers, "compiled": _compiled, "runs": _runs,
+    }  # fmt: skip
     rows = list(parts[args.part](args))
     save(args, rows, threads=None, versions=_versions())
 
@@ -64,7 +71,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__)
     made.add_argument(
-        "--part", choices=("speed", "workers", "peers", "runs"), default="speed",
+        "--part", choices=("speed", "workers", "peers", "compiled", "runs"), default="speed",
         help="what to measure",
     )  # fmt: skip
     made.add_argument("--envs", nargs="+", help="environment ids of `speed`, `workers` and `peers`")
@@ -107,6 +114,18 @@ def _peers(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
                     yield from _in_turns(args, env_id, num_envs, made)
 
 
+def _compiled(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    env_compiled.register_lift()
+    for env_id in args.envs or env_compiled.PAIRS:
+        for num_envs in args.num_envs or [64, 4096]:
+            made = {"compiled": env_compiled.compiled(env_id, num_envs)}
+            if num_envs <= _MOST_PYTHON:
+                made["sync"] = env_compiled.python(env_id, num_envs)
+            if env_id == "CartPole-v1":
+                made["native"] = env_compiled.native(num_envs)
+            yield from _in_turns(args, env_id, num_envs, made)
+
+
 def _in_turns(
     args: argparse.Namespace, env_id: str, num_envs: int, made: dict[str, env_peers.Stepped]
 ) -> Iterable[dict[str, Any]]:
@@ -118,7 +137,8 @@ def _in_turns(
         Figure("env", "env_steps_per_second", rate, {"of": name, "num_envs": num_envs})
         for name, rate in rates.items()
     ]
-    for row in show(f"{env_id}, {args.workers} workers", figures):
+    of_workers = f", {args.workers} workers" if "workers" in made else ""
+    for row in show(f"{env_id}{of_workers}", figures):
         microseconds = 1e6 / row["env_steps_per_second"]
         yield {"env_id": env_id, "workers": args.workers, "us_per_env_step": microseconds, **row}
 

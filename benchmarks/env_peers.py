@@ -32,20 +32,20 @@ def stream(env: Any, num_envs: int, vectorization: str, workers: int | None = No
     """Returns an EnvStream, which also separates transitions from episode starts."""
     made = EnvStream(EnvRecipe(env, vectorization, workers=workers).make(num_envs))
     made.start(seed=0)
-    actions = _actions(made.facts.num_actions, num_envs)
+    actions = random_actions(made.facts.num_actions, num_envs)
 
     def step(action: np.ndarray) -> None:
         made.send(action)
         made.recv()
 
-    return Stepped(_turns(step, actions), made.close)
+    return Stepped(in_turn(step, actions), made.close)
 
 
 def gymnasium_async(env_id: str, num_envs: int, workers: int) -> Stepped:
     envs = AsyncVectorEnv([lambda: gymnasium.make(env_id)] * num_envs, copy=False)
     envs.reset(seed=0)
-    actions = _actions(int(gymnasium.make(env_id).action_space.n), num_envs)  # pyright: ignore[reportAttributeAccessIssue]
-    return Stepped(_turns(envs.step, actions), envs.close)
+    actions = random_actions(int(gymnasium.make(env_id).action_space.n), num_envs)  # pyright: ignore[reportAttributeAccessIssue]
+    return Stepped(in_turn(envs.step, actions), envs.close)
 
 
 def sb3_subproc(env_id: str, num_envs: int, workers: int) -> Stepped:
@@ -54,8 +54,8 @@ def sb3_subproc(env_id: str, num_envs: int, workers: int) -> Stepped:
     envs = SubprocVecEnv([lambda: gymnasium.make(env_id)] * num_envs, start_method="fork")
     envs.seed(0)
     envs.reset()
-    actions = _actions(int(envs.action_space.n), num_envs)  # pyright: ignore[reportAttributeAccessIssue]
-    return Stepped(_turns(envs.step, actions), envs.close)
+    actions = random_actions(int(envs.action_space.n), num_envs)  # pyright: ignore[reportAttributeAccessIssue]
+    return Stepped(in_turn(envs.step, actions), envs.close)
 
 
 def pufferlib_multiprocessing(env_id: str, num_envs: int, workers: int) -> Stepped:
@@ -70,8 +70,8 @@ def pufferlib_multiprocessing(env_id: str, num_envs: int, workers: int) -> Stepp
         backend=pufferlib.vector.Multiprocessing,
     )  # fmt: skip
     envs.reset(seed=0)
-    actions = _actions(int(envs.single_action_space.n), num_envs)
-    return Stepped(_turns(envs.step, actions), envs.close)
+    actions = random_actions(int(envs.single_action_space.n), num_envs)
+    return Stepped(in_turn(envs.step, actions), envs.close)
 
 
 PEERS: dict[str, Callable[[str, int, int], Stepped]] = {
@@ -87,11 +87,11 @@ PEERS: dict[str, Callable[[str, int, int], Stepped]] = {
 VERSIONS = ("gymnasium", "stable_baselines3", "pufferlib")
 
 
-def _actions(num_actions: int, num_envs: int) -> np.ndarray:
+def random_actions(num_actions: int, num_envs: int) -> np.ndarray:
     return np.random.default_rng(0).integers(num_actions, size=(_DRAWN, num_envs))
 
 
-def _turns(step: Callable[[np.ndarray], Any], actions: np.ndarray) -> Callable[[], int]:
+def in_turn(step: Callable[[np.ndarray], Any], actions: np.ndarray) -> Callable[[], int]:
     calls = 0
 
     def call() -> int:

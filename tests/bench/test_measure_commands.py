@@ -287,6 +287,7 @@ def benchmark(monkeypatch):
     [
         "bench_env.py --envs CartPole-v1 --num-envs 2",
         "bench_env.py --part workers --envs CartPole-v1 --num-envs 2",
+        "bench_env.py --part compiled --envs CartPole-v1 CompiledLift-v0 --num-envs 2",
         "bench_env.py --part peers --envs CartPole-v1 --num-envs 2",
         "bench_replay.py --rows 1000",
         "bench_kernels.py",
