@@ -171,8 +171,8 @@ learning_starts batch_size train_frequency target_network_frequency tau gamma n_
 hidden_sizes exploration_initial_eps exploration_final_eps exploration_fraction device threads
 adam_epsilon"""
 NAMED = """double dueling loss normalize_observation normalize_reward exploration
-exploration_decay exploration_zeta env_batch_size double_buffering learner capture vectorization workers
-prioritized value munchausen noisy torso atari_protocol replay target_network precision
+exploration_decay exploration_zeta env_batch_size double_buffering learner capture vectorization
+workers prioritized value munchausen noisy torso atari_protocol replay target_network precision
 updates_per_launch optimizer hidden_activation learning_rate_schedule sampler backup init_weights
 from_run prefill offline"""
 NO_WORK = """noisy_sigma preset total_episodes eval_frequency eval_episodes

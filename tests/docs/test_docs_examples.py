@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -50,14 +51,14 @@ def workplace(tmp_path, short_run, monkeypatch):
     for name in set(sys.modules) - modules:
         if name.startswith("my_") or hasattr(sys.modules[name], "of_an_example"):
             del sys.modules[name]
-    for env_id in ("Corridor-v0", "Driving-v0"):
+    for env_id in ("Corridor-v0", "Driving-v0", "Lift-v0", "CompiledLift-v0"):
         gymnasium.registry.pop(env_id, None)
 
 
 def run_block(source: str) -> None:
-    """Execute a block; a module of the package, or my_parts, is importable afterwards."""
+    """Execute a block; a module of the package, or of the user's, is importable afterwards."""
     first = source.splitlines()[0]
-    if not first.startswith(("# fastdqn/", "# my_parts.py")):
+    if not re.fullmatch(r"# (fastdqn/\S+|my_(parts|lift|compiled_lift))\.py", first):
         exec(compile(source, "example", "exec"), {"__name__": "example"})
         return
     name = first.removeprefix("# ").removesuffix(".py").replace("/", ".")
