@@ -2,6 +2,7 @@
 
 import json
 
+import gymnasium
 import pytest
 
 import fastdqn
@@ -83,7 +84,7 @@ def test_the_time_limit_is_that_of_the_arguments():
             EnvRecipe("CartPole-v1", "compiled", wrappers=("TimeAwareObservation",)),
             "takes no wrapper: use --vectorization sync or workers",
         ),
-        (EnvRecipe(lambda: None, "compiled"), r"register it with fastdqn.compiled.register\(\)"),
+        (EnvRecipe(gymnasium.Env, "compiled"), r"register it with fastdqn.compiled.register\(\)"),
         (
             EnvRecipe("CartPole-v1", "compiled", {"max_episode_steps": 2.5}),
             "cannot be made: max_episode_steps is 2.5",

@@ -2,6 +2,7 @@
 
 import math
 import os
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -114,7 +115,7 @@ def test_random_numbers_are_those_of_numpys_generator(mode):
     with_threads = CompiledVectorEnv(walk(), 5, autoreset_mode=mode, threads=3)
     assert lives_alike(left, with_threads, 60)
     with_threads.close()
-    limit = walk().max_episode_steps
+    limit = walk().max_episode_steps or 0
     single = SyncVectorEnv(
         [lambda: gymnasium.wrappers.TimeLimit(CompiledEnv(walk()), limit)] * 5, autoreset_mode=mode
     )
@@ -131,11 +132,11 @@ def test_acrobot_steps_as_gymnasiums_to_the_last_bits():
     actions = rng.integers(0, 3, count)
     ours = CompiledVectorEnv(find_definition("fastdqn/Acrobot-v1", {}), count)
     ours.reset(seed=0)
-    fields = ours.states.dtype.names
+    fields = ours.states.dtype.names or ()
     for k, name in enumerate(fields):
         ours.states[name] = states[:, k]
     _, reward, terminated, _, _ = ours.step(actions)
-    env = gymnasium.make("Acrobot-v1").unwrapped
+    env: Any = gymnasium.make("Acrobot-v1").unwrapped
     expected, signs = np.zeros((count, 4)), np.zeros(count, np.bool_)
     for i in range(count):
         env.state = states[i]

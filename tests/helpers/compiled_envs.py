@@ -10,11 +10,11 @@ from helpers.oracles import BOTH, NUM_ACTIONS, TERMINATED
 
 
 class Scripts(NamedTuple):
-    """length[env, episode] and terminated[env, episode]; episodes repeat after count[env]."""
+    """length[env, episode] and terminated[env, episode]; the first `episodes`[env] repeat."""
 
     length: np.ndarray
     terminated: np.ndarray
-    count: np.ndarray
+    episodes: np.ndarray
 
 
 def scripted_reset(state, rng, scripts):
@@ -25,7 +25,7 @@ def scripted_reset(state, rng, scripts):
 def scripted_step(state, action, rng, scripts):
     """As ScriptedEnv, but the time limit truncates."""
     reward = state.lane + state.episode / 8 + state.t / 64 - 2 * action
-    which = state.episode % scripts.count[state.lane]
+    which = state.episode % scripts.episodes[state.lane]
     state.t += 1
     over = state.t == scripts.length[state.lane, which]
     return reward, over and scripts.terminated[state.lane, which]
