@@ -1,5 +1,6 @@
 """Results of parts of a user's own: what breaks an interface is found, in one line."""
 
+import re
 import sys
 from typing import Any
 
@@ -88,17 +89,19 @@ def later(first, then):
 
 
 @pytest.mark.parametrize(("option", "then", "line"), [
-    ("learning_rate_schedule", -1.0, "learning_rate_schedule returns -1.0 at step 302: it must"),
-    ("learning_rate_schedule", float("nan"), "learning_rate_schedule returns nan at step 302"),
-    ("exploration", float("nan"), "exploration returns nan at step 302: it must return a number"),
-    ("exploration", 1.5, "exploration returns 1.5 at step 302: it must return a number"),
-    ("exploration", np.zeros(5), "exploration returns [0. 0. 0. 0. 0.] at step 302: it must"),
+    ("learning_rate_schedule", -1.0, "learning_rate_schedule returns -1.0"),
+    ("learning_rate_schedule", float("nan"), "learning_rate_schedule returns nan"),
+    ("exploration", float("nan"), "exploration returns nan"),
+    ("exploration", 1.5, "exploration returns 1.5"),
+    ("exploration", np.zeros(5), "exploration returns [0. 0. 0. 0. 0.]"),
 ])  # fmt: skip
 def test_a_schedule_that_goes_wrong_later_ends_the_run(tmp_path, option, then, line):
     part: dict[str, Any] = {option: later(1e-3, then)}
     with pytest.raises(PartError) as caught:
         fastdqn.train(small(tmp_path), **part)
-    assert str(caught.value).startswith(line)
+    assert re.match(
+        re.escape(line) + r" at step 30[0-3]: it must return a number", str(caught.value)
+    )
 
 
 @pytest.mark.parametrize("rate", [np.float32(1e-3), torch.tensor(1e-3), np.array(1e-3), 1])

@@ -91,7 +91,7 @@ def test_a_list_of_environments_shows_a_common_remedy_once(make):
     finally:
         for env_id in ("QuuxA-v0", "QuuxB-v0"):
             del gymnasium.registry[env_id]
-    *rows, remedy = said.splitlines()
+    _, *rows, remedy = said.splitlines()
     assert (code, len(rows)) == (0, 2)
     what, how = {
         Mission: ("no fixed number of values", "drop it with gymnasium.wrappers.FilterObservation"),
