@@ -44,7 +44,8 @@ class EnvRows:
         self.terminated, self.truncated = np.zeros((2, n), np.bool_)
         self.action = np.zeros((n, *(action.shape or ())), action.dtype)
         lowest, highest = _range(action)
-        self.mask, self.last_mask = np.zeros((2, n, max(0, highest - lowest + 1)), np.int8)
+        width = highest - lowest + 1 if definition.mask is not None else 0
+        self.mask, self.last_mask = np.zeros((2, n, width), np.int8)
         self._limits = np.array([_NO_LIMIT if limit is None else limit, lowest, highest])
 
     def arguments(

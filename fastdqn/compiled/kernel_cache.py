@@ -5,6 +5,7 @@ it have another identity in each process.
 """
 
 import contextlib
+import enum
 import hashlib
 import types
 import warnings
@@ -52,23 +53,16 @@ def fingerprint(*functions: Any) -> str:
 
 
 def _parts(thing: Any, seen: set[int]) -> Iterator[bytes]:
-    """Yields what a value consists of. Modules and objects of other kinds count by their name."""
+    """Yields what a value consists of. Objects of other kinds count by their name."""
     thing = getattr(thing, "py_func", thing)
     if isinstance(thing, types.CodeType):
         yield thing.co_code
         yield repr(thing.co_names).encode()
         yield from _parts(thing.co_consts, seen)
-    elif isinstance(thing, types.FunctionType):
-        if id(thing) in seen:
-            return
-        seen.add(id(thing))
-        yield from _parts(thing.__code__, seen)
-        for name in _names(thing.__code__):
-            if name in thing.__globals__:
-                yield name.encode()
-                yield from _parts(thing.__globals__[name], seen)
-        for cell in thing.__closure__ or ():
-            yield from _parts(cell.cell_contents, seen)
+    elif isinstance(thing, types.FunctionType) and not _of_a_library(thing):
+        if id(thing) not in seen:
+            seen.add(id(thing))
+            yield from _parts_of_function(thing, seen)
     elif isinstance(thing, tuple | list | frozenset):
         yield f"{type(thing).__name__} {len(thing)}".encode()
         for inner in sorted(thing, key=repr) if isinstance(thing, frozenset) else thing:
@@ -78,8 +72,33 @@ def _parts(thing: Any, seen: set[int]) -> Iterator[bytes]:
         yield thing.tobytes()
     elif isinstance(thing, bool | int | float | complex | str | bytes | np.generic | None):
         yield f"{type(thing).__name__} {thing!r}".encode()
+    elif isinstance(thing, type) and issubclass(thing, enum.Enum):
+        yield repr(list(thing)).encode()
     else:
         yield str(getattr(thing, "__name__", type(thing).__name__)).encode()
+
+
+def _parts_of_function(function: types.FunctionType, seen: set[int]) -> Iterator[bytes]:
+    code, names = function.__code__, _names(function.__code__)
+    yield from _parts(code, seen)
+    yield from _parts((function.__defaults__, tuple((function.__kwdefaults__ or {}).items())), seen)
+    for cell in function.__closure__ or ():
+        yield from _parts(cell.cell_contents, seen)
+    for name in names:
+        if name not in function.__globals__:
+            continue
+        value = function.__globals__[name]
+        yield name.encode()
+        yield from _parts(value, seen)
+        if isinstance(value, types.ModuleType):  # constants and functions of a module, as m.SPEED
+            for inner in names:
+                if hasattr(value, inner):
+                    yield from _parts(getattr(value, inner), seen)
+
+
+def _of_a_library(function: types.FunctionType) -> bool:
+    """Whether a function is of a library whose code does not change between processes."""
+    return (function.__module__ or "").partition(".")[0] in ("gymnasium", "numba", "numpy")
 
 
 def _full_name(function: Any) -> str:

@@ -74,6 +74,10 @@ class CompiledVectorEnv(VectorEnv):
         self.single_action_space = definition.action_space
         self.observation_space = batch_space(definition.observation_space, num_envs)
         self.action_space = batch_space(definition.action_space, num_envs)
+        self._made = {
+            "max_episode_steps": limit, "autoreset_mode": self.autoreset_mode, "threads": threads,
+            "render_mode": render_mode, "copy": copy, "compiled": compiled,
+        }  # fmt: skip
         self._copy, self._mode = copy, _MODES[self.autoreset_mode]
         self._every = np.ones(num_envs, np.bool_)
         self._rows = rows = EnvRows(definition, num_envs, limit)
@@ -187,6 +191,11 @@ class CompiledVectorEnv(VectorEnv):
         self._rows.write(state["rows"])
         self._run(kernels.RESET, np.zeros(self.num_envs, np.bool_))  # observes, and resets none
 
+    def __reduce__(self):
+        """A copy, or a pickle, is made anew with the same state: its arrays share memory."""
+        state = self.get_state() if self._rows.started else None
+        return _made_again, (self.definition, self.num_envs, self._made, state)
+
     def close_extras(self, **kwargs: Any) -> None:
         if self._pool is not None:
             self._pool.shutdown()
@@ -281,3 +290,12 @@ class CompiledVectorEnv(VectorEnv):
 
     def _given(self, array: np.ndarray) -> np.ndarray:
         return array.copy() if self._copy else array
+
+
+def _made_again(
+    definition: EnvDefinition, num_envs: int, made: dict[str, Any], state: dict[str, Any] | None
+) -> CompiledVectorEnv:
+    envs = CompiledVectorEnv(definition, num_envs, **made)
+    if state is not None:
+        envs.set_state(state)
+    return envs

@@ -152,7 +152,7 @@ class WorkerVectorEnv(VectorEnv):
             EOFError, OSError: The worker is dead.
         """
         while (message := self.pipes[worker].recv())[0] != kind:
-            self.made = len(envs)
+            pass
         return message[1:]
 
     def close_extras(self, **kwargs: Any) -> None:

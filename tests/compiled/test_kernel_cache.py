@@ -1,9 +1,11 @@
 """Compiled kernels are kept on disk, until a function or what it uses changes."""
 
+import enum
 import os
 import subprocess
 import sys
 import textwrap
+import types
 
 import pytest
 
@@ -66,6 +68,8 @@ def test_a_second_process_compiles_nothing_and_a_changed_constant_is_compiled_an
 
 
 LIMIT = 5
+settings = types.ModuleType("settings")
+settings.SPEED = 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def inner(x):
@@ -93,6 +97,32 @@ def test_a_fingerprint_follows_globals_functions_and_closures(monkeypatch):
     assert fingerprint(closed(1)) != fingerprint(closed(2))
     assert fingerprint(closed(1)) == fingerprint(closed(1))
     assert fingerprint(outer, True) != fingerprint(outer, False)
+
+
+def of_a_module(x):
+    return x + settings.SPEED
+
+
+def by_default(x, by=1):
+    return x + by
+
+
+class Move(enum.IntEnum):
+    LEFT = 0
+
+
+def of_an_enum(x):
+    return x + Move.LEFT
+
+
+def test_a_fingerprint_follows_modules_defaults_and_enumerations(monkeypatch):
+    """As settings.SPEED, or f(x, by=1), which are compiled in as well."""
+    before = [fingerprint(each) for each in (of_a_module, by_default, of_an_enum)]
+    monkeypatch.setattr(settings, "SPEED", 4)
+    monkeypatch.setattr(by_default, "__defaults__", (2,))
+    monkeypatch.setitem(globals(), "Move", enum.IntEnum("Move", {"LEFT": 1}))
+    after = [fingerprint(each) for each in (of_a_module, by_default, of_an_enum)]
+    assert all(one != other for one, other in zip(before, after, strict=True))
 
 
 def calls_itself(x):

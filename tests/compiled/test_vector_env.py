@@ -1,5 +1,7 @@
 """CompiledVectorEnv: arguments, states, errors, copies, rendering and registration."""
 
+import copy
+import pickle
 from typing import Any
 
 import gymnasium
@@ -93,6 +95,17 @@ def test_a_state_that_does_not_fit_changes_nothing(change, line):
     expected.reset(seed=0)
     expected.set_state(state)
     assert_equal(played(envs), played(expected))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda envs: pickle.loads(pickle.dumps(envs))])
+def test_a_copy_continues_exactly_and_on_its_own(copied):
+    envs = CompiledVectorEnv(walk(), 4, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert copied(envs).num_envs == 4  # before a reset, too
+    envs.reset(seed=3)
+    played(envs, 5)
+    other = copied(envs)
+    expected = played(other)
+    assert_equal(played(envs), expected)
 
 
 def test_before_a_reset_there_is_no_state_and_no_step():
@@ -201,14 +214,14 @@ def test_actions_may_be_arrays(compiled):
 
 
 def test_results_are_copies_unless_it_is_asked_otherwise():
-    for copy in (True, False):
-        envs = catch(copy=copy)
+    for copies in (True, False):
+        envs = catch(copy=copies)
         first = envs.reset(seed=0)[0]
         before = first.copy()
         second = envs.step(np.zeros(3, np.int64))
-        assert np.array_equal(first, before) == copy
+        assert np.array_equal(first, before) == copies
         third = envs.step(np.zeros(3, np.int64))
-        assert [a is b for a, b in zip(second[:4], third[:4], strict=True)] == [not copy] * 4
+        assert [a is b for a, b in zip(second[:4], third[:4], strict=True)] == [not copies] * 4
 
 
 def test_a_picture_shows_the_state():
