@@ -11,6 +11,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 import fastdqn
 from fastdqn.envs import EnvRecipe, EnvStream
+from fastdqn.envs.sub_env import SubEnv
+from fastdqn.envs.worker_vector_env import WorkerVectorEnv
 from fastdqn.replay import Replay
 from helpers.loop import small
 from helpers.oracles import (
@@ -76,12 +78,30 @@ def assert_same_windows(replay: Replay, lanes: list[LaneModel]) -> None:
 # -- processes
 
 
+def processes(mode) -> AsyncVectorEnv:
+    makers = [partial(UnevenEnv, lane, script) for lane, script in enumerate(SCRIPTS)]
+    return AsyncVectorEnv(makers, autoreset_mode=mode)
+
+
+def groups(mode, in_turns: bool) -> WorkerVectorEnv:
+    def make(lane: int, script: list) -> SubEnv:
+        return SubEnv(UnevenEnv(lane, script), True)
+
+    makers = [partial(make, lane, script) for lane, script in enumerate(SCRIPTS)]
+    return WorkerVectorEnv(makers, 2, autoreset_mode=mode, in_turns=in_turns)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("wait_for", "n_steps"), [(1, 1), (2, 3), (3, 1), (4, 1)])
-def test_processes_store_the_transitions_of_single_environments(mode, wait_for, n_steps):
-    makers = [partial(UnevenEnv, lane, script) for lane, script in enumerate(SCRIPTS)]
-    stream = EnvStream(AsyncVectorEnv(makers, autoreset_mode=mode), wait_for)
+@pytest.mark.parametrize(
+    ("make", "wait_for", "n_steps"),
+    [
+        (processes, 1, 1), (processes, 2, 3), (processes, 3, 1), (processes, 4, 1),
+        (partial(groups, in_turns=False), 2, 3), (partial(groups, in_turns=True), 2, 3),
+    ],
+)  # fmt: skip
+def test_processes_store_the_transitions_of_single_environments(mode, make, wait_for, n_steps):
+    stream = EnvStream(make(mode), wait_for)
     replay, taken, episodes = stored(stream, 30, n_steps)
     lived = [
         lived_alone(UnevenEnv(lane, script), lane, taken[lane])

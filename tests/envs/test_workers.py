@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import fastdqn
 from fastdqn.envs import EnvError, EnvRecipe, EnvStream
+from fastdqn.envs.env_state import why_unreadable
 from fastdqn.envs.sub_env import SubEnv
 from fastdqn.envs.watchdog import watch
 from fastdqn.envs.worker_vector_env import WorkerVectorEnv
@@ -376,6 +377,7 @@ def test_a_lost_worker_is_replaced_and_all_its_environments_begin_anew():
     assert "killed by signal 9 (SIGKILL); restarted (1 of 9), with envs 0 to 1" in lost[0]
     assert {0, 1} <= set(step.start_lanes.tolist())
     assert not {0, 1} & set(step.lanes.tolist())
+    assert "the state of Mortal is not known" in str(why_unreadable(stream.envs))
     stream.close()
 
 
