@@ -19,6 +19,10 @@ from gymnasium.vector import AsyncVectorEnv
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A process that a test forks by itself inherits garbage of earlier tests. The destructor of a C++
+# object in it, such as EnvPool's, would crash there: its threads exist only in the parent.
+os.register_at_fork(after_in_child=gc.freeze)
+
 
 def pytest_configure(config):
     """Without the slow tests, properties are tried with fewer examples than hypothesis's 100."""
