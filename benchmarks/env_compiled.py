@@ -16,7 +16,7 @@ PAIRS = {
     "fastdqn/Acrobot-v1": "Acrobot-v1", "FrozenLake-v1": "FrozenLake-v1", "Taxi-v4": "Taxi-v4",
     "CompiledLift-v0": "Lift-v0",
 }  # fmt: skip
-_PAGE = Path(fastdqn.__file__).parent / "docs" / "compiled_environments.md"
+_PAGE = Path(fastdqn.__file__).parent / "docs" / "compiled_envs.md"
 
 
 def register_lift() -> None:

@@ -82,8 +82,9 @@ ROOMS: dict[str, set[str]] = {
         "session", "system", "tabular", "timing", "training",
     },
     "bench": {
-        "gymnasium", "numpy", "rich", "stable_baselines3", "torch", "builders", "config", "envs",
-        "files", "learning", "logging", "replay", "session", "system", "training",
+        "gymnasium", "numpy", "rich", "stable_baselines3", "torch", "builders", "compiled",
+        "config", "envs", "files", "learning", "logging", "replay", "session", "system",
+        "training",
     },
     "__init__": {"api", "config", "envs", "resuming", "session"},
     "cli": {

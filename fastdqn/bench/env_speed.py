@@ -10,6 +10,7 @@ import numpy as np
 
 from fastdqn.bench.repeats import Clock, Effort, repeat
 from fastdqn.bench.results import Figure
+from fastdqn.compiled import is_registered
 from fastdqn.config.conflicts import are_whole_groups
 from fastdqn.envs import EnvRecipe, EnvStream
 from fastdqn.envs.watchdog import watch, watch_making
@@ -181,7 +182,9 @@ def available(recipe: EnvRecipe, patience: float | None = None) -> list[str]:
     if recipe.atari_settings() is not None:  # others would lack the preprocessing
         return [own]
     names = [name for name in ("sync", "workers", "async") if name != own]
-    for name in ("compiled", "native", "envpool"):
+    # The vector class of an id with a definition only is the compiled one.
+    more = ("envpool",) if is_registered(str(recipe)) else ("compiled", "native", "envpool")
+    for name in more:
         if name == own or (name == "envpool" and not importlib.util.find_spec("envpool")):
             continue
         try:

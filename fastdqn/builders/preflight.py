@@ -115,7 +115,10 @@ def prepare(
     if line := torso_problem(settle(config, facts)["torso"], facts.obs_shape):
         lines = [*lines, line]
     lines = [*lines, *_store_problems(config, facts), *evaluation_problems(facts, eval_envs)]
-    return set_up(config, facts, how, own, lines)
+    made, lines = set_up(config, facts, how, own, lines)
+    if made is not None and factory is None and (why := recipe(config).not_compiled()):
+        made.notes.append(f"vectorization {how}: {why}")
+    return made, lines
 
 
 def set_up(

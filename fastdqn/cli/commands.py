@@ -403,13 +403,13 @@ def list_envs(pattern: str) -> str:
         "  ".join([*(f"{cell:{w}}" for cell, w in zip(row, widths, strict=False)), row[3]])
         for row in (heads, *rows)
     ]
-    if any(e.faster for e in entries):
+    if any("workers" in e.faster for e in entries):
         remedies = [*remedies, _FASTER]
     return "\n".join([*lines, *remedies])
 
 
 _FASTER = (
-    "faster: with eight or more environments, and a core to spare for workers. To measure it: "
+    "workers: faster with eight or more environments and a core to spare. To measure it: "
     "fastdqn bench env ID"
 )
 

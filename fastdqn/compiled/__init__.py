@@ -7,13 +7,13 @@ package works without the rest of fastdqn, and it registers the ids that begin w
 
 from fastdqn.compiled import acrobot, catch
 from fastdqn.compiled.definition import EnvDefinition
-from fastdqn.compiled.registry import find_definition, has_definition, register
+from fastdqn.compiled.registry import find_definition, has_definition, is_registered, register
 from fastdqn.compiled.single_env import CompiledEnv
 from fastdqn.compiled.vector_env import CompiledVectorEnv
 
 __all__ = [
     "CompiledEnv", "CompiledVectorEnv", "EnvDefinition", "find_definition", "has_definition",
-    "register",
+    "is_registered", "register",
 ]  # fmt: skip
 
 register("fastdqn/Acrobot-v1", acrobot.definition)

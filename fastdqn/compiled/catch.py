@@ -44,5 +44,5 @@ def definition() -> EnvDefinition:
     return EnvDefinition(
         state=_STATE, observation_space=gymnasium.spaces.Box(0, 1, (_ROWS, _COLUMNS), np.float32),
         action_space=gymnasium.spaces.Discrete(3), reset=reset, step=step, observe=observe,
-        render=render, render_fps=5,
+        render=render, render_fps=5, max_episode_steps=_ROWS,
     )  # fmt: skip

@@ -18,7 +18,7 @@ class EnvDefinition:
 
     In the functions below, state is one record of the dtype `state`, whose fields are read and
     written as attributes, and rng is a numpy.random.Generator, the environment's own. If params is
-    given, each compiled function takes it as one more argument, the last.
+    given, each of them takes it as one more argument, the last, but before_step().
 
     Attributes:
         state: Fields of the state, such as [("x", float), ("board", np.int8, (10, 5))].
@@ -31,7 +31,7 @@ class EnvDefinition:
             space's shape; of one element if that shape is ().
         mask: mask(state, out) sets each element of out, int8[n], to 1 if that action is valid in
             the state, else to 0.
-        params: A NamedTuple of numbers and arrays.
+        params: A NamedTuple of numbers and arrays, which no function may write to.
         before_step: before_step(states) is called once with all N states, a structured array.
             It returns a function without arguments that is called before each step and may write
             into them. Plain Python with NumPy.
@@ -57,13 +57,11 @@ class EnvDefinition:
     render_fps: int = 30
 
     def __post_init__(self):
-        state = np.dtype(self.state)
-        if not state.names or state.hasobject:
-            raise ValueError(
-                f"the state is {state}, must be a record of numbers and arrays, such as "
-                "[('x', float), ('board', np.int8, (10, 5))]"
-            )
-        object.__setattr__(self, "state", state)
+        object.__setattr__(self, "state", _record(self.state))
+        if self.params is not None:
+            if not isinstance(self.params, tuple):
+                raise ValueError(f"params is a {type(self.params).__name__}, must be a NamedTuple")
+            object.__setattr__(self, "params", _read_only(self.params))
         for what, space, supported in (
             ("observation", self.observation_space, OBSERVATIONS),
             ("action", self.action_space, ACTIONS),
@@ -74,6 +72,41 @@ class EnvDefinition:
         if self.mask is not None and not isinstance(self.action_space, spaces.Discrete):
             raise ValueError(f"mask() needs a Discrete action space, not {self.action_space}")
         require_limit(self.max_episode_steps)
+
+
+def _record(state: Any) -> np.dtype:
+    """Returns the dtype of the state; raises ValueError if it is no record of numbers."""
+    try:
+        dtype = np.dtype(state)
+    except Exception as error:
+        raise ValueError(f"the state is no dtype ({error}): {_EXAMPLE}") from None
+    kinds = [dtype[name].base.kind for name in dtype.names or ()]
+    if not kinds or not set(kinds) <= set("biuf"):
+        raise ValueError(f"the state is {dtype}: {_EXAMPLE}")
+    for name in dtype.names or ():
+        if not name.isidentifier() or hasattr(np.recarray, name) or hasattr(np.record, name):
+            raise ValueError(
+                f"the state has a field {name!r}, which is a name of NumPy or no name of Python: "
+                "choose another"
+            )
+    return dtype
+
+
+def _read_only(params: Any) -> Any:
+    """Returns params with arrays that cannot be written to, since all environments share them."""
+    values = []
+    for value in params:
+        if isinstance(value, np.ndarray):
+            value = value.view()
+            value.flags.writeable = False
+        values.append(value)
+    return params._make(values) if hasattr(params, "_make") else tuple(values)
+
+
+_EXAMPLE = (
+    "it must be a record of numbers and arrays of them, such as "
+    "[('x', float), ('board', np.int8, (10, 5))]"
+)
 
 
 def require_limit(limit: Any) -> None:

@@ -87,11 +87,12 @@ class EnvRows:
         elif isinstance(seed, int | np.integer):
             seeds = [int(seed) + i for i in range(n)]
         else:
-            seeds = list(seed)
+            seeds = list(seed) if isinstance(seed, Sequence | np.ndarray) else [seed]
         if len(seeds) != n:
             raise ValueError(f"{len(seeds)} seeds for {n} environments")
-        if bad := [each for each in seeds if each is not None and each < 0]:
-            raise ValueError(f"seed is {bad[0]}, must be at least 0")
+        for each in seeds:
+            if each is not None and (not isinstance(each, int | np.integer) or each < 0):
+                raise ValueError(f"seed is {each!r}, must be None or a whole number of at least 0")
         given = np.array([each is not None for each in seeds])
         for i in np.flatnonzero(chosen & (given | ~self._seeded)):
             self.generators[i] = seeded_words(seeds[i], live)
@@ -108,8 +109,8 @@ class EnvRows:
     def write(self, given: dict[str, Any]) -> None:
         """Loads what read() returned; raises ValueError if it does not fit, and changes nothing."""
         own = self._parts()
-        if given.keys() != own.keys():
-            raise ValueError(f"the state has the parts {sorted(given)}, not {sorted(own)}")
+        if not isinstance(given, dict) or given.keys() != own.keys():
+            raise ValueError(f"the state must have the parts {', '.join(sorted(own))}")
         for name, array in own.items():
             other = np.asarray(given[name])
             if (other.shape, other.dtype) != (array.shape, array.dtype):
@@ -117,6 +118,10 @@ class EnvRows:
                     f"{name} is {other.dtype} of shape {other.shape}, must be {array.dtype} of "
                     f"shape {array.shape}"
                 )
+        if (np.asarray(given["elapsed"]) < 0).any():
+            raise ValueError("elapsed is negative")
+        if not (np.asarray(given["generators"])[:, 2] & np.uint64(1)).all():
+            raise ValueError("generators: the increment of PCG64 is even")  # would draw 0 forever
         for name, array in own.items():
             array[...] = given[name]
         self._seeded[:], self.seeds, self.started = True, [-1] * len(self.seeds), True

@@ -7,6 +7,8 @@ it have another identity in each process.
 import contextlib
 import enum
 import hashlib
+import os
+import sys
 import types
 import warnings
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core import config
 
 from fastdqn.compiled.definition import EnvDefinition
 from fastdqn.kernels.jit import DiskCache, shared_stamp
@@ -29,7 +32,8 @@ def add_cache(dispatcher: Any, definition: EnvDefinition) -> Any:
 class _DefinitionCache(DiskCache):
     def __init__(self, function: Any, definition: EnvDefinition):
         functions = (definition.reset, definition.step, definition.observe, definition.mask)
-        code = fingerprint(*functions, definition.params is None)
+        checks = config.BOUNDSCHECK  # pyright: ignore[reportAttributeAccessIssue]
+        code = fingerprint(*functions, definition.params is None, bool(checks))
         names = [_full_name(each) for each in functions]
         name = hashlib.blake2b(" ".join(names).encode(), digest_size=8).hexdigest()
         super().__init__(function, (code, shared_stamp()), name)
@@ -54,17 +58,20 @@ def fingerprint(*functions: Any) -> str:
 
 def _parts(thing: Any, seen: set[int]) -> Iterator[bytes]:
     """Yields what a value consists of. Objects of other kinds count by their name."""
-    thing = getattr(thing, "py_func", thing)
+    thing = getattr(thing, "_dispatcher", thing)  # of numba.vectorize
+    if hasattr(thing, "py_func"):
+        yield repr(sorted(getattr(thing, "targetoptions", {}).items())).encode()
+        thing = thing.py_func
     if isinstance(thing, types.CodeType):
         yield thing.co_code
         yield repr(thing.co_names).encode()
         yield from _parts(thing.co_consts, seen)
-    elif isinstance(thing, types.FunctionType) and not _of_a_library(thing):
+    elif isinstance(thing, types.FunctionType) and not _is_of_a_library(thing.__module__):
         if id(thing) not in seen:
             seen.add(id(thing))
             yield from _parts_of_function(thing, seen)
     elif isinstance(thing, tuple | list | frozenset):
-        yield f"{type(thing).__name__} {len(thing)}".encode()
+        yield f"{type(thing).__name__} {len(thing)} {getattr(thing, '_fields', ())}".encode()
         for inner in sorted(thing, key=repr) if isinstance(thing, frozenset) else thing:
             yield from _parts(inner, seen)
     elif isinstance(thing, np.ndarray):
@@ -80,6 +87,7 @@ def _parts(thing: Any, seen: set[int]) -> Iterator[bytes]:
 
 def _parts_of_function(function: types.FunctionType, seen: set[int]) -> Iterator[bytes]:
     code, names = function.__code__, _names(function.__code__)
+    yield _file_stamp(sys.modules.get(function.__module__ or ""))
     yield from _parts(code, seen)
     yield from _parts((function.__defaults__, tuple((function.__kwdefaults__ or {}).items())), seen)
     for cell in function.__closure__ or ():
@@ -90,15 +98,36 @@ def _parts_of_function(function: types.FunctionType, seen: set[int]) -> Iterator
         value = function.__globals__[name]
         yield name.encode()
         yield from _parts(value, seen)
-        if isinstance(value, types.ModuleType):  # constants and functions of a module, as m.SPEED
-            for inner in names:
-                if hasattr(value, inner):
-                    yield from _parts(getattr(value, inner), seen)
+        if isinstance(value, types.ModuleType):
+            yield from _parts_of_module(value, names, seen)
 
 
-def _of_a_library(function: types.FunctionType) -> bool:
-    """Whether a function is of a library whose code does not change between processes."""
-    return (function.__module__ or "").partition(".")[0] in ("gymnasium", "numba", "numpy")
+def _parts_of_module(module: types.ModuleType, names: list[str], seen: set[int]) -> Iterator[bytes]:
+    """Yields the constants and functions of a module that a code names, as in m.SPEED."""
+    if id(module) in seen or _is_of_a_library(module.__name__):
+        return
+    seen.add(id(module))
+    yield _file_stamp(module)
+    for name in names:
+        value = getattr(module, name, None)
+        if isinstance(value, types.ModuleType):
+            yield from _parts_of_module(value, names, seen)
+        elif value is not None:
+            yield from _parts(value, seen)
+
+
+def _file_stamp(module: types.ModuleType | None) -> bytes:
+    """Returns time and size of a module's file, which may hold more than its functions show."""
+    try:
+        stat = os.stat(str(getattr(module, "__file__", None)))
+    except OSError:
+        return b""
+    return f"{stat.st_mtime} {stat.st_size}".encode()
+
+
+def _is_of_a_library(module: str | None) -> bool:
+    """Whether a module is of a library whose code does not change between processes."""
+    return (module or "").partition(".")[0] in ("gymnasium", "math", "numba", "numpy")
 
 
 def _full_name(function: Any) -> str:

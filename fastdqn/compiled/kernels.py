@@ -2,8 +2,9 @@
 
 import dis
 import inspect
+import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 
@@ -13,11 +14,25 @@ from fastdqn.compiled.kernel_cache import add_cache
 
 # What a call does with each environment: the autoreset modes, or only the resets that are asked.
 RESET, NEXT_STEP, SAME_STEP, DISABLED = range(4)
-_kernels: dict[tuple, Callable[..., int]] = {}
+_kernels: dict[tuple, "Kernel"] = {}
 
 
-def build_kernel(definition: EnvDefinition, compiled: bool = True) -> Callable[..., int]:
-    """Returns advance(), see below, for the functions of a definition.
+class Kernel(NamedTuple):
+    """A kernel and the functions inside it.
+
+    Attributes:
+        advance: See _build().
+        parts: reset, step, observe and mask, of those the ones that the definition has.
+        has_params: Whether they take params as their last argument.
+    """
+
+    advance: Any
+    parts: dict[str, Any]
+    has_params: bool
+
+
+def build_kernel(definition: EnvDefinition, compiled: bool = True) -> Kernel:
+    """Returns the kernel for the functions of a definition.
 
     compiled: Whether to compile it. Without, the same functions run as Python, with NumPy's errors
     for indices out of range, and with breakpoints.
@@ -31,15 +46,16 @@ def build_kernel(definition: EnvDefinition, compiled: bool = True) -> Callable[.
     return _kernels[functions]
 
 
-def _build(definition: EnvDefinition, compiled: bool) -> Callable[..., int]:
+def _build(definition: EnvDefinition, compiled: bool) -> Kernel:
     has_params = definition.params is not None
-    reset, step, observe, mask = (
-        _with_params(function, count, has_params, compiled)
-        for function, count in (
-            (definition.reset, 2), (definition.step, 3), (definition.observe, 2),
-            (definition.mask or _no_mask, 2 if definition.mask else -1),
-        )
-    )  # fmt: skip
+    parts = {
+        name: _jit(function) if compiled else getattr(function, "py_func", function)
+        for name in ("reset", "step", "observe", "mask")
+        if (function := getattr(definition, name)) is not None
+    }
+    taking = {name: _with_params(name, each, has_params, compiled) for name, each in parts.items()}
+    reset, step, observe = (taking[name] for name in ("reset", "step", "observe"))
+    mask = taking.get("mask") or (_jit(_no_mask) if compiled else _no_mask)
     rng_at: Any = generator_at if compiled else python_generator_at
     draws = _uses_argument(definition.step, 2)
 
@@ -104,19 +120,21 @@ def _build(definition: EnvDefinition, compiled: bool) -> Callable[..., int]:
                 generators[i, 4] = spare[0]
         return -1
 
-    if not compiled:
-        return advance
-    return add_cache(_jit(advance), definition)
+    kernel: Any = add_cache(_jit(advance), definition) if compiled else advance
+    return Kernel(kernel, parts, has_params)
 
 
 def _uses_argument(function: Any, position: int) -> bool:
     """Returns whether a function reads an argument, by its position."""
     code = getattr(function, "py_func", function).__code__
+    if code.co_argcount <= position:  # *args
+        return True
     name = code.co_varnames[position]
+    # Since Python 3.13 an instruction may store one variable and load another.
     return name in code.co_cellvars or any(
         name in (each.argval if isinstance(each.argval, tuple) else (each.argval,))
         for each in dis.get_instructions(code)
-        if each.opname.startswith("LOAD")
+        if "LOAD" in each.opname
     )
 
 
@@ -127,13 +145,9 @@ def _jit(function: Callable[..., Any]) -> Any:
     return numba.njit(nogil=True, error_model="numpy")(function)
 
 
-def _with_params(function: Any, count: int, has_params: bool, compiled: bool) -> Any:
-    """Returns a function that takes params as its last argument, whether the given one does or not.
-
-    count: Its other arguments; -1 if it takes params already.
-    """
-    inner = _jit(function) if compiled else getattr(function, "py_func", function)
-    if count < 0 or has_params:
+def _with_params(name: str, inner: Any, has_params: bool, compiled: bool) -> Any:
+    """Returns a function that takes params as its last argument, as the given one may not."""
+    if has_params:
         return inner
 
     def of_two(state, given, params):
@@ -142,7 +156,7 @@ def _with_params(function: Any, count: int, has_params: bool, compiled: bool) ->
     def of_three(state, action, rng, params):
         return inner(state, action, rng)
 
-    adapted = of_two if count == 2 else of_three
+    adapted = of_three if name == "step" else of_two
     return _jit(adapted) if compiled else adapted
 
 
@@ -156,8 +170,15 @@ def require_arguments(definition: EnvDefinition) -> None:
     given = {"reset": "state, rng", "step": "state, action, rng", "observe": "state, out"}
     if definition.mask is not None:
         given["mask"] = "state, out"
+    if definition.render is not None:
+        given["render"] = "state"
     for name, arguments in given.items():
         function = getattr(definition, name)
+        if not isinstance(getattr(function, "py_func", function), types.FunctionType):
+            raise ValueError(
+                f"{name} is a {type(function).__name__}, must be a function: "
+                f"def {name}({arguments})"
+            )
         expected = arguments.count(",") + 1 + more
         try:
             inspect.signature(getattr(function, "py_func", function)).bind(*range(expected))

@@ -12,7 +12,8 @@ from fastdqn.compiled.vector_env import CompiledVectorEnv
 
 # Gymnasium's own environments that a definition replaces: the same bits for equal seeds.
 _SAME_BITS = {**cartpole.SAME_BITS, **mountain_car.SAME_BITS, **tables.SAME_BITS}
-_registered: dict[str, Callable[..., EnvDefinition]] = {}
+# The function that gymnasium.make() calls, and the one that makes the definition.
+_registered: dict[str, tuple[Callable, Callable[..., EnvDefinition]]] = {}
 
 
 def register(env_id: str, definition: EnvDefinition | Callable[..., EnvDefinition]) -> None:
@@ -24,7 +25,7 @@ def register(env_id: str, definition: EnvDefinition | Callable[..., EnvDefinitio
             make(), all of them optional.
     """
     build = definition if callable(definition) else lambda: definition
-    first = build()
+    first = _first(env_id, build)
 
     def single(render_mode: str | None = None, **kwargs: Any) -> CompiledEnv:
         return CompiledEnv(build(**kwargs), render_mode)
@@ -40,7 +41,21 @@ def register(env_id: str, definition: EnvDefinition | Callable[..., EnvDefinitio
         env_id, entry_point=single, vector_entry_point=vector,
         max_episode_steps=first.max_episode_steps,
     )  # fmt: skip
-    _registered[env_id] = build
+    _registered[env_id] = single, build
+
+
+def _first(env_id: str, build: Callable[..., EnvDefinition]) -> EnvDefinition:
+    try:
+        made = build()
+    except TypeError as error:
+        raise ValueError(
+            f"{env_id}: the function of the definition needs a default for each argument: {error}"
+        ) from error
+    if not isinstance(made, EnvDefinition):
+        raise ValueError(
+            f"{env_id}: {type(made).__name__} is no EnvDefinition, nor a function of one"
+        )
+    return made
 
 
 def has_definition(env_id: str, kwargs: dict[str, Any]) -> bool:
@@ -50,7 +65,7 @@ def has_definition(env_id: str, kwargs: dict[str, Any]) -> bool:
         env_id: A registered id: Gymnasium's own, or one of register().
         kwargs: Arguments of its constructor, without max_episode_steps.
     """
-    if env_id in _registered:
+    if is_registered(env_id):
         return True
     if (entry := _SAME_BITS.get(env_id)) is None:
         return False
@@ -63,15 +78,23 @@ def has_definition(env_id: str, kwargs: dict[str, Any]) -> bool:
     )
 
 
-def find_definition(env_id: str, kwargs: dict[str, Any]) -> EnvDefinition:
+def is_registered(env_id: str) -> bool:
+    """Returns whether an id is one of register(), which has no form in Python."""
+    spec = gymnasium.registry.get(env_id)
+    return spec is not None and spec.entry_point is _registered.get(env_id, (None,))[0]
+
+
+def find_definition(env_id: str, kwargs: dict[str, Any] | None = None) -> EnvDefinition:
     """Returns the definition of an environment; raises ValueError unless has_definition()."""
+    kwargs = kwargs or {}
     if not has_definition(env_id, kwargs):
+        which = f" with the arguments {', '.join(sorted(kwargs))}" if kwargs else ""
         raise ValueError(
-            f"{env_id} with the arguments {sorted(kwargs)} has no compiled form. These have one: "
-            + ", ".join([*_registered, *_SAME_BITS])
+            f"{env_id}{which} has no compiled form. To write one, see the page "
+            "compiled_envs of the guide. These have one: " + ", ".join([*_registered, *_SAME_BITS])
         )
-    if env_id in _registered:
-        return _registered[env_id](**kwargs)
+    if is_registered(env_id):
+        return _registered[env_id][1](**kwargs)
     return _SAME_BITS[env_id].build(env_id, {**gymnasium.spec(env_id).kwargs, **kwargs})
 
 

@@ -42,6 +42,7 @@ class CompiledEnv(gymnasium.Env):
     @np_random.setter
     def np_random(self, value: np.random.Generator) -> None:
         self._vector.set_generator(0, value)
+        self._np_random_seed = -1  # unknown, in Gymnasium
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -1,18 +1,19 @@
 """CompiledVectorEnv: a Gymnasium vector environment that one compiled kernel steps."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
-import numba
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from fastdqn.compiled import kernels
+from fastdqn.compiled.compiling import compile_kernel
 from fastdqn.compiled.definition import EnvDefinition, require_limit
 from fastdqn.compiled.env_rows import EnvRows
-from fastdqn.compiled.errors import compile_error
 from fastdqn.compiled.generator import LiveGenerator, python_generator
 from fastdqn.kernels.jit import COMPILES
 
@@ -27,7 +28,8 @@ class CompiledVectorEnv(VectorEnv):
     """Steps N environments of one definition.
 
     For equal seeds it returns what SyncVectorEnv returns of CompiledEnv: environment i has a
-    generator of its own, seeded with seed + i. Masks are in infos["action_mask"], int8[N, n].
+    generator of its own, seeded with seed + i. Masks are in infos["action_mask"], int8[N, n]. One
+    thread may call it at a time.
 
     Args:
         definition: The environment.
@@ -69,6 +71,7 @@ class CompiledVectorEnv(VectorEnv):
             "autoreset_mode": self.autoreset_mode, "render_modes": modes,
             "render_fps": definition.render_fps,
         }  # fmt: skip
+        num_envs, threads = int(num_envs), int(threads)
         self.definition, self.num_envs, self.render_mode = definition, num_envs, render_mode
         self.single_observation_space = definition.observation_space
         self.single_action_space = definition.action_space
@@ -83,6 +86,8 @@ class CompiledVectorEnv(VectorEnv):
         self._rows = rows = EnvRows(definition, num_envs, limit)
         before = definition.before_step
         self._before = before(rows.states) if before is not None else None
+        if before is not None and not callable(self._before):
+            raise ValueError("before_step() returns no function: it is called once, see its docs")
         self._connect(min(threads, num_envs), compiled and COMPILES)
 
     def reset(
@@ -105,6 +110,8 @@ class CompiledVectorEnv(VectorEnv):
             raise ValueError("the first reset() must reset all environments")
         rows.seed(seed, chosen, self._live[0])
         self._run(kernels.RESET, chosen)
+        if not rows.started:
+            self._require_written()
         rows.started = True
         rows.ended[chosen] = False
         return self._given(rows.obs), self._infos(chosen)
@@ -119,6 +126,8 @@ class CompiledVectorEnv(VectorEnv):
             RuntimeError: A function of the definition raised an error.
         """
         rows, mode = self._rows, self._mode
+        if self.closed:
+            raise ValueError("step() was called after close()")
         if not rows.started:
             raise ValueError("step() was called before reset()")
         if mode == kernels.DISABLED and rows.ended.any():
@@ -146,7 +155,8 @@ class CompiledVectorEnv(VectorEnv):
         draw = self.definition.render
         if self.render_mode is None or draw is None:
             return None
-        return tuple(draw(self._rows.records[i]) for i in range(self.num_envs))
+        more = () if self.definition.params is None else (self.definition.params,)
+        return tuple(draw(self._rows.records[i], *more) for i in range(self.num_envs))
 
     @property
     def states(self) -> np.recarray:
@@ -188,13 +198,20 @@ class CompiledVectorEnv(VectorEnv):
             raise ValueError("the state must have the parts autoreset_mode and rows")
         if state["autoreset_mode"] != (mode := self.autoreset_mode.value):
             raise ValueError(f"the state is of mode {state['autoreset_mode']!r}, not {mode!r}")
+        kept = self._rows.read() if self._rows.started else None
         self._rows.write(state["rows"])
+        try:
+            self._require_valid()
+        except ValueError:
+            if kept is not None:
+                self._rows.write(kept)
+            raise
         self._run(kernels.RESET, np.zeros(self.num_envs, np.bool_))  # observes, and resets none
 
     def __reduce__(self):
         """A copy, or a pickle, is made anew with the same state: its arrays share memory."""
         state = self.get_state() if self._rows.started else None
-        return _made_again, (self.definition, self.num_envs, self._made, state)
+        return _made_again, (self.definition, self.num_envs, self._made, state, self.spec)
 
     def close_extras(self, **kwargs: Any) -> None:
         if self._pool is not None:
@@ -211,19 +228,19 @@ class CompiledVectorEnv(VectorEnv):
             for i in range(threads)
         ]
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
-        self._advance: Callable[..., int] = kernels.build_kernel(self.definition, compiled)
-        if compiled:  # the compiled code itself, without the lookup of its arguments' types
-            arguments = (*self._ranges[0], self._mode, self._rows.ended, *self._arguments[0])
-            try:
-                self._advance = self._advance.compile(tuple(map(numba.typeof, arguments)))  # pyright: ignore[reportFunctionMemberAccess]
-            except Exception as error:  # Numba raises errors of many kinds
-                raise ValueError(compile_error(error)) from error
+        self._process = os.getpid()
+        kernel = kernels.build_kernel(self.definition, compiled)
+        arguments = (*self._ranges[0], self._mode, self._rows.ended, *self._arguments[0])
+        self._advance: Callable[..., int] = (
+            compile_kernel(kernel, arguments) if compiled else kernel.advance
+        )
 
     def _run(self, mode: int, ended: np.ndarray) -> int:
         """Runs the kernel over all rows; an error of a function names the environment."""
         thread, waiting = 0, []
         try:
             if self._pool is not None:
+                self._require_threads()
                 waiting = [
                     self._pool.submit(self._advance, *rows, mode, ended, *arguments)
                     for rows, arguments in zip(self._ranges[1:], self._arguments[1:], strict=True)
@@ -236,9 +253,57 @@ class CompiledVectorEnv(VectorEnv):
             return stray
         except Exception as error:
             wait(waiting)
+            line = " ".join(str(error).split())
             raise RuntimeError(
-                f"env {self._current[thread, 0]}: {type(error).__name__}: {error}"
+                f"env {self._current[thread, 0]}: {type(error).__name__}: {line}"
             ) from error
+
+    def _require_valid(self) -> None:
+        """Raises ValueError for a loaded state that leads out of arrays, by a step in Python.
+
+        Compiled code does not check indices.
+        """
+        more = () if self.definition.params is None else (self.definition.params,)
+        step, observe = (
+            getattr(each, "py_func", each)
+            for each in (self.definition.step, self.definition.observe)
+        )
+        space, action = self.single_observation_space, self.single_action_space
+        rng = np.random.default_rng(0)
+        first = action.start if isinstance(action, spaces.Discrete) else action.sample()
+        records, out = self._rows.records.copy(), np.zeros(space.shape or (1,), space.dtype)
+        for i in range(self.num_envs):
+            try:
+                observe(records[i], out, *more)
+                obs = out if space.shape else out[0]
+                if not isinstance(space, spaces.Box) and not space.contains(obs):
+                    raise IndexError(f"observation {obs} is not in {space}")
+                with np.errstate(all="ignore"):
+                    step(records[i], first, rng, *more)
+            except IndexError as error:
+                raise ValueError(f"env {i}: its state is not valid: {error}") from error
+            except Exception:  # of other kinds, as in a step
+                continue
+
+    def _require_threads(self) -> None:
+        """Makes the threads anew in a process that was forked, which has none of them."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._pool = ThreadPoolExecutor(len(self._live) - 1)
+
+    def _require_written(self) -> None:
+        """Raises ValueError if observe() or mask() does not write each element of out."""
+        rows, nobody, seen = self._rows, np.zeros(self.num_envs, np.bool_), []
+        for filler in (0, 1):
+            rows.obs[...] = rows.mask[...] = filler
+            self._run(kernels.RESET, nobody)  # observes, and resets none
+            seen.append([rows.obs.copy(), rows.mask.copy()])
+        for name, first, second in zip(("observe", "mask"), *seen, strict=True):
+            if first.tobytes() != second.tobytes():
+                raise ValueError(
+                    f"{name}() leaves elements of out as they were: it must write each, as "
+                    "out[:] = ..., in every call"
+                )
 
     def _take(self, actions: Any) -> None:
         """Copies actions into the kernel's array, which checks their range."""
@@ -249,6 +314,15 @@ class CompiledVectorEnv(VectorEnv):
             )
         if given.dtype.kind not in "iu" and own.dtype.kind in "iu":
             raise ValueError(f"actions are {given.dtype}, must be integers")
+        if given.dtype == np.uint64 and (given >> np.uint64(63)).any():
+            raise ValueError(f"an action is {given.max()}, not in {self.single_action_space}")
+        if not isinstance(self.single_action_space, spaces.Discrete):  # else the kernel checks
+            if given.dtype.kind not in "iuf":
+                raise ValueError(f"actions are {given.dtype}, must be {own.dtype}")
+            if not self.action_space.contains(given.astype(own.dtype)) or (
+                own.dtype.kind in "iu" and (given.astype(own.dtype) != given).any()
+            ):
+                raise ValueError(f"an action is not in {self.single_action_space}")
         np.copyto(own, given, casting="unsafe")
 
     def _infos(self, of: np.ndarray) -> dict[str, Any]:
@@ -272,10 +346,14 @@ class CompiledVectorEnv(VectorEnv):
 
     def _chosen(self, options: dict[str, Any] | None) -> np.ndarray:
         """Returns which environments a reset is for, bool[N]; raises ValueError."""
+        if not isinstance(options, dict | None):
+            raise ValueError(f"options are {options!r}, must be a dict or None")
         options = dict(options or {})
         chosen = options.pop("reset_mask", None)
         if options:
-            raise ValueError(f"reset() has no options but reset_mask: {sorted(options)}")
+            raise ValueError(
+                f"reset() has no options but reset_mask: {', '.join(map(str, options))}"
+            )
         if chosen is None:
             return self._every
         given = np.asarray(chosen)
@@ -293,9 +371,14 @@ class CompiledVectorEnv(VectorEnv):
 
 
 def _made_again(
-    definition: EnvDefinition, num_envs: int, made: dict[str, Any], state: dict[str, Any] | None
+    definition: EnvDefinition,
+    num_envs: int,
+    made: dict[str, Any],
+    state: dict[str, Any] | None,
+    spec: Any,
 ) -> CompiledVectorEnv:
     envs = CompiledVectorEnv(definition, num_envs, **made)
+    envs.spec = spec
     if state is not None:
         envs.set_state(state)
     return envs

@@ -166,6 +166,9 @@ def _read(
             f"info['action_mask'] has shape {masks.shape[1:]}: expected one entry for each of "
             f"{out.shape[1]} actions"
         )
+    # Gymnasium's masks are int8, whose bytes are those of a bool array.
+    if masks.dtype == np.int8 and masks.view(np.uint8).max() <= 1:
+        masks = masks.view(np.bool_)
     if masks.dtype != np.bool_:
         needed = must_act[positions]
         if (line := _value_problem(masks[needed])) is not None:

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from fastdqn.compiled import CompiledVectorEnv, find_definition, has_definition
+from fastdqn.compiled import CompiledVectorEnv, find_definition, has_definition, is_registered
 from fastdqn.config import atari_protocols
 from fastdqn.envs.atari import make_atari
 from fastdqn.envs.errors import MakeError, one_line
@@ -67,9 +67,19 @@ class EnvRecipe:
             return self.vectorization
         if self.wrappers:
             return "sync"
-        if not self.info_keys and self._has_definition():  # compiled ones have masks only in info
+        if self._has_definition() and self.not_compiled() is None:
             return "compiled"
         return "native" if self._has_native() else "sync"
+
+    def not_compiled(self) -> str | None:
+        """Returns why auto does not step an environment that has a definition, or None."""
+        if self.vectorization != "auto" or not self._has_definition():
+            return None
+        if self.wrappers:
+            return "compiled environments take no wrapper"
+        if self.info_keys and not is_registered(find_spec(str(self.env)).id):
+            return f"compiled environments return no info, and so no {', '.join(self.info_keys)}"
+        return None
 
     def make(
         self,
@@ -201,6 +211,11 @@ class EnvRecipe:
             raise ValueError(
                 "vectorization compiled needs the id of an environment, not a function: register "
                 "it with fastdqn.compiled.register()"
+            )
+        if self.info_keys:
+            raise ValueError(
+                f"compiled environments return no info, and so no {', '.join(self.info_keys)}: "
+                "omit --info-keys, or use --vectorization sync with an environment in Python"
             )
         with _named_errors(str(self)):
             definition = find_definition(find_spec(self.env).id, fresh(self._own()))

@@ -41,21 +41,26 @@ def ieee_kernel(function: Callable[..., Any]) -> Any:
 
 
 class _CodeFiles(IndexDataCacheFile):
-    """Numba's index and code files, with a checksum before the code.
+    """Numba's index and code files, with a checksum of stamp and code before the code.
 
-    A truncated file, or one that was never written to disk, may still look valid.
+    A truncated file, or one that was never written to disk, may still look valid. So may code of
+    another stamp: the index is written before it, and another process may have replaced it.
     """
 
     def _save_data(self, name, data):
         code = self._dump(data)
         with self._open_for_write(self._data_path(name)) as file:
-            file.write(_digest(code) + code)
+            file.write(self._digest(code) + code)
 
     def _load_data(self, name):
         with open(self._data_path(name), "rb") as file:
             stored = file.read()
         digest, code = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
-        return pickle.loads(code) if _digest(code) == digest else None
+        return pickle.loads(code) if self._digest(code) == digest else None
+
+    def _digest(self, code: bytes) -> bytes:
+        stamp = repr(self._source_stamp).encode()
+        return hashlib.blake2b(stamp + b"\0" + code, digest_size=_DIGEST_BYTES).digest()
 
 
 class DiskCache(FunctionCache):
@@ -106,10 +111,6 @@ def _cached(dispatcher: Any) -> Any:
         dispatcher._cache = DiskCache(dispatcher.py_func, shared_stamp())
         _indices.append(Path(dispatcher._cache._cache_file._index_path))
     return dispatcher
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 
 def cache_folder() -> Path | None:

@@ -159,7 +159,7 @@ def test_envs_of_a_module_lists_what_it_registers_even_if_closing_one_fails():
     assert code == 0
     head, *lines = said.splitlines()
     assert head.split() == ["id", "auto", "faster", "observations", "->", "actions"]
-    assert lines.pop().startswith("faster: with eight or more environments")
+    assert lines.pop().startswith("workers: faster with eight or more environments")
     listed = {line.split()[0] for line in lines if line[0] != "["}
     assert listed == {*ODD, "Unclosing-v0"}
 

@@ -15,7 +15,7 @@ OFFERED = [
     (["tra"], ["train"]),
     (["ev"], ["eval"]),
     (["train", "cartpole-r"], ["cartpole-rainbow"]),
-    (["train", "cartpole", "--no-doub"], ["--no-double"]),
+    (["train", "cartpole", "--no-doub"], ["--no-double-buffering", "--no-double"]),
     (["train", "cartpole", "--value", "q"], ["quantile"]),
     (["train", "cartpole", "--tensorboard", "T"], ["True"]),
     (["train", "cartpole", "--double", "--value", "q"], ["quantile"]),

@@ -1,5 +1,6 @@
 """Compiled kernels are kept on disk, until a function or what it uses changes."""
 
+import collections
 import enum
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 import types
 
+import numba
 import pytest
 
 from fastdqn.compiled.kernel_cache import fingerprint
@@ -52,7 +54,9 @@ SOURCE = """
 
 
 def run(folder, speed) -> list[str]:
-    (folder / "game.py").write_text(textwrap.dedent(SOURCE).format(speed=speed))
+    source = textwrap.dedent(SOURCE).format(speed=speed)
+    if not (path := folder / "game.py").exists() or path.read_text() != source:
+        path.write_text(source)
     result = subprocess.run(
         [sys.executable, "game.py"], cwd=folder, capture_output=True, text=True, check=True,
         env={**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache")},
@@ -67,9 +71,21 @@ def test_a_second_process_compiles_nothing_and_a_changed_constant_is_compiled_an
     assert run(tmp_path, 3) == ["3.0", "True"]
 
 
+@pytest.mark.slow
+def test_code_of_another_stamp_is_not_taken(tmp_path):
+    """A disk may be full after the index was written, and another process may replace it."""
+    run(tmp_path, 2)
+    (old,) = (tmp_path / "cache").rglob("*.nbc")
+    kept = old.read_bytes()
+    run(tmp_path, 3)
+    old.write_bytes(kept)
+    assert run(tmp_path, 3) == ["3.0", "True"]
+
+
 LIMIT = 5
 settings = types.ModuleType("settings")
-settings.SPEED = 3  # pyright: ignore[reportAttributeAccessIssue]
+settings.inner = types.ModuleType("inner")  # pyright: ignore[reportAttributeAccessIssue]
+settings.SPEED = settings.inner.SPEED = 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def inner(x):
@@ -103,6 +119,10 @@ def of_a_module(x):
     return x + settings.SPEED
 
 
+def of_a_package(x):
+    return x + settings.inner.SPEED
+
+
 def by_default(x, by=1):
     return x + by
 
@@ -123,6 +143,14 @@ def test_a_fingerprint_follows_modules_defaults_and_enumerations(monkeypatch):
     monkeypatch.setitem(globals(), "Move", enum.IntEnum("Move", {"LEFT": 1}))
     after = [fingerprint(each) for each in (of_a_module, by_default, of_an_enum)]
     assert all(one != other for one, other in zip(before, after, strict=True))
+    first = fingerprint(of_a_package)
+    monkeypatch.setattr(settings.inner, "SPEED", 9)  # pyright: ignore[reportAttributeAccessIssue]
+    assert fingerprint(of_a_package) != first
+    pairs = [collections.namedtuple("C", names)(1, 2) for names in ("a b", "b a")]
+    assert fingerprint(pairs[0]) != fingerprint(pairs[1])
+    assert fingerprint(numba.njit(by_default)) != fingerprint(
+        numba.njit(error_model="numpy")(by_default)
+    )
 
 
 def calls_itself(x):

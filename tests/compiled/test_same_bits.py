@@ -1,7 +1,9 @@
 """Compiled environments give the bits of Gymnasium's own, and of the same functions in Python."""
 
 import math
+import multiprocessing
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from fastdqn.compiled import CompiledEnv, CompiledVectorEnv, find_definition
+from fastdqn.compiled import CompiledEnv, CompiledVectorEnv, find_definition, kernels
 from helpers.compiled_envs import walk
 
 SAME = [
@@ -120,6 +122,31 @@ def test_random_numbers_are_those_of_numpys_generator(mode):
         [lambda: gymnasium.wrappers.TimeLimit(CompiledEnv(walk()), limit)] * 5, autoreset_mode=mode
     )
     assert lives_alike(left, single, 60)
+
+
+@pytest.mark.slow
+def test_a_forked_process_has_threads_of_its_own():
+    envs = CompiledVectorEnv(walk(), 5, threads=3)
+    envs.reset(seed=0)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=lambda: theirs.send(envs.step(np.zeros(5, np.int64))[1]))
+    child.start()
+    assert ours.poll(60)
+    assert np.array_equal(ours.recv(), envs.step(np.zeros(5, np.int64))[1])
+    child.join(60)
+    envs.close()
+
+
+@pytest.mark.parametrize("line", ["x = state.x; state.x = rng.random() + x", "rng.random()"])
+def test_a_step_that_draws_is_known_whatever_the_instruction(line, monkeypatch):
+    """Python 3.13 loads a variable in STORE_FAST_LOAD_FAST, too."""
+    names: dict = {}
+    exec(f"def step(state, action, rng):\n    {line}\n    return 0.0, False", names)
+    assert kernels._uses_argument(names["step"], 2)
+    given = [SimpleNamespace(opname="STORE_FAST_LOAD_FAST", argval=("x", "rng"))]
+    monkeypatch.setattr(kernels.dis, "get_instructions", lambda code: given)
+    assert kernels._uses_argument(names["step"], 2)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -78,7 +78,7 @@ def test_a_loaded_state_has_its_observations():
     [
         (lambda s: s.update(autoreset_mode="SameStep"), "mode 'SameStep', not 'NextStep'"),
         (lambda s: s.update(more=1), "must have the parts autoreset_mode and rows"),
-        (lambda s: s["rows"].pop("elapsed"), "the state has the parts"),
+        (lambda s: s["rows"].pop("elapsed"), "rows|the state must have the parts elapsed"),
         (lambda s: s["rows"].update(elapsed=np.zeros(5, np.int64)), r"elapsed is int64 of shape"),
         (lambda s: s["rows"].update(ended=np.zeros(4)), "ended is float64 of shape"),
     ],
@@ -118,6 +118,27 @@ def test_before_a_reset_there_is_no_state_and_no_step():
         envs.reset(options={"reset_mask": np.array([True, False, False])})
 
 
+@pytest.mark.parametrize(
+    ("env_id", "change", "line"),
+    [
+        ("Taxi-v4", lambda rows: rows["state.cell"].fill(1 << 40), "env 0: its state is not valid"),
+        ("fastdqn/Catch-v0", lambda rows: rows["state.paddle"].fill(-(10**9)), "is not valid"),
+        ("fastdqn/Catch-v0", lambda rows: rows["generators"].fill(0), "increment of PCG64 is even"),
+        ("fastdqn/Catch-v0", lambda rows: rows["elapsed"].fill(-5), "elapsed is negative"),
+    ],
+)
+def test_a_state_that_leads_out_of_arrays_is_rejected(env_id, change, line):
+    """Compiled code would read other memory, or draw without an end."""
+    envs = CompiledVectorEnv(find_definition(env_id), 2)
+    envs.reset(seed=0)
+    state = envs.get_state()
+    bad = envs.get_state()
+    change(bad["rows"])
+    with pytest.raises(ValueError, match=line):
+        envs.set_state(bad)
+    assert_equal(envs.get_state()["rows"].values(), state["rows"].values())
+
+
 # -- seeds
 
 
@@ -136,8 +157,8 @@ def test_a_seed_gives_each_environment_its_own_numbers():
     ("arguments", "line"),
     [
         ({"seed": [1, 2]}, "2 seeds for 3 environments"),
-        ({"seed": -1}, "seed is -1, must be at least 0"),
-        ({"options": {"low": 1}}, r"no options but reset_mask: \['low'\]"),
+        ({"seed": -1}, "seed is -1, must be None or a whole number of at least 0"),
+        ({"options": {"low": 1}}, "no options but reset_mask: low"),
         ({"options": {"reset_mask": np.ones(2, np.bool_)}}, r"reset_mask is bool of shape \(2,\)"),
         ({"options": {"reset_mask": np.ones(3)}}, "reset_mask is float64"),
         ({"options": {"reset_mask": np.zeros(3, np.bool_)}}, "chooses no environment"),
@@ -195,6 +216,27 @@ def steer_observe(state, out):
     out[:] = state.place
 
 
+@pytest.mark.parametrize(
+    ("space", "actions"),
+    [
+        (gymnasium.spaces.MultiDiscrete([2, 2]), [[1, 77]]),
+        (gymnasium.spaces.MultiBinary(2), [[0, 300]]),
+        (gymnasium.spaces.Box(-9, 9, (2,), np.int8), [[0, 1000]]),
+        (gymnasium.spaces.Box(-1, 1, (2,), np.float64), [[0.0, 2.0]]),
+        (gymnasium.spaces.Box(-1, 1, (2,), np.float64), [["0", "1.5"]]),
+    ],
+)
+def test_arrays_outside_the_space_are_rejected(space, actions):
+    definition = EnvDefinition(
+        [("place", float, (2,))], gymnasium.spaces.Box(-9, 9, (2,), np.float64), space,
+        steer_reset, steer_step, steer_observe,
+    )  # fmt: skip
+    envs = CompiledVectorEnv(definition, 1, compiled=False)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=r"an action is not in|actions are <U"):
+        envs.step(np.array(actions))
+
+
 @pytest.mark.parametrize("compiled", [True, False])
 def test_actions_may_be_arrays(compiled):
     box = gymnasium.spaces.Box(-1, 1, (2,), np.float64)
@@ -224,6 +266,38 @@ def test_results_are_copies_unless_it_is_asked_otherwise():
         assert [a is b for a, b in zip(second[:4], third[:4], strict=True)] == [not copies] * 4
 
 
+class Room(NamedTuple):
+    """Size of a picture."""
+
+    size: int
+
+
+def reset_in(state, rng, room):
+    state.place = 0
+
+
+def step_in(state, action, rng, room):
+    return 0.0, state.place == room.size
+
+
+def observe_in(state, out, room):
+    out[0] = 3
+
+
+def render_in(state, room):
+    return np.zeros((room.size, room.size, 3), np.uint8)
+
+
+def test_a_picture_may_depend_on_params():
+    parts = {"reset": reset_in, "step": step_in, "observe": observe_in, "mask": None}
+    definition = walk(**parts, render=render_in, params=Room(8))
+    envs = CompiledVectorEnv(definition, 1, render_mode="rgb_array")
+    envs.reset(seed=0)
+    pictures = envs.render()
+    assert pictures is not None
+    assert pictures[0].shape == (8, 8, 3)
+
+
 def test_a_picture_shows_the_state():
     envs = catch(2, render_mode="rgb_array")
     envs.reset(seed=0)
@@ -245,10 +319,14 @@ def test_a_picture_shows_the_state():
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"state": float}, "the state is float64, must be a record"),
-        ({"state": [("a", object)]}, "must be a record of numbers and arrays"),
+        ({"state": float}, "the state is float64: it must be a record"),
+        ({"state": [("a", object)]}, "it must be a record of numbers and arrays"),
         ({"observation_space": gymnasium.spaces.Dict()}, r"the observation space is Dict\(\)"),
         ({"action_space": gymnasium.spaces.Text(3)}, "the action space is Text"),
+        ({"state": {"x": float}}, "the state is no dtype"),
+        ({"state": [("x", "U3")]}, "it must be a record of numbers"),
+        ({"state": [("size", float)]}, "a field 'size', which is a name of NumPy"),
+        ({"params": [1]}, "params is a list, must be a NamedTuple"),
         ({"max_episode_steps": 0}, "max_episode_steps is 0, must be None or a whole number"),
         ({"max_episode_steps": 2.5}, "max_episode_steps is 2.5"),
         ({"max_episode_steps": True}, "max_episode_steps is True"),
@@ -286,7 +364,11 @@ def test_functions_with_other_arguments_are_rejected():
 
 
 def unknown_field(state, rng):
-    state.nothing = 1
+    state.gaol = 1
+
+
+def reads_a_name(state, action, rng):
+    return undefined(state.place), False  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
 
 
 def two_types(state, action, rng):
@@ -294,16 +376,84 @@ def two_types(state, action, rng):
     return reward, False
 
 
+def of_gymnasium(state, action, rng):
+    return 0, 1.0, False, False, {}
+
+
+def three_results(state, action, rng):
+    return 1.0, False, False
+
+
+def without_a_return(state, action, rng):
+    state.place += 1
+
+
+def turned(state, action, rng):
+    return False, 1.0
+
+
+def as_a_list(state, rng):
+    state.board = np.zeros((2, 3), np.int8)
+
+
+def plain_helper(place):
+    return place + 1
+
+
+def helped(state, action, rng):
+    return float(plain_helper(state.place)), False
+
+
+def returned(state, out):
+    return np.array([state.place])
+
+
 @pytest.mark.slow
-def test_a_function_that_cannot_be_compiled_is_named_with_its_line():
-    with pytest.raises(ValueError, match="a function of the environment cannot be") as caught:
-        CompiledVectorEnv(walk(reset=unknown_field))
-    line = str(caught.value)
-    assert "\n" not in line
-    assert "KeyError: 'nothing'" in line
-    with pytest.raises(ValueError, match=r"Cannot unify.*test_vector_env.py, line \d+\)") as caught:
-        CompiledVectorEnv(walk(step=two_types))
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"reset": unknown_field},
+            r"reset\(\) .* no field 'gaol', its fields are place, weight, b",
+        ),
+        ({"step": reads_a_name}, r"step\(\) cannot be compiled: .*'undefined'"),
+        ({"step": two_types}, r"step\(\) .*Cannot unify.*test_vector_env.py, line \d+\)"),
+        ({"step": of_gymnasium}, r"step\(\) .*\(reward, terminated\)"),
+        ({"step": three_results}, r"step\(\) returns .*: it must return \(reward, terminated\)"),
+        ({"step": without_a_return}, r"step\(\) returns none: it must return"),
+        ({"step": turned}, r"step\(\) returns .*: it must return \(reward, terminated\), a number"),
+        ({"reset": as_a_list}, r"reset\(\) .*state.field\[:\] = "),
+        ({"step": helped}, r"step\(\) .*line \d+\). Decorate it with numba.extending.register_"),
+        ({"observe": returned}, r"observe\(\) returns array.*: it must write into out"),
+    ],
+)
+def test_what_a_function_does_wrong_is_one_line(changes, line):
+    for _ in range(2):  # a kernel on disk is not taken for a valid one
+        with pytest.raises(ValueError, match=line) as caught:
+            CompiledVectorEnv(walk(**changes))
+        assert "\n" not in str(caught.value)
+
+
+def writes_nothing(state, out):
+    out = np.array([state.place])  # noqa: F841
+
+
+def writes_some(state, out):
+    out[0] = 1
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"observe": writes_nothing}, r"observe\(\) leaves elements of out as they were"),
+        ({"mask": writes_some}, r"mask\(\) leaves elements of out as they were"),
+    ],
+)
+def test_what_is_not_written_is_found_at_the_first_reset(changes, line, compiled):
+    envs = CompiledVectorEnv(walk(**changes), compiled=compiled)
+    with pytest.raises(ValueError, match=line):
+        envs.reset(seed=0)
 
 
 def fails(state, action, rng):
@@ -399,6 +549,26 @@ def test_only_equal_bits_have_a_definition(env_id, kwargs, has):
     if not has:
         with pytest.raises(ValueError, match="has no compiled form"):
             find_definition(env_id, kwargs)
+
+
+def test_a_registered_id_that_another_package_takes_is_not_compiled(game):
+    del gymnasium.registry[game]
+    gymnasium.register(game, entry_point="my_package:Mine")
+    assert not has_definition(game, {})
+
+
+@pytest.mark.parametrize(
+    ("definition", "line"),
+    [
+        (5, "int is no EnvDefinition"),
+        (lambda: None, "NoneType is no EnvDefinition"),
+        (lambda size: walk(), "needs a default for each argument"),
+    ],
+)
+def test_what_is_no_definition_is_not_registered(definition, line):
+    with pytest.raises(ValueError, match=line):
+        register("compiled_test/Bad-v0", definition)
+    assert "compiled_test/Bad-v0" not in gymnasium.registry
 
 
 def test_an_id_that_was_registered_anew_is_not_replaced():

@@ -130,7 +130,7 @@ def test_workers_store_the_same(mode, workers, n_steps):
 
 @every_mode
 @pytest.mark.parametrize("seed", range(8))
-def test_compiled_environments_store_the_same(mode, seed):
+def test_compiled_envs_store_the_same(mode, seed):
     rng = np.random.default_rng(seed)
     limit, n_steps = int(rng.integers(1, 6)), int(rng.integers(1, 5))
     scripts = [

@@ -52,6 +52,7 @@ ENDED_BY = {
     "files/run_lock.py acquire": "likewise",
     "cli/sweep_storage.py acquire": "a file lock of the system, held while one line is written",
     "study/local_scheduler.py wait": "the process was killed in the line before",
+    "compiled/vector_env.py result": "compiled code steps some rows, as it does without threads",
     "envs/worker_process.py get": "the report is there: the queue was asked before",
 }
 
