@@ -15,13 +15,15 @@ import hypothesis
 import pytest
 from gymnasium.vector import AsyncVectorEnv
 
+from helpers import forks
+
 # A shell starts background programs with SIGINT ignored, which pytest would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A process that a test forks by itself inherits garbage of earlier tests. The destructor of a C++
 # object in it, such as EnvPool's, would crash there: its threads exist only in the parent.
-os.register_at_fork(after_in_child=gc.freeze)
+os.register_at_fork(after_in_child=lambda: forks.KEEP_GARBAGE and gc.freeze())
 
 
 def pytest_configure(config):

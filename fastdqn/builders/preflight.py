@@ -100,10 +100,11 @@ def prepare(
     if lines := config.type_problems():
         return None, lines  # the other checks need values of the declared types
     lines = [*config.problems(), *problems_around(config), *part_problems(config, own)]
-    how = config.vectorization
+    how, why = config.vectorization, None
     try:
         if facts is None:
-            facts, how = look_at(config, factory), recipe(config, factory).resolve()
+            made_by = recipe(config, factory)
+            facts, how, why = look_at(config, factory), made_by.resolve(), made_by.not_compiled()
     except UnknownEnvError as error:
         return None, [*lines, unknown_subject(config.env_id) or str(error)]
     except ValueError as error:
@@ -116,7 +117,7 @@ def prepare(
         lines = [*lines, line]
     lines = [*lines, *_store_problems(config, facts), *evaluation_problems(facts, eval_envs)]
     made, lines = set_up(config, facts, how, own, lines)
-    if made is not None and factory is None and (why := recipe(config).not_compiled()):
+    if made is not None and why is not None:
         made.notes.append(f"vectorization {how}: {why}")
     return made, lines
 

@@ -1,8 +1,8 @@
 """Environments compiled from plain functions: one kernel steps all of them.
 
 An EnvDefinition holds reset(), step() and observe() of one environment. CompiledVectorEnv steps N
-of them, and register() makes both available to gymnasium.make() and gymnasium.make_vec(). This
-package works without the rest of fastdqn, and it registers the ids that begin with fastdqn/.
+of them, and register() makes both available to gymnasium.make() and gymnasium.make_vec(), and so to
+any library. The ids that begin with fastdqn/ are registered here.
 """
 
 from fastdqn.compiled import acrobot, catch

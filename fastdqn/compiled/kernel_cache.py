@@ -57,7 +57,7 @@ def fingerprint(*functions: Any) -> str:
 
 
 def _parts(thing: Any, seen: set[int]) -> Iterator[bytes]:
-    """Yields what a value consists of. Objects of other kinds count by their name."""
+    """Yields what a value consists of; raises TypeError for a value of an unknown kind."""
     thing = getattr(thing, "_dispatcher", thing)  # of numba.vectorize
     if hasattr(thing, "py_func"):
         yield repr(sorted(getattr(thing, "targetoptions", {}).items())).encode()
@@ -81,8 +81,18 @@ def _parts(thing: Any, seen: set[int]) -> Iterator[bytes]:
         yield f"{type(thing).__name__} {thing!r}".encode()
     elif isinstance(thing, type) and issubclass(thing, enum.Enum):
         yield repr(list(thing)).encode()
-    else:
+    elif isinstance(thing, enum.Enum):
+        yield repr(thing).encode()
+    elif isinstance(thing, np.dtype):
+        yield repr(thing.descr).encode()
+    elif (defined := getattr(thing, "_defn", None)) is not None:  # of numba.extending.intrinsic
+        yield from _parts(defined, seen)
+    elif isinstance(thing, type | types.BuiltinFunctionType | types.ModuleType | np.ufunc):
+        yield thing.__name__.encode()
+    elif _is_of_a_library(getattr(thing, "__module__", None)):
         yield str(getattr(thing, "__name__", type(thing).__name__)).encode()
+    else:
+        raise TypeError(f"a {type(thing).__name__} may change unseen, so the code is not kept")
 
 
 def _parts_of_function(function: types.FunctionType, seen: set[int]) -> Iterator[bytes]:

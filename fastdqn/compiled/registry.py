@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from fastdqn.compiled import cartpole, mountain_car, tables
 from fastdqn.compiled.definition import EnvDefinition
@@ -13,6 +14,9 @@ from fastdqn.compiled.vector_env import CompiledVectorEnv
 # Gymnasium's own environments that a definition replaces: the same bits for equal seeds.
 _SAME_BITS = {**cartpole.SAME_BITS, **mountain_car.SAME_BITS, **tables.SAME_BITS}
 # The function that gymnasium.make() calls, and the one that makes the definition.
+# Steps of an episode that are compared, and the results by id and arguments.
+_COMPARED = 30
+_agreed: dict[str, bool] = {}
 _registered: dict[str, tuple[Callable, Callable[..., EnvDefinition]]] = {}
 
 
@@ -70,12 +74,37 @@ def has_definition(env_id: str, kwargs: dict[str, Any]) -> bool:
     if (entry := _SAME_BITS.get(env_id)) is None:
         return False
     spec = gymnasium.registry.get(env_id)
-    return (
-        spec is not None
-        and spec.entry_point == entry.entry_point
-        and not spec.additional_wrappers
-        and {*spec.kwargs, *kwargs} <= entry.arguments
-    )
+    if spec is None or spec.entry_point != entry.entry_point or spec.additional_wrappers:
+        return False
+    merged = {**spec.kwargs, **kwargs}
+    return merged.keys() <= entry.arguments and entry.fits(merged) and _agrees(env_id, merged)
+
+
+def _agrees(env_id: str, kwargs: dict[str, Any]) -> bool:
+    """Returns whether a definition does what the installed Gymnasium does, by some steps of both.
+
+    Gymnasium's environments change between versions. An error is left to who makes them.
+    """
+    if (key := f"{env_id} {sorted(kwargs.items())!r}") not in _agreed:
+        try:
+            theirs = gymnasium.make(env_id, **kwargs).unwrapped
+            ours = CompiledEnv(_SAME_BITS[env_id].build(env_id, kwargs), compiled=False)
+            _agreed[key] = all(_steps(ours, seed) == _steps(theirs, seed) for seed in range(3))
+        except Exception:
+            _agreed[key] = True
+    return _agreed[key]
+
+
+def _steps(env: gymnasium.Env, seed: int) -> list[tuple]:
+    """Returns the results of the first steps of an episode, with fixed actions."""
+    found: list[tuple] = [(np.asarray(env.reset(seed=seed)[0]).tobytes(),)]
+    for t in range(_COMPARED):
+        action = np.int64((t // 2 + seed) % env.action_space.n)  # pyright: ignore[reportAttributeAccessIssue]
+        obs, reward, terminated, _, _ = env.step(action)
+        found.append((np.asarray(obs).tobytes(), float(reward), bool(terminated)))
+        if terminated:
+            break
+    return found
 
 
 def is_registered(env_id: str) -> bool:
@@ -89,10 +118,15 @@ def find_definition(env_id: str, kwargs: dict[str, Any] | None = None) -> EnvDef
     kwargs = kwargs or {}
     if not has_definition(env_id, kwargs):
         which = f" with the arguments {', '.join(sorted(kwargs))}" if kwargs else ""
-        raise ValueError(
-            f"{env_id}{which} has no compiled form. To write one, see the page "
-            "compiled_envs of the guide. These have one: " + ", ".join([*_registered, *_SAME_BITS])
+        known = _SAME_BITS.get(env_id)
+        remedy = (
+            f"It has one for the arguments {', '.join(sorted(known.arguments))} if their results "
+            "equal Gymnasium's; use --vectorization sync for others"
+            if known is not None
+            else "To write one, see the page compiled_envs of the guide. These have one: "
+            + ", ".join([*_registered, *_SAME_BITS])
         )
+        raise ValueError(f"{env_id}{which} has no compiled form. {remedy}")
     if is_registered(env_id):
         return _registered[env_id][1](**kwargs)
     return _SAME_BITS[env_id].build(env_id, {**gymnasium.spec(env_id).kwargs, **kwargs})

@@ -15,8 +15,10 @@ class SameBits(NamedTuple):
         arguments: Constructor arguments that the definition knows. With another one, it is not
             used.
         build: Makes a definition from the id and such arguments.
+        fits: Whether it exists for the values of the arguments.
     """
 
     entry_point: str
     arguments: frozenset[str]
     build: Callable[[str, dict[str, Any]], EnvDefinition]
+    fits: Callable[[dict[str, Any]], bool] = lambda arguments: True

@@ -1,5 +1,6 @@
 """Gymnasium's toy text environments as tables, with their bits: FrozenLake, Taxi, CliffWalking."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -94,8 +95,18 @@ def _build(env_id: str, kwargs: dict[str, Any]) -> EnvDefinition:
         env.close()
 
 
-def _entries(place: str, arguments: tuple[str, ...], *ids: str) -> dict[str, SameBits]:
-    entry = SameBits(f"gymnasium.envs.toy_text.{place}", frozenset(arguments), _build)
+def _has_a_map(arguments: dict[str, Any]) -> bool:
+    """Without one, FrozenLake draws a map for each environment."""
+    return arguments.get("map_name") is not None or arguments.get("desc") is not None
+
+
+def _entries(
+    place: str,
+    arguments: tuple[str, ...],
+    *ids: str,
+    fits: Callable[[dict[str, Any]], bool] = lambda arguments: True,
+) -> dict[str, SameBits]:
+    entry = SameBits(f"gymnasium.envs.toy_text.{place}", frozenset(arguments), _build, fits)
     return dict.fromkeys(ids, entry)
 
 
@@ -103,12 +114,12 @@ SAME_BITS = {
     **_entries(
         "frozen_lake:FrozenLakeEnv",
         ("desc", "map_name", "is_slippery", "success_rate", "reward_schedule"),
-        "FrozenLake-v1", "FrozenLake8x8-v1",
+        "FrozenLake-v1", "FrozenLake8x8-v1", fits=_has_a_map,
     ),
     **_entries(
         "cliffwalking:CliffWalkingEnv", ("is_slippery",),
         "CliffWalking-v1", "CliffWalkingSlippery-v1",
     ),
-    # A fickle passenger changes the destination in a step, which no table tells.
+    # A fickle passenger changes the destination in a step, which is not in the table.
     **_entries("taxi:TaxiEnv", ("is_rainy",), "Taxi-v3", "Taxi-v4"),
 }  # fmt: skip

@@ -13,7 +13,9 @@ def residual_phases(config: Config) -> dict[str, str]:
     phases = {}
     in_threads = config.vectorization in ("workers", "async", "envpool")
     if in_threads or config.atari_protocol in atari_protocols.PROTOCOLS:
-        phases["env"] = "what is left of the wait for environments, which step while the learner runs"
+        phases["env"] = (
+            "what is left of the wait for environments: they step while the learner runs"
+        )
     if config.device != "cpu":
         phases["learn"] = "the launch of updates: the device runs them while the host continues"
         phases["act"] = "the policy, and what is left of the wait for earlier updates"

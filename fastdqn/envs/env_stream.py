@@ -210,10 +210,15 @@ class EnvStream:
         )
         if not takes_env_state(self.envs, new["envs"]):
             return False
-        self.settle()
+        back_end = self._backend
+        turns = back_end if isinstance(back_end, WorkerGroups) and back_end.in_turns else None
+        if turns is None:
+            self.settle()
+        else:  # results that have not been received stay, if the state does not fit
+            turns.finish_steps()
         write_env_state(self.envs, new["envs"])
-        if isinstance(self._backend, WorkerGroups) and self._backend.in_turns:
-            self._backend.expect_others(new["lanes"])
+        if turns is not None:
+            turns.expect_others(new["lanes"])
         # Not copied into the old array, which may belong to the back end.
         self.lanes = new["lanes"]
         for name in kept.keys() - {"lanes"}:

@@ -251,7 +251,9 @@ def test_hooks_are_called_for_each_update_of_a_launch(tmp_path):
 def test_phases_that_are_what_is_left_to_wait_for_are_labelled():
     config = Config(device="cpu", vectorization="sync", atari_protocol="none")
     assert residual_phases(config) == {}
-    assert residual_phases(config.replace(vectorization="async"))["env"].startswith("what is left of the wait")
+    assert residual_phases(config.replace(vectorization="async"))["env"].startswith(
+        "what is left of the wait"
+    )
     assert [*residual_phases(config.replace(device="cuda"))] == ["learn", "act"]
 
 

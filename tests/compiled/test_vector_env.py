@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import MountainCarEnv
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
@@ -18,6 +19,7 @@ from fastdqn.compiled import (
     find_definition,
     has_definition,
     register,
+    registry,
 )
 from helpers.compiled_envs import walk, walk_reset
 
@@ -540,6 +542,7 @@ def test_a_single_environment_keeps_its_generator():
         ("CartPole-v1", {"sutton_barto_reward": True}, True),
         ("CartPole-v1", {"render_mode": "rgb_array"}, False),
         ("Taxi-v4", {"fickle_passenger": True}, False),
+        ("FrozenLake-v1", {"map_name": None}, False),
         ("Acrobot-v1", {}, False),
         ("nothing-v0", {}, False),
     ],
@@ -549,6 +552,16 @@ def test_only_equal_bits_have_a_definition(env_id, kwargs, has):
     if not has:
         with pytest.raises(ValueError, match="has no compiled form"):
             find_definition(env_id, kwargs)
+
+
+def test_another_version_of_gymnasium_is_not_replaced(monkeypatch):
+    """With other dynamics, auto is sync."""
+    monkeypatch.setattr(registry, "_agreed", {})
+    assert has_definition("MountainCar-v0", {})
+    monkeypatch.setattr(registry, "_agreed", {})
+    step = MountainCarEnv.step
+    monkeypatch.setattr(MountainCarEnv, "step", lambda self, action: step(self, 2 - action))
+    assert not has_definition("MountainCar-v0", {})
 
 
 def test_a_registered_id_that_another_package_takes_is_not_compiled(game):

@@ -19,6 +19,7 @@ import fastdqn
 from fastdqn import ConfigError
 from fastdqn.envs import EnvRecipe, EnvStream, limit_of
 from fastdqn.envs.worker_process import WorkerTarget
+from helpers import forks
 from helpers.loop import small
 from helpers.sub_env import Plain, run_steps
 
@@ -65,7 +66,8 @@ class Collecting(Plain):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("collects", [True, False])
-def test_a_worker_does_not_collect_the_parents_garbage(tmp_path, collects):
+def test_a_worker_does_not_collect_the_parents_garbage(tmp_path, collects, monkeypatch):
+    monkeypatch.setattr(forks, "KEEP_GARBAGE", False)
     before = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -442,9 +442,9 @@ def test_two_halves_alternate_strictly_whatever_the_timing(workers):
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
-@pytest.mark.parametrize("turns", [6, 7])
-def test_two_halves_continue_exactly_from_a_state(mode, turns):
-    first, second = (two_halves("CartPole-v1", mode) for _ in range(2))
+@pytest.mark.parametrize(("env_id", "turns"), [("CartPole-v1", 6), ("Taxi-v4", 7)])
+def test_two_halves_continue_exactly_from_a_state(mode, env_id, turns):
+    first, second = (two_halves(env_id, mode) for _ in range(2))
     played(first, turns + 30)
     state = first.state()
     played(second, 5, seed=3)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -251,6 +252,7 @@ def test_a_call_ends_with_the_update_after_which_the_target_is_copied(every):
 )
 def test_a_compiled_update_and_actor_agree_with_eager_ones(value, more):
     options = VALUES[value] | more | {"hidden_sizes": (8,)}
+    counters.clear()
     reference, fast = learner_of(**options), learner_of(compiled, way="compile", **options)
     network = fast.online.eval_alias()
     choose = CapturedPolicy(network, fast.value, CPU, compiled)
@@ -268,6 +270,7 @@ def test_a_compiled_update_and_actor_agree_with_eager_ones(value, more):
         chosen = torch.from_numpy(choose(obs, None, MEANS))[:, None]
         torch.testing.assert_close(values.gather(1, chosen)[:, 0], values.amax(1))
     torch.testing.assert_close(fast.online.weights, reference.online.weights, rtol=1e-3, atol=1e-4)
+    assert sum(counters["inductor"].values()) > 0  # eager would agree, too
 
 
 def test_the_tracing_recorder_does_not_see_python_numbers():
