@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 WORDS = 5  # uint64 of a state: those of PCG64, and its spare 32 bits
 _MASK = (1 << 64) - 1
@@ -69,6 +69,22 @@ def python_generator(words: np.ndarray, live: LiveGenerator) -> np.random.Genera
     rng = np.random.Generator(np.random.PCG64(0))
     rng.bit_generator.state = live.rng.bit_generator.state
     return rng
+
+
+@register_jitable
+def copy_words(state, words, spare):
+    """Copies the state of a generator, uint64[5], into the memory of a LiveGenerator."""
+    for k in range(4):
+        words[k] = state[k]
+    spare[0] = state[4]
+
+
+@register_jitable
+def copy_words_back(state, words, spare):
+    """Copies the memory of a LiveGenerator into the state of a generator, uint64[5]."""
+    for k in range(4):
+        state[k] = words[k]
+    state[4] = spare[0]
 
 
 def python_generator_at(addresses: tuple[int, ...]) -> np.random.Generator:

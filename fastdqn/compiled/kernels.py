@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 import numba
 
 from fastdqn.compiled.definition import EnvDefinition
-from fastdqn.compiled.generator import generator_at, python_generator_at
+from fastdqn.compiled.generator import (
+    copy_words,
+    copy_words_back,
+    generator_at,
+    python_generator_at,
+)
 from fastdqn.compiled.kernel_cache import add_cache
 
 # What a call does with each environment: the autoreset modes, or only the resets that are asked.
@@ -92,9 +97,7 @@ def _build(definition: EnvDefinition, compiled: bool) -> Kernel:
             each = state[i]
             resets = mode == RESET or (mode == NEXT_STEP and ended[i])
             if resets or draws or mode == SAME_STEP:
-                for k in range(4):
-                    words[k] = generators[i, k]
-                spare[0] = generators[i, 4]
+                copy_words(generators[i], words, spare)
             if resets:
                 if ended[i]:
                     reset(each, rng, params)
@@ -115,9 +118,7 @@ def _build(definition: EnvDefinition, compiled: bool) -> Kernel:
             observe(each, obs[i], params)
             mask(each, valid[i], params)
             if resets or draws or mode == SAME_STEP:
-                for k in range(4):
-                    generators[i, k] = words[k]
-                generators[i, 4] = spare[0]
+                copy_words_back(generators[i], words, spare)
         return -1
 
     kernel: Any = add_cache(_jit(advance), definition) if compiled else advance

@@ -33,6 +33,11 @@ def connect(
         ValueError: envs cannot return partial batches of this size, or cannot be restarted.
     """
     if isinstance(envs, WorkerVectorEnv):
+        if envs.in_turns and 2 * (env_batch_size or envs.num_envs) != envs.num_envs:
+            raise ValueError(
+                f"env_batch_size is {env_batch_size}, and double buffering has two halves: use "
+                f"{envs.num_envs // 2}"
+            )
         return WorkerGroups(envs, env_batch_size or envs.num_envs, restarts)
     if isinstance(envs, AsyncVectorEnv):
         return Workers(envs, env_batch_size or envs.num_envs, restarts, info_keys)

@@ -321,7 +321,7 @@ def test_a_constructor_that_fails_in_a_worker_names_its_environment():
     assert not multiprocessing.active_children()
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     how=st.sampled_from(["hang", "stop"]), lane=st.integers(0, 4), at=st.integers(1, 9),
     workers=st.integers(1, 3), mode=st.sampled_from(MODES),
@@ -452,6 +452,29 @@ def test_two_halves_continue_exactly_from_a_state(mode, env_id, turns):
     assert_same(*[played(stream, 60, seed=4, starts=False) for stream in (first, second)])
     first.close()
     second.close()
+
+
+def test_two_halves_go_on_after_a_state_that_does_not_fit():
+    stream = two_halves("CartPole-v1")
+    played(stream, 7)
+    state: Any = stream.state()
+    del state["envs"]["lanes"]["0"]["0"]
+    with pytest.raises(ValueError, match=r"envs.lanes.0"):
+        stream.load_state(state)
+    seen = set()
+    for _ in range(4):
+        seen |= set(stream.lanes.tolist())
+        stream.send(np.zeros(4, np.int64))
+        stream.recv()
+    assert seen == set(range(8))
+    stream.close()
+
+
+def test_double_buffering_has_two_halves():
+    envs = EnvRecipe("CartPole-v1", "workers", workers=4, double_buffering=True).make(8)
+    with pytest.raises(ValueError, match="env_batch_size is 2, and double buffering has two"):
+        EnvStream(envs, 2)
+    envs.close()
 
 
 @pytest.mark.parametrize(
