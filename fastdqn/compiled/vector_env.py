@@ -205,6 +205,7 @@ class CompiledVectorEnv(VectorEnv):
         except ValueError:
             if kept is not None:
                 self._rows.write(kept)
+            self._rows.started = kept is not None
             raise
         self._run(kernels.RESET, np.zeros(self.num_envs, np.bool_))  # observes, and resets none
 

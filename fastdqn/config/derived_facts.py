@@ -50,5 +50,5 @@ def workers_advice(
         return None
     return (
         f"stepping the environments took {stepping / total:.0%} of the time: "
-        f"--vectorization workers uses {cores} cores for it"
+        f"--vectorization workers --workers {cores} steps them on {cores} cores"
     )

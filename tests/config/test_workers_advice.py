@@ -31,8 +31,8 @@ def test_a_run_recommends_workers_where_stepping_in_python_takes_long(
     assert (line is not None) == advises
     if advises:
         assert line == (
-            "stepping the environments took 60% of the time: --vectorization workers uses 4 cores "
-            "for it"
+            "stepping the environments took 60% of the time: --vectorization workers --workers 4 "
+            "steps them on 4 cores"
         )
 
 
