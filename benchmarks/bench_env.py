@@ -148,7 +148,8 @@ def _runs(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
         of: dict[str, list[tuple[float, str]]] = {"sync": [], "workers": []}
         for _ in range(args.repeats):
             for name, runs in of.items():
-                runs.append(_run(name, num_envs, args.steps))
+                more = ["--workers", str(args.workers)] if name == "workers" else []
+                runs.append(_run([name, *more], num_envs, args.steps))
         if len({digest for runs in of.values() for _, digest in runs}) > 1:
             fail("the weights differ between runs of equal seeds")
         ratio = statistics.median(
@@ -156,7 +157,8 @@ def _runs(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
             for (workers, _), (sync, _) in zip(of["workers"], of["sync"], strict=True)
         )
         row = {
-            "env_id": _TRAINED, "num_envs": num_envs, "steps": args.steps, "ratio": ratio,
+            "env_id": _TRAINED, "num_envs": num_envs, "workers_used": args.workers,
+            "steps": args.steps, "ratio": ratio,
             **{name: [speed for speed, _ in runs] for name, runs in of.items()},
         }  # fmt: skip
         console.print(
@@ -165,11 +167,11 @@ def _runs(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
         yield row
 
 
-def _run(vectorization: str, num_envs: int, steps: int) -> tuple[float, str]:
+def _run(vectorization: list[str], num_envs: int, steps: int) -> tuple[float, str]:
     """Trains in a process of its own. Returns steps/s and a digest of the weights."""
     with tempfile.TemporaryDirectory() as folder:
         words = [
-            "train", _TRAINED, "--vectorization", vectorization, "--num-envs", str(num_envs),
+            "train", _TRAINED, "--vectorization", *vectorization, "--num-envs", str(num_envs),
             "--total-timesteps", str(steps), "--eval-frequency", "0", "--run-dir", f"{folder}/run",
             "--threads", "1", "--quiet",
         ]  # fmt: skip
