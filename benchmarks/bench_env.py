@@ -157,7 +157,7 @@ def _runs(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
             for (workers, _), (sync, _) in zip(of["workers"], of["sync"], strict=True)
         )
         row = {
-            "env_id": _TRAINED, "num_envs": num_envs, "workers_used": args.workers,
+            "env_id": _TRAINED, "num_envs": num_envs, "worker_processes": args.workers,
             "steps": args.steps, "ratio": ratio,
             **{name: [speed for speed, _ in runs] for name, runs in of.items()},
         }  # fmt: skip
