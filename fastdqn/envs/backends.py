@@ -33,7 +33,8 @@ def connect(
         ValueError: envs cannot return partial batches of this size, or cannot be restarted.
     """
     if isinstance(envs, WorkerVectorEnv):
-        if envs.in_turns and 2 * (env_batch_size or envs.num_envs) != envs.num_envs:
+        batch = env_batch_size or envs.num_envs  # an evaluation waits for all
+        if envs.in_turns and batch not in (envs.num_envs, envs.num_envs / 2):
             raise ValueError(
                 f"env_batch_size is {env_batch_size}, and double buffering has two halves: use "
                 f"{envs.num_envs // 2}"
