@@ -97,6 +97,10 @@ def _workers(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
             env: Any = Empty if env_id == "an empty environment" else env_id
             made = {name: env_peers.stream(env, num_envs, name) for name in ("sync", "async")}
             made["workers"] = env_peers.stream(env, num_envs, "workers", args.workers)
+            if args.workers % 2 == 0 and num_envs % args.workers == 0:
+                made["double buffering"] = env_peers.stream(
+                    env, num_envs, "workers", args.workers, halves=True
+                )
             yield from _in_turns(args, env_id, num_envs, made)
 
 

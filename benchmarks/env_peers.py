@@ -28,11 +28,17 @@ class Stepped(NamedTuple):
     close: Callable[[], Any]
 
 
-def stream(env: Any, num_envs: int, vectorization: str, workers: int | None = None) -> Stepped:
-    """Returns an EnvStream, which also separates transitions from episode starts."""
-    made = EnvStream(EnvRecipe(env, vectorization, workers=workers).make(num_envs))
+def stream(
+    env: Any, num_envs: int, vectorization: str, workers: int | None = None, halves: bool = False
+) -> Stepped:
+    """Returns an EnvStream, which also separates transitions from episode starts.
+
+    halves: Whether two halves are stepped in turns, by double buffering.
+    """
+    recipe = EnvRecipe(env, vectorization, workers=workers, double_buffering=halves)
+    made = EnvStream(recipe.make(num_envs), num_envs // 2 if halves else None)
     made.start(seed=0)
-    actions = random_actions(made.facts.num_actions, num_envs)
+    actions = random_actions(made.facts.num_actions, made.num_ready)
 
     def step(action: np.ndarray) -> None:
         made.send(action)
