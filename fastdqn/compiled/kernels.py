@@ -26,7 +26,7 @@ class Kernel(NamedTuple):
     """A kernel and the functions inside it.
 
     Attributes:
-        advance: See _build().
+        advance: See _advance_with().
         parts: reset, step, observe and mask, of those the ones that the definition has.
         has_params: Whether they take params as their last argument.
     """
@@ -61,8 +61,18 @@ def _build(definition: EnvDefinition, compiled: bool) -> Kernel:
     taking = {name: _with_params(name, each, has_params, compiled) for name, each in parts.items()}
     reset, step, observe = (taking[name] for name in ("reset", "step", "observe"))
     mask = taking.get("mask") or (_jit(_no_mask) if compiled else _no_mask)
-    rng_at: Any = generator_at if compiled else python_generator_at
+    rng_at = generator_at if compiled else python_generator_at
     draws = _uses_argument(definition.step, 2)
+    advance = _advance_with(reset, step, observe, mask, rng_at, draws)
+    kernel: Any = add_cache(_jit(advance), definition) if compiled else advance
+    return Kernel(kernel, parts, has_params)
+
+
+def _advance_with(reset, step, observe, mask, rng_at: Any, draws: bool) -> Callable[..., int]:
+    """Returns the function to compile.
+
+    draws: Whether step() may draw random numbers. Else a step leaves the generators alone.
+    """
 
     def advance(first, last, mode, ended, action, state, random, episode, out, params):
         """Steps or resets environments first to last - 1.
@@ -121,8 +131,7 @@ def _build(definition: EnvDefinition, compiled: bool) -> Kernel:
                 copy_words_back(generators[i], words, spare)
         return -1
 
-    kernel: Any = add_cache(_jit(advance), definition) if compiled else advance
-    return Kernel(kernel, parts, has_params)
+    return advance
 
 
 def _uses_argument(function: Any, position: int) -> bool:

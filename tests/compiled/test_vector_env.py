@@ -218,6 +218,13 @@ def steer_observe(state, out):
     out[:] = state.place
 
 
+def steered_by(actions: gymnasium.Space) -> EnvDefinition:
+    return EnvDefinition(
+        [("place", float, (2,))], gymnasium.spaces.Box(-9, 9, (2,), np.float64), actions,
+        steer_reset, steer_step, steer_observe,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("space", "actions"),
     [
@@ -229,11 +236,7 @@ def steer_observe(state, out):
     ],
 )
 def test_arrays_outside_the_space_are_rejected(space, actions):
-    definition = EnvDefinition(
-        [("place", float, (2,))], gymnasium.spaces.Box(-9, 9, (2,), np.float64), space,
-        steer_reset, steer_step, steer_observe,
-    )  # fmt: skip
-    envs = CompiledVectorEnv(definition, 1, compiled=False)
+    envs = CompiledVectorEnv(steered_by(space), 1, compiled=False)
     envs.reset(seed=0)
     with pytest.raises(ValueError, match=r"an action is not in|actions are <U"):
         envs.step(np.array(actions))
@@ -242,11 +245,7 @@ def test_arrays_outside_the_space_are_rejected(space, actions):
 @pytest.mark.parametrize("compiled", [True, False])
 def test_actions_may_be_arrays(compiled):
     box = gymnasium.spaces.Box(-1, 1, (2,), np.float64)
-    definition = EnvDefinition(
-        [("place", float, (2,))], gymnasium.spaces.Box(-9, 9, (2,), np.float64), box,
-        steer_reset, steer_step, steer_observe,
-    )  # fmt: skip
-    envs = CompiledVectorEnv(definition, 2, compiled=compiled)
+    envs = CompiledVectorEnv(steered_by(box), 2, compiled=compiled)
     envs.reset(seed=0)
     envs.step(np.array([[1.0, 0.5], [0.0, -1.0]]))
     obs, reward, *_ = envs.step(np.array([[1.0, 0.5], [0.0, -1.0]]))
