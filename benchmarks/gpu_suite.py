@@ -122,7 +122,7 @@ def _run_part(name: str, dry: bool, out: Path) -> None:
 
 def _parity(asked: Asked) -> Iterator[tuple[Rows, bool]]:
     """Runs the tests that need a GPU. On the CPU they are only collected."""
-    words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/test_gpu.py"]
+    words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu/test_gpu.py"]
     words += ["--collect-only"] if asked.dry else []
     run = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True)
     lines = run.stdout.strip().splitlines()

@@ -73,7 +73,7 @@ def train(
         on_step: Called with (progress, step) after each step of the environments. progress has
             .steps, .episodes and .updates. Returning False stops the run.
         on_update: Called with (progress, batch, priority) after each update, with a Batch of
-            tensors and absolute TD errors float32[B].
+            tensors and absolute TD errors float32[B]. Both are copies, which it may keep.
         on_evaluation: Called with (steps, kind, evaluation) after each evaluation. kind is eval,
             confirm, final or last.
         quiet: False prints progress.

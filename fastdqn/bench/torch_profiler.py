@@ -57,7 +57,10 @@ def record(
     """
     is_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * is_gpu
-    recorded = profile(activities=activities, profile_memory=True, record_shapes=shapes)
+    # torch 2.11 warns of what a second cycle would clear, unless events are accumulated.
+    recorded = profile(
+        activities=activities, profile_memory=True, record_shapes=shapes, acc_events=True
+    )
     if is_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     with ExitStack() as ended:
@@ -86,7 +89,10 @@ def _mark_seconds(device: torch.device, steps: int = 500) -> float:
     part = SimpleNamespace(call=lambda: np.sort(work))
     mark_method(part, "call", "part", marker(device))
     step = step_marker(device)
-    with _without_chatter(), profile(activities=[ProfilerActivity.CPU]) as recorded:
+    with (
+        _without_chatter(),
+        profile(activities=[ProfilerActivity.CPU], acc_events=True) as recorded,
+    ):
         part.call()
         began = time.perf_counter()
         for number in range(steps):

@@ -15,7 +15,7 @@ def memory_problems(
     room = available_bytes()
     if room is None:
         return []
-    network = network_bytes(config, size)
+    network = _host_network_bytes(config, size)
     if network > room:
         return [
             f"a network of hidden_sizes {config.hidden_sizes} for {facts.num_actions} actions, its "
@@ -41,7 +41,17 @@ def host_bytes(
 ) -> int:
     """Returns the bytes of host memory that a run allocates."""
     replay = replay_bytes(config, facts, own) + checkpoint_bytes(config, facts, own)
-    return network_bytes(config, size) + replay
+    return _host_network_bytes(config, size) + replay
+
+
+def _host_network_bytes(config: Config, size: NetworkSize) -> int:
+    """Returns bytes of host memory of the learner.
+
+    Of one on a device the host has the weights before they are moved, and copies for a checkpoint.
+    """
+    if config.device == "cpu":
+        return network_bytes(config, size)
+    return 4 * (4 + config.target_network) * size.weights + size.fixed_bytes
 
 
 def device_problems(

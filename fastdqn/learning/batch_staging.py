@@ -135,6 +135,7 @@ class _Slot:
         self.hosts = tuple(_views(batch, host[i : i + self.bytes_each]) for i in starts)
         self.devices = tuple(_views_of(batch, self.block[i : i + self.bytes_each]) for i in starts)
         self.copied, self.read = streams.event(), streams.event()
+        streams.record(self.read)  # the first copy waits until the block is zero
 
 
 class _SharedSlot(NamedTuple):

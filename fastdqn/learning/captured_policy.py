@@ -62,7 +62,6 @@ class CapturedPolicy:
                 return None
             same = not self._kinds or any(len(obs) == lanes for lanes, _, _ in self._kinds)
             buffers = self._kinds[kind] = _Buffers(self._streams, obs, mask, draw.noise)
-            buffers.fill(obs, mask, draw.noise)
             if same:  # other sizes, as in evaluation, are captured and reported at their first use
                 self._prepare((buffers.inputs,))
         buffers.fill(obs, mask, draw.noise)

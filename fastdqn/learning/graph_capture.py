@@ -1,6 +1,7 @@
 """Capture: runs device code as written, compiled, or recorded as a graph and replayed."""
 
 import contextlib
+import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
@@ -53,7 +54,25 @@ class _Compiled(_Eager):
     """Compiles pieces at their first call for its shapes; needs a C++ compiler on the CPU."""
 
     def piece(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return torch.compile(function, dynamic=False)
+        return torch.compile(_with_own_code(function), dynamic=False)
+
+
+def _with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a copy of a Python function or method, with a code object of its own.
+
+    Dynamo counts compilations by code object, and runs a function eagerly after eight, in silence.
+    Learners of one process share the code of their methods.
+    """
+    plain: Any = getattr(function, "__func__", function)
+    if not isinstance(plain, types.FunctionType):
+        return function
+    own = types.FunctionType(
+        plain.__code__.replace(), plain.__globals__, plain.__name__, plain.__defaults__,
+        plain.__closure__,
+    )  # fmt: skip
+    own.__kwdefaults__ = plain.__kwdefaults__
+    is_method = isinstance(function, types.MethodType)
+    return types.MethodType(own, function.__self__) if is_method else own
 
 
 eager: Capture = _Eager()
@@ -96,7 +115,8 @@ class Graphed:
     """A call recorded for each of the inputs that it was prepared for.
 
     Other inputs of the same shapes are copied to the first known ones. For new shapes the call is
-    recorded again, with a message. The next call with the same inputs overwrites the result.
+    recorded again, with a message. If that fails, calls with these shapes run as written. The next
+    call with the same inputs overwrites the result.
     """
 
     def __init__(
@@ -105,10 +125,12 @@ class Graphed:
         self._call, self._keep, self._name = call, keep, name
         self._record, self._report = record, report
         self._known: dict[tuple[int, ...], _Recorded] = {}
-        self._by_shape: dict[tuple, _Recorded] = {}
+        self._by_shape: dict[tuple, _Recorded | None] = {}  # None: it cannot be recorded
 
     def __call__(self, inputs: Inputs) -> Any:
         known = self._known.get(tuple(map(id, inputs))) or self._alike(inputs)
+        if known is None:
+            return self._call(inputs)
         known.replay()
         return known.result
 
@@ -122,17 +144,32 @@ class Graphed:
         replay()
         return result
 
-    def _alike(self, inputs: Inputs) -> _Recorded:
+    def _alike(self, inputs: Inputs) -> _Recorded | None:
         shapes = _shapes(inputs)
         if shapes not in self._by_shape:
-            if self._by_shape:
-                self._report(f"{self._name} is captured again, for {_described(shapes)}")
+            self._record_shapes(shapes, inputs)
+        known = self._by_shape[shapes]
+        if known is not None:
+            for to, source in zip(_tensors(known.inputs), _tensors(inputs), strict=True):
+                to.copy_(source)
+        return known
+
+    def _record_shapes(self, shapes: tuple, inputs: Inputs) -> None:
+        """Records the call for copies of the inputs, if that is possible."""
+        if not self._by_shape:  # the first recording fails where it is asked for
             with self._keep():
                 self.prepare(_copied(inputs))
-        known = self._by_shape[shapes]
-        for to, source in zip(_tensors(known.inputs), _tensors(inputs), strict=True):
-            to.copy_(source)
-        return known
+            return
+        shape = _described(shapes)
+        self._report(
+            f"{self._name} is captured again, for {shape}, a shape that was not captured yet"
+        )
+        try:
+            with self._keep():
+                self.prepare(_copied(inputs))
+        except (UncapturableError, torch.OutOfMemoryError) as error:
+            self._by_shape[shapes] = None
+            self._report(f"{self._name} runs eagerly for {shape}: {_line(error)}")
 
 
 def _tensors(inputs: Inputs) -> Iterator[Tensor]:
@@ -148,7 +185,7 @@ def _shapes(inputs: Inputs) -> tuple:
 
 def _described(shapes: tuple) -> str:
     first = next(shape for each in shapes for shape in each if shape is not None)
-    return f"{len(shapes)} x {list(first[0])}, a shape that was not captured yet"
+    return f"{len(shapes)} x {list(first[0])}"
 
 
 def _copied(inputs: Inputs) -> Inputs:
@@ -161,6 +198,11 @@ def _copied(inputs: Inputs) -> Inputs:
 
 class UncapturableError(ValueError):
     """A call cannot be recorded; the message names the operation."""
+
+
+def _line(error: BaseException) -> str:
+    """Returns the first line of a message."""
+    return str(error).strip().split("\n")[0]
 
 
 class CudaRecorder:
@@ -186,16 +228,35 @@ class CudaRecorder:
                 for _ in range(self._WARM_UPS):
                     call()
             here.wait_stream(self._stream)
-            graph = torch.cuda.CUDAGraph()
-            try:
-                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-                    result = call()
-            except RuntimeError as error:
-                reason = str(error).strip().split("\n")[0]
-                raise UncapturableError(
-                    f"a call cannot be captured as a CUDA graph: {reason}"
-                ) from error
+            graph, result = self._captured(call)
         return graph.replay, result
+
+    def _captured(self, call: Callable[[], Any]) -> tuple[Any, Any]:
+        """Returns a graph of a call, and its result.
+
+        Raises:
+            UncapturableError: An operation cannot be captured.
+            torch.OutOfMemoryError: The device has too little memory for it.
+        """
+        graph, failure, result = torch.cuda.CUDAGraph(), None, None
+        try:
+            # thread_local: calls of other threads must not end the capture.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                try:
+                    result = call()
+                except Exception as error:
+                    failure = error  # the end of a failed capture raises an error of its own
+                    raise
+        except Exception as error:
+            failure = failure or error
+            if not isinstance(failure, RuntimeError) or isinstance(failure, torch.OutOfMemoryError):
+                raise failure from None
+            raise UncapturableError(
+                f"a call cannot be captured as a CUDA graph: {_line(failure)}"
+            ) from failure
+        return graph, result
 
 
 @contextlib.contextmanager

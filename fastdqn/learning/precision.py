@@ -11,15 +11,20 @@ _Result = TypeVar("_Result")
 
 @contextlib.contextmanager
 def tf32_products(allowed: bool) -> Iterator[None]:
-    """Allows or forbids TF32, with 10-bit mantissas, for float32 products in the whole process."""
-    products: Any = torch.backends.cuda.matmul
-    convolutions: Any = torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    products.allow_tf32 = convolutions.allow_tf32 = allowed
+    """Allows or forbids TF32, with 10-bit mantissas, for float32 products in the whole process.
+
+    Only `fp32_precision` is read and set: reading the older `allow_tf32` fails once it was set.
+    """
+    cudnn: Any = torch.backends.cudnn
+    kinds: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv)
+    before = [kind.fp32_precision for kind in kinds]
     try:
+        for kind in kinds:
+            kind.fp32_precision = "tf32" if allowed else "ieee"
         yield
     finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
 
 
 # Of float64. While denormal numbers are zero, comparisons read it as zero.

@@ -268,12 +268,16 @@ def _learn(run: Run, updates: int) -> None:
 
 
 def _call_on_update(run: Run, batches: tuple[Batch, ...], priority: Any) -> None:
-    """Calls on_update once for each update of a call, after the whole call."""
+    """Calls on_update once for each update of a call, after the whole call.
+
+    It receives copies, since it may keep them, and the next updates overwrite this memory.
+    """
     assert run.hooks.on_update is not None
-    size = len(batches[0].action)
+    size, priority = len(batches[0].action), priority.clone()
     for i, batch in enumerate(batches):
         run.progress.updates += 1
-        run.hooks.on_update(run.progress, batch, priority[i * size : (i + 1) * size])
+        copy = Batch(*(None if each is None else each.clone() for each in batch))
+        run.hooks.on_update(run.progress, copy, priority[i * size : (i + 1) * size])
 
 
 def _evaluate(run: Run) -> str:

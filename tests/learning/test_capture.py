@@ -177,7 +177,9 @@ def test_memory_stays_in_place_for_200_updates(capture, options):
 def memory_of(call) -> list[int]:
     """Bytes that torch took and gave back, in order, while a call was made."""
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as seen:
+    with torch.profiler.profile(
+        activities=activities, profile_memory=True, acc_events=True
+    ) as seen:
         call()
     results = seen.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]
     return [event.nbytes() for event in results if event.name() == "[memory]"]

@@ -6,7 +6,6 @@
 import pytest
 import torch
 
-from fastdqn import Config
 from fastdqn.builders import agent, devices
 from fastdqn.learning.fused_family import FusedFamilyStep
 from fastdqn.learning.fused_learner import FusedStep
@@ -54,15 +53,6 @@ def test_on_a_device_every_image_torso_is_channels_last(torso, shape, last):
     network = agent.make_online(config, PICTURES._replace(obs_shape=shape))[0].module
     devices.place(config.replace(device="cuda", precision="tf32"), network)
     assert (network._layout == torch.channels_last) == last
-
-
-def test_tf32_is_allowed_within_and_as_before_afterwards():
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    for precision, allowed in (("tf32", True), ("float32", False), ("bf16", True)):
-        with devices.arithmetic(Config(device="cuda", precision=precision)):
-            assert (matmul.allow_tf32, cudnn.allow_tf32) == (allowed, allowed)
-        assert (matmul.allow_tf32, cudnn.allow_tf32) == before
 
 
 @pytest.mark.parametrize("make_step", [None, FusedStep, FusedFamilyStep])

@@ -1,0 +1,148 @@
+"""Runs on a simulated device, by graphs, have the bits of runs on the CPU without."""
+
+import json
+from fractions import Fraction
+
+import gymnasium
+import numpy as np
+import pytest
+
+import fastdqn
+from fastdqn.checkpoints.network_weights import load_weights
+from helpers.simulated_cuda import simulated_cuda
+
+pytestmark = pytest.mark.slow
+BASE = {
+    "total_timesteps": 400, "learning_starts": 150, "eval_frequency": 200, "eval_episodes": 2,
+    "eval_max_steps": 20, "stop_at_return": None, "num_envs": 8, "train_frequency": 4,
+    "batch_size": 16, "hidden_sizes": (16, 16), "target_network_frequency": 50,
+    "buffer_size": 300, "log_frequency": 200, "tensorboard": False, "learner": "torch",
+}  # fmt: skip
+MATRIX = {
+    "plain": {},
+    "several updates in a launch": {"train_frequency": 1},
+    "eager": {"capture": "eager"},
+    "prioritized": {"prioritized": True},
+    "prioritized without lag": {"prioritized": True, "priority_lag": 0},
+    "prioritized, four in a launch": {"prioritized": True, "updates_per_launch": 4},
+    "noisy": {"noisy": True},
+    "C51": {"value": "categorical", "num_atoms": 11},
+    "QR": {"value": "quantile", "num_quantiles": 8},
+    "IQN": {"value": "implicit-quantile"},
+    "HL-Gauss": {"value": "hl-gauss", "num_atoms": 11},
+    "Rainbow": {
+        "noisy": True, "prioritized": True, "value": "categorical", "num_atoms": 11, "n_steps": 3,
+    },
+    "Munchausen, IQN, noisy": {"value": "implicit-quantile", "noisy": True, "munchausen": True},
+    "Munchausen": {"munchausen": True},
+    "plain DQN": {"double": False, "dueling": False},
+    "Polyak": {"tau": 0.01, "target_network_frequency": 4},
+    "Polyak, rarely": {"tau": 0.1, "target_network_frequency": 40},
+    "no target": {"target_network": False},
+    "no replay": {"replay": False, "train_frequency": 16},
+    "normalized": {"normalize_observation": True, "normalize_reward": True},
+    "clipped": {"loss": "huber", "max_grad_norm": 10.0},
+    "RMSprop": {"optimizer": "rmsprop"},
+    "ladder": {"exploration": "ladder"},
+    "repeats": {"exploration_zeta": 2.0},
+    "float32": {"precision": "float32"},
+    "second device": {"device": "cuda:1"},
+    "second device, eager": {
+        "device": "cuda:1", "capture": "eager", "noisy": True, "prioritized": True,
+    },
+    "second device, IQN": {"device": "cuda:1", "value": "implicit-quantile", "noisy": True},
+    "masks": {"env_id": "Taxi-v4"},
+    "masks, Munchausen": {"env_id": "Taxi-v4", "munchausen": True, "prioritized": True},
+    "one environment": {"num_envs": 1, "train_frequency": 1, "total_timesteps": 300},
+    "two updates a step": {"train_frequency": Fraction(1, 2), "total_timesteps": 260},
+    "learning rate schedule": {"learning_rate_schedule": "linear"},
+}  # fmt: skip
+
+
+class Pictures(gymnasium.Env):
+    """Random pictures, four in a stack; action 1 is rewarded."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (4, 36, 36), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._left = 12
+        return self._obs(), {}
+
+    def step(self, action):
+        self._left -= 1
+        return self._obs(), float(action == 1), self._left == 0, False, {}
+
+    def _obs(self):
+        return self.np_random.integers(0, 256, (4, 36, 36), dtype=np.uint8)
+
+
+def trained(folder, *args, **options):
+    """Trains. Returns weights by name, and the resolved options."""
+    config = fastdqn.PRESETS["cartpole"].replace(**BASE, run_dir=str(folder)).replace(**options)
+    run = fastdqn.train(config, *args)
+    assert run.summary["updates"] > 10
+    return load_weights(folder / "policy.safetensors")[0], json.loads(
+        (folder / "config.json").read_text()
+    )
+
+
+def on_device(folder, *args, **options):
+    with simulated_cuda() as machine:
+        found = trained(folder, *args, **{"device": "cuda"} | options)
+    assert machine.problems == []
+    return found
+
+
+def assert_equal(weights, others):
+    assert weights.keys() == others.keys()
+    for name, values in weights.items():
+        np.testing.assert_array_equal(values, others[name], name)
+
+
+@pytest.mark.parametrize("options", MATRIX.values(), ids=MATRIX.keys())
+def test_a_run_by_graphs_has_the_bits_of_one_on_the_cpu(tmp_path, options):
+    weights, config = on_device(tmp_path / "device", **options)
+    assert config["capture"] == options.get("capture", "graph")
+    same = {name: config[name] for name in ("updates_per_launch", "priority_lag")}
+    cpu = {**options, **same, "device": "cpu", "capture": "eager", "precision": "float32"}
+    assert_equal(weights, trained(tmp_path / "cpu", **cpu)[0])
+
+
+@pytest.mark.parametrize(
+    ("make_env", "options"),
+    [
+        ((Pictures,), {}),
+        ((Pictures,), {"precision": "bf16"}),
+        ((Pictures,), {"noisy": True, "n_steps": 3}),
+        ((), {"optimizer": "adamw"}),
+    ],
+)
+def test_a_run_by_graphs_has_the_bits_of_an_eager_one(tmp_path, make_env, options):
+    """Layout, precision, and the step of an optimizer of torch differ from those of the CPU."""
+    options = {**options, "total_timesteps": 240, "eval_frequency": 0}
+    weights, config = on_device(tmp_path / "graph", *make_env, **options)
+    assert config["capture"] == "graph"
+    assert_equal(weights, on_device(tmp_path / "eager", *make_env, capture="eager", **options)[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prioritized": True, "noisy": True, "value": "categorical", "num_atoms": 11},
+        {"updates_per_launch": 4, "train_frequency": 1, "tau": 0.05, "target_network_frequency": 2},
+    ],
+    ids=["prioritized", "launches"],
+)
+def test_a_run_resumed_on_a_device_has_the_bits_of_an_uninterrupted_one(tmp_path, options):
+    whole, _ = on_device(tmp_path / "whole", **options)
+    with simulated_cuda() as machine:
+        config = fastdqn.PRESETS["cartpole"].replace(
+            **BASE | {"device": "cuda", "run_dir": str(tmp_path / "parts")} | options
+        )
+        fastdqn.train(config, on_step=lambda progress, step: progress.steps < 250)
+    with simulated_cuda():
+        fastdqn.resume(tmp_path / "parts")
+    assert machine.problems == []
+    assert_equal(load_weights(tmp_path / "parts" / "policy.safetensors")[0], whole)
