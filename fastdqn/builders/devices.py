@@ -10,6 +10,7 @@ from fastdqn.config.conflicts import wants_cuda
 from fastdqn.config.schema import Config
 from fastdqn.learning.batch_staging import Staging
 from fastdqn.learning.cnn_torsos import PictureCNN
+from fastdqn.learning.cuda_streams import CudaBranches
 from fastdqn.learning.graph_capture import Capture, CudaRecorder, Graphs, compiled, eager
 from fastdqn.learning.learner import Learner
 from fastdqn.learning.networks import QNetwork
@@ -85,7 +86,8 @@ def make_capture(config: Config, say: Callable[[str], None] = lambda line: None)
     """Returns how device calls run. say prints a line when one is captured again."""
     if config.capture != "graph":
         return compiled if config.capture == "compile" else eager
-    return Graphs(CudaRecorder(torch.device(config.device)), say)
+    device = torch.device(config.device)
+    return Graphs(CudaRecorder(device), say, CudaBranches(device))
 
 
 def arithmetic(config: Config) -> contextlib.AbstractContextManager[None]:

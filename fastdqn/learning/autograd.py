@@ -1,7 +1,7 @@
 """AutogradSteps: gradient steps by autograd, on memory that stays in place."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,11 +10,14 @@ from fastdqn.learning.bootstrap_targets import Backup, Queries
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.graph_capture import Capture
 from fastdqn.learning.optimizer import Optimizer
-from fastdqn.learning.random_inputs import Draws, Passes
+from fastdqn.learning.random_inputs import Draw, Draws, Passes
 from fastdqn.learning.target_network import TargetUpdate
 from fastdqn.learning.value import Value
 from fastdqn.part_error import PartError
 from fastdqn.replay.batch import Batch
+
+# A forward pass: from observations and random inputs to outputs.
+Pass = Callable[[Tensor, Draw], Tensor]
 
 
 class Learned(Protocol):
@@ -40,8 +43,10 @@ class AutogradSteps:
 
     def __init__(self, learner: Learned, capture: Capture):
         self._learner = learner
+        self._shares: dict[int, Tensor] = {}  # 1 / B on the device
         # torch.compile cannot trace backward(), so it compiles what comes before and after.
         self._loss, self._descend = capture.piece(self.loss), self._clip_and_step
+        self._branches = capture.branches
         if learner.optimizer.compiles:
             self._descend = capture.piece(self._clip_and_step)
 
@@ -61,22 +66,27 @@ class AutogradSteps:
 
     def _step(self, batch: Batch, passes: Passes) -> tuple[Tensor, Tensor]:
         learner = self._learner
-        mean_loss, priority, taken = self._loss(batch, passes)
-        self._backward(mean_loss)
+        loss, priority, taken = self._loss(batch, passes)
+        self._backward(loss, len(priority))
         self._descend()
         learner.target_update.step(learner.online, learner.target)
         return priority, taken
 
-    def _backward(self, mean_loss: Tensor) -> None:
-        self._learner.online.gradient.zero_()
-        mean_loss.backward()
+    def _backward(self, loss: Tensor, batch_size: int) -> None:
+        if batch_size not in self._shares:
+            self._shares[batch_size] = torch.tensor(1.0 / batch_size, device=loss.device)
+        self._learner.online.take_gradient(loss, self._shares[batch_size])
 
     def loss(self, batch: Batch, passes: Passes) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the mean weighted loss, priorities [B], and values of the actions taken [B]."""
+        """Returns the sum of weighted losses, priorities [B], and values of the actions [B]."""
         learner = self._learner
-        output = learner.online.module(batch.obs, passes.online_obs)
+        online, target_network = self._networks(batch)
         with torch.no_grad():
-            target = self._target(batch, passes)
+            ahead = self._values_ahead(batch, passes, online, target_network)
+        output = online(batch.obs, passes.online_obs)
+        self._branches.join()
+        with torch.no_grad():
+            target = self._target(batch, ahead)
         draw = passes.online_obs
         loss, priority, taken = learner.value.loss(output, batch.action, target, draw)
         for name, each in (("loss", loss), ("priority", priority), ("taken", taken)):
@@ -85,34 +95,60 @@ class AutogradSteps:
                     f"{type(learner.value).__name__}.loss() returns the {name} {each.dtype} "
                     f"{list(each.shape)}, must be float32 {list(batch.weight.shape)}"
                 )
-        mean_loss = torch.dot(loss, batch.weight) * (1.0 / len(loss))
-        learner.loss_sum += mean_loss.detach()
-        return mean_loss, priority.detach(), taken.detach()
+        weighted = torch.dot(loss, batch.weight)
+        learner.loss_sum.add_(weighted.detach(), alpha=1.0 / len(loss))
+        return weighted, priority.detach(), taken.detach()
 
     def _clip_and_step(self) -> None:
         if self._learner.max_grad_norm is not None:
             clip_by_norm(self._learner.online.gradient, self._learner.max_grad_norm)
         self._learner.optimizer.step()
 
-    def _target(self, batch: Batch, draws: Passes) -> Tensor:
-        learner = self._learner
-        value, online, target = learner.value, learner.online.module, learner.target.module
-        next_output = target(batch.next_obs, draws.target_next)
-        backup = learner.backup
+    def _networks(self, batch: Batch) -> tuple[Pass, Pass]:
+        """Returns the forward passes of online and target network.
 
-        def online_next() -> Tensor:
-            _require(backup.asks_online_next, backup, "online_next")
-            return value.expected(online(batch.next_obs, draws.online_next))
+        Observations of a batch are converted once for all passes, if possible.
+        """
+        online, target = self._learner.online.module, self._learner.target.module
+        if not getattr(online, "shares_inputs", False):
+            return online, target
+        with torch.no_grad():
+            both = adjacent(batch.obs, batch.next_obs)
+            if both is None:
+                inputs = online.inputs(batch.obs), online.inputs(batch.next_obs)
+            else:
+                inputs = online.inputs(both).split(len(batch.obs))
 
-        def target_obs() -> Tensor:
-            _require(backup.asks_target_obs, backup, "target_obs")
-            return value.expected(target(batch.obs, draws.target_obs))
+        def of(network: Any) -> Pass:
+            return lambda obs, draw: network(inputs[obs is batch.next_obs], draw, converted=True)
 
+        return of(online), of(target)
+
+    def _values_ahead(
+        self, batch: Batch, draws: Passes, online: Pass, target: Pass
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Starts the passes without a gradient, as branches.
+
+        Returns:
+            Output of the target network at next_obs, and values of online_next and target_obs.
+        """
+        start, backup, value = self._branches.start, self._learner.backup, self._learner.value
+        next_output = start(lambda: target(batch.next_obs, draws.target_next))
+        online_next = target_obs = None
+        if backup.asks_online_next:
+            online_next = start(lambda: value.expected(online(batch.next_obs, draws.online_next)))
+        if backup.asks_target_obs:
+            target_obs = start(lambda: value.expected(target(batch.obs, draws.target_obs)))
+        return next_output, online_next, target_obs
+
+    def _target(self, batch: Batch, ahead: tuple[Tensor, Tensor | None, Tensor | None]) -> Tensor:
+        value, backup = self._learner.value, self._learner.backup
+        next_output, online_next, target_obs = ahead
         bootstrap = backup(
             Queries(
                 target_next=lambda: value.expected(next_output),
-                online_next=online_next,
-                target_obs=target_obs,
+                online_next=lambda: _declared(online_next, backup, "online_next"),
+                target_obs=lambda: _declared(target_obs, backup, "target_obs"),
                 action=batch.action,
                 next_mask=batch.next_mask,
                 mask=batch.mask,
@@ -121,19 +157,33 @@ class AutogradSteps:
         return value.target(next_output, bootstrap, batch.reward, batch.discount)
 
 
-def _require(declared: bool, backup: Backup, query: str) -> None:
-    """Raises PartError if a backup calls a query that it does not declare."""
-    if not declared:
+def adjacent(first: Tensor, second: Tensor) -> Tensor | None:
+    """Returns a view of two tensors of one shape that follow each other in memory, or None."""
+    if torch.compiler.is_compiling() or not (first.is_contiguous() and second.is_contiguous()):
+        return None
+    end = int(first.storage_offset()) + first.numel()
+    one = first.untyped_storage()._cdata == second.untyped_storage()._cdata
+    if not one or int(second.storage_offset()) != end or first.dtype != second.dtype:
+        return None
+    return first.as_strided(
+        (2 * len(first), *first.shape[1:]), first.stride(), int(first.storage_offset())
+    )
+
+
+def _declared(values: Tensor | None, backup: Backup, query: str) -> Tensor:
+    """Returns the values of a query; raises PartError if the backup does not declare it."""
+    if values is None:
         raise PartError(
             f"{type(backup).__name__} calls {query}() and does not declare it: set "
             f"asks_{query} = True, so that random inputs are drawn for it"
         )
+    return values
 
 
 def clip_by_norm(gradient: Tensor, max_norm: float) -> None:
     """Scales gradient [P] in place, so that its Euclidean norm is at most max_norm.
 
-    Source: Pascanu et al. 2013 (arXiv 1211.5063), Algorithm 1; 1e-6 as in torch.nn.utils.
+    Source: Pascanu et al. 2013 (arXiv 1211.5063), Algorithm 1.
     """
-    norm = torch.linalg.vector_norm(gradient)
-    gradient.mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    excess = torch.linalg.vector_norm(gradient).div_(max_norm)
+    gradient.div_(excess.clamp_(min=1.0))

@@ -27,7 +27,7 @@ class Queries(NamedTuple):
     mask: Tensor | None
 
 
-class Bootstrap(NamedTuple):
+class Bootstrap:
     """The mixture of actions to bootstrap from.
 
     Attributes:
@@ -36,9 +36,46 @@ class Bootstrap(NamedTuple):
         bonus: float32[B], added to the reward, or None.
     """
 
-    action_weights: Tensor
-    entropy: Tensor | None = None
-    bonus: Tensor | None = None
+    def __init__(
+        self,
+        action_weights: Tensor,
+        entropy: Tensor | None = None,
+        bonus: Tensor | None = None,
+    ):
+        self._weights = action_weights
+        self.entropy, self.bonus = entropy, bonus
+
+    @property
+    def action_weights(self) -> Tensor:
+        return self._weights
+
+    def mixed(self, output: Tensor) -> Tensor:
+        """Averages output [B, A] or [B, Z, A] over actions, to [B] or [B, Z]."""
+        weights = self.action_weights
+        return (output * (weights if output.ndim == 2 else weights.unsqueeze(1))).sum(-1)
+
+
+class GreedyBootstrap(Bootstrap):
+    """A single action for each sample, which is selected without multiplying by zeros.
+
+    Args:
+        values: [B, A], of which the largest is the action; -inf where an action is not allowed.
+    """
+
+    def __init__(self, values: Tensor):
+        self._values, self._action = values, values.argmax(1, keepdim=True)
+        self.entropy = self.bonus = None
+
+    @property
+    def action_weights(self) -> Tensor:
+        # Not one_hot(), which syncs with the device.
+        return torch.zeros_like(self._values).scatter_(1, self._action, 1.0)
+
+    def mixed(self, output: Tensor) -> Tensor:
+        if output.ndim == 2:
+            return output.gather(1, self._action).squeeze(1)
+        index = self._action.unsqueeze(1).expand(-1, output.shape[1], 1)
+        return output.gather(2, index).squeeze(2)
 
 
 class Backup(Protocol):
@@ -60,7 +97,7 @@ class MaxBackup:
     asks_target_next, asks_online_next, asks_target_obs = True, False, False
 
     def __call__(self, queries: Queries) -> Bootstrap:
-        return Bootstrap(_one_hot_argmax(queries.target_next(), queries.next_mask))
+        return GreedyBootstrap(_allowed(queries.target_next(), queries.next_mask))
 
 
 class DoubleBackup:
@@ -72,11 +109,9 @@ class DoubleBackup:
     asks_target_next, asks_online_next, asks_target_obs = False, True, False
 
     def __call__(self, queries: Queries) -> Bootstrap:
-        return Bootstrap(_one_hot_argmax(queries.online_next(), queries.next_mask))
+        return GreedyBootstrap(_allowed(queries.online_next(), queries.next_mask))
 
 
-def _one_hot_argmax(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns the one-hot argmax [B, A]; one_hot() is not used, since it syncs with the device."""
-    if mask is not None:
-        values = values.masked_fill(~mask, -torch.inf)
-    return torch.zeros_like(values).scatter_(1, values.argmax(1, keepdim=True), 1.0)
+def _allowed(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns values [B, A], -inf where an action is not allowed."""
+    return values if mask is None else values.masked_fill(~mask, -torch.inf)

@@ -1,12 +1,14 @@
 """DeviceStreams: CUDA streams and events for computing and copying."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 # Recorded in a stream, and reached when all earlier work in that stream is done.
 Event = Any
+_Result = TypeVar("_Result")
 
 
 class DeviceStreams(Protocol):
@@ -98,6 +100,54 @@ class HostStreams:
 
     def wait(self, event: None) -> None:
         """Does nothing: all earlier work is done."""
+
+
+class Branches(Protocol):
+    """Work that may run at the same time as other work of a device."""
+
+    def start(self, call: Callable[[], _Result]) -> _Result:
+        """Starts a call after all work so far. Its result may be used after join()."""
+        ...
+
+    def join(self) -> None:
+        """Makes all later work wait for the started calls."""
+        ...
+
+
+class _OneByOne:
+    """Runs each call at once."""
+
+    def start(self, call: Callable[[], _Result]) -> _Result:
+        return call()
+
+    def join(self) -> None:
+        """Does nothing: all calls are done."""
+
+
+one_by_one: Branches = _OneByOne()
+
+
+class CudaBranches:
+    """Streams beside the current one: branches of a graph that is being captured."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._streams: list[torch.cuda.Stream] = []
+        self._started = 0
+
+    def start(self, call: Callable[[], _Result]) -> _Result:
+        if self._started == len(self._streams):
+            self._streams.append(torch.cuda.Stream(self._device))
+        stream = self._streams[self._started]
+        self._started += 1
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            return call()
+
+    def join(self) -> None:
+        for stream in self._streams[: self._started]:
+            torch.cuda.current_stream(self._device).wait_stream(stream)
+        self._started = 0
 
 
 def streams_for(device: torch.device) -> DeviceStreams:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ class FlatParameters:
 
     Attributes:
         weights: float32[P], all parameters.
-        gradient: float32[P], zeros until a backward pass.
+        gradient: float32[P], zeros until take_gradient().
         buffers: float32[Q], all buffers.
         module: The module, whose parameters and buffers are views of these tensors.
 
@@ -35,6 +36,9 @@ class FlatParameters:
                 raise ValueError(f"{name} is {value.dtype}, but the network must be float32")
         self.weights = _pack(self._parameters, device)
         self.gradient = torch.zeros_like(self.weights)
+        self._zeros = torch.zeros(
+            max([_ALIGN, *map(Tensor.numel, self._parameters.values())]), device=device
+        )
         self.buffers = _pack(self._buffers, device)
         for value, view in _with_views(self._parameters, self.weights):
             value.data = view
@@ -42,12 +46,13 @@ class FlatParameters:
             value.grad = view
         for value, view in _with_views(self._buffers, self.buffers):
             value.data = view
+        join_layers(self.module)
+        self._leaves, self._sources = self._gradient_sources()
 
     def frozen_twin(self) -> "FlatParameters":
         """Returns a copy with its own memory, in eval mode without gradients: a target network."""
-        twin = FlatParameters(copy.deepcopy(self.module), self.weights.device)
-        twin.module.eval().requires_grad_(False)
-        return twin
+        module = copy.deepcopy(self.module).eval().requires_grad_(False)
+        return FlatParameters(module, self.weights.device)
 
     def frozen_alias(self) -> "FlatParameters":
         """Returns the same weights in eval mode without gradients, for use without a target."""
@@ -64,11 +69,42 @@ class FlatParameters:
             value.data = source.data
         for (_, value), source in zip(alias.named_buffers(), self._buffers.values(), strict=True):
             value.data = source.data
-        return alias.eval().requires_grad_(False)
+        join_layers(alias.eval().requires_grad_(False))
+        return alias
 
     def copy_from(self, other: "FlatParameters") -> None:
         self.weights.copy_(other.weights)
         self.buffers.copy_(other.buffers)
+
+    def take_gradient(self, loss: Tensor, factor: Tensor) -> None:
+        """Writes the gradient of factor * loss; 0 for weights that it does not depend on.
+
+        backward() would add each parameter's gradient to zeros by a kernel of its own.
+        """
+        found = torch.autograd.grad(loss, self._leaves, factor, allow_unused=True)
+        pieces = []
+        for parameter, (leaf, part) in zip(self._parameters.values(), self._sources, strict=True):
+            given, size = found[leaf], parameter.numel()
+            if given is None:
+                pieces.append(self._zeros[:size])
+            else:
+                pieces.append((given if part is None else given[part]).reshape(-1))
+            if padding := _padded(parameter) - size:
+                pieces.append(self._zeros[:padding])
+        torch.cat(pieces, out=self.gradient)
+
+    def _gradient_sources(self) -> tuple[list[Tensor], list[tuple[int, int | None]]]:
+        """Returns the leaves of autograd, and of each parameter its leaf and its part of it."""
+        leaves, sources = [], {}
+        for head in _joinable(self.module):
+            for leaf, pair in (each for layer in head.joined for each in layer.leaves()):
+                sources |= {id(pair[part]): (len(leaves), part) for part in range(2)}
+                leaves.append(leaf)
+        for parameter in self._parameters.values():
+            if id(parameter) not in sources:
+                sources[id(parameter)] = len(leaves), None
+                leaves.append(parameter)
+        return leaves, [sources[id(parameter)] for parameter in self._parameters.values()]
 
     def check_views(self) -> None:
         """Asserts that parameters and gradients are still views; a load or cast may break them."""
@@ -88,6 +124,16 @@ class FlatParameters:
     def named_tensors(self) -> dict[str, Tensor]:
         """Returns the current parameters and persistent buffers, by name, as views."""
         return {name: value.detach() for name, value in self.module.state_dict().items()}
+
+
+def join_layers(module: nn.Module) -> None:
+    """Lets heads compute layers of equal shape together, in the memory that they have now."""
+    for head in _joinable(module):
+        head.join()
+
+
+def _joinable(module: nn.Module) -> list[Any]:
+    return [each for each in module.modules() if hasattr(each, "join")]
 
 
 def _with_views(tensors: Mapping[str, Tensor], flat: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

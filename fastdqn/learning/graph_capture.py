@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from fastdqn.learning.cuda_streams import Branches, one_by_one
+
 # Groups of tensors, some of them None: a Batch, or the inputs of a policy.
 Inputs = Sequence[Sequence[Tensor | None]]
 Call = Callable[[Any], Any]
@@ -33,20 +35,32 @@ class Capture(Protocol):
     piece() takes a function before or after backward(), which a compiler cannot trace.
 
     whole() takes a call over inputs that stay in place. Its memory must not move, the host must
-    read nothing, and no Python number may change. keep() restores all tensors that it changes.
+    read nothing, and no Python number may change. keep() restores all tensors and generators that
+    it changes. It may draw from the given generators only.
+
+    Attributes:
+        branches: Runs forward passes that do not depend on each other at the same time.
     """
 
+    branches: Branches
+
     def piece(self, function: Callable[..., Any]) -> Callable[..., Any]: ...
-    def whole(self, call: Call, keep: Keep, name: str) -> Whole: ...
+    def whole(
+        self, call: Call, keep: Keep, name: str, generators: Sequence[torch.Generator] = ()
+    ) -> Whole: ...
 
 
 class _Eager:
     """Runs every call as it is written."""
 
+    branches: Branches = one_by_one
+
     def piece(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
-    def whole(self, call: Call, keep: Keep, name: str) -> Whole:
+    def whole(
+        self, call: Call, keep: Keep, name: str, generators: Sequence[torch.Generator] = ()
+    ) -> Whole:
         return Whole(call, call)
 
 
@@ -86,7 +100,9 @@ class Record(Protocol):
     and the result of the call, which each replay overwrites.
     """
 
-    def __call__(self, call: Callable[[], Any]) -> tuple[Callable[[], None], Any]: ...
+    def __call__(
+        self, call: Callable[[], Any], generators: Sequence[torch.Generator]
+    ) -> tuple[Callable[[], None], Any]: ...
 
 
 class Graphs(_Eager):
@@ -95,13 +111,30 @@ class Graphs(_Eager):
     Args:
         record: See CudaRecorder.
         report: Receives a message if a call has to be recorded again.
+        branches: Branches of the graphs.
+        pieces: Compiles the pieces of a call before it is recorded; None records them as written.
     """
 
-    def __init__(self, record: Record, report: Callable[[str], None]):
-        self._record, self._report = record, report
+    def __init__(
+        self,
+        record: Record,
+        report: Callable[[str], None],
+        branches: Branches = one_by_one,
+        pieces: Capture | None = None,
+    ):
+        self._record, self._report, self.branches = record, report, branches
+        self._pieces = pieces
 
-    def whole(self, call: Call, keep: Keep, name: str) -> Whole:
-        graphed = Graphed(call, keep, name, self._record, self._report)
+    def piece(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return function if self._pieces is None else self._pieces.piece(function)
+
+    def whole(
+        self, call: Call, keep: Keep, name: str, generators: Sequence[torch.Generator] = ()
+    ) -> Whole:
+        def record(call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+            return self._record(call, generators)
+
+        graphed = Graphed(call, keep, name, record, self._report)
         return Whole(graphed, graphed.prepare)
 
 
@@ -120,7 +153,12 @@ class Graphed:
     """
 
     def __init__(
-        self, call: Call, keep: Keep, name: str, record: Record, report: Callable[[str], None]
+        self,
+        call: Call,
+        keep: Keep,
+        name: str,
+        record: Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]],
+        report: Callable[[str], None],
     ):
         self._call, self._keep, self._name = call, keep, name
         self._record, self._report = record, report
@@ -219,19 +257,24 @@ class CudaRecorder:
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self, call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    def __call__(
+        self, call: Callable[[], Any], generators: Sequence[torch.Generator] = ()
+    ) -> tuple[Callable[[], None], Any]:
         here = torch.cuda.current_stream(self._device)
-        with torch.cuda.device(self._device), torch.cuda.stream(here):  # restored after a failure
+        # The device and stream are restored after a failure, too.
+        with _fastest_convolutions(), torch.cuda.device(self._device), torch.cuda.stream(here):
             # Autograd accumulates gradients in the stream of the first call: the capture stream.
             self._stream.wait_stream(here)
             with torch.cuda.stream(self._stream):
                 for _ in range(self._WARM_UPS):
                     call()
             here.wait_stream(self._stream)
-            graph, result = self._captured(call)
+            graph, result = self._captured(call, generators)
         return graph.replay, result
 
-    def _captured(self, call: Callable[[], Any]) -> tuple[Any, Any]:
+    def _captured(
+        self, call: Callable[[], Any], generators: Sequence[torch.Generator]
+    ) -> tuple[Any, Any]:
         """Returns a graph of a call, and its result.
 
         Raises:
@@ -239,6 +282,8 @@ class CudaRecorder:
             torch.OutOfMemoryError: The device has too little memory for it.
         """
         graph, failure, result = torch.cuda.CUDAGraph(), None, None
+        for generator in generators:
+            graph.register_generator_state(generator)
         try:
             # thread_local: calls of other threads must not end the capture.
             with torch.cuda.graph(
@@ -260,11 +305,27 @@ class CudaRecorder:
 
 
 @contextlib.contextmanager
-def keeping(tensors: Callable[[], Sequence[Tensor]]) -> Iterator[None]:
-    """Restores the values of tensors at the end of the context."""
+def _fastest_convolutions() -> Iterator[None]:
+    """Within, cuDNN measures its algorithms for new shapes, and uses the fastest from then on."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextlib.contextmanager
+def keeping(
+    tensors: Callable[[], Sequence[Tensor]], generators: Sequence[torch.Generator] = ()
+) -> Iterator[None]:
+    """Restores the values of tensors and the states of generators at the end of the context."""
     kept = [(tensor, tensor.clone()) for tensor in tensors()]
+    states = [(generator, generator.get_state()) for generator in generators]
     try:
         yield
     finally:
         for tensor, before in kept:
             tensor.copy_(before)
+        for generator, state in states:
+            generator.set_state(state)

@@ -79,7 +79,7 @@ class Learner:
         self._step: Any
         if make_step is None:
             self._step = AutogradSteps(self, capture)
-            whole = capture.whole(self._step, self._unchanged, "the update")
+            whole = capture.whole(self._steps, self._unchanged, "the update", self.draws.generators)
         else:
             self._step = make_step(self)
             whole = eager.whole(self._custom_steps, self._unchanged, "the update")
@@ -119,7 +119,6 @@ class Learner:
         Returns:
             Priorities of all samples, batch by batch; the next update may overwrite them.
         """
-        self.draws.refresh(len(batches))
         return self._arithmetic(self._update, batches)
 
     def together(self, most: int) -> int:
@@ -214,7 +213,7 @@ class Learner:
 
     def _unchanged(self) -> AbstractContextManager[None]:
         """Restores everything that updates within the context change."""
-        return keeping(self._changed)
+        return keeping(self._changed, self.draws.generators)
 
     def _changed(self) -> list[Tensor]:
         moved = [self.target.weights, self.target.buffers] if self.target_update.within else []
@@ -223,8 +222,14 @@ class Learner:
             self.loss_sum, *self.optimizer.tensors().values(),
         ]  # fmt: skip
 
+    def _steps(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+        """Draws random inputs, and takes the steps."""
+        self.draws.refresh(len(batches))
+        return self._step(batches)
+
     def _custom_steps(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         """As AutogradSteps, by a custom step; each overwrites the priorities of the last one."""
+        self.draws.refresh(len(batches))
         priorities = []
         for batch, passes in zip(batches, self.draws.sets_of(len(batches)), strict=True):
             priorities.append(self._step(batch, passes))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastdqn.learning.cnn_torsos import MinAtarCNN, PictureCNN
+from fastdqn.learning.joined_layers import JoinedLayers, can_join
 from fastdqn.learning.random_inputs import MEANS, Draw
 
 # Input and output sizes to a module that takes (x [B, *, in], noise or None).
@@ -115,14 +117,14 @@ class PlainHead(nn.Module):
         activation: str = "relu",
     ):
         super().__init__()
-        self.activation, self._activate = activation, _activation_function(activation)
+        self.activation, self.activate = activation, _activation_function(activation)
         self.hidden, num_features = _hidden_layers(num_features, hidden_sizes, layer)
         self.values = layer(num_features, outputs.num_actions * (outputs.per_action or 1))
         self.shape = outputs.shaped(outputs.num_actions)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         for layer in self.hidden:
-            features = self._activate(layer(features, draw.noise))
+            features = self.activate(layer(features, draw.noise))
         return self.shape(self.values(features, draw.noise))
 
 
@@ -167,11 +169,7 @@ class DuelingHead(nn.Module):
         self.hidden, num_features = _hidden_layers(num_features, hidden_sizes, layer)
         self.streams = layer(num_features, (1 + num_actions) * (outputs.per_action or 1))
         self.shape = outputs.shaped(1 + num_actions)
-        # Not torch.eye(), which on the meta device imports the compiler.
-        combine = torch.full((1 + num_actions, num_actions), -1.0 / num_actions)
-        combine[1:].diagonal().add_(1.0)
-        combine[0].fill_(1.0)
-        self.register_buffer("combine", combine, persistent=False)
+        self.register_buffer("combine", combining(num_actions), persistent=False)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         for layer in self.hidden:
@@ -200,17 +198,55 @@ class StreamsHead(nn.Module):
         activation: str = "relu",
     ):
         super().__init__()
-        self.gradient_scale = gradient_scale
+        self.gradient_scale, self.num_actions = gradient_scale, outputs.num_actions
         one = Outputs(1, outputs.per_action)
         self.value, self.advantage = (
             PlainHead(num_features, each, layer, hidden_sizes, activation=activation)
             for each in (one, outputs)
         )
+        self.joined: list[JoinedLayers] = []
+        self._combine: Tensor | None = None
+
+    def join(self) -> None:
+        """Computes the hidden layers of both streams together; their parameters have to be final.
+
+        On a GPU this takes half the kernels. On a CPU it would only change the rounding.
+        """
+        pairs = list(zip(self.value.hidden, self.advantage.hidden, strict=True))
+        joins = self.value.values.weight.is_cuda and all(can_join(*pair) for pair in pairs)
+        self.joined = [JoinedLayers(pair) for pair in pairs] if joins else []
+        self._combine = None
+        if self.joined:
+            self._combine = combining(self.num_actions).to(self.value.values.weight.device)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         features = scale_gradient(features, self.gradient_scale)
+        if self._combine is not None and (draw.noise is None or len(draw.noise) == 1):
+            return self._forward_joined(features, draw, self._combine)
         advantage = self.advantage(features, draw)
         return self.value(features, draw) + (advantage - advantage.mean(-1, keepdim=True))
+
+    def _forward_joined(self, features: Tensor, draw: Draw, combine: Tensor) -> Tensor:
+        x = features.reshape(-1, features.shape[-1]).T.expand(2, -1, -1)
+        for layer in self.joined:
+            x = self.value.activate(layer(x, draw.noise))
+        streams = [
+            stream.shape(stream.values(each.T, draw.noise)).unflatten(0, features.shape[:-1])
+            for stream, each in zip((self.value, self.advantage), x, strict=True)
+        ]
+        return torch.cat(streams, -1) @ combine
+
+
+def combining(num_actions: int) -> Tensor:
+    """Returns [1 + A, A]: a row of ones above the matrix that subtracts the mean.
+
+    A value and A advantages times this matrix are the A values of actions.
+    """
+    # Not torch.eye(), which on the meta device imports the compiler.
+    combine = torch.full((1 + num_actions, num_actions), -1.0 / num_actions)
+    combine[1:].diagonal().add_(1.0)
+    combine[0].fill_(1.0)
+    return combine
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
@@ -294,20 +330,31 @@ class QNetwork(nn.Module):
         """
         self._torso_dtype, self._layout = torso_dtype, layout
 
-    def forward(self, obs: Tensor, draw: Draw = MEANS) -> Tensor:
+    def forward(self, obs: Tensor, draw: Draw = MEANS, *, converted: bool = False) -> Tensor:
+        """Returns the outputs for stored observations, or for inputs() of them if converted."""
+        inputs = obs if converted else self.inputs(obs)
+        if self._torso_dtype is None:
+            return self.head(self.torso(inputs), draw)
+        # No cache of cast weights, since it would outlast the pass and updates change the weights.
+        with torch.autocast(inputs.device.type, self._torso_dtype, cache_enabled=False):
+            features = self.torso(inputs)
+        return self.head(features.to(torch.float32), draw)
+
+    @property
+    def shares_inputs(self) -> bool:
+        """Whether inputs() are the same of all copies of the network, and no pass changes them."""
+        return not self._normalizes and type(self.torso) in (MLP, PictureCNN, MinAtarCNN)
+
+    def inputs(self, obs: Tensor) -> Tensor:
+        """Returns the inputs of the torso, float32, for stored observations."""
         stored = obs
         obs = obs.to(torch.float32, memory_format=self._layout)
         if self._normalizes and self.statistics is not None:
-            obs = self.statistics(obs)
-        elif self.obs_scale != 1.0:
-            # In place if obs is a copy: fresh memory pages cost more than the multiplication.
-            obs = obs * self.obs_scale if obs is stored else obs.mul_(self.obs_scale)
-        if self._torso_dtype is None:
-            return self.head(self.torso(obs), draw)
-        # No cache of cast weights, since it would outlast the pass and updates change the weights.
-        with torch.autocast(obs.device.type, self._torso_dtype, cache_enabled=False):
-            features = self.torso(obs)
-        return self.head(features.to(torch.float32), draw)
+            return self.statistics(obs)
+        if self.obs_scale == 1.0:
+            return obs
+        # In place if obs is a copy: fresh memory pages cost more than the multiplication.
+        return obs * self.obs_scale if obs is stored else obs.mul_(self.obs_scale)
 
 
 def count_features(torso: nn.Module, obs_shape: tuple[int, ...]) -> int:

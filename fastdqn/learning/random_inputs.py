@@ -75,6 +75,11 @@ class Draws:
         )
         self.passes = self.sets[0]
 
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        """What refresh() draws from."""
+        return (self._generator,) if self.is_asked else ()
+
     def sets_of(self, count: int) -> tuple[Passes, ...]:
         """Returns the passes of the first `count` updates; raises ValueError if there are fewer."""
         if count > len(self.sets):

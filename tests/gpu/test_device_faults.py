@@ -156,9 +156,9 @@ def test_the_first_upload_waits_for_the_zeros_of_its_block(machine):
 def test_out_of_memory_during_a_capture_is_out_of_memory(machine, monkeypatch, tmp_path):
     captured = CudaRecorder._captured
 
-    def little_memory(self, call):
+    def little_memory(self, *args):
         machine.memory.capacity = machine.memory.used(0) + 100
-        return captured(self, call)
+        return captured(self, *args)
 
     monkeypatch.setattr(CudaRecorder, "_captured", little_memory)
     with pytest.raises(OutOfMemoryError, match=r"cuda is out of memory: CUDA out of memory.*Use a"):
@@ -172,13 +172,13 @@ def test_an_evaluation_that_cannot_be_captured_runs_eagerly(
     captured, expected = CudaRecorder._captured, train(tmp_path, run_dir=str(tmp_path / "other"))
     asked = []
 
-    def first_two_shapes(self, call):
+    def first_two_shapes(self, *args):
         if len(asked) >= before_evaluation:
             if reason == "memory":
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 bytes")
             raise UncapturableError("a call cannot be captured as a CUDA graph: reason")
         asked.append(1)
-        return captured(self, call)
+        return captured(self, *args)
 
     before_evaluation = machine.counts["captures"] - 1
     monkeypatch.setattr(CudaRecorder, "_captured", first_two_shapes)

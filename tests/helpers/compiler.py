@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from fastdqn.learning.cuda_streams import one_by_one
 from fastdqn.learning.graph_capture import Call, Capture, Keep, Whole, eager
 
 # With this setting torch.compile emits C++ that uses vector classes without including them.
@@ -24,10 +25,12 @@ class _Traced:
     Half a minute of C++ is not compiled: tests of real kernels use graph_capture.compiled.
     """
 
+    branches = one_by_one
+
     def piece(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return torch.compile(function, dynamic=False, backend="aot_eager")
 
-    def whole(self, call: Call, keep: Keep, name: str) -> Whole:
+    def whole(self, call: Call, keep: Keep, name: str, generators: Any = ()) -> Whole:
         return eager.whole(call, keep, name)
 
 

@@ -19,7 +19,9 @@ class TracedRecorder:
     def __init__(self):
         self.recorded = 0
 
-    def __call__(self, call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    def __call__(
+        self, call: Callable[[], Any], generators: Any = ()
+    ) -> tuple[Callable[[], None], Any]:
         self.recorded += 1
         call()  # allocates what the first call needs
         traced = make_fx(call, tracing_mode="real")()

@@ -42,6 +42,7 @@ class Graph:
         self._before: dict[Block, tuple[Tensor, list]] = {}
         self._accesses: dict[tuple, str] = {}  # (block, bytes, whether it writes): by what
         self._joined: list[Any] = []
+        self._generators: list[tuple[torch.Generator, Tensor]] = []
         self.broken = self._complete = False
 
     def begin(self, stream: Any, pool: Any, error_mode: str) -> None:
@@ -52,6 +53,9 @@ class Graph:
     def concerns_this_thread(self) -> bool:
         """Whether calls that are not permitted in a capture fail in this thread, too."""
         return self._error_mode == "global" or self._thread == threading.get_ident()
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self._generators.append((generator, generator.get_state()))
 
     def join(self, stream: Any) -> None:
         """Captures another stream, too, which waits for one that is captured."""
@@ -73,6 +77,8 @@ class Graph:
                 if there is not None:
                     there.copy_(values)
                 block.past = past
+        for generator, state in self._generators:
+            generator.set_state(state)
         for block in self._inside:
             block.fill_with_garbage()
             block.past = []
@@ -100,6 +106,8 @@ class Graph:
         """Records an operation. New memory of the result belongs to the graph."""
 
         def held(each: Any) -> Any:
+            if isinstance(each, torch.Generator):
+                assert any(each is known for known, _ in self._generators), "not registered"
             if not isinstance(each, Tensor):
                 return each
             block = self._machine.memory.of(each)

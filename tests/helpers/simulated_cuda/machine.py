@@ -16,6 +16,7 @@ class Machine:
     Attributes:
         problems: Accesses that are not ordered, and uses of freed memory: one line each.
         counts: Captures, graph launches, copies by kind, and calls that wait for the device.
+        operators: Operators that compute on a device, by name.
         waits_are_errors: Whether a call that waits for a device fails, as in sync debug mode.
     """
 
@@ -25,7 +26,7 @@ class Machine:
         self.memory, self.clocks = Memory(), Clocks()
         self.device = 0
         self.problems: list[str] = []
-        self.counts = Counter[str]()
+        self.counts, self.operators = Counter[str](), Counter[str]()
         self.waits_are_errors = False
         self.graphs_of_pool = defaultdict[Any, list[Any]](list)  # in the order of their captures
         self._chosen: dict[int, Any] = {}  # streams by device

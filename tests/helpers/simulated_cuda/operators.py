@@ -11,6 +11,11 @@ from helpers.simulated_cuda.clocks import HOST
 from helpers.simulated_cuda.machine import Machine
 
 _aten = torch.ops.aten
+# They allocate or describe memory, without a kernel.
+_FREE = (
+    _aten.empty.memory_format, _aten.empty_strided.default, _aten.empty_like.default,
+    _aten.new_empty.default, _aten.new_empty_strided.default,
+)  # fmt: skip
 _COPIES = (_aten._to_copy.default, _aten.copy_.default)
 _WAITS = (
     _aten._local_scalar_dense.default, _aten.nonzero.default, _aten.is_nonzero.default,
@@ -68,7 +73,8 @@ class Operators(TorchDispatchMode):
             capture.record(func, args, kwargs, result, written)
         elif func in _WAITS:
             machine.clocks.follow(HOST, stream.id)
-        machine.counts["operators"] += 1
+        if func not in _FREE:
+            machine.operators[str(func)] += 1
         return result
 
     def _asked_device(self, kwargs: dict[str, Any]) -> int | None:
