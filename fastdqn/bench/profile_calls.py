@@ -41,6 +41,7 @@ from fastdqn.bench.training_speed import measure_training, run_turns
 from fastdqn.builders import agent
 from fastdqn.builders.devices import arithmetic
 from fastdqn.builders.preflight import preview
+from fastdqn.config.conflicts import is_compiled, is_graph
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.files.atomic_write import to_json
@@ -225,13 +226,13 @@ def _learn(config: Config, facts: EnvFacts) -> Iterator[Subject]:
 
         marked = [_marked(learner, mark_learner, device), _marked(eager, mark_learner, device)]
         subject = _repeated(update, device, work, marked[0])
-        other = _runner(as_written, device, marked[1]) if config.capture == "graph" else None
+        other = _runner(as_written, device, marked[1]) if is_graph(config.capture) else None
         yield subject._replace(eager=other)
 
 
 def _visible_kernels(capture: str) -> contextlib.AbstractContextManager[Any]:
     """Within, compiled CPU kernels of torch are visible to the profiler."""
-    if capture == "eager":
+    if not is_compiled(capture):
         return contextlib.nullcontext()
     from torch._inductor import config  # takes a second to import
 

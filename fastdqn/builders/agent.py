@@ -22,7 +22,13 @@ from fastdqn.checkpoints.network_weights import (
 )
 from fastdqn.checkpoints.table_weights import is_table
 from fastdqn.config import atari_protocols
-from fastdqn.config.conflicts import chosen_backup, chosen_sampler, has_plain_update
+from fastdqn.config.conflicts import (
+    chosen_backup,
+    chosen_sampler,
+    has_plain_update,
+    is_compiled,
+    is_graph,
+)
 from fastdqn.config.option import options_of
 from fastdqn.config.registry import CUSTOM, WORDS
 from fastdqn.config.schema import Config, ConfigError
@@ -217,7 +223,7 @@ def make_policy(
     network, choose = online.eval_alias(), None
     if config.learner == "fused":
         choose = _fused_policy(config, online, value)
-    elif config.capture in ("compile", "graph"):
+    elif is_graph(config.capture) or is_compiled(config.capture):
         choose = CapturedPolicy(network, value, device, capture or devices.make_capture(config))
     return Policy(
         network, value, device, facts.obs_shape, facts.num_actions,

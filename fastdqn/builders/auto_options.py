@@ -14,6 +14,7 @@ from fastdqn.config.conflicts import (
     chosen_sampler,
     ends_with_evaluation,
     epsilons,
+    is_graph,
     sized,
 )
 from fastdqn.config.limits import beyond_fused
@@ -127,10 +128,11 @@ def _host_read(config: Config, facts: EnvFacts, own: UserParts, device: str) -> 
     if device == "cpu" or own.torso is None:
         return None
     read = host_read(initialized(own.torso, facts.obs_shape), facts.obs_shape)
-    if read is not None and config.capture == "graph":
-        raise ConfigError(
-            [f"capture is graph, and the torso reads from the host ({read}): use --capture auto"]
-        )
+    if read is not None and is_graph(config.capture):
+        raise ConfigError([
+            f"capture is {config.capture}, and the torso reads from the host ({read}): use "
+            "--capture auto"
+        ])  # fmt: skip
     return read
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fastdqn.config.conflicts import wants_cuda
+from fastdqn.config.conflicts import is_compiled, is_graph, wants_cuda
 from fastdqn.config.schema import Config
 from fastdqn.learning.batch_staging import Staging
 from fastdqn.learning.cnn_torsos import PictureCNN
@@ -40,7 +40,7 @@ def choose_device(config: Config, weights: int) -> tuple[str, str]:
 
 
 def choose_capture(config: Config, device: str, host_read: str | None = None) -> tuple[str, str]:
-    """Returns (eager, compile or graph, the reason).
+    """Returns (eager, compile, graph or compile-graph, the reason).
 
     Args:
         config: The options.
@@ -71,7 +71,7 @@ def launched(config: Config, device: str, capture: str, wants_priorities: bool) 
         lag = int(on_cuda and wants_priorities)
     if launch is None:
         earned = int((config.env_batch_size or config.num_envs) / config.train_frequency)
-        several = capture == "graph" and not wants_priorities
+        several = is_graph(capture) and not wants_priorities
         launch = 1 << (min(max(earned, 1), _MOST_LAUNCHED).bit_length() - 1) if several else 1
     precision = config.precision
     if precision == "auto":
@@ -84,9 +84,12 @@ def launched(config: Config, device: str, capture: str, wants_priorities: bool) 
 
 def make_capture(config: Config, say: Callable[[str], None] = lambda line: None) -> Capture:
     """Returns how device calls run. say prints a line when one is captured again."""
-    if config.capture != "graph":
-        return compiled if config.capture == "compile" else eager
+    pieces = compiled if is_compiled(config.capture) else eager
+    if not is_graph(config.capture):
+        return pieces
     device = torch.device(config.device)
+    if pieces is compiled:  # the compiler orders the passes itself
+        return Graphs(CudaRecorder(device), say, pieces=compiled)
     return Graphs(CudaRecorder(device), say, CudaBranches(device))
 
 

@@ -15,7 +15,7 @@ from fastdqn.builders.network_size import NetworkSize
 from fastdqn.builders.parts import NO_PARTS, PART_OPTIONS, UserParts, part_problems
 from fastdqn.builders.torso_kinds import problem as torso_problem
 from fastdqn.builders.torso_kinds import settle
-from fastdqn.config.conflicts import wants_cuda
+from fastdqn.config.conflicts import is_compiled, is_graph, wants_cuda
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
 from fastdqn.datasets.minari_dataset import PREFIX as MINARI_PREFIX
@@ -325,7 +325,8 @@ def _device_problem(config: Config) -> str | None:
 def _cuda_problem(config: Config) -> str | None:
     if config.device != "auto" or not wants_cuda(config) or torch.cuda.is_available():
         return None
-    asked = "capture is graph" if config.capture == "graph" else f"precision is {config.precision}"
+    is_asked = is_graph(config.capture)
+    asked = f"capture is {config.capture}" if is_asked else f"precision is {config.precision}"
     return f"{asked}, which needs a CUDA device, and this machine has none: use auto"
 
 
@@ -353,9 +354,12 @@ def _tensorboard_problem(config: Config) -> str | None:
 
 def _compiler_problem(config: Config) -> str | None:
     compilers = (os.environ.get("CXX") or "g++", "g++", "clang++")
-    if config.capture != "compile" or any(map(shutil.which, compilers)):
+    if not is_compiled(config.capture) or any(map(shutil.which, compilers)):
         return None
-    return "capture is compile, which needs a C++ compiler: install g++, or use --capture eager"
+    return (
+        f"capture is {config.capture}, which needs a C++ compiler: install g++, or use "
+        "--capture eager"
+    )
 
 
 def _folder_problem(config: Config) -> str | None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from fastdqn.builders import agent, devices
 from fastdqn.builders.parts import UserParts
 from fastdqn.builders.preflight import Setup
+from fastdqn.config.conflicts import is_graph
 from fastdqn.config.schema import ConfigError, ResolvedConfig
 from fastdqn.envs import EnvFacts, EnvStream
 from fastdqn.learning.batch_staging import Staging
@@ -65,8 +66,9 @@ def get_ready(
     try:
         return config, _get_ready(config, own, online, batch, start, facts, say)
     except UncapturableError as error:
-        if setup.requested.capture == "graph":
-            raise ConfigError([f"capture is graph, and {error}: use --capture auto"]) from None
+        asked = setup.requested.capture
+        if is_graph(asked):
+            raise ConfigError([f"capture is {asked}, and {error}: use --capture auto"]) from None
         say(f"capture is eager: {error}")
     except PartError as error:
         raise ConfigError([str(error)]) from None

@@ -345,8 +345,8 @@ def _device_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
     """Yields conflicts between the device and the options of its learner."""
     yield (
         "device capture",
-        c.device == "cpu" and c.capture == "graph",
-        "capture is graph, which needs a CUDA device, and device is cpu: use --capture auto",
+        c.device == "cpu" and is_graph(c.capture),
+        f"capture is {c.capture}, which needs a CUDA device, and device is cpu: use --capture auto",
     )
     yield (
         "device precision",
@@ -366,7 +366,17 @@ def _device_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
 
 def wants_cuda(c: Any) -> bool:
     """Returns whether an option needs a CUDA device."""
-    return c.capture == "graph" or c.precision in ("tf32", "bf16")
+    return is_graph(c.capture) or c.precision in ("tf32", "bf16")
+
+
+def is_graph(capture: str) -> bool:
+    """Returns whether a way to capture records CUDA graphs."""
+    return capture in ("graph", "compile-graph")
+
+
+def is_compiled(capture: str) -> bool:
+    """Returns whether a way to capture compiles with torch.compile."""
+    return capture in ("compile", "compile-graph")
 
 
 def chosen_backup(c: Any, backup: str | None = None) -> str:

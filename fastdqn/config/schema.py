@@ -347,10 +347,12 @@ class Config(RunOptions):
     """fused: compiled kernels for small MLPs and MinAtar's network on the CPU. torch: autograd.
     auto: fused where it applies."""
     capture: Annotated[
-        Literal["auto", "eager", "compile", "graph"], Fused("auto", "eager"), Group("performance")
+        Literal["auto", "eager", "compile", "graph", "compile-graph"],
+        Fused("auto", "eager"),
+        Group("performance"),
     ] = "auto"
-    """How updates and policy run: eager, compiled by torch (a minute at startup), or as a CUDA
-    graph. auto: graph on CUDA, eager on the CPU."""
+    """How updates and policy run: eager, compiled by torch (a minute at startup), as a CUDA graph,
+    or compiled in a graph. auto: graph on CUDA, eager on the CPU."""
     precision: Annotated[
         Literal["auto", "float32", "tf32", "bf16"],
         Before("float32"),

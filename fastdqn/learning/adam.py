@@ -17,8 +17,8 @@ def make_adam(
     adam_epsilon: float = 1e-8,
     capture: str = "eager",
 ) -> "Adam":
-    """Returns Adam in the form that suits the capture option: eager, compile or graph."""
-    form = PlainAdam if capture == "compile" else FusedAdam
+    """Returns Adam in the form that suits the option capture."""
+    form = PlainAdam if capture.startswith("compile") else FusedAdam
     return form(weights, gradient, learning_rate, adam_epsilon)
 
 

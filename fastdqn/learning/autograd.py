@@ -109,7 +109,8 @@ class AutogradSteps:
 
         Observations of a batch are converted once for all passes, if possible.
         """
-        online, target = self._learner.online.module, self._learner.target.module
+        online: Any = self._learner.online.module
+        target: Any = self._learner.target.module
         if not getattr(online, "shares_inputs", False):
             return online, target
         with torch.no_grad():

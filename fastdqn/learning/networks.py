@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -217,7 +217,8 @@ class StreamsHead(nn.Module):
         self.joined = [JoinedLayers(pair) for pair in pairs] if joins else []
         self._combine = None
         if self.joined:
-            self._combine = combining(self.num_actions).to(self.value.values.weight.device)
+            weight: Any = self.value.values.weight
+            self._combine = combining(self.num_actions).to(weight.device)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         features = scale_gradient(features, self.gradient_scale)

@@ -13,6 +13,7 @@ from fastdqn.builders.network_size import measure_network
 from fastdqn.builders.parts import UserParts
 from fastdqn.config.derived_facts import residual_phases
 from fastdqn.envs import EnvFacts
+from fastdqn.learning.cuda_streams import one_by_one
 from fastdqn.learning.graph_capture import UncapturableError
 from fastdqn.logging.console import Silent
 from helpers.capture import FACTS, PICTURES, Reads
@@ -166,6 +167,7 @@ def test_the_memory_of_all_updates_of_a_launch_is_asked_for(cuda, monkeypatch, o
 def traced(monkeypatch):
     """Captures graphs as traces on the CPU. Everything else is as on a device."""
     recorders = []
+    monkeypatch.setattr(devices, "CudaBranches", lambda device: one_by_one)
     monkeypatch.setattr(
         devices, "CudaRecorder", lambda device: recorders.append(TracedRecorder()) or recorders[-1]
     )
@@ -200,9 +202,10 @@ def test_an_update_that_cannot_be_captured_runs_eagerly_or_is_refused(tmp_path, 
     line = "a call cannot be captured as a CUDA graph"
 
     class Fails:
-        def __call__(self, call):
+        def __call__(self, call, generators):
             raise UncapturableError(f"{line}: operation not permitted")
 
+    monkeypatch.setattr(devices, "CudaBranches", lambda device: one_by_one)
     monkeypatch.setattr(devices, "CudaRecorder", lambda device: Fails())
     asked = small(tmp_path, device="cpu", learner="torch", capture="graph")
     with pytest.raises(fastdqn.ConfigError) as caught:

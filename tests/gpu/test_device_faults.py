@@ -305,3 +305,19 @@ def test_a_torso_that_reads_the_host_is_named(machine, tmp_path):
     with pytest.raises(fastdqn.ConfigError, match=r"reads from the host|aten\._local_scalar"):
         train(tmp_path, torso=torch.nn.Sequential(torch.nn.Linear(4, 5), Reads("item")),
               capture="graph")  # fmt: skip
+
+
+def test_compiled_pieces_are_captured(machine, monkeypatch, tmp_path):
+    """compile-graph: the pieces are compiled, and the whole update is a graph."""
+    pieces = []
+
+    def compiling(function, **_):
+        pieces.append(function.__name__)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    run = train(tmp_path, capture="compile-graph")
+    assert {"loss", "_clip_and_step", "_best_of"} <= set(pieces)
+    assert machine.counts["captures"] > 0
+    assert machine.problems == []
+    assert '"capture": "compile-graph"' in (run.folder / "config.json").read_text()

@@ -1,14 +1,21 @@
 """Runs on a simulated device, by graphs, have the bits of runs on the CPU without."""
 
+import copy
 import json
 from fractions import Fraction
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import fastdqn
 from fastdqn.checkpoints.network_weights import load_weights
+from fastdqn.learning.flat_parameters import FlatParameters
+from fastdqn.learning.networks import Affine, Outputs, StreamsHead
+from fastdqn.learning.noisy import NoisyLayers, noise_size
+from fastdqn.learning.random_inputs import Draw
 from helpers.simulated_cuda import simulated_cuda
 
 pytestmark = pytest.mark.slow
@@ -146,3 +153,26 @@ def test_a_run_resumed_on_a_device_has_the_bits_of_an_uninterrupted_one(tmp_path
         fastdqn.resume(tmp_path / "parts")
     assert machine.problems == []
     assert_equal(load_weights(tmp_path / "parts" / "policy.safetensors")[0], whole)
+
+
+def test_joined_layers_compute_what_separate_ones_do():
+    """On a device, hidden layers of both streams are one product; gradients agree, too."""
+    torch.manual_seed(0)
+    for layers, noise in ((Affine, None), (NoisyLayers(0.5), torch.randn(1, 200))):
+        head = StreamsHead(7, Outputs(3, 2), layers, (6, 5), 0.5)
+        features = torch.rand(4, 7)
+        draw = Draw(None if noise is None else noise[:, : noise_size(head) or 1])
+        with simulated_cuda():
+            flat = FlatParameters(copy.deepcopy(head), torch.device("cuda"))
+            module: Any = flat.module
+            assert len(module.joined) == 2
+            moved = Draw(None if draw.noise is None else draw.noise.cuda())
+            output = flat.module(features.cuda(), moved)
+            flat.take_gradient(output.square().sum(), torch.ones((), device="cuda"))
+            found, gradient = output.detach().cpu(), flat.gradient.cpu()
+        expected = FlatParameters(head, torch.device("cpu"))
+        assert head.joined == []
+        output = expected.module(features, draw)
+        output.square().sum().backward()
+        torch.testing.assert_close(found, output.detach())
+        torch.testing.assert_close(gradient, expected.gradient)
