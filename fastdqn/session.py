@@ -231,7 +231,8 @@ def _introduce(session: Session) -> None:
             f"a step waits for {run.stream.num_ready} of {run.stream.num_lanes} environments, in "
             + order
         )
-    kept = "each frame once" if config.store == "frames" else "whole observations"
+    kept = "each frame once" if run.replay.ring.stack > 1 else "whole observations"
+    kept += f" on {config.device}" if config.store == "device" else ""
     recorder.say(
         f"the replay buffer stores {kept}: {run.replay.nbytes / 2**20:,.1f} MiB for "
         f"{config.buffer_size:,} rows"

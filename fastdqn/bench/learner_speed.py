@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,10 +13,12 @@ from fastdqn.bench.synthetic_data import fill_batch
 from fastdqn.builders import agent
 from fastdqn.builders.devices import make_staging
 from fastdqn.builders.parts import UserParts
+from fastdqn.config.derived_facts import keeps_frames
 from fastdqn.config.schema import Config
 from fastdqn.envs import EnvFacts
 from fastdqn.learning.batch_staging import Staging
-from fastdqn.replay import new_batch
+from fastdqn.learning.device_store import DeviceStore
+from fastdqn.replay import new_batch, rows_per_lane
 
 BATCH_SIZES = (32, 128, 512, 2048)
 # Launches between two CUDA events.
@@ -74,8 +77,9 @@ def learner_on(
     """
     began = clock()
     online, _ = agent.make_online(config, facts, UserParts(torso))
-    learner = agent.make_learner(config, online)
-    batches = staged(config, facts, online.weights.device).all_devices[0]
+    store = device_store(config, facts)
+    learner = agent.make_learner(config, online, store=store)
+    batches = staged(config, facts, online.weights.device, store).all_devices[0]
     learner.prepare(*batches)
 
     def update() -> int:
@@ -85,13 +89,35 @@ def learner_on(
     return update, online.weights.device, clock() - began
 
 
-def staged(config: Config, facts: EnvFacts, device: torch.device) -> Staging:
+def device_store(config: Config, facts: EnvFacts) -> DeviceStore | None:
+    """Returns a store of random observations on the device; None for a store of the host."""
+    if config.store != "device":
+        return None
+    stack = facts.stack if keeps_frames(config, facts.stack) else 1
+    rows = rows_per_lane(config.buffer_size, config.num_envs, config.n_steps, stack)
+    store = agent.make_store(config, facts, rows, stack)
+    assert isinstance(store, DeviceStore)
+    if store.frames.is_floating_point():
+        store.frames.normal_()
+    else:
+        store.frames.random_(0, 2 if store.frames.dtype == torch.bool else 256)
+    return store
+
+
+def staged(
+    config: Config, facts: EnvFacts, device: torch.device, store: DeviceStore | None = None
+) -> Staging:
     """Returns random batches on the device, as many as one launch uses."""
     masked = facts.num_actions if facts.has_masks else None
-    batch = new_batch(config.batch_size, facts.obs_shape, facts.obs_dtype, masked)
-    staging, _ = make_staging(config, batch, device)
-    for host in staging.hosts(staging.together):
-        fill_batch(host, facts)
+    shape, dtype = facts.obs_shape, facts.obs_dtype
+    if store is not None:
+        shape, dtype = store.sample_shape, store.sample_dtype
+    staging, _ = make_staging(config, new_batch(config.batch_size, shape, dtype, masked), device)
+    for seed, host in enumerate(staging.hosts(staging.together)):
+        fill_batch(host, facts._replace(obs_shape=shape, obs_dtype=dtype))
+        if store is not None:
+            slots = np.random.default_rng(seed).integers(store.num_slots, size=(2, len(host.obs)))
+            host.obs[:], host.next_obs[:] = slots
     staging.upload(staging.together)
     return staging
 

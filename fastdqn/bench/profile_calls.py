@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from fastdqn.bench.learner_speed import staged, waiter
+from fastdqn.bench.learner_speed import device_store, staged, waiter
 from fastdqn.bench.machine_info import describe_machine, machine_line, torch_threads
 from fastdqn.bench.policy_speed import lanes_of_a_call
 from fastdqn.bench.repeats import Effort, Rate, repeat
@@ -206,11 +206,12 @@ def busy_share(timeline: Timeline, seconds: float, is_gpu: bool) -> tuple[float,
 def _learn(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     online, _ = agent.make_online(config, facts)
     device = online.weights.device
-    learner = agent.make_learner(config, online)
-    staging = staged(config, facts, device)
+    store = device_store(config, facts)
+    learner = agent.make_learner(config, online, store=store)
+    staging = staged(config, facts, device, store)
     # FLOPs are counted on a second learner: torch.compile skips what first runs under a counter.
     as_torch = config.replace(learner="torch", capture="eager", updates_per_launch=1)
-    eager = agent.make_learner(as_torch, agent.make_online(config, facts)[0])
+    eager = agent.make_learner(as_torch, agent.make_online(config, facts)[0], store=store)
     work = count_update(eager, staging)
     batches = staging.all_devices[0]
     with _visible_kernels(config.capture):

@@ -29,6 +29,7 @@ from fastdqn.config.conflicts import (
     is_compiled,
     is_graph,
 )
+from fastdqn.config.derived_facts import keeps_frames
 from fastdqn.config.option import options_of
 from fastdqn.config.registry import CUSTOM, WORDS
 from fastdqn.config.schema import Config, ConfigError
@@ -39,6 +40,7 @@ from fastdqn.kernels.rng import derive
 from fastdqn.learning.bootstrap_targets import Backup
 from fastdqn.learning.captured_policy import CapturedPolicy
 from fastdqn.learning.cnn_torsos import MinAtarCNN, PictureCNN
+from fastdqn.learning.device_store import DeviceStore
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.fused_learner import FusedStep
 from fastdqn.learning.fused_policy import FusedPolicy
@@ -71,6 +73,7 @@ from fastdqn.replay import (
     Sampler,
     rows_per_lane,
 )
+from fastdqn.replay.batch import ObsStore
 from fastdqn.schedules import Linear
 from fastdqn.seeding import DRAWS, EXPLORE, NOISE, SAMPLE, WEIGHTS
 from fastdqn.tabular.files import load_table_policy
@@ -83,11 +86,11 @@ from fastdqn.training.value_range import RangeWatch
 def make_replay(config: Config, facts: EnvFacts, own: UserParts = NO_PARTS) -> Replay:
     """Returns an empty replay buffer. The options must be resolved."""
     n = config.num_envs
-    make_store, stack = {"rows": (RowStore, 1), "frames": (FrameStore, facts.stack)}[config.store]
+    stack = facts.stack if keeps_frames(config, facts.stack) else 1
     rows = rows_per_lane(config.buffer_size, n, config.n_steps, stack)
     return Replay(
         Ring(n, rows, stack),
-        make_store(n, rows, facts.obs_shape, facts.obs_dtype),
+        make_store(config, facts, rows, stack),
         make_sampler(config, n * rows, own),
         masks=RowStore(n, rows, (facts.num_actions,), np.bool_) if facts.has_masks else None,
         n_steps=config.n_steps,
@@ -96,13 +99,25 @@ def make_replay(config: Config, facts: EnvFacts, own: UserParts = NO_PARTS) -> R
     )
 
 
+def make_store(config: Config, facts: EnvFacts, rows: int, stack: int) -> ObsStore:
+    """Returns the store of observations for rows of each environment."""
+    args = config.num_envs, rows, facts.obs_shape, facts.obs_dtype
+    if config.store == "device":
+        return DeviceStore(*args, stack, torch.device(config.device))
+    return RowStore(*args) if stack == 1 else FrameStore(*args)
+
+
 def make_learner(
     config: Config,
     online: FlatParameters,
     capture: Capture | None = None,
     own: UserParts = NO_PARTS,
+    store: Any = None,
 ) -> Learner:
-    """Returns the learner of a network. The options must be resolved."""
+    """Returns the learner of a network. The options must be resolved.
+
+    A DeviceStore gathers the observations of its batches.
+    """
     device = online.weights.device
     value, backup = make_value(config, device, own), make_backup(config, own)
     return Learner(
@@ -122,6 +137,7 @@ def make_learner(
         config.max_grad_norm,
         capture or devices.make_capture(config),
         make_step(config),
+        store.observed if isinstance(store, DeviceStore) else None,
     )
 
 

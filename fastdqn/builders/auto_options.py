@@ -4,9 +4,16 @@ import importlib.util
 from typing import Any, NamedTuple
 
 from fastdqn.builders import torso_kinds
-from fastdqn.builders.devices import LARGE_NETWORK, choose_capture, choose_device, launched
-from fastdqn.builders.memory_estimate import keeps_frames
-from fastdqn.builders.network_size import NetworkSize, measure_network
+from fastdqn.builders.devices import (
+    LARGE_NETWORK,
+    choose_capture,
+    choose_device,
+    choose_store,
+    launched,
+    most_launched,
+)
+from fastdqn.builders.memory_estimate import device_store_bytes
+from fastdqn.builders.network_size import NetworkSize, measure_network, obs_size
 from fastdqn.builders.parts import NO_PARTS, UserParts, find_part, make_part
 from fastdqn.config import atari_protocols
 from fastdqn.config.conflicts import (
@@ -17,6 +24,7 @@ from fastdqn.config.conflicts import (
     is_graph,
     sized,
 )
+from fastdqn.config.derived_facts import keeps_frames
 from fastdqn.config.limits import beyond_fused
 from fastdqn.config.option import options_of
 from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
@@ -70,6 +78,9 @@ def resolve(
     size = size or measure_network(config, facts, own)
     _require_bonus(config, own)
     device, why = choose_device(config, size.weights)
+    numbers = obs_size(facts)
+    store = choose_store(config, device, frames, numbers, device_store_bytes(config, facts))
+    most = most_launched(store, numbers)
     read = _host_read(config, facts, own, device)
     learner, reason = choose_learner(config, size.weights, own.torso is not None, device)
     capture, of_capture = choose_capture(config, device, read)
@@ -84,13 +95,13 @@ def resolve(
     steps = config.total_timesteps or 100_000
     has_tensorboard = importlib.util.find_spec("tensorboard") is not None
     changes = {
-        **launched(config, device, capture, wants_priorities),
+        **launched(config, device, capture, wants_priorities, most),
         **_atari(config, vectorization),
         "exploration_initial_eps": initial,
         "exploration_final_eps": final,
         "vectorization": vectorization,
         "final_evaluation": ends_with_evaluation(config),
-        "store": "frames" if frames else "rows",
+        "store": store,
         "learner": learner,
         "threads": _threads(config, device, learner, size.weights),
         "tensorboard": has_tensorboard if config.tensorboard is None else config.tensorboard,

@@ -186,9 +186,8 @@ def _make_agent(
     if resumed is None or resumed.state.get("replay") is None:
         recorded = read_prefill(config, facts, also_from_run=resumed is not None)
     replay = agent_builder.make_replay(config, facts, own)
-    batch = replay.new_batch(config.batch_size)
     with float32_by_default():
-        config, ready = get_ready(setup, online, batch, stream, facts, notices)
+        config, ready = get_ready(setup, online, replay, stream, facts, notices)
     startup.lap("kernels")
     return _Agent(
         config, facts, start, replay, ready, online, description, own, notices, source, recorded

@@ -20,6 +20,10 @@ from fastdqn.replay import Batch
 
 # Number of weights from which a GPU is used by default. Not tuned.
 LARGE_NETWORK = 1_000_000
+# Numbers of an observation from which the replay is on the device by default. Not tuned.
+PICTURE_SIZE = 1024
+# Largest share of the free memory of a device that the replay takes by default.
+DEVICE_SHARE = 0.7
 # Maximum updates per graph by default. Not tuned.
 _MOST_LAUNCHED = 8
 
@@ -56,7 +60,37 @@ def choose_capture(config: Config, device: str, host_read: str | None = None) ->
     return "graph", "on CUDA, launches cost more time than the arithmetic of an update"
 
 
-def launched(config: Config, device: str, capture: str, wants_priorities: bool) -> dict[str, Any]:
+def choose_store(config: Config, device: str, frames: bool, obs_size: int, nbytes: int) -> str:
+    """Returns what the replay stores, resolved: rows, frames or device.
+
+    Args:
+        config: The options.
+        device: The resolved device.
+        frames: Whether a row has the newest frame only.
+        obs_size: Numbers of an observation.
+        nbytes: Bytes of all observations on the device.
+    """
+    if config.store != "auto":
+        return config.store
+    if device != "cpu" and config.replay and obs_size >= PICTURE_SIZE:
+        free = torch.cuda.mem_get_info(torch.device(device))[0]
+        if nbytes <= DEVICE_SHARE * free:
+            return "device"
+    return "frames" if frames else "rows"
+
+
+def most_launched(store: str, obs_size: int) -> int:
+    """Returns the most updates per graph by default.
+
+    A graph waits until the host has gathered the pictures of all its updates, unless the replay is
+    on the device.
+    """
+    return 2 if obs_size >= PICTURE_SIZE and store != "device" else _MOST_LAUNCHED
+
+
+def launched(
+    config: Config, device: str, capture: str, wants_priorities: bool, most: int = _MOST_LAUNCHED
+) -> dict[str, Any]:
     """Returns device, capture, precision, launch size and priority lag, resolved.
 
     Args:
@@ -64,6 +98,7 @@ def launched(config: Config, device: str, capture: str, wants_priorities: bool) 
         device: The resolved device.
         capture: The resolved capture.
         wants_priorities: Whether the sampler learns from priorities.
+        most: The most updates per graph, if the option does not say how many.
     """
     on_cuda = device != "cpu"
     lag, launch = config.priority_lag, config.updates_per_launch
@@ -72,7 +107,7 @@ def launched(config: Config, device: str, capture: str, wants_priorities: bool) 
     if launch is None:
         earned = int((config.env_batch_size or config.num_envs) / config.train_frequency)
         several = is_graph(capture) and not wants_priorities
-        launch = 1 << (min(max(earned, 1), _MOST_LAUNCHED).bit_length() - 1) if several else 1
+        launch = 1 << (min(max(earned, 1), most).bit_length() - 1) if several else 1
     precision = config.precision
     if precision == "auto":
         precision = "tf32" if on_cuda else "float32"

@@ -2,6 +2,7 @@
 
 from fastdqn.builders.network_size import NetworkSize, obs_size
 from fastdqn.builders.parts import NO_PARTS, UserParts, find_part
+from fastdqn.config.derived_facts import keeps_frames
 from fastdqn.config.schema import Config, ResolvedConfig
 from fastdqn.envs import EnvFacts
 from fastdqn.replay import Ring, rows_per_lane
@@ -61,6 +62,12 @@ def device_problems(
     needed = device_bytes(config, facts, size)
     if needed <= room:
         return []
+    if config.store == "device" and device_store_bytes(config, facts) > room:
+        return [
+            f"store is device: the observations of {config.buffer_size:,} rows need "
+            f"{device_store_bytes(config, facts) / 2**30:,.1f} GiB of {config.device}'s memory and "
+            f"{room / 2**30:,.1f} GiB are available. Use --store auto or a smaller --buffer-size"
+        ]
     message = (
         f"batch_size is {config.batch_size}: network, optimizer and batches need "
         f"{needed / 2**30:,.2f} GiB of {config.device}'s memory and {room / 2**30:,.2f} GiB are "
@@ -81,21 +88,25 @@ def device_bytes(
     # A captured update keeps its scratch memory. A Polyak target is copied while it is prepared.
     kept = 4 * size.weights * (config.target_network and config.tau < 1.0)
     network = network_bytes(config, size, batch_size)
-    return network + kept + _staged_bytes(config, facts, batch_size)
+    staged = _staged_bytes(config, facts, batch_size)
+    return network + kept + staged + (config.store == "device") * device_store_bytes(config, facts)
+
+
+def device_store_bytes(config: Config, facts: EnvFacts) -> int:
+    """Returns bytes of device memory of the replay's observations, if they are stored there."""
+    stack = facts.stack if keeps_frames(config, facts.stack) else 1
+    each = _obs_bytes(facts) // stack + 8 * stack * (stack > 1)
+    return _rows(config, facts) * each
 
 
 def _staged_bytes(config: ResolvedConfig, facts: EnvFacts, batch_size: int | None = None) -> int:
     """Returns bytes of the staged batches between replay and learner, on either side."""
     # Action and index take 8 bytes each, reward, discount and weight 4 each.
-    sample = 2 * _obs_bytes(facts) + 28 + 2 * facts.num_actions * facts.has_masks
+    obs = 8 if config.store == "device" else _obs_bytes(facts)  # a slot, or the observation
+    sample = 2 * obs + 28 + 2 * facts.num_actions * facts.has_masks
     slots = 2 if config.device.startswith("cuda") else 1 + config.priority_lag
     size = config.batch_size if batch_size is None else batch_size
     return slots * config.updates_per_launch * size * sample
-
-
-def keeps_frames(config: Config, stack: int) -> bool:
-    """Returns whether replay rows store only the newest of stacked frames."""
-    return config.store == "frames" or (config.store == "auto" and stack > 1)
 
 
 def replay_bytes(config: ResolvedConfig, facts: EnvFacts, own: UserParts = NO_PARTS) -> int:
@@ -128,7 +139,10 @@ def _obs_bytes(facts: EnvFacts) -> int:
 
 def _saved_bytes(config: ResolvedConfig, facts: EnvFacts, own: UserParts) -> int:
     """Returns bytes of a row while a checkpoint is written: the row and its index."""
-    return _row_bytes(config, facts, own) + 8 if config.checkpoint_replay else 0
+    if not config.checkpoint_replay:
+        return 0
+    obs = _obs_bytes(facts) // _stack(config, facts) if config.store == "device" else 0
+    return _row_bytes(config, facts, own) + obs + 8
 
 
 def _stack(config: Config, facts: EnvFacts) -> int:
@@ -144,4 +158,5 @@ def _rows(config: Config, facts: EnvFacts) -> int:
 def _row_bytes(config: ResolvedConfig, facts: EnvFacts, own: UserParts) -> int:
     mask = facts.num_actions if facts.has_masks else 0
     sampler = getattr(find_part("sampler", config.sampler, own), "BYTES_PER_ROW", 0)
-    return _obs_bytes(facts) // _stack(config, facts) + Ring.BYTES_PER_ROW + mask + sampler
+    obs = 0 if config.store == "device" else _obs_bytes(facts) // _stack(config, facts)
+    return obs + Ring.BYTES_PER_ROW + mask + sampler

@@ -10,12 +10,13 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from fastdqn.builders.auto_options import resolve
-from fastdqn.builders.memory_estimate import device_problems, keeps_frames, memory_problems
+from fastdqn.builders.memory_estimate import device_problems, memory_problems
 from fastdqn.builders.network_size import NetworkSize
 from fastdqn.builders.parts import NO_PARTS, PART_OPTIONS, UserParts, part_problems
 from fastdqn.builders.torso_kinds import problem as torso_problem
 from fastdqn.builders.torso_kinds import settle
 from fastdqn.config.conflicts import is_compiled, is_graph, wants_cuda
+from fastdqn.config.derived_facts import keeps_frames
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config, ConfigError, ResolvedConfig
 from fastdqn.datasets.minari_dataset import PREFIX as MINARI_PREFIX
@@ -325,8 +326,11 @@ def _device_problem(config: Config) -> str | None:
 def _cuda_problem(config: Config) -> str | None:
     if config.device != "auto" or not wants_cuda(config) or torch.cuda.is_available():
         return None
-    is_asked = is_graph(config.capture)
-    asked = f"capture is {config.capture}" if is_asked else f"precision is {config.precision}"
+    asked = f"precision is {config.precision}"
+    if is_graph(config.capture):
+        asked = f"capture is {config.capture}"
+    elif config.store == "device":
+        asked = "store is device"
     return f"{asked}, which needs a CUDA device, and this machine has none: use auto"
 
 

@@ -16,7 +16,7 @@ from fastdqn.learning.learner import Learner
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.priority_feedback import PriorityFeedback
 from fastdqn.part_error import PartError
-from fastdqn.replay import Batch
+from fastdqn.replay import Replay
 
 
 class Ready(NamedTuple):
@@ -42,7 +42,7 @@ class Notices:
 def get_ready(
     setup: Setup,
     online: FlatParameters,
-    batch: Batch,
+    replay: Replay,
     start: EnvStream,
     facts: EnvFacts,
     say: Callable[[str], None],
@@ -54,7 +54,7 @@ def get_ready(
     Args:
         setup: Resolved options, and the capture option before it was resolved.
         online: The online network.
-        batch: A batch in the layout of the replay.
+        replay: The replay, whose batches are used.
         start: A started stream, whose observations are used.
         facts: Of the environment.
         say: Prints a line.
@@ -64,7 +64,7 @@ def get_ready(
     """
     config, own = setup.config, setup.own
     try:
-        return config, _get_ready(config, own, online, batch, start, facts, say)
+        return config, _get_ready(config, own, online, replay, start, facts, say)
     except UncapturableError as error:
         asked = setup.requested.capture
         if is_graph(asked):
@@ -74,7 +74,7 @@ def get_ready(
         raise ConfigError([str(error)]) from None
     config = config.replace(capture="eager", updates_per_launch=1)
     try:
-        return config, _get_ready(config, own, online, batch, start, facts, say)
+        return config, _get_ready(config, own, online, replay, start, facts, say)
     except PartError as error:
         raise ConfigError([str(error)]) from None
 
@@ -83,13 +83,14 @@ def _get_ready(
     config: ResolvedConfig,
     own: UserParts,
     online: FlatParameters,
-    batch: Batch,
+    replay: Replay,
     start: EnvStream,
     facts: EnvFacts,
     say: Callable[[str], None],
 ) -> Ready:
     capture = devices.make_capture(config, say)
-    learner = agent.make_learner(config, online, capture, own)
+    learner = agent.make_learner(config, online, capture, own, replay.store)
+    batch = replay.new_batch(config.batch_size)
     staging, returns = devices.make_staging(config, batch, online.weights.device)
     policy = agent.make_policy(config, online, learner.value, facts, capture)
     devices.prepare_learner(learner, staging)

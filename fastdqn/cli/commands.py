@@ -18,7 +18,7 @@ from fastdqn.api import evaluate_recipe
 from fastdqn.builders import memory_estimate, preflight
 from fastdqn.cli.load_run import EnvChanges, load_trained, step_limit_of
 from fastdqn.config.conflicts import remarks
-from fastdqn.config.derived_facts import replay_ratio
+from fastdqn.config.derived_facts import keeps_frames, replay_ratio
 from fastdqn.config.info_keys import info_title
 from fastdqn.config.presets import kept_goals
 from fastdqn.config.schema import Config, ConfigError
@@ -55,7 +55,7 @@ def plan(config: Config) -> str:
             f"replay buffer: {memory_estimate.replay_bytes(resolved, facts) / 2**20:,.1f} MiB"
             + (
                 f", each frame of a stack of {facts.stack} stored once"
-                if resolved.store == "frames"
+                if keeps_frames(resolved, facts.stack)
                 else ""
             )
             + (f", and {copy / 2**20:,.1f} MiB while a checkpoint is written" if copy else ""),

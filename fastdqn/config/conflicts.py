@@ -349,6 +349,11 @@ def _device_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
         f"capture is {c.capture}, which needs a CUDA device, and device is cpu: use --capture auto",
     )
     yield (
+        "device store",
+        c.device == "cpu" and c.store == "device",
+        "store is device, which needs a CUDA device, and device is cpu: use --store auto",
+    )
+    yield (
         "device precision",
         c.device == "cpu" and c.precision in ("tf32", "bf16"),
         f"precision is {c.precision}, which is for CUDA devices and slower on the CPU, and device "
@@ -366,7 +371,7 @@ def _device_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
 
 def wants_cuda(c: Any) -> bool:
     """Returns whether an option needs a CUDA device."""
-    return is_graph(c.capture) or c.precision in ("tf32", "bf16")
+    return is_graph(c.capture) or c.precision in ("tf32", "bf16") or c.store == "device"
 
 
 def is_graph(capture: str) -> bool:

@@ -52,3 +52,8 @@ def workers_advice(
         f"stepping the environments took {stepping / total:.0%} of the time: "
         f"--vectorization workers --workers {cores} steps them on {cores} cores"
     )
+
+
+def keeps_frames(config: Config, stack: int) -> bool:
+    """Returns whether replay rows store only the newest of stacked frames."""
+    return config.store == "frames" or (config.store in ("auto", "device") and stack > 1)

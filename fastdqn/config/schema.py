@@ -197,9 +197,12 @@ class Config(RunOptions):
     """Learning rates at learning_rate_steps."""
     buffer_size: Annotated[int, _COUNT, Group("learning")] = 100_000
     """Capacity of the replay buffer in transitions, summed over environments."""
-    store: Annotated[Literal["auto", "rows", "frames"], Before("rows"), Group("learning")] = "auto"
-    """What a row of the replay stores: the whole observation, or only its newest frame. auto:
-    frames where the environment declares frame stacking, else rows."""
+    store: Annotated[
+        Literal["auto", "rows", "frames", "device"], Before("rows"), Group("learning")
+    ] = "auto"
+    """What a row of the replay stores: the whole observation, or only its newest frame. device: in
+    the memory of a CUDA device. auto: device for pictures that fit there, frames where the
+    environment declares frame stacking, else rows."""
     learning_starts: Annotated[int, Limit(0, 1 << 40), Group("learning")] = 1_000
     """Environment steps before the first update."""
     replay: Annotated[bool, Group("learning")] = True

@@ -32,6 +32,7 @@ class Learned(Protocol):
     target_update: TargetUpdate
     max_grad_norm: float | None
     loss_sum: Tensor
+    observed: Callable[[Batch], Batch]
 
 
 class AutogradSteps:
@@ -66,7 +67,7 @@ class AutogradSteps:
 
     def _step(self, batch: Batch, passes: Passes) -> tuple[Tensor, Tensor]:
         learner = self._learner
-        loss, priority, taken = self._loss(batch, passes)
+        loss, priority, taken = self._loss(learner.observed(batch), passes)
         self._backward(loss, len(priority))
         self._descend()
         learner.target_update.step(learner.online, learner.target)

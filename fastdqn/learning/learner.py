@@ -54,6 +54,8 @@ class Learner:
         capture: Compiles or records updates, see graph_capture.py.
         make_step: Returns a replacement of autograd, such as FusedStep. It takes the step on a
             batch with random inputs, sets loss_sum and taken, and returns the priorities.
+        observed: Replaces the slots of a batch by observations, see DeviceStore; None if batches
+            have observations.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class Learner:
         max_grad_norm: float | None,
         capture: Capture = eager,
         make_step: Callable[["Learner"], Callable[[Batch, Passes], Tensor]] | None = None,
+        observed: Callable[[Batch], Batch] | None = None,
     ):
         self.online, self.target = online, target_update.target_of(online)
         self.value, self.backup, self.draws, self.optimizer = value, backup, draws, optimizer
         self.max_grad_norm, self.target_update = max_grad_norm, target_update
+        self.observed: Callable[[Batch], Batch] = observed or (lambda batch: batch)
         self.updates = 0
         self.loss_sum = torch.zeros((), device=online.weights.device)  # since the last report
         self.taken = torch.zeros(1, device=online.weights.device)  # [B], values in the last update

@@ -124,11 +124,18 @@ class ObsStore(Protocol):
         obs_shape: Shape of one observation.
         obs_dtype: Its dtype.
         stack: K; an observation consists of its own slot and the K - 1 slots before it.
+        sample_shape: Shape of what a batch has for an observation: itself, or its slot.
+        sample_dtype: Its dtype.
     """
 
     obs_shape: tuple[int, ...]
     obs_dtype: np.dtype
     stack: int
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]: ...
+    @property
+    def sample_dtype(self) -> np.dtype: ...
 
     @property
     def nbytes(self) -> int: ...
@@ -150,4 +157,8 @@ class ObsStore(Protocol):
 
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
         """Copies the observations in slots int64[B] to out [B, *]."""
+        ...
+
+    def sample(self, slots: np.ndarray, out: np.ndarray) -> None:
+        """Writes what a batch has for the observations in slots int64[B] to out."""
         ...

@@ -75,6 +75,17 @@ class FrameStore:
                 "the first axis, so frames cannot be stored once. Use --store rows"
             )
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return self.obs_shape
+
+    @property
+    def sample_dtype(self) -> np.dtype:
+        return self.obs_dtype
+
+    def sample(self, slots: np.ndarray, out: np.ndarray) -> None:
+        self.gather(slots, out)
+
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
         """Copies the stacks that end in slots int64[B] to out [B, K, *], C-contiguous."""
         words = self.by_row.words_of(out)

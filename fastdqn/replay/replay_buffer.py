@@ -173,7 +173,8 @@ class Replay:
     def new_batch(self, batch_size: int) -> Batch:
         """Allocates a batch of batch_size rows for sample()."""
         masked = None if self.masks is None else self.masks.obs_shape[0]
-        return new_batch(batch_size, self.store.obs_shape, self.store.obs_dtype, masked)
+        store = self.store
+        return new_batch(batch_size, store.sample_shape, store.sample_dtype, masked)
 
     def sample(self, batch: Batch, steps: int = 0) -> None:
         """Samples into the arrays of batch.
@@ -193,10 +194,10 @@ class Replay:
         self.sampler.draw(self.ring, self.n_steps, batch.index, batch.weight, steps)
         self.ring.windows(batch.index, self.n_steps, self.gamma, batch, slots, next_slots)
         if self._both is not None:  # adjacent, as new_batch() allocates them: one call for both
-            self.store.gather(self._slots.reshape(-1), self._both)
+            self.store.sample(self._slots.reshape(-1), self._both)
         else:
-            self.store.gather(slots, batch.obs)
-            self.store.gather(next_slots, batch.next_obs)
+            self.store.sample(slots, batch.obs)
+            self.store.sample(next_slots, batch.next_obs)
         if self.masks is not None:
             self.masks.gather(slots, batch.mask)
             self.masks.gather(next_slots, batch.next_mask)

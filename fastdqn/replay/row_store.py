@@ -62,6 +62,17 @@ class RowStore:
         obs = np.ascontiguousarray(obs, self.obs_dtype)
         _scatter(self.words, slots, self.words_of(obs))
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return self.obs_shape
+
+    @property
+    def sample_dtype(self) -> np.dtype:
+        return self.obs_dtype
+
+    def sample(self, slots: np.ndarray, out: np.ndarray) -> None:
+        self.gather(slots, out)
+
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
         """Copies the observations in slots int64[B] to out [B, *], C-contiguous."""
         _gather(self.words, slots, self.words_of(out))

@@ -276,7 +276,8 @@ def _call_on_update(run: Run, batches: tuple[Batch, ...], priority: Any) -> None
     size, priority = len(batches[0].action), priority.clone()
     for i, batch in enumerate(batches):
         run.progress.updates += 1
-        copy = Batch(*(None if each is None else each.clone() for each in batch))
+        seen = run.learner.observed(batch)
+        copy = Batch(*(None if each is None else each.clone() for each in seen))
         run.hooks.on_update(run.progress, copy, priority[i * size : (i + 1) * size])
 
 

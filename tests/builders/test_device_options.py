@@ -123,7 +123,9 @@ def test_auto_says_that_it_takes_the_cpu_for_a_network_worth_a_device(tmp_path, 
 
 
 def test_the_largest_batch_that_fits_a_device_is_named():
-    config = Config(device="cuda", batch_size=4096, torso="nature", updates_per_launch=2)
+    config = Config(
+        device="cuda", batch_size=4096, torso="nature", updates_per_launch=2, store="rows"
+    )
     config = resolved(config, PICTURES, weights=1)
     size = measure_network(config, PICTURES)
     room = device_bytes(config.replace(batch_size=300), PICTURES, size)
@@ -141,11 +143,26 @@ def test_a_device_is_asked_for_its_memory_before_anything_is_allocated(cuda, mon
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda device: asked.append(device) or (2 << 30, 0)
     )
-    config = Config(device="cuda", torso="nature", batch_size=4096, buffer_size=8192)
+    config = Config(device="cuda", torso="nature", batch_size=4096, buffer_size=8192, store="rows")
     setup, (line,) = preflight.prepare(config, PICTURES._replace(obs_shape=(4, 84, 84)))
     assert setup is None
     assert "of cuda's memory and 1.00 GiB are available. The largest --batch-size that" in line
     assert asked == [torch.device("cuda")]
+
+
+def test_a_replay_that_exceeds_the_device_is_named(cuda, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 << 30, 0))
+    facts = PICTURES._replace(obs_shape=(4, 84, 84))
+    config = Config(device="cuda", store="device", buffer_size=1_000_000, checkpoint_replay=False)
+    _, (line,) = preflight.prepare(config, facts)
+    assert line.startswith("store is device: the observations of 1,000,000 rows need 26.")
+    assert line.endswith("are available. Use --store auto or a smaller --buffer-size")
+    for rows, store in ((10_000, "device"), (150_000, "rows")):
+        setup, lines = preflight.prepare(config.replace(store="auto", buffer_size=rows), facts)
+        assert lines == []
+        assert setup is not None
+        assert setup.config.store == store
 
 
 @pytest.mark.parametrize(("options", "launch"), [({}, 8), ({"capture": "eager"}, 1)])

@@ -217,7 +217,7 @@ def test_a_line_names_option_value_and_limit():
         "stop_at_return is nan: it must be a finite number"
     ]
     assert Config(store="disk").problems() == [  # pyright: ignore
-        "store is 'disk': it must be one of auto, rows, frames"
+        "store is 'disk': it must be one of auto, rows, frames, device"
     ]
     assert Config(loss="l1").problems() == [
         "loss is 'l1': it must be one of mse, huber, or a name such as my_module:MyPart"

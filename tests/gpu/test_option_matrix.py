@@ -66,6 +66,9 @@ MATRIX = {
 }  # fmt: skip
 
 
+CONVOLUTIONS = {"torso": "nature", "hidden_sizes": (16,), "eval_frequency": 0}
+
+
 class Pictures(gymnasium.Env):
     """Random pictures, four in a stack; action 1 is rewarded."""
 
@@ -85,10 +88,10 @@ class Pictures(gymnasium.Env):
         return self.np_random.integers(0, 256, (4, 36, 36), dtype=np.uint8)
 
 
-def trained(folder, *args, **options):
+def trained(folder, *args, on_update=None, **options):
     """Trains. Returns weights by name, and the resolved options."""
     config = fastdqn.PRESETS["cartpole"].replace(**BASE, run_dir=str(folder)).replace(**options)
-    run = fastdqn.train(config, *args)
+    run = fastdqn.train(config, *args, on_update=on_update)
     assert run.summary["updates"] > 10
     return load_weights(folder / "policy.safetensors")[0], json.loads(
         (folder / "config.json").read_text()
@@ -120,9 +123,9 @@ def test_a_run_by_graphs_has_the_bits_of_one_on_the_cpu(tmp_path, options):
 @pytest.mark.parametrize(
     ("make_env", "options"),
     [
-        ((Pictures,), {}),
-        ((Pictures,), {"precision": "bf16"}),
-        ((Pictures,), {"noisy": True, "n_steps": 3}),
+        ((Pictures,), {**CONVOLUTIONS, "store": "rows"}),
+        ((Pictures,), {**CONVOLUTIONS, "precision": "bf16"}),
+        ((Pictures,), {**CONVOLUTIONS, "noisy": True, "n_steps": 3}),
         ((), {"optimizer": "adamw"}),
     ],
 )
@@ -132,6 +135,88 @@ def test_a_run_by_graphs_has_the_bits_of_an_eager_one(tmp_path, make_env, option
     weights, config = on_device(tmp_path / "graph", *make_env, **options)
     assert config["capture"] == "graph"
     assert_equal(weights, on_device(tmp_path / "eager", *make_env, capture="eager", **options)[0])
+
+
+class _Frame(gymnasium.Env):
+    """Random frames in episodes of random lengths."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (36, 36), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._left = int(self.np_random.integers(3, 12))
+        return self._obs(), {}
+
+    def step(self, action):
+        self._left -= 1
+        ends = self._left == 0
+        return self._obs(), float(action == 1), ends and action == 0, ends, {}
+
+    def _obs(self):
+        return self.np_random.integers(0, 256, (36, 36), dtype=np.uint8)
+
+
+def frames(**_):
+    return gymnasium.wrappers.FrameStackObservation(_Frame(), 4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"prioritized": True, "n_steps": 3},
+        {"num_envs": 5, "train_frequency": 2, "updates_per_launch": 4},
+        {"capture": "eager", "noisy": True},
+        {"device": "cuda:1", "munchausen": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("make_env", "store"), [(frames, "frames"), (Pictures, "rows")])
+def test_a_replay_on_the_device_has_the_bits_of_one_on_the_host(tmp_path, make_env, store, options):
+    """Rows are overwritten several times, and episodes are cut."""
+    options = {"total_timesteps": 240, "buffer_size": 60, **CONVOLUTIONS} | options
+    weights, config = on_device(tmp_path / "device", make_env, store="device", **options)
+    assert (config["store"], config["torso"]) == ("device", "nature")
+    host, config = on_device(tmp_path / "host", make_env, store=store, **options)
+    assert config["store"] == store
+    assert_equal(weights, host)
+
+
+def test_pictures_are_on_the_device_by_default(tmp_path):
+    config = on_device(tmp_path, frames, train_frequency=1)[1]
+    assert (config["store"], config["updates_per_launch"]) == ("device", 8)
+    config = on_device(tmp_path / "host", frames, train_frequency=1, store="frames")[1]
+    assert config["updates_per_launch"] == 2
+
+
+def test_a_run_with_its_replay_on_the_device_resumes_exactly(tmp_path):
+    """The same as with a replay on the host: these environments begin new episodes."""
+    options = {"total_timesteps": 300, "buffer_size": 80, "n_steps": 2, **CONVOLUTIONS}
+    found = []
+    for store in ("device", "frames"):
+        folder = tmp_path / store
+        with simulated_cuda() as machine:
+            config = fastdqn.PRESETS["cartpole"].replace(
+                **BASE | {"device": "cuda", "run_dir": str(folder), "store": store} | options,
+                updates_per_launch=2,
+            )
+            fastdqn.train(config, frames, on_step=lambda progress, step: progress.steps < 220)
+        with simulated_cuda():
+            fastdqn.resume(folder, frames)
+        assert machine.problems == []
+        found.append(load_weights(folder / "policy.safetensors")[0])
+    assert_equal(*found)
+
+
+def test_on_update_receives_observations_of_a_replay_on_the_device(tmp_path):
+    shapes = set()
+    with simulated_cuda():
+        trained(
+            tmp_path, frames, device="cuda", total_timesteps=240, eval_frequency=0,
+            on_update=lambda progress, batch, priority: shapes.add(tuple(batch.next_obs.shape)),
+        )  # fmt: skip
+    assert shapes == {(16, 4, 36, 36)}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +233,7 @@ def test_a_run_resumed_on_a_device_has_the_bits_of_an_uninterrupted_one(tmp_path
         config = fastdqn.PRESETS["cartpole"].replace(
             **BASE | {"device": "cuda", "run_dir": str(tmp_path / "parts")} | options
         )
-        fastdqn.train(config, on_step=lambda progress, step: progress.steps < 250)
+        fastdqn.train(config, on_step=lambda progress, step: progress.steps < 220)
     with simulated_cuda():
         fastdqn.resume(tmp_path / "parts")
     assert machine.problems == []

@@ -29,6 +29,7 @@ _KERNELS = {
 def count_update(facts: EnvFacts, **options) -> Counter[str]:
     """Returns the operators of one update, by name."""
     with simulated_cuda() as machine:
+        options = {"store": "rows"} | options
         config = Config(device="cuda", capture="eager", learner="torch").replace(**options)
         config = resolve(config, facts, "sync", NO_PARTS).config.replace(updates_per_launch=1)
         learner = agent.make_learner(config, agent.make_online(config, facts)[0], eager)

@@ -19,7 +19,7 @@ MEETS_NUMPY = {
     "learning/fused_family.py", "learning/fused_passes.py", "learning/fused_backups.py",
     "learning/fused_scalar.py", "learning/fused_quantile.py", "learning/fused_hl_gauss.py",
     "learning/fused_implicit.py", "learning/fused_mlp.py", "learning/fused_heads.py",
-    "learning/fused_torsos.py",
+    "learning/fused_torsos.py", "learning/device_store.py",
 }  # fmt: skip
 
 
