@@ -112,7 +112,7 @@ def update_cells(bench: Bench) -> list[Cell]:
         ("rainbow", 32, "compile-graph"),
     ]  # fmt: skip
     cells = [_update_cell(*each) for each in order]
-    stores = [_store_cell(size, store) for size in (32, 256, 512) for store in ("frames", "device")]
+    stores = [_store_cell(size, store) for size in BATCH_SIZES for store in ("frames", "device")]
     first = order.index(("nature", BATCH_SIZES[0], "compile-graph"))
     return [*cells[:first], *stores, *cells[first:]]
 

@@ -44,7 +44,7 @@ def test_cells(bench: Bench) -> list[Cell]:
 def _run_tests(bench: Bench) -> Row:
     """Runs the tests that need a GPU in a process. Its plugin appends a row for each test."""
     words = ["-m", "pytest", "-q", "-m", "gpu", "-c", os.devnull, "--rootdir", str(_ROOT)]
-    words += ["--noconftest", "-p", "no:cacheprovider", "-p", "gpu_tests", "-rfE", "--tb=no"]
+    words += ["--noconftest", "-p", "no:cacheprovider", "-p", "gpu_tests", "--tb=short"]
     paths = [str(_ROOT / "tests"), str(_ROOT / "benchmarks"), str(_ROOT)]
     given = {
         "PYTHONPATH": os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])]),
@@ -93,7 +93,7 @@ def kill_run(bench: Bench, folder: Path) -> int:
     """Starts a run and kills it after its first checkpoint. Returns the steps of that."""
     words = [
         "train", "cartpole", "--device", bench.device, "--learner", "torch", "--run-dir",
-        str(folder), "--total-timesteps", "12000" if bench.dry else "100000", "--threads", "1",
+        str(folder), "--total-timesteps", "6000" if bench.dry else "100000", "--threads", "1",
         "--stop-at-return", "None", "--eval-frequency", "0", "--eval-episodes", "5",
         "--checkpoint-frequency", "2000", "--checkpoint-seconds", "None", "--quiet",
     ]  # fmt: skip
@@ -167,7 +167,7 @@ class Meter:
     """Appends a row of speeds every 15 s, and stops the run before the time limit of its cell."""
 
     def __init__(self, bench: Bench):
-        self._bench, self._every = bench, 0.1 if bench.dry else _ROW_SECONDS
+        self._bench, self._every = bench, 0.05 if bench.dry else _ROW_SECONDS
         self._began = self._last = self._until = 0.0
         self._steps = self._updates = 0
 
@@ -175,7 +175,7 @@ class Meter:
         now = time.monotonic()
         if not self._began:  # seconds before the first step do not count
             self._began = self._last = now
-            left = 1.0 if self._bench.dry else self._bench.left()
+            left = 0.5 if self._bench.dry else self._bench.left()
             self._until = now + left - min(_STOP_SECONDS, left / 2)
         if (seconds := now - self._last) >= self._every:
             figures = {
@@ -183,7 +183,7 @@ class Meter:
                 "steps_per_second": (progress.steps - self._steps) / seconds,
                 "updates_per_second": (progress.updates - self._updates) / seconds,
             }  # fmt: skip
-            name = f"after {now - self._began:.0f} s"
+            name = f"after {now - self._began:.3g} s"
             self._bench.rows.append(self._bench.part, name, seconds, figures=figures)
             self._last, self._steps, self._updates = now, progress.steps, progress.updates
         return now < self._until

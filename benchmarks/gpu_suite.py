@@ -157,7 +157,7 @@ def _current(temporary: Path) -> dict[str, Any]:
     """Returns part, name and time limit of the cell that is running; empty if none is."""
     try:
         return json.loads((temporary / "current.json").read_text())
-    except OSError:
+    except (OSError, ValueError):
         return {}
 
 
@@ -174,6 +174,7 @@ def _work(args: argparse.Namespace) -> None:
     temporary, until = Path(args.worker[0]), float(args.worker[1])
     if not args.dry_run and not torch.cuda.is_available():
         _fail("this machine has no CUDA device: use --dry-run to run every part on the CPU")
+    torch.set_num_threads(1)  # as the row of the machine says
     device = "cpu" if args.dry_run else "cuda"
     bench = Bench(device, args.dry_run, Rows(args.out), temporary, args.out)
     run_parts(bench, [args.part] if args.part else list(SHARES), until)

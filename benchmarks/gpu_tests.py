@@ -18,10 +18,10 @@ PART = "tests"
 def pytest_configure(config: pytest.Config) -> None:
     end_with(os.getppid())
     rows = Rows(Path(os.environ["GPU_SUITE_OUT"]))
-    config.pluginmanager.register(_Recorder(rows, float(os.environ["GPU_SUITE_SECONDS"])))
+    config.pluginmanager.register(Recorder(rows, float(os.environ["GPU_SUITE_SECONDS"])))
 
 
-class _Recorder:
+class Recorder:
     """Limits each test to some seconds, and appends its row."""
 
     def __init__(self, rows: Rows, seconds: float):
