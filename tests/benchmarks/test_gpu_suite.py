@@ -22,8 +22,8 @@ SUITE = ROOT / "benchmarks" / "gpu_suite.py"
 INSTALLED = (
     "torch", "torchgen", "functorch", "triton", "sympy", "mpmath", "networkx", "filelock", "fsspec",
     "typing_extensions", "setuptools", "_distutils_hack", "numpy", "numba", "llvmlite", "rich",
-    "markdown_it", "mdurl", "pygments", "safetensors", "pytest", "_pytest", "pluggy", "iniconfig",
-    "packaging", "ale_py", "gymnasium", "farama_notifications", "tyro", "typeguard",
+    "markdown_it", "mdurl", "pygments", "safetensors", "pytest", "_pytest", "py", "pluggy",
+    "iniconfig", "packaging", "ale_py", "gymnasium", "farama_notifications", "tyro", "typeguard",
     "docstring_parser",
 )  # fmt: skip
 # Makes every other package that is installed here look absent, with its metadata.
@@ -280,6 +280,17 @@ def test_a_test_has_a_row_with_its_outcome_and_is_not_repeated(modules, tmp_path
     assert rows["test_skipped"]["figures"]["outcome"] == "skipped"
 
 
+def test_a_pytest_that_runs_no_test_is_an_error(modules, suite, bench, monkeypatch, tmp_path):
+    gpu_runs, bench.part = modules("gpu_runs"), "tests"
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho No module named pytest >&2; exit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(gpu_runs.sys, "executable", str(program))
+    suite.run_part(bench, gpu_runs.test_cells(bench), time.monotonic() + 60)
+    (row,) = rows_of(bench.out)
+    assert row["error"].endswith("pytest ended with exit code 1: No module named pytest")
+
+
 def supervise(suite, monkeypatch, tmp_path, worker: str, *words: str) -> Path:
     """Runs the supervisor with a script in place of the process of the parts."""
     script, out = tmp_path / "worker.py", tmp_path / "out"
@@ -502,6 +513,8 @@ def test_a_dry_run_with_few_packages_is_killed_and_continues(tmp_path):
     assert list(dict.fromkeys(row["part"] for row in rows)) == [
         "machine", "tests", "resume", "update", "kernels", "micro", "atari", "pong"
     ]  # fmt: skip
+    (tests,) = (row["figures"] for row in rows if row["cell"] == "pytest")
+    assert tests["skipped"] > 40  # without a device
     assert len(list(out.iterdir())) <= 6
 
 
