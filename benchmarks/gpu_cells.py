@@ -86,7 +86,7 @@ def _effort(bench: Bench) -> Effort:
 
 
 def resolved(bench: Bench, config: Config, facts: EnvFacts | None) -> Config:
-    """Returns validated and resolved options. On the CPU, a valid capture is replaced by eager.
+    """Returns validated and resolved options. On the CPU, those that need a GPU are replaced.
 
     Raises:
         ConfigError: This version does not know a value of an option, or they conflict.
@@ -94,7 +94,8 @@ def resolved(bench: Bench, config: Config, facts: EnvFacts | None) -> Config:
     if lines := config.type_problems():
         raise ConfigError(lines)
     if not bench.on_gpu:
-        config = config.replace(**_ON_CPU)
+        store = "frames" if str(config.store) == "device" else config.store
+        config = config.replace(**_ON_CPU, store=store)
     setup, lines = prepare(config.replace(run_dir=str(bench.temporary / "none")), facts)
     if setup is None:
         raise ConfigError(lines)
@@ -125,7 +126,7 @@ def _update_cell(network: str, batch_size: int, way: str) -> Cell:
 
 def _config(bench: Bench, network: str, batch_size: int, way: str) -> tuple[Config, EnvFacts]:
     facts, options = NETWORKS[network]
-    options = {"updates_per_launch": 1, **WAYS[way], **options}
+    options = {"updates_per_launch": 1, "store": "rows", **WAYS[way], **options}
     if bench.dry:
         facts = _SMALL if facts is _ATARI else facts
         options["hidden_sizes"] = (32,)
