@@ -1,283 +1,273 @@
-"""GPU benchmarks, in parts of at most 8 minutes. They need no network access.
+"""GPU benchmarks within a given time. They need no network access.
 
-    python benchmarks/gpu_suite.py --out benchmarks/results/gpu            # every part
-    python benchmarks/gpu_suite.py --part update-nature --out benchmarks/results/gpu
-    python benchmarks/gpu_suite.py --dry-run --out /tmp/gpu                # the CPU, tiny sizes
+    python benchmarks/gpu_suite.py --minutes 12 --out FOLDER
+    python benchmarks/gpu_suite.py --minutes 3 --part update --out FOLDER
+    python benchmarks/gpu_suite.py --minutes 12 --dry-run --out /tmp/gpu     # the CPU, tiny sizes
 
-A part that is complete in --out is skipped, and an interrupted one continues. Repeat the command
-until all parts are complete. Each file describes the machine. The parts atari and pong need the
-extra atari. The part pong trains for some minutes per command, until it is solved. On the CPU
-nothing is compiled or captured.
+Each measurement, a cell, is a row of FOLDER/results.jsonl, written at once. The same command
+continues after a cut: it skips the cells that have a row. The parts are ordered by value per
+minute, and each has a share of the time that earlier ones left:
+
+tests: the tests that need a GPU. resume: a run is killed and resumed. update: updates/s of
+networks, batch sizes and captures. kernels: the kernels of a captured update, and the gaps between
+them. micro: single operations. atari: training steps/s on Pong. pong: trains Pong.
+
+The parts run in a process of their own. If it crashes or hangs, the cell has a row that says so,
+and a new process continues. The parts atari and pong need ale-py.
 """
 
 import argparse
-import importlib.util
+import gc
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
-import numpy as np
-import torch
-from torch import nn
+from gpu_rows import (
+    Bench,
+    Cell,
+    OutOfTimeError,
+    Rows,
+    SkippedError,
+    last_lines,
+    time_limit,
+    traceback_of,
+)
 
-import fastdqn
-from fastdqn.bench.learner_speed import measure_learner, measure_upload
-from fastdqn.bench.machine_info import describe_machine
-from fastdqn.bench.profile_calls import profile_calls
-from fastdqn.bench.repeats import Effort
-from fastdqn.bench.results import Figure, table
-from fastdqn.bench.training_speed import measure_training
-from fastdqn.builders.auto_options import resolve
-from fastdqn.builders.devices import arithmetic
-from fastdqn.builders.parts import UserParts
-from fastdqn.builders.preflight import preview
-from fastdqn.config.presets import PRESETS
-from fastdqn.config.schema import Config
-from fastdqn.envs import EnvFacts
-from fastdqn.files.atomic_write import to_json, write_whole
-from harness import console, fail, main_of
-from impala import Impala
-
-BATCH_SIZES = (32, 128, 512, 2048)
-# Settings of an update: capture, precision, updates per launch.
-WAYS = (
-    ("eager", "tf32", 1), ("graph", "tf32", 1), ("graph", "tf32", 8), ("graph", "bf16", 8),
-    ("graph", "float32", 8), ("compile", "tf32", 1),
-)  # fmt: skip
-# Layers that are wide enough to use a GPU.
-_WIDE = (1024, 1024)
-_ATARI = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0)
-# No further measurement of a part is started after this time. Compilation takes up to a minute.
-_PART_SECONDS = 400.0
-# Seconds of a session of Pong, and of the Atari measurement, without a final evaluation.
-_STRETCH_SECONDS = 300.0
-_TINY = {
-    "total_timesteps": 80, "learning_starts": 40, "buffer_size": 400, "num_envs": 4,
-    "eval_frequency": 0, "stop_at_return": None, "eval_episodes": 1, "eval_max_steps": 4,
-    "batch_size": 8,
+# Minutes of each part, of 12. Ours, untuned.
+SHARES = {
+    "tests": 2.0, "resume": 0.75, "update": 3.75, "kernels": 0.75, "micro": 0.75, "atari": 1.5,
+    "pong": 2.5,
 }  # fmt: skip
-_ROOT = Path(__file__).resolve().parents[1]
-Rows = list[dict[str, Any]]
-
-
-class Asked(NamedTuple):
-    """Arguments of a part: whether it is a dry run, the folder, and its existing rows."""
-
-    dry: bool
-    out: Path
-    had: Rows
-
-    @property
-    def device(self) -> str:
-        return "cpu" if self.dry else "cuda"
-
-    @property
-    def effort(self) -> Effort:
-        return Effort(0.01, 2, 0.01) if self.dry else Effort(0.5, 5, 1.0)
+# No cell is started with fewer seconds left.
+_LEAST_SECONDS = 1.0
+# A cell may take half of the seconds that its part has left, or this many.
+_SHORT_SECONDS = 20.0
+# Seconds after its limit at which a cell that does not react ends with its process.
+_GRACE_SECONDS = 10.0
+# Exit codes of the process of the parts: wrong use, and a device that fails in every call.
+_WRONG_USE, _DEVICE_LOST = 2, 75
 
 
 def main() -> None:
+    args = _parser().parse_args()
+    if args.worker:
+        _work(args)
+    else:
+        _supervise(args)
+
+
+def _parser() -> argparse.ArgumentParser:
     asked = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    asked.add_argument("--part", choices=list(PARTS), help="one part; default: all")
-    asked.add_argument("--out", type=Path, required=True, help="folder for the files")
+    asked.add_argument("--minutes", type=_minutes, default=12.0, help="minutes of all parts")
+    asked.add_argument("--part", choices=list(SHARES), help="one part; default: all")
+    asked.add_argument("--out", type=Path, required=True, help="folder for the results")
     asked.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU")
-    args = asked.parse_args()
-    if not args.dry_run and not torch.cuda.is_available():
-        fail("this machine has no CUDA device: use --dry-run to run every part on the CPU")
+    # Of the process of the parts: its folder, and the time of the clock at which it must end.
+    asked.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    return asked
+
+
+def _minutes(text: str) -> float:
+    if not text.replace(".", "", 1).isdecimal() or not 0 < float(text) <= 600:
+        raise argparse.ArgumentTypeError(f"{text!r}: it must be a number above 0, at most 600")
+    return float(text)
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(_WRONG_USE)
+
+
+def _supervise(args: argparse.Namespace) -> None:
+    """Runs the parts in a process, and starts another one if that crashes or hangs."""
+    until = time.monotonic() + 60.0 * args.minutes
     try:
         args.out.mkdir(parents=True, exist_ok=True)
+        rows = Rows(args.out)
     except OSError as error:
-        fail(f"--out {args.out}: {error.strerror}")
-    for name in [args.part] if args.part else PARTS:
-        _run_part(name, args.dry_run, args.out)
+        _fail(f"--out {args.out}: {error.strerror}")
+    machines = [row for row in rows.had if row["part"] == "machine"]
+    if any(row["dry_run"] != args.dry_run for row in machines):
+        of = "the CPU" if args.dry_run else "a GPU"
+        _fail(f"--out {args.out} has rows of another device than {of}: give another folder")
+    code = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory(prefix="gpu-suite-") as temporary:
+        while time.monotonic() < until - _LEAST_SECONDS:
+            code, errors = _watch(args, temporary, until)
+            if code in (0, _WRONG_USE):
+                break
+            if not _blame(rows, Path(temporary), code, errors):
+                break
+    if code:
+        raise SystemExit(code if code == _WRONG_USE else 1)
 
 
-def _run_part(name: str, dry: bool, out: Path) -> None:
-    """Makes the missing measurements of a part. Its file is replaced after each."""
-    file = out / f"{name}.json"
-    record = json.loads(file.read_text()) if file.exists() else {}
-    if record.get("dry_run") != dry:
-        record = {}
-    if record.get("complete"):
-        console.print(f"{name}: {file} is complete")
-        return
-    began, spent, complete = time.perf_counter(), record.get("seconds", 0.0), False
-    machine = describe_machine("cpu" if dry else "cuda", 1)
-    for rows, complete in PARTS[name](Asked(dry, out, record.get("rows", []))):
-        seconds = time.perf_counter() - began
-        status = {"part": name, "dry_run": dry, "complete": complete, "seconds": spent + seconds}
-        write_whole(file, to_json({**status, "machine": machine, "rows": rows}, indent=1) + "\n")
-        if not complete and seconds > _PART_SECONDS:
-            break
-    console.print(f"{name}: {time.perf_counter() - began:.0f} s, {file}")
-    if not complete:
-        console.print(f"{name} is not complete: repeat the command to continue")
+def _watch(args: argparse.Namespace, temporary: str, until: float) -> tuple[int, str]:
+    """Starts a process of the parts and waits for it. Returns its exit code and its errors."""
+    words = [sys.executable, __file__, "--out", str(args.out), "--minutes", str(args.minutes)]
+    words += ["--part", args.part] if args.part else []
+    words += ["--dry-run"] if args.dry_run else []
+    words += ["--worker", temporary, str(until)]
+    root = str(Path(__file__).resolve().parents[1])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    with (
+        open(Path(temporary, "errors"), "w+") as errors,
+        subprocess.Popen(
+            words, stderr=errors, stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": paths}
+        ) as process,
+    ):
+        try:
+            while process.poll() is None:
+                ends = _current(Path(temporary)).get("until", until)
+                if time.monotonic() > min(ends, until) + _GRACE_SECONDS:
+                    process.kill()
+                time.sleep(0.05)
+        finally:
+            process.kill()
+        errors.seek(0)
+        text = errors.read()
+    print(text, end="", file=sys.stderr)
+    return process.returncode, text
 
 
-def _parity(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """Runs the tests that need a GPU. On the CPU they are only collected."""
-    words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu/test_gpu.py"]
-    words += ["--collect-only"] if asked.dry else []
-    run = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True)
-    lines = run.stdout.strip().splitlines()
-    console.print(f"parity: {lines[-1] if lines else run.stderr}")
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    row = {"exit_code": run.returncode, "summary": lines[-1:], "failed": failed}
-    yield [row], run.returncode == 0
+def _blame(rows: Rows, temporary: Path, code: int, errors: str) -> bool:
+    """Appends a row for the cell in which a process ended. Returns whether there was one."""
+    cell = _current(temporary)
+    seconds = time.monotonic() - cell.get("began", time.monotonic())
+    why = f"the process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+    if not cell and code == _DEVICE_LOST:
+        return True  # the cell has a row
+    rows.append(
+        cell.get("part", "start"), cell.get("cell"), seconds, error=last_lines(f"{errors}\n{why}")
+    )
+    (temporary / "current.json").unlink(missing_ok=True)
+    return bool(cell)
 
 
-def _update(
-    make: Callable[[Asked], tuple[Config, EnvFacts, nn.Module | None]],
-) -> Callable[[Asked], Iterator[tuple[Rows, bool]]]:
-    """Returns a part: updates/s and samples/s of a network, for each batch size and setting."""
-
-    def part(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-        config, facts, torso = make(asked)
-        ways = (("eager", "float32", 1),) if asked.dry else WAYS
-        cells = [
-            {"batch_size": size, "capture": capture, "precision": precision, "launch": launch}
-            for capture, precision, launch in ways
-            for size in ((8,) if asked.dry else BATCH_SIZES)
-        ]
-        rows = list(asked.had)
-        left = [cell for cell in cells if not any(row["cell"] == cell for row in rows)]
-        for i, cell in enumerate(left):
-            asked_for = config.replace(
-                batch_size=cell["batch_size"], capture=cell["capture"],
-                precision=cell["precision"], updates_per_launch=cell["launch"],
-            )  # fmt: skip
-            resolved = resolve(asked_for, facts, "sync", UserParts(torso)).config
-            with arithmetic(resolved):
-                figures = list(measure_learner(resolved, facts, (), asked.effort, torso=torso))
-            rows += [row | {"cell": cell} for row in _shown("update", figures)]
-            yield rows, i == len(left) - 1
-        if not left:
-            yield rows, True
-
-    return part
+def _current(temporary: Path) -> dict[str, Any]:
+    """Returns part, name and time limit of the cell that is running; empty if none is."""
+    try:
+        return json.loads((temporary / "current.json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
-def _mlp(asked: Asked) -> tuple[Config, EnvFacts, None]:
-    """Workload C with wide layers, or with its own layers on the CPU."""
-    config = _workload(asked)
-    return config, preview(config).facts, None
+def _work(args: argparse.Namespace) -> None:
+    """Runs the parts in this process."""
+    import faulthandler
+
+    from fastdqn.study.run_process import end_with
+
+    end_with(os.getppid())
+    faulthandler.enable()
+    import torch
+
+    temporary, until = Path(args.worker[0]), float(args.worker[1])
+    if not args.dry_run and not torch.cuda.is_available():
+        _fail("this machine has no CUDA device: use --dry-run to run every part on the CPU")
+    torch.set_num_threads(1)  # as the row of the machine says
+    device = "cpu" if args.dry_run else "cuda"
+    bench = Bench(device, args.dry_run, Rows(args.out), temporary, args.out)
+    run_parts(bench, [args.part] if args.part else list(SHARES), until)
 
 
-def _workload(asked: Asked) -> Config:
-    config = PRESETS["cartpole-cleanrl"].replace(num_envs=64, device=asked.device, learner="torch")
-    return config if asked.dry else config.replace(hidden_sizes=_WIDE)
+def run_parts(bench: Bench, names: list[str], until: float) -> None:
+    """Runs parts until a time of the clock. Each has a share of the time that is left."""
+    import gpu_cells
+    import gpu_runs
+
+    _describe(bench)
+    cells_of = gpu_cells.PARTS | gpu_runs.PARTS
+    for i, name in enumerate(names):
+        bench.part = name
+        share = SHARES[name] / sum(SHARES[each] for each in names[i:])
+        try:
+            cells = cells_of[name](bench)
+        except Exception as error:
+            bench.rows.append(name, None, 0.0, error=traceback_of(error))
+            continue
+        run_part(bench, cells, time.monotonic() + share * (until - time.monotonic()))
 
 
-def _nature(asked: Asked) -> tuple[Config, EnvFacts, None]:
-    """Convolutional network of Nature DQN, with Double and Dueling DQN."""
-    return Config(device=asked.device, learner="torch", threads=1), _ATARI, None
+def _describe(bench: Bench) -> None:
+    """Appends the row of the machine, unless the last one says the same."""
+    from gpu_cells import machine_figures
+
+    began = time.monotonic()
+    figures = machine_figures(bench.device)
+    known = [row["figures"] for row in bench.rows.had if row["part"] == "machine"]
+    if not known or known[-1] != json.loads(json.dumps(figures)):
+        seconds = time.monotonic() - began
+        bench.rows.append("machine", None, seconds, figures=figures, dry_run=bench.dry)
 
 
-def _impala(asked: Asked) -> tuple[Config, EnvFacts, nn.Module]:
-    """Residual network of IMPALA with twice the channels."""
-    return Config(device=asked.device, learner="torch", threads=1), _ATARI, Impala(width=2)
+def run_part(bench: Bench, cells: list[Cell], until: float) -> None:
+    """Runs the cells that have no row, until a time of the clock."""
+    left = [cell for cell in cells if not bench.rows.has(bench.part, cell.name)]
+    for i, cell in enumerate(left):
+        seconds = until - time.monotonic()
+        if seconds < _LEAST_SECONDS:
+            names = [each.name for each in left[i:]]
+            print(f"{bench.part}: no time for {len(names)} of {len(cells)} cells", flush=True)
+            bench.rows.append(bench.part, None, 0.0, no_time_for=names)
+            return
+        if i < len(left) - 1:  # a cell that hangs leaves time for others
+            seconds = max(seconds / 2, min(seconds, _SHORT_SECONDS))
+        run_cell(bench, cell, seconds)
 
 
-def _upload(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """Measures bytes/s of uploads of image batches, by batch size. None on the CPU."""
-    figures = []
-    for size in BATCH_SIZES:
-        config = Config(device=asked.device, learner="torch", batch_size=size)
-        figures += filter(None, [measure_upload(config, _ATARI, asked.effort)])
-    yield _shown("upload", figures), True
+def run_cell(bench: Bench, cell: Cell, seconds: float) -> None:
+    """Runs a cell and appends its row, whatever happens."""
+    began = time.monotonic()
+    bench.until = began + seconds
+    _set_current(bench, cell.name, began)
+    row: dict[str, Any] = {"settings": cell.settings} if cell.settings else {}
+    try:
+        with time_limit(seconds):
+            row["figures"] = cell.run(bench)
+    except OutOfTimeError as error:
+        row |= {"error": traceback_of(error), "out_of_time": True}
+    except SkippedError as error:
+        row["skipped"] = str(error)
+    except (Exception, SystemExit) as error:
+        row["error"] = traceback_of(error)
+    took = time.monotonic() - began
+    bench.rows.append(bench.part, cell.name, took, **row)
+    (bench.temporary / "current.json").unlink(missing_ok=True)
+    last = row["error"].splitlines()[-1] if "error" in row else row.get("skipped", "")
+    print(f"{bench.part}: {cell.name}: {took:.1f} s {last[:200]}".rstrip(), flush=True)
+    _free_memory(bench)
 
 
-def _profile(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """Profiles an update and an iteration of the loop."""
-    folder, rows = asked.out / "profile", []
-    for what in ("learn", "train"):
-        (folder / what).mkdir(parents=True, exist_ok=True)
-        calls = 5 if asked.dry else 50
-        rows += [profile_calls(what, _workload(asked), calls, folder / what, asked.effort)]
-    yield rows, True
+def _set_current(bench: Bench, cell: str, began: float) -> None:
+    file = bench.temporary / "current.json"
+    entry = {"part": bench.part, "cell": cell, "began": began, "until": bench.until}
+    file.with_suffix(".new").write_text(json.dumps(entry))
+    file.with_suffix(".new").replace(file)
 
 
-def _train(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """Measures training by both clocks."""
-    yield _trained(_workload(asked), asked.effort, (False, True)), True
+def _free_memory(bench: Bench) -> None:
+    """Frees the memory of a cell. A device that no longer reacts ends the process."""
+    gc.collect()
+    if bench.on_gpu:
+        import torch
 
-
-def _atari(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """Measures training on Pong for five minutes, with an update per four steps."""
-    config = PRESETS["atari-pong"].replace(device=asked.device, prioritized=False)
-    if asked.dry:
-        config = config.replace(**_TINY | {"threads": 1, "total_timesteps": 100_000})
-    else:
-        # Twice as many environments as a step waits for, so that none delays the others.
-        config = config.replace(num_envs=128, env_batch_size=64, train_frequency=4)
-    if importlib.util.find_spec("ale_py") is None:
-        yield [{"skipped": "ale-py is not installed: pip install 'fastdqn[atari]'"}], asked.dry
-        return
-    repeats = 5
-    held = Effort(0.05, 1, 0.01) if asked.dry else Effort(_STRETCH_SECONDS / repeats, repeats, 5.0)
-    yield _trained(config, held, (False,)), True
-
-
-def _trained(config: Config, effort: Effort, clocks: tuple[bool, ...]) -> Rows:
-    rows, resolved = [], preview(config).config
-    with arithmetic(resolved):
-        for synchronised in clocks:
-            trained = measure_training(resolved, effort, synchronised)
-            total = sum(trained.phases.values())
-            shares = {name: spent / total for name, spent in trained.phases.items()}
-            extra = {"phase_shares": shares, "phase_seconds": trained.phases}
-            rows += [row | extra for row in _shown("train", [trained.figure])]
-    return rows
-
-
-def _pong(asked: Asked) -> Iterator[tuple[Rows, bool]]:
-    """Trains Pong from pixels until two evaluations reach 18. Returns evaluations so far."""
-    if importlib.util.find_spec("ale_py") is None:
-        yield [{"skipped": "ale-py is not installed: pip install 'fastdqn[atari]'"}], asked.dry
-        return
-    folder = asked.out / "pong-run"
-    until = time.monotonic() + _STRETCH_SECONDS
-
-    def keep_running(progress, step) -> bool:
-        return time.monotonic() < until
-
-    if folder.is_dir():
-        run = fastdqn.resume(folder, on_step=keep_running)
-    else:
-        options = PRESETS["atari-pong"].replace(device=asked.device, run_dir=str(folder))
-        run = fastdqn.train(
-            options.replace(**_TINY) if asked.dry else options, on_step=keep_running
-        )
-    evaluations = (folder / "eval.jsonl").read_text().splitlines()
-    reason = run.summary["exit_reason"]
-    console.print(f"pong: {run.summary['total_steps']:,} steps, {reason}")
-    rows = [*map(json.loads, evaluations), {"exit_reason": reason}]
-    yield rows, reason != "stopped by on_step"
-
-
-PARTS: dict[str, Callable[[Asked], Iterator[tuple[Rows, bool]]]] = {
-    "parity": _parity,
-    "update-mlp": _update(_mlp),
-    "update-nature": _update(_nature),
-    "update-impala": _update(_impala),
-    "upload": _upload,
-    "profile": _profile,
-    "train": _train,
-    "atari": _atari,
-    "pong": _pong,
-}
-
-
-def _shown(title: str, figures: list[Figure]) -> Rows:
-    console.print(table(title, figures))
-    return [figure.row() for figure in figures]
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        except Exception as error:  # an illegal access makes every later call fail
+            print(traceback_of(error), file=sys.stderr)
+            raise SystemExit(_DEVICE_LOST) from None
 
 
 if __name__ == "__main__":
-    main_of(main)
+    main()

@@ -302,18 +302,3 @@ def test_the_benchmarks_run_and_write_their_file(tmp_path, benchmark, words):
     record = json.loads(out.read_text())
     assert record["command"].startswith(f"python benchmarks/{script}")
     assert record.get("rows") or record["sweeps"]["obs_size"]
-
-
-@pytest.mark.slow
-def test_every_part_of_the_gpu_suite_runs_on_the_cpu(tmp_path, benchmark, capsys):
-    benchmark("gpu_suite.py", "--dry-run", "--out", str(tmp_path))
-    parts = {path.stem for path in tmp_path.glob("*.json")}
-    assert parts == {
-        "parity", "update-mlp", "update-nature", "update-impala", "upload", "profile", "train",
-        "atari", "pong",
-    }  # fmt: skip
-    records = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
-    assert all(record["complete"] and record["machine"]["cores"] for record in records)
-    capsys.readouterr()
-    benchmark("gpu_suite.py", "--dry-run", "--out", str(tmp_path))
-    assert capsys.readouterr().out.count("is complete") == len(parts)
