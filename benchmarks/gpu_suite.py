@@ -227,8 +227,8 @@ def _atari(asked: Asked) -> Iterator[tuple[Rows, bool]]:
 def _trained(config: Config, effort: Effort, clocks: tuple[bool, ...]) -> Rows:
     rows, resolved = [], preview(config).config
     with arithmetic(resolved):
-        for synchronised in clocks:
-            trained = measure_training(resolved, effort, synchronised)
+        for synchronized in clocks:
+            trained = measure_training(resolved, effort, synchronized)
             total = sum(trained.phases.values())
             shares = {name: spent / total for name, spent in trained.phases.items()}
             extra = {"phase_shares": shares, "phase_seconds": trained.phases}

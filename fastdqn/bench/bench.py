@@ -149,6 +149,8 @@ class _Measuring:
         self._output, self._clock, self._in_sweep = output, clock, in_sweep
         self._vectorization = vectorization
         self._of = f", {_counted(config.num_envs)}" if in_sweep else ""
+        self._with = f"with {_counted(config.num_envs)}: " if in_sweep else ""
+        self._own = {"num_envs": config.num_envs} if in_sweep else {}
         self.figures: list[Figure] = []
         self.rows: list[dict[str, Any]] = []
 
@@ -159,7 +161,8 @@ class _Measuring:
             if name != "train":
                 self._output.begin(f"{name}{self._of}")
                 self._add(f"{name} alone", figures := list(_MEASURES[name](self._context())))
-                if name == "env" and (advice := workers_advice(figures)):
+                # `bench all` trains with what is faster alone, and names what helps the whole.
+                if part == "env" and (advice := workers_advice(figures)):
                     self._output.show(advice)
         self.rows += [figure.row() for figure in self.figures]
         if part in ("train", "all"):
@@ -175,9 +178,7 @@ class _Measuring:
 
     def _add(self, title: str, figures: list[Figure]) -> None:
         """Shows figures, and warns if their repeats differ."""
-        if self._in_sweep:
-            own = {"num_envs": self.config.num_envs}
-            figures = [figure._replace(of=own | figure.of) for figure in figures]
+        figures = [figure._replace(of=self._own | figure.of) for figure in figures]
         self.figures += figures
         self._output.show(table(f"{title}{self._of}", figures))
         if warning := spread_warning(figures):
@@ -189,9 +190,10 @@ class _Measuring:
         self._add("train, in turns", pair)
         ours, theirs = (figure.rate.median for figure in pair)
         differs = note(self.config)
-        ratio = f"fastdqn makes {ours / theirs:.2f} times the steps/s of sb3"
+        ratio = f"{self._with}fastdqn makes {ours / theirs:.2f} times the steps/s of sb3"
         self._output.show(f"{differs}\n{ratio}")
-        self.rows += [*(figure.row() for figure in pair), {"sentence": ratio, "note": differs}]
+        said = {"sentence": ratio, "note": differs, **self._own}
+        self.rows += [*(figure.row() for figure in pair), said]
 
     def _train(self, with_levers: bool) -> None:
         """Measures training by both clocks, names the bottleneck, and tries what may help."""
@@ -202,9 +204,10 @@ class _Measuring:
         if with_levers:
             found = levers(config, plain.phases, plain.steps, alone)
             tried = list(try_levers(config, rate, found, self._measure_lever))
-        said = sentence(config, plain.phases, rate, alone, tried)
+        said = self._with + sentence(config, plain.phases, rate, alone, tried)
         self._output.show(said)
-        self.rows.append({"sentence": said, "tried": [each._asdict() for each in tried]})
+        row = {"sentence": said, "tried": [each._asdict() for each in tried]}
+        self.rows.append(row | self._own)
 
     def _measure_lever(self, config: Config) -> Rate:
         self._output.begin(

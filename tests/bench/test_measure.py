@@ -78,10 +78,10 @@ def test_sampling_is_measured_alone(clock, slow_parts):
     assert moved.rate.median == pytest.approx(16 * 32 / SAMPLE_SECONDS, rel=0.05)
 
 
-@pytest.mark.parametrize("synchronised", [False, True])
-def test_phases_of_training_add_up_to_the_elapsed_time(clock, slow_parts, synchronised):
+@pytest.mark.parametrize("synchronized", [False, True])
+def test_phases_of_training_add_up_to_the_elapsed_time(clock, slow_parts, synchronized):
     envs = Slow(clock)
-    trained = measure_training(config(), EFFORT, synchronised, clock, envs)
+    trained = measure_training(config(), EFFORT, synchronized, clock, envs)
     calls, updates = trained.steps / (0.9 * LANES), trained.updates
     assert updates == pytest.approx(trained.steps / 4, abs=3)
     assert trained.phases["env"] == pytest.approx(calls * STEP_SECONDS, rel=0.05)

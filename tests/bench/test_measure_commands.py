@@ -47,7 +47,7 @@ def test_bench_all_writes_every_rate_and_names_the_bottleneck(tmp_path, capsys, 
     (tried,) = [row["tried"] for row in rows if "tried" in row]
     assert any("--num-envs" in each["flags"] for each in tried)
     trains = [row for row in rows if "train_steps_per_second" in row]
-    assert [row["clock"] for row in trains] == ["plain", "synchronised"]
+    assert [row["clock"] for row in trains] == ["plain", "synchronized"]
     for row in trains:
         assert sum(row["phase_seconds"].values()) <= row["seconds"]
         assert row["startup_seconds"].keys() == {"build", "kernels"}
@@ -194,6 +194,27 @@ def test_a_sweep_over_numbers_of_environments_is_csv_or_markdown(capsys):
             for name in ("min", "median", "max")
         )
         assert least <= median <= most
+
+
+def test_the_bottleneck_of_each_number_of_environments_names_that_number(capsys):
+    words = "bench train cartpole --num-envs 2 3 --seconds 0.01 --repeats 2 --format json"
+    assert main(words.split()) == 0
+    rows = json.loads(capsys.readouterr().out)
+    said = {row["num_envs"]: row["sentence"] for row in rows if "sentence" in row}
+    assert list(said) == [2, 3]
+    assert said[2].startswith("with 2 environments: ")
+
+
+def test_only_bench_env_recommends_workers_since_bench_all_tries_them(capsys, monkeypatch):
+    monkeypatch.setattr(bench, "workers_advice", lambda figures: "use --vectorization workers")
+    monkeypatch.setattr(bench, "PARTS", ("env", "learner", "all"))
+    monkeypatch.setattr(bench._Measuring, "_train", lambda self, with_levers: None)
+    advised = {}
+    for part in ("env", "all"):
+        words = ["bench", part, "cartpole", "--vectorization", "sync", *SMALL, "--num-envs", "2"]
+        assert main(words) == 0
+        advised[part] = "use --vectorization workers" in capsys.readouterr().out
+    assert advised == {"env": True, "all": False}
 
 
 def test_every_column_of_a_csv_table_has_a_name_of_its_own():

@@ -181,13 +181,13 @@ def test_the_page_of_a_run_in_progress_is_in_its_folder(tmp_path):
 def test_phases_by_both_clocks_are_shown_beside_those_of_the_run(folders, tmp_path):
     rows = [{"part": "header"}] + [
         {"part": "train", "clock": clock, "steps": 10, "phase_seconds": {"learn": 3.0, "env": 1.0}}
-        for clock in ("plain", "synchronised")
+        for clock in ("plain", "synchronized")
     ]
     (tmp_path / "figures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["--bench", str(tmp_path / "figures.jsonl"), "--out", str(tmp_path / "a.html")]
     assert ask("report", folders[0], *words)[0] == 0
     page = Page(tmp_path / "a.html")
-    assert "Benchmark of the same settings, synchronised clock" in page.text["h3"]
+    assert "Benchmark of the same settings, synchronized clock" in page.text["h3"]
     assert "75.0%" in page.text["td"]
 
 
