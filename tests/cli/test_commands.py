@@ -9,6 +9,7 @@ import pytest
 import fastdqn
 from fastdqn.cli import main as cli
 from fastdqn.config.schema import ConfigError
+from fastdqn.study.study_folder import Study, Variant, write_study
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +107,22 @@ def test_python_mistakes_are_one_error_with_all_lines(tmp_path):
 def test_a_policy_takes_any_number_of_observations(run):
     policy = fastdqn.load_policy(run)
     assert [len(policy(np.zeros((n, 4), np.float32))) for n in (1, 7)] == [1, 7]
+
+
+@pytest.mark.parametrize("command", ["eval", "resume", "video", "export"])
+def test_a_folder_of_runs_in_place_of_a_run_names_some_of_them(tmp_path, command, capsys):
+    study = Study("cartpole", (), (Variant("base", ()),), (1, 2))
+    (tmp_path / "mine").mkdir()
+    write_study(tmp_path / "mine", study)
+    runs = [str(tmp_path / "mine" / "base" / f"seed-{seed}") for seed in (1, 2)]
+    code, _, said = ask(capsys, command, str(tmp_path / "mine"))
+    assert code == 2
+    assert said == f"error: {tmp_path}/mine is a study: name one of its runs, {', '.join(runs)}\n"
+    for name in ("d", "b", "a", "c"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").touch()
+    code, _, said = ask(capsys, command, str(tmp_path / "runs"))
+    assert code == 2
+    named = ", ".join(str(tmp_path / "runs" / name) for name in ("a", "b", "c"))
+    folder = tmp_path / "runs"
+    assert said == f"error: {folder} is a folder of runs: name one of them, {named} and 1 more\n"
