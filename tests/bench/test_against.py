@@ -137,7 +137,8 @@ def test_work_that_sb3_cannot_do_is_refused():
     assert "\n" not in said
     for words in (
         "no Double (--no-double)", "no Dueling (--no-dueling)", "only the Huber loss",
-        "no normalization of observations", "no normalization of rewards", "no action masks",
+        "no normalization of observations", "no normalization of rewards",
+        "no action masks (a --wrapper that removes them",
         "not a ladder", "all environments waited for, not 2", "no prioritized replay",
         "scalar values, not quantile", "no noisy layers", "other convolutions than minatar",
         "no protocol dqn2015", "Adam, not rmsprop", "a constant learning rate", "ReLU, not tanh",
