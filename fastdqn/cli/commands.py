@@ -69,7 +69,8 @@ def plan(config: Config) -> str:
 def evaluate_run(
     run: str, mistakes: list[str], *, episodes: int, weights: str, seed: int, max_steps: int | None,
     env_id: str | None, env_kwargs: dict, wrapper: tuple[str, ...] | None,
-    max_step_seconds: float | None, render: bool, json: bool, out: Path | None,
+    info_keys: tuple[str, ...] | None, max_step_seconds: float | None, render: bool, json: bool,
+    out: Path | None,
 ) -> str:  # fmt: skip
     """Runs `fastdqn eval`: evaluates weights of a run. Returns what to print.
 
@@ -84,12 +85,12 @@ def evaluate_run(
     """
     asked = Config(
         eval_episodes=episodes, eval_max_steps=max_steps, seed=seed,
-        max_step_seconds=max_step_seconds,
+        max_step_seconds=max_step_seconds, info_keys=info_keys or (),
     )  # fmt: skip
     lines = [*mistakes, *(line.removeprefix("eval_") for line in asked.problems())]
     lines += out_problems(out)
     base = working_folder()  # an environment may change the working directory
-    changes = EnvChanges(env_id, env_kwargs, wrapper)
+    changes = EnvChanges(env_id, env_kwargs, wrapper, info_keys)
     policy, recipe, path = load_trained(run, weights, changes, max_step_seconds, lines)
     try:
         evaluation = evaluate_recipe(
@@ -138,7 +139,7 @@ def _announce_evaluation(episodes: int, max_steps: int) -> None:
 
 
 def _info_lines(evaluation: Evaluation) -> list[str]:
-    """Returns a line for each key of --info-keys of the run."""
+    """Returns a line for each key of --info-keys."""
     means = evaluation.info_means()
     return [
         f"{info_title(key)} {rounded(means[key].mean)}{means[key].over}" if key in means

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from fastdqn.tabular.q_table import TablePolicy
 
 
 class EnvChanges(NamedTuple):
-    """An environment in place of the run's: its id and wrappers, and further arguments.
+    """An environment in place of the run's: id, further arguments, wrappers and keys of info.
 
     None: those of the run.
     """
@@ -27,6 +28,7 @@ class EnvChanges(NamedTuple):
     env_id: str | None
     env_kwargs: dict[str, Any]
     wrapper: tuple[str, ...] | None = None
+    info_keys: tuple[str, ...] | None = None
 
 
 def load_trained(
@@ -48,7 +50,7 @@ def load_trained(
     try:
         path = weights_path(run, weights)
         policy, description = agent.load_policy(path)
-        recipe = _recipe_of(path, changes)
+        recipe = _with_info(_recipe_of(path, changes), changes.info_keys)
         with watch_making(str(recipe), patience):
             _require_same_spaces(recipe, description)
     except UnknownEnvError as error:
@@ -78,7 +80,7 @@ def step_limit_of(weights: Path, changes: EnvChanges) -> int | None:
 
 def _recipe_of(weights: Path, changes: EnvChanges) -> EnvRecipe:
     """Returns the environment of a run with its wrappers and arguments, and the changes."""
-    env_id, kwargs, wrapper = changes
+    env_id, kwargs, wrapper, _ = changes
     if env_id is not None:
         return EnvRecipe(env_id, kwargs=kwargs, wrappers=wrapper or ())
     path = run_folder_of(weights) / "config.json"
@@ -100,6 +102,18 @@ def _recipe_of(weights: Path, changes: EnvChanges) -> EnvRecipe:
         )
     config = config.replace(env_kwargs={**config.env_kwargs, **kwargs})
     return preflight.recipe(config if wrapper is None else config.replace(wrapper=wrapper))
+
+
+def _with_info(recipe: EnvRecipe, keys: tuple[str, ...] | None) -> EnvRecipe:
+    """Returns the recipe with other keys of info.
+
+    The run's vectorization was selected for its own keys: most vector classes return no info.
+    """
+    if keys is None:
+        return recipe
+    if recipe.vectorization in ("compiled", "native"):
+        recipe = replace(recipe, vectorization="auto")
+    return replace(recipe, info_keys=keys)
 
 
 def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:

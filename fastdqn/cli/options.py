@@ -69,6 +69,8 @@ class EvalOptions:
     wrapper: tuple[str, ...] | None = None
     """Wrappers of the environment, the innermost first. None: those of the run. --no-wrapper: none,
     such as without one that shapes rewards."""
+    info_keys: tuple[str, ...] | None = None
+    """Keys of info whose means are printed. None: the --info-keys of the run."""
     max_step_seconds: float | None = Config.max_step_seconds
     """Timeout in seconds of a step and of making environments. None: no timeout."""
     render: bool = False

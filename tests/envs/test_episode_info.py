@@ -275,6 +275,26 @@ def test_snapshots_are_kept_and_used(tmp_path, capsys):
         del gymnasium.registry["Scored-v0"]
 
 
+def test_an_evaluation_takes_keys_that_the_run_did_not_record(tmp_path, capsys):
+    gymnasium.register("Scored-v0", lambda **kwargs: Scored(**kwargs))
+    try:
+        folder = str(fastdqn.train(small(tmp_path, env_id="Scored-v0")).folder)
+        words = ["eval", folder, "--episodes", "2", "--json"]
+        assert main([*words, "--info-keys", "score"]) == 0
+        assert json.loads(capsys.readouterr().out)["mean_score"] == 1.5
+        assert main([*words, "--info-keys", "score", "score"]) == 2
+        assert "'score' more than once: name it once" in capsys.readouterr().err
+    finally:
+        del gymnasium.registry["Scored-v0"]
+
+
+@pytest.mark.filterwarnings("ignore:info has no number")
+def test_an_evaluation_with_keys_needs_no_compiled_environment(tmp_path, capsys):
+    run = fastdqn.train(small(tmp_path, env_id="CartPole-v1", vectorization="compiled"))
+    assert main(["eval", str(run.folder), "--episodes", "2", "--info-keys", "score"]) == 0
+    assert "score: no episode has 'score' in info at its end" in capsys.readouterr().out
+
+
 def test_a_reward_shaping_wrapper_can_be_left_out_of_an_evaluation(tmp_path, capsys):
     wrapper = "gymnasium.wrappers:NormalizeReward"
     config = small(tmp_path, env_id="CartPole-v1", wrapper=(wrapper,), vectorization="sync")
