@@ -20,6 +20,7 @@ from fastdqn.cli.load_run import EnvChanges, load_trained, step_limit_of
 from fastdqn.config.conflicts import remarks
 from fastdqn.config.derived_facts import replay_ratio
 from fastdqn.config.info_keys import info_title
+from fastdqn.config.last_weights import COLLAPSED, is_worse
 from fastdqn.config.presets import kept_goals
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import NonFiniteError, find_supported_envs
@@ -27,7 +28,6 @@ from fastdqn.envs.atari_scores import human_normalized
 from fastdqn.files.atomic_write import WriteError, to_json, write_whole
 from fastdqn.files.output_files import may_write, out_problems
 from fastdqn.files.run_folder import working_folder
-from fastdqn.report.statistics import is_worse
 from fastdqn.session import Trained
 from fastdqn.system import standard_streams
 from fastdqn.text import rounded
@@ -365,10 +365,7 @@ def _describe_evaluations(best: dict | None, last: dict | None) -> list[str]:
         f"{_return_of(last)} {over}",
     ]
     if is_worse(last, best):
-        lines.append(
-            "warning: the last weights are worse than the best. The best were selected among all "
-            "evaluations, so compare settings by the last"
-        )
+        lines.append(f"warning: {COLLAPSED}")
     return lines
 
 

@@ -8,6 +8,7 @@ import jinja2
 import numpy as np
 
 from fastdqn.config.info_keys import info_metric, info_title
+from fastdqn.config.last_weights import COLLAPSED, is_worse
 from fastdqn.report import svg_chart
 from fastdqn.report.curves import (
     AXES,
@@ -20,7 +21,7 @@ from fastdqn.report.curves import (
 )
 from fastdqn.report.run_data import RunRecord, info_of, number
 from fastdqn.report.seed_groups import Group, differences, goal_of, spelled
-from fastdqn.report.statistics import iqm, is_worse, stratified_bootstrap
+from fastdqn.report.statistics import iqm, stratified_bootstrap
 from fastdqn.report.svg_chart import Chart, Series, curves_chart, phases_chart, short
 from fastdqn.text import drawable
 
@@ -108,7 +109,7 @@ def _run(run: RunRecord, defaults: dict[str, Any]) -> dict[str, Any]:
         "machine": [
             Row(name, [spelled(value)]) for name, value in run.system.items() if name != "packages"
         ] + [Row(str(name), [spelled(value)]) for name, value in versions.items()],
-        "warnings": [*_collapsed(run), *map(str, _list(run.summary.get("warnings")))],
+        "warnings": _warnings(run),
         "command": _repeated(run.command),
         "install": " ".join(
             ["pip install"] + [shlex.quote(f"{n}=={v}") for n, v in pinned.items() if v]
@@ -182,6 +183,12 @@ def _result(run: RunRecord) -> dict[str, str]:
     elif np.isfinite(goal):
         texts["goal"] = f"not solved: the threshold of {short(goal)} was not confirmed"
     return texts
+
+
+def _warnings(run: RunRecord) -> list[str]:
+    """Returns the warnings of a run. The one of worse last weights states the returns."""
+    stored = [str(line) for line in _list(run.summary.get("warnings"))]
+    return [*_collapsed(run), *(line for line in stored if line != COLLAPSED)]
 
 
 def _collapsed(run: RunRecord) -> list[str]:
@@ -267,13 +274,12 @@ def _runs_table(groups: list[Group]) -> dict[str, Any]:
                 number(_dict(run.summary.get(name)).get("mean_return"))
                 for name in ("eval", "eval_last")
             )
-            facts = dict(_facts(run))
-            texts = [*_collapsed(run), *map(str, _list(run.summary.get("warnings")))]
+            facts, lines = dict(_facts(run)), "; ".join(_warnings(run))
             cells = [
                 group.label, spelled(run.config.get("seed")), short(last), short(best),
                 *(_info_mean(run, key) for key in keys),
                 facts.get("steps", "-"), facts.get("seconds of the loop", "-"),
-                str(run.summary.get("exit_reason", "not finished")), "; ".join(texts) or "-",
+                str(run.summary.get("exit_reason", "not finished")), lines or "-",
             ]  # fmt: skip
             rows.append(Row(run.folder.name or str(run.folder), cells, bool(_collapsed(run))))
     return {"heads": heads, "rows": rows}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastdqn.config.last_weights import COLLAPSED
 from fastdqn.report.curves import Line, band
 from fastdqn.report.statistics import stratified_bootstrap
 from fastdqn.report.svg_chart import Series, curves_chart
@@ -359,7 +360,7 @@ def evaluated(mean: float, step: int) -> dict[str, float]:
 
 def test_a_run_whose_last_weights_collapsed_is_seen(tmp_path):
     summary = {"eval": evaluated(31.5, 1500), "eval_last": evaluated(9.5, 2000)}
-    run = write_run(tmp_path / "collapsed", summary=summary)
+    run = write_run(tmp_path / "collapsed", summary=summary | {"warnings": [COLLAPSED]})
     fine = write_run(tmp_path / "fine", seed=2, summary={"eval_last": evaluated(31.0, 2000)})
     out = tmp_path / "one.html"
     assert ask("report", str(run), "--out", str(out))[0] == 0
@@ -373,7 +374,7 @@ def test_a_run_whose_last_weights_collapsed_is_seen(tmp_path):
     assert any("selected among all evaluations: 31.5, of step 1500" in t for t in page.text["p"])
     assert ask("report", str(run), str(fine), "--out", str(tmp_path / "two.html"))[0] == 0
     both = Page(tmp_path / "two.html")
-    assert both.text["td"].count(said) == 1
+    assert both.text["td"].count(said) == 1  # and COLLAPSED, without the returns, does not follow
     assert "marked" in [row.get("class") for row in both.all("tr")]
     # 9.5 and 31 of the last weights, 31.5 and 31.5 of the best.
     assert "20.25 [9.5, 31]" in both.text["td"]
