@@ -419,7 +419,26 @@ def test_the_version_of_a_checkout_is_not_installed_from_an_index(tmp_path):
     assert "pip install torch==2.13.0" in Page(run / "report.html").text["code"]
 
 
-def test_keys_of_info_are_columns_of_the_table_of_runs(tmp_path):
+def test_settings_are_compared_by_the_probability_of_improvement_and_keys_of_info(tmp_path):
+    runs = []
+    for setting, score in ((3, 10.0), (5, 12.0)):
+        for seed in (1, 2):
+            last = {**evaluated(score + seed, 2000), "mean_is_success": score / 20}
+            options = {"n_steps": setting, "seed": seed, "info_keys": ("is_success",)}
+            place = tmp_path / f"{setting}-{seed}"
+            runs.append(write_run(place, summary={"eval_last": last}, **options))
+    assert ask("report", *map(str, runs), "--out", str(tmp_path / "a.html"))[0] == 0
+    text = Page(tmp_path / "a.html").text
+    # 13 and 14 against 11 and 12: each pair is an improvement.
+    assert "P(better than the first)" in text["th"]
+    assert "1.00 [1.00, 1.00]" in text["td"]
+    assert "0.6 [0.6, 0.6]" in text["td"]
+    assert any("An interval that contains 0.5 does not decide" in line for line in text["p"])
+    assert ask("report", *map(str, runs[:2]), "--out", str(tmp_path / "b.html"))[0] == 0
+    assert "P(better than the first)" not in Page(tmp_path / "b.html").text["th"]
+
+
+def test_keys_of_info_are_columns_of_the_tables_of_settings_and_of_runs(tmp_path):
     found = {**evaluated(1.0, 2000), "mean_is_success": 0.56, "mean_keys": 8.0}
     summary = {"eval_last": {**found, "mean_keys_episodes": 5}}
     keys = ("is_success", "keys")
@@ -427,7 +446,7 @@ def test_keys_of_info_are_columns_of_the_table_of_runs(tmp_path):
             for i, name in enumerate("ab")]  # fmt: skip
     assert ask("report", *map(str, runs), "--out", str(tmp_path / "a.html"))[0] == 0
     text = Page(tmp_path / "a.html").text
-    assert text["th"].count("success rate") == text["th"].count("keys") == 1
+    assert text["th"].count("success rate") == text["th"].count("keys") == 2
     assert text["td"].count("0.56") == text["td"].count("8 over 5 of 20 episodes") == 2
 
 
