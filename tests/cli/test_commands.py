@@ -126,3 +126,15 @@ def test_a_folder_of_runs_in_place_of_a_run_names_some_of_them(tmp_path, command
     named = ", ".join(str(tmp_path / "runs" / name) for name in ("a", "b", "c"))
     folder = tmp_path / "runs"
     assert said == f"error: {folder} is a folder of runs: name one of them, {named} and 1 more\n"
+
+
+@pytest.mark.parametrize("words", [["report"], ["plot", "--out", "a.png"]])
+def test_a_report_of_a_folder_of_runs_names_some_of_them(tmp_path, words, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    command, *rest = words
+    code, _, said = ask(capsys, command, str(tmp_path), *rest)
+    named = f"{tmp_path}/a, {tmp_path}/b"
+    assert code == 2
+    assert said == f"error: {tmp_path} is a folder of runs: name one of them, {named}\n"
