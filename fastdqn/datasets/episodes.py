@@ -193,11 +193,12 @@ def _whole_numbers(leaf: spaces.Space) -> tuple[int, int | None]:
 
     Values of Discrete and MultiDiscrete are bounded when they become columns.
     """
-    dtype = np.dtype(leaf.dtype)
+    dtype: np.dtype[Any] = np.dtype(leaf.dtype)
     if isinstance(leaf, spaces.MultiBinary) or dtype.kind == "b":
         return 0, 1
     if dtype.kind in "iu":
-        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        limits = np.iinfo(dtype.name)
+        return int(limits.min), int(limits.max)
     return 0, None
 
 

@@ -1,6 +1,6 @@
 """Episodes in .npz files and Minari data sets: what is read, and what is refused in one line."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path, changes, said
         (spaces.Box(0, 255, (2,), np.uint8), -1, "the value -1"),
         (spaces.Box(0, 255, (2,), np.uint8), np.nan, "the value nan"),
         (spaces.Box(-9, 9, (2,), np.int64), np.float32(1.5), "the value 1.5"),
-        (spaces.Box(0, 1, (2,), np.bool_), 2, "the value 2: .* from 0 to 1"),
+        (spaces.Box(0, 1, (2,), cast(Any, np.bool_)), 2, "the value 2: .* from 0 to 1"),
         (spaces.MultiBinary(2), np.int8(5), "the value 5: .* from 0 to 1"),
         (spaces.MultiDiscrete([3, 3]), 0.5, "the value 0.5"),
         (BOX, 1 + 2j, "observations is of dtype complex128, must be numbers"),
