@@ -289,6 +289,22 @@ def test_a_reward_shaping_wrapper_can_be_left_out_of_an_evaluation(tmp_path, cap
     assert returns[0][0] != returns[0][1]
 
 
+@pytest.mark.parametrize("vectorization", ["compiled", "native", "sync"])
+def test_an_evaluation_takes_wrappers_and_arguments_that_the_run_did_not_have(
+    tmp_path, capsys, vectorization
+):
+    config = small(tmp_path, env_id="CartPole-v1", vectorization=vectorization)
+    folder = str(fastdqn.train(config).folder)
+    found = []
+    wrapper = "gymnasium.wrappers:NormalizeReward"
+    for words in (["--wrapper", wrapper], ["--env-kwargs", "max_episode_steps=5"]):
+        assert main(["eval", folder, "--episodes", "2", "--json", *words]) == 0
+        result = json.loads(capsys.readouterr().out)
+        found.append((result["mean_return"], result["mean_length"]))
+    assert found[0][0] != found[0][1]
+    assert found[1] == (5.0, 5.0)
+
+
 class Goal(gymnasium.Env):
     """Episodes of number % 4 + 1 steps: the fourth is a success, and others end without the key.
 
