@@ -14,12 +14,18 @@ import signal
 import subprocess
 from pathlib import Path
 
+import gymnasium
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 from fastdqn.checkpoints.checked_read import read_latest
 from fastdqn.checkpoints.loader import load_checkpoint
 from fastdqn.cli import study as command
 from fastdqn.cli import study_options
+from fastdqn.cli.config_file import with_file, words_of
+from fastdqn.cli.options import TrainOptions
+from fastdqn.cli.parser import parse
+from fastdqn.config.presets import PRESETS
 from fastdqn.study.study_folder import held, read_study, summary_of
 from helpers.command_line import ask
 from helpers.report_pages import write_run
@@ -448,3 +454,56 @@ def test_an_environment_that_fails_twice_is_named(tmp_path):
     # The first attempt may fail before its first checkpoint is written.
     again = r"running again, (resumes from step \d+|begins again: no checkpoint after step 0)\n"
     assert re.search("base/seed-1: " + again, out)
+
+
+def test_a_file_of_options_that_changes_later_changes_no_run(scheduler):
+    file = Path("options.toml")
+    rest = "hidden-sizes = [8, 8]\ntensorboard = false\ndouble = false\n"
+    file.write_text(f"learning-rate = 1e-3\n{rest}")
+    words = ("--config", "options.toml", *FEW, "--vs", "--double")
+    assert train("--seeds", "1", *words)[0] == 0
+    given = ("--learning-rate", "0.001", "--hidden-sizes", "8", "8", "--tensorboard", "False")
+    for job in scheduler.started:
+        assert set(given) <= set(job.words)
+        assert not [word for word in job.words if "options.toml" in word]
+    study = read_study(Path("studies/cartpole"))
+    assert ("--no-double" in study.options, study.variants[1].options) == (True, ("--double",))
+    assert train("--seeds", "1-2", *words)[0] == 0
+    file.write_text(f"learning-rate = 1e-5\n{rest}")
+    (line,) = refused("--seeds", "1-3", *words)
+    assert "is a study with other options: learning_rate is 1e-05 here and 0.001 in the s" in line
+    file.unlink()
+    plain = ("--learning-rate", "1e-3", "--hidden-sizes", "8", "8", "--tensorboard", "False")
+    assert train("--seeds", "1-3", *plain, "--no-double", *FEW)[0] == 0
+
+
+def test_an_option_of_a_file_that_no_command_can_express_is_refused(scheduler, monkeypatch):
+    Path("a.toml").write_text('env-id = "Odd-v0"\nenv-kwargs = {"a-b" = 1}')
+    spec = EnvSpec("Odd-v0", lambda **kwargs: gymnasium.make("CartPole-v1"))
+    monkeypatch.setitem(gymnasium.registry, "Odd-v0", spec)
+    (line,) = refused("--seeds", "1", "--config", "a.toml", *FEW)
+    assert line.startswith("config: --env-kwargs is 'a-b=1': it must be names with plain values")
+
+
+def test_the_options_of_a_run_are_those_of_a_study(scheduler):
+    run = write_run(Path("run"), seed=7)
+    assert train("--seeds", "1", "--config", f"{run}/config.json", *FEW)[0] == 0
+    assert "--seed" not in read_study(Path("studies/cartpole")).options
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'env-kwargs = {a = "True", b = "x y", c = [1, -2.5], d = "5", e = false}',
+        "v-min = -3.5", "train-frequency = '1/3'", "final-evaluation = true", "wrapper = []",
+        "hidden-sizes = []", "buffer-size = 70_000", "target-network = false", "total-episodes = 5",
+        "learning-rate-schedule = 'piecewise'\nlearning-rate-steps = [5, 9]\n"
+        "learning-rate-values = [1e-3, 1e-5]",
+    ],
+)  # fmt: skip
+def test_options_of_a_file_in_words_are_the_same_options(in_an_empty_folder, line):
+    Path("a.toml").write_text(line)
+    config, _, lines = with_file("cartpole", PRESETS["cartpole"], ["--config", "a.toml"])
+    words = words_of(config, PRESETS["cartpole"])
+    chosen, problems = parse(words, TrainOptions(PRESETS["cartpole"]), "")
+    assert (chosen.config, problems, lines) == (config, [], [])
