@@ -150,6 +150,7 @@ def adopt(run: Run, config: ResolvedConfig, source: Source) -> list[str]:
         taken[-1] = f"{held:,} transitions"
     left.append("the environments, counters, schedules and random generators, which start anew")
     lines = [f"from {source.folder}, checkpoint {source.checkpoint.name}: {', '.join(taken)}"]
+    lines += prefill.other_environment(source.folder, source.config, config)
     return [*lines, *(f"not taken: {each}" for each in left)]
 
 

@@ -373,6 +373,18 @@ def test_other_arguments_of_the_environment_are_named(sized, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["prefill", "from_run"])
+def test_another_environment_with_the_same_spaces_is_a_warning(source, tmp_path, how):
+    folder, same = source
+    start = {"prefill": (str(folder),)} if how == "prefill" else {"from_run": str(folder)}
+    options = {"normalize_observation": True, **start, **same}
+    _, notes = built(new(tmp_path / "same", **options))
+    assert not [line for line in notes if "another environment" in line]
+    _, notes = built(new(tmp_path / "other", env_kwargs={"size": 3}, **options))
+    differs = "is a run of another environment; env_kwargs there: none, here: size=3"
+    assert f"warning: {folder} {differs}" in notes
+
+
+@pytest.mark.parametrize("how", ["prefill", "from_run"])
 def test_a_damaged_replay_is_not_blamed_on_the_environment(tmp_path, how):
     folder = fastdqn.train(new(tmp_path / "first", checkpoint_frequency=400)).folder
     *_, newest = sorted((folder / "checkpoints" / "segments").iterdir())
