@@ -18,7 +18,13 @@ from fastdqn.report.seed_groups import spelled
 from fastdqn.study.changed_runs import changed_runs, left_out
 from fastdqn.study.live_table import study_display
 from fastdqn.study.local_scheduler import LocalScheduler
-from fastdqn.study.results import remarks, results_record, results_table, study_results
+from fastdqn.study.results import (
+    remarks,
+    results_record,
+    results_table,
+    study_results,
+    survivors,
+)
 from fastdqn.study.run_progress import RunProgress
 from fastdqn.study.run_queue import ATTEMPTS, Entry, RunQueue, State
 from fastdqn.study.study_folder import (
@@ -158,7 +164,8 @@ def _finish(plan: StudyPlan, place: Where, queue: RunQueue, changed: Mapping[str
     results = study_results(study, folder, changed)
     record = results_record(study, results, changed)
     write_whole(place / "results.json", to_json(record, indent=2) + "\n")
-    lines = [*left_out(changed), *remarks(results), f"written: {folder / 'results.json'}"]
+    lines = [*left_out(changed), *remarks(results), *survivors(study, results, changed)]
+    lines.append(f"written: {folder / 'results.json'}")
     if queue.count(State.FINISHED):
         lines += _figures(folder, changed)
     standard_streams.restore()

@@ -255,6 +255,7 @@ def test_a_run_that_fails_twice_is_named_and_the_others_go_on(monkeypatch, sched
     assert "base/seed-2: failed, and is started again: env 3 died" in out
     assert summary_of(folder / "seed-3") is not None
     assert train("--seeds", "1-3", *FEW)[0] == 0  # the next start tries it again
+    assert "base: 1 of 3 runs failed, and its numbers do not include them" in out
 
 
 def test_quiet_prints_only_the_result(scheduler):
