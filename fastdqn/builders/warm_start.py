@@ -79,6 +79,9 @@ def read_source(
     folder = Path(config.from_run)
     try:
         theirs = read_config(folder)
+    except ConfigError as error:
+        raise ConfigError([f"from_run {line}" for line in error.lines]) from None
+    try:
         checkpoint = load_checkpoint(folder)
         lines = _weights_problems(config, theirs, facts, description, folder, own)
         if lines:

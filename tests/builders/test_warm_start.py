@@ -426,6 +426,17 @@ def test_a_folder_that_is_no_run_of_a_network_is_one_line(tmp_path, how):
         fastdqn.train(new(tmp_path, **{how: (path,) if how == "prefill" else path}))
 
 
+@pytest.mark.parametrize("how", ["prefill", "from_run"])
+def test_a_folder_without_options_is_reported_with_the_option(tmp_path, how):
+    (tmp_path / "empty").mkdir()
+    path = str(tmp_path / "empty")
+    with pytest.raises(ConfigError) as caught:
+        fastdqn.train(new(tmp_path / "run", **{how: (path,) if how == "prefill" else path}))
+    (line,) = caught.value.lines
+    assert line.startswith(f"{how} {path}")
+    assert line.endswith("/config.json: No such file or directory")
+
+
 def test_parts_without_a_run_to_take_them_from_are_an_error(capsys):
     words = ["train", "CartPole-v1", "--dry-run", "--from-parts", "weights", "optimizer", "replay"]
     assert main(words) == 2

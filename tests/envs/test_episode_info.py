@@ -89,6 +89,18 @@ def test_a_key_that_is_missing_is_named_once():
     assert len(warned) == 1
 
 
+@pytest.mark.parametrize("make", [SyncVectorEnv, AsyncVectorEnv])
+def test_text_is_no_number(make):
+    class Text(Scored):
+        def step(self, action) -> Any:
+            *rest, info = super().step(action)
+            return *rest, info | {"rare": "7"}
+
+    with pytest.warns(UserWarning, match="info has no number 'rare' at the end of an episode"):
+        found, _ = collect(make([Text, Text]))
+    assert np.isnan([rare for _, _, (_, _, rare) in found]).all()
+
+
 @pytest.fixture
 def run(tmp_path):
     with pytest.warns(UserWarning, match="no number 'rare'"):
