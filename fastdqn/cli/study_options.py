@@ -240,7 +240,8 @@ def _parse(name: str, words: Sequence[str], base: Config) -> tuple[Config, list[
     """Returns (options of a run with the seed of base and no folder, error messages)."""
     default, rest, lines = with_file(name, api.preset(name), words)
     chosen, more = parser.parse(rest, TrainOptions(default), "")
-    return chosen.config.replace(run_dir=None, seed=base.seed), [*lines, *more]
+    config = chosen.config.replace(run_dir=None, seed=base.seed, preset=base.preset)
+    return config, [*lines, *more]
 
 
 def _configs(study: Study, base: Config) -> dict[Variant, Config]:

@@ -26,10 +26,10 @@ from fastdqn.cli.config_file import with_file, words_of
 from fastdqn.cli.options import TrainOptions
 from fastdqn.cli.parser import parse
 from fastdqn.config.presets import PRESETS
-from fastdqn.study.study_folder import held, read_study, summary_of
+from fastdqn.study.study_folder import Study, held, read_study, summary_of, write_study
 from helpers.command_line import ask
 from helpers.report_pages import write_run
-from helpers.studies import TINY, FakeScheduler, start
+from helpers.studies import BASE, TINY, FakeScheduler, start
 
 KILLS = int(os.environ.get("FASTDQN_KILLS", "2"))
 FEW = ("--total-timesteps", "2000")
@@ -484,6 +484,17 @@ def test_an_option_of_a_file_that_no_command_can_express_is_refused(scheduler, m
     monkeypatch.setitem(gymnasium.registry, "Odd-v0", spec)
     (line,) = refused("--seeds", "1", "--config", "a.toml", *FEW)
     assert line.startswith("config: --env-kwargs is 'a-b=1': it must be names with plain values")
+
+
+def test_a_study_that_names_a_file_of_options_continues(scheduler):
+    write_run(Path("run"), seed=7)  # of the preset cartpole, in a study of an id
+    words = ("--config", "run/config.json")
+    Path("old").mkdir()
+    with held(Path("old").resolve()) as place:
+        write_study(place, Study("CartPole-v1", words, (BASE,), (1,)))
+    command = ("train", "CartPole-v1", "--seeds", "1-2", *words, "--run-dir", "old")
+    assert (ask(*command)[0], ask(*command, "--dry-run")[0]) == (0, 0)
+    assert [job.words[2:4] for job in scheduler.started] == [words, words]
 
 
 def test_the_options_of_a_run_are_those_of_a_study(scheduler):
