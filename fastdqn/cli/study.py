@@ -16,6 +16,7 @@ from fastdqn.files.open_folder import Where
 from fastdqn.files.run_folder import working_folder
 from fastdqn.report.seed_groups import spelled
 from fastdqn.study.changed_runs import changed_runs, left_out
+from fastdqn.study.inputs import changed_inputs, stamps
 from fastdqn.study.live_table import study_display
 from fastdqn.study.local_scheduler import LocalScheduler
 from fastdqn.study.results import (
@@ -67,6 +68,8 @@ def study(name: str, words: Sequence[str], chosen: TrainOptions, lines: Sequence
             raise ConfigError([f"another process has just changed {plan.folder / FILE}: try again"])
         write_study(place, plan.study)
         _make_folders(plan)
+        configs = [setup.config for setup in plan.setups.values()]
+        before = stamps(configs, working_folder())
         with listen() as requests:
             changed = _changed(plan)
             queue = _train(plan, changed, chosen.quiet, requests)
@@ -76,7 +79,8 @@ def study(name: str, words: Sequence[str], chosen: TrainOptions, lines: Sequence
             command = shlex.join(["fastdqn", "train", name, *words])
             print(f"interrupted: {ended}. To continue: {command}", flush=True)
             return _INTERRUPTED
-        return _finish(plan, place, queue, changed)
+        inputs = changed_inputs(before, stamps(configs, working_folder()))
+        return _finish(plan, place, queue, changed, inputs)
 
 
 def _changed(plan: StudyPlan) -> dict[str, str]:
@@ -158,13 +162,18 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + "s" * (number != 1)
 
 
-def _finish(plan: StudyPlan, place: Where, queue: RunQueue, changed: Mapping[str, str]) -> int:
-    """Writes and prints the results. Returns the exit code, 1 if a run has failed."""
+def _finish(
+    plan: StudyPlan, place: Where, queue: RunQueue, changed: Mapping[str, str], inputs: list[str]
+) -> int:
+    """Writes and prints the results. Returns the exit code, 1 if a run has failed.
+
+    inputs: lines about data that changed.
+    """
     study, folder = plan.study, plan.folder
     results = study_results(study, folder, changed)
     record = results_record(study, results, changed)
     write_whole(place / "results.json", to_json(record, indent=2) + "\n")
-    lines = [*left_out(changed), *remarks(results), *survivors(study, results, changed)]
+    lines = [*left_out(changed), *inputs, *remarks(results), *survivors(study, results, changed)]
     lines.append(f"written: {folder / 'results.json'}")
     if queue.count(State.FINISHED):
         lines += _figures(folder, changed)

@@ -26,6 +26,7 @@ from fastdqn.cli.config_file import with_file, words_of
 from fastdqn.cli.options import TrainOptions
 from fastdqn.cli.parser import parse
 from fastdqn.config.presets import PRESETS
+from fastdqn.datasets import save_npz
 from fastdqn.study.study_folder import Study, held, read_study, summary_of, write_study
 from helpers.command_line import ask
 from helpers.report_pages import write_run
@@ -484,6 +485,26 @@ def test_an_option_of_a_file_that_no_command_can_express_is_refused(scheduler, m
     monkeypatch.setitem(gymnasium.registry, "Odd-v0", spec)
     (line,) = refused("--seeds", "1", "--config", "a.toml", *FEW)
     assert line.startswith("config: --env-kwargs is 'a-b=1': it must be names with plain values")
+
+
+def test_data_that_changes_while_a_study_is_trained_is_named(scheduler, monkeypatch):
+    env = gymnasium.make("CartPole-v1")
+    obs = [env.reset(seed=0)[0]] * 2
+    episode = {"observations": obs, "actions": [0], "rewards": [1.0]}
+    save_npz(Path("data.npz"), [episode] * 2_000)
+    words = ("--seeds", "1-2", *FEW, "--prefill", "data.npz")
+    code, out, err = train(*words)
+    assert (code, err, "changed" in out) == (0, [], False)
+    train_run = scheduler._train
+
+    def trained(job):
+        save_npz(Path("data.npz"), [episode] * 1_999)
+        return train_run(job)
+
+    monkeypatch.setattr(scheduler, "_train", trained)
+    code, out, _ = train(*words, "--run-dir", "other")
+    assert code == 0
+    assert "warning: data.npz changed while the study was trained: its runs may have" in out
 
 
 def test_a_study_that_names_a_file_of_options_continues(scheduler):
