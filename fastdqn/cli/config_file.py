@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdqn.cli.parser import groups
+from fastdqn.config.option import options_of
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config, ConfigError, current_names, unknown_name
 from fastdqn.files.atomic_write import read_text
@@ -48,6 +49,27 @@ def with_file(
     if name is not None and name not in PRESETS:  # an id on the command line wins
         config = config.replace(env_id=default.env_id)
     return config, rest, []
+
+
+def words_of(config: Config, default: Config) -> list[str]:
+    """Returns the options in which a config differs from a default, as words of a command line.
+
+    Without the seed, the run folder and the label of a preset.
+    """
+    options, words = options_of(Config), []
+    for field in fields(Config):
+        value = getattr(config, field.name)
+        if value == getattr(default, field.name) or field.name in ("seed", "run_dir", "preset"):
+            continue
+        flag = field.name.replace("_", "-")
+        if options[field.name].hint is bool:
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, dict):
+            words += [f"--{flag}", *(f"{name}={given!r}" for name, given in value.items())]
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{flag}", *map(str, values)]
+    return words
 
 
 def named_in_file(args: Sequence[str]) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from fastdqn.builders import agent, preflight
 from fastdqn.checkpoints.network_weights import run_folder_of, weights_path
 from fastdqn.checkpoints.table_weights import is_table
-from fastdqn.config.schema import ConfigError
+from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import EnvError, EnvRecipe, UnknownEnvError, probe_env
 from fastdqn.envs.watchdog import watch_making
 from fastdqn.files.atomic_write import read_text
@@ -100,8 +100,22 @@ def _recipe_of(weights: Path, changes: EnvChanges) -> EnvRecipe:
             "fastdqn.evaluate(fastdqn.load_policy(run), make_env), or name an environment "
             "with --env-id my_package:MyEnv-v0"
         )
+    if kwargs or wrapper is not None:
+        config = _changed(config, kwargs, wrapper)
+    return preflight.recipe(config)
+
+
+def _changed(config: Config, kwargs: dict[str, Any], wrapper: tuple[str, ...] | None) -> Config:
+    """Returns the options of a run with other arguments or wrappers of its environment.
+
+    The run's vectorization was selected for its own: one class that steps all environments takes
+    no wrapper, and not every argument.
+    """
     config = config.replace(env_kwargs={**config.env_kwargs, **kwargs})
-    return preflight.recipe(config if wrapper is None else config.replace(wrapper=wrapper))
+    if wrapper is not None:
+        config = config.replace(wrapper=wrapper)
+    no_longer = ("compiled", "native", *(["envpool"] if config.wrapper else []))
+    return config.replace(vectorization="auto") if config.vectorization in no_longer else config
 
 
 def _with_info(recipe: EnvRecipe, keys: tuple[str, ...] | None) -> EnvRecipe:

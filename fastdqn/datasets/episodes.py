@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from fastdqn.envs import EnvFacts, ObsReader
+from fastdqn.envs.observations import leaves
 
 
 class DatasetError(ValueError):
@@ -134,6 +135,7 @@ def _observations(
 ) -> np.ndarray:
     """Returns all observations [rows, *], as the replay stores them."""
     given = _take(source, arrays, "observations")
+    _require_storable(source, given, space)
     if isinstance(given, np.ndarray) and given.shape == (rows, *facts.obs_shape):
         obs = given if given.dtype == facts.obs_dtype else None
     else:
@@ -155,6 +157,49 @@ def _observations(
         at = np.flatnonzero(~np.isfinite(obs).reshape(rows, -1).all(1))[0]
         raise DatasetError(f"{source}: observation {at} is not finite")
     return obs
+
+
+def _require_storable(source: str, observations: Any, space: spaces.Space) -> None:
+    """Raises DatasetError if a value would be stored as another one.
+
+    Images scaled to 0 to 1, for example, would all be 0 as bytes. Missing parts and wrong shapes
+    are reported when the observations are read.
+    """
+    for path, leaf in leaves(space):
+        name = "observations" + "".join(f"[{key!r}]" for key in path)
+        values = observations
+        try:
+            for key in path:
+                values = values[key]
+            values = np.asarray(values)
+        except (ValueError, TypeError, KeyError, IndexError):
+            continue
+        if values.dtype.kind not in "biuf":
+            raise DatasetError(f"{source}: {name} is of dtype {values.dtype}, must be numbers")
+        low, high = _whole_numbers(leaf)
+        dtype = np.dtype(leaf.dtype)
+        if high is None or (values.dtype == dtype and not isinstance(leaf, spaces.MultiBinary)):
+            continue
+        strange = values[~((values >= low) & (values <= high) & (values == np.floor(values)))]
+        if strange.size:
+            raise DatasetError(
+                f"{source}: {name} has the value {strange.flat[0]}: the environment has whole "
+                f"numbers from {low} to {high} ({dtype}). Store them as it returns them"
+            )
+
+
+def _whole_numbers(leaf: spaces.Space) -> tuple[int, int | None]:
+    """Returns the least and the largest value of a space of whole numbers, else (0, None).
+
+    Values of Discrete and MultiDiscrete are bounded when they become columns.
+    """
+    dtype: np.dtype[Any] = np.dtype(leaf.dtype)
+    if isinstance(leaf, spaces.MultiBinary) or dtype.kind == "b":
+        return 0, 1
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype.name)
+        return int(limits.min), int(limits.max)
+    return 0, None
 
 
 def _masks(

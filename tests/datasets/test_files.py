@@ -1,6 +1,6 @@
 """Episodes in .npz files and Minari data sets: what is read, and what is refused in one line."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -75,6 +75,34 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path, changes, said
         read(tmp_path / "data.npz", **changes)
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "data.npz") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "said"),
+    [
+        (spaces.Box(0, 255, (2,), np.uint8), 0.5, "has the value 0.5: the environment has whole"),
+        (spaces.Box(0, 255, (2,), np.uint8), 300, "the value 300: .* from 0 to 255 .uint8"),
+        (spaces.Box(0, 255, (2,), np.uint8), -1, "the value -1"),
+        (spaces.Box(0, 255, (2,), np.uint8), np.nan, "the value nan"),
+        (spaces.Box(-9, 9, (2,), np.int64), np.float32(1.5), "the value 1.5"),
+        (spaces.Box(0, 1, (2,), cast(Any, np.bool_)), 2, "the value 2: .* from 0 to 1"),
+        (spaces.MultiBinary(2), np.int8(5), "the value 5: .* from 0 to 1"),
+        (spaces.MultiDiscrete([3, 3]), 0.5, "the value 0.5"),
+        (BOX, 1 + 2j, "observations is of dtype complex128, must be numbers"),
+        (BOX, "1.5", "observations is of dtype <U3, must be numbers"),
+    ],
+)
+def test_observations_that_would_be_stored_as_others_are_refused(tmp_path, space, values, said):
+    with pytest.raises(DatasetError, match=said):
+        read(tmp_path / "data.npz", space, observations=np.full((5, 2), values))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, np.float64])
+def test_bytes_may_be_recorded_as_other_numbers(tmp_path, dtype):
+    space = spaces.Box(0, 255, (2,), np.uint8)
+    given = np.array([[0, 255], [1, 2], [3, 4], [5, 6], [7, 8]])
+    episodes = read(tmp_path / "data.npz", space, observations=given.astype(dtype))
+    assert episodes.observations(np.arange(5)).tolist() == given.tolist()
 
 
 def test_files_that_are_no_npz_are_refused_in_one_line(tmp_path):

@@ -89,6 +89,18 @@ def test_a_key_that_is_missing_is_named_once():
     assert len(warned) == 1
 
 
+@pytest.mark.parametrize("make", [SyncVectorEnv, AsyncVectorEnv])
+def test_text_is_no_number(make):
+    class Text(Scored):
+        def step(self, action) -> Any:
+            *rest, info = super().step(action)
+            return *rest, info | {"rare": "7"}
+
+    with pytest.warns(UserWarning, match="info has no number 'rare' at the end of an episode"):
+        found, _ = collect(make([Text, Text]))
+    assert np.isnan([rare for _, _, (_, _, rare) in found]).all()
+
+
 @pytest.fixture
 def run(tmp_path):
     with pytest.warns(UserWarning, match="no number 'rare'"):
@@ -307,6 +319,22 @@ def test_a_reward_shaping_wrapper_can_be_left_out_of_an_evaluation(tmp_path, cap
     assert returns[1][0] == returns[1][1]  # one for each step
     assert returns[0] == returns[2]
     assert returns[0][0] != returns[0][1]
+
+
+@pytest.mark.parametrize("vectorization", ["compiled", "native", "sync"])
+def test_an_evaluation_takes_wrappers_and_arguments_that_the_run_did_not_have(
+    tmp_path, capsys, vectorization
+):
+    config = small(tmp_path, env_id="CartPole-v1", vectorization=vectorization)
+    folder = str(fastdqn.train(config).folder)
+    found = []
+    wrapper = "gymnasium.wrappers:NormalizeReward"
+    for words in (["--wrapper", wrapper], ["--env-kwargs", "max_episode_steps=5"]):
+        assert main(["eval", folder, "--episodes", "2", "--json", *words]) == 0
+        result = json.loads(capsys.readouterr().out)
+        found.append((result["mean_return"], result["mean_length"]))
+    assert found[0][0] != found[0][1]
+    assert found[1] == (5.0, 5.0)
 
 
 class Goal(gymnasium.Env):
