@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +49,7 @@ def load_trained(
     try:
         path = weights_path(run, weights)
         policy, description = agent.load_policy(path)
-        recipe = _with_info(_recipe_of(path, changes), changes.info_keys)
+        recipe = _recipe_of(path, changes)
         with watch_making(str(recipe), patience):
             _require_same_spaces(recipe, description)
     except UnknownEnvError as error:
@@ -80,9 +79,13 @@ def step_limit_of(weights: Path, changes: EnvChanges) -> int | None:
 
 def _recipe_of(weights: Path, changes: EnvChanges) -> EnvRecipe:
     """Returns the environment of a run with its wrappers and arguments, and the changes."""
-    env_id, kwargs, wrapper, _ = changes
-    if env_id is not None:
-        return EnvRecipe(env_id, kwargs=kwargs, wrappers=wrapper or ())
+    if changes.env_id is not None:
+        return EnvRecipe(
+            changes.env_id,
+            kwargs=changes.env_kwargs,
+            wrappers=changes.wrapper or (),
+            info_keys=changes.info_keys or (),
+        )
     path = run_folder_of(weights) / "config.json"
     if not path.exists():
         raise ValueError(f"{path} does not exist: name the environment with --env-id")
@@ -100,34 +103,22 @@ def _recipe_of(weights: Path, changes: EnvChanges) -> EnvRecipe:
             "fastdqn.evaluate(fastdqn.load_policy(run), make_env), or name an environment "
             "with --env-id my_package:MyEnv-v0"
         )
-    if kwargs or wrapper is not None:
-        config = _changed(config, kwargs, wrapper)
-    return preflight.recipe(config)
+    return preflight.recipe(_changed(config, changes))
 
 
-def _changed(config: Config, kwargs: dict[str, Any], wrapper: tuple[str, ...] | None) -> Config:
-    """Returns the options of a run with other arguments or wrappers of its environment.
+def _changed(config: Config, changes: EnvChanges) -> Config:
+    """Returns the options of a run with other arguments, wrappers or keys of its environment.
 
     The run's vectorization was selected for its own: one class that steps all environments takes
-    no wrapper, and not every argument.
+    no wrapper and not every argument, and compiled ones return no info.
     """
-    config = config.replace(env_kwargs={**config.env_kwargs, **kwargs})
-    if wrapper is not None:
-        config = config.replace(wrapper=wrapper)
+    given = {"wrapper": changes.wrapper, "info_keys": changes.info_keys}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given and not changes.env_kwargs:
+        return config
+    config = config.replace(env_kwargs={**config.env_kwargs, **changes.env_kwargs}, **given)
     no_longer = ("compiled", "native", *(["envpool"] if config.wrapper else []))
     return config.replace(vectorization="auto") if config.vectorization in no_longer else config
-
-
-def _with_info(recipe: EnvRecipe, keys: tuple[str, ...] | None) -> EnvRecipe:
-    """Returns the recipe with other keys of info.
-
-    The run's vectorization was selected for its own keys: most vector classes return no info.
-    """
-    if keys is None:
-        return recipe
-    if recipe.vectorization in ("compiled", "native"):
-        recipe = replace(recipe, vectorization="auto")
-    return replace(recipe, info_keys=keys)
 
 
 def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:

@@ -337,6 +337,29 @@ def test_an_evaluation_takes_wrappers_and_arguments_that_the_run_did_not_have(
     assert found[1] == (5.0, 5.0)
 
 
+class Stepped(gymnasium.Wrapper):
+    """Adds the key `taken` to info."""
+
+    def reset(self, **kwargs):
+        self._steps = 0
+        return super().reset(**kwargs)
+
+    def step(self, action) -> Any:
+        self._steps += 1
+        *rest, info = super().step(action)
+        return *rest, info | {"taken": self._steps}
+
+
+@pytest.mark.parametrize("more", [[], ["--env-id", "CartPole-v1"]])
+def test_an_evaluation_takes_keys_arguments_and_wrappers_at_once(tmp_path, capsys, more):
+    config = small(tmp_path, env_id="CartPole-v1", vectorization="compiled")
+    words = ["eval", str(fastdqn.train(config).folder), "--episodes", "2", "--json", *more]
+    words += ["--env-kwargs", "max_episode_steps=5", "--info-keys", "taken"]
+    assert main([*words, "--wrapper", f"{__name__}:Stepped"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["mean_length"], result["mean_taken"]) == (5.0, 5.0)
+
+
 class Goal(gymnasium.Env):
     """Episodes of number % 4 + 1 steps: the fourth is a success, and others end without the key.
 
