@@ -50,7 +50,7 @@ def from_arrays(
     Raises:
         DatasetError: An array is missing or does not fit the environment.
     """
-    lengths = _numbers(source, arrays, "episode_lengths", "iu").astype(np.int64)
+    lengths = _numbers(source, arrays, "episode_lengths", "iu")
     if len(lengths) == 0 or (lengths < 1).any():
         least = int(lengths.min()) if len(lengths) else 0
         raise DatasetError(
@@ -58,14 +58,7 @@ def from_arrays(
             "transitions: there must be an episode, and each needs a transition"
         )
     count = sum(lengths.tolist())
-    action = _numbers(source, arrays, "actions", "iu", count).astype(np.int64) - facts.action_start
-    outside = np.flatnonzero((action < 0) | (action >= facts.num_actions))
-    if len(outside):
-        at, last = outside[0], facts.action_start + facts.num_actions - 1
-        raise DatasetError(
-            f"{source}: action {at} is {action[at] + facts.action_start}: the environment has the "
-            f"actions {facts.action_start} to {last}"
-        )
+    action = _actions(source, arrays, facts, count)
     reward = _numbers(source, arrays, "rewards", "iufb", count).astype(np.float64)
     with np.errstate(over="ignore"):
         stored = np.isfinite(reward.astype(np.float32))
@@ -74,6 +67,7 @@ def from_arrays(
         raise DatasetError(
             f"{source}: reward {at} is {reward[at]}: rewards must be finite in float32"
         )
+    lengths = lengths.astype(np.int64)  # count entries of the other arrays are there: it fits
     terminated = _flags(source, arrays, "terminations", count)
     truncated = _flags(source, arrays, "truncations", count)
     _require_ends(source, lengths, terminated | truncated)
@@ -85,6 +79,20 @@ def from_arrays(
         lengths, action, reward, terminated, truncated, obs.__getitem__,
         None if masks is None else masks.__getitem__,
     )  # fmt: skip
+
+
+def _actions(source: str, arrays: Mapping[str, Any], facts: EnvFacts, count: int) -> np.ndarray:
+    """Returns the actions int64[count], counted from 0."""
+    given = _numbers(source, arrays, "actions", "iu", count)
+    first, last = facts.action_start, facts.action_start + facts.num_actions - 1
+    outside = np.flatnonzero((given < first) | (given > last))  # before the cast, which may wrap
+    if len(outside):
+        at = outside[0]
+        raise DatasetError(
+            f"{source}: action {at} is {given[at]}: the environment has the actions {first} to "
+            f"{last}"
+        )
+    return given.astype(np.int64) - first
 
 
 def _require_ends(source: str, lengths: np.ndarray, ended: np.ndarray) -> None:
@@ -180,7 +188,7 @@ def _require_storable(source: str, observations: Any, space: spaces.Space) -> No
         dtype = np.dtype(leaf.dtype)
         if high is None or (values.dtype == dtype and not isinstance(leaf, spaces.MultiBinary)):
             continue
-        strange = values[~((values >= low) & (values <= high) & (values == np.floor(values)))]
+        strange = _no_whole_numbers(values, low, high)
         if strange.size:
             raise DatasetError(
                 f"{source}: {name} has the value {strange.flat[0]}: the environment has whole "
@@ -200,6 +208,17 @@ def _whole_numbers(leaf: spaces.Space) -> tuple[int, int | None]:
         limits = np.iinfo(dtype.name)
         return int(limits.min), int(limits.max)
     return 0, None
+
+
+def _no_whole_numbers(values: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Returns those of the values that are not whole numbers from low to high."""
+    if values.dtype.kind == "b":
+        return values[:0]
+    if values.dtype.kind != "f":
+        return values[(values < low) | (values > high)]
+    # high may round up as a float. high + 1 is a power of two, which does not.
+    inside = (values >= np.float64(low)) & (values < np.float64(high + 1))
+    return values[~(inside & (values == np.floor(values)))]
 
 
 def _masks(
