@@ -176,24 +176,25 @@ class _Measuring:
             self._vectorization, self._output.warn,
         )  # fmt: skip
 
-    def _add(self, title: str, figures: list[Figure]) -> None:
-        """Shows figures, and warns if their repeats differ."""
+    def _add(self, title: str, figures: list[Figure]) -> list[Figure]:
+        """Shows figures, and warns if their repeats differ. Returns them as they are recorded."""
         figures = [figure._replace(of=self._own | figure.of) for figure in figures]
         self.figures += figures
         self._output.show(table(f"{title}{self._of}", figures))
         if warning := spread_warning(figures):
             self._output.warn(warning)
+        return figures
 
     def _by_turns(self, run_peer: Callable[[], float]) -> None:
         self._output.begin(f"train, in turns with sb3{self._of}")
         pair = measure_by_turns(self.config, longer(self._effort), run_peer, self._clock)
-        self._add("train, in turns", pair)
+        pair = self._add("train, in turns", pair)
         ours, theirs = (figure.rate.median for figure in pair)
         differs = note(self.config)
         ratio = f"{self._with}fastdqn makes {ours / theirs:.2f} times the steps/s of sb3"
         self._output.show(f"{differs}\n{ratio}")
-        said = {"sentence": ratio, "note": differs, **self._own}
-        self.rows += [*(figure.row() for figure in pair), said]
+        last = {"sentence": ratio, "note": differs, **self._own}
+        self.rows += [*(figure.row() for figure in pair), last]
 
     def _train(self, with_levers: bool) -> None:
         """Measures training by both clocks, names the bottleneck, and tries what may help."""
@@ -204,9 +205,9 @@ class _Measuring:
         if with_levers:
             found = levers(config, plain.phases, plain.steps, alone)
             tried = list(try_levers(config, rate, found, self._measure_lever))
-        said = self._with + sentence(config, plain.phases, rate, alone, tried)
-        self._output.show(said)
-        row = {"sentence": said, "tried": [each._asdict() for each in tried]}
+        bottleneck = self._with + sentence(config, plain.phases, rate, alone, tried)
+        self._output.show(bottleneck)
+        row = {"sentence": bottleneck, "tried": [each._asdict() for each in tried]}
         self.rows.append(row | self._own)
 
     def _measure_lever(self, config: Config) -> Rate:

@@ -182,7 +182,7 @@ def test_the_page_of_a_run_in_progress_is_in_its_folder(tmp_path):
 def test_phases_by_both_clocks_are_shown_beside_those_of_the_run(folders, tmp_path):
     rows = [{"part": "header"}] + [
         {"part": "train", "clock": clock, "steps": 10, "phase_seconds": {"learn": 3.0, "env": 1.0}}
-        for clock in ("plain", "synchronized")
+        for clock in ("plain", "synchronized", "synchronised")  # the last is of earlier versions
     ]
     (tmp_path / "figures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["--bench", str(tmp_path / "figures.jsonl"), "--out", str(tmp_path / "a.html")]
@@ -190,6 +190,9 @@ def test_phases_by_both_clocks_are_shown_beside_those_of_the_run(folders, tmp_pa
     page = Page(tmp_path / "a.html")
     assert "Benchmark of the same settings, synchronized clock" in page.text["h3"]
     assert "75.0%" in page.text["td"]
+    meanings = [text.partition(":")[0] for text in page.text["p"]]
+    assert meanings.count("True throughput") == 1
+    assert meanings.count("Synchronizes the device at the end of each phase") == 2
 
 
 @pytest.mark.parametrize(
