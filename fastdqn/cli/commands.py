@@ -26,7 +26,7 @@ from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import NonFiniteError, find_supported_envs
 from fastdqn.envs.atari_scores import human_normalized
 from fastdqn.files.atomic_write import WriteError, to_json, write_whole
-from fastdqn.files.output_files import may_write, out_problems
+from fastdqn.files.output_files import append_problems, may_write, out_problems
 from fastdqn.files.run_folder import working_folder
 from fastdqn.session import Trained
 from fastdqn.system import standard_streams
@@ -166,7 +166,7 @@ def bench_run(
         EnvError: The environment fails.
     """
     lines, base = (
-        [*mistakes, *(out_problems(out) or _append_problems(out))],
+        [*mistakes, *(append_problems(out) or _other_content(out))],
         working_folder(),
     )  # an environment may change the working directory
     if not (0 < seconds <= 3600 and 1 <= repeats <= 1000):
@@ -244,7 +244,7 @@ class _BenchOutput:
             self._length = 0
 
 
-def _append_problems(out: Path | None) -> list[str]:
+def _other_content(out: Path | None) -> list[str]:
     """Returns an error if --out is a file of something else, to which nothing is appended."""
     if out is None or not out.is_file():
         return []

@@ -1,6 +1,7 @@
 """`fastdqn bench` and `fastdqn profile` as commands, and the scripts of benchmarks/."""
 
 import csv
+import errno
 import io
 import json
 import runpy
@@ -271,6 +272,23 @@ def test_results_are_appended_to_results_only(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "it has no JSON lines" in line
     assert out.read_text() == "my notes"
+
+
+@pytest.mark.parametrize("name", ["new.jsonl", "old.jsonl"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    name, tmp_path, monkeypatch, capsys
+):
+    def denied(path, flags, follow=False):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "old.jsonl").write_text("{}\n")
+    monkeypatch.setattr("fastdqn.files.append_file.open_file", denied)
+    monkeypatch.setattr(bench, "bench", None)
+    path = tmp_path / name
+    assert main([*SWEEP.split(), "--out", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: out: cannot write {path}: Permission denied. Give another file"
+    assert [each.name for each in tmp_path.iterdir()] == ["old.jsonl"]
 
 
 @pytest.mark.parametrize("values", ["1 x", "1 0"])

@@ -1,7 +1,9 @@
 """What a run leaves behind, and eval on it."""
 
+import errno
 import json
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -95,6 +97,18 @@ def test_what_eval_cannot_do_is_one_line(run, words, says, capsys):
     code, _, said = ask(capsys, "eval", run, *words)
     assert (code, said.count("\n")) == (2, 1)
     assert said.startswith(f"error: {says}")
+
+
+def test_a_folder_in_which_no_file_can_be_created_is_refused_as_out(
+    run, tmp_path, monkeypatch, capsys
+):
+    def denied(dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
+    code, _, said = ask(capsys, "eval", run, "--out", str(tmp_path / "x.json"))
+    line = f"no file can be created in {tmp_path}: Read-only file system"
+    assert (code, said) == (2, f"error: out is '{tmp_path}/x.json': {line}\n")
 
 
 def test_python_mistakes_are_one_error_with_all_lines(tmp_path):
