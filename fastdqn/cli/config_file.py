@@ -110,6 +110,8 @@ def read_config_file(path: Path, default: Config) -> Config:
     Raises:
         ConfigError: The file cannot be read, or an option is invalid. Its lines name the file.
     """
+    if path.is_dir():
+        raise ConfigError([_folder_problem(path)])
     try:
         text = _text_of(path)
     except ValueError as error:
@@ -121,6 +123,16 @@ def read_config_file(path: Path, default: Config) -> Config:
         return _changed(default, given)
     except ConfigError as error:
         raise ConfigError([f"{path}: {line}" for line in error.lines]) from None
+
+
+def _folder_problem(path: Path) -> str:
+    """Returns what to give in place of a folder: the config.json of a run in it."""
+    from fastdqn.study.study_folder import names_no_run
+
+    if (path / "config.json").is_file():
+        return f"config is {str(path)!r}, a run: use --config {path / 'config.json'}"
+    other = names_no_run(str(path)) or "a folder, and not a file"
+    return f"config is {str(path)!r}, {other}. Use --config RUN/config.json"
 
 
 def _text_of(path: Path) -> str:
