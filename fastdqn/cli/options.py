@@ -14,8 +14,8 @@ class OptionsWithFile:
 
     config: Config
     config_file: Annotated[Path | None, Flag("config")] = None
-    """Options from a file, which those on the command line override: --config FILE. A TOML file of
-    options, or the config.json of a run."""
+    """Options from a file, which those on the command line override: a TOML file of options, or the
+    config.json of a run."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,9 @@ class EvalOptions:
 
 @dataclass(frozen=True)
 class BenchOptions(OptionsWithFile):
+    """Of the options in `several`, each value is measured."""
+
+    several: ClassVar[tuple[str, ...]] = ("num_envs",)
     out: Path | None = None
     """File to which the results are appended, as JSON lines."""
     format: Literal["table", "csv", "markdown", "json"] = "table"

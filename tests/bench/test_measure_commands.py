@@ -304,6 +304,8 @@ def test_the_help_of_bench_names_its_parts(words, capsys):
     said = capsys.readouterr().out
     assert "policy calls and actions" in said
     assert "--num-envs takes several numbers" in said
+    assert "--num-envs INT [INT ...] " in said
+    assert "--config FILE " in said
 
 
 @pytest.fixture
