@@ -178,17 +178,19 @@ def _shared(
 
     Those of a file stand in its place: it may change before the last run starts.
     """
-    plain = _words(given, (*_OF_STUDY, "run_dir", "seed", "resume", *_FILE))
-    if mistaken or not any(each in given for each in _FILE):
-        return plain, []
+    without = (*_OF_STUDY, "run_dir", "seed", "resume")
+    names_file = any(each in given for each in _FILE)
+    if mistaken or not names_file:
+        return _words(given, without), []
     default = api.preset(name)
-    file = with_file(name, default, _words(given, [each for each in given if each not in _FILE]))[0]
-    options = _merged(words_of(file, default), plain)
-    again, lines = _parse(name, options, base)
+    file = [word for each in _FILE if each in given for word in given[each]]
+    of_file = words_of(with_file(name, default, file)[0], default)
+    options = _merged(of_file, _words(given, (*without, *_FILE)))
+    parsed, lines = _parse(name, options, base)
     lines = lines or [
-        f"{n} is {str(value)!r:.60}: the command line cannot express it, as a study needs"
-        for n, value in vars(base).items()
-        if value != getattr(again, n)
+        f"{option} is {str(value)!r:.60}: the command line cannot express it, as a study needs"
+        for option, value in vars(base).items()
+        if value != getattr(parsed, option)
     ]
     return options, [f"config: {line}" for line in lines]
 

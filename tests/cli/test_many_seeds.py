@@ -479,6 +479,14 @@ def test_a_file_of_options_that_changes_later_changes_no_run(scheduler):
     assert train("--seeds", "1-3", *plain, "--no-double", *FEW)[0] == 0
 
 
+def test_a_variant_is_checked_with_the_options_of_a_file_beside_other_mistakes(scheduler):
+    lines = ("schedule = 'piecewise'", "steps = [5, 9]", "values = [1e-3, 1e-4]")
+    Path("a.toml").write_text("".join(f"learning-rate-{line}\n" for line in lines))
+    words = ("--seeds", "1", "--config", "a.toml", "--vs", "--learning-rate-values 1e-3 1e-5")
+    (line,) = refused(*words, "--gamma", "2")
+    assert line.startswith("gamma is 2.0")
+
+
 def test_an_option_of_a_file_that_no_command_can_express_is_refused(scheduler, monkeypatch):
     Path("a.toml").write_text('env-id = "Odd-v0"\nenv-kwargs = {"a-b" = 1}')
     spec = EnvSpec("Odd-v0", lambda **kwargs: gymnasium.make("CartPole-v1"))
