@@ -149,7 +149,7 @@ class _Measuring:
         self._output, self._clock, self._in_sweep = output, clock, in_sweep
         self._vectorization = vectorization
         self._of = f", {_counted(config.num_envs)}" if in_sweep else ""
-        self._with = f"with {_counted(config.num_envs)}: " if in_sweep else ""
+        self._prefix = f"with {_counted(config.num_envs)}: " if in_sweep else ""
         self._own = {"num_envs": config.num_envs} if in_sweep else {}
         self.figures: list[Figure] = []
         self.rows: list[dict[str, Any]] = []
@@ -191,7 +191,7 @@ class _Measuring:
         pair = self._add("train, in turns", pair)
         ours, theirs = (figure.rate.median for figure in pair)
         differs = note(self.config)
-        ratio = f"{self._with}fastdqn makes {ours / theirs:.2f} times the steps/s of sb3"
+        ratio = f"{self._prefix}fastdqn makes {ours / theirs:.2f} times the steps/s of sb3"
         self._output.show(f"{differs}\n{ratio}")
         last = {"sentence": ratio, "note": differs, **self._own}
         self.rows += [*(figure.row() for figure in pair), last]
@@ -205,7 +205,7 @@ class _Measuring:
         if with_levers:
             found = levers(config, plain.phases, plain.steps, alone)
             tried = list(try_levers(config, rate, found, self._measure_lever))
-        bottleneck = self._with + sentence(config, plain.phases, rate, alone, tried)
+        bottleneck = self._prefix + sentence(config, plain.phases, rate, alone, tried)
         self._output.show(bottleneck)
         row = {"sentence": bottleneck, "tried": [each._asdict() for each in tried]}
         self.rows.append(row | self._own)

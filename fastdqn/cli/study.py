@@ -20,11 +20,11 @@ from fastdqn.study.inputs import changed_inputs, stamps
 from fastdqn.study.live_table import study_display
 from fastdqn.study.local_scheduler import LocalScheduler
 from fastdqn.study.results import (
+    missing_runs,
     remarks,
     results_record,
     results_table,
     study_results,
-    survivors,
 )
 from fastdqn.study.run_progress import RunProgress
 from fastdqn.study.run_queue import ATTEMPTS, Entry, RunQueue, State
@@ -173,7 +173,7 @@ def _finish(
     results = study_results(study, folder, changed)
     record = results_record(study, results, changed)
     write_whole(place / "results.json", to_json(record, indent=2) + "\n")
-    lines = [*left_out(changed), *inputs, *remarks(results), *survivors(study, results, changed)]
+    lines = [*left_out(changed), *inputs, *remarks(results), *missing_runs(study, results, changed)]
     lines.append(f"written: {folder / 'results.json'}")
     if queue.count(State.FINISHED):
         lines += _figures(folder, changed)

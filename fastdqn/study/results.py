@@ -166,7 +166,7 @@ def remarks(results: list[VariantResult]) -> list[str]:
     return lines + _caution(results)
 
 
-def survivors(study: Study, results: list[VariantResult], changed: Collection[str]) -> list[str]:
+def missing_runs(study: Study, results: list[VariantResult], changed: Collection[str]) -> list[str]:
     """Returns a line for each variant of which some runs, but not all, are missing as failed."""
     wanted = {
         variant.name: sum(f"{variant.name}/seed-{seed}" not in changed for seed in study.seeds)
