@@ -8,7 +8,7 @@ from fastdqn.config.schema import Config
 
 # Files of a run that another run starts from.
 _OF_A_RUN = ("checkpoints/latest", "best.safetensors", "policy.safetensors")
-# Time of change in nanoseconds and size of each file; None: it is not there.
+# Time of change in nanoseconds and size in bytes of each file. None: it does not exist.
 Stamp = tuple[tuple[int, int] | None, ...]
 
 
