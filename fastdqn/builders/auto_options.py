@@ -61,8 +61,8 @@ def resolve(
         ValueError: The torso does not fit.
     """
     frames = keeps_frames(config, facts.stack)
-    config = config.replace(env_batch_size=chosen_env_batch(config))
     config = config.replace(
+        env_batch_size=chosen_env_batch(config),
         **torso_kinds.settle(config, facts),
         **sized(config, facts.stack if frames else 1),
         backup=chosen_backup(config),

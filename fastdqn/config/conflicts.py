@@ -479,7 +479,7 @@ def sized(c: Any, stack: int) -> dict[str, int]:
     if c.replay:
         return {"batch_size": c.batch_size, "buffer_size": c.buffer_size}
     batch = int(c.train_frequency)
-    turns = -(-(batch + c.num_envs * c.n_steps) // (c.env_batch_size or c.num_envs)) + 2
+    turns = -(-(batch + c.num_envs * c.n_steps) // (chosen_env_batch(c) or c.num_envs)) + 2
     return {"batch_size": batch, "buffer_size": c.num_envs * turns * (2 * stack + 1)}
 
 

@@ -27,7 +27,9 @@ def limit_problems(values: dict[str, Any], options: dict[str, Option]) -> list[s
     """Returns a message for each value beyond its limits, and for each conflict of the others."""
     outside = {name: beyond(name, values[name], options[name].limit) for name in options}
     lines = [line for line in outside.values() if line]
-    for names, broken, line in conflicts(types.SimpleNamespace(**values)):
+    # Conflicts compute with values and format them, which fails for numbers such as 10**400.
+    usable = {name: options[name].default if outside[name] else values[name] for name in options}
+    for names, broken, line in conflicts(types.SimpleNamespace(**usable)):
         if broken and not any(outside.get(name) for name in names.split()):
             lines.append(line)
     lines += info_key_problems(values["info_keys"])
