@@ -14,6 +14,7 @@ from fastdqn.checkpoints.network_weights import assign_weights, load_weights
 from fastdqn.checkpoints.store import MOST_REPLAYS
 from fastdqn.config import atari_protocols
 from fastdqn.config.derived_facts import replay_ratio, residual_phases, workers_advice
+from fastdqn.config.last_weights import COLLAPSED, is_worse
 from fastdqn.config.schema import Config, ResolvedConfig
 from fastdqn.envs import EnvError, EnvStream, NonFiniteError
 from fastdqn.envs.atari_scores import human_normalized
@@ -324,7 +325,11 @@ def _summary(
         if best_weights is not None and best_weights.solved
         else None,
         "exit_reason": reason,
-        "warnings": [*session.recorder.warnings, *_stream_warnings(session)],
+        "warnings": [
+            *session.recorder.warnings,
+            *_stream_warnings(session),
+            *([COLLAPSED] if final and last and is_worse(last, final) else []),
+        ],
     }
 
 

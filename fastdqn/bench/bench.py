@@ -149,6 +149,8 @@ class _Measuring:
         self._output, self._clock, self._in_sweep = output, clock, in_sweep
         self._vectorization = vectorization
         self._of = f", {_counted(config.num_envs)}" if in_sweep else ""
+        self._prefix = f"with {_counted(config.num_envs)}: " if in_sweep else ""
+        self._own = {"num_envs": config.num_envs} if in_sweep else {}
         self.figures: list[Figure] = []
         self.rows: list[dict[str, Any]] = []
 
@@ -159,7 +161,8 @@ class _Measuring:
             if name != "train":
                 self._output.begin(f"{name}{self._of}")
                 self._add(f"{name} alone", figures := list(_MEASURES[name](self._context())))
-                if name == "env" and (advice := workers_advice(figures)):
+                # `bench all` trains with what is faster alone, and names what helps the whole.
+                if part == "env" and (advice := workers_advice(figures)):
                     self._output.show(advice)
         self.rows += [figure.row() for figure in self.figures]
         if part in ("train", "all"):
@@ -173,25 +176,25 @@ class _Measuring:
             self._vectorization, self._output.warn,
         )  # fmt: skip
 
-    def _add(self, title: str, figures: list[Figure]) -> None:
-        """Shows figures, and warns if their repeats differ."""
-        if self._in_sweep:
-            own = {"num_envs": self.config.num_envs}
-            figures = [figure._replace(of=own | figure.of) for figure in figures]
+    def _add(self, title: str, figures: list[Figure]) -> list[Figure]:
+        """Shows figures, and warns if their repeats differ. Returns them as they are recorded."""
+        figures = [figure._replace(of=self._own | figure.of) for figure in figures]
         self.figures += figures
         self._output.show(table(f"{title}{self._of}", figures))
         if warning := spread_warning(figures):
             self._output.warn(warning)
+        return figures
 
     def _by_turns(self, run_peer: Callable[[], float]) -> None:
         self._output.begin(f"train, in turns with sb3{self._of}")
         pair = measure_by_turns(self.config, longer(self._effort), run_peer, self._clock)
-        self._add("train, in turns", pair)
+        pair = self._add("train, in turns", pair)
         ours, theirs = (figure.rate.median for figure in pair)
         differs = note(self.config)
-        ratio = f"fastdqn makes {ours / theirs:.2f} times the steps/s of sb3"
+        ratio = f"{self._prefix}fastdqn makes {ours / theirs:.2f} times the steps/s of sb3"
         self._output.show(f"{differs}\n{ratio}")
-        self.rows += [*(figure.row() for figure in pair), {"sentence": ratio, "note": differs}]
+        last = {"sentence": ratio, "note": differs, **self._own}
+        self.rows += [*(figure.row() for figure in pair), last]
 
     def _train(self, with_levers: bool) -> None:
         """Measures training by both clocks, names the bottleneck, and tries what may help."""
@@ -202,9 +205,10 @@ class _Measuring:
         if with_levers:
             found = levers(config, plain.phases, plain.steps, alone)
             tried = list(try_levers(config, rate, found, self._measure_lever))
-        said = sentence(config, plain.phases, rate, alone, tried)
-        self._output.show(said)
-        self.rows.append({"sentence": said, "tried": [each._asdict() for each in tried]})
+        bottleneck = self._prefix + sentence(config, plain.phases, rate, alone, tried)
+        self._output.show(bottleneck)
+        row = {"sentence": bottleneck, "tried": [each._asdict() for each in tried]}
+        self.rows.append(row | self._own)
 
     def _measure_lever(self, config: Config) -> Rate:
         self._output.begin(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from fastdqn.bench.env_speed import most_lanes
 from fastdqn.bench.repeats import Rate
 from fastdqn.bench.results import Figure, short
+from fastdqn.config.conflicts import chosen_env_batch
 from fastdqn.config.schema import Config, ConfigError
 
 # Names of the phases in the sentence.
@@ -188,7 +189,9 @@ def _works(config: Config, changes: dict[str, Any]) -> bool:
 def _flags(config: Config, changes: dict[str, Any]) -> str:
     """Formats changed options as command line flags."""
     return " ".join(
-        f"--{name.replace('_', '-')} {value}"
+        f"--no-{name.replace('_', '-')}"
+        if value is False
+        else f"--{name.replace('_', '-')} {value}"
         for name, value in changes.items()
         if value != getattr(config, name)
     )
@@ -229,11 +232,17 @@ def _other_vectorization(config: Config, per_step, figures) -> Lever | None:
         changes = {
             "vectorization": figure.of["vectorization"],
             "env_batch_size": figure.of.get("env_batch_size"),
+            **({"double_buffering": False} if config.double_buffering else {}),
         }
         if not _is_own(figure, config) and _works(config, changes):
             pairs.append((_gain(per_step, {"env": 1.0 / figure.rate.median}), changes))
     gain, changes = max(pairs, key=lambda pair: pair[0], default=(0.0, {}))
     return Lever(changes, "", gain) if gain >= _WORTHWHILE else None
+
+
+def _batch(config: Config, num_envs: int) -> int | None:
+    """Returns the default of env_batch_size with another number of environments."""
+    return chosen_env_batch(config.replace(num_envs=num_envs, env_batch_size=None))
 
 
 def _more_envs(config: Config, per_step, figures) -> Lever | None:
@@ -249,7 +258,7 @@ def _more_envs(config: Config, per_step, figures) -> Lever | None:
     pairs = [
         (_gain(per_step, changed), count, changes)
         for count, changed in seconds.items()
-        if _works(config, changes := {"num_envs": count, "env_batch_size": None})
+        if _works(config, changes := {"num_envs": count, "env_batch_size": _batch(config, count)})
     ]
     if not pairs:
         return None

@@ -197,16 +197,22 @@ def available(recipe: EnvRecipe, patience: float | None = None) -> list[str]:
 
 
 def workers_advice(figures: Sequence[Figure]) -> str | None:
-    """Returns a sentence that recommends `workers` if they are measured faster than all others."""
+    """Returns a sentence that recommends `workers` if they are measured faster than all others.
+
+    Their slowest repeat must be faster than every repeat of the others.
+    """
     gains = {}
     for num_envs in {figure.of["num_envs"] for figure in figures}:
         rates = {
-            figure.of["vectorization"]: figure.rate.median
+            figure.of["vectorization"]: figure.rate
             for figure in figures
             if figure.of["num_envs"] == num_envs and "env_batch_size" not in figure.of
         }
-        if max(rates, key=lambda name: rates[name], default="") == "workers" and "sync" in rates:
-            gains[num_envs] = rates["workers"] / rates["sync"]
+        workers = rates.pop("workers", None)
+        if workers is None or "sync" not in rates:
+            continue
+        if workers.least > max(rate.most for rate in rates.values()):
+            gains[num_envs] = workers.median / rates["sync"].median
     best = max((n for n in gains if n >= _LEAST_ENVS), key=lambda n: gains[n], default=None)
     if best is None or gains[best] < _LEAST_GAIN:
         return None

@@ -197,7 +197,9 @@ def refusal(config: Config, facts: EnvFacts) -> str | None:
         f"other convolutions than {config.torso}": config.torso not in ("auto", "mlp"),
         "other layers for pixels": config.torso in ("auto", "mlp") and len(facts.obs_shape) > 1,
         f"no protocol {config.atari_protocol}": config.atari_protocol in PROTOCOLS,
-        "no action masks: forbidden actions are tried": facts.has_masks,
+        "no action masks (a --wrapper that removes them, if every action can be taken)": (
+            facts.has_masks
+        ),
         "one epsilon for all environments, not a ladder (--exploration schedule)": (
             config.exploration == "ladder"
         ),

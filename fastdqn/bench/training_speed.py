@@ -57,7 +57,7 @@ class Trained(NamedTuple):
 def measure_training(
     config: Config,
     effort: Effort,
-    synchronised: bool = False,
+    synchronized: bool = False,
     clock: Clock = time.perf_counter,
     envs: VectorEnv | None = None,
     filled: bool = False,
@@ -67,14 +67,14 @@ def measure_training(
     Args:
         config: Resolved options.
         effort: Duration of the measurement.
-        synchronised: Whether to synchronize the device before each reading of the clock. Each
+        synchronized: Whether to synchronize the device before each reading of the clock. Each
             phase then includes its own work, and the total is slower. Otherwise a phase includes
             the time that it waited for.
         clock: Returns seconds.
         envs: Vectorized environment in place of config.env_id.
         filled: Whether to start with a full replay buffer, which is slower than an empty one.
     """
-    with _short_session(config, synchronised, clock, envs) as session:
+    with _short_session(config, synchronized, clock, envs) as session:
         run = session.run
         if filled:
             facts = run.stream.facts._replace(has_masks=run.stream.mask is not None)
@@ -89,7 +89,7 @@ def measure_training(
         of = {
             "num_envs": config.num_envs, "batch_size": config.batch_size,
             "samples_per_step": float(config.batch_size / config.train_frequency),
-            "clock": "synchronised" if synchronised else "plain",
+            "clock": "synchronized" if synchronized else "plain",
         }  # fmt: skip
         rate = Rate.over(budget.step_rates, steps)
         return Trained(
@@ -135,12 +135,12 @@ def run_turns(
 @contextlib.contextmanager
 def _short_session(
     config: Config,
-    synchronised: bool = False,
+    synchronized: bool = False,
     clock: Clock = time.perf_counter,
     envs: VectorEnv | None = None,
 ) -> Iterator[Session]:
     """Yields a session without evaluations, in a temporary folder."""
-    wait = waiter(torch.device(config.device)) if synchronised else lambda: None
+    wait = waiter(torch.device(config.device)) if synchronized else lambda: None
 
     def ticking() -> float:
         wait()

@@ -18,6 +18,7 @@ from fastdqn.builders.parts import NO_PARTS, UserParts, find_part, make_part
 from fastdqn.config import atari_protocols
 from fastdqn.config.conflicts import (
     chosen_backup,
+    chosen_env_batch,
     chosen_sampler,
     ends_with_evaluation,
     epsilons,
@@ -70,6 +71,7 @@ def resolve(
     """
     frames = keeps_frames(config, facts.stack)
     config = config.replace(
+        env_batch_size=chosen_env_batch(config),
         **torso_kinds.settle(config, facts),
         **sized(config, facts.stack if frames else 1),
         backup=chosen_backup(config),

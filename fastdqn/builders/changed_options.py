@@ -27,6 +27,9 @@ _OF_SIZES = ("num_envs", "batch_size", "train_frequency")
 
 def unchangeable(config: Config, changes: Iterable[str]) -> list[str]:
     """Returns messages about changes that this run cannot make."""
+    changes = list(changes)
+    if config.double_buffering and "num_envs" in changes:
+        return ["num_envs cannot change when a run of two halves is resumed: start a new run"]
     sized = [name for name in changes if name in _OF_SIZES]
     if config.replay or not sized:
         return []

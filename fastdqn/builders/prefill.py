@@ -21,10 +21,11 @@ from fastdqn.training.loop import Run
 
 
 class Recorded(NamedTuple):
-    """Episodes, and the name of their source."""
+    """Episodes, the name of their source, and lines about it."""
 
     source: str
     episodes: Episodes
+    remarks: tuple[str, ...] = ()
 
 
 def read_prefill(config: Config, facts: EnvFacts, also_from_run: bool = False) -> list[Recorded]:
@@ -39,7 +40,7 @@ def read_prefill(config: Config, facts: EnvFacts, also_from_run: bool = False) -
         sources = (config.from_run, *sources)
     for source in sources:
         try:
-            found.append(Recorded(source, _read(source, config, facts)))
+            found.append(_read(source, config, facts))
         except DatasetError as error:
             lines.append(f"prefill {error}")
         except CheckpointError as error:
@@ -51,15 +52,17 @@ def read_prefill(config: Config, facts: EnvFacts, also_from_run: bool = False) -
     return found
 
 
-def _read(source: str, config: Config, facts: EnvFacts) -> Episodes:
+def _read(source: str, config: Config, facts: EnvFacts) -> Recorded:
     space = facts.observation_space
     assert space is not None, "facts of an environment have its space"
     if source.startswith(PREFIX):
-        return read_minari(source.removeprefix(PREFIX), facts, space)
+        return Recorded(source, read_minari(source.removeprefix(PREFIX), facts, space))
     path = Path(source)
     if not path.is_dir():
-        return read_npz(path, facts, space)
-    return episodes_of(load_replay(read_config(path), load_checkpoint(path), facts, config))
+        return Recorded(source, read_npz(path, facts, space))
+    theirs = read_config(path)
+    replay = load_replay(theirs, load_checkpoint(path), facts, config)
+    return Recorded(source, episodes_of(replay), tuple(other_environment(source, theirs, config)))
 
 
 def unreadable(error: CheckpointError, run: str) -> str:
@@ -78,6 +81,14 @@ def env_differences(theirs: Config, ours: Config) -> str:
         if there != here:
             lines.append(f"; {name} there: {_in_words(there)}, here: {_in_words(here)}")
     return "".join(lines)
+
+
+def other_environment(source: str | Path, theirs: Config, ours: Config) -> list[str]:
+    """Returns a warning if a run is of another environment, whose spaces are the same."""
+    differences = env_differences(theirs, ours)
+    return (
+        [f"warning: {source} is a run of another environment{differences}"] if differences else []
+    )
 
 
 def _in_words(value: Any) -> str:
@@ -142,7 +153,7 @@ def fill(run: Run, recorded: list[Recorded], resumes: bool = False) -> list[str]
     # Two pieces of a lane fit into its rows, so that no piece overwrites its own beginning.
     most = max(1, (replay.ring.rows - replay.n_steps - replay.ring.stack) // 2)
     followers = () if resumes else run.followers.values()
-    for source, episodes in recorded:
+    for source, episodes, remarks in recorded:
         for step in play(episodes, run.stream.num_lanes, most):
             replay.append(step)
             for follower in followers:
@@ -153,6 +164,7 @@ def fill(run: Run, recorded: list[Recorded], resumes: bool = False) -> list[str]
             f"prefilled with {len(episodes.action):,} transitions of {len(episodes.lengths):,} "
             f"episodes from {source}"
         )
+        lines += remarks
     kept = transitions_in(replay)
     run.progress.prefilled = kept
     if kept < total:

@@ -35,7 +35,7 @@ from fastdqn.envs import (
 )
 from fastdqn.envs.watchdog import watch_making
 from fastdqn.files.run_folder import folder_problem
-from fastdqn.study.study_folder import is_study, read_study
+from fastdqn.study.study_folder import names_no_run
 from fastdqn.tabular.files import is_table_run
 
 # Reserve of device memory for libraries. Not tuned.
@@ -384,16 +384,9 @@ def _source_problem(option: str, path: str) -> str | None:
         return f"{option} is empty: name a run or a file, or leave it out"
     if not os.path.exists(path):
         return f"{option} is {path!r}, which does not exist"
-    folder = Path(path)
-    if is_study(folder):
-        try:
-            runs = [str(run.folder) for run in read_study(folder).runs(folder)]
-        except ConfigError as error:
-            line = error.lines[0].removesuffix(": use another --run-dir")
-            return f"{option} is {path!r}, a study, and not a run: {line}"
-        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-        return f"{option} is {path!r}, a study: name one of its runs, {', '.join(runs[:3])}{more}"
-    if is_table_run(folder):
+    if other := names_no_run(path):
+        return f"{option} is {path!r}, {other}"
+    if is_table_run(Path(path)):
         return f"{option} is {path!r}, a tabular run, which has no network and no replay"
     return None
 

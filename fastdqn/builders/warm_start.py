@@ -79,6 +79,9 @@ def read_source(
     folder = Path(config.from_run)
     try:
         theirs = read_config(folder)
+    except ConfigError as error:
+        raise ConfigError([f"from_run {line}" for line in error.lines]) from None
+    try:
         checkpoint = load_checkpoint(folder)
         lines = _weights_problems(config, theirs, facts, description, folder, own)
         if lines:
@@ -150,6 +153,7 @@ def adopt(run: Run, config: ResolvedConfig, source: Source) -> list[str]:
         taken[-1] = f"{held:,} transitions"
     left.append("the environments, counters, schedules and random generators, which start anew")
     lines = [f"from {source.folder}, checkpoint {source.checkpoint.name}: {', '.join(taken)}"]
+    lines += prefill.other_environment(source.folder, source.config, config)
     return [*lines, *(f"not taken: {each}" for each in left)]
 
 

@@ -20,14 +20,14 @@ from fastdqn.cli.load_run import EnvChanges, load_trained, step_limit_of
 from fastdqn.config.conflicts import remarks
 from fastdqn.config.derived_facts import keeps_frames, replay_ratio
 from fastdqn.config.info_keys import info_title
+from fastdqn.config.last_weights import COLLAPSED, is_worse
 from fastdqn.config.presets import kept_goals
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import NonFiniteError, find_supported_envs
 from fastdqn.envs.atari_scores import human_normalized
 from fastdqn.files.atomic_write import WriteError, to_json, write_whole
-from fastdqn.files.output_files import may_write, out_problems
+from fastdqn.files.output_files import append_problems, may_write, out_problems
 from fastdqn.files.run_folder import working_folder
-from fastdqn.report.statistics import is_worse
 from fastdqn.session import Trained
 from fastdqn.system import standard_streams
 from fastdqn.text import rounded
@@ -69,7 +69,8 @@ def plan(config: Config) -> str:
 def evaluate_run(
     run: str, mistakes: list[str], *, episodes: int, weights: str, seed: int, max_steps: int | None,
     env_id: str | None, env_kwargs: dict, wrapper: tuple[str, ...] | None,
-    max_step_seconds: float | None, render: bool, json: bool, out: Path | None,
+    info_keys: tuple[str, ...] | None, max_step_seconds: float | None, render: bool, json: bool,
+    out: Path | None,
 ) -> str:  # fmt: skip
     """Runs `fastdqn eval`: evaluates weights of a run. Returns what to print.
 
@@ -84,12 +85,12 @@ def evaluate_run(
     """
     asked = Config(
         eval_episodes=episodes, eval_max_steps=max_steps, seed=seed,
-        max_step_seconds=max_step_seconds,
+        max_step_seconds=max_step_seconds, info_keys=info_keys or (),
     )  # fmt: skip
     lines = [*mistakes, *(line.removeprefix("eval_") for line in asked.problems())]
     lines += out_problems(out)
     base = working_folder()  # an environment may change the working directory
-    changes = EnvChanges(env_id, env_kwargs, wrapper)
+    changes = EnvChanges(env_id, env_kwargs, wrapper, info_keys)
     policy, recipe, path = load_trained(run, weights, changes, max_step_seconds, lines)
     try:
         evaluation = evaluate_recipe(
@@ -138,7 +139,7 @@ def _announce_evaluation(episodes: int, max_steps: int) -> None:
 
 
 def _info_lines(evaluation: Evaluation) -> list[str]:
-    """Returns a line for each key of --info-keys of the run."""
+    """Returns a line for each key of --info-keys."""
     means = evaluation.info_means()
     return [
         f"{info_title(key)} {rounded(means[key].mean)}{means[key].over}" if key in means
@@ -165,7 +166,7 @@ def bench_run(
         EnvError: The environment fails.
     """
     lines, base = (
-        [*mistakes, *(out_problems(out) or _append_problems(out))],
+        [*mistakes, *(append_problems(out) or _other_content(out))],
         working_folder(),
     )  # an environment may change the working directory
     if not (0 < seconds <= 3600 and 1 <= repeats <= 1000):
@@ -243,7 +244,7 @@ class _BenchOutput:
             self._length = 0
 
 
-def _append_problems(out: Path | None) -> list[str]:
+def _other_content(out: Path | None) -> list[str]:
     """Returns an error if --out is a file of something else, to which nothing is appended."""
     if out is None or not out.is_file():
         return []
@@ -364,10 +365,7 @@ def _describe_evaluations(best: dict | None, last: dict | None) -> list[str]:
         f"{_return_of(last)} {over}",
     ]
     if is_worse(last, best):
-        lines.append(
-            "warning: the last weights are worse than the best. The best were selected among all "
-            "evaluations, so compare settings by the last"
-        )
+        lines.append(f"warning: {COLLAPSED}")
     return lines
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdqn.cli.parser import groups
+from fastdqn.config.option import options_of
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config, ConfigError, current_names, unknown_name
 from fastdqn.files.atomic_write import read_text
@@ -50,6 +51,27 @@ def with_file(
     return config, rest, []
 
 
+def words_of(config: Config, default: Config) -> list[str]:
+    """Returns the options in which a config differs from a default, as words of a command line.
+
+    Without the seed, the run folder and the label of a preset.
+    """
+    options, words = options_of(Config), []
+    for field in fields(Config):
+        value = getattr(config, field.name)
+        if value == getattr(default, field.name) or field.name in ("seed", "run_dir", "preset"):
+            continue
+        flag = field.name.replace("_", "-")
+        if options[field.name].hint is bool:
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, dict):
+            words += [f"--{flag}", *(f"{name}={given!r}" for name, given in value.items())]
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{flag}", *map(str, values)]
+    return words
+
+
 def named_in_file(args: Sequence[str]) -> set[str]:
     """Returns the options that the file of --config names.
 
@@ -88,6 +110,8 @@ def read_config_file(path: Path, default: Config) -> Config:
     Raises:
         ConfigError: The file cannot be read, or an option is invalid. Its lines name the file.
     """
+    if path.is_dir():
+        raise ConfigError([_folder_problem(path)])
     try:
         text = _text_of(path)
     except ValueError as error:
@@ -99,6 +123,16 @@ def read_config_file(path: Path, default: Config) -> Config:
         return _changed(default, given)
     except ConfigError as error:
         raise ConfigError([f"{path}: {line}" for line in error.lines]) from None
+
+
+def _folder_problem(path: Path) -> str:
+    """Returns what to give in place of a folder: the config.json of a run in it."""
+    from fastdqn.study.study_folder import names_no_run
+
+    if (path / "config.json").is_file():
+        return f"config is {str(path)!r}, a run: use --config {path / 'config.json'}"
+    other = names_no_run(str(path)) or "a folder, and not a file"
+    return f"config is {str(path)!r}, {other}. Use --config RUN/config.json"
 
 
 def _text_of(path: Path) -> str:

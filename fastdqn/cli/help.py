@@ -1,6 +1,7 @@
 """Help texts: groups the options of a command by topic."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -16,7 +17,8 @@ def grouped(options: Any) -> Any:
     if not hasattr(options, "config"):
         return options
     config, groups = options.config, {}
-    arguments = _arguments(type(config), getattr(options, "default_text", None))
+    several = getattr(options, "several", ())
+    arguments = _arguments(type(config), getattr(options, "default_text", None), several)
     shown = getattr(options, "shown", arguments)
     for name, option in options_of(type(config)).items():
         if name not in shown:
@@ -40,21 +42,33 @@ def _record(name: str, members: list[tuple[str, Any, Any]]) -> Any:
     return made(**{each: value for each, _, value in members})
 
 
-def _arguments(record: type, default_text: str | None = None) -> dict[str, Any]:
+def _arguments(
+    record: type, default_text: str | None = None, several: Sequence[str] = ()
+) -> dict[str, Any]:
     """Returns the types of the fields, annotated with their help texts.
 
-    default_text: shown in place of each default.
+    Args:
+        record: The dataclass.
+        default_text: Shown in place of each default.
+        several: Whole numbers of which the command takes several.
     """
-    return {
-        name: Annotated[option.hint, _argument(option, texts(record).get(name, ""), default_text)]
-        for name, option in options_of(record).items()
-    }
+    found = {}
+    for name, option in options_of(record).items():
+        metavar = "INT [INT ...]" if name in several else _metavar(option)
+        text = texts(record).get(name, "")
+        found[name] = Annotated[
+            option.hint,
+            tyro.conf.arg(
+                name=option.flag, help=text, metavar=metavar, help_behavior_hint=default_text
+            ),
+        ]
+    return found
 
 
-def _argument(option: Option, text: str, default_text: str | None) -> Any:
-    metavar = None
+def _metavar(option: Option) -> str | None:
+    """Returns what the help shows for the value of an option. None: what its type says."""
+    if option.flag == "config":
+        return "FILE"
     if option.repeated:
-        metavar = '"OPTIONS"'
-    elif option.part is not None:
-        metavar = f"{{{','.join(option.part.words)}}}|MODULE:NAME"
-    return tyro.conf.arg(help=text, metavar=metavar, help_behavior_hint=default_text)
+        return '"OPTIONS"'
+    return option.part and f"{{{','.join(option.part.words)}}}|MODULE:NAME"

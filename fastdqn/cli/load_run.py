@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from fastdqn.builders import agent, preflight
 from fastdqn.checkpoints.network_weights import run_folder_of, weights_path
 from fastdqn.checkpoints.table_weights import is_table
-from fastdqn.config.schema import ConfigError
+from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import EnvError, EnvRecipe, UnknownEnvError, probe_env
 from fastdqn.envs.watchdog import watch_making
 from fastdqn.files.atomic_write import read_text
@@ -19,7 +19,7 @@ from fastdqn.tabular.q_table import TablePolicy
 
 
 class EnvChanges(NamedTuple):
-    """An environment in place of the run's: its id and wrappers, and further arguments.
+    """An environment in place of the run's: id, further arguments, wrappers and keys of info.
 
     None: those of the run.
     """
@@ -27,6 +27,7 @@ class EnvChanges(NamedTuple):
     env_id: str | None
     env_kwargs: dict[str, Any]
     wrapper: tuple[str, ...] | None = None
+    info_keys: tuple[str, ...] | None = None
 
 
 def load_trained(
@@ -78,9 +79,13 @@ def step_limit_of(weights: Path, changes: EnvChanges) -> int | None:
 
 def _recipe_of(weights: Path, changes: EnvChanges) -> EnvRecipe:
     """Returns the environment of a run with its wrappers and arguments, and the changes."""
-    env_id, kwargs, wrapper = changes
-    if env_id is not None:
-        return EnvRecipe(env_id, kwargs=kwargs, wrappers=wrapper or ())
+    if changes.env_id is not None:
+        return EnvRecipe(
+            changes.env_id,
+            kwargs=changes.env_kwargs,
+            wrappers=changes.wrapper or (),
+            info_keys=changes.info_keys or (),
+        )
     path = run_folder_of(weights) / "config.json"
     if not path.exists():
         raise ValueError(f"{path} does not exist: name the environment with --env-id")
@@ -98,8 +103,22 @@ def _recipe_of(weights: Path, changes: EnvChanges) -> EnvRecipe:
             "fastdqn.evaluate(fastdqn.load_policy(run), make_env), or name an environment "
             "with --env-id my_package:MyEnv-v0"
         )
-    config = config.replace(env_kwargs={**config.env_kwargs, **kwargs})
-    return preflight.recipe(config if wrapper is None else config.replace(wrapper=wrapper))
+    return preflight.recipe(_changed(config, changes))
+
+
+def _changed(config: Config, changes: EnvChanges) -> Config:
+    """Returns the options of a run with other arguments, wrappers or keys of its environment.
+
+    The run's vectorization was selected for its own: one class that steps all environments takes
+    no wrapper and not every argument, and compiled ones return no info.
+    """
+    given = {"wrapper": changes.wrapper, "info_keys": changes.info_keys}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given and not changes.env_kwargs:
+        return config
+    config = config.replace(env_kwargs={**config.env_kwargs, **changes.env_kwargs}, **given)
+    no_longer = ("compiled", "native", *(["envpool"] if config.wrapper else []))
+    return config.replace(vectorization="auto") if config.vectorization in no_longer else config
 
 
 def _require_same_spaces(recipe: EnvRecipe, description: dict) -> None:

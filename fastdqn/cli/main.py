@@ -188,7 +188,7 @@ def _new_in(chosen: TrainOptions) -> Config:
 
 
 def _resume(args: list[str]) -> int:
-    run, rest = _subject(args, "the folder of a run", "resume")
+    run, rest = _run_subject(args, "the folder of a run", "resume")
     if "-h" in rest or "--help" in rest:
         print(_RESUME_HELP)
     chosen, mistakes = parser.parse(rest, ResumeOptions(Config()), "fastdqn resume RUN")
@@ -228,7 +228,7 @@ def _failed(error: Exception) -> int:
 
 
 def _eval(args: list[str]) -> int:
-    run, rest = _subject(args, "the folder of a run, or a .safetensors file", "eval")
+    run, rest = _run_subject(args, "the folder of a run, or a .safetensors file", "eval")
     if run is None:
         parser.parse(rest, EvalOptions(), "fastdqn eval RUN")
     chosen, mistakes = parser.parse(rest, EvalOptions(), "fastdqn eval RUN")
@@ -253,7 +253,7 @@ def _sweep(args: list[str]) -> int:
 
 
 def _video(args: list[str]) -> int:
-    run, rest = _subject(args, "the folder of a run, or a .safetensors file", "video")
+    run, rest = _run_subject(args, "the folder of a run, or a .safetensors file", "video")
     from fastdqn.cli import video
 
     return _reported(lambda: _show(video.video_run(str(run), rest)))
@@ -274,7 +274,7 @@ def _report(args: list[str]) -> int:
 
 
 def _export(args: list[str]) -> int:
-    run, rest = _subject(args, "the folder of a run, or a .safetensors file", "export")
+    run, rest = _run_subject(args, "the folder of a run, or a .safetensors file", "export")
     from fastdqn.cli import export
 
     _show(export.export_run(str(run), rest))
@@ -355,6 +355,17 @@ def _subject(args: list[str], what: str, command: str) -> tuple[str | None, list
     if "-h" in args or "--help" in args:
         return None, args
     raise ConfigError([f"{command} needs {what} first: fastdqn {command} NAME [options]"])
+
+
+def _run_subject(args: list[str], what: str, command: str) -> tuple[str | None, list[str]]:
+    """As _subject() for a run. A study, or another folder of runs, is rejected."""
+    run, rest = _subject(args, what, command)
+    if run is not None and not {"-h", "--help"} & set(rest):
+        from fastdqn.study.study_folder import names_no_run
+
+        if other := names_no_run(run):
+            raise ConfigError([f"{run} is {other}"])
+    return run, rest
 
 
 def _subject_or_file(args: list[str], command: str) -> tuple[str | None, list[str]]:

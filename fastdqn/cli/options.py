@@ -14,8 +14,8 @@ class OptionsWithFile:
 
     config: Config
     config_file: Annotated[Path | None, Flag("config")] = None
-    """Options from a file, which those on the command line override: --config FILE. A TOML file of
-    options, or the config.json of a run."""
+    """Options from a file, which those on the command line override: a TOML file of options, or the
+    config.json of a run."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class EvalOptions:
     wrapper: tuple[str, ...] | None = None
     """Wrappers of the environment, the innermost first. None: those of the run. --no-wrapper: none,
     such as without one that shapes rewards."""
+    info_keys: tuple[str, ...] | None = None
+    """Keys of info whose means are printed. None: the --info-keys of the run."""
     max_step_seconds: float | None = Config.max_step_seconds
     """Timeout in seconds of a step and of making environments. None: no timeout."""
     render: bool = False
@@ -81,6 +83,9 @@ class EvalOptions:
 
 @dataclass(frozen=True)
 class BenchOptions(OptionsWithFile):
+    """Of the options in `several`, each value is measured."""
+
+    several: ClassVar[tuple[str, ...]] = ("num_envs",)
     out: Path | None = None
     """File to which the results are appended, as JSON lines."""
     format: Literal["table", "csv", "markdown", "json"] = "table"

@@ -17,7 +17,7 @@ from fastdqn.report.run_data import read_runs
 from fastdqn.report.seed_groups import LONGEST_LABEL, Group, StudyVariant, group, shortened
 from fastdqn.study.changed_runs import changed_runs, left_out, recorded_left_out
 from fastdqn.study.run_progress import newest_row
-from fastdqn.study.study_folder import is_study, read_study
+from fastdqn.study.study_folder import is_study, names_no_run, read_study
 
 _PICTURES = (".png", ".svg", ".pdf")
 
@@ -193,6 +193,8 @@ def _expanded(
     notes = []
     for each in folders:
         if not is_study(Path(each)):
+            if other := names_no_run(each):
+                raise ConfigError([f"{each} is {other}"])
             runs.append((each, None))
             continue
         study = read_study(Path(each))

@@ -16,9 +16,16 @@ from fastdqn.files.open_folder import Where
 from fastdqn.files.run_folder import working_folder
 from fastdqn.report.seed_groups import spelled
 from fastdqn.study.changed_runs import changed_runs, left_out
+from fastdqn.study.inputs import changed_inputs, stamps
 from fastdqn.study.live_table import study_display
 from fastdqn.study.local_scheduler import LocalScheduler
-from fastdqn.study.results import remarks, results_record, results_table, study_results
+from fastdqn.study.results import (
+    missing_runs,
+    remarks,
+    results_record,
+    results_table,
+    study_results,
+)
 from fastdqn.study.run_progress import RunProgress
 from fastdqn.study.run_queue import ATTEMPTS, Entry, RunQueue, State
 from fastdqn.study.study_folder import (
@@ -61,6 +68,8 @@ def study(name: str, words: Sequence[str], chosen: TrainOptions, lines: Sequence
             raise ConfigError([f"another process has just changed {plan.folder / FILE}: try again"])
         write_study(place, plan.study)
         _make_folders(plan)
+        configs = [setup.config for setup in plan.setups.values()]
+        before = stamps(configs, working_folder())
         with listen() as requests:
             changed = _changed(plan)
             queue = _train(plan, changed, chosen.quiet, requests)
@@ -70,7 +79,8 @@ def study(name: str, words: Sequence[str], chosen: TrainOptions, lines: Sequence
             command = shlex.join(["fastdqn", "train", name, *words])
             print(f"interrupted: {ended}. To continue: {command}", flush=True)
             return _INTERRUPTED
-        return _finish(plan, place, queue, changed)
+        inputs = changed_inputs(before, stamps(configs, working_folder()))
+        return _finish(plan, place, queue, changed, inputs)
 
 
 def _changed(plan: StudyPlan) -> dict[str, str]:
@@ -152,13 +162,19 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + "s" * (number != 1)
 
 
-def _finish(plan: StudyPlan, place: Where, queue: RunQueue, changed: Mapping[str, str]) -> int:
-    """Writes and prints the results. Returns the exit code, 1 if a run has failed."""
+def _finish(
+    plan: StudyPlan, place: Where, queue: RunQueue, changed: Mapping[str, str], inputs: list[str]
+) -> int:
+    """Writes and prints the results. Returns the exit code, 1 if a run has failed.
+
+    inputs: lines about data that changed.
+    """
     study, folder = plan.study, plan.folder
     results = study_results(study, folder, changed)
     record = results_record(study, results, changed)
     write_whole(place / "results.json", to_json(record, indent=2) + "\n")
-    lines = [*left_out(changed), *remarks(results), f"written: {folder / 'results.json'}"]
+    lines = [*left_out(changed), *inputs, *remarks(results), *missing_runs(study, results, changed)]
+    lines.append(f"written: {folder / 'results.json'}")
     if queue.count(State.FINISHED):
         lines += _figures(folder, changed)
     standard_streams.restore()

@@ -12,7 +12,7 @@ from fastdqn.builders import preflight
 from fastdqn.builders.memory_estimate import host_bytes
 from fastdqn.builders.preflight import Setup
 from fastdqn.cli import parser
-from fastdqn.cli.config_file import with_file
+from fastdqn.cli.config_file import with_file, words_of
 from fastdqn.cli.options import TrainOptions
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.run_folder import working_folder
@@ -31,6 +31,7 @@ from fastdqn.system.cpu_limits import usable_cores
 
 # Options of the study, which its runs do not get. A variant cannot have them.
 _OF_STUDY = ("seeds", "vs", "jobs", "quiet", "no_quiet", "dry_run", "no_dry_run")
+_FILE = ("config", "config_file")
 # Options that the study sets for each run, or that all runs share, and why.
 _OF_RUNS = {
     "seed": "every variant is trained with all of --seeds",
@@ -85,11 +86,14 @@ def plan_study(
     given = parser.given(parser.take_repeated(words, TrainOptions)[0])
     seeds, problems = parse_seeds(chosen.seeds, chosen.config)
     lines = [*lines, *_conflicts(chosen, given), *(problems if "seeds" in given else [])]
-    base = chosen.config.replace(run_dir=None, seed=(seeds or [chosen.config.seed])[0])
+    base = chosen.config.replace(
+        run_dir=None, seed=(seeds or [chosen.config.seed])[0], preset=api.preset(name).preset
+    )
     problem = "run_dir is empty: name a folder" if own == "" else study_problem(folder)
     lines += [problem] if problem and "seeds" in given else []
     lines += preflight.check(base, mistaken=bool(lines))
-    options = _words(given, (*_OF_STUDY, "run_dir", "seed", "resume"))
+    options, problems = _shared(name, given, base, mistaken=bool(lines))
+    lines += problems
     before = read_study(folder) if "seeds" in given and is_study(folder) else None
     lines += _unlike(before, name, base, folder) if before else []
     asked, problems = _variants(chosen.vs, name, options, base, lines)
@@ -167,6 +171,30 @@ def _conflicts(chosen: TrainOptions, given: Mapping[str, list[str]]) -> list[str
     return lines
 
 
+def _shared(
+    name: str, given: Mapping[str, list[str]], base: Config, mistaken: bool
+) -> tuple[tuple[str, ...], list[str]]:
+    """Returns the options that all runs share, in words, and error messages.
+
+    Those of a file stand in its place: it may change before the last run starts.
+    """
+    without = (*_OF_STUDY, "run_dir", "seed", "resume")
+    names_file = any(each in given for each in _FILE)
+    if mistaken or not names_file:
+        return _words(given, without), []
+    default = api.preset(name)
+    file = [word for each in _FILE if each in given for word in given[each]]
+    of_file = words_of(with_file(name, default, file)[0], default)
+    options = _merged(of_file, _words(given, (*without, *_FILE)))
+    parsed, lines = _parse(name, options, base)
+    lines = lines or [
+        f"{option} is {str(value)!r:.60}: the command line cannot express it, as a study needs"
+        for option, value in vars(base).items()
+        if value != getattr(parsed, option)
+    ]
+    return options, [f"config: {line}" for line in lines]
+
+
 def _variants(
     texts: Iterable[str], name: str, options: Sequence[str], base: Config, known: Sequence[str]
 ) -> tuple[dict[tuple[str, ...], Config], list[str]]:
@@ -214,7 +242,8 @@ def _parse(name: str, words: Sequence[str], base: Config) -> tuple[Config, list[
     """Returns (options of a run with the seed of base and no folder, error messages)."""
     default, rest, lines = with_file(name, api.preset(name), words)
     chosen, more = parser.parse(rest, TrainOptions(default), "")
-    return chosen.config.replace(run_dir=None, seed=base.seed), [*lines, *more]
+    config = chosen.config.replace(run_dir=None, seed=base.seed, preset=base.preset)
+    return config, [*lines, *more]
 
 
 def _configs(study: Study, base: Config) -> dict[Variant, Config]:

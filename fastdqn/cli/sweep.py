@@ -264,6 +264,6 @@ def _found(study, words: list[str], searched: Mapping[str, Space], path: Path) -
     best = max(complete, key=lambda trial: trial.value)
     setting = {name: searched[name].rounded(value) for name, value in best.params.items()}
     return (
-        f"best of {len(_finished(study))}: trial {best.number}, mean return {best.value:.6g}\n"
+        f"best of {len(_finished(study))}: mean return {best.value:.6g}\n"
         f"  fastdqn train {shlex.join(words)} {flags(setting)}\ntrials: {path}"
     )

@@ -178,6 +178,7 @@ def _schedule_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, s
 
 def _vectorization_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     """Yields conflicts of how environments are vectorized."""
+    batch = chosen_env_batch(c)
     yield (
         "env_batch_size num_envs",
         c.env_batch_size is not None and c.env_batch_size > c.num_envs,
@@ -200,9 +201,9 @@ def _vectorization_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bo
     yield (
         "env_batch_size workers num_envs",
         c.vectorization == "workers"
-        and c.env_batch_size is not None
-        and not are_whole_groups(c.env_batch_size, c.num_envs, c.workers),
-        f"env_batch_size is {c.env_batch_size} of {c.num_envs} environments"
+        and batch is not None
+        and not are_whole_groups(batch, c.num_envs, c.workers),
+        f"env_batch_size is {batch} of {c.num_envs} environments"
         + (f" in {c.workers} workers" if c.workers else "")
         + ": vectorization workers needs groups of one size, of which the batch is a multiple. Use "
         "another --env-batch-size, --workers or --num-envs",
@@ -215,13 +216,11 @@ def _vectorization_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bo
     )
     yield (
         "double_buffering env_batch_size num_envs",
-        c.double_buffering and 2 * (c.env_batch_size or c.num_envs) != c.num_envs,
-        f"double_buffering with env_batch_size {c.env_batch_size} of {c.num_envs} environments: "
-        + (
-            f"use --env-batch-size {c.num_envs // 2}, one half"
-            if c.num_envs % 2 == 0
-            else "two halves need an even --num-envs"
-        ),
+        c.double_buffering and 2 * (batch or c.num_envs) != c.num_envs,
+        f"double_buffering with {c.num_envs} environments: two halves need an even --num-envs"
+        if c.num_envs % 2
+        else f"double_buffering with env_batch_size {batch} of {c.num_envs} environments: leave "
+        f"--env-batch-size out, or use {c.num_envs // 2}, one half",
     )
     yield (
         "workers num_envs",
@@ -472,6 +471,15 @@ def evaluates(c: Any) -> bool:
     return c.eval_frequency > 0 or ends_with_evaluation(c)
 
 
+def chosen_env_batch(c: Any) -> int | None:
+    """Returns env_batch_size. With double buffering, the default is one half of the environments.
+
+    None: all, also for an odd number of environments, which has no halves.
+    """
+    halves = c.double_buffering and c.num_envs % 2 == 0
+    return c.num_envs // 2 if halves and c.env_batch_size is None else c.env_batch_size
+
+
 def sized(c: Any, stack: int) -> dict[str, int]:
     """Returns batch_size and buffer_size. Without replay they are derived from other options.
 
@@ -486,7 +494,7 @@ def sized(c: Any, stack: int) -> dict[str, int]:
     if c.replay:
         return {"batch_size": c.batch_size, "buffer_size": c.buffer_size}
     batch = int(c.train_frequency)
-    turns = -(-(batch + c.num_envs * c.n_steps) // (c.env_batch_size or c.num_envs)) + 2
+    turns = -(-(batch + c.num_envs * c.n_steps) // (chosen_env_batch(c) or c.num_envs)) + 2
     return {"batch_size": batch, "buffer_size": c.num_envs * turns * (2 * stack + 1)}
 
 

@@ -3,12 +3,15 @@
 import math
 import types
 from fractions import Fraction
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from fastdqn.config.conflicts import conflicts
 from fastdqn.config.option import Limit, Option
 from fastdqn.config.recorded_numbers import info_key_problems
 from fastdqn.config.registry import CUSTOM
+
+# `int | None` has the first origin, `Literal["a"] | None` the second.
+_UNIONS = (types.UnionType, Union)
 
 
 def type_problems(values: dict[str, Any], options: dict[str, Option]) -> list[str]:
@@ -24,7 +27,9 @@ def limit_problems(values: dict[str, Any], options: dict[str, Option]) -> list[s
     """Returns a message for each value beyond its limits, and for each conflict of the others."""
     outside = {name: beyond(name, values[name], options[name].limit) for name in options}
     lines = [line for line in outside.values() if line]
-    for names, broken, line in conflicts(types.SimpleNamespace(**values)):
+    # Conflicts compute with values and format them, which fails for numbers such as 10**400.
+    usable = {name: options[name].default if outside[name] else values[name] for name in options}
+    for names, broken, line in conflicts(types.SimpleNamespace(**usable)):
         if broken and not any(outside.get(name) for name in names.split()):
             lines.append(line)
     lines += info_key_problems(values["info_keys"])
@@ -83,7 +88,7 @@ def _short(value: Any) -> str:
 
 
 def _is_instance(value, hint) -> bool:
-    if get_origin(hint) is types.UnionType:
+    if get_origin(hint) in _UNIONS:
         return any(_is_instance(value, arm) for arm in get_args(hint))
     if get_origin(hint) is Literal:
         return isinstance(value, str) and value in get_args(hint)
@@ -127,7 +132,7 @@ def spell(option: Option) -> str:
 
 
 def _spell(hint) -> str:
-    if get_origin(hint) is types.UnionType:
+    if get_origin(hint) in _UNIONS:
         return " or ".join(_spell(arm) for arm in get_args(hint))
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(get_args(hint))

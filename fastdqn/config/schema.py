@@ -165,10 +165,11 @@ class Config(RunOptions):
     """Learn from --prefill or --from alone. Steps are counted, but only evaluations step an
     environment: total_timesteps / train_frequency updates are made."""
     env_batch_size: Annotated[int | None, Limit(1, 1 << 20), Group("run")] = None
-    """Sub-environments that a step waits for, with workers, async, envpool and Atari. None: all."""
+    """Sub-environments that a step waits for, with workers, async, envpool and Atari. None: all, or
+    half of them with --double-buffering."""
     double_buffering: Annotated[bool, Group("run")] = False
-    """Step two halves of the environments in strict turns, with workers and env_batch_size
-    num_envs / 2. Equal seeds give equal results."""
+    """Step two halves of an even number of environments in strict turns, with workers. Equal seeds
+    give equal results."""
     atari_protocol: Annotated[
         Literal["auto", "dqn2015", "machado2018", "none"], Before("none"), Group("run")
     ] = "auto"

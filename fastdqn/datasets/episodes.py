@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from fastdqn.envs import EnvFacts, ObsReader
+from fastdqn.envs.observations import leaves
 
 
 class DatasetError(ValueError):
@@ -49,7 +50,7 @@ def from_arrays(
     Raises:
         DatasetError: An array is missing or does not fit the environment.
     """
-    lengths = _numbers(source, arrays, "episode_lengths", "iu").astype(np.int64)
+    lengths = _numbers(source, arrays, "episode_lengths", "iu")
     if len(lengths) == 0 or (lengths < 1).any():
         least = int(lengths.min()) if len(lengths) else 0
         raise DatasetError(
@@ -57,14 +58,7 @@ def from_arrays(
             "transitions: there must be an episode, and each needs a transition"
         )
     count = sum(lengths.tolist())
-    action = _numbers(source, arrays, "actions", "iu", count).astype(np.int64) - facts.action_start
-    outside = np.flatnonzero((action < 0) | (action >= facts.num_actions))
-    if len(outside):
-        at, last = outside[0], facts.action_start + facts.num_actions - 1
-        raise DatasetError(
-            f"{source}: action {at} is {action[at] + facts.action_start}: the environment has the "
-            f"actions {facts.action_start} to {last}"
-        )
+    action = _actions(source, arrays, facts, count)
     reward = _numbers(source, arrays, "rewards", "iufb", count).astype(np.float64)
     with np.errstate(over="ignore"):
         stored = np.isfinite(reward.astype(np.float32))
@@ -73,6 +67,7 @@ def from_arrays(
         raise DatasetError(
             f"{source}: reward {at} is {reward[at]}: rewards must be finite in float32"
         )
+    lengths = lengths.astype(np.int64)  # count entries of the other arrays are there: it fits
     terminated = _flags(source, arrays, "terminations", count)
     truncated = _flags(source, arrays, "truncations", count)
     _require_ends(source, lengths, terminated | truncated)
@@ -84,6 +79,20 @@ def from_arrays(
         lengths, action, reward, terminated, truncated, obs.__getitem__,
         None if masks is None else masks.__getitem__,
     )  # fmt: skip
+
+
+def _actions(source: str, arrays: Mapping[str, Any], facts: EnvFacts, count: int) -> np.ndarray:
+    """Returns the actions int64[count], counted from 0."""
+    given = _numbers(source, arrays, "actions", "iu", count)
+    first, last = facts.action_start, facts.action_start + facts.num_actions - 1
+    outside = np.flatnonzero((given < first) | (given > last))  # before the cast, which may wrap
+    if len(outside):
+        at = outside[0]
+        raise DatasetError(
+            f"{source}: action {at} is {given[at]}: the environment has the actions {first} to "
+            f"{last}"
+        )
+    return given.astype(np.int64) - first
 
 
 def _require_ends(source: str, lengths: np.ndarray, ended: np.ndarray) -> None:
@@ -134,6 +143,7 @@ def _observations(
 ) -> np.ndarray:
     """Returns all observations [rows, *], as the replay stores them."""
     given = _take(source, arrays, "observations")
+    _require_storable(source, given, space)
     if isinstance(given, np.ndarray) and given.shape == (rows, *facts.obs_shape):
         obs = given if given.dtype == facts.obs_dtype else None
     else:
@@ -155,6 +165,60 @@ def _observations(
         at = np.flatnonzero(~np.isfinite(obs).reshape(rows, -1).all(1))[0]
         raise DatasetError(f"{source}: observation {at} is not finite")
     return obs
+
+
+def _require_storable(source: str, observations: Any, space: spaces.Space) -> None:
+    """Raises DatasetError if a value would be stored as another one.
+
+    Images scaled to 0 to 1, for example, would all be 0 as bytes. Missing parts and wrong shapes
+    are reported when the observations are read.
+    """
+    for path, leaf in leaves(space):
+        name = "observations" + "".join(f"[{key!r}]" for key in path)
+        values = observations
+        try:
+            for key in path:
+                values = values[key]
+            values = np.asarray(values)
+        except (ValueError, TypeError, KeyError, IndexError):
+            continue
+        if values.dtype.kind not in "biuf":
+            raise DatasetError(f"{source}: {name} is of dtype {values.dtype}, must be numbers")
+        low, high = _whole_numbers(leaf)
+        dtype = np.dtype(leaf.dtype)
+        if high is None or (values.dtype == dtype and not isinstance(leaf, spaces.MultiBinary)):
+            continue
+        strange = _no_whole_numbers(values, low, high)
+        if strange.size:
+            raise DatasetError(
+                f"{source}: {name} has the value {strange.flat[0]}: the environment has whole "
+                f"numbers from {low} to {high} ({dtype}). Store them as it returns them"
+            )
+
+
+def _whole_numbers(leaf: spaces.Space) -> tuple[int, int | None]:
+    """Returns the least and the largest value of a space of whole numbers, else (0, None).
+
+    Values of Discrete and MultiDiscrete are bounded when they become columns.
+    """
+    dtype: np.dtype[Any] = np.dtype(leaf.dtype)
+    if isinstance(leaf, spaces.MultiBinary) or dtype.kind == "b":
+        return 0, 1
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype.name)
+        return int(limits.min), int(limits.max)
+    return 0, None
+
+
+def _no_whole_numbers(values: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Returns those of the values that are not whole numbers from low to high."""
+    if values.dtype.kind == "b":
+        return values[:0]
+    if values.dtype.kind != "f":
+        return values[(values < low) | (values > high)]
+    # high may round up as a float. high + 1 is a power of two, which does not.
+    inside = (values >= np.float64(low)) & (values < np.float64(high + 1))
+    return values[~(inside & (values == np.floor(values)))]
 
 
 def _masks(

@@ -15,6 +15,11 @@ PREFIX = "minari:"
 def read_minari(dataset_id: str, facts: EnvFacts, space: spaces.Space) -> Episodes:
     """Reads a data set that is on this machine. Raises DatasetError."""
     source = f"{PREFIX}{dataset_id}"
+    if not dataset_id.strip():
+        raise DatasetError(
+            f"{source!r} names no data set: use {PREFIX}ID, such as {PREFIX}cartpole/expert-v0 "
+            "(minari list local shows those on this machine)"
+        )
     if importlib.util.find_spec("minari") is None:
         raise DatasetError(f"{source} needs minari: pip install 'fastdqn[minari]'")
     import minari  # pyright: ignore[reportMissingImports]

@@ -61,7 +61,12 @@ def objects(values: Iterable[Any]) -> np.ndarray:
 
 
 def number_of(value: Any) -> float | None:
-    """Returns a value of a user's info as a float, or None if it cannot be one."""
+    """Returns a value of a user's info as a float, or None if it is no number.
+
+    Text is none, although float() reads it.
+    """
+    if isinstance(value, str | bytes | bytearray):
+        return None
     try:
         return float(value)
     except HungError:  # the interrupt of a hanging call

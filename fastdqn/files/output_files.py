@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from fastdqn.files.append_file import AppendFile
 from fastdqn.files.atomic_write import WriteError
 
 
@@ -68,10 +69,37 @@ def write_together(folder: Path, writers: Mapping[str, Callable[[Path], object]]
 
 
 def out_problems(out: Path | None) -> list[str]:
-    """Returns the errors of --out, before there is anything to write."""
-    if out is None or may_write(out):
+    """Returns the errors of --out, a file that is replaced, before there is anything to write."""
+    if out is None:
         return []
-    return [f"out is {str(out)!r}: give a file, new or existing, in an existing folder"]
+    if not may_write(out):
+        return [_no_place(out)]
+    folder = out.absolute().parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except OSError as error:
+        return [f"out is {str(out)!r}: no file can be created in {folder}: {error.strerror}"]
+
+
+def append_problems(out: Path | None) -> list[str]:
+    """As out_problems(), for a file to which results are appended."""
+    if out is None:
+        return []
+    if not may_write(out):
+        return [_no_place(out)]
+    is_new = not out.exists()
+    try:
+        AppendFile(out).close()
+        if is_new:
+            out.unlink(missing_ok=True)
+    except OSError as error:
+        return [f"out: {error}. Give another file"]
+    return []
+
+
+def _no_place(out: Path) -> str:
+    return f"out is {str(out)!r}: give a file, new or existing, in an existing folder"
 
 
 def may_write(path: Path) -> bool:

@@ -23,6 +23,7 @@ _PLAIN = 2.0
 _DRAWING = 0.05
 # Maximum width of the panel in columns, and the width below which its bars are short.
 _WIDEST, _NARROW = 100, 90
+_DAY = 86_400  # seconds
 
 
 class Display(Protocol):
@@ -222,9 +223,14 @@ def number_text(value: float | None) -> str:
 
 
 def duration_text(seconds: float | None) -> str:
-    """Returns seconds as M:SS or H:MM:SS, or a dash for None."""
-    if seconds is None:
+    """Returns seconds as M:SS or H:MM:SS, from 100 hours on as days.
+
+    A dash for None and from 1,000 days on, which is not an estimate but a run that hardly moves.
+    """
+    if seconds is None or seconds >= 1_000 * _DAY:
         return "-"
+    if seconds >= 100 * 3_600:
+        return f"{seconds / _DAY:.0f} days"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

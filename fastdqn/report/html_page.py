@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from fastdqn.config.info_keys import info_metric, info_title
+from fastdqn.config.info_keys import InfoMean, info_metric, info_title
+from fastdqn.config.last_weights import COLLAPSED, is_worse
 from fastdqn.report import svg_chart
 from fastdqn.report.curves import (
     AXES,
@@ -20,7 +21,12 @@ from fastdqn.report.curves import (
 )
 from fastdqn.report.run_data import RunRecord, info_of, number
 from fastdqn.report.seed_groups import Group, differences, goal_of, spelled
-from fastdqn.report.statistics import iqm, is_worse, stratified_bootstrap
+from fastdqn.report.statistics import (
+    improvement_interval,
+    iqm,
+    probability_of_improvement,
+    stratified_bootstrap,
+)
 from fastdqn.report.svg_chart import Chart, Series, curves_chart, phases_chart, short
 from fastdqn.text import drawable
 
@@ -108,7 +114,7 @@ def _run(run: RunRecord, defaults: dict[str, Any]) -> dict[str, Any]:
         "machine": [
             Row(name, [spelled(value)]) for name, value in run.system.items() if name != "packages"
         ] + [Row(str(name), [spelled(value)]) for name, value in versions.items()],
-        "warnings": [*_collapsed(run), *map(str, _list(run.summary.get("warnings")))],
+        "warnings": _warnings(run),
         "command": _repeated(run.command),
         "install": " ".join(
             ["pip install"] + [shlex.quote(f"{n}=={v}") for n, v in pinned.items() if v]
@@ -184,6 +190,12 @@ def _result(run: RunRecord) -> dict[str, str]:
     return texts
 
 
+def _warnings(run: RunRecord) -> list[str]:
+    """Returns the warnings of a run. The one of worse last weights states the returns."""
+    stored = [str(line) for line in _list(run.summary.get("warnings"))]
+    return [*_collapsed(run), *(line for line in stored if line != COLLAPSED)]
+
+
 def _collapsed(run: RunRecord) -> list[str]:
     """Returns a warning if the last weights are worse than the best, beyond chance."""
     best, last = (
@@ -223,20 +235,42 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def _comparison(groups: list[Group]) -> dict[str, Any]:
-    """Returns heads and rows of the comparison of settings."""
+    """Returns heads and rows of the comparison of settings, and whether there are several."""
     has_goal = any(_has_goal(run) for group in groups for run in group.runs)
     heads = ["setting", "runs", "last weights, mean", "last weights, IQM", "best weights, mean"]
     heads += ["solved", "steps until solved", "seconds until solved"] if has_goal else []
-    rows = [_compared(group, has_goal) for group in groups]
-    return {"heads": [*heads, "steps per second"], "rows": rows}
+    keys, first, several = _info_keys(groups), groups[0], len(groups) > 1
+    heads += ["P(better than the first)"] if several else []
+    heads += [*map(info_title, keys), "steps per second"]
+    rows = []
+    for group in groups:
+        better = ["-" if group is first else _better(group, first)] if several else []
+        rows.append(_compared(group, has_goal, [*better, *(_info(group, key) for key in keys)]))
+    return {"heads": heads, "rows": rows, "several": several}
+
+
+def _better(group: Group, first: Group) -> str:
+    """Formats the probability that a run scores above one of the first setting, by last weights."""
+    ours, theirs = (np.array(_finals(each, "eval_last"))[:, None] for each in (group, first))
+    if not len(ours) or not len(theirs):
+        return "-"
+    middle = f"{probability_of_improvement(ours, theirs):.2f}"
+    ends = improvement_interval(ours, theirs)  # as the table of a study
+    return middle if ends is None else f"{middle} [{ends.low:.2f}, {ends.high:.2f}]"
+
+
+def _info(group: Group, key: str) -> str:
+    """Formats the mean of a key of info over the runs that have it."""
+    found = [_info_of(run, key) for run in group.runs]
+    return _mean([each.mean for each in found if each is not None])
 
 
 def _has_goal(run: RunRecord) -> bool:
     return bool(np.isfinite(number(run.config.get("stop_at_return"))))
 
 
-def _compared(group: Group, has_goal: bool) -> Row:
-    """Returns the results of a setting: runs, final returns, solved, steps and seconds."""
+def _compared(group: Group, has_goal: bool, more: list[str]) -> Row:
+    """Returns the results of a setting: runs, final returns, solved, steps, seconds, and more."""
     best, last = (_finals(group, name) for name in ("eval", "eval_last"))
     cells = [str(len(group.runs)), _mean(last), _mean(last, "iqm"), _mean(best)]
     if has_goal:
@@ -248,7 +282,7 @@ def _compared(group: Group, has_goal: bool) -> Row:
             _median([number(each.get("seconds")) for each in solved]),
         ]
     speeds = [number(run.summary.get("steps_per_second")) for run in group.runs]
-    return Row(group.label, [*cells, _median(speeds)])
+    return Row(group.label, [*cells, *more, _median(speeds)])
 
 
 def _finals(group: Group, name: str) -> list[float]:
@@ -267,13 +301,12 @@ def _runs_table(groups: list[Group]) -> dict[str, Any]:
                 number(_dict(run.summary.get(name)).get("mean_return"))
                 for name in ("eval", "eval_last")
             )
-            facts = dict(_facts(run))
-            texts = [*_collapsed(run), *map(str, _list(run.summary.get("warnings")))]
+            facts, lines = dict(_facts(run)), "; ".join(_warnings(run))
             cells = [
                 group.label, spelled(run.config.get("seed")), short(last), short(best),
                 *(_info_mean(run, key) for key in keys),
                 facts.get("steps", "-"), facts.get("seconds of the loop", "-"),
-                str(run.summary.get("exit_reason", "not finished")), "; ".join(texts) or "-",
+                str(run.summary.get("exit_reason", "not finished")), lines or "-",
             ]  # fmt: skip
             rows.append(Row(run.folder.name or str(run.folder), cells, bool(_collapsed(run))))
     return {"heads": heads, "rows": rows}
@@ -284,9 +317,13 @@ def _info_keys(groups: list[Group]) -> list[str]:
     return list(dict.fromkeys(str(k) for run in runs for k in _list(run.config.get("info_keys"))))
 
 
+def _info_of(run: RunRecord, key: str) -> InfoMean | None:
+    """Returns the mean of a key of info in the evaluation of the last weights, else of the best."""
+    return info_of(key, _dict(run.summary.get("eval_last")) or _dict(run.summary.get("eval")))
+
+
 def _info_mean(run: RunRecord, key: str) -> str:
-    """Formats the mean of a key of info in the evaluation of the last weights, else of the best."""
-    found = info_of(key, _dict(run.summary.get("eval_last")) or _dict(run.summary.get("eval")))
+    found = _info_of(run, key)
     return "-" if found is None else f"{short(found.mean)}{found.over}"
 
 

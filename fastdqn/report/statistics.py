@@ -4,9 +4,8 @@ The estimators of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge 
 Precipice" (arXiv 2108.13264), as their library rliable defines them.
 """
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +14,6 @@ RESAMPLES = 50_000
 LEVEL = 0.95
 # Resampled numbers that are held at a time, 8 bytes each. Not tuned.
 _HELD = 1 << 22
-# Least drop that is_worse() reports, as a share of the other mean. Ours, untuned.
-_LEAST_DROP = 0.1
 
 
 class Interval(NamedTuple):
@@ -104,18 +101,6 @@ def improvement_interval(
             total += ((of_x @ wins[:, :, task]) * of_y).sum(axis=1)
         drawn.append(total / tasks)
     return _percentiles(np.concatenate(drawn), level)
-
-
-def is_worse(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Returns whether the mean return of an evaluation is below another's, beyond chance.
-
-    The arguments are evaluations as summary.json has them. Beyond chance: by more than three
-    standard errors of the difference. The same start states make it smaller still. A difference
-    of less than a tenth of the other mean is not called worse.
-    """
-    errors = [each["std_return"] ** 2 / each["episodes"] for each in (ours, theirs)]
-    least = max(3 * math.sqrt(sum(errors)), _LEAST_DROP * abs(theirs["mean_return"]))
-    return theirs["mean_return"] - ours["mean_return"] > least
 
 
 def _wins(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -91,7 +91,11 @@ def _requested(folder: Path, asked: Config) -> dict[str, list[Any]]:
         )
     except ConfigError:  # there is no run yet, or it is of an older version
         return {}
-    return {name: [ours[name], theirs[name]] for name in ours if ours[name] != theirs[name]}
+    return {
+        name: [ours[name], theirs[name]]
+        for name in ours
+        if ours[name] != theirs[name] and name != "preset"  # a label
+    }
 
 
 def _rows(path: Path) -> list[dict[str, dict[str, Any]]]:

@@ -166,6 +166,20 @@ def remarks(results: list[VariantResult]) -> list[str]:
     return lines + _caution(results)
 
 
+def missing_runs(study: Study, results: list[VariantResult], changed: Collection[str]) -> list[str]:
+    """Returns a line for each variant of which some runs, but not all, are missing as failed."""
+    wanted = {
+        variant.name: sum(f"{variant.name}/seed-{seed}" not in changed for seed in study.seeds)
+        for variant in study.variants
+    }
+    return [
+        f"{each.variant.label}: {missing} of {wanted[each.variant.name]} runs failed, and its "
+        "numbers do not include them. The others may be the better ones"
+        for each in results
+        if each.runs and (missing := wanted[each.variant.name] - len(each.runs)) > 0
+    ]
+
+
 def _caution(results: list[VariantResult]) -> list[str]:
     """Returns a line if intervals are rough, or do not decide between variants."""
     first = results[0].variant.label

@@ -109,6 +109,29 @@ def is_study(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
+def names_no_run(path: str) -> str | None:
+    """Returns what a folder is that holds runs but is none, and names some of them, or None."""
+    folder = Path(path)
+    try:
+        if not os.path.isdir(path) or (folder / "config.json").exists():
+            return None
+        if not is_study(folder):
+            runs = sorted(each for each in folder.iterdir() if (each / "config.json").is_file())
+            return f"a folder of runs: name one of them, {_some(runs)}" if runs else None
+        runs = [run.folder for run in read_study(folder).runs(folder)]
+    except ConfigError as error:
+        line = error.lines[0].removesuffix(": use another --run-dir")
+        return f"a study, and not a run: {line}"
+    except OSError:  # such as no permission: an error of reading the run
+        return None
+    return f"a study: name one of its runs, {_some(runs)}"
+
+
+def _some(runs: Sequence[Path]) -> str:
+    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+    return ", ".join(map(str, runs[:3])) + more
+
+
 def read_study(folder: Where) -> Study:
     """Reads study.json. Raises ConfigError with one line."""
     path = folder / FILE

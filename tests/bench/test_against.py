@@ -105,6 +105,15 @@ def test_nothing_is_measured_if_sb3_fails(sb3, monkeypatch, capsys):
     assert line == "error: Stable-Baselines3 cannot train this: boom"
 
 
+def test_each_row_of_a_comparison_names_its_number_of_environments(sb3, monkeypatch, capsys):
+    monkeypatch.setattr("fastdqn.bench.bench._Measuring._train", lambda self, with_levers: None)
+    few = ["--num-envs", "2", "3", "--seconds", "0.01", "--repeats", "1", "--format", "json"]
+    assert main(["bench", "train", "cartpole", "--against", "sb3", *EQUAL, *few]) == 0
+    _, *rows = json.loads(capsys.readouterr().out)
+    assert [row.get("num_envs") for row in rows] == [2, 2, 2, 3, 3, 3]
+    assert rows[2]["sentence"].startswith("with 2 environments: fastdqn makes ")
+
+
 def test_sb3_gets_the_same_n_steps(sb3):
     assert sb3_options(config(n_steps=3, learning_starts=1_000))["n_steps"] == 3
 
@@ -137,7 +146,8 @@ def test_work_that_sb3_cannot_do_is_refused():
     assert "\n" not in said
     for words in (
         "no Double (--no-double)", "no Dueling (--no-dueling)", "only the Huber loss",
-        "no normalization of observations", "no normalization of rewards", "no action masks",
+        "no normalization of observations", "no normalization of rewards",
+        "no action masks (a --wrapper that removes them",
         "not a ladder", "all environments waited for, not 2", "no prioritized replay",
         "scalar values, not quantile", "no noisy layers", "other convolutions than minatar",
         "no protocol dqn2015", "Adam, not rmsprop", "a constant learning rate", "ReLU, not tanh",

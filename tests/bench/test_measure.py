@@ -78,10 +78,10 @@ def test_sampling_is_measured_alone(clock, slow_parts):
     assert moved.rate.median == pytest.approx(16 * 32 / SAMPLE_SECONDS, rel=0.05)
 
 
-@pytest.mark.parametrize("synchronised", [False, True])
-def test_phases_of_training_add_up_to_the_elapsed_time(clock, slow_parts, synchronised):
+@pytest.mark.parametrize("synchronized", [False, True])
+def test_phases_of_training_add_up_to_the_elapsed_time(clock, slow_parts, synchronized):
     envs = Slow(clock)
-    trained = measure_training(config(), EFFORT, synchronised, clock, envs)
+    trained = measure_training(config(), EFFORT, synchronized, clock, envs)
     calls, updates = trained.steps / (0.9 * LANES), trained.updates
     assert updates == pytest.approx(trained.steps / 4, abs=3)
     assert trained.phases["env"] == pytest.approx(calls * STEP_SECONDS, rel=0.05)
@@ -351,6 +351,10 @@ def test_without_measurements_of_parts_the_other_command_is_named():
          {"num_envs": 8, "vectorization": "sync"}, "--vectorization sync --env-batch-size None"),
         ({}, {"num_envs": 8, "vectorization": "async", "env_batch_size": 4},
          "--vectorization async --env-batch-size 4"),
+        # Halves that take turns are halves: they do not wait for all.
+        ({"vectorization": "workers", "env_batch_size": 4, "double_buffering": True},
+         {"num_envs": 8, "vectorization": "workers"},
+         "--env-batch-size None --no-double-buffering"),
         # Not those already set.
         ({"vectorization": "sync"}, {"num_envs": 8, "vectorization": "sync"}, None),
     ],
@@ -365,6 +369,12 @@ def test_levers_only_contain_valid_options(changes, of, flags, monkeypatch):
     assert named == ([] if flags is None else [flags])
     small = resolved.replace(buffer_size=64)  # too small for 64 environments
     assert all("num_envs" not in each.changes for each in levers(small, {"env": 1.0}, 1000, envs))
+
+
+def test_more_environments_of_a_run_of_two_halves_are_two_halves():
+    halves = {"vectorization": "workers", "env_batch_size": 4, "double_buffering": True}
+    (lever,) = levers(own_run(**halves), {"env": 1.0}, 1000, [])
+    assert lever.changes == {"num_envs": 64, "env_batch_size": 32}
 
 
 def test_levers_of_an_eager_run_ignore_compiled_updates():

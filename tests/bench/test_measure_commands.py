@@ -1,6 +1,7 @@
 """`fastdqn bench` and `fastdqn profile` as commands, and the scripts of benchmarks/."""
 
 import csv
+import errno
 import io
 import json
 import runpy
@@ -47,7 +48,7 @@ def test_bench_all_writes_every_rate_and_names_the_bottleneck(tmp_path, capsys, 
     (tried,) = [row["tried"] for row in rows if "tried" in row]
     assert any("--num-envs" in each["flags"] for each in tried)
     trains = [row for row in rows if "train_steps_per_second" in row]
-    assert [row["clock"] for row in trains] == ["plain", "synchronised"]
+    assert [row["clock"] for row in trains] == ["plain", "synchronized"]
     for row in trains:
         assert sum(row["phase_seconds"].values()) <= row["seconds"]
         assert row["startup_seconds"].keys() == {"build", "kernels"}
@@ -196,6 +197,27 @@ def test_a_sweep_over_numbers_of_environments_is_csv_or_markdown(capsys):
         assert least <= median <= most
 
 
+def test_the_bottleneck_of_each_number_of_environments_names_that_number(capsys):
+    words = "bench train cartpole --num-envs 2 3 --seconds 0.01 --repeats 2 --format json"
+    assert main(words.split()) == 0
+    rows = json.loads(capsys.readouterr().out)
+    said = {row["num_envs"]: row["sentence"] for row in rows if "sentence" in row}
+    assert list(said) == [2, 3]
+    assert said[2].startswith("with 2 environments: ")
+
+
+def test_only_bench_env_recommends_workers_since_bench_all_tries_them(capsys, monkeypatch):
+    monkeypatch.setattr(bench, "workers_advice", lambda figures: "use --vectorization workers")
+    monkeypatch.setattr(bench, "PARTS", ("env", "learner", "all"))
+    monkeypatch.setattr(bench._Measuring, "_train", lambda self, with_levers: None)
+    advised = {}
+    for part in ("env", "all"):
+        words = ["bench", part, "cartpole", "--vectorization", "sync", *SMALL, "--num-envs", "2"]
+        assert main(words) == 0
+        advised[part] = "use --vectorization workers" in capsys.readouterr().out
+    assert advised == {"env": True, "all": False}
+
+
 def test_every_column_of_a_csv_table_has_a_name_of_its_own():
     of = {"num_envs": 8, "clock": "plain"}
     figure = Figure("train", "train_steps_per_second", Rate(10.0, 9.0, 11.0, 3), of)
@@ -252,6 +274,23 @@ def test_results_are_appended_to_results_only(tmp_path, capsys):
     assert out.read_text() == "my notes"
 
 
+@pytest.mark.parametrize("name", ["new.jsonl", "old.jsonl"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    name, tmp_path, monkeypatch, capsys
+):
+    def denied(path, flags, follow=False):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "old.jsonl").write_text("{}\n")
+    monkeypatch.setattr("fastdqn.files.append_file.open_file", denied)
+    monkeypatch.setattr(bench, "bench", None)
+    path = tmp_path / name
+    assert main([*SWEEP.split(), "--out", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: out: cannot write {path}: Permission denied. Give another file"
+    assert [each.name for each in tmp_path.iterdir()] == ["old.jsonl"]
+
+
 @pytest.mark.parametrize("values", ["1 x", "1 0"])
 def test_a_wrong_number_of_a_sweep_is_one_line(values, capsys):
     assert main(["bench", "act", "cartpole", "--num-envs", *values.split()]) == 2
@@ -265,6 +304,8 @@ def test_the_help_of_bench_names_its_parts(words, capsys):
     said = capsys.readouterr().out
     assert "policy calls and actions" in said
     assert "--num-envs takes several numbers" in said
+    assert "--num-envs INT [INT ...] " in said
+    assert "--config FILE " in said
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ pytestmark = pytest.mark.usefixtures("odd_environments", "in_an_empty_folder")
         ("train cartpole --seed 1.5", "--seed is '1.5': it must be a whole number"),
         ("train cartpole --seed", "--seed has no value: it must be a whole number"),
         ("train cartpole --seed 1 2", "--seed is '1 2': it must be a whole number"),
+        ("bench train --against sb4", "--against is 'sb4': it must be one of sb3 or None"),
         ("train cartpole --loss l1", "--loss is 'l1': it must be one of mse, huber"),
         ("train cartpole --train-frequency 1/0", "--train-frequency is '1/0': it must be a number"),
         ("train cartpole --train-frequency 1e999999999", "--train-frequency is '1e999999999'"),

@@ -373,6 +373,18 @@ def test_other_arguments_of_the_environment_are_named(sized, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["prefill", "from_run"])
+def test_another_environment_with_the_same_spaces_is_a_warning(source, tmp_path, how):
+    folder, same = source
+    start = {"prefill": (str(folder),)} if how == "prefill" else {"from_run": str(folder)}
+    options = {"normalize_observation": True, **start, **same}
+    _, notes = built(new(tmp_path / "same", **options))
+    assert not [line for line in notes if "another environment" in line]
+    _, notes = built(new(tmp_path / "other", env_kwargs={"size": 3}, **options))
+    differs = "is a run of another environment; env_kwargs there: none, here: size=3"
+    assert f"warning: {folder} {differs}" in notes
+
+
+@pytest.mark.parametrize("how", ["prefill", "from_run"])
 def test_a_damaged_replay_is_not_blamed_on_the_environment(tmp_path, how):
     folder = fastdqn.train(new(tmp_path / "first", checkpoint_frequency=400)).folder
     *_, newest = sorted((folder / "checkpoints" / "segments").iterdir())
@@ -412,6 +424,17 @@ def test_a_folder_that_is_no_run_of_a_network_is_one_line(tmp_path, how):
     path = str(tmp_path / "study")
     with pytest.raises(ConfigError, match=r"is not the file of a study \(it is not an object\)$"):
         fastdqn.train(new(tmp_path, **{how: (path,) if how == "prefill" else path}))
+
+
+@pytest.mark.parametrize("how", ["prefill", "from_run"])
+def test_a_folder_without_options_is_reported_with_the_option(tmp_path, how):
+    (tmp_path / "empty").mkdir()
+    path = str(tmp_path / "empty")
+    with pytest.raises(ConfigError) as caught:
+        fastdqn.train(new(tmp_path / "run", **{how: (path,) if how == "prefill" else path}))
+    (line,) = caught.value.lines
+    assert line.startswith(f"{how} {path}")
+    assert line.endswith("/config.json: No such file or directory")
 
 
 def test_parts_without_a_run_to_take_them_from_are_an_error(capsys):

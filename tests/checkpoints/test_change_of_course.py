@@ -185,6 +185,13 @@ def test_a_run_without_replay_keeps_its_sizes(tmp_path):
         fastdqn.resume(run.folder, total_timesteps=900, num_envs=2)
 
 
+@pytest.mark.slow
+def test_a_run_of_two_halves_keeps_its_number_of_environments(tmp_path):
+    run = start(tmp_path, num_envs=4, vectorization="workers", double_buffering=True)
+    with pytest.raises(ConfigError, match="num_envs cannot change when a run of two halves"):
+        fastdqn.resume(run.folder, total_timesteps=900, num_envs=2)
+
+
 def test_the_command_line_changes_options(tmp_path, capsys):
     run = str(start(tmp_path).folder)
     assert main(["resume", run, "--gamma", "0.9"]) == 2

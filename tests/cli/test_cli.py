@@ -6,6 +6,7 @@ import gymnasium
 import pytest
 
 import fastdqn
+from fastdqn.config.option import options_of
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config
 from fastdqn.session import RUN_FAILURES
@@ -32,8 +33,9 @@ def test_without_a_command_the_usage_is_shown_and_the_code_is_2():
 def test_train_help_lists_every_option_with_its_sentence(command):
     code, out, err = ask(*command.split())
     assert (code, err) == (0, [])
-    options = ["--" + name.replace("_", "-") for name in Config.__dataclass_fields__]
-    assert [option for option in [*options, "--dry-run"] if option not in out] == []
+    options = {f"--{o.flag or name.replace('_', '-')}" for name, o in options_of(Config).items()}
+    shown = re.findall(r"^\W*(--[\w-]+)", out, flags=re.M)
+    assert options | {"--dry-run", "--config"} <= set(shown)
     assert "Discount factor per step." in out
 
 

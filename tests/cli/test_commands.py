@@ -1,7 +1,9 @@
 """What a run leaves behind, and eval on it."""
 
+import errno
 import json
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 import fastdqn
 from fastdqn.cli import main as cli
 from fastdqn.config.schema import ConfigError
+from fastdqn.study.study_folder import Study, Variant, write_study
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,18 @@ def test_what_eval_cannot_do_is_one_line(run, words, says, capsys):
     assert said.startswith(f"error: {says}")
 
 
+def test_a_folder_in_which_no_file_can_be_created_is_refused_as_out(
+    run, tmp_path, monkeypatch, capsys
+):
+    def denied(dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
+    code, _, said = ask(capsys, "eval", run, "--out", str(tmp_path / "x.json"))
+    line = f"no file can be created in {tmp_path}: Read-only file system"
+    assert (code, said) == (2, f"error: out is '{tmp_path}/x.json': {line}\n")
+
+
 def test_python_mistakes_are_one_error_with_all_lines(tmp_path):
     with pytest.raises(ConfigError) as caught:
         fastdqn.train("cartpole", gamma=2.0, n_steps=0, run_dir=str(tmp_path / "x"))
@@ -106,3 +121,34 @@ def test_python_mistakes_are_one_error_with_all_lines(tmp_path):
 def test_a_policy_takes_any_number_of_observations(run):
     policy = fastdqn.load_policy(run)
     assert [len(policy(np.zeros((n, 4), np.float32))) for n in (1, 7)] == [1, 7]
+
+
+@pytest.mark.parametrize("command", ["eval", "resume", "video", "export"])
+def test_a_folder_of_runs_in_place_of_a_run_names_some_of_them(tmp_path, command, capsys):
+    study = Study("cartpole", (), (Variant("base", ()),), (1, 2))
+    (tmp_path / "mine").mkdir()
+    write_study(tmp_path / "mine", study)
+    runs = [str(tmp_path / "mine" / "base" / f"seed-{seed}") for seed in (1, 2)]
+    code, _, said = ask(capsys, command, str(tmp_path / "mine"))
+    assert code == 2
+    assert said == f"error: {tmp_path}/mine is a study: name one of its runs, {', '.join(runs)}\n"
+    for name in ("d", "b", "a", "c"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").touch()
+    code, _, said = ask(capsys, command, str(tmp_path / "runs"))
+    assert code == 2
+    named = ", ".join(str(tmp_path / "runs" / name) for name in ("a", "b", "c"))
+    folder = tmp_path / "runs"
+    assert said == f"error: {folder} is a folder of runs: name one of them, {named} and 1 more\n"
+
+
+@pytest.mark.parametrize("words", [["report"], ["plot", "--out", "a.png"]])
+def test_a_report_of_a_folder_of_runs_names_some_of_them(tmp_path, words, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    command, *rest = words
+    code, _, said = ask(capsys, command, str(tmp_path), *rest)
+    named = f"{tmp_path}/a, {tmp_path}/b"
+    assert code == 2
+    assert said == f"error: {tmp_path} is a folder of runs: name one of them, {named}\n"

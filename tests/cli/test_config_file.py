@@ -10,6 +10,7 @@ from fastdqn.cli.config_file import named_in_file, with_file
 from fastdqn.cli.main import main
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import ResolvedConfig
+from fastdqn.study.study_folder import Study, Variant, write_study
 
 
 def options(tmp_path, text, name="cartpole", suffix="toml", rest=()):
@@ -105,6 +106,21 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path, capsys, suffix, text, sa
 def test_config_takes_one_file(words):
     *_, lines = with_file("cartpole", Config(), words)
     assert lines == ["--config takes one file: --config options.toml"]
+
+
+def test_a_folder_in_place_of_a_file_names_the_file(tmp_path):
+    def line(path):
+        *_, (line,) = with_file("cartpole", Config(), ["--config", str(path)])
+        return line.removeprefix(f"config is {str(path)!r}, ")
+
+    study, run = tmp_path / "study", tmp_path / "study" / "base" / "seed-1"
+    run.mkdir(parents=True)
+    assert line(tmp_path) == "a folder, and not a file. Use --config RUN/config.json"
+    write_study(study, Study("cartpole", (), (Variant("base", ()),), (1,)))
+    named = f"a study: name one of its runs, {run}. Use --config RUN/config.json"
+    assert line(study) == named
+    (run / "config.json").touch()
+    assert line(run) == f"a run: use --config {run}/config.json"
 
 
 @pytest.mark.parametrize("words", [["--config="], ["--config", ""]])

@@ -14,16 +14,23 @@ import signal
 import subprocess
 from pathlib import Path
 
+import gymnasium
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 from fastdqn.checkpoints.checked_read import read_latest
 from fastdqn.checkpoints.loader import load_checkpoint
 from fastdqn.cli import study as command
 from fastdqn.cli import study_options
-from fastdqn.study.study_folder import held, read_study, summary_of
+from fastdqn.cli.config_file import with_file, words_of
+from fastdqn.cli.options import TrainOptions
+from fastdqn.cli.parser import parse
+from fastdqn.config.presets import PRESETS
+from fastdqn.datasets import save_npz
+from fastdqn.study.study_folder import Study, held, read_study, summary_of, write_study
 from helpers.command_line import ask
 from helpers.report_pages import write_run
-from helpers.studies import TINY, FakeScheduler, start
+from helpers.studies import BASE, TINY, FakeScheduler, start
 
 KILLS = int(os.environ.get("FASTDQN_KILLS", "2"))
 FEW = ("--total-timesteps", "2000")
@@ -249,6 +256,7 @@ def test_a_run_that_fails_twice_is_named_and_the_others_go_on(monkeypatch, sched
     assert "base/seed-2: failed, and is started again: env 3 died" in out
     assert summary_of(folder / "seed-3") is not None
     assert train("--seeds", "1-3", *FEW)[0] == 0  # the next start tries it again
+    assert "base: 1 of 3 runs failed, and its numbers do not include them" in out
 
 
 def test_quiet_prints_only_the_result(scheduler):
@@ -448,3 +456,95 @@ def test_an_environment_that_fails_twice_is_named(tmp_path):
     # The first attempt may fail before its first checkpoint is written.
     again = r"running again, (resumes from step \d+|begins again: no checkpoint after step 0)\n"
     assert re.search("base/seed-1: " + again, out)
+
+
+def test_a_file_of_options_that_changes_later_changes_no_run(scheduler):
+    file = Path("options.toml")
+    rest = "hidden-sizes = [8, 8]\ntensorboard = false\ndouble = false\n"
+    file.write_text(f"learning-rate = 1e-3\n{rest}")
+    words = ("--config", "options.toml", *FEW, "--vs", "--double")
+    assert train("--seeds", "1", *words)[0] == 0
+    given = ("--learning-rate", "0.001", "--hidden-sizes", "8", "8", "--tensorboard", "False")
+    for job in scheduler.started:
+        assert set(given) <= set(job.words)
+        assert not [word for word in job.words if "options.toml" in word]
+    study = read_study(Path("studies/cartpole"))
+    assert ("--no-double" in study.options, study.variants[1].options) == (True, ("--double",))
+    assert train("--seeds", "1-2", *words)[0] == 0
+    file.write_text(f"learning-rate = 1e-5\n{rest}")
+    (line,) = refused("--seeds", "1-3", *words)
+    assert "is a study with other options: learning_rate is 1e-05 here and 0.001 in the s" in line
+    file.unlink()
+    plain = ("--learning-rate", "1e-3", "--hidden-sizes", "8", "8", "--tensorboard", "False")
+    assert train("--seeds", "1-3", *plain, "--no-double", *FEW)[0] == 0
+
+
+def test_a_variant_is_checked_with_the_options_of_a_file_beside_other_mistakes(scheduler):
+    lines = ("schedule = 'piecewise'", "steps = [5, 9]", "values = [1e-3, 1e-4]")
+    Path("a.toml").write_text("".join(f"learning-rate-{line}\n" for line in lines))
+    words = ("--seeds", "1", "--config", "a.toml", "--vs", "--learning-rate-values 1e-3 1e-5")
+    (line,) = refused(*words, "--gamma", "2")
+    assert line.startswith("gamma is 2.0")
+
+
+def test_an_option_of_a_file_that_no_command_can_express_is_refused(scheduler, monkeypatch):
+    Path("a.toml").write_text('env-id = "Odd-v0"\nenv-kwargs = {"a-b" = 1}')
+    spec = EnvSpec("Odd-v0", lambda **kwargs: gymnasium.make("CartPole-v1"))
+    monkeypatch.setitem(gymnasium.registry, "Odd-v0", spec)
+    (line,) = refused("--seeds", "1", "--config", "a.toml", *FEW)
+    assert line.startswith("config: --env-kwargs is 'a-b=1': it must be names with plain values")
+
+
+def test_data_that_changes_while_a_study_is_trained_is_named(scheduler, monkeypatch):
+    env = gymnasium.make("CartPole-v1")
+    obs = [env.reset(seed=0)[0]] * 2
+    episode = {"observations": obs, "actions": [0], "rewards": [1.0]}
+    save_npz(Path("data.npz"), [episode] * 2_000)
+    words = ("--seeds", "1-2", *FEW, "--prefill", "data.npz")
+    code, out, err = train(*words)
+    assert (code, err, "changed" in out) == (0, [], False)
+    train_run = scheduler._train
+
+    def trained(job):
+        save_npz(Path("data.npz"), [episode] * 1_999)
+        return train_run(job)
+
+    monkeypatch.setattr(scheduler, "_train", trained)
+    code, out, _ = train(*words, "--run-dir", "other")
+    assert code == 0
+    assert "warning: data.npz changed while the study was trained: its runs may have" in out
+
+
+def test_a_study_that_names_a_file_of_options_continues(scheduler):
+    write_run(Path("run"), seed=7)  # of the preset cartpole, in a study of an id
+    words = ("--config", "run/config.json")
+    Path("old").mkdir()
+    with held(Path("old").resolve()) as place:
+        write_study(place, Study("CartPole-v1", words, (BASE,), (1,)))
+    command = ("train", "CartPole-v1", "--seeds", "1-2", *words, "--run-dir", "old")
+    assert (ask(*command)[0], ask(*command, "--dry-run")[0]) == (0, 0)
+    assert [job.words[2:4] for job in scheduler.started] == [words, words]
+
+
+def test_the_options_of_a_run_are_those_of_a_study(scheduler):
+    run = write_run(Path("run"), seed=7)
+    assert train("--seeds", "1", "--config", f"{run}/config.json", *FEW)[0] == 0
+    assert "--seed" not in read_study(Path("studies/cartpole")).options
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'env-kwargs = {a = "True", b = "x y", c = [1, -2.5], d = "5", e = false}',
+        "v-min = -3.5", "train-frequency = '1/3'", "final-evaluation = true", "wrapper = []",
+        "hidden-sizes = []", "buffer-size = 70_000", "target-network = false", "total-episodes = 5",
+        "learning-rate-schedule = 'piecewise'\nlearning-rate-steps = [5, 9]\n"
+        "learning-rate-values = [1e-3, 1e-5]",
+    ],
+)  # fmt: skip
+def test_options_of_a_file_in_words_are_the_same_options(in_an_empty_folder, line):
+    Path("a.toml").write_text(line)
+    config, _, lines = with_file("cartpole", PRESETS["cartpole"], ["--config", "a.toml"])
+    words = words_of(config, PRESETS["cartpole"])
+    chosen, problems = parse(words, TrainOptions(PRESETS["cartpole"]), "")
+    assert (chosen.config, problems, lines) == (config, [], [])

@@ -1,5 +1,6 @@
 """Sweep: what is tried, what a file remembers, and what is said of mistakes."""
 
+import re
 import shlex
 from types import SimpleNamespace
 
@@ -30,6 +31,16 @@ def test_a_trial_prints_the_mean_return_of_each_seed(trained, tmp_path, capsys, 
     assert run(tmp_path, "--trials", "1", "--seeds", str(seeds)) == 0
     (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("  1 of 1")]
     assert head in line
+
+
+def test_the_best_is_named_by_its_return_and_settings_alone(trained, tmp_path, capsys):
+    """Trials are counted as they finish, and Optuna numbers them from 0, interrupted ones too."""
+    assert run(tmp_path, "--trials", "2", "--seeds", "1") == 0
+    *_, first, second, best, command, _ = capsys.readouterr().out.splitlines()
+    assert "trial" not in best
+    (value,) = re.findall(r"^best of 2: mean return (\S+)$", best)
+    (row,) = [line for line in (first, second) if f"  mean return {value}  " in line]
+    assert command.endswith(row.partition(f"{value}  ")[2])
 
 
 def test_each_setting_is_run_with_as_many_seeds_as_are_asked_for(trained, tmp_path):

@@ -311,6 +311,13 @@ def test_problems_never_raises_whatever_the_values(values):
     assert all(isinstance(line, str) and "\n" not in line for line in lines)
 
 
+@pytest.mark.parametrize("name", ["final_learning_rate", "num_envs", "adam_epsilon"])
+@pytest.mark.parametrize("digits", [400, 5_000])  # no float holds these, and Python prints no 5,000
+def test_a_huge_number_is_beyond_its_limit_in_one_line(name, digits):
+    (line,) = Config(**{name: 10**digits}).problems()
+    assert line.startswith(f"{name} is ")
+
+
 @given(st.dictionaries(st.sampled_from(FIELDS), anything, min_size=1, max_size=6))
 def test_a_config_without_problems_survives_json(values):
     config = Config(**values)

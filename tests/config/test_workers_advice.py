@@ -50,3 +50,14 @@ def test_bench_env_recommends_workers_where_they_were_faster():
     for rates in ({"sync": 10.0, "workers": 11.0}, {"workers": 18.0}, {"sync": 1.0, "native": 2.0}):
         assert advice_of_figures(figures(**rates)) is None
     assert advice_of_figures(figures(sync=10.0, workers=18.0, native=27.0)) is None
+
+
+def test_bench_env_recommends_no_workers_whose_repeats_overlap_those_of_another():
+    def figures(sync):
+        workers = Rate(9_000.0, 7_100.0, 9_900.0, 1)
+        named = {"sync": sync, "workers": workers}
+        of = {"num_envs": 64}
+        return [Figure("env", "x", rate, of | {"vectorization": n}) for n, rate in named.items()]
+
+    assert advice_of_figures(figures(Rate(5_900.0, 4_800.0, 8_300.0, 1))) is None
+    assert advice_of_figures(figures(Rate(5_900.0, 4_800.0, 7_000.0, 1)))

@@ -1,6 +1,6 @@
 """Episodes in .npz files and Minari data sets: what is read, and what is refused in one line."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -48,6 +48,8 @@ def test_discrete_observations_become_one_hot(tmp_path):
     [
         ({"actions": None}, "has no actions: it has episode_lengths, observations"),
         ({"actions": np.array([5, 8, 6])}, "action 1 is 8: the environment has the actions 5 to 7"),
+        ({"actions": np.array([5, 2**63 + 9, 6], np.uint64)}, f"action 1 is {2**63 + 9}: the env"),
+        ({"episode_lengths": np.array([2**63 + 2, 1], np.uint64)}, f"must have .{2**63 + 3},"),
         ({"actions": np.array([5.0, 6.0, 7.0])}, "actions is of dtype float64, must be integers"),
         ({"rewards": np.array([0.0, np.nan, 0.0])}, "reward 1 is nan: rewards must be finite"),
         (
@@ -75,6 +77,45 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path, changes, said
         read(tmp_path / "data.npz", **changes)
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "data.npz") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "said"),
+    [
+        (spaces.Box(0, 255, (2,), np.uint8), 0.5, "has the value 0.5: the environment has whole"),
+        (spaces.Box(0, 255, (2,), np.uint8), 300, "the value 300: .* from 0 to 255 .uint8"),
+        (spaces.Box(0, 255, (2,), np.uint8), -1, "the value -1"),
+        (spaces.Box(0, 255, (2,), np.uint8), np.nan, "the value nan"),
+        (spaces.Box(-9, 9, (2,), np.int64), np.float32(1.5), "the value 1.5"),
+        (spaces.Box(-9, 9, (2,), np.int64), np.float16(1.5), "the value 1.5"),
+        (spaces.Box(-9, 9, (2,), np.int64), np.float32(2**63), r"the value 9\.22337\d*e.18"),
+        (spaces.Box(-9, 9, (2,), np.int64), np.uint64(2**63), f"the value {2**63}: .* from -9"),
+        (spaces.Box(0, 1, (2,), cast(Any, np.bool_)), 2, "the value 2: .* from 0 to 1"),
+        (spaces.MultiBinary(2), np.int8(5), "the value 5: .* from 0 to 1"),
+        (spaces.MultiDiscrete([3, 3]), 0.5, "the value 0.5"),
+        (BOX, 1 + 2j, "observations is of dtype complex128, must be numbers"),
+        (BOX, "1.5", "observations is of dtype <U3, must be numbers"),
+    ],
+)
+def test_observations_that_would_be_stored_as_others_are_refused(tmp_path, space, values, said):
+    with pytest.raises(DatasetError, match=said):
+        read(tmp_path / "data.npz", space, observations=np.full((5, 2), values))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, np.float64])
+def test_bytes_may_be_recorded_as_other_numbers(tmp_path, dtype):
+    space = spaces.Box(0, 255, (2,), np.uint8)
+    given = np.array([[0, 255], [1, 2], [3, 4], [5, 6], [7, 8]])
+    episodes = read(tmp_path / "data.npz", space, observations=given.astype(dtype))
+    assert episodes.observations(np.arange(5)).tolist() == given.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64])
+def test_whole_numbers_may_be_recorded_as_bool(tmp_path, dtype):
+    given = np.array([[0, 1], [1, 1], [0, 0], [1, 0], [0, 1]])
+    space = spaces.Box(0, 1, (2,), dtype)
+    episodes = read(tmp_path / "data.npz", space, observations=given.astype(np.bool_))
+    assert episodes.observations(np.arange(5)).tolist() == given.tolist()
 
 
 def test_files_that_are_no_npz_are_refused_in_one_line(tmp_path):
@@ -194,6 +235,13 @@ def test_a_minari_data_set_is_read(minari):
 def test_a_minari_data_set_that_is_not_here_is_one_line(minari):
     with pytest.raises(DatasetError, match="download it with minari download cartpole/none-v0"):
         read_minari("cartpole/none-v0", read_spaces(BOX, THREE), BOX)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_of_a_minari_data_set_is_one_line(name):
+    said = f"'minari:{name}' names no data set: use minari:ID, such as minari:cartpole/expert-v0 "
+    with pytest.raises(DatasetError, match=said):
+        read_minari(name, read_spaces(BOX, THREE), BOX)
 
 
 def test_without_minari_the_extra_is_named(monkeypatch):

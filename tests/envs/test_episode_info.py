@@ -89,6 +89,18 @@ def test_a_key_that_is_missing_is_named_once():
     assert len(warned) == 1
 
 
+@pytest.mark.parametrize("make", [SyncVectorEnv, AsyncVectorEnv])
+def test_text_is_no_number(make):
+    class Text(Scored):
+        def step(self, action) -> Any:
+            *rest, info = super().step(action)
+            return *rest, info | {"rare": "7"}
+
+    with pytest.warns(UserWarning, match="info has no number 'rare' at the end of an episode"):
+        found, _ = collect(make([Text, Text]))
+    assert np.isnan([rare for _, _, (_, _, rare) in found]).all()
+
+
 @pytest.fixture
 def run(tmp_path):
     with pytest.warns(UserWarning, match="no number 'rare'"):
@@ -275,6 +287,26 @@ def test_snapshots_are_kept_and_used(tmp_path, capsys):
         del gymnasium.registry["Scored-v0"]
 
 
+def test_an_evaluation_takes_keys_that_the_run_did_not_record(tmp_path, capsys):
+    gymnasium.register("Scored-v0", lambda **kwargs: Scored(**kwargs))
+    try:
+        folder = str(fastdqn.train(small(tmp_path, env_id="Scored-v0")).folder)
+        words = ["eval", folder, "--episodes", "2", "--json"]
+        assert main([*words, "--info-keys", "score"]) == 0
+        assert json.loads(capsys.readouterr().out)["mean_score"] == 1.5
+        assert main([*words, "--info-keys", "score", "score"]) == 2
+        assert "'score' more than once: name it once" in capsys.readouterr().err
+    finally:
+        del gymnasium.registry["Scored-v0"]
+
+
+@pytest.mark.filterwarnings("ignore:info has no number")
+def test_an_evaluation_with_keys_needs_no_compiled_environment(tmp_path, capsys):
+    run = fastdqn.train(small(tmp_path, env_id="CartPole-v1", vectorization="compiled"))
+    assert main(["eval", str(run.folder), "--episodes", "2", "--info-keys", "score"]) == 0
+    assert "score: no episode has 'score' in info at its end" in capsys.readouterr().out
+
+
 def test_a_reward_shaping_wrapper_can_be_left_out_of_an_evaluation(tmp_path, capsys):
     wrapper = "gymnasium.wrappers:NormalizeReward"
     config = small(tmp_path, env_id="CartPole-v1", wrapper=(wrapper,), vectorization="sync")
@@ -287,6 +319,45 @@ def test_a_reward_shaping_wrapper_can_be_left_out_of_an_evaluation(tmp_path, cap
     assert returns[1][0] == returns[1][1]  # one for each step
     assert returns[0] == returns[2]
     assert returns[0][0] != returns[0][1]
+
+
+@pytest.mark.parametrize("vectorization", ["compiled", "native", "sync"])
+def test_an_evaluation_takes_wrappers_and_arguments_that_the_run_did_not_have(
+    tmp_path, capsys, vectorization
+):
+    config = small(tmp_path, env_id="CartPole-v1", vectorization=vectorization)
+    folder = str(fastdqn.train(config).folder)
+    found = []
+    wrapper = "gymnasium.wrappers:NormalizeReward"
+    for words in (["--wrapper", wrapper], ["--env-kwargs", "max_episode_steps=5"]):
+        assert main(["eval", folder, "--episodes", "2", "--json", *words]) == 0
+        result = json.loads(capsys.readouterr().out)
+        found.append((result["mean_return"], result["mean_length"]))
+    assert found[0][0] != found[0][1]
+    assert found[1] == (5.0, 5.0)
+
+
+class Stepped(gymnasium.Wrapper):
+    """Adds the key `taken` to info."""
+
+    def reset(self, **kwargs):
+        self._steps = 0
+        return super().reset(**kwargs)
+
+    def step(self, action) -> Any:
+        self._steps += 1
+        *rest, info = super().step(action)
+        return *rest, info | {"taken": self._steps}
+
+
+@pytest.mark.parametrize("more", [[], ["--env-id", "CartPole-v1"]])
+def test_an_evaluation_takes_keys_arguments_and_wrappers_at_once(tmp_path, capsys, more):
+    config = small(tmp_path, env_id="CartPole-v1", vectorization="compiled")
+    words = ["eval", str(fastdqn.train(config).folder), "--episodes", "2", "--json", *more]
+    words += ["--env-kwargs", "max_episode_steps=5", "--info-keys", "taken"]
+    assert main([*words, "--wrapper", f"{__name__}:Stepped"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["mean_length"], result["mean_taken"]) == (5.0, 5.0)
 
 
 class Goal(gymnasium.Env):

@@ -1,6 +1,7 @@
 """WorkerVectorEnv: worker processes with many environments each give the bits of SyncVectorEnv."""
 
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastdqn
+from fastdqn.builders import preflight
 from fastdqn.envs import EnvError, EnvRecipe, EnvStream
 from fastdqn.envs.env_state import why_unreadable
 from fastdqn.envs.sub_env import SubEnv
@@ -480,15 +482,32 @@ def test_double_buffering_has_two_halves():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"vectorization": "sync"}, "Use --vectorization workers"),
-        ({"env_batch_size": None}, "use --env-batch-size 2, one half"),
-        ({"num_envs": 5, "env_batch_size": None}, "two halves need an even --num-envs"),
+        ({"vectorization": "sync", "env_batch_size": None}, "Use --vectorization workers"),
+        ({"env_batch_size": 1}, "leave --env-batch-size out, or use 2, one half"),
+        ({"env_batch_size": 4}, "leave --env-batch-size out, or use 2, one half"),
+        ({"num_envs": 5, "env_batch_size": None}, "5 .* two halves need an even --num-envs"),
+        ({"num_envs": 1, "env_batch_size": None}, "1 .* two halves need an even --num-envs"),
     ],
 )
 def test_double_buffering_without_two_halves_is_one_line(tmp_path, changes, says):
     options = {"num_envs": 4, "vectorization": "workers", "env_batch_size": 2, **changes}
-    with pytest.raises(fastdqn.ConfigError, match=f"double_buffering .*{says}"):
+    with pytest.raises(fastdqn.ConfigError, match=f"double_buffering .*{says}") as caught:
         fastdqn.train(small(tmp_path, double_buffering=True, **options))
+    (line,) = caught.value.lines
+    assert "\n" not in line
+
+
+@pytest.mark.slow
+def test_double_buffering_halves_the_environments_by_itself(tmp_path):
+    config = small(tmp_path, num_envs=4, vectorization="workers", double_buffering=True)
+    given = config.replace(env_batch_size=2, run_dir=str(tmp_path / "given"))
+    folders = [fastdqn.train(each).folder for each in (config, given)]
+    ours, theirs = ((folder / "episodes.csv").read_text() for folder in folders)
+    assert json.loads((folders[0] / "config.json").read_text())["env_batch_size"] == 2
+    assert ours == theirs
+    with pytest.raises(fastdqn.ConfigError) as caught:
+        preflight.preview(config.replace(workers=4, num_envs=6))
+    assert caught.value.lines[0].startswith("env_batch_size is 3 of 6 environments in 4 workers")
 
 
 def test_a_small_dev_shm_is_one_line_before_any_process_starts(monkeypatch):

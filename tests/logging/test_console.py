@@ -9,7 +9,7 @@ import types
 import pytest
 from rich.console import Console
 
-from fastdqn.logging.console import LivePanel, PlainLines, make_display
+from fastdqn.logging.console import LivePanel, PlainLines, duration_text, make_display
 from fastdqn.logging.eta import ETA
 
 STATUS = {
@@ -58,6 +58,15 @@ def test_the_panel_fits_its_terminal_without_wrapping(width):
     assert any("123,456,789  in 1,234,567 episodes" in line for line in drawn)
     assert any("prioritize" in line and "50%" in line for line in drawn)
     assert any("43,210 steps/s alone" in line for line in drawn)
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0.01, "0:36"), (99.9, "99:54:00"), (100, "4 days"), (23_999, "1000 days"), (24_000, "-"),
+     (171_040_660.7, "-")],
+)  # fmt: skip
+def test_a_long_time_left_is_in_days_or_not_shown(hours, text):
+    assert duration_text(3_600 * hours) == text
 
 
 def test_the_panel_draws_a_run_without_metrics():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastdqn.config.last_weights import COLLAPSED
 from fastdqn.report.curves import Line, band
 from fastdqn.report.statistics import stratified_bootstrap
 from fastdqn.report.svg_chart import Series, curves_chart
@@ -181,14 +182,17 @@ def test_the_page_of_a_run_in_progress_is_in_its_folder(tmp_path):
 def test_phases_by_both_clocks_are_shown_beside_those_of_the_run(folders, tmp_path):
     rows = [{"part": "header"}] + [
         {"part": "train", "clock": clock, "steps": 10, "phase_seconds": {"learn": 3.0, "env": 1.0}}
-        for clock in ("plain", "synchronised")
+        for clock in ("plain", "synchronized", "synchronised")  # the last is of earlier versions
     ]
     (tmp_path / "figures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["--bench", str(tmp_path / "figures.jsonl"), "--out", str(tmp_path / "a.html")]
     assert ask("report", folders[0], *words)[0] == 0
     page = Page(tmp_path / "a.html")
-    assert "Benchmark of the same settings, synchronised clock" in page.text["h3"]
+    assert "Benchmark of the same settings, synchronized clock" in page.text["h3"]
     assert "75.0%" in page.text["td"]
+    meanings = [text.partition(":")[0] for text in page.text["p"]]
+    assert meanings.count("True throughput") == 1
+    assert meanings.count("Synchronizes the device at the end of each phase") == 2
 
 
 @pytest.mark.parametrize(
@@ -359,7 +363,7 @@ def evaluated(mean: float, step: int) -> dict[str, float]:
 
 def test_a_run_whose_last_weights_collapsed_is_seen(tmp_path):
     summary = {"eval": evaluated(31.5, 1500), "eval_last": evaluated(9.5, 2000)}
-    run = write_run(tmp_path / "collapsed", summary=summary)
+    run = write_run(tmp_path / "collapsed", summary=summary | {"warnings": [COLLAPSED]})
     fine = write_run(tmp_path / "fine", seed=2, summary={"eval_last": evaluated(31.0, 2000)})
     out = tmp_path / "one.html"
     assert ask("report", str(run), "--out", str(out))[0] == 0
@@ -373,7 +377,7 @@ def test_a_run_whose_last_weights_collapsed_is_seen(tmp_path):
     assert any("selected among all evaluations: 31.5, of step 1500" in t for t in page.text["p"])
     assert ask("report", str(run), str(fine), "--out", str(tmp_path / "two.html"))[0] == 0
     both = Page(tmp_path / "two.html")
-    assert both.text["td"].count(said) == 1
+    assert both.text["td"].count(said) == 1  # and COLLAPSED, without the returns, does not follow
     assert "marked" in [row.get("class") for row in both.all("tr")]
     # 9.5 and 31 of the last weights, 31.5 and 31.5 of the best.
     assert "20.25 [9.5, 31]" in both.text["td"]
@@ -418,7 +422,26 @@ def test_the_version_of_a_checkout_is_not_installed_from_an_index(tmp_path):
     assert "pip install torch==2.13.0" in Page(run / "report.html").text["code"]
 
 
-def test_keys_of_info_are_columns_of_the_table_of_runs(tmp_path):
+def test_settings_are_compared_by_the_probability_of_improvement_and_keys_of_info(tmp_path):
+    runs = []
+    for setting, score in ((3, 10.0), (5, 12.0)):
+        for seed in (1, 2):
+            last = {**evaluated(score + seed, 2000), "mean_is_success": score / 20}
+            options = {"n_steps": setting, "seed": seed, "info_keys": ("is_success",)}
+            place = tmp_path / f"{setting}-{seed}"
+            runs.append(write_run(place, summary={"eval_last": last}, **options))
+    assert ask("report", *map(str, runs), "--out", str(tmp_path / "a.html"))[0] == 0
+    text = Page(tmp_path / "a.html").text
+    # 13 and 14 against 11 and 12: each pair is an improvement.
+    assert "P(better than the first)" in text["th"]
+    assert "1.00 [1.00, 1.00]" in text["td"]
+    assert "0.6 [0.6, 0.6]" in text["td"]
+    assert any("An interval that contains 0.5 does not decide" in line for line in text["p"])
+    assert ask("report", *map(str, runs[:2]), "--out", str(tmp_path / "b.html"))[0] == 0
+    assert "P(better than the first)" not in Page(tmp_path / "b.html").text["th"]
+
+
+def test_keys_of_info_are_columns_of_the_tables_of_settings_and_of_runs(tmp_path):
     found = {**evaluated(1.0, 2000), "mean_is_success": 0.56, "mean_keys": 8.0}
     summary = {"eval_last": {**found, "mean_keys_episodes": 5}}
     keys = ("is_success", "keys")
@@ -426,7 +449,7 @@ def test_keys_of_info_are_columns_of_the_table_of_runs(tmp_path):
             for i, name in enumerate("ab")]  # fmt: skip
     assert ask("report", *map(str, runs), "--out", str(tmp_path / "a.html"))[0] == 0
     text = Page(tmp_path / "a.html").text
-    assert text["th"].count("success rate") == text["th"].count("keys") == 1
+    assert text["th"].count("success rate") == text["th"].count("keys") == 2
     assert text["td"].count("0.56") == text["td"].count("8 over 5 of 20 episodes") == 2
 
 

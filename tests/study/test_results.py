@@ -8,6 +8,7 @@ from rich.console import Console
 
 from fastdqn.study.results import (
     RunResult,
+    missing_runs,
     remarks,
     results_record,
     results_table,
@@ -139,6 +140,16 @@ def test_runs_that_were_not_evaluated_have_a_remark(tmp_path):
     assert shown(study, tmp_path) == [["base", "2", "-", "-", "-", "-"]]
     (line,) = remarks(study_results(study, tmp_path))
     assert line.startswith("no returns for base: a run was not evaluated")
+
+
+def test_numbers_without_the_runs_that_failed_have_a_line(tmp_path):
+    study = made(tmp_path, base=[1, 2, 3, 4, 5], n_steps_3=[3, 4, 5])
+    results = study_results(study, tmp_path)
+    (line,) = missing_runs(study, results, ())
+    assert line.startswith("n-steps 3: 2 of 5 runs failed, and its numbers do not include them")
+    assert missing_runs(study, results, ("n-steps-3/seed-4", "n-steps-3/seed-5")) == []
+    nothing = [each._replace(runs=[]) for each in results]  # the table shows that
+    assert missing_runs(study, nothing, ()) == []
 
 
 def test_the_file_of_results_has_every_number(tmp_path):

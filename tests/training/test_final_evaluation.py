@@ -12,8 +12,8 @@ from fastdqn import ConfigError
 from fastdqn.builders.environments import eval_lanes
 from fastdqn.cli import main as cli
 from fastdqn.cli.commands import finish
+from fastdqn.config.last_weights import COLLAPSED, is_worse
 from fastdqn.envs import EnvRecipe, EnvStream
-from fastdqn.report.statistics import is_worse
 from fastdqn.training.evaluation import evaluate
 from helpers.loop import small
 from helpers.sub_env import Plain
@@ -133,6 +133,7 @@ def test_last_weights_that_collapsed_are_reported_beside_the_best(tmp_path, caps
     best, last = run.summary["eval"], run.summary["eval_last"]
     assert (best["mean_return"], last["mean_return"]) == (10.0, 0.0)
     assert best["steps_at_eval"] < last["steps_at_eval"] == 1_600
+    assert run.summary["warnings"] == [COLLAPSED]
     rows = [json.loads(line) for line in (run.folder / "eval.jsonl").read_text().splitlines()]
     assert [row["kind"] for row in rows[-2:]] == ["final", "last"]
     finish(run, quiet=False)
