@@ -9,6 +9,7 @@ import numpy as np
 from fastdqn.builders import agent
 from fastdqn.checkpoints.format import CheckpointError, LayoutError
 from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
+from fastdqn.config.derived_facts import keeps_frames
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.datasets import DatasetError, Episodes, episodes_of, play, read_minari, read_npz
 from fastdqn.datasets.minari_dataset import PREFIX
@@ -117,7 +118,9 @@ def load_replay(
     if found.state.get("replay") is None:
         raise DatasetError(f"{folder} has no replay: its run had --no-checkpoint-replay")
     state = take_state(found.state, "replay")
-    plain = config.replace(sampler="uniform", prioritized=False, replay=True)
+    # On the host, wherever it was.
+    store = "frames" if keeps_frames(config, facts.stack) else "rows"
+    plain = config.replace(sampler="uniform", prioritized=False, replay=True, store=store)
     replay = agent.make_replay(plain, facts)
     try:
         rows = found.segments(replay.layout())

@@ -209,6 +209,19 @@ def test_a_run_with_its_replay_on_the_device_resumes_exactly(tmp_path):
     assert_equal(*found)
 
 
+def test_a_replay_that_was_on_the_device_is_read_without_one(tmp_path):
+    on_device(tmp_path / "device", frames, total_timesteps=240, **CONVOLUTIONS)
+    config = fastdqn.PRESETS["cartpole"].replace(
+        **BASE | CONVOLUTIONS | {"prefill": (str(tmp_path / "device"),), "total_timesteps": 60},
+        run_dir=str(tmp_path / "cpu"), device="cpu",
+    )  # fmt: skip
+    sizes = []
+    fastdqn.train(
+        config, frames, on_step=lambda progress, step: sizes.append(len(progress.replay)) or True
+    )
+    assert sizes[0] > 150
+
+
 def test_on_update_receives_observations_of_a_replay_on_the_device(tmp_path):
     shapes = set()
     with simulated_cuda():
