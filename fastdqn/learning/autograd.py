@@ -112,6 +112,10 @@ class AutogradSteps:
         """
         online: Any = self._learner.online.module
         target: Any = self._learner.target.module
+        with torch.no_grad():
+            for cast in (getattr(each, "cast", None) for each in (online, target)):
+                if cast is not None:
+                    cast.refresh()
         if not getattr(online, "shares_inputs", False):
             return online, target
         with torch.no_grad():

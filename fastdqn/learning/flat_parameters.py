@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastdqn.learning.cast_torso import CastTorso
+
 # Offsets are multiples of 16 float32, so every view starts on its own cache line.
 _ALIGN = 16
 
@@ -47,6 +49,8 @@ class FlatParameters:
         for value, view in _with_views(self._buffers, self.buffers):
             value.data = view
         join_layers(self.module)
+        if self.weights.is_cuda and hasattr(self.module, "cast_once"):
+            self.module.cast_once()  # pyright: ignore[reportCallIssue]
         self._leaves, self._sources = self._gradient_sources()
 
     def frozen_twin(self) -> "FlatParameters":
@@ -69,6 +73,8 @@ class FlatParameters:
             value.data = source.data
         for (_, value), source in zip(alias.named_buffers(), self._buffers.values(), strict=True):
             value.data = source.data
+        if isinstance(getattr(alias, "cast", None), CastTorso):
+            del alias.cast  # its weights would be those before an update
         join_layers(alias.eval().requires_grad_(False))
         return alias
 
@@ -82,20 +88,34 @@ class FlatParameters:
         backward() would add each parameter's gradient to zeros by a kernel of its own.
         """
         found = torch.autograd.grad(loss, self._leaves, factor, allow_unused=True)
-        pieces = []
+        pieces: dict[torch.dtype, list[Tensor]] = {}  # of the parameters in their order
+        ends: dict[torch.dtype, int] = {}
         for parameter, (leaf, part) in zip(self._parameters.values(), self._sources, strict=True):
-            given, size = found[leaf], parameter.numel()
+            given, size, dtype = found[leaf], parameter.numel(), self._leaves[leaf].dtype
+            own = pieces.setdefault(dtype, [])
             if given is None:
-                pieces.append(self._zeros[:size])
+                own.append(self._zeros[:size].to(dtype))
             else:
-                pieces.append((given if part is None else given[part]).reshape(-1))
+                own.append((given if part is None else given[part]).reshape(-1))
             if padding := _padded(parameter) - size:
-                pieces.append(self._zeros[:padding])
-        torch.cat(pieces, out=self.gradient)
+                own.append(self._zeros[:padding].to(dtype))
+            ends[dtype] = ends.get(dtype, 0) + _padded(parameter)
+        start = 0
+        for dtype, own in pieces.items():
+            to = self.gradient[start : start + ends[dtype]]
+            start += ends[dtype]
+            if dtype == to.dtype:
+                torch.cat(own, out=to)
+            else:  # one kernel each, where a mixture of dtypes would take one for each piece
+                to.copy_(torch.cat(own))
 
     def _gradient_sources(self) -> tuple[list[Tensor], list[tuple[int, int | None]]]:
         """Returns the leaves of autograd, and of each parameter its leaf and its part of it."""
         leaves, sources = [], {}
+        cast: CastTorso | None = getattr(self.module, "cast", None)
+        for parameter, copied in [] if cast is None else cast.pairs():
+            sources[id(parameter)] = len(leaves), None
+            leaves.append(copied)
         for head in _joinable(self.module):
             for leaf, pair in (each for layer in head.joined for each in layer.leaves()):
                 sources |= {id(pair[part]): (len(leaves), part) for part in range(2)}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastdqn.learning.cast_torso import CastTorso
 from fastdqn.learning.cnn_torsos import MinAtarCNN, PictureCNN
 from fastdqn.learning.joined_layers import JoinedLayers, can_join
 from fastdqn.learning.random_inputs import MEANS, Draw
@@ -308,6 +309,8 @@ class QNetwork(nn.Module):
         statistics: Normalizes observations instead of obs_scale, if it has statistics of them.
     """
 
+    cast: CastTorso | None = None  # with the weights of the torso in another dtype
+
     def __init__(
         self,
         torso: nn.Module,
@@ -321,6 +324,16 @@ class QNetwork(nn.Module):
         self._normalizes = hasattr(statistics, "obs_mean")
         self._torso_dtype: torch.dtype | None = None
         self._layout = torch.preserve_format
+
+    def cast_once(self) -> None:
+        """Keeps a copy of the torso in its dtype, if that is another one; it has to be refreshed.
+
+        The parameters have to be final, in one flat tensor. Torsos of the user's are left to
+        autocast, which keeps some of their operations in float32.
+        """
+        dtype, own = self._torso_dtype, type(self.torso) in (MLP, PictureCNN, MinAtarCNN)
+        casts = dtype is not None and own and len(list(self.torso.parameters())) > 0
+        self.cast = CastTorso(self.torso, dtype) if casts and dtype is not None else None
 
     def compute_in(self, torso_dtype: torch.dtype | None, layout: torch.memory_format) -> None:
         """Sets dtype and memory format of the torso; the head stays float32.
@@ -337,8 +350,9 @@ class QNetwork(nn.Module):
         if self._torso_dtype is None:
             return self.head(self.torso(inputs), draw)
         # No cache of cast weights, since it would outlast the pass and updates change the weights.
+        torso = self.torso if self.cast is None else self.cast.torso
         with torch.autocast(inputs.device.type, self._torso_dtype, cache_enabled=False):
-            features = self.torso(inputs)
+            features = torso(inputs)
         return self.head(features.to(torch.float32), draw)
 
     @property
@@ -347,9 +361,12 @@ class QNetwork(nn.Module):
         return not self._normalizes and type(self.torso) in (MLP, PictureCNN, MinAtarCNN)
 
     def inputs(self, obs: Tensor) -> Tensor:
-        """Returns the inputs of the torso, float32, for stored observations."""
+        """Returns the inputs of the torso for stored observations, in its dtype."""
         stored = obs
-        obs = obs.to(torch.float32, memory_format=self._layout)
+        dtype = torch.float32
+        if self.cast is not None and self._torso_dtype is not None and not self._normalizes:
+            dtype = self._torso_dtype
+        obs = obs.to(dtype, memory_format=self._layout)
         if self._normalizes and self.statistics is not None:
             return self.statistics(obs)
         if self.obs_scale == 1.0:

@@ -14,7 +14,7 @@ SMALL = {"hidden_sizes": (64, 64), "batch_size": 32}
     ("facts", "options", "operators", "launched"),
     [
         (ATARI, NATURE, 77, 100),
-        (ATARI, NATURE | {"precision": "bf16"}, 108, 131),
+        (ATARI, NATURE | {"precision": "bf16"}, 85, 108),
         (ATARI, NATURE | RAINBOW, 148, 171),
         (ATARI, NATURE | {"value": "implicit-quantile"}, 124, 147),
         (ATARI, NATURE | {"value": "quantile"}, 103, 126),

@@ -11,11 +11,14 @@ import pytest
 import torch
 
 import fastdqn
+from fastdqn.bench.synthetic_data import random_obs
+from fastdqn.builders import agent
 from fastdqn.checkpoints.network_weights import load_weights
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.networks import Affine, Outputs, StreamsHead
 from fastdqn.learning.noisy import NoisyLayers, noise_size
 from fastdqn.learning.random_inputs import Draw
+from helpers.capture import PICTURES, config_of
 from helpers.simulated_cuda import simulated_cuda
 
 pytestmark = pytest.mark.slow
@@ -274,3 +277,36 @@ def test_joined_layers_compute_what_separate_ones_do():
         output.square().sum().backward()
         torch.testing.assert_close(found, output.detach())
         torch.testing.assert_close(gradient, expected.gradient)
+
+
+def test_a_torso_that_is_cast_once_computes_what_autocast_does():
+    with simulated_cuda():
+        config = config_of(device="cuda", precision="bf16", **CONVOLUTIONS)
+        flat, _ = agent.make_online(config, PICTURES)
+        network: Any = flat.module
+        obs = torch.from_numpy(random_obs(np.random.default_rng(0), 6, (4, 36, 36), np.uint8))
+        results = []
+        for _ in range(2):
+            assert (network.cast is None) == bool(results)
+            output = network(obs.cuda())
+            flat.take_gradient(output.square().sum(), torch.ones((), device="cuda"))
+            results.append((output.detach().cpu(), flat.gradient.cpu()))
+            network.cast = None  # from here on by autocast
+            flat._leaves, flat._sources = flat._gradient_sources()
+            network.torso.requires_grad_(True)
+    for once, each_time in zip(*results, strict=True):
+        torch.testing.assert_close(once, each_time, rtol=0.02, atol=0.02)
+    assert results[0][1][:8192].abs().max() > 0
+
+
+def test_weights_of_a_cast_torso_follow_the_updates():
+    with simulated_cuda():
+        config = config_of(device="cuda", precision="bf16", **CONVOLUTIONS)
+        flat, _ = agent.make_online(config, PICTURES)
+        network: Any = flat.module
+        flat.weights.mul_(2.0)
+        (source, copied), *_ = network.cast.pairs()
+        assert not torch.equal(copied.float().cpu(), source.bfloat16().float().cpu())
+        network.cast.refresh()
+        assert torch.equal(copied.float().cpu(), source.bfloat16().float().cpu())
+        assert flat.eval_alias().cast is None  # pyright: ignore[reportAttributeAccessIssue]
