@@ -12,7 +12,7 @@ from fastdqn.builders.devices import (
     launched,
     most_launched,
 )
-from fastdqn.builders.memory_estimate import device_store_bytes
+from fastdqn.builders.memory_estimate import device_store_bytes, network_bytes
 from fastdqn.builders.network_size import NetworkSize, measure_network, obs_size
 from fastdqn.builders.parts import NO_PARTS, UserParts, find_part, make_part
 from fastdqn.config import atari_protocols
@@ -81,7 +81,8 @@ def resolve(
     _require_bonus(config, own)
     device, why = choose_device(config, size.weights)
     numbers = obs_size(facts)
-    store = choose_store(config, device, frames, numbers, device_store_bytes(config, facts))
+    needed = device_store_bytes(config, facts) + network_bytes(config, size)
+    store = choose_store(config, device, frames, numbers, needed)
     most = most_launched(store, numbers)
     read = _host_read(config, facts, own, device)
     learner, reason = choose_learner(config, size.weights, own.torso is not None, device)

@@ -68,7 +68,7 @@ def choose_store(config: Config, device: str, frames: bool, obs_size: int, nbyte
         device: The resolved device.
         frames: Whether a row has the newest frame only.
         obs_size: Numbers of an observation.
-        nbytes: Bytes of all observations on the device.
+        nbytes: Bytes of all observations on the device, and of the learner.
     """
     if config.store != "auto":
         return config.store

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fastdqn.learning.bootstrap_targets import Backup, Queries
+from fastdqn.learning.cuda_streams import one_by_one
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.graph_capture import Capture
 from fastdqn.learning.optimizer import Optimizer
@@ -18,6 +19,8 @@ from fastdqn.replay.batch import Batch
 
 # A forward pass: from observations and random inputs to outputs.
 Pass = Callable[[Tensor, Draw], Tensor]
+# Output of the target network at next_obs, and values of online_next and target_obs, if asked.
+Ahead = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 class Learned(Protocol):
@@ -39,7 +42,7 @@ class AutogradSteps:
     """Takes one gradient step on each of several batches, in order.
 
     The host reads no result, no shape depends on values, and persistent tensors stay in place, so
-    a CUDA graph can capture it. Random inputs are drawn beforehand.
+    a CUDA graph can capture it.
     """
 
     def __init__(self, learner: Learned, capture: Capture):
@@ -47,7 +50,9 @@ class AutogradSteps:
         self._shares: dict[int, Tensor] = {}  # 1 / B on the device
         # torch.compile cannot trace backward(), so it compiles what comes before and after.
         self._loss, self._descend = capture.piece(self.loss), self._clip_and_step
-        self._branches = capture.branches
+        # Other torsos may change tensors of their own in a pass.
+        is_own = getattr(learner.online.module, "shares_inputs", False)
+        self._branches = capture.branches if is_own else one_by_one
         if learner.optimizer.compiles:
             self._descend = capture.piece(self._clip_and_step)
 
@@ -73,6 +78,20 @@ class AutogradSteps:
         learner.target_update.step(learner.online, learner.target)
         return priority, taken
 
+    def _forward(self, batch: Batch, passes: Passes) -> tuple[Tensor, Ahead]:
+        """Returns the output of the online network at obs, and the values without a gradient."""
+        online, target = self._networks(batch)
+        if self._branches is one_by_one:
+            output = online(batch.obs, passes.online_obs)
+            with torch.no_grad():
+                return output, self._values_ahead(batch, passes, online, target)
+        try:
+            with torch.no_grad():
+                ahead = self._values_ahead(batch, passes, online, target)
+            return online(batch.obs, passes.online_obs), ahead
+        finally:
+            self._branches.join()
+
     def _backward(self, loss: Tensor, batch_size: int) -> None:
         if batch_size not in self._shares:
             self._shares[batch_size] = torch.tensor(1.0 / batch_size, device=loss.device)
@@ -81,11 +100,7 @@ class AutogradSteps:
     def loss(self, batch: Batch, passes: Passes) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the sum of weighted losses, priorities [B], and values of the actions [B]."""
         learner = self._learner
-        online, target_network = self._networks(batch)
-        with torch.no_grad():
-            ahead = self._values_ahead(batch, passes, online, target_network)
-        output = online(batch.obs, passes.online_obs)
-        self._branches.join()
+        output, ahead = self._forward(batch, passes)
         with torch.no_grad():
             target = self._target(batch, ahead)
         draw = passes.online_obs
@@ -130,9 +145,7 @@ class AutogradSteps:
 
         return of(online), of(target)
 
-    def _values_ahead(
-        self, batch: Batch, draws: Passes, online: Pass, target: Pass
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _values_ahead(self, batch: Batch, draws: Passes, online: Pass, target: Pass) -> Ahead:
         """Starts the passes without a gradient, as branches.
 
         Returns:
@@ -147,7 +160,7 @@ class AutogradSteps:
             target_obs = start(lambda: value.expected(target(batch.obs, draws.target_obs)))
         return next_output, online_next, target_obs
 
-    def _target(self, batch: Batch, ahead: tuple[Tensor, Tensor | None, Tensor | None]) -> Tensor:
+    def _target(self, batch: Batch, ahead: Ahead) -> Tensor:
         value, backup = self._learner.value, self._learner.backup
         next_output, online_next, target_obs = ahead
         bootstrap = backup(
@@ -165,7 +178,9 @@ class AutogradSteps:
 
 def adjacent(first: Tensor, second: Tensor) -> Tensor | None:
     """Returns a view of two tensors of one shape that follow each other in memory, or None."""
-    if torch.compiler.is_compiling() or not (first.is_contiguous() and second.is_contiguous()):
+    if torch.compiler.is_compiling() or first.shape != second.shape:
+        return None
+    if not (first.is_contiguous() and second.is_contiguous()):
         return None
     end = int(first.storage_offset()) + first.numel()
     one = first.untyped_storage()._cdata == second.untyped_storage()._cdata

@@ -145,9 +145,9 @@ class CudaBranches:
             return call()
 
     def join(self) -> None:
-        for stream in self._streams[: self._started]:
+        started, self._started = self._started, 0  # after an error, too
+        for stream in self._streams[:started]:
             torch.cuda.current_stream(self._device).wait_stream(stream)
-        self._started = 0
 
 
 def streams_for(device: torch.device) -> DeviceStreams:

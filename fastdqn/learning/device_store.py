@@ -10,8 +10,8 @@ from fastdqn.learning.cuda_streams import DeviceStreams, Event, streams_for
 from fastdqn.replay import UnstackedError
 from fastdqn.replay.batch import Batch
 
-# Rows that one copy moves between host and device.
-_CHUNK = 1024
+# The most rows, and bytes of frames, that one copy moves between host and device.
+_CHUNK, _CHUNK_BYTES = 1024, 1 << 23
 
 
 class DeviceStore:
@@ -58,8 +58,9 @@ class DeviceStore:
         if stack > 1:
             every = np.arange(num_lanes * rows)
             self._stacks = torch.from_numpy(self._stack_of(every)).to(device)
-        self._uploads = [_Upload(self, self._streams) for _ in range(2)]
-        self._turn = 0
+        self._chunk = max(1, min(_CHUNK, _CHUNK_BYTES // self.frames[0].nbytes))
+        self._uploads = [_Upload(self, self._streams, self._chunk) for _ in range(2)]
+        self._turn = self._checks = 0
         self._watched: tuple[int, np.ndarray] | None = None  # a slot, and its observation
 
     @property
@@ -125,8 +126,8 @@ class DeviceStore:
     def put(self, slots: np.ndarray, frames: np.ndarray) -> None:
         """Writes frames [M, *frame] to slots int64[M], asynchronously."""
         frames = np.ascontiguousarray(frames, self.obs_dtype)
-        for start in range(0, len(slots), _CHUNK):
-            end = start + _CHUNK
+        for start in range(0, len(slots), self._chunk):
+            end = start + self._chunk
             self._uploads[self._turn].send(slots[start:end], frames[start:end])
             self._turn = 1 - self._turn
 
@@ -156,7 +157,8 @@ class DeviceStore:
                     f"the {self.stack} frames of the previous one, newest last on the first axis, "
                     "so frames cannot be stored once. Use --store rows"
                 )
-        chosen = int(slots.sum()) % len(slots)
+        chosen = self._checks % len(slots)
+        self._checks += 1
         self._watched = int(slots[chosen]), np.array(obs[chosen])
 
     def _require_shape(self, slots: np.ndarray, obs: np.ndarray) -> None:
@@ -197,18 +199,18 @@ class _SingleFrames:
 
 
 class _Upload:
-    """Pinned and device memory for _CHUNK frames with their slots, and one copy of both."""
+    """Pinned and device memory for some frames with their slots, and one copy of both."""
 
-    def __init__(self, store: DeviceStore, streams: DeviceStreams):
+    def __init__(self, store: DeviceStore, streams: DeviceStreams, frames: int):
         self._store, self._streams = store, streams
         frame = store.frames[0]
         self._frame_bytes = frame.nbytes
-        count = _CHUNK * (8 + frame.nbytes)
+        count = frames * (8 + frame.nbytes)
         self._pinned, self._there = streams.host_bytes(count), streams.device_bytes(count)
         self._copied: Event = streams.event()
 
     def send(self, slots: np.ndarray, frames: np.ndarray) -> None:
-        """Copies frames [M, *] to their slots, int64[M], M <= _CHUNK."""
+        """Copies frames [M, *] to their slots, int64[M]."""
         ids, end = 8 * len(slots), len(slots) * (8 + self._frame_bytes)
         self._streams.wait(self._copied)  # of the last use of the pinned memory
         host = self._pinned.numpy()

@@ -2,12 +2,11 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastdqn.learning.cast_torso import CastTorso
+from fastdqn.learning.networks import QNetwork, StreamsHead
 
 # Offsets are multiples of 16 float32, so every view starts on its own cache line.
 _ALIGN = 16
@@ -38,9 +37,7 @@ class FlatParameters:
                 raise ValueError(f"{name} is {value.dtype}, but the network must be float32")
         self.weights = _pack(self._parameters, device)
         self.gradient = torch.zeros_like(self.weights)
-        self._zeros = torch.zeros(
-            max([_ALIGN, *map(Tensor.numel, self._parameters.values())]), device=device
-        )
+        self._zero = torch.zeros(1, device=device)
         self.buffers = _pack(self._buffers, device)
         for value, view in _with_views(self._parameters, self.weights):
             value.data = view
@@ -49,8 +46,8 @@ class FlatParameters:
         for value, view in _with_views(self._buffers, self.buffers):
             value.data = view
         join_layers(self.module)
-        if self.weights.is_cuda and hasattr(self.module, "cast_once"):
-            self.module.cast_once()  # pyright: ignore[reportCallIssue]
+        if self.weights.is_cuda and isinstance(self.module, QNetwork):
+            self.module.cast_once()
         self._leaves, self._sources = self._gradient_sources()
 
     def frozen_twin(self) -> "FlatParameters":
@@ -73,8 +70,6 @@ class FlatParameters:
             value.data = source.data
         for (_, value), source in zip(alias.named_buffers(), self._buffers.values(), strict=True):
             value.data = source.data
-        if isinstance(getattr(alias, "cast", None), CastTorso):
-            del alias.cast  # its weights would be those before an update
         join_layers(alias.eval().requires_grad_(False))
         return alias
 
@@ -87,18 +82,18 @@ class FlatParameters:
 
         backward() would add each parameter's gradient to zeros by a kernel of its own.
         """
-        found = torch.autograd.grad(loss, self._leaves, factor, allow_unused=True)
+        found = self._gradients(loss, factor)
         pieces: dict[torch.dtype, list[Tensor]] = {}  # of the parameters in their order
         ends: dict[torch.dtype, int] = {}
         for parameter, (leaf, part) in zip(self._parameters.values(), self._sources, strict=True):
             given, size, dtype = found[leaf], parameter.numel(), self._leaves[leaf].dtype
             own = pieces.setdefault(dtype, [])
             if given is None:
-                own.append(self._zeros[:size].to(dtype))
+                own.append(self._zero.to(dtype).expand(size))
             else:
                 own.append((given if part is None else given[part]).reshape(-1))
             if padding := _padded(parameter) - size:
-                own.append(self._zeros[:padding].to(dtype))
+                own.append(self._zero.to(dtype).expand(padding))
             ends[dtype] = ends.get(dtype, 0) + _padded(parameter)
         start = 0
         for dtype, own in pieces.items():
@@ -112,7 +107,7 @@ class FlatParameters:
     def _gradient_sources(self) -> tuple[list[Tensor], list[tuple[int, int | None]]]:
         """Returns the leaves of autograd, and of each parameter its leaf and its part of it."""
         leaves, sources = [], {}
-        cast: CastTorso | None = getattr(self.module, "cast", None)
+        cast = self.module.cast if isinstance(self.module, QNetwork) else None
         for parameter, copied in [] if cast is None else cast.pairs():
             sources[id(parameter)] = len(leaves), None
             leaves.append(copied)
@@ -125,6 +120,12 @@ class FlatParameters:
                 sources[id(parameter)] = len(leaves), None
                 leaves.append(parameter)
         return leaves, [sources[id(parameter)] for parameter in self._parameters.values()]
+
+    def _gradients(self, loss: Tensor, factor: Tensor) -> list[Tensor | None]:
+        """Returns the gradient of each leaf; None where it does not depend on it or is frozen."""
+        asked = [leaf for leaf in self._leaves if leaf.requires_grad]
+        found = iter(torch.autograd.grad(loss, asked, factor, allow_unused=True))
+        return [next(found) if leaf.requires_grad else None for leaf in self._leaves]
 
     def check_views(self) -> None:
         """Asserts that parameters and gradients are still views; a load or cast may break them."""
@@ -152,8 +153,8 @@ def join_layers(module: nn.Module) -> None:
         head.join()
 
 
-def _joinable(module: nn.Module) -> list[Any]:
-    return [each for each in module.modules() if hasattr(each, "join")]
+def _joinable(module: nn.Module) -> list[StreamsHead]:
+    return [each for each in module.modules() if isinstance(each, StreamsHead)]
 
 
 def _with_views(tensors: Mapping[str, Tensor], flat: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -263,7 +263,7 @@ class CudaRecorder:
         here = torch.cuda.current_stream(self._device)
         # The device and stream are restored after a failure, too.
         with _fastest_convolutions(), torch.cuda.device(self._device), torch.cuda.stream(here):
-            # Autograd accumulates gradients in the stream of the first call: the capture stream.
+            # The backward pass runs in the stream of the forward pass: the capture stream.
             self._stream.wait_stream(here)
             with torch.cuda.stream(self._stream):
                 for _ in range(self._WARM_UPS):
@@ -295,6 +295,7 @@ class CudaRecorder:
                     failure = error  # the end of a failed capture raises an error of its own
                     raise
         except Exception as error:
+            self._start_anew()
             failure = failure or error
             if not isinstance(failure, RuntimeError) or isinstance(failure, torch.OutOfMemoryError):
                 raise failure from None
@@ -303,12 +304,20 @@ class CudaRecorder:
             ) from failure
         return graph, result
 
+    def _start_anew(self) -> None:
+        """After a failed capture, whose memory pool and stream may still be recording."""
+        with contextlib.suppress(Exception):  # it may have ended
+            index = self._stream.device.index
+            torch._C._cuda_endAllocateToPool(index, self._pool)  # pyright: ignore[reportAttributeAccessIssue]
+        self._stream = torch.cuda.Stream(self._device)
+        self._pool = torch.cuda.graph_pool_handle()
+
 
 @contextlib.contextmanager
 def _fastest_convolutions() -> Iterator[None]:
     """Within, cuDNN measures its algorithms for new shapes, and uses the fastest from then on."""
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = before or not torch.backends.cudnn.deterministic
     try:
         yield
     finally:

@@ -65,7 +65,10 @@ def can_join(first: nn.Module, second: nn.Module) -> bool:
     if type(first) is not type(second):
         return False
     given = list(zip(first.parameters(), second.parameters(), strict=True))
-    return all(a.shape == b.shape and _storage(a) == _storage(b) for a, b in given)
+    return all(
+        a.shape == b.shape and a.requires_grad == b.requires_grad and _storage(a) == _storage(b)
+        for a, b in given
+    )
 
 
 def _storage(tensor: Tensor) -> int:

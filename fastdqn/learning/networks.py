@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -188,6 +188,9 @@ class StreamsHead(nn.Module):
     2018 (arXiv 1710.02298).
     """
 
+    joined: Sequence[JoinedLayers] = ()
+    _centering: Tensor  # [A, A], subtracts the mean
+
     def __init__(
         self,
         num_features: int,
@@ -205,8 +208,10 @@ class StreamsHead(nn.Module):
             PlainHead(num_features, each, layer, hidden_sizes, activation=activation)
             for each in (one, outputs)
         )
-        self.joined: list[JoinedLayers] = []
-        self._combine: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies compute each stream by itself, until join(): their parameters may move."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("joined", "_centering")}
 
     def join(self) -> None:
         """Computes the hidden layers of both streams together; their parameters have to be final.
@@ -216,27 +221,27 @@ class StreamsHead(nn.Module):
         pairs = list(zip(self.value.hidden, self.advantage.hidden, strict=True))
         joins = self.value.values.weight.is_cuda and all(can_join(*pair) for pair in pairs)
         self.joined = [JoinedLayers(pair) for pair in pairs] if joins else []
-        self._combine = None
-        if self.joined:
-            weight: Any = self.value.values.weight
-            self._combine = combining(self.num_actions).to(weight.device)
+        weight: Any = self.value.values.weight
+        self._centering = combining(self.num_actions)[1:].to(weight.device)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         features = scale_gradient(features, self.gradient_scale)
-        if self._combine is not None and (draw.noise is None or len(draw.noise) == 1):
-            return self._forward_joined(features, draw, self._combine)
+        if self.joined and (draw.noise is None or len(draw.noise) == 1):
+            return self._forward_joined(features, draw)
+        assert not (self.joined and torch.is_grad_enabled()), "the joined layers get no gradient"
         advantage = self.advantage(features, draw)
         return self.value(features, draw) + (advantage - advantage.mean(-1, keepdim=True))
 
-    def _forward_joined(self, features: Tensor, draw: Draw, combine: Tensor) -> Tensor:
+    def _forward_joined(self, features: Tensor, draw: Draw) -> Tensor:
         x = features.reshape(-1, features.shape[-1]).T.expand(2, -1, -1)
         for layer in self.joined:
             x = self.value.activate(layer(x, draw.noise))
-        streams = [
+        value, advantage = (
             stream.shape(stream.values(each.T, draw.noise)).unflatten(0, features.shape[:-1])
             for stream, each in zip((self.value, self.advantage), x, strict=True)
-        ]
-        return torch.cat(streams, -1) @ combine
+        )
+        # The value is not a part of the product, which may round its factors to TF32.
+        return value + advantage @ self._centering
 
 
 def combining(num_actions: int) -> Tensor:
@@ -324,6 +329,10 @@ class QNetwork(nn.Module):
         self._normalizes = hasattr(statistics, "obs_mean")
         self._torso_dtype: torch.dtype | None = None
         self._layout = torch.preserve_format
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies have no cast torso, until cast_once(): their parameters may move."""
+        return {name: value for name, value in self.__dict__.items() if name != "cast"}
 
     def cast_once(self) -> None:
         """Keeps a copy of the torso in its dtype, if that is another one; it has to be refreshed.

@@ -16,7 +16,7 @@ def tf32_products(allowed: bool) -> Iterator[None]:
     Only `fp32_precision` is read and set: reading the older `allow_tf32` fails once it was set.
     """
     cudnn: Any = torch.backends.cudnn
-    kinds: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv)
+    kinds: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
     before = [kind.fp32_precision for kind in kinds]
     try:
         for kind in kinds:

@@ -1,7 +1,7 @@
 """Draws: random inputs of forward passes, drawn beforehand to buffers that stay in place.
 
-A captured or compiled update cannot use generators, and two learners must agree on equal numbers.
-So noise and quantile fractions are inputs of a pass.
+A compiled pass cannot use generators, and two learners must agree on equal numbers. So noise and
+quantile fractions are inputs of a pass.
 """
 
 from typing import NamedTuple

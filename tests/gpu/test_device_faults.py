@@ -4,6 +4,7 @@
 
 import threading
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from fastdqn.bench.repeats import Effort
 from fastdqn.builders import agent, memory_estimate
 from fastdqn.builders.devices import arithmetic
 from fastdqn.builders.network_size import NetworkSize
+from fastdqn.builders.parts import UserParts
 from fastdqn.learning.batch_staging import Staging
 from fastdqn.learning.captured_policy import CapturedPolicy
-from fastdqn.learning.cuda_streams import CudaStreams
+from fastdqn.learning.cuda_streams import CudaBranches, CudaStreams
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.graph_capture import (
     CudaRecorder,
@@ -321,3 +323,56 @@ def test_compiled_pieces_are_captured(machine, monkeypatch, tmp_path):
     assert machine.counts["captures"] > 0
     assert machine.problems == []
     assert '"capture": "compile-graph"' in (run.folder / "config.json").read_text()
+
+
+def test_a_failed_capture_leaves_the_recorder_usable(machine):
+    recorder, given = CudaRecorder(CUDA), torch.ones(3, device=CUDA)
+    with pytest.raises(UncapturableError):
+        recorder(lambda: given.sum().item())
+    replay, result = recorder(lambda: given + 1)
+    replay()
+    assert result.cpu().tolist() == [2, 2, 2]
+
+
+def test_a_pass_that_fails_leaves_no_branch_open(machine):
+    branches, recorder = CudaBranches(CUDA), CudaRecorder(CUDA)
+    given = torch.ones(3, device=CUDA)
+
+    def call(fails: bool):
+        try:
+            started = branches.start(lambda: given + 1)
+            if fails:
+                raise KeyError("a part's own")
+        finally:
+            branches.join()
+        return started
+
+    with pytest.raises(KeyError, match="a part's own"):
+        recorder(lambda: call(True))
+    replay, result = recorder(lambda: call(False))
+    replay()
+    assert result.cpu().tolist() == [2, 2, 2]
+
+
+class Odd(torch.nn.Module):
+    """A torso with frozen weights and a layer called join."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen = torch.nn.Linear(5, 4).requires_grad_(False)
+        self.join = torch.nn.Linear(4, 3)
+
+    def forward(self, obs):
+        return self.join(self.frozen(obs))
+
+
+def test_frozen_weights_and_any_names_are_allowed_in_a_torso():
+    config = config_of()
+    online, _ = agent.make_online(config, FACTS, UserParts(Odd()))
+    learner = agent.make_learner(config, online, eager)
+    module: Any = online.module
+    frozen = module.torso.frozen.weight.clone()
+    trained = module.torso.join.weight.clone()
+    learner.update(*batches_of(1))
+    assert torch.equal(module.torso.frozen.weight, frozen)
+    assert not torch.equal(module.torso.join.weight, trained)

@@ -178,7 +178,7 @@ def frames(**_):
 @pytest.mark.parametrize(("make_env", "store"), [(frames, "frames"), (Pictures, "rows")])
 def test_a_replay_on_the_device_has_the_bits_of_one_on_the_host(tmp_path, make_env, store, options):
     """Rows are overwritten several times, and episodes are cut."""
-    options = {"total_timesteps": 240, "buffer_size": 60, **CONVOLUTIONS} | options
+    options = {"total_timesteps": 260, "buffer_size": 80, **CONVOLUTIONS} | options
     weights, config = on_device(tmp_path / "device", make_env, store="device", **options)
     assert (config["store"], config["torso"]) == ("device", "nature")
     host, config = on_device(tmp_path / "host", make_env, store=store, **options)
@@ -205,9 +205,9 @@ def test_a_run_with_its_replay_on_the_device_resumes_exactly(tmp_path):
                 updates_per_launch=2,
             )
             fastdqn.train(config, frames, on_step=lambda progress, step: progress.steps < 220)
-        with simulated_cuda():
+        with simulated_cuda() as second:
             fastdqn.resume(folder, frames)
-        assert machine.problems == []
+        assert machine.problems == second.problems == []
         found.append(load_weights(folder / "policy.safetensors")[0])
     assert_equal(*found)
 
@@ -250,9 +250,9 @@ def test_a_run_resumed_on_a_device_has_the_bits_of_an_uninterrupted_one(tmp_path
             **BASE | {"device": "cuda", "run_dir": str(tmp_path / "parts")} | options
         )
         fastdqn.train(config, on_step=lambda progress, step: progress.steps < 220)
-    with simulated_cuda():
+    with simulated_cuda() as second:
         fastdqn.resume(tmp_path / "parts")
-    assert machine.problems == []
+    assert machine.problems == second.problems == []
     assert_equal(load_weights(tmp_path / "parts" / "policy.safetensors")[0], whole)
 
 
@@ -310,3 +310,17 @@ def test_weights_of_a_cast_torso_follow_the_updates():
         network.cast.refresh()
         assert torch.equal(copied.float().cpu(), source.bfloat16().float().cpu())
         assert flat.eval_alias().cast is None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_copy_of_a_network_on_a_device_computes_with_its_own_weights():
+    """The final evaluation loads other weights into a copy of the policy's network."""
+    with simulated_cuda():
+        config = config_of(device="cuda", precision="bf16", **CONVOLUTIONS)
+        flat, _ = agent.make_online(config, PICTURES)
+        copied: Any = copy.deepcopy(flat.eval_alias())
+        obs = torch.from_numpy(random_obs(np.random.default_rng(0), 3, (4, 36, 36), np.uint8))
+        with torch.no_grad():
+            assert not torch.equal(copied(obs.cuda()).cpu(), torch.zeros(3, 3))
+            for parameter in copied.parameters():
+                parameter.zero_()
+            assert torch.equal(copied(obs.cuda()).cpu(), torch.zeros(3, 3))

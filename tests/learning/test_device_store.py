@@ -113,3 +113,14 @@ def test_pinned_memory_is_not_written_before_its_copy_is_complete(monkeypatch, m
         for row in range(6):
             store.put(np.array([row]), np.full((1, *FRAME), row, np.uint8))
     assert bool(machine.problems) == (missing is not None)
+
+
+def test_every_environment_is_compared_in_turn():
+    _, store = stores(4)
+    obs = np.zeros((LANES, 4, *FRAME), np.uint8)
+    watched = set()
+    for row in range(2 * LANES):
+        store.write(np.arange(LANES) * ROWS + row, obs)
+        assert store._watched is not None
+        watched.add(store._watched[0] // ROWS)
+    assert watched == set(range(LANES))

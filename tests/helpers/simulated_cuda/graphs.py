@@ -46,6 +46,8 @@ class Graph:
         self.broken = self._complete = False
 
     def begin(self, stream: Any, pool: Any, error_mode: str) -> None:
+        if pool in self._machine.stuck_pools:
+            raise RuntimeError("beginAllocateToPool: already recording to mempool_id")
         self._stream, self._pool = stream, pool
         self._error_mode, self._thread = error_mode, threading.get_ident()
         self.join(stream)
@@ -83,6 +85,8 @@ class Graph:
             block.fill_with_garbage()
             block.past = []
         self._before.clear()
+        if unjoined or self.broken:
+            self._machine.stuck_pools.add(self._pool)
         if unjoined:
             raise RuntimeError("CUDA error: capturing stream has unjoined work")
         if self.broken:

@@ -29,6 +29,7 @@ class Machine:
         self.counts, self.operators = Counter[str](), Counter[str]()
         self.waits_are_errors = False
         self.graphs_of_pool = defaultdict[Any, list[Any]](list)  # in the order of their captures
+        self.stuck_pools = set[Any]()  # of failed captures, which CUDA does not end
         self._chosen: dict[int, Any] = {}  # streams by device
         self.make_stream: Any = None
 
