@@ -81,8 +81,10 @@ def resolve(
     _require_bonus(config, own)
     device, why = choose_device(config, size.weights)
     numbers = obs_size(facts)
-    needed = device_store_bytes(config, facts) + network_bytes(config, size)
-    store = choose_store(config, device, frames, numbers, needed)
+    store = choose_store(
+        config, device, frames, numbers,
+        lambda: device_store_bytes(config, facts) + network_bytes(config, size),
+    )  # fmt: skip
     most = most_launched(store, numbers)
     read = _host_read(config, facts, own, device)
     learner, reason = choose_learner(config, size.weights, own.torso is not None, device)

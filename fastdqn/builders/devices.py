@@ -60,7 +60,9 @@ def choose_capture(config: Config, device: str, host_read: str | None = None) ->
     return "graph", "on CUDA, launches cost more time than the arithmetic of an update"
 
 
-def choose_store(config: Config, device: str, frames: bool, obs_size: int, nbytes: int) -> str:
+def choose_store(
+    config: Config, device: str, frames: bool, obs_size: int, nbytes: Callable[[], int]
+) -> str:
     """Returns what the replay stores, resolved: rows, frames or device.
 
     Args:
@@ -68,13 +70,13 @@ def choose_store(config: Config, device: str, frames: bool, obs_size: int, nbyte
         device: The resolved device.
         frames: Whether a row has the newest frame only.
         obs_size: Numbers of an observation.
-        nbytes: Bytes of all observations on the device, and of the learner.
+        nbytes: Returns the bytes of all observations on the device, and of the learner.
     """
     if config.store != "auto":
         return config.store
     if device != "cpu" and config.replay and obs_size >= PICTURE_SIZE:
         free = torch.cuda.mem_get_info(torch.device(device))[0]
-        if nbytes <= DEVICE_SHARE * free:
+        if nbytes() <= DEVICE_SHARE * free:
             return "device"
     return "frames" if frames else "rows"
 

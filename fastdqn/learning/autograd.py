@@ -90,7 +90,7 @@ class AutogradSteps:
                 ahead = self._values_ahead(batch, passes, online, target)
             return online(batch.obs, passes.online_obs), ahead
         finally:
-            self._branches.join()
+            self._branches.end()
 
     def _backward(self, loss: Tensor, batch_size: int) -> None:
         if batch_size not in self._shares:

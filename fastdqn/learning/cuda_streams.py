@@ -106,10 +106,10 @@ class Branches(Protocol):
     """Work that may run at the same time as other work of a device."""
 
     def start(self, call: Callable[[], _Result]) -> _Result:
-        """Starts a call after all work so far. Its result may be used after join()."""
+        """Starts a call after all work so far. Its result may be used after end()."""
         ...
 
-    def join(self) -> None:
+    def end(self) -> None:
         """Makes all later work wait for the started calls."""
         ...
 
@@ -120,7 +120,7 @@ class _OneByOne:
     def start(self, call: Callable[[], _Result]) -> _Result:
         return call()
 
-    def join(self) -> None:
+    def end(self) -> None:
         """Does nothing: all calls are done."""
 
 
@@ -144,7 +144,7 @@ class CudaBranches:
         with torch.cuda.stream(stream):
             return call()
 
-    def join(self) -> None:
+    def end(self) -> None:
         started, self._started = self._started, 0  # after an error, too
         for stream in self._streams[:started]:
             torch.cuda.current_stream(self._device).wait_stream(stream)

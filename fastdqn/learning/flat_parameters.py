@@ -150,7 +150,7 @@ class FlatParameters:
 def join_layers(module: nn.Module) -> None:
     """Lets heads compute layers of equal shape together, in the memory that they have now."""
     for head in _joinable(module):
-        head.join()
+        head.join_streams()
 
 
 def _joinable(module: nn.Module) -> list[StreamsHead]:

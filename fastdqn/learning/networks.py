@@ -210,10 +210,10 @@ class StreamsHead(nn.Module):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies compute each stream by itself, until join(): their parameters may move."""
+        """Copies compute each stream by itself, until join_streams(): their parameters may move."""
         return {k: v for k, v in self.__dict__.items() if k not in ("joined", "_centering")}
 
-    def join(self) -> None:
+    def join_streams(self) -> None:
         """Computes the hidden layers of both streams together; their parameters have to be final.
 
         On a GPU this takes half the kernels. On a CPU it would only change the rounding.

@@ -344,7 +344,7 @@ def test_a_pass_that_fails_leaves_no_branch_open(machine):
             if fails:
                 raise KeyError("a part's own")
         finally:
-            branches.join()
+            branches.end()
         return started
 
     with pytest.raises(KeyError, match="a part's own"):
