@@ -50,7 +50,7 @@ class Work(NamedTuple):
 def measure_ceilings(device: torch.device, effort: Effort) -> Ceilings:
     """Measures the peaks, with the current threads and precision."""
     wait = waiter(device)
-    # Of random numbers: a GPU takes less power for equal ones, and then runs faster.
+    # Random numbers, because a GPU takes less power for equal ones, and then runs faster.
     source = torch.rand(_COPY_BYTES[device.type] // 4, device=device)
     out = torch.empty_like(source)
     copies = repeat(lambda: _drop(out.copy_(source)), effort, finish=wait)
