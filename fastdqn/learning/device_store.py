@@ -1,5 +1,6 @@
 """DeviceStore: observations of the replay in the memory of the learner's device."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -112,10 +113,7 @@ class DeviceStore:
 
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
         """Copies the observations in slots int64[B] to out [B, *] on the host; waits for them."""
-        for start in range(0, len(slots), _CHUNK):
-            chunk = torch.from_numpy(np.ascontiguousarray(slots[start : start + _CHUNK]))
-            found = self._observations(chunk.to(self.frames.device))
-            out[start : start + _CHUNK] = found.cpu().numpy()
+        self.download(self._observations, slots, out)
 
     def observed(self, batch: Batch) -> Batch:
         """Returns a device batch with its observations in place of their slots."""
@@ -130,6 +128,15 @@ class DeviceStore:
             end = start + self._chunk
             self._uploads[self._turn].send(slots[start:end], frames[start:end])
             self._turn = 1 - self._turn
+
+    def download(
+        self, select: Callable[[Tensor], Tensor], slots: np.ndarray, out: np.ndarray
+    ) -> None:
+        """Copies select(slots) to out on the host, in parts, and waits for them."""
+        for start in range(0, len(slots), self._chunk):
+            end = start + self._chunk
+            chunk = torch.from_numpy(np.ascontiguousarray(slots[start:end]))
+            out[start:end] = select(chunk.to(self.frames.device)).cpu().numpy()
 
     def _observations(self, slots: Tensor) -> Tensor:
         if self._stacks is None:
@@ -191,11 +198,8 @@ class _SingleFrames:
     begin = write
 
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
-        frames = self._store.frames
-        for start in range(0, len(slots), _CHUNK):
-            chunk = torch.from_numpy(np.ascontiguousarray(slots[start : start + _CHUNK]))
-            found = frames.index_select(0, chunk.to(frames.device))
-            out[start : start + _CHUNK] = found.cpu().numpy()
+        store = self._store
+        store.download(lambda chunk: store.frames.index_select(0, chunk), slots, out)
 
 
 class _Upload:

@@ -3,14 +3,14 @@
 import numpy as np
 
 from fastdqn.kernels.jit import kernel
-from fastdqn.replay.row_store import RowStore
+from fastdqn.replay.row_store import HostStore, RowStore
 
 
 class UnstackedError(ValueError):
     """An observation is not a stack of frames as declared."""
 
 
-class FrameStore:
+class FrameStore(HostStore):
     """Preallocated frames for num_lanes * rows slots.
 
     The first observation of an episode takes K rows, with whatever frames it has; no padding is
@@ -74,17 +74,6 @@ class FrameStore:
                 f"{self.stack - 1} of the {self.stack} frames of the previous one, newest last on "
                 "the first axis, so frames cannot be stored once. Use --store rows"
             )
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        return self.obs_shape
-
-    @property
-    def sample_dtype(self) -> np.dtype:
-        return self.obs_dtype
-
-    def sample(self, slots: np.ndarray, out: np.ndarray) -> None:
-        self.gather(slots, out)
 
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
         """Copies the stacks that end in slots int64[B] to out [B, K, *], C-contiguous."""

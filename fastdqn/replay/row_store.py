@@ -1,11 +1,35 @@
 """RowStore: stores one whole observation in each row."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from fastdqn.kernels.jit import kernel
 
 
-class RowStore:
+class HostStore(ABC):
+    """A store of which a batch has the observations themselves, not their slots."""
+
+    obs_shape: tuple[int, ...]
+    obs_dtype: np.dtype
+
+    @abstractmethod
+    def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
+        """Copies the observations in slots int64[B] to out [B, *], C-contiguous."""
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return self.obs_shape
+
+    @property
+    def sample_dtype(self) -> np.dtype:
+        return self.obs_dtype
+
+    def sample(self, slots: np.ndarray, out: np.ndarray) -> None:
+        self.gather(slots, out)
+
+
+class RowStore(HostStore):
     """Preallocated observations for num_lanes * rows slots.
 
     Args:
@@ -61,17 +85,6 @@ class RowStore:
             )
         obs = np.ascontiguousarray(obs, self.obs_dtype)
         _scatter(self.words, slots, self.words_of(obs))
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        return self.obs_shape
-
-    @property
-    def sample_dtype(self) -> np.dtype:
-        return self.obs_dtype
-
-    def sample(self, slots: np.ndarray, out: np.ndarray) -> None:
-        self.gather(slots, out)
 
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
         """Copies the observations in slots int64[B] to out [B, *], C-contiguous."""
