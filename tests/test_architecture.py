@@ -53,6 +53,7 @@ ROOMS: dict[str, set[str]] = {
         "numpy", "rich", "checkpoints", "config", "files", "logging", "report", "system", "text",
         "training",
     },
+    "cluster": {"ray", "config"},
     "tabular": {
         "gymnasium", "numpy", "checkpoints", "config", "envs", "exploration", "files", "kernels",
     },

@@ -40,6 +40,7 @@ _EXTRAS = {
     "atari": "ale_py", "minatar": "minatar", "envpool": "envpool", "box2d": "Box2D",
     "tensorboard": "tensorboard", "wandb": "wandb", "report": "matplotlib",
     "video": "imageio_ffmpeg", "sweep": "optuna", "minari": "minari", "export": "onnxscript",
+    "ray": "ray",
     "sb3": "stable_baselines3", "peers": "sbx",
 }  # fmt: skip
 _INTACT = "intact"

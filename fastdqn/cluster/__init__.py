@@ -1,0 +1,1 @@
+"""Cluster: runs and environments on the machines of a Ray cluster."""

@@ -1,0 +1,114 @@
+"""connected(): a connection to a Ray cluster, for as long as a context lasts."""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from fastdqn.config.schema import ConfigError
+
+# Address that starts Ray on this machine, and the one that looks for a running cluster.
+LOCAL, AUTO = "local", "auto"
+# Seconds in which the head node must answer. Ray itself ends the process after 80.
+_PATIENCE = 5.0
+# Settings of Ray for this process and those that it starts, unless the user has set them.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing over the network
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what happens is told in one line, by fastdqn
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it, Ray warns at each task without a GPU
+    # Ray ends a process that has lost the head node. A run saves a checkpoint before.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+}
+
+
+def ray_problem() -> str | None:
+    """Returns why Ray cannot be used, or None."""
+    if importlib.util.find_spec("ray") is None:
+        return "Ray is not installed: pip install 'fastdqn[ray]'"
+    return None
+
+
+@contextlib.contextmanager
+def connected(address: str, cpus: int | None = None) -> Iterator[str]:
+    """Connects this process to a cluster. Yields the address of its head node, HOST:PORT.
+
+    Args:
+        address: local starts Ray on this machine, and stops it afterwards. auto is a cluster that
+            runs on this machine, or the one of RAY_ADDRESS. Else HOST:PORT of the head node.
+        cpus: CPUs that a Ray of its own has. None: those of the machine.
+
+    Raises:
+        ConfigError: Ray is missing, or there is no such cluster.
+    """
+    if line := ray_problem():
+        raise ConfigError([line])
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():  # by the program that calls, and it stays so
+        yield ray.get_runtime_context().gcs_address
+        return
+    _require_answer(os.environ.get("RAY_ADDRESS") if address == AUTO else address)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    try:
+        with _own_handlers():
+            ray.init(
+                address, log_to_driver=False, configure_logging=False,
+                **({"num_cpus": cpus, "include_dashboard": False} if address == LOCAL else {}),
+            )  # fmt: skip
+    except (ConnectionError, OSError, RuntimeError, ValueError, AssertionError) as error:
+        line = " ".join(str(error).split()).partition(". ")[0]
+        raise ConfigError([f"no Ray cluster at {address}: {line}"]) from None
+    try:
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        with _own_handlers():
+            ray.shutdown()
+
+
+def answers(address: str, patience: float = _PATIENCE) -> bool:
+    """Returns whether the head node at HOST:PORT accepts a connection."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), patience).close()
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _require_answer(address: str | None) -> None:
+    """Raises ConfigError for an address that names no head node, or one that does not answer."""
+    if address in (None, "", LOCAL, AUTO):
+        return
+    host, _, port = str(address).rpartition(":")
+    if "://" in str(address) or not host or not port.isdecimal():
+        raise ConfigError(
+            [f"the Ray address is {address!r}: it must be local, auto, or HOST:PORT of a head node"]
+        )
+    if not answers(str(address)):
+        raise ConfigError(
+            [f"no Ray cluster at {address}: nothing answers there. Start one with `ray start "
+             "--head`, or use local"]
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keeps the signal handlers of this process, which Ray replaces in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = (signal.SIGTERM, signal.SIGINT)
+    before: dict[Any, Any] = {name: signal.getsignal(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            if handler is not None:
+                signal.signal(name, handler)
