@@ -215,6 +215,8 @@ def _introduce(session: Session) -> None:
     envs = f"{_counted(config.num_envs)} ({how})"
     if config.offline:
         envs = "offline, without training environments"
+    elif config.actors:
+        envs = f"{_counted(config.num_envs)} of {config.actors} actors ({config.vectorization})"
     recorder.say(
         f"run folder: {recorder.folder}\n{envs}, "
         f"learner on {config.device} ({way}, threads: {config.threads}); " + replay_ratio(config)
@@ -319,6 +321,7 @@ def _summary(
         "phase_seconds": phases,
         "residual_phases": residual_phases(config),
         "advice": workers_advice(config, phases, run.progress.steps, usable_cores()),
+        "actors": _figures_of_actors(session),
         "eval": final,
         "eval_last": last,
         "solved": best_weights.solved._asdict()
@@ -331,6 +334,11 @@ def _summary(
             *([COLLAPSED] if final and last and is_worse(last, final) else []),
         ],
     }
+
+
+def _figures_of_actors(session: Session) -> dict[str, Any] | None:
+    stream: Any = session.run.stream
+    return stream.figures() if session.config.actors else None
 
 
 def _stream_warnings(session: Session) -> list[str]:

@@ -54,6 +54,7 @@ ROOMS: dict[str, set[str]] = {
         "training",
     },
     "cluster": {"ray", "config"},
+    "actors": {"numpy", "ray", "cluster", "envs", "learning", "replay", "state_dict"},
     "tabular": {
         "gymnasium", "numpy", "checkpoints", "config", "envs", "exploration", "files", "kernels",
     },
@@ -62,9 +63,10 @@ ROOMS: dict[str, set[str]] = {
         "seeding", "system", "timing", "training",
     },
     "builders": {
-        "gymnasium", "numpy", "torch", "checkpoints", "config", "datasets", "envs", "exploration",
-        "files", "kernels", "learning", "logging", "part_error", "replay", "schedules", "seeding",
-        "session", "state_dict", "study", "system", "tabular", "timing", "training",
+        "gymnasium", "numpy", "ray", "torch", "actors", "checkpoints", "cluster", "config",
+        "datasets", "envs", "exploration", "files", "kernels", "learning", "logging", "part_error",
+        "replay", "schedules", "seeding", "session", "state_dict", "study", "system", "tabular",
+        "timing", "training",
     },
     "resuming": {
         "gymnasium", "torch", "builders", "checkpoints", "config", "envs", "files", "logging",

@@ -39,6 +39,8 @@ from fastdqn.system.cpu_limits import thread_limit, usable_cores
 # Limit of an evaluation episode in steps if there is no other: 30 minutes of Atari at 15 decisions
 # per second, as in published scores.
 EVAL_MAX_STEPS = 27_000
+# Transitions of an actor's block, and most steps of it. Ours, untuned.
+_BLOCK, _MOST_STEPS = 512, 64
 
 
 class Resolution(NamedTuple):
@@ -107,6 +109,7 @@ def resolve(
         "vectorization": vectorization,
         "final_evaluation": ends_with_evaluation(config),
         "store": store,
+        "actor_block_steps": _block_steps(config),
         "learner": learner,
         "threads": _threads(config, device, learner, size.weights),
         "tensorboard": has_tensorboard if config.tensorboard is None else config.tensorboard,
@@ -115,6 +118,12 @@ def resolve(
         "log_frequency": config.log_frequency or max(1, steps // 200),
     }
     return Resolution(ResolvedConfig(**vars(config) | changes), notes, size)
+
+
+def _block_steps(config: Config) -> int:
+    """Returns the steps of an actor's block."""
+    each = config.num_envs // max(1, config.actors)
+    return config.actor_block_steps or max(1, min(_MOST_STEPS, _BLOCK // each))
 
 
 def _atari(config: Config, vectorization: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from fastdqn.builders.warm_start import (
 from fastdqn.builders.warm_up import Notices, Ready, get_ready
 from fastdqn.checkpoints.loader import Checkpoint
 from fastdqn.checkpoints.network_weights import require_readable
+from fastdqn.cluster.connection import ray_problem
 from fastdqn.config.atari_protocols import PROTOCOLS
 from fastdqn.config.conflicts import remarks, starts_with_data
 from fastdqn.config.presets import kept_goals
@@ -52,7 +53,7 @@ from fastdqn.state_dict import StateError
 from fastdqn.timing import Laps, process_age
 from fastdqn.training.best_weights import BestWeights
 from fastdqn.training.checkpointer import restore
-from fastdqn.training.loop import Cadence, Hooks, Run, offline_turn, turn
+from fastdqn.training.loop import Cadence, Hooks, Run, actor_turn, offline_turn, turn
 from fastdqn.training.normalization import Normalizer
 from fastdqn.training.progress import Progress
 
@@ -113,7 +114,8 @@ def build(
     with memory_errors(config.device), ExitStack() as unbegun, ExitStack() as owned:
         # Started only once, since EnvPool's environments cannot be stopped again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
-        streams = make_streams(config, envs, eval_envs, seed, owned, setup.facts)
+        remote = _actors_of(setup, envs, resumed, owned) if config.actors else None
+        streams = make_streams(config, envs, eval_envs, seed, owned, setup.facts, remote)
         agent = _make_agent(setup, streams, seed, startup, owned, resumed)
         config, policy = agent.config, agent.ready.policy
         handed_in = recorder_builder.names_of(envs, setup.own)
@@ -137,6 +139,8 @@ def build(
             *setup.notes, *agent.notices.lines, *remarks(config), *kept_goals(setup.requested),
             *mark_for_tools(run),
         ]  # fmt: skip
+        if config.actors:
+            _connect_actors(run, streams.training, recorder.warn)
         agent.notices.show = recorder.say
         if resumed is not None:
             notes += _resume(run, agent, resumed, total_timesteps, course)
@@ -224,8 +228,41 @@ def _make_run(
         feedback=ready.feedback if replay.wants_priorities else None, laps=laps,
         progress=Progress(info_keys=config.info_keys),
         learning_rate=make_learning_rate(config, agent.own),
-        turn=offline_turn if config.offline else turn,
+        turn=offline_turn if config.offline else actor_turn if config.actors else turn,
     )  # fmt: skip
+
+
+def _actors_of(
+    setup: Setup, envs: VectorEnv | Factory | None, resumed: Checkpoint | None, owned: ExitStack
+) -> Callable[[], Any]:
+    """Returns what makes the stream of a run with actors. Raises ConfigError."""
+    if isinstance(envs, VectorEnv):
+        raise ConfigError(
+            ["actors make their environments themselves: pass an id or a function that makes one "
+             "environment, not a VectorEnv"]
+        )  # fmt: skip
+    if line := ray_problem():
+        raise ConfigError([line])
+    from fastdqn.builders.actors import make_remote_stream  # Ray takes a second to load
+
+    steps = 0 if resumed is None else resumed.steps
+    return lambda: make_remote_stream(setup.config, envs, setup.facts, setup.own, steps, owned)
+
+
+def _connect_actors(run: Run, stream: Any, warn: Callable[[str], None]) -> None:
+    """Gives actors the weights and epsilon of a run, and the run their priorities."""
+    stream.pool.say = warn
+    online, progress = run.learner.online, run.progress
+
+    def weights() -> np.ndarray:
+        return torch.cat([online.weights, online.buffers]).cpu().numpy()
+
+    stream.connect(
+        lambda: (run.learner.updates, weights),
+        lambda: run.epsilon(progress.steps, progress.episodes),
+    )
+    stream.initial.replay = run.replay if run.replay.wants_priorities else None
+    run.followers["actor_priorities"] = stream.initial
 
 
 def _start_from_data(run: Run, agent: _Agent, resumed: Checkpoint | None) -> list[str]:

@@ -1,6 +1,7 @@
 """Builds the training and evaluation environments of a run."""
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -46,8 +47,12 @@ def make_streams(
     seed: int,
     owned: ExitStack,
     facts: EnvFacts,
+    remote: Callable[[], Any] | None = None,
 ) -> Streams:
-    """Makes the environments of a run that were not passed from Python. Raises ConfigError."""
+    """Makes the environments of a run that were not passed from Python. Raises ConfigError.
+
+    remote: makes the stream of actors, in the place of training environments.
+    """
     watchdog = None
     if config.max_step_seconds is not None:
         # Entered first and so closed last, since close() may hang too.
@@ -58,7 +63,7 @@ def make_streams(
     if watchdog is not None:
         watchdog.watch(creation)
     with creation:
-        stream, evaluated = _make_streams(config, envs, eval_envs, seed, owned, facts)
+        stream, evaluated = _make_streams(config, envs, eval_envs, seed, owned, facts, remote)
     for each in (stream, evaluated):
         if watchdog is not None and isinstance(each, EnvStream):
             watchdog.watch(each.env_calls)
@@ -72,6 +77,7 @@ def _make_streams(
     seed: int,
     owned: ExitStack,
     facts: EnvFacts,
+    remote: Callable[[], Any] | None,
 ) -> tuple[Any, EnvStream | None]:
     keys = config.info_keys
     evaluated = None if eval_envs is None else EnvStream(eval_envs, info_keys=keys)
@@ -85,6 +91,8 @@ def _make_streams(
     try:  # making many environments may fail where making one worked
         if config.offline:
             stream = OfflineStream(facts, config.num_envs)
+        elif remote is not None:
+            stream = remote()
         else:
             made = how.make(config.num_envs, seed=seed, env_batch_size=config.env_batch_size)
             stream = _stream_over(made, owned, keys, config.env_batch_size, config.restart_envs)

@@ -19,7 +19,6 @@ _PATIENCE = 5.0
 # Settings of Ray for this process and those that it starts, unless the user has set them.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing over the network
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what happens is told in one line, by fastdqn
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it, Ray warns at each task without a GPU
     # Ray ends a process that has lost the head node. A run saves a checkpoint before.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",

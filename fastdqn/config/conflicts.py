@@ -20,6 +20,7 @@ def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     yield from _start_conflicts(c)
     yield from _schedule_conflicts(c)
     yield from _vectorization_conflicts(c)
+    yield from _actor_conflicts(c)
     yield from _exploration_conflicts(c)
     yield from _value_conflicts(c)
     yield from _part_conflicts(c)
@@ -235,6 +236,61 @@ def _vectorization_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bo
     )
 
 
+def _actor_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """Yields conflicts of actors."""
+    yield (
+        "actors actor_num_envs",
+        c.actors == 0 and c.actor_num_envs is not None,
+        f"actor_num_envs is {c.actor_num_envs}, and actors is 0: give --actors, or --num-envs",
+    )
+    yield (
+        "actors num_envs",
+        c.actors > 0 and c.num_envs % c.actors != 0,
+        f"num_envs is {c.num_envs}, which {c.actors} actors cannot share equally: use "
+        f"--actor-num-envs {max(1, c.num_envs // max(1, c.actors))}, or another --num-envs",
+    )
+    yield (
+        "actors offline",
+        c.actors > 0 and c.offline,
+        "offline is true, and actors step environments: leave one of them out",
+    )
+    yield (
+        "actors replay",
+        c.actors > 0 and not c.replay,
+        "actors send blocks of transitions, of which --no-replay keeps too few: leave one of them "
+        "out",
+    )
+    yield (
+        "actors env_batch_size double_buffering",
+        c.actors > 0 and (c.env_batch_size is not None or c.double_buffering),
+        "an actor steps all of its environments together: leave out --env-batch-size and "
+        "--double-buffering, or --actors",
+    )
+    yield (
+        "actors restart_envs",
+        c.actors > 0 and c.restart_envs > 0,
+        f"restart_envs is {c.restart_envs}, and an actor is replaced as a whole: use "
+        "--actor-restarts",
+    )
+    yield (
+        "actors workers num_envs",
+        c.actors > 0 and c.workers is not None and c.workers * c.actors > c.num_envs,
+        f"workers is {c.workers} for each of {c.actors} actors, num_envs only {c.num_envs}: each "
+        "worker needs an environment",
+    )
+    yield (
+        "actors actor_priorities prioritized",
+        c.actor_priorities and not (c.actors > 0 and c.prioritized),
+        "actor_priorities is true, which needs --actors and --prioritized",
+    )
+    yield (
+        "actor_priorities normalize_reward",
+        c.actor_priorities and c.normalize_reward,
+        "actor_priorities is true, and actors do not know the scale of normalize_reward: leave one "
+        "of them out",
+    )
+
+
 def are_whole_groups(env_batch_size: int, num_envs: int, workers: int | None) -> bool:
     """Returns whether a batch of environments is that of some workers. None: one for each batch."""
     if env_batch_size == num_envs:
@@ -428,6 +484,10 @@ def remarks(c: Any) -> list[str]:
         lines.append(
             f"adam_epsilon is {c.adam_epsilon:g}, and rmsprop has its own: use "
             "--part-kwargs optimizer.epsilon=..."
+        )
+    if c.actor_num_envs is not None:
+        lines.append(
+            f"{c.actors} actors with {c.actor_num_envs} environments each: num_envs is {c.num_envs}"
         )
     if c.munchausen and c.double:
         lines.append("munchausen bootstraps from a soft policy: double has no effect")

@@ -16,6 +16,9 @@ def residual_phases(config: Config) -> dict[str, str]:
         phases["env"] = (
             "what is left of the wait for environments: they step while the learner runs"
         )
+    if config.actors:
+        phases["actors"] = "the wait for blocks of actors, which step while the learner runs"
+        phases.pop("env", None)
     if config.device != "cpu":
         phases["learn"] = "the launch of updates: the device runs them while the host continues"
         phases["act"] = "the policy, and what is left of the wait for earlier updates"

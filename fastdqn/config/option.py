@@ -43,8 +43,8 @@ class Limit:
 
 # The groups of options, in the order of the help.
 GROUPS = (
-    "environment", "table", "run", "start", "learning", "techniques", "network", "exploration",
-    "evaluation", "performance", "output",
+    "environment", "table", "run", "actors", "start", "learning", "techniques", "network",
+    "exploration", "evaluation", "performance", "output",
 )  # fmt: skip
 
 

@@ -170,6 +170,24 @@ class Config(RunOptions):
     double_buffering: Annotated[bool, Group("run")] = False
     """Step two halves of an even number of environments in strict turns, with workers. Equal seeds
     give equal results."""
+    actors: Annotated[int, Limit(0, 1 << 16), Group("actors")] = 0
+    """Processes of a Ray cluster that step the environments (extra ray). 0: this process does."""
+    actor_num_envs: Annotated[int | None, Limit(1, 1 << 20), Group("actors")] = None
+    """Environments of each actor, whose sum num_envs then is. None: an equal share of num_envs."""
+    ray_address: Annotated[str, Group("actors"), Changes()] = "local"
+    """Ray cluster of the actors: HOST:PORT of its head node, or auto for one that runs on this
+    machine. local: one that is started for this run."""
+    actor_block_steps: Annotated[int | None, Limit(1, 1 << 16), Group("actors"), Changes()] = None
+    """Steps of an actor's environments that travel together. None: enough for 512 transitions, at
+    most 64."""
+    actor_blocks: Annotated[int, Limit(1, 1 << 10), Group("actors"), Changes()] = 2
+    """Blocks of each actor that may be requested and not yet used. Then the actor waits."""
+    actor_weights_frequency: Annotated[int, _COUNT, Group("actors"), Changes()] = 1
+    """Least updates between two sets of weights that actors receive, each with a request."""
+    actor_restarts: Annotated[int, Limit(0, 1 << 20), Group("actors"), Changes()] = 10
+    """Lost actors that may be started anew in total. One more ends the run."""
+    actor_priorities: Annotated[bool, Group("actors")] = False
+    """With --prioritized: actors compute the initial priorities of transitions (Ape-X)."""
     atari_protocol: Annotated[
         Literal["auto", "dqn2015", "machado2018", "none"], Before("none"), Group("run")
     ] = "auto"
@@ -401,6 +419,9 @@ class Config(RunOptions):
                 object.__setattr__(self, name, _as_float(value))
             elif option.hint == tuple[float, ...] and isinstance(value, tuple):
                 object.__setattr__(self, name, tuple(map(_as_float, value)))
+        count, each = self.actors, self.actor_num_envs
+        if type(count) is int and type(each) is int and count > 0 and each > 0:
+            object.__setattr__(self, "num_envs", count * each)
 
     def problems(self) -> list[str]:
         """Returns a message for each mistake that needs no environment to be found."""
@@ -432,6 +453,7 @@ class ResolvedConfig(Config):
     log_frequency: int = 1
     tensorboard: bool = False
     hidden_sizes: tuple[int, ...] = ()
+    actor_block_steps: int = 1
     threads: int = 1
     updates_per_launch: int = 1
     priority_lag: int = 0

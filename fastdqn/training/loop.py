@@ -103,7 +103,7 @@ class Run:
     stop: Callable[[], bool] = lambda: False  # whether the run was asked to end
     wants_checkpoint: Callable[[], bool] = lambda: False  # whether a checkpoint was requested
     learning_rate: Callable[[int, int], float] | None = None  # None: constant
-    turn: Callable[["Run"], str] = lambda run: turn(run)  # or offline_turn
+    turn: Callable[["Run"], str] = lambda run: turn(run)  # or offline_turn, actor_turn
     recorded: State | None = None  # state of the recorder before a stopped evaluation
 
 
@@ -172,7 +172,19 @@ def turn(run: Run) -> str:
     stream.send(action)  # async environments step while the learner works
     _learn(run, run.cadence.updates_due(progress.before, progress.now))
     enter("env")
-    step = stream.recv()
+    return _take(run, stream.recv())
+
+
+def actor_turn(run: Run) -> str:
+    """As turn(), with the next step of actors, which act and step elsewhere."""
+    _learn(run, run.cadence.updates_due(run.progress.before, run.progress.now))
+    run.laps.enter("actors")
+    return _take(run, run.stream.recv())
+
+
+def _take(run: Run, step: Step) -> str:
+    """Stores and counts a step; returns the reason for the end of the run, or ''."""
+    progress, enter = run.progress, run.laps.enter
     report_restarts(run)
     _store(run, step)
     progress.steps += len(step.lanes)

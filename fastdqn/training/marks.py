@@ -12,8 +12,8 @@ from fastdqn.training.loop import Run
 
 # The phases of the loop, in the order of a turn. A turn begins with the first.
 PHASES = (
-    "act", "env", "sample", "upload", "learn", "prioritize", "store", "report", "hooks", "evaluate",
-    "save",
+    "act", "env", "actors", "sample", "upload", "learn", "prioritize", "store", "report", "hooks",
+    "evaluate", "save",
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Actors: processes on other machines that step environments for one learner."""

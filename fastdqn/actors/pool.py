@@ -1,0 +1,264 @@
+"""ActorPool: the actors of a run on a Ray cluster, with a limited number of blocks in flight."""
+
+import collections
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+from ray import exceptions
+
+from fastdqn.actors.block import Block, Failure
+from fastdqn.cluster.connection import answers
+from fastdqn.envs import EnvError, NonFiniteError, Step
+
+# Seconds of one wait for a block, between two looks at the cluster. Ours, untuned.
+_LOOK = 1.0
+# Seconds between two questions to the head node, and the unanswered ones that mean its end.
+_ASK, _UNANSWERED = 5.0, 3
+# Seconds without a block after which the run says what it waits for.
+_SILENCE = 60.0
+# What Ray raises for an actor whose process or machine is gone, or whose block was lost with it.
+_LOST = (
+    exceptions.RayActorError, exceptions.ObjectLostError, exceptions.NodeDiedError,
+    exceptions.WorkerCrashedError, exceptions.GetTimeoutError, exceptions.RaySystemError,
+)  # fmt: skip
+_KINDS = {"NonFiniteError": NonFiniteError}
+
+
+class ClusterLostError(EnvError):
+    """The Ray cluster of a run is gone."""
+
+
+class Request(NamedTuple):
+    """What actors receive with a request for a block.
+
+    Attributes:
+        weights: Reference to all weights and buffers of the online network, float32[P + Q].
+        version: Number of these weights.
+        epsilon: One number, or float64[N] for the environments of all actors.
+    """
+
+    weights: Any
+    version: int
+    epsilon: Any
+
+
+@dataclass
+class _Member:
+    """One actor: its process, and the requests that it has not answered."""
+
+    actor: int
+    incarnation: int = -1
+    handle: Any = None
+    started: Any = None  # reference to its first step, until it was received
+    blocks: collections.deque = field(default_factory=collections.deque)
+    number: int = 0  # of the next block
+    version: int = -1  # of the last weights that were sent
+
+
+class ActorPool:
+    """Actors that answer requests in order, each with at most blocks_in_flight unanswered ones.
+
+    Attributes:
+        replaced: Errors of lost actors, which were replaced. The caller removes them.
+        dropped: Blocks that were not used, since their key was not the expected one.
+
+    Args:
+        make: Starts the process of (actor, incarnation), and returns its handle.
+        seed: Returns the seed of an incarnation's environments.
+        count: Number of actors.
+        blocks_in_flight: At most this many blocks of an actor are requested or wait to be used.
+        restarts: Actors that may be replaced in total.
+        head: Address of the cluster's head node.
+        patience: Seconds without any block that end the run. None: no limit.
+        say: Prints a line.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int, int], Any],
+        seed: Callable[[int, int], int],
+        count: int,
+        blocks_in_flight: int,
+        restarts: int,
+        head: str,
+        patience: float | None,
+    ):
+        self._make, self._seed, self._head = make, seed, head
+        self._blocks_in_flight, self._restarts, self._patience = (
+            blocks_in_flight,
+            restarts,
+            patience,
+        )
+        self._members = [_Member(actor) for actor in range(count)]
+        self._left = restarts
+        self.replaced: list[EnvError] = []
+        self.dropped = 0
+        self.say: Callable[[str], None] = lambda line: None
+        self._asked, self._unanswered = time.monotonic(), 0
+
+    def start(self) -> list[tuple[Step, bool]]:
+        """Starts all actors. Returns the first step of each, and whether it has masks."""
+        for member in self._members:
+            self._begin(member)
+        starts = []
+        for member in self._members:
+            while (found := self._received(member, member.started)) is None:
+                pass
+            starts.append(found)
+            member.started = None
+        return starts
+
+    def receive(self, request: Callable[[], Request]) -> tuple[Block, None] | tuple[None, Step]:
+        """Returns the next block, or the first step of an actor that replaces a lost one.
+
+        Args:
+            request: Returns what actors receive now.
+
+        Raises:
+            ClusterLostError: The cluster is gone.
+            EnvError, NonFiniteError: The environments of an actor fail, or actors are lost more
+                often than they may be replaced.
+        """
+        began, warned = time.monotonic(), False
+        while True:
+            self._ask_for_blocks(request)
+            member = self._first_answered()
+            self._check_head()
+            if member is None:
+                warned = self._waits_since(began, warned)
+                continue
+            if member.started is not None:
+                found = self._received(member, member.started)
+                if found is not None:
+                    member.started = None
+                    return None, found[0]
+                continue
+            block = self._received(member, member.blocks[0])
+            if block is None:  # lost, and replaced
+                continue
+            member.blocks.popleft()
+            if (block.actor, block.incarnation, block.number) != self._expected(member):
+                self.dropped += 1
+                continue
+            member.number += 1
+            # The next actor is looked at first, so that none waits for the others.
+            at = self._members.index(member) + 1
+            self._members = self._members[at:] + self._members[:at]
+            return block, None
+
+    def close(self) -> None:
+        """Ends all actors, without waiting for what they do."""
+        for member in self._members:
+            if member.handle is not None and ray.is_initialized():
+                ray.kill(member.handle)
+            member.handle = None
+
+    def _expected(self, member: _Member) -> tuple[int, int, int]:
+        return member.actor, member.incarnation, member.number
+
+    def _begin(self, member: _Member) -> None:
+        member.incarnation += 1
+        member.blocks.clear()
+        member.number, member.version = 0, -1
+        member.handle = self._make(member.actor, member.incarnation)
+        member.started = member.handle.start.remote(self._seed(member.actor, member.incarnation))
+
+    def _ask_for_blocks(self, request: Callable[[], Request]) -> None:
+        asked = None
+        for member in self._members:
+            while member.started is None and len(member.blocks) < self._blocks_in_flight:
+                asked = asked or request()
+                epsilon = asked.epsilon
+                if isinstance(epsilon, np.ndarray):
+                    each = len(epsilon) // len(self._members)
+                    epsilon = epsilon[member.actor * each : (member.actor + 1) * each]
+                weights = None if member.version == asked.version else asked.weights
+                member.version = asked.version
+                member.blocks.append(member.handle.collect.remote(weights, asked.version, epsilon))
+
+    def _first_answered(self) -> _Member | None:
+        """Returns the first member in line whose oldest request was answered or failed."""
+        oldest = [m.blocks[0] if m.started is None else m.started for m in self._members]
+        ready, _ = ray.wait(oldest, num_returns=1, timeout=_LOOK)
+        return self._members[oldest.index(ready[0])] if ready else None
+
+    def _received(self, member: _Member, reference: Any) -> Any:
+        """Returns an answer. Returns None if the actor was lost, and has been replaced."""
+        try:
+            answer = ray.get(reference)
+        except _LOST as error:
+            self._replace(member, error)
+            return None
+        except exceptions.RayTaskError as error:
+            raise EnvError(f"actor {member.actor}: {_line(error)}") from error
+        if isinstance(answer, Failure):
+            error = _KINDS.get(answer.kind, EnvError)(f"actor {member.actor}: {answer.line}")
+            if isinstance(error, EnvError):
+                error.trace = answer.trace
+            raise error
+        return answer
+
+    def _replace(self, member: _Member, error: Exception) -> None:
+        """Starts a lost actor anew. Raises if no restarts are left, or if the cluster is gone."""
+        self._require_cluster()
+        lost = f"actor {member.actor} is gone ({_line(error)})"
+        if self._left <= 0:
+            used = f". All {self._restarts} restarts of --actor-restarts are used up"
+            raise EnvError(lost + used * (self._restarts > 0)) from error
+        self._left -= 1
+        self.replaced.append(EnvError(f"{lost} and was started anew"))
+        with contextlib.suppress(Exception):  # it is gone already
+            ray.kill(member.handle)
+        self._begin(member)
+
+    def _require_cluster(self) -> None:
+        """Raises ClusterLostError if this machine is no longer part of a cluster."""
+        try:
+            here = ray.get_runtime_context().get_node_id() if answers(self._head) else None
+            alive = here is not None and any(
+                node["NodeID"] == here and node["Alive"] for node in ray.nodes()
+            )
+        except Exception:  # such as a connection that breaks
+            alive = False
+        if not alive:
+            raise ClusterLostError(
+                f"the Ray cluster at {self._head} is gone: start it again, and resume the run"
+            )
+
+    def _check_head(self) -> None:
+        """Asks the head node now and then, since actors answer for a while without it."""
+        if time.monotonic() - self._asked < _ASK:
+            return
+        self._unanswered = 0 if answers(self._head, 1.0) else self._unanswered + 1
+        self._asked = time.monotonic()
+        if self._unanswered >= _UNANSWERED:
+            self._require_cluster()
+
+    def _waits_since(self, began: float, warned: bool) -> bool:
+        """Says once what the run waits for. Raises EnvError if no block arrives for too long."""
+        waited = time.monotonic() - began
+        if self._patience is not None and waited > self._patience:
+            raise EnvError(
+                f"no actor has sent a block for {waited:.0f} s: its environments hang, or the "
+                "cluster has no room for it. Use a larger --max-step-seconds if they are slow"
+            )
+        if waited > _SILENCE and not warned:
+            free = ray.available_resources().get("CPU", 0.0)
+            self.say(
+                f"no actor has sent a block for {waited:.0f} s: {free:g} CPUs of the cluster are "
+                "free, and each actor needs one"
+            )
+            return True
+        return warned
+
+
+def _line(error: Exception) -> str:
+    """Returns the first line of Ray's message that says what happened."""
+    text = str(getattr(error, "cause", None) or error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0].rstrip(".:") if lines else type(error).__name__
