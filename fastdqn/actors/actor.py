@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -30,12 +31,16 @@ class Rates(Protocol):
 
 
 class Parts(NamedTuple):
-    """What an actor is made of: the same stream and policy as those of a run without actors."""
+    """What an actor is made of: the same stream and policy as those of a run without actors.
+
+    owned closes the environments.
+    """
 
     stream: EnvStream
     policy: Policy
     online: FlatParameters
     rates: Rates | None
+    owned: ExitStack
 
 
 class Actor:
@@ -62,10 +67,10 @@ class Actor:
             first_lane,
             block_steps,
         )
-        self._number = self._produced = self._version = 0
+        self._number, self._produced, self._version = 0, 0, -1
         self._told = 0  # warnings sent so far
+        self._rested: float | None = None  # when the last block was made
         self._parts: Parts | Failure = self._tried(make)
-        self._rested = time.perf_counter()
 
     def start(self, seed: int) -> tuple[Step, bool] | Failure:
         """Resets the environments. Returns their episode starts, and whether they have masks."""
@@ -85,7 +90,7 @@ class Actor:
     def close(self) -> None:
         """Closes the environments."""
         if isinstance(self._parts, Parts):
-            self._parts.stream.close()
+            self._parts.owned.close()
 
     def _tried(self, call: Callable[[], Any]) -> Any:
         """Returns what call() returns, or its error as a value, since errors may not travel."""
@@ -106,12 +111,11 @@ class Actor:
         self._follow(start)
         if self._parts.rates is not None:
             self._parts.rates.rate()
-        self._rested = time.perf_counter()
         return copied(start, self._first_lane), stream.mask is not None
 
     def _collect(self, weights: np.ndarray | None, version: int, epsilon: Any) -> Block:
         began = time.perf_counter()
-        waiting = began - self._rested
+        waiting = 0.0 if self._rested is None else began - self._rested  # not the start of a run
         if weights is not None and version != self._version:
             self._take_weights(weights)
             self._version = version

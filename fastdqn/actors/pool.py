@@ -173,13 +173,17 @@ class ActorPool:
         for member in self._members:
             while member.started is None and len(member.blocks) < self._blocks_in_flight:
                 asked = asked or request()
-                epsilon = asked.epsilon
-                if isinstance(epsilon, np.ndarray):
-                    each = len(epsilon) // len(self._members)
-                    epsilon = epsilon[member.actor * each : (member.actor + 1) * each]
+                epsilon = self._share(member, asked.epsilon)
                 weights = None if member.version == asked.version else asked.weights
                 member.version = asked.version
                 member.blocks.append(member.handle.collect.remote(weights, asked.version, epsilon))
+
+    def _share(self, member: _Member, epsilon: Any) -> Any:
+        """Returns what concerns the environments of one actor."""
+        if not isinstance(epsilon, np.ndarray):
+            return epsilon
+        each = len(epsilon) // len(self._members)
+        return epsilon[member.actor * each : (member.actor + 1) * each]
 
     def _first_answered(self) -> _Member | None:
         """Returns the first member in line whose oldest request was answered or failed."""

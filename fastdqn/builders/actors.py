@@ -124,14 +124,14 @@ def make_parts(plan: _Plan) -> Parts:
         plan.own,
     )
     torch.set_num_threads(1)
-    owned = ExitStack()  # never closed: the process ends with the actor
+    owned = ExitStack()
     stream = make_streams(config, plan.factory, None, config.seed, owned, facts).training
     with float32_by_default():
         online = agent.make_online(config, facts, own)[0]
         value = agent.make_value(config, online.weights.device, own)
         policy = agent.make_policy(config, online, value, facts)
         rates = _Rates(config, facts, own, online) if config.actor_priorities else None
-    return Parts(stream, policy, online, rates)
+    return Parts(stream, policy, online, rates, owned)
 
 
 class _Rates:

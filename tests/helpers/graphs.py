@@ -4,9 +4,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
+
+# make_fx of torch 2.11 has no way to write a generator into its graph.
+_TRACES_GENERATORS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
 
 
 class TracedRecorder:
@@ -22,6 +26,8 @@ class TracedRecorder:
     def __call__(
         self, call: Callable[[], Any], generators: Any = ()
     ) -> tuple[Callable[[], None], Any]:
+        if generators and not _TRACES_GENERATORS:
+            pytest.skip("make_fx of this torch cannot trace generators")
         self.recorded += 1
         call()  # allocates what the first call needs
         traced = make_fx(call, tracing_mode="real")()
