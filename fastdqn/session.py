@@ -163,6 +163,8 @@ def run_session(session: Session, imports_seconds: float = 0.0) -> Trained:
         except KeyboardInterrupt:
             reason = loop.INTERRUPTED
         except BaseException as error:  # callbacks and torsos may raise anything
+            if getattr(error, "resumable", False):
+                _save_resumable(session)
             _record_failure(session, error, wall())
             raise
         return Trained(session.recorder.folder, _finish(session, reason, wall))
@@ -277,6 +279,14 @@ def _frames(config: Config, steps: int) -> dict[str, int]:
     """Returns the emulator frames of Atari for the summary, or an empty dict."""
     each = atari_protocols.frames_a_step(config.atari_protocol, config.env_kwargs)
     return {} if each is None else {"total_frames": steps * each}
+
+
+def _save_resumable(session: Session) -> None:
+    """Writes a checkpoint after an error of others. Further failures do not hide it."""
+    run = session.run
+    if run.checkpoints is not None:
+        with contextlib.suppress(Exception):
+            run.checkpoints.finish(run)
 
 
 def _record_failure(session: Session, error: BaseException, wall: float) -> None:

@@ -12,7 +12,7 @@ import ray
 from ray import exceptions
 
 from fastdqn.actors.block import Block, Failure
-from fastdqn.cluster.connection import answers
+from fastdqn.cluster.connection import answers, is_member
 from fastdqn.envs import EnvError, NonFiniteError, Step
 
 # Seconds of one wait for a block, between two looks at the cluster. Ours, untuned.
@@ -29,7 +29,13 @@ _LOST = (
 _KINDS = {"NonFiniteError": NonFiniteError}
 
 
-class ClusterLostError(EnvError):
+class ActorsLostError(EnvError):
+    """The actors of a run are gone, and what was stored before is whole."""
+
+    resumable = True
+
+
+class ClusterLostError(ActorsLostError):
     """The Ray cluster of a run is gone."""
 
 
@@ -153,9 +159,11 @@ class ActorPool:
 
     def close(self) -> None:
         """Ends all actors, without waiting for what they do."""
+        if ray.is_initialized() and is_member(self._head):
+            for member in self._members:
+                if member.handle is not None:
+                    ray.kill(member.handle)
         for member in self._members:
-            if member.handle is not None and ray.is_initialized():
-                ray.kill(member.handle)
             member.handle = None
 
     def _expected(self, member: _Member) -> tuple[int, int, int]:
@@ -213,7 +221,7 @@ class ActorPool:
         lost = f"actor {member.actor} is gone ({_line(error)})"
         if self._left <= 0:
             used = f". All {self._restarts} restarts of --actor-restarts are used up"
-            raise EnvError(lost + used * (self._restarts > 0)) from error
+            raise ActorsLostError(lost + used * (self._restarts > 0)) from error
         self._left -= 1
         self.replaced.append(EnvError(f"{lost} and was started anew"))
         with contextlib.suppress(Exception):  # it is gone already
@@ -222,14 +230,7 @@ class ActorPool:
 
     def _require_cluster(self) -> None:
         """Raises ClusterLostError if this machine is no longer part of a cluster."""
-        try:
-            here = ray.get_runtime_context().get_node_id() if answers(self._head) else None
-            alive = here is not None and any(
-                node["NodeID"] == here and node["Alive"] for node in ray.nodes()
-            )
-        except Exception:  # such as a connection that breaks
-            alive = False
-        if not alive:
+        if not is_member(self._head):
             raise ClusterLostError(
                 f"the Ray cluster at {self._head} is gone: start it again, and resume the run"
             )
@@ -247,7 +248,7 @@ class ActorPool:
         """Says once what the run waits for. Raises EnvError if no block arrives for too long."""
         waited = time.monotonic() - began
         if self._patience is not None and waited > self._patience:
-            raise EnvError(
+            raise ActorsLostError(
                 f"no actor has sent a block for {waited:.0f} s: its environments hang, or the "
                 "cluster has no room for it. Use a larger --max-step-seconds if they are slow"
             )

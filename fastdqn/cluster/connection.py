@@ -51,7 +51,12 @@ def connected(address: str, cpus: int | None = None) -> Iterator[str]:
     import ray
 
     if ray.is_initialized():  # by the program that calls, and it stays so
-        yield ray.get_runtime_context().gcs_address
+        head = ray.get_runtime_context().gcs_address
+        if not is_member(head):
+            raise ConfigError(
+                [f"this process has lost its Ray cluster at {head}: start a new process"]
+            )
+        yield head
         return
     _require_answer(os.environ.get("RAY_ADDRESS") if address == AUTO else address)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -64,11 +69,13 @@ def connected(address: str, cpus: int | None = None) -> Iterator[str]:
     except (ConnectionError, OSError, RuntimeError, ValueError, AssertionError) as error:
         line = " ".join(str(error).split()).partition(". ")[0]
         raise ConfigError([f"no Ray cluster at {address}: {line}"]) from None
+    head = ray.get_runtime_context().gcs_address
     try:
-        yield ray.get_runtime_context().gcs_address
+        yield head
     finally:
-        with _own_handlers():
-            ray.shutdown()
+        if is_member(head):  # else Ray would end this process here
+            with _own_handlers():
+                ray.shutdown()
 
 
 def answers(address: str, patience: float = _PATIENCE) -> bool:
@@ -79,6 +86,19 @@ def answers(address: str, patience: float = _PATIENCE) -> bool:
     except (OSError, ValueError, OverflowError):
         return False
     return True
+
+
+def is_member(head: str) -> bool:
+    """Returns whether this machine is part of the cluster with this head node."""
+    import ray
+
+    if not answers(head):
+        return False
+    try:
+        here = ray.get_runtime_context().get_node_id()
+        return any(node["NodeID"] == here and node["Alive"] for node in ray.nodes())
+    except Exception:  # such as a connection that breaks
+        return False
 
 
 def _require_answer(address: str | None) -> None:

@@ -28,9 +28,11 @@ class EnvError(RuntimeError):
     Attributes:
         trace: Traceback of the environment's exception, from its own process if it has one; '' if
             there was none.
+        resumable: Whether the run is whole up to here, so that a checkpoint is worth writing.
     """
 
     trace: str = ""
+    resumable: bool = False
 
 
 class MakeError(ValueError):

@@ -177,7 +177,9 @@ def turn(run: Run) -> str:
 
 def actor_turn(run: Run) -> str:
     """As turn(), with the next step of actors, which act and step elsewhere."""
-    _learn(run, run.cadence.updates_due(run.progress.before, run.progress.now))
+    progress = run.progress
+    _learn(run, run.cadence.updates_due(progress.before, progress.now))
+    progress.before = progress.now  # a checkpoint after an error of recv() owes no updates
     run.laps.enter("actors")
     return _take(run, run.stream.recv())
 
