@@ -12,13 +12,14 @@ import ray
 from ray import exceptions
 
 from fastdqn.actors.block import Block, Failure
-from fastdqn.cluster.connection import answers, is_member
+from fastdqn.cluster.connection import answers, is_member, raylet_answers
 from fastdqn.envs import EnvError, NonFiniteError, Step
 
 # Seconds of one wait for a block, between two looks at the cluster. Ours, untuned.
 _LOOK = 1.0
-# Seconds between two questions to the head node, and the unanswered ones that mean its end.
-_ASK, _UNANSWERED = 5.0, 3
+# Seconds between two questions to the cluster, and those that the head node may not answer before
+# it counts as gone.
+_ASK, _UNANSWERED = 2.0, 5
 # Seconds without a block after which the run says what it waits for.
 _SILENCE = 60.0
 # What Ray raises for an actor whose process or machine is gone, or whose block was lost with it.
@@ -241,7 +242,7 @@ class ActorPool:
             return
         self._unanswered = 0 if answers(self._head, 1.0) else self._unanswered + 1
         self._asked = time.monotonic()
-        if self._unanswered >= _UNANSWERED:
+        if self._unanswered > _UNANSWERED or not raylet_answers():
             self._require_cluster()
 
     def _waits_since(self, began: float, warned: bool) -> bool:

@@ -1,11 +1,13 @@
 """connected(): a connection to a Ray cluster, for as long as a context lasts."""
 
+import atexit
 import contextlib
 import importlib.util
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -73,9 +75,11 @@ def connected(address: str, cpus: int | None = None) -> Iterator[str]:
     try:
         yield head
     finally:
-        if is_member(head):  # else Ray would end this process here
+        if is_member(head):
             with _own_handlers():
                 ray.shutdown()
+        else:  # Ray would wait for the head node here, and again at the end of the process
+            atexit.register(_exit_without_ray)
 
 
 def answers(address: str, patience: float = _PATIENCE) -> bool:
@@ -92,13 +96,32 @@ def is_member(head: str) -> bool:
     """Returns whether this machine is part of the cluster with this head node."""
     import ray
 
-    if not answers(head):
+    if not answers(head) or not raylet_answers():
         return False
     try:
         here = ray.get_runtime_context().get_node_id()
         return any(node["NodeID"] == here and node["Alive"] for node in ray.nodes())
     except Exception:  # such as a connection that breaks
         return False
+
+
+def raylet_answers() -> bool:
+    """Returns whether Ray's process of this machine accepts a connection.
+
+    Without it, Ray ends the processes that are connected to it after some ten seconds.
+    """
+    from ray._private import worker  # there is no public way to know it
+
+    path = getattr(getattr(worker.global_worker, "node", None), "raylet_socket_name", None)
+    if path is None:
+        return True
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_PATIENCE)
+        try:
+            connection.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def _require_answer(address: str | None) -> None:
@@ -115,6 +138,14 @@ def _require_answer(address: str | None) -> None:
             [f"no Ray cluster at {address}: nothing answers there. Start one with `ray start "
              "--head`, or use local"]
         )  # fmt: skip
+
+
+def _exit_without_ray() -> None:
+    """Ends a process that has lost its cluster, with the code of a failure."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(1)
 
 
 @contextlib.contextmanager
