@@ -53,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
         "numpy", "rich", "checkpoints", "config", "files", "logging", "report", "system", "text",
         "training",
     },
-    "cluster": {"ray", "config"},
+    "cluster": {"ray", "config", "files", "study", "system", "text"},
     "actors": {"numpy", "ray", "cluster", "envs", "learning", "replay", "state_dict"},
     "tabular": {
         "gymnasium", "numpy", "checkpoints", "config", "envs", "exploration", "files", "kernels",
@@ -93,9 +93,9 @@ ROOMS: dict[str, set[str]] = {
     "cli": {
         "gymnasium", "numba", "numpy", "onnx", "optuna", "rich", "shtab", "torch", "tyro",
         "__init__", "api",
-        "bench", "builders", "checkpoints", "config", "envs", "files", "kernels", "learning",
-        "replay", "report", "resuming", "seeding", "session", "study", "system", "tabular",
-        "tabular_run", "text", "timing", "training",
+        "bench", "builders", "checkpoints", "cluster", "config", "envs", "files", "kernels",
+        "learning", "replay", "report", "resuming", "seeding", "session", "study", "system",
+        "tabular", "tabular_run", "text", "timing", "training",
     },
     "__main__": {"cli", "system"},
 }  # fmt: skip

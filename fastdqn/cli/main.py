@@ -65,6 +65,8 @@ the environments can be read. With a change it is not: the run prints what chang
 
 --total-timesteps is the new total, not an increment. Schedules keep the original total.
 """
+# Options of `train` that need or make a study.
+_OF_A_STUDY = ("seeds", "vs", "jobs", "ray", "ray_cpus", "ray_gpus")
 # Commands that compile the kernels of a run.
 _COMPILING = ("train", "resume", "bench", "profile", "sweep")
 # Modules that warn of mistakes of the environments, which are part of a run's summary.
@@ -157,7 +159,7 @@ def _train(args: list[str]) -> int:
         mistakes.append("--from-parts needs a run to start from: add --from RUN")
     if chosen.config.preset != default.preset:
         mistakes.append(f"--preset only labels a run: use fastdqn train {chosen.config.preset} ...")
-    if any(word.startswith(("--seeds", "--vs", "--jobs")) for word in rest):
+    if not named.keys().isdisjoint(_OF_A_STUDY):
         from fastdqn.cli.study import study
 
         if name is None:

@@ -33,7 +33,14 @@ class TrainOptions(OptionsWithFile):
     """With --seeds: options of another variant, such as "--n-steps 3". Repeat it for more."""
     jobs: int | None = None
     """With --seeds: runs in parallel, which divide the usable cores. None: as many as there are
-    cores or runs."""
+    cores or runs. With --ray: as many as the cluster holds."""
+    ray: str | None = None
+    """With --seeds: train on a Ray cluster (extra ray). local: start Ray here. auto: the cluster
+    found by Ray. Or HOST:PORT."""
+    ray_cpus: int = 1
+    """With --ray: cores and threads of each run."""
+    ray_gpus: float = 0.0
+    """With --ray: GPUs of each run. Runs may share one: 0.25 is a quarter of a GPU."""
     quiet: bool = False
     """Print only errors, and with --seeds the result."""
 
@@ -108,3 +115,27 @@ class ProfileOptions(OptionsWithFile):
     """Number of recorded updates, policy calls or iterations, after warm-up."""
     shapes: bool = False
     """Tell operators with different shapes of inputs apart."""
+
+
+@dataclass(frozen=True)
+class SweepOptions(OptionsWithFile):
+    trials: int = 20
+    """Number of settings to try, including those already in the file."""
+    seeds: int = 2
+    """Runs per setting, with seeds from --seed. A setting below the median stops early."""
+    search: tuple[str, ...] = ()
+    """Options to search: NAME=LOW..HIGH, NAME=LOW..HIGH:log (log-uniform), NAME=A,B,C, or NAME
+    with its default values. None: all options with default values that are not given."""
+    out: Path | None = None
+    """File of the trials, which the same command continues. None: sweeps/ENV__PRESET.journal."""
+    ray: str | None = None
+    """Train on a Ray cluster (extra ray). local: start Ray here. auto: the cluster found by Ray. Or
+    HOST:PORT."""
+    ray_cpus: int = 1
+    """With --ray: cores and threads of each run."""
+    ray_gpus: float = 0.0
+    """With --ray: GPUs of each run. Runs may share one: 0.25 is a quarter of a GPU."""
+    jobs: int | None = None
+    """With --ray: trials at a time. None: as many as the cluster holds."""
+    quiet: bool = False
+    """Print only the result."""

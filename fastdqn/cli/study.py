@@ -1,7 +1,9 @@
 """The option --seeds of train: trains many seeds and variants, and compares them."""
 
+import contextlib
 import shlex
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +11,7 @@ from rich.console import Console
 from fastdqn.builders.user_object_checks import located
 from fastdqn.cli import plot_and_report
 from fastdqn.cli.options import TrainOptions
+from fastdqn.cli.ray_options import connected_to
 from fastdqn.cli.study_options import StudyPlan, plan_study, run_words
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.atomic_write import to_json, write_whole
@@ -28,6 +31,7 @@ from fastdqn.study.results import (
 )
 from fastdqn.study.run_progress import RunProgress
 from fastdqn.study.run_queue import ATTEMPTS, Entry, RunQueue, State
+from fastdqn.study.scheduler import Scheduler
 from fastdqn.study.study_folder import (
     FILE,
     held,
@@ -63,7 +67,7 @@ def study(name: str, words: Sequence[str], chosen: TrainOptions, lines: Sequence
     if chosen.dry_run:
         print(_listed(plan))
         return 0
-    with held(plan.folder) as place:
+    with _cluster(chosen), held(plan.folder) as place:
         if (read_study(place) if is_study(plan.folder) else None) != plan.before:
             raise ConfigError([f"another process has just changed {plan.folder / FILE}: try again"])
         write_study(place, plan.study)
@@ -72,7 +76,7 @@ def study(name: str, words: Sequence[str], chosen: TrainOptions, lines: Sequence
         before = stamps(configs, working_folder())
         with listen() as requests:
             changed = _changed(plan)
-            queue = _train(plan, changed, chosen.quiet, requests)
+            queue = _train(plan, chosen, changed, requests)
             stopped = requests.stop()
         if stopped:
             ended = f"{queue.count(State.FINISHED)} of {len(queue.entries)} runs have finished"
@@ -92,16 +96,32 @@ def _changed(plan: StudyPlan) -> dict[str, str]:
     return changed_runs(plan.study.runs(plan.folder), asked)
 
 
-def _train(plan: StudyPlan, changed: Collection[str], quiet: bool, requests) -> RunQueue:
+def _cluster(chosen: TrainOptions) -> AbstractContextManager:
+    """Connects to the cluster of --ray, if it is given. Raises ConfigError."""
+    return contextlib.nullcontext() if chosen.ray is None else connected_to(chosen.ray)
+
+
+def _scheduler(plan: StudyPlan, chosen: TrainOptions) -> Scheduler:
+    """Returns the scheduler of this machine, or of the cluster. Raises ConfigError."""
+    if chosen.ray is None:
+        assert plan.jobs is not None
+        return LocalScheduler(plan.jobs)
+    from fastdqn.cluster.ray_scheduler import RayScheduler
+    from fastdqn.cluster.resources import Resources
+
+    return RayScheduler(plan.folder, Resources(chosen.ray_cpus, chosen.ray_gpus), plan.jobs)
+
+
+def _train(plan: StudyPlan, chosen: TrainOptions, changed: Collection[str], requests) -> RunQueue:
     """Trains the runs that are not finished, without those that were changed."""
-    entries, scheduler = _entries(plan), LocalScheduler(plan.jobs)
+    entries, scheduler = _entries(plan), _scheduler(plan, chosen)
     count = _counted(len(entries), "run")
     entries = [entry for entry in entries if entry.run.name not in changed]
     before = sum(summary_of(entry.run.folder) is not None for entry in entries)
-    if before and not quiet:
+    if before and not chosen.quiet:
         print(f"{before} of {count} have finished before", flush=True)
     try:
-        with study_display(plan.folder, quiet) as display:
+        with study_display(plan.folder, chosen.quiet) as display:
             queue = RunQueue(entries, scheduler, display)
             queue.train(requests.stop, requests.checkpoint)
     finally:
@@ -139,7 +159,8 @@ def _listed(plan: StudyPlan) -> str:
     first = resolved[study.variants[0]]
     texts = {each: _differences(first, config) for each, config in resolved.items()}
     counts = f"{_counted(len(study.variants), 'variant')}, {_counted(len(study.seeds), 'seed')}"
-    lines = [f"{plan.folder}: {counts}, {_counted(len(runs), 'run')}, {plan.jobs} at a time"]
+    jobs = "as many as the cluster holds" if plan.jobs is None else plan.jobs
+    lines = [f"{plan.folder}: {counts}, {_counted(len(runs), 'run')}, {jobs} at a time"]
     width = max(len(run.name) for run in runs)
     changed = _changed(plan)
     for run in runs:

@@ -14,6 +14,7 @@ from fastdqn.builders.preflight import Setup
 from fastdqn.cli import parser
 from fastdqn.cli.config_file import with_file, words_of
 from fastdqn.cli.options import TrainOptions
+from fastdqn.cli.ray_options import ray_problems
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.run_folder import working_folder
 from fastdqn.report.seed_groups import spelled
@@ -30,7 +31,10 @@ from fastdqn.system.available_memory import available_bytes
 from fastdqn.system.cpu_limits import usable_cores
 
 # Options of the study, which its runs do not get. A variant cannot have them.
-_OF_STUDY = ("seeds", "vs", "jobs", "quiet", "no_quiet", "dry_run", "no_dry_run")
+_OF_STUDY = (
+    "seeds", "vs", "jobs", "ray", "ray_cpus", "ray_gpus", "quiet", "no_quiet", "dry_run",
+    "no_dry_run",
+)  # fmt: skip
 _FILE = ("config", "config_file")
 # Options that the study sets for each run, or that all runs share, and why.
 _OF_RUNS = {
@@ -56,14 +60,14 @@ class StudyPlan(NamedTuple):
         before: The study that is in the folder, or None.
         study: What it is extended to.
         setups: Validated options of the runs of each variant.
-        jobs: Runs in parallel.
+        jobs: Runs in parallel. None: as many as the cluster holds.
     """
 
     folder: Path
     before: Study | None
     study: Study
     setups: Mapping[Variant, Setup]
-    jobs: int
+    jobs: int | None
 
 
 def plan_study(
@@ -109,7 +113,8 @@ def plan_study(
     if count > _MOST_RUNS:
         raise ConfigError([f"the study has {count:,} runs: it can have at most {_MOST_RUNS:,}"])
     setups = {variant: preflight.preview(config) for variant, config in configs.items()}
-    return StudyPlan(folder, before, study, setups, _jobs(chosen.jobs, count, setups.values()))
+    jobs = chosen.jobs if chosen.ray else _jobs(chosen.jobs, count, setups.values())
+    return StudyPlan(folder, before, study, setups, jobs)
 
 
 def parse_seeds(words: Iterable[str], config: Config) -> tuple[list[int], list[str]]:
@@ -159,16 +164,18 @@ def _jobs(asked: int | None, count: int, setups: Iterable[Setup]) -> int:
 def _conflicts(chosen: TrainOptions, given: Mapping[str, list[str]]) -> list[str]:
     lines = []
     if "seeds" not in given:
-        flags = ["--vs"] * bool(chosen.vs) + ["--jobs"] * ("jobs" in given)
+        flags = ["--vs"] * bool(chosen.vs)
+        flags += [f"--{name}" for name in ("jobs", "ray") if name in given]
         verb = "needs" if len(flags) == 1 else "need"
-        lines.append(f"{' and '.join(flags) or '--vs'} {verb} seeds: add --seeds 1-5")
+        if flags or not any(name in given for name in ("ray_cpus", "ray_gpus")):
+            lines.append(f"{' and '.join(flags) or '--vs'} {verb} seeds: add --seeds 1-5")
     if "seed" in given:
         lines.append("--seed and --seeds exclude each other: leave --seed out")
     if "resume" in given:
         lines.append("--resume and --seeds exclude each other: the same command continues a study")
     if chosen.jobs is not None and not 1 <= chosen.jobs <= _MOST_JOBS:
         lines.append(f"jobs is {chosen.jobs}: it must be a number from 1 to {_MOST_JOBS:,}")
-    return lines
+    return lines + ray_problems(chosen.ray, chosen.ray_cpus, chosen.ray_gpus, given)
 
 
 def _shared(

@@ -4,10 +4,8 @@ import contextlib
 import json
 import os
 import shlex
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ from fastdqn.builders import preflight
 from fastdqn.builders.preflight import preview
 from fastdqn.cli import parser
 from fastdqn.cli.config_file import named_in_file, with_file
-from fastdqn.cli.options import OptionsWithFile
+from fastdqn.cli.options import SweepOptions
+from fastdqn.cli.ray_options import connected_to, ray_problems
 from fastdqn.cli.search_space import (
     SPACE,
     Space,
@@ -27,34 +26,14 @@ from fastdqn.cli.search_space import (
     value_problems,
 )
 from fastdqn.cli.sweep_storage import is_filled, open_trials, temporary_runs_folder, writing
+from fastdqn.cli.sweep_trial import Trial, finished, train_once
 from fastdqn.config.schema import Config, ConfigError
-from fastdqn.envs import NonFiniteError
 from fastdqn.files.run_folder import name_in_files, working_folder
-from fastdqn.training.loop import DivergedError
 
 # Changes when old trials can no longer be compared with new ones.
 VERSION = 1
 # Seed of the first run. Smaller seeds remain unused, for evaluating the result.
 FIRST_SEED = 1_001
-# Trials before pruning by the median starts. Not tuned.
-_UNCUT = 5
-# Divergence counts as a failed trial, and the search continues.
-_BAD_SETTING = (DivergedError, NonFiniteError)
-
-
-@dataclass(frozen=True)
-class SweepOptions(OptionsWithFile):
-    trials: int = 20
-    """Number of settings to try, including those already in the file."""
-    seeds: int = 2
-    """Runs per setting, with seeds from --seed. A setting below the median stops early."""
-    search: tuple[str, ...] = ()
-    """Options to search: NAME=LOW..HIGH, NAME=LOW..HIGH:log (log-uniform), NAME=A,B,C, or NAME
-    with its default values. None: all options with default values that are not given."""
-    out: Path | None = None
-    """File of the trials, which the same command continues. None: sweeps/ENV__PRESET.journal."""
-    quiet: bool = False
-    """Print only the result."""
 
 
 def sweep(name: str | None, args: list[str]) -> None:
@@ -72,11 +51,9 @@ def sweep(name: str | None, args: list[str]) -> None:
     chosen, spaces = _parse(name, args)
     start = _within(chosen.config, spaces)
     own, searched = _settled(start, spaces)
-    path, study = _open(base, chosen, _identity(chosen, searched), own)
-    with ExitStack() as held:
-        with writing(path):
-            folder = held.enter_context(temporary_runs_folder(path))
-        while line := _next(path, study, chosen, searched, folder):
+    with contextlib.nullcontext() if chosen.ray is None else connected_to(chosen.ray):
+        path, study = _open(base, chosen, _identity(chosen, searched), own)
+        for line in _search(chosen)(path, chosen, study, searched):
             if not chosen.quiet:
                 print(line, flush=True)
     print(_found(study, [*([name] if name else []), *_kept(parser.given(args))], searched, path))
@@ -121,7 +98,15 @@ def _mistakes(
         lines.append("eval_frequency is 0: a sweep compares evaluations")
     if chosen.config.run_dir is not None:
         lines.append("run_dir is set: runs of a sweep leave no folder. Use --out for its file")
-    return lines
+    if chosen.jobs is not None:
+        if chosen.ray is None:
+            lines.append(
+                "--jobs needs a cluster: add --ray local, auto or HOST:PORT. Else start the same "
+                "command several times: the processes share the trials"
+            )
+        if chosen.jobs < 1:
+            lines.append(f"jobs is {chosen.jobs}: it must be at least 1")
+    return lines + ray_problems(chosen.ray, chosen.ray_cpus, chosen.ray_gpus, given)
 
 
 def _open(
@@ -176,82 +161,39 @@ def _identity(chosen: SweepOptions, searched: Mapping[str, Space]) -> dict[str, 
     return json.loads(json.dumps(values))
 
 
-def _finished(study) -> list:
-    """Returns the finished trials, without interrupted ones."""
-    return [trial for trial in study.trials if trial.state.is_finished()]
+def _search(chosen: SweepOptions) -> Callable[..., Iterator[str]]:
+    """Returns the generator that runs the trials and yields a line about each."""
+    if chosen.ray is None:
+        return _trials_here
+    from fastdqn.cli.ray_sweep import trials_on_cluster
+
+    return trials_on_cluster
 
 
-def _next(
-    path: Path, study, chosen: SweepOptions, searched: Mapping[str, Space], folder: Path
-) -> str:
-    """Runs the next trial. Returns a line about it, or '' if enough were run."""
-    with writing(path):
-        if len(_finished(study)) >= chosen.trials:
-            return ""
-        result = _try(study, chosen, searched, folder)
-        return f"{len(_finished(study)):3} of {chosen.trials}  {result}"
-
-
-def _try(study, chosen: SweepOptions, searched: Mapping[str, Space], folder: Path) -> str:
-    """Runs one setting with each seed. Returns a line about it."""
-    import optuna
-
-    # Seeded by the number of trials, so that a continued sweep and a second process draw new ones.
-    seed = (chosen.config.seed + len(study.trials)) % (
-        1 << 32
-    )  # the limit of NumPy's legacy generator
-    study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNCUT)
-    trial = study.ask()
-    setting = {name: space.suggest(trial, name) for name, space in searched.items()}
-    returns, cut = _returns(trial, chosen, option_values(setting), folder)
-    state = optuna.trial.TrialState
-    if cut:
-        study.tell(trial, state=state.PRUNED if returns else state.FAIL)
-    else:
-        study.tell(trial, sum(returns) / len(returns))
-    texts = "  ".join(f"{value:.6g}" for value in returns)
-    head = "no return" if not returns else "mean return" + "s" * (len(returns) > 1)
-    return f"{head} {texts}".rstrip() + f"{cut and f' ({cut})'}  {flags(setting)}"
-
-
-def _returns(
-    trial, chosen: SweepOptions, setting: dict[str, Any], folder: Path
-) -> tuple[list[float], str]:
-    """Trains with each seed. Returns (a return of each run, why the others were left out or '')."""
-    config, returns = chosen.config.replace(**setting), list[float]()
-    if lines := config.problems():  # values of several options that exclude each other
-        return returns, lines[0]
-    try:
-        for run in range(chosen.seeds):
-            returns.append(_run(config.replace(seed=config.seed + run), folder))
-            trial.report(sum(returns) / len(returns), run)
-            if len(returns) < chosen.seeds and trial.should_prune():
-                return returns, "cut"
-    except ConfigError as error:  # found only when the run is built, such as its memory
-        return returns, error.lines[0]
-    except _BAD_SETTING as error:
-        return returns, " ".join(str(error).split())
-    return returns, ""
-
-
-def _run(config: Config, place: Path) -> float:
-    """Trains. Returns the mean return of the best weights on seeds unused so far."""
-    with tempfile.TemporaryDirectory(dir=place) as folder:
-        config = config.replace(
-            run_dir=str(Path(folder, "run")), tensorboard=False, wandb=False,
-            checkpoint_seconds=None, checkpoint_frequency=None, checkpoint_replay=False,
-            final_evaluation=True,
-        )  # fmt: skip
-        summary = api.train(config).summary
-    if summary["exit_reason"].endswith("interrupted"):
-        raise KeyboardInterrupt
-    return summary["eval"]["mean_return"]
+def _trials_here(
+    path: Path, chosen: SweepOptions, study, searched: Mapping[str, Space]
+) -> Iterator[str]:
+    """Runs one trial after another in this process."""
+    with ExitStack() as held:
+        with writing(path):
+            folder = held.enter_context(temporary_runs_folder(path))
+        while True:
+            with writing(path):
+                if len(finished(study)) >= chosen.trials:
+                    return
+                trial = Trial(study, chosen, searched)
+                while (config := trial.next_run()) is not None:
+                    trial.add(train_once(config, folder))
+                line = trial.end()
+            yield line
 
 
 def _kept(given: dict[str, list[str]]) -> list[str]:
     """Returns the given options that a training with the result needs too."""
-    ours = {"trials", "seeds", "search", "out", "quiet", "no_quiet", "seed"}
+    ours = {
+        "trials", "seeds", "search", "out", "ray", "ray_cpus", "ray_gpus", "jobs", "quiet",
+        "no_quiet", "seed",
+    }  # fmt: skip
     return [word for name, group in given.items() if name not in ours for word in group]
 
 
@@ -264,6 +206,6 @@ def _found(study, words: list[str], searched: Mapping[str, Space], path: Path) -
     best = max(complete, key=lambda trial: trial.value)
     setting = {name: searched[name].rounded(value) for name, value in best.params.items()}
     return (
-        f"best of {len(_finished(study))}: mean return {best.value:.6g}\n"
+        f"best of {len(finished(study))}: mean return {best.value:.6g}\n"
         f"  fastdqn train {shlex.join(words)} {flags(setting)}\ntrials: {path}"
     )

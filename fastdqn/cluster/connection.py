@@ -73,7 +73,8 @@ def connected(address: str, cpus: int | None = None) -> Iterator[str]:
         raise ConfigError([f"no Ray cluster at {address}: {line}"]) from None
     head = ray.get_runtime_context().gcs_address
     try:
-        yield head
+        with _no_messages():
+            yield head
     finally:
         if is_member(head):
             with _own_handlers():
@@ -146,6 +147,26 @@ def _exit_without_ray() -> None:
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(1)
+
+
+@contextlib.contextmanager
+def _no_messages() -> Iterator[None]:
+    """Keeps Ray from printing that a process or a node was lost, which fastdqn itself reports.
+
+    Ray has no setting for it: log_to_driver is about the output of the processes alone.
+    """
+    import ray._private.worker as worker
+
+    name = "print_to_stdstream"
+    before = getattr(worker, name, None)
+    if before is None:  # another version of Ray: it prints
+        yield
+        return
+    setattr(worker, name, lambda data, **options: None)
+    try:
+        yield
+    finally:
+        setattr(worker, name, before)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from fastdqn.study.scheduler import Ended, Job
 from fastdqn.system.cpu_limits import thread_limit, usable_cores
@@ -15,7 +16,7 @@ from fastdqn.system.cpu_limits import thread_limit, usable_cores
 # Program that a process starts with: cores and the end with its parent, then the command line.
 _PROGRAM = Path(__file__).with_name("run_process.py")
 # Variables with the number of threads of a process.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 # Seconds between two looks at the processes.
 _LOOK = 0.05
 
@@ -43,6 +44,29 @@ def shares(jobs: int) -> list[Share]:
     return found
 
 
+def start_process(
+    words: Sequence[str], log: IO[bytes], share: Share, folder: Path | None = None
+) -> subprocess.Popen:
+    """Starts the process of a run. It ends with the thread that calls this.
+
+    Args:
+        words: Arguments of the command line `fastdqn`.
+        log: File that the output is appended to.
+        share: Its cores and threads.
+        folder: Working directory. None: that of this process.
+
+    Raises:
+        OSError: The process cannot start, such as at the limit of processes.
+    """
+    cores = ",".join(map(str, share.cores))
+    command = [sys.executable, "-P", str(_PROGRAM), str(os.getpid()), cores, *words]
+    # A group of its own: Ctrl-C in a terminal reaches this process alone.
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder,
+        env={**os.environ, **dict.fromkeys(THREADS, str(share.threads))}, process_group=0,
+    )  # fmt: skip
+
+
 class _Running(NamedTuple):
     process: subprocess.Popen
     share: Share
@@ -66,16 +90,9 @@ class LocalScheduler:
 
     def start(self, job: Job) -> None:
         share = self._free.pop(0)
-        cores = ",".join(map(str, share.cores))
-        command = [sys.executable, "-P", str(_PROGRAM), str(os.getpid()), cores, *job.words]
-        limits = dict.fromkeys(_THREADS, str(share.threads))
         try:
             with open(job.log, "ab") as log:
-                # A group of its own: Ctrl-C in a terminal reaches this process alone.
-                process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                    env={**os.environ, **limits}, process_group=0,
-                )  # fmt: skip
+                process = start_process(job.words, log, share)
         except OSError as error:  # the limit of processes, or a full disk
             self._free.insert(0, share)
             self._unstarted.append(Ended(job.key, 1))

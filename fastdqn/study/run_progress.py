@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastdqn.files.durable_write import TEMPORARY
 from fastdqn.logging.eta import ETA
 from fastdqn.report.run_data import number
 
 # Bytes at the end of a file that are read for its newest row, of some hundred bytes. Not tuned.
 _TAIL = 1 << 14
+_ROWS = "metrics.jsonl"
 
 
 class Status(NamedTuple):
@@ -45,12 +47,18 @@ class RunProgress:
         self._folder, self._eta = folder, ETA()
         self._timesteps, self._episodes = total_timesteps, total_episodes
 
+    @property
+    def written(self) -> float:
+        """Time of the newest rows, as in the modification times of files. 0: there are none."""
+        return _written(self._source())
+
     def read(self) -> Status:
         """Returns the newest numbers."""
-        metrics = newest_row(self._folder / "metrics.jsonl", "time/total_timesteps")
+        source = self._source()
+        metrics = newest_row(source / _ROWS, "time/total_timesteps")
         if metrics is None:
             return Status()
-        evaluation = newest_row(self._folder / "eval.jsonl", "mean_return")
+        evaluation = newest_row(source / "eval.jsonl", "mean_return")
         steps = int(_number(metrics, "time/total_timesteps") or 0)
         episodes = _number(metrics, "rollout/episodes") or 0.0
         share = max(_share(steps, self._timesteps), _share(episodes, self._episodes))
@@ -63,6 +71,15 @@ class RunProgress:
             None if evaluation is None else _number(evaluation, "mean_return"),
             _number(metrics, "time/fps"), left,
         )  # fmt: skip
+
+    def _source(self) -> Path:
+        """Returns the folder with the newest rows."""
+        return max(self._folder, live_folder(self._folder), key=_written)
+
+
+def live_folder(run: Path) -> Path:
+    """Returns the folder where rows of a run arrive while another machine trains it."""
+    return run.with_name(f"{TEMPORARY}live-{run.name}")
 
 
 def newest_row(path: Path, name: str, **equal: Any) -> dict[str, Any] | None:
@@ -90,6 +107,13 @@ def newest_row(path: Path, name: str, **equal: Any) -> dict[str, Any] | None:
         if all(row.get(key) == value for key, value in equal.items()):
             return row
     return None
+
+
+def _written(folder: Path) -> float:
+    try:
+        return (folder / _ROWS).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _number(row: dict[str, Any], name: str) -> float | None:

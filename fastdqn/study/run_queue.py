@@ -134,7 +134,7 @@ class RunQueue:
     def _save(self) -> None:
         """Asks runs that have begun for a checkpoint. The signal would end a starting process."""
         for entry in self._with(State.RUNNING):
-            if _written_since(entry.run.folder / "metrics.jsonl", entry.started):
+            if entry.progress.written > entry.started:
                 self._scheduler.save(entry.run.name)
 
     def _end(self, entry: Entry, ended: Ended) -> None:
@@ -168,13 +168,6 @@ def _origin(run: Path) -> str:
         return ""  # the run fails, and its error is shown
     steps = steps_of(name)
     return f"resumes from step {steps:,}" if steps else "begins again: no checkpoint after step 0"
-
-
-def _written_since(path: Path, then: float) -> bool:
-    try:
-        return path.stat().st_mtime > then
-    except OSError:
-        return False
 
 
 def _size(path: Path) -> int:

@@ -30,7 +30,7 @@ from fastdqn.datasets import save_npz
 from fastdqn.study.study_folder import Study, held, read_study, summary_of, write_study
 from helpers.command_line import ask
 from helpers.report_pages import write_run
-from helpers.studies import BASE, TINY, FakeScheduler, start
+from helpers.studies import BASE, TINY, FakeScheduler, start, whole
 
 KILLS = int(os.environ.get("FASTDQN_KILLS", "2"))
 FEW = ("--total-timesteps", "2000")
@@ -344,27 +344,6 @@ def test_a_missing_extra_is_a_line(monkeypatch, scheduler):
     assert command._figures(Path("studies"), ())[0].startswith("no curves.png: ")
 
 
-def whole(folder: Path, names: list[str]) -> None:
-    """Asserts that a study has these runs, each finished and readable."""
-    assert sorted(each.name for each in folder.iterdir() if each.is_dir()) == sorted(
-        {name.partition("/")[0] for name in names}
-    )
-    for name in names:
-        summary = summary_of(folder / name)
-        assert summary is not None, name
-        assert summary["total_steps"] >= STEPS
-        text = (folder / name / "metrics.jsonl").read_text()
-        rows = [json.loads(line) for line in text.splitlines()]
-        steps = [row["step"] for row in rows if "time/total_timesteps" in row]
-        assert steps == sorted(set(steps))
-        assert load_checkpoint(folder / name, read_latest(folder / name)).steps >= STEPS
-        assert not (folder / name / "lock").exists()
-    result = json.loads((folder / "results.json").read_text())
-    for each in result["variants"]:
-        assert each["seeds"] == [1, 2, 3]
-        assert None not in each["last"]
-
-
 STEPS = 8_000
 NAMES = ["base/seed-1", "base/seed-2", "base/seed-3"]
 # Runs of a second, with many checkpoints. The last of two equal options counts.
@@ -388,7 +367,7 @@ def test_a_study_that_is_killed_at_random_moments_is_continued(tmp_path):
     out, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (0, "")
     assert out.startswith("returns of the last weights\n")
-    whole(tmp_path / "my study", NAMES)
+    whole(tmp_path / "my study", NAMES, STEPS)
 
 
 @pytest.mark.slow

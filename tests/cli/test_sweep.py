@@ -9,6 +9,7 @@ import pytest
 from fastdqn.cli import parser, sweep
 from fastdqn.cli.main import main
 from fastdqn.cli.options import TrainOptions
+from fastdqn.cli.sweep_trial import train_once
 from fastdqn.config.presets import PRESETS
 from fastdqn.config.schema import Config
 from fastdqn.training.loop import DivergedError
@@ -108,7 +109,7 @@ def test_a_setting_that_diverges_is_a_bad_one(trained, tmp_path, monkeypatch, ca
 
 
 def test_a_trial_writes_nowhere(trained, tmp_path):
-    sweep._run(Config(wandb=True, tensorboard=True, checkpoint_frequency=5), tmp_path)
+    train_once(Config(wandb=True, tensorboard=True, checkpoint_frequency=5), tmp_path)
     (config,) = trained
     told = config.wandb, config.tensorboard, config.checkpoint_frequency, config.checkpoint_seconds
     assert told == (False, False, None, None)

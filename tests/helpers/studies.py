@@ -1,13 +1,16 @@
 """Studies without processes: a scheduler that writes run folders, and small real ones."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+from fastdqn.checkpoints.checked_read import read_latest
+from fastdqn.checkpoints.loader import load_checkpoint
 from fastdqn.study.run_progress import RunProgress
 from fastdqn.study.run_queue import Entry, RunQueue
 from fastdqn.study.scheduler import Ended, Job
-from fastdqn.study.study_folder import Run, Study, Variant
+from fastdqn.study.study_folder import Run, Study, Variant, summary_of
 from helpers.report_pages import write_run
 
 BASE, THREE = Variant("base", ()), Variant("n-steps-3", ("--n-steps", "3"))
@@ -116,3 +119,24 @@ def start(*words: str, **options) -> subprocess.Popen:
         [sys.executable, "-P", "-m", "fastdqn", "train", "cartpole", *words], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
     )  # fmt: skip
+
+
+def whole(folder: Path, names: list[str], least: int) -> None:
+    """Asserts that a study has these runs, each finished after some steps and readable."""
+    assert sorted(each.name for each in folder.iterdir() if each.is_dir()) == sorted(
+        {name.partition("/")[0] for name in names}
+    )
+    for name in names:
+        summary = summary_of(folder / name)
+        assert summary is not None, name
+        assert summary["total_steps"] >= least
+        text = (folder / name / "metrics.jsonl").read_text()
+        rows = [json.loads(line) for line in text.splitlines()]
+        steps = [row["step"] for row in rows if "time/total_timesteps" in row]
+        assert steps == sorted(set(steps))
+        assert load_checkpoint(folder / name, read_latest(folder / name)).steps >= least
+        assert not (folder / name / "lock").exists()
+    result = json.loads((folder / "results.json").read_text())
+    for each in result["variants"]:
+        assert each["seeds"] == [1, 2, 3]
+        assert None not in each["last"]
