@@ -27,6 +27,7 @@ from fastdqn.envs import (
     shared_sub_env,
 )
 from fastdqn.files.run_folder import HandedIn, name_of
+from fastdqn.ranks.torchrun import world_size
 
 
 def prepared(
@@ -43,6 +44,8 @@ def prepared(
     """
     if eval_envs is not None and config.final_evaluation is None:  # they were passed to be used
         overrides = {"final_evaluation": True, **overrides}
+    if world_size() > 1:
+        overrides = {"ranks": world_size(), **overrides}
     if not isinstance(envs, VectorEnv):
         config = config.replace(**overrides)
         facts, lines, factory = None, [], envs
@@ -238,6 +241,11 @@ def _labelled(config: Config, envs: VectorEnv | Factory | None) -> Config:
 def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None) -> list[str]:
     """Returns error messages about options that contradict a passed VectorEnv."""
     lines = []
+    if config.ranks > 1:
+        lines.append(
+            f"envs is a VectorEnv, which {config.ranks} ranks cannot divide: pass a function that "
+            "makes one environment"
+        )
     if config.num_envs != envs.num_envs:
         lines.append(f"num_envs is {config.num_envs}, but envs has {envs.num_envs}")
     if config.wrapper or config.env_kwargs or config.atari_protocol in PROTOCOLS:
