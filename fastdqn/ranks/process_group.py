@@ -1,6 +1,7 @@
 """ProcessGroup: the ranks of a run as torchrun starts them, by torch.distributed."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -61,10 +62,9 @@ def _join() -> int:
             backend, store=store, rank=index, world_size=count, timeout=_PATIENCE
         )
     except (RuntimeError, ValueError, OSError) as error:
-        why = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            [f"the {world_size()} processes of the run cannot connect ({why}): start all of them "
-             "with torchrun"]
+            [f"the {world_size()} processes of the run cannot connect ({_brief(error)}): start all "
+             "of them with torchrun"]
         ) from None  # fmt: skip
     return index
 
@@ -230,8 +230,13 @@ def _answered(call: Callable[..., Any], *args: Any) -> None:
     try:
         call(*args)
     except RuntimeError as error:
-        why = str(error).strip().partition("\n")[0]
         raise RanksError(
-            "another rank has ended or cannot be reached, so this one ends: its own message says "
-            f"why ({why})"
+            f"another rank has ended or cannot be reached ({_brief(error)}), so this one ends. The "
+            "message of the other rank says why"
         ) from None
+
+
+def _brief(error: Exception) -> str:
+    """Returns the first sentence of an error of torch, without its place in the source."""
+    line = str(error).strip().partition("\n")[0]
+    return re.sub(r"^\[\S+\] ", "", line).partition(". ")[0]
