@@ -356,9 +356,10 @@ def _ranks_problem(config: Config) -> str | None:
     started = world_size()
     if config.ranks == started:
         return None
+    count = "1 process was" if started == 1 else f"{started} processes were"
     return (
-        f"ranks is {config.ranks}, and {started} processes were started: use torchrun "
-        f"--nproc-per-node {config.ranks} -m fastdqn"
+        f"ranks is {config.ranks}, and {count} started: use torchrun --nproc-per-node "
+        f"{config.ranks} -m fastdqn"
     )
 
 

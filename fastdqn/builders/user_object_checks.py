@@ -44,8 +44,6 @@ def prepared(
     """
     if eval_envs is not None and config.final_evaluation is None:  # they were passed to be used
         overrides = {"final_evaluation": True, **overrides}
-    if world_size() > 1:
-        overrides = {"ranks": world_size(), **overrides}
     if not isinstance(envs, VectorEnv):
         config = config.replace(**overrides)
         facts, lines, factory = None, [], envs
@@ -241,9 +239,9 @@ def _labelled(config: Config, envs: VectorEnv | Factory | None) -> Config:
 def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None) -> list[str]:
     """Returns error messages about options that contradict a passed VectorEnv."""
     lines = []
-    if config.ranks > 1:
+    if world_size() > 1:
         lines.append(
-            f"envs is a VectorEnv, which {config.ranks} ranks cannot divide: pass a function that "
+            f"envs is a VectorEnv, which {world_size()} ranks cannot divide: pass a function that "
             "makes one environment"
         )
     if config.num_envs != envs.num_envs:
