@@ -250,7 +250,7 @@ def _introduce(session: Session) -> None:
             "at the end",
         ]
         # Everything but rows exists twice, and three times while a checkpoint is written.
-        most = MOST_REPLAYS * held + 3 * run.learner.nbytes
+        most = config.ranks * (MOST_REPLAYS * held + 3 * run.learner.nbytes)
         recorder.say(
             f"checkpoints at the start, {', '.join(filter(None, times))}, with up to "
             f"{most / 2**20:,.1f} MiB on disk"

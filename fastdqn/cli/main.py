@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _require_one_process(args)
         if argv is None:
             standard_streams.show_warnings_plainly()
-            if "--quiet" in args:  # summary.json lists them
+            if "--quiet" in args or rank_index() > 0:  # summary.json lists them
                 warnings.filterwarnings("ignore", module=_STREAM_MODULES)
             _announce_compiling(args)
         return commands[args[0]](args[1:])

@@ -121,7 +121,7 @@ class Ranks(Protocol):
         ...
 
     def finish(self) -> None:
-        """Waits until all ranks are here. None exchanges anything afterwards."""
+        """Waits until all ranks are here, and disconnects them."""
         ...
 
 

@@ -1,6 +1,8 @@
 """ProcessGroup: the ranks of a run as torchrun starts them, by torch.distributed."""
 
 import contextlib
+import functools
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from fastdqn.config.schema import ConfigError
@@ -24,6 +27,8 @@ _START_SECONDS = 300
 # Timeout of an exchange. A rank that ends closes its connections, which ends the others at once,
 # so this only has to exceed the longest evaluation of the first rank.
 _PATIENCE = timedelta(days=30)
+# Numbers of the runs of this process.
+_RUNS = itertools.count()
 # Places of an exchange: transitions, whether to stop, to end by a callback and to save, whether the
 # writer is busy, seconds by the clock of the first rank, and the number of ended episodes.
 _STEPS, _STOP, _END, _SAVE, _BUSY, _TIME, _ENDED, _HEAD = range(8)
@@ -47,7 +52,8 @@ def joined() -> Iterator[Ranks]:
     except BaseException:
         _abort()
         raise
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _join() -> int:
@@ -55,9 +61,11 @@ def _join() -> int:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     patience = timedelta(seconds=_START_SECONDS)
     try:
-        store, index, count = next(rendezvous("env://", timeout=patience))
-        store.set(f"fastdqn/{index}", "here")
-        store.wait([f"fastdqn/{other}" for other in range(count)], patience)
+        store, index, count = _rendezvous()
+        # Runs of one process, one after another, must not find the addresses of earlier ones.
+        store = PrefixStore(f"fastdqn run {next(_RUNS)}", store)
+        store.set(str(index), "here")
+        store.wait([str(other) for other in range(count)], patience)
         dist.init_process_group(
             backend, store=store, rank=index, world_size=count, timeout=_PATIENCE
         )
@@ -69,8 +77,16 @@ def _join() -> int:
     return index
 
 
+@functools.cache
+def _rendezvous() -> tuple[Store, int, int]:
+    """Returns the store by which the processes find each other, kept for later runs."""
+    return next(rendezvous("env://", timeout=timedelta(seconds=_START_SECONDS)))
+
+
 def _abort() -> None:
     """Closes the connections, also of an exchange on a device that will never end."""
+    if not dist.is_initialized():
+        return
     if torch.cuda.is_available():
         with contextlib.suppress(Exception):
             dist.distributed_c10d._abort_process_group()
@@ -197,9 +213,9 @@ class ProcessGroup:
     def in_order(self) -> Iterator[None]:
         if self.index == 0:
             yield
-            self.finish()
+            self.mean(0.0)
         else:
-            self.finish()
+            self.mean(0.0)
             yield
 
     def folder(self, run: Path) -> Path:
@@ -208,6 +224,7 @@ class ProcessGroup:
 
     def finish(self) -> None:
         self.mean(0.0)
+        dist.destroy_process_group()
 
     def _objects(self, mine: Any) -> list[Any]:
         """Returns an object of each rank."""

@@ -1,5 +1,8 @@
 """What a rank makes of the options of the whole run: its share, its seeds, its environments."""
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,8 +10,9 @@ from fastdqn import Config
 from fastdqn.builders import build
 from fastdqn.builders.rank_share import rank_seed, share_of
 from fastdqn.logging.console import Silent
-from fastdqn.system import cpu_limits
-from fastdqn.training.loop import Run
+from fastdqn.ranks.one_rank import RanksError
+from fastdqn.session import run_session
+from fastdqn.training.loop import Hooks, Run
 from helpers.loop import small
 from helpers.ranks import Alone
 from helpers.setups import setup_of
@@ -21,8 +25,8 @@ def built(tmp_path, monkeypatch, index: int | None = None, **overrides) -> Run:
         session = build.build(setup_of(config), lambda _: Silent())
     else:
         monkeypatch.setenv("WORLD_SIZE", "2")
-        ranks: object = Alone(index)
-        session = build.build(setup_of(config), lambda _: Silent(), ranks=ranks)  # pyright: ignore[reportArgumentType]
+        ranks: Any = Alone(index)
+        session = build.build(setup_of(config), lambda _: Silent(), ranks=ranks)
     session.close()
     return session.run
 
@@ -37,7 +41,6 @@ def test_each_rank_has_an_equal_part():
 
 
 def test_worker_processes_are_those_of_all_ranks(monkeypatch):
-    monkeypatch.setattr(cpu_limits, "usable_cores", lambda: 16)
     monkeypatch.setattr("fastdqn.builders.rank_share.usable_cores", lambda: 16)
     config = Config(ranks=2, num_envs=64, vectorization="workers")
     assert share_of(config).workers == 7
@@ -86,3 +89,41 @@ def test_config_json_has_the_options_of_the_whole_run(tmp_path, monkeypatch, ind
     built(tmp_path, monkeypatch, index, vectorization="sync")
     config = Config.from_json((tmp_path / f"rank{index}" / "config.json").read_text())
     assert (config.ranks, config.num_envs, config.batch_size, config.seed) == (2, 4, 16, 1)
+
+
+class Unequal(Alone):
+    """A rank whose weights differ from those of the other."""
+
+    def require_equal(self, checksum, what: str) -> None:
+        raise RanksError(f"{what} differ, {checksum()}")
+
+
+def test_different_weights_end_the_run_at_the_next_report(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    setup = setup_of(small(tmp_path, checkpoint_seconds=None))
+    ranks: Any = Unequal(0)
+    session = build.build(setup, lambda _: Silent(), ranks=ranks)
+    with pytest.raises(RanksError, match="the weights differ"):
+        run_session(session)
+    assert 70 <= session.run.progress.steps < 72
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"].startswith("failed: the weights differ")
+    assert not (tmp_path / "run" / "policy.safetensors").exists()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_callback_of_one_rank_ends_the_run_of_all_in_the_next_turn(tmp_path, monkeypatch, index):
+    """Alone, a rank never receives its own wish to end, so that the run goes on to its budget."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    wishes = []
+
+    class Wishing(Alone):
+        def end(self, reason: str) -> str:
+            wishes.append(reason)
+            return ""
+
+    ranks: Any = Wishing(index)
+    hooks = Hooks(on_step=lambda progress, step: progress.steps < 600)
+    session = build.build(setup_of(small(tmp_path)), lambda _: Silent(), hooks=hooks, ranks=ranks)
+    assert run_session(session).summary["exit_reason"] == "budget spent"
+    assert set(wishes) == {"stopped by on_step"}
