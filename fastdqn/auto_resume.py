@@ -103,6 +103,17 @@ def _checkpoint(place: Place, ranks: Ranks) -> Checkpoint | None:
         ConfigError: The folder holds something else than a run.
         CheckpointError: The checkpoint is damaged.
     """
+    ranks.together(lambda: _require_run(place))
+    # The process may have died before its first checkpoint became the latest.
+    name = ranks.common(checkpoint_names(place))
+    if ranks.count == 1:
+        with contextlib.suppress(FileNotFoundError):
+            name = read_latest(place)
+    return None if name is None else load_checkpoint(place, name)
+
+
+def _require_run(place: Place) -> None:
+    """Raises ConfigError if the folder holds something else than a run."""
     if not exists(place / "config.json") and (foreign := foreign_names(place)):
         raise ConfigError(
             [
@@ -112,12 +123,6 @@ def _checkpoint(place: Place, ranks: Ranks) -> Checkpoint | None:
         )
     if is_table_run(place):
         raise ConfigError([f"run_dir {place} is a tabular run, which has no checkpoints"])
-    # The process may have died before its first checkpoint became the latest.
-    name = ranks.common(checkpoint_names(place))
-    if ranks.count == 1:
-        with contextlib.suppress(FileNotFoundError):
-            name = read_latest(place)
-    return None if name is None else load_checkpoint(place, name)
 
 
 def _compare(config: Config, place: Place, found: Checkpoint | None) -> int | None:

@@ -102,13 +102,8 @@ def resume(
         raise ConfigError(lines)
     own = parts_of(None if isinstance(torso, str) else torso, parts)[0]
     folder = working_folder() / run  # an environment may change the working directory
-    if not os.path.isdir(folder):  # Path.is_dir() raises for a very long name
-        raise ConfigError([f"{run} is not a folder: give the folder of a run"])
-    if is_table_run(folder):
-        raise ConfigError([f"{folder} is a tabular run, which has no checkpoints"])
     with passed_on(), joined() as ranks:
-        if lines := preflight.machine_problems(read_config(folder)) if ranks.count > 1 else []:
-            raise ConfigError(lines)
+        ranks.together(lambda: _require_run(folder, str(run), ranks))
         folder = ranks.folder(folder)
         with _locked(folder) as place:  # before reading what another process may be writing
             found = load_checkpoint(place, checkpoint or _newest_of_all(place, ranks))
@@ -118,6 +113,16 @@ def resume(
                 Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds, seed_globals,
                 changes, ranks,
             )  # fmt: skip
+
+
+def _require_run(folder: Path, name: str, ranks: Ranks) -> None:
+    """Raises ConfigError if a folder, as the user named it, is not one of a run of these ranks."""
+    if not os.path.isdir(folder):  # Path.is_dir() raises for a very long name
+        raise ConfigError([f"{name} is not a folder: give the folder of a run"])
+    if is_table_run(folder):
+        raise ConfigError([f"{folder} is a tabular run, which has no checkpoints"])
+    if ranks.count > 1 and (lines := preflight.machine_problems(read_config(folder))):
+        raise ConfigError(lines)
 
 
 def _newest_of_all(place: Where, ranks: Ranks) -> str | None:

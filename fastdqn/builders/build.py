@@ -375,7 +375,7 @@ def make_evaluations(
 
 
 def make_best_weights(
-    config: Config, evaluations: Evaluations | None, recorder: RunRecorder, ranks: Ranks
+    config: Config, evaluations: Evaluations | None, recorder: RunRecorder, ranks: Ranks = ONE_RANK
 ) -> BestWeights | None:
     """Returns the best weights, or None without evaluations. Other ranks use those of the first."""
     if (evaluations is None and ranks.index == 0) or config.eval_frequency == 0:

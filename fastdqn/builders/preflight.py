@@ -102,7 +102,7 @@ def prepare(
     """
     if lines := config.type_problems():
         return None, lines  # the other checks need values of the declared types
-    if config.ranks == 1:
+    if config.ranks == 1 and world_size() > 1:
         config = config.replace(ranks=world_size())
     lines = [*config.problems(), *problems_around(config), *part_problems(config, own)]
     how, why = config.vectorization, None

@@ -138,9 +138,8 @@ def _require_one_process(args: list[str]) -> None:
     if several == 1 or (together and not many):
         return
     what = f"fastdqn {args[0]} {many[0] if together else ''}".strip()
-    raise ConfigError(
-        [f"{several} processes were started, and {what} is one: start it without torchrun"]
-    )
+    line = f"{several} processes were started, and {what} is one: start it without torchrun"
+    raise ConfigError([line] if rank_index() == 0 else [])
 
 
 def _announce_compiling(args: list[str]) -> None:

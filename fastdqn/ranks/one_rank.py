@@ -104,7 +104,7 @@ class Ranks(Protocol):
         """Calls a function, without exchanges in it, on each rank.
 
         Raises:
-            ConfigError: It raised one on any rank. The first rank has the lines of all.
+            ConfigError: It raised one on any rank. The first rank has the lines of one that failed.
         """
         ...
 

@@ -48,7 +48,9 @@ def joined() -> Iterator[Ranks]:
         return
     index = _join()
     try:
-        yield ProcessGroup(index, local_rank(), dist.get_world_size())
+        group = ProcessGroup(index, local_rank(), dist.get_world_size())
+        group.mean(0.0)  # all are connected now, so none ends while another still connects
+        yield group
     except BaseException:
         _abort()
         raise
@@ -199,10 +201,8 @@ class ProcessGroup:
             result = function()
         except ConfigError as error:
             lines = error.lines
-        everyone = self._objects(lines)
-        if any(everyone):
-            distinct = dict.fromkeys(line for each in everyone for line in each)
-            raise ConfigError(list(distinct) if self.index == 0 else [])
+        if failed := list(filter(None, self._objects(lines))):
+            raise ConfigError(failed[0] if self.index == 0 else [])
         return result  # pyright: ignore[reportReturnType]
 
     def common(self, names: Sequence[str]) -> str | None:
