@@ -121,8 +121,8 @@ def _require_run(folder: Path, name: str, ranks: Ranks) -> None:
         raise ConfigError([f"{name} is not a folder: give the folder of a run"])
     if is_table_run(folder):
         raise ConfigError([f"{folder} is a tabular run, which has no checkpoints"])
-    if ranks.count > 1 and (lines := preflight.machine_problems(read_config(folder))):
-        raise ConfigError(lines)
+    if ranks.count > 1 and (line := preflight.ranks_problem(read_config(folder))):
+        raise ConfigError([line])
 
 
 def _newest_of_all(place: Where, ranks: Ranks) -> str | None:

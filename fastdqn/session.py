@@ -213,7 +213,9 @@ def _introduce(session: Session) -> None:
         way += f", {config.precision}, {config.updates_per_launch} updates per launch"
     made = getattr(run.stream, "envs", None)  # none offline
     groups = getattr(made, "groups", None)  # of worker processes
-    how = config.vectorization if groups is None else f"{len(groups)} {config.vectorization}"
+    how = config.vectorization
+    if groups is not None:
+        how = f"{config.ranks * len(groups)} {how}"
     envs = f"{_counted(config.num_envs)} ({how})"
     if config.offline:
         envs = "offline, without training environments"
@@ -233,8 +235,8 @@ def _introduce(session: Session) -> None:
         if config.double_buffering:
             order = "strict turns"
         recorder.say(
-            f"a step waits for {run.stream.num_ready} of {run.stream.num_lanes} environments, in "
-            + order
+            f"a step waits for {config.ranks * run.stream.num_ready} of {config.num_envs} "
+            f"environments, in {order}"
         )
     kept = "each frame once" if run.replay.ring.stack > 1 else "whole observations"
     kept += f" on {config.device}" if config.store == "device" else ""

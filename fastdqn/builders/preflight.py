@@ -36,7 +36,7 @@ from fastdqn.envs import (
 )
 from fastdqn.envs.watchdog import watch_making
 from fastdqn.files.run_folder import folder_problem
-from fastdqn.ranks.torchrun import local_rank, world_size
+from fastdqn.ranks.torchrun import local_rank, program, world_size
 from fastdqn.study.study_folder import names_no_run
 from fastdqn.tabular.files import is_table_run
 
@@ -194,15 +194,23 @@ def problems_around(config: Config) -> list[str]:
         _wandb_problem,
         _folder_problem,
         _compiler_problem,
-        _ranks_problem,
+        ranks_problem,
     )
     return [line for find in finders if (line := find(config))] + _missing_sources(config)
 
 
 def machine_problems(config: Config) -> list[str]:
     """Returns error messages about what this machine lacks for a run."""
-    finders = (_device_problem, _compiler_problem, _ranks_problem)
-    return [line for find in finders if (line := find(config))]
+    return [line for line in (_device_problem(config), _compiler_problem(config)) if line]
+
+
+def ranks_problem(config: Config) -> str | None:
+    """Returns a message if another number of processes was started, or None."""
+    started = world_size()
+    if config.ranks == started:
+        return None
+    count = "1 process was" if started == 1 else f"{started} processes were"
+    return f"ranks is {config.ranks}, and {count} started: use {program(config.ranks)}"
 
 
 def resume_problems(
@@ -221,7 +229,7 @@ def resume_problems(
         steps: Steps made so far.
         handed_in: Whether the run's environments were passed from Python. None: unknown.
     """
-    lines = machine_problems(config)
+    lines = [*machine_problems(config), *filter(None, [ranks_problem(config)])]
     if total_timesteps is not None and total_timesteps <= steps:
         lines.append(
             f"total_timesteps is {total_timesteps}, and {steps} steps are already made: it is the "
@@ -350,17 +358,6 @@ def _device_memory_problems(
         return []
     room = torch.cuda.mem_get_info(torch.device(config.device))[0] - _DEVICE_SPARE_BYTES
     return device_problems(config, facts, size, max(0, room))
-
-
-def _ranks_problem(config: Config) -> str | None:
-    started = world_size()
-    if config.ranks == started:
-        return None
-    count = "1 process was" if started == 1 else f"{started} processes were"
-    return (
-        f"ranks is {config.ranks}, and {count} started: use torchrun --nproc-per-node "
-        f"{config.ranks} -m fastdqn"
-    )
 
 
 def _wandb_problem(config: Config) -> str | None:

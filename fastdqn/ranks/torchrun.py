@@ -24,6 +24,11 @@ def local_rank() -> int:
     return _number("LOCAL_RANK") if world_size() > 1 else 0
 
 
+def program(ranks: int) -> str:
+    """Returns the words that start fastdqn with a number of processes."""
+    return f"torchrun --nproc-per-node {ranks} -m fastdqn" if ranks > 1 else "fastdqn"
+
+
 def _number(name: str) -> int:
     text = os.environ.get(name, "0")
     if not text.isdecimal():

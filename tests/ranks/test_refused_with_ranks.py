@@ -8,7 +8,9 @@ from fastdqn.builders.changed_options import unchangeable
 from fastdqn.builders.parts import NO_PARTS
 from fastdqn.builders.preflight import resume_problems
 from fastdqn.builders.user_object_checks import prepared
-from helpers.command_line import refused
+from fastdqn.cli.commands import describe
+from fastdqn.session import Trained
+from helpers.command_line import SUMMARY, refused
 
 ONE = "ranks is 2, and "
 CASES = {
@@ -99,3 +101,12 @@ def test_the_number_of_environments_stays_when_ranks_resume():
         "num_envs cannot change when a run of several ranks is resumed: start a new run"
     ]
     assert unchangeable(Config(ranks=2), ["learning_rate"]) == []
+
+
+def test_commands_to_resume_start_as_many_processes(tmp_path, monkeypatch):
+    trained = Trained(tmp_path / "run", SUMMARY | {"exit_reason": "interrupted"})
+    assert f"\n  fastdqn resume {tmp_path / 'run'}\n" in describe(trained)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    text = describe(trained)
+    assert f"\n  torchrun --nproc-per-node 4 -m fastdqn resume {tmp_path / 'run'}\n" in text
+    assert f"\n  fastdqn eval {tmp_path / 'run'}\n" in text
