@@ -325,7 +325,7 @@ def require_finite(run: Run) -> None:
             f"the loss is {loss} at update {run.progress.updates}, step {run.progress.steps}. "
             "Try a smaller --learning-rate or --max-grad-norm, or --loss huber for scalar values"
         )
-    run.ranks.require_equal(run.learner.checksum, "the weights")
+    run.ranks.require_equal(lambda: run.learner.checksum(), "the weights")  # a table has none
     weight = run.learner.largest_weight()  # may not be finite although the last loss was
     if not math.isfinite(weight):
         raise DivergedError(
