@@ -14,6 +14,7 @@ from fastdqn.builders import agent, build
 from fastdqn.builders.auto_options import EVAL_MAX_STEPS
 from fastdqn.builders.environments import eval_lanes
 from fastdqn.builders.parts import UserParts, find_part
+from fastdqn.builders.rank_share import rank_seed
 from fastdqn.builders.user_object_checks import argument_problems, located, parts_of, prepared
 from fastdqn.checkpoints.network_weights import weights_path
 from fastdqn.config.presets import PRESETS, defaults_of
@@ -28,6 +29,7 @@ from fastdqn.envs import (
 from fastdqn.envs.watchdog import watch, watch_making
 from fastdqn.files.run_folder import working_folder
 from fastdqn.logging.console import run_display
+from fastdqn.ranks.process_group import joined
 from fastdqn.replay import Batch
 from fastdqn.seeding import AUDIT, env_seed, seed_global_generators
 from fastdqn.session import Trained, run_session
@@ -115,12 +117,13 @@ def train(
         )
     if resume != "never":
         raise ConfigError([f"resume is {resume!r}: it must be never or auto"])
-    setup = prepared(config, envs, eval_envs, overrides, own)
-    setup = setup.placed_in(base / setup.config.run_dir)
-    if seed_globals:
-        seed_global_generators(setup.config.seed)
-    with passed_on():
-        session = build.build(setup, run_display(quiet), envs, eval_envs, hooks)
+    with passed_on(), joined() as ranks:
+        setup = ranks.together(lambda: prepared(config, envs, eval_envs, overrides, own))
+        setup = setup.placed_in(ranks.folder(base / setup.config.run_dir))
+        if seed_globals:
+            seed_global_generators(rank_seed(setup.config.seed, ranks.index))
+        display = run_display(quiet or ranks.index > 0)
+        session = build.build(setup, display, envs, eval_envs, hooks, ranks=ranks)
         return run_session(session, imports_seconds)
 
 

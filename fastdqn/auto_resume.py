@@ -1,5 +1,6 @@
 """Auto-resume (`fastdqn train --resume auto`): one command that starts or continues a run."""
 
+import contextlib
 import json
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from fastdqn.builders import build
 from fastdqn.builders.parts import UserParts
 from fastdqn.builders.preflight import Setup
+from fastdqn.builders.rank_share import rank_seed
 from fastdqn.builders.user_object_checks import prepared
 from fastdqn.checkpoints.checked_read import read_latest
 from fastdqn.checkpoints.loader import Checkpoint, checkpoint_names, load_checkpoint
@@ -21,6 +23,8 @@ from fastdqn.files.open_folder import Place, path_of
 from fastdqn.files.run_folder import foreign_names, read_config, working_folder
 from fastdqn.files.run_lock import locked_folder
 from fastdqn.logging.console import run_display
+from fastdqn.ranks.one_rank import Ranks
+from fastdqn.ranks.process_group import joined
 from fastdqn.resuming import config_of, resume_from
 from fastdqn.seeding import seed_global_generators
 from fastdqn.session import Trained, run_session
@@ -52,12 +56,19 @@ def train_or_resume(
     if not isinstance(run_dir, str) or not run_dir:
         raise ConfigError(["resume is auto: give the run folder with --run-dir DIR"])
     folder = working_folder() / run_dir  # an environment may change the working directory
-    setup = prepared(config.replace(run_dir=None), envs, eval_envs, overrides, own)
-    setup = setup.placed_in(folder)
-    with passed_on(), _held(folder, quiet) as place:
-        found = _checkpoint(place)
-        total = _compare(setup.requested, place, found)
-        summary = _finished(place, found)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(passed_on())
+        ranks = stack.enter_context(joined())
+        quiet = quiet or ranks.index > 0
+        setup = ranks.together(
+            lambda: prepared(config.replace(run_dir=None), envs, eval_envs, overrides, own)
+        )
+        folder = ranks.folder(folder)
+        setup = setup.placed_in(folder)
+        place = stack.enter_context(_held(folder, quiet))
+        found = _checkpoint(place, ranks)
+        total = ranks.together(lambda: _compare(setup.requested, place, found))
+        summary = ranks.first(lambda: _finished(place, found))
         if found is None and summary is not None and total is not None:
             raise ConfigError(
                 [f"the run in {folder} has finished, and has no checkpoint to continue from: use "
@@ -69,11 +80,11 @@ def train_or_resume(
         if found is None:
             _require_nothing_learned(place)
             return _begin(
-                place, setup, envs, eval_envs, hooks, quiet, imports_seconds, seed_globals
+                place, setup, envs, eval_envs, hooks, quiet, imports_seconds, seed_globals, ranks
             )
         return resume_from(
             place, found, envs, total, eval_envs, own, hooks, quiet, imports_seconds,
-            seed_globals,
+            seed_globals, ranks=ranks,
         )  # fmt: skip
 
 
@@ -85,13 +96,24 @@ def _held(folder: Path, quiet: bool) -> AbstractContextManager[Place]:
     return locked_folder(folder, waits=True, report=lambda line: _tell(quiet, line))
 
 
-def _checkpoint(place: Place) -> Checkpoint | None:
-    """Returns the last checkpoint of a run, or None.
+def _checkpoint(place: Place, ranks: Ranks) -> Checkpoint | None:
+    """Returns the last checkpoint of a run that all ranks have, or None.
 
     Raises:
         ConfigError: The folder holds something else than a run.
         CheckpointError: The checkpoint is damaged.
     """
+    ranks.together(lambda: _require_run(place))
+    # The process may have died before its first checkpoint became the latest.
+    name = ranks.common(checkpoint_names(place))
+    if ranks.count == 1:
+        with contextlib.suppress(FileNotFoundError):
+            name = read_latest(place)
+    return None if name is None else load_checkpoint(place, name)
+
+
+def _require_run(place: Place) -> None:
+    """Raises ConfigError if the folder holds something else than a run."""
     if not exists(place / "config.json") and (foreign := foreign_names(place)):
         raise ConfigError(
             [
@@ -101,12 +123,6 @@ def _checkpoint(place: Place) -> Checkpoint | None:
         )
     if is_table_run(place):
         raise ConfigError([f"run_dir {place} is a tabular run, which has no checkpoints"])
-    try:
-        name = read_latest(place)
-    except FileNotFoundError:
-        # The process may have died before its first checkpoint became the latest.
-        name = (checkpoint_names(place) or [None])[-1]
-    return None if name is None else load_checkpoint(place, name)
 
 
 def _compare(config: Config, place: Place, found: Checkpoint | None) -> int | None:
@@ -177,10 +193,13 @@ def _begin(
     quiet: bool,
     imports_seconds: float,
     seed_globals: bool,
+    ranks: Ranks,
 ) -> Trained:
     if seed_globals:
-        seed_global_generators(setup.config.seed)
-    session = build.build(setup, run_display(quiet), envs, eval_envs, hooks, folder=place)
+        seed_global_generators(rank_seed(setup.config.seed, ranks.index))
+    session = build.build(
+        setup, run_display(quiet), envs, eval_envs, hooks, folder=place, ranks=ranks
+    )
     return run_session(session, imports_seconds)
 
 

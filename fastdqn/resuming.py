@@ -15,6 +15,7 @@ from torch import nn
 from fastdqn.builders import build, preflight
 from fastdqn.builders.changed_options import Course, unchangeable
 from fastdqn.builders.parts import PART_OPTIONS, UserParts, importable_name
+from fastdqn.builders.rank_share import rank_seed
 from fastdqn.builders.user_object_checks import (
     argument_problems,
     own_problems,
@@ -22,7 +23,7 @@ from fastdqn.builders.user_object_checks import (
     prepared_to_resume,
 )
 from fastdqn.checkpoints.format import CheckpointError
-from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
+from fastdqn.checkpoints.loader import Checkpoint, checkpoint_names, load_checkpoint
 from fastdqn.config.option import options_of
 from fastdqn.config.schema import (
     CHANGEABLE,
@@ -36,6 +37,8 @@ from fastdqn.files.open_folder import Place, Where, path_of
 from fastdqn.files.run_folder import read_config, read_handed_in, working_folder
 from fastdqn.files.run_lock import LockedError, RunLock
 from fastdqn.logging.console import run_display
+from fastdqn.ranks.one_rank import ONE_RANK, Ranks
+from fastdqn.ranks.process_group import joined
 from fastdqn.replay import Batch
 from fastdqn.seeding import seed_global_generators
 from fastdqn.session import Trained, run_session
@@ -99,21 +102,37 @@ def resume(
         raise ConfigError(lines)
     own = parts_of(None if isinstance(torso, str) else torso, parts)[0]
     folder = working_folder() / run  # an environment may change the working directory
+    with passed_on(), joined() as ranks:
+        ranks.together(lambda: _require_run(folder, str(run), ranks))
+        folder = ranks.folder(folder)
+        with _locked(folder) as place:  # before reading what another process may be writing
+            found = load_checkpoint(place, checkpoint or _newest_of_all(place, ranks))
+            assert isinstance(place, Place)
+            return resume_from(
+                place, found, envs, total_timesteps, eval_envs, own,
+                Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds, seed_globals,
+                changes, ranks,
+            )  # fmt: skip
+
+
+def _require_run(folder: Path, name: str, ranks: Ranks) -> None:
+    """Raises ConfigError if a folder, as the user named it, is not one of a run of these ranks."""
     if not os.path.isdir(folder):  # Path.is_dir() raises for a very long name
-        raise ConfigError([f"{run} is not a folder: give the folder of a run"])
+        raise ConfigError([f"{name} is not a folder: give the folder of a run"])
     if is_table_run(folder):
         raise ConfigError([f"{folder} is a tabular run, which has no checkpoints"])
-    with (
-        passed_on(),
-        _locked(folder) as place,
-    ):  # before reading what another process may be writing
-        found = load_checkpoint(place, checkpoint)
-        assert isinstance(place, Place)
-        return resume_from(
-            place, found, envs, total_timesteps, eval_envs, own,
-            Hooks(on_step, on_update, on_evaluation), quiet, imports_seconds, seed_globals,
-            changes,
-        )  # fmt: skip
+    if ranks.count > 1 and (line := preflight.ranks_problem(read_config(folder))):
+        raise ConfigError([line])
+
+
+def _newest_of_all(place: Where, ranks: Ranks) -> str | None:
+    """Returns the newest checkpoint that all ranks have. None: the latest of the only rank."""
+    if ranks.count == 1:
+        return None
+    name = ranks.common(checkpoint_names(place))
+    if name is None:
+        raise ConfigError([f"{path_of(place)}: there is no checkpoint that all ranks have"])
+    return name
 
 
 def sorted_options(
@@ -166,6 +185,7 @@ def resume_from(
     imports_seconds: float,
     seed_globals: bool,
     changes: Mapping[str, Any] = MappingProxyType({}),
+    ranks: Ranks = ONE_RANK,
 ) -> Trained:
     """Continues from a checkpoint of a locked run folder. Raises what resume() raises."""
     folder = path_of(place)
@@ -182,12 +202,12 @@ def resume_from(
     setup = prepared_to_resume(config, envs, eval_envs, folder, own, lines)
 
     if seed_globals:
-        seed_global_generators(config.seed + found.steps)
+        seed_global_generators(rank_seed(config.seed, ranks.index) + found.steps)
     try:
         session = build.build(
-            setup, run_display(quiet), envs, eval_envs, hooks, resumed=found,
+            setup, run_display(quiet or ranks.index > 0), envs, eval_envs, hooks, resumed=found,
             total_timesteps=total_timesteps, had_timesteps=had, folder=place,
-            course=Course(stored_config(found), current, setup.config),
+            course=Course(stored_config(found), current, setup.config), ranks=ranks,
         )  # fmt: skip
     except StateError as error:
         raise CheckpointError(f"{found.folder}: {error}") from error

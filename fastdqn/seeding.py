@@ -8,7 +8,7 @@ import numpy as np
 from fastdqn.kernels.rng import derive
 
 # Purposes that seeds are derived for. Environment seeds of two purposes never coincide.
-TRAIN, EVAL, CONFIRM, FINAL, AUDIT, WEIGHTS, EXPLORE, SAMPLE, DRAWS, NOISE = range(10)
+TRAIN, EVAL, CONFIRM, FINAL, AUDIT, WEIGHTS, EXPLORE, SAMPLE, DRAWS, NOISE, RANK = range(11)
 
 
 def env_seed(seed: int, purpose: int, count: int = 0) -> int:

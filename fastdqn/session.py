@@ -28,6 +28,7 @@ from fastdqn.learning.policy import Policy
 from fastdqn.logging.metric_rows import steps_per_second
 from fastdqn.logging.recorder import RunRecorder
 from fastdqn.part_error import PartError
+from fastdqn.ranks.one_rank import ONE_RANK, RanksError
 from fastdqn.replay import UnstackedError
 from fastdqn.seeding import FINAL, env_seed
 from fastdqn.system.cpu_limits import usable_cores
@@ -41,7 +42,7 @@ from fastdqn.training.loop import Run
 
 # Errors that end a run with one line and exit code 1, without a traceback.
 RUN_FAILURES = (
-    EnvError, LostRunError, NonFiniteError, OutOfMemoryError, PartError, ThreadError,
+    EnvError, LostRunError, NonFiniteError, OutOfMemoryError, PartError, RanksError, ThreadError,
     UnstackedError, WriteError, loop.DivergedError,
 )  # fmt: skip
 
@@ -138,7 +139,7 @@ def run_session(session: Session, imports_seconds: float = 0.0) -> Trained:
     session.startup.totals["imports"] = imports_seconds
     run = session.run
     with contextlib.closing(session), listen() as requests:
-        run.stop, run.wants_checkpoint = requests.stop, requests.checkpoint
+        run.stop, run.wants_checkpoint = run.ranks.listen(requests.stop, requests.checkpoint)
         if session.evaluations is not None:
             session.evaluations.stop = requests.stop
         session.introduce(session)
@@ -160,6 +161,7 @@ def run_session(session: Session, imports_seconds: float = 0.0) -> Trained:
                 run.checkpoints.finish(run)
             if reason == loop.INTERRUPTED:
                 loop.report(run, final=True)  # truncated when the run is resumed
+            run.ranks.finish()
         except KeyboardInterrupt:
             reason = loop.INTERRUPTED
         except BaseException as error:  # callbacks and torsos may raise anything
@@ -213,12 +215,16 @@ def _introduce(session: Session) -> None:
         way += f", {config.precision}, {config.updates_per_launch} updates per launch"
     made = getattr(run.stream, "envs", None)  # none offline
     groups = getattr(made, "groups", None)  # of worker processes
-    how = config.vectorization if groups is None else f"{len(groups)} {config.vectorization}"
+    how = config.vectorization
+    if groups is not None:
+        how = f"{config.ranks * len(groups)} {how}"
     envs = f"{_counted(config.num_envs)} ({how})"
     if config.offline:
         envs = "offline, without training environments"
     elif config.actors:
         envs = f"{_counted(config.num_envs)} of {config.actors} actors ({config.vectorization})"
+    if config.ranks > 1:
+        envs += f", {config.ranks} ranks with an equal part of environments, batch and replay each"
     recorder.say(
         f"run folder: {recorder.folder}\n{envs}, "
         f"learner on {config.device} ({way}, threads: {config.threads}); " + replay_ratio(config)
@@ -233,13 +239,13 @@ def _introduce(session: Session) -> None:
         if config.double_buffering:
             order = "strict turns"
         recorder.say(
-            f"a step waits for {run.stream.num_ready} of {run.stream.num_lanes} environments, in "
-            + order
+            f"a step waits for {config.ranks * run.stream.num_ready} of {config.num_envs} "
+            f"environments, in {order}"
         )
     kept = "each frame once" if run.replay.ring.stack > 1 else "whole observations"
     kept += f" on {config.device}" if config.store == "device" else ""
     recorder.say(
-        f"the replay buffer stores {kept}: {run.replay.nbytes / 2**20:,.1f} MiB for "
+        f"the replay buffer stores {kept}: {config.ranks * run.replay.nbytes / 2**20:,.1f} MiB for "
         f"{config.buffer_size:,} rows"
     )
     if run.checkpoints is not None:
@@ -250,7 +256,7 @@ def _introduce(session: Session) -> None:
             "at the end",
         ]
         # Everything but rows exists twice, and three times while a checkpoint is written.
-        most = MOST_REPLAYS * held + 3 * run.learner.nbytes
+        most = config.ranks * (MOST_REPLAYS * held + 3 * run.learner.nbytes)
         recorder.say(
             f"checkpoints at the start, {', '.join(filter(None, times))}, with up to "
             f"{most / 2**20:,.1f} MiB on disk"
@@ -291,10 +297,13 @@ def _save_resumable(session: Session) -> None:
 
 def _record_failure(session: Session, error: BaseException, wall: float) -> None:
     """Writes what can be written after an error. Further failures do not hide it."""
-    recorder = session.recorder
+    recorder, session.run.ranks = session.recorder, ONE_RANK
     loop.report_restarts(session.run)  # those of the failed call
     # The report first, since it rejects a loss that is not finite. Each may fail separately.
-    for record in (lambda: loop.report(session.run, final=True), recorder.save_last):
+    records = [lambda: loop.report(session.run, final=True), recorder.save_last]
+    if isinstance(error, RanksError):  # a device may wait for another rank forever
+        records = []
+    for record in records:
         try:
             record()
         except Exception as failed:

@@ -36,8 +36,10 @@ ROOMS: dict[str, set[str]] = {
         "torch", "numpy",
         "exploration", "kernels", "part_error", "replay", "state_dict", "system",
     },
+    "ranks": {"numpy", "torch", "config"},
     "training": {
-        "numpy", "config", "envs", "learning", "replay", "schedules", "state_dict", "timing",
+        "numpy", "config", "envs", "learning", "ranks", "replay", "schedules", "state_dict",
+        "timing",
     },
     "files": {"config", "system"},
     "datasets": {"gymnasium", "minari", "numpy", "envs", "files", "replay"},
@@ -59,26 +61,26 @@ ROOMS: dict[str, set[str]] = {
         "gymnasium", "numpy", "checkpoints", "config", "envs", "exploration", "files", "kernels",
     },
     "session": {
-        "checkpoints", "config", "envs", "files", "learning", "logging", "part_error", "replay",
-        "seeding", "system", "timing", "training",
+        "checkpoints", "config", "envs", "files", "learning", "logging", "part_error", "ranks",
+        "replay", "seeding", "system", "timing", "training",
     },
     "builders": {
         "gymnasium", "numpy", "ray", "torch", "actors", "checkpoints", "cluster", "config",
         "datasets", "envs", "exploration", "files", "kernels", "learning", "logging", "part_error",
-        "replay", "schedules", "seeding", "session", "state_dict", "study", "system", "tabular",
-        "timing", "training",
+        "ranks", "replay", "schedules", "seeding", "session", "state_dict", "study", "system",
+        "tabular", "timing", "training",
     },
     "resuming": {
         "gymnasium", "torch", "builders", "checkpoints", "config", "envs", "files", "logging",
-        "replay", "seeding", "session", "state_dict", "system", "tabular", "training",
+        "ranks", "replay", "seeding", "session", "state_dict", "system", "tabular", "training",
     },
     "auto_resume": {
         "gymnasium", "torch", "builders", "checkpoints", "config", "envs", "files", "logging",
-        "resuming", "seeding", "session", "system", "tabular", "training",
+        "ranks", "resuming", "seeding", "session", "system", "tabular", "training",
     },
     "api": {
         "gymnasium", "numpy", "torch", "auto_resume", "builders", "checkpoints", "config", "envs",
-        "files", "logging", "replay", "seeding", "session", "system", "training",
+        "files", "logging", "ranks", "replay", "seeding", "session", "system", "training",
     },
     "tabular_run": {
         "numpy", "builders", "config", "envs", "files", "logging", "schedules", "seeding",
@@ -94,8 +96,8 @@ ROOMS: dict[str, set[str]] = {
         "gymnasium", "numba", "numpy", "onnx", "optuna", "rich", "shtab", "torch", "tyro",
         "__init__", "api",
         "bench", "builders", "checkpoints", "cluster", "config", "envs", "files", "kernels",
-        "learning", "replay", "report", "resuming", "seeding", "session", "study", "system",
-        "tabular", "tabular_run", "text", "timing", "training",
+        "learning", "ranks", "replay", "report", "resuming", "seeding", "session", "study",
+        "system", "tabular", "tabular_run", "text", "timing", "training",
     },
     "__main__": {"cli", "system"},
 }  # fmt: skip

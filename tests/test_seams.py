@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from helpers.sources import FILES, MEETS_NUMPY, PACKAGE, parse, relative
 
 # Methods of learning/ that say they wait for the device; nothing else may read it back.
-WAITING = {"largest_weight", "loss_total", "report", "state"}
+WAITING = {"checksum", "largest_weight", "loss_total", "report", "state"}
 
 
 def test_learning_reads_the_device_back_only_in_methods_that_say_so():

@@ -64,6 +64,7 @@ from fastdqn.learning.random_inputs import Draws, LaneNoise, NoNoise
 from fastdqn.learning.target_network import HardCopy, NoTarget, PolyakAverage, TargetUpdate
 from fastdqn.learning.value import Value
 from fastdqn.part_error import PartError
+from fastdqn.ranks.one_rank import ONE_RANK, Ranks
 from fastdqn.replay import (
     CheckedSampler,
     FrameStore,
@@ -83,7 +84,9 @@ from fastdqn.training.normalization import Normalizer
 from fastdqn.training.value_range import RangeWatch
 
 
-def make_replay(config: Config, facts: EnvFacts, own: UserParts = NO_PARTS) -> Replay:
+def make_replay(
+    config: Config, facts: EnvFacts, own: UserParts = NO_PARTS, ranks: Ranks = ONE_RANK
+) -> Replay:
     """Returns an empty replay buffer. The options must be resolved."""
     n = config.num_envs
     stack = facts.stack if keeps_frames(config, facts.stack) else 1
@@ -91,7 +94,7 @@ def make_replay(config: Config, facts: EnvFacts, own: UserParts = NO_PARTS) -> R
     return Replay(
         Ring(n, rows, stack),
         make_store(config, facts, rows, stack),
-        make_sampler(config, n * rows, own),
+        make_sampler(config, n * rows, own, ranks),
         masks=RowStore(n, rows, (facts.num_actions,), np.bool_) if facts.has_masks else None,
         n_steps=config.n_steps,
         gamma=config.gamma,
@@ -113,6 +116,7 @@ def make_learner(
     capture: Capture | None = None,
     own: UserParts = NO_PARTS,
     store: Any = None,
+    ranks: Ranks = ONE_RANK,
 ) -> Learner:
     """Returns the learner of a network. The options must be resolved.
 
@@ -138,6 +142,7 @@ def make_learner(
         capture or devices.make_capture(config),
         make_step(config),
         store.observed if isinstance(store, DeviceStore) else None,
+        ranks.average,
     )
 
 
@@ -145,7 +150,7 @@ def make_step(config: Config) -> Callable[[Learner], Any] | None:
     """Returns what makes the step of the fused learner; None for autograd."""
     if config.learner == "torch":
         return None
-    if has_plain_update(config):
+    if has_plain_update(config) and config.ranks == 1:
         return FusedStep
     from fastdqn.learning.fused_family import FusedFamilyStep  # its kernels take time to load
 
@@ -184,7 +189,9 @@ def make_backup(config: Config, own: UserParts = NO_PARTS) -> Backup:
     return make_part("backup", config, own, name=chosen_backup(config))
 
 
-def make_sampler(config: Config, num_slots: int, own: UserParts = NO_PARTS) -> Sampler:
+def make_sampler(
+    config: Config, num_slots: int, own: UserParts = NO_PARTS, ranks: Ranks = ONE_RANK
+) -> Sampler:
     """Returns the sampler of replay rows. One that is not of the package is checked in each draw.
 
     Raises:
@@ -195,6 +202,7 @@ def make_sampler(config: Config, num_slots: int, own: UserParts = NO_PARTS) -> S
     sampler = make_part(
         "sampler", config, own, name=name,
         num_slots=num_slots, seed=derive(config.seed, SAMPLE), importance_exponent=rises,
+        largest_of_ranks=ranks.largest,
     )  # fmt: skip
     if name in WORDS["sampler"]:
         return sampler

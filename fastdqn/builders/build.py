@@ -19,6 +19,7 @@ from fastdqn.builders.nvtx import mark_for_tools
 from fastdqn.builders.parts import NO_PARTS, UserParts, make_part
 from fastdqn.builders.prefill import Recorded, fill, read_prefill
 from fastdqn.builders.preflight import Setup
+from fastdqn.builders.rank_share import share_of
 from fastdqn.builders.warm_start import (
     STATISTICS_COUNT,
     Source,
@@ -45,6 +46,7 @@ from fastdqn.learning.precision import float32_by_default
 from fastdqn.logging.console import Display
 from fastdqn.logging.recorder import RunRecorder
 from fastdqn.part_error import PartError
+from fastdqn.ranks.one_rank import ONE_RANK, Ranks
 from fastdqn.replay import Replay
 from fastdqn.schedules import Budget, CheckedEpsilon, CheckedRate
 from fastdqn.seeding import CONFIRM, EVAL, TRAIN, env_seed
@@ -53,6 +55,7 @@ from fastdqn.state_dict import StateError
 from fastdqn.timing import Laps, process_age
 from fastdqn.training.best_weights import BestWeights
 from fastdqn.training.checkpointer import restore
+from fastdqn.training.evaluation import Evaluation, Stopped
 from fastdqn.training.loop import Cadence, Hooks, Run, actor_turn, offline_turn, turn
 from fastdqn.training.normalization import Normalizer
 from fastdqn.training.progress import Progress
@@ -86,6 +89,7 @@ def build(
     had_timesteps: int | None = None,
     folder: Place | None = None,
     course: Course | None = None,
+    ranks: Ranks = ONE_RANK,
 ) -> Session:
     """Builds a run from what preflight.prepare() returned.
 
@@ -102,6 +106,7 @@ def build(
         had_timesteps: Total of steps of the resumed run.
         folder: The locked folder of the run. None: a new one.
         course: How the options of a resumed run changed.
+        ranks: The processes of the run. This one makes the share of the options that is its own.
 
     Raises:
         ConfigError: A part or the run folder cannot be made.
@@ -110,31 +115,40 @@ def build(
         StateError: The checkpoint does not fit.
     """
     startup, hooks, config = Laps(), hooks or Hooks(), setup.config
+    share = share_of(config, ranks.index, ranks.local_index)
     # Closes what was made before if a later part fails.
-    with memory_errors(config.device), ExitStack() as unbegun, ExitStack() as owned:
+    with memory_errors(share.device), ExitStack() as unbegun, ExitStack() as owned:
         # Started only once, since EnvPool's environments cannot be stopped again.
         seed = env_seed(config.seed, TRAIN, 0 if resumed is None else resumed.steps)
+        seed += ranks.index * share.num_envs
         remote = _actors_of(setup, envs, resumed, owned) if config.actors else None
-        streams = make_streams(config, envs, eval_envs, seed, owned, setup.facts, remote)
-        agent = _make_agent(setup, streams, seed, startup, owned, resumed)
-        config, policy = agent.config, agent.ready.policy
+        streams = make_streams(share, envs, eval_envs, seed, owned, setup.facts, remote)
+        ranks.prepare(share.num_envs, streams.training.num_ready, config.info_keys)
+        agent = _make_agent(
+            setup._replace(config=share), streams, seed, startup, owned, resumed, ranks
+        )
+        config, policy = agent.config if ranks.count == 1 else config, agent.ready.policy
         handed_in = recorder_builder.names_of(envs, setup.own)
         if folder is None:
-            folder = recorder_builder.take_folder(
-                config, unbegun, owned, requested=setup.requested, handed_in=handed_in
-            )
+            with ranks.in_order():
+                folder = recorder_builder.take_folder(
+                    config, unbegun, owned, requested=setup.requested, handed_in=handed_in
+                )
         elif resumed is None:
             recorder_builder.begin_in(folder, config, setup.requested, unbegun, handed_in)
         total = total_timesteps or had_timesteps or config.total_timesteps
         budget = Budget(total, config.total_episodes)
         weights = (agent.online, agent.description)
         recorder = recorder_builder.make_recorder(
-            config, folder, make_display, weights, hooks, budget
+            agent.config, folder, make_display, weights, hooks, budget
         )
         owned.callback(recorder.close)
         evaluations = make_evaluations(config, policy, streams.evaluation, recorder.known_info)
-        best_weights = make_best_weights(config, evaluations, recorder)
-        run = _make_run(agent, streams.training, budget, recorder, best_weights, hooks, Laps(clock))
+        best_weights = make_best_weights(config, evaluations, recorder, ranks)
+        run = _make_run(
+            agent, config, streams.training, budget, recorder, best_weights, hooks, Laps(clock),
+            ranks,
+        )  # fmt: skip
         notes = [
             *setup.notes, *agent.notices.lines, *remarks(config), *kept_goals(setup.requested),
             *mark_for_tools(run),
@@ -146,7 +160,7 @@ def build(
             notes += _resume(run, agent, resumed, total_timesteps, course)
         notes += _start_from_data(run, agent, resumed)
         run.checkpoints = recorder_builder.make_checkpoints(
-            config, recorder, run, resumed, owned, setup.own.torso is not None,
+            config, recorder, run, resumed, owned, setup.own.torso is not None, ranks,
             continues=course is None or "replay" not in course.anew(),
         )  # fmt: skip
         if resumed is not None:  # last, since the checkpoint then becomes the latest
@@ -169,6 +183,7 @@ def _make_agent(
     startup: Laps,
     owned: ExitStack,
     resumed: Checkpoint | None,
+    ranks: Ranks,
 ) -> _Agent:
     """Starts the training environments, and makes and warms up replay, learner and policy."""
     config, own, stream, notices = setup.config, setup.own, streams.training, Notices()
@@ -181,6 +196,7 @@ def _make_agent(
     require_readable(description)
     if resumed is None:
         load_initial_weights(config, online, description)
+        ranks.broadcast(online.weights, online.buffers)
     # Only the first reset shows whether there are action masks, which the replay stores.
     start = stream.start(seed)
     startup.lap("build")
@@ -189,9 +205,9 @@ def _make_agent(
     recorded = []
     if resumed is None or resumed.state.get("replay") is None:
         recorded = read_prefill(config, facts, also_from_run=resumed is not None)
-    replay = agent_builder.make_replay(config, facts, own)
+    replay = agent_builder.make_replay(config, facts, own, ranks)
     with float32_by_default():
-        config, ready = get_ready(setup, online, replay, stream, facts, notices)
+        config, ready = get_ready(setup, online, replay, stream, facts, notices, ranks)
     startup.lap("kernels")
     return _Agent(
         config, facts, start, replay, ready, online, description, own, notices, source, recorded
@@ -211,24 +227,28 @@ def _require_same(tried: EnvFacts, made: EnvFacts) -> None:
 
 def _make_run(
     agent: _Agent,
+    config: ResolvedConfig,
     stream: EnvStream,
     budget: Budget,
     recorder: RunRecorder,
     best_weights: BestWeights | None,
     hooks: Hooks,
     laps: Laps,
+    ranks: Ranks,
 ) -> Run:
-    config, replay, ready = agent.config, agent.replay, agent.ready
+    """Returns the run. config: Options of all ranks, which steps and epsilon are counted by."""
+    replay, ready = agent.replay, agent.ready
     followers = agent_builder.make_followers(
-        config, ready.policy, ready.learner, replay, agent.facts, recorder.warn
+        agent.config, ready.policy, ready.learner, replay, agent.facts, recorder.warn
     )
     return Run(
-        stream, ready.policy, replay, ready.staging, ready.learner, make_epsilon(config, agent.own),
+        stream, ready.policy, replay, ready.staging, ready.learner,
+        _epsilon_of_rank(make_epsilon(config, agent.own), stream.num_lanes, ranks),
         budget, make_cadence(config), recorder, best_weights, agent.start, followers, hooks,
         feedback=ready.feedback if replay.wants_priorities else None, laps=laps,
         progress=Progress(info_keys=config.info_keys),
         learning_rate=make_learning_rate(config, agent.own),
-        turn=offline_turn if config.offline else actor_turn if config.actors else turn,
+        turn=offline_turn if config.offline else actor_turn if config.actors else turn, ranks=ranks,
     )  # fmt: skip
 
 
@@ -263,6 +283,19 @@ def _connect_actors(run: Run, stream: Any, warn: Callable[[str], None]) -> None:
     )
     stream.initial.replay = run.replay if run.replay.wants_priorities else None
     run.followers["actor_priorities"] = stream.initial
+
+
+def _epsilon_of_rank(
+    epsilon: Callable[[int, int], float | np.ndarray], num_lanes: int, ranks: Ranks
+) -> Callable[[int, int], float | np.ndarray]:
+    """Returns a schedule of this rank's environments, from one of all."""
+    first = ranks.index * num_lanes
+
+    def of_rank(steps: int, episodes: int) -> float | np.ndarray:
+        of_all = epsilon(steps, episodes)
+        return of_all[first : first + num_lanes] if isinstance(of_all, np.ndarray) else of_all
+
+    return epsilon if ranks.count == 1 else of_rank
 
 
 def _start_from_data(run: Run, agent: _Agent, resumed: Checkpoint | None) -> list[str]:
@@ -379,13 +412,28 @@ def make_evaluations(
 
 
 def make_best_weights(
-    config: Config, evaluations: Evaluations | None, recorder: RunRecorder
+    config: Config, evaluations: Evaluations | None, recorder: RunRecorder, ranks: Ranks = ONE_RANK
 ) -> BestWeights | None:
-    if evaluations is None or config.eval_frequency == 0:
+    """Returns the best weights, or None without evaluations. Other ranks use those of the first."""
+    if (evaluations is None and ranks.index == 0) or config.eval_frequency == 0:
         return None
     purposes = {"eval": EVAL, "confirm": CONFIRM}
+
+    def evaluate(kind: str, count: int) -> Evaluation | Stopped:
+        assert evaluations is not None  # the first rank has them
+        try:
+            return evaluations(purposes[kind], count)
+        except Stopped as stopped:
+            return stopped
+
+    def evaluate_once(kind: str, count: int) -> Evaluation:
+        found = ranks.first(lambda: evaluate(kind, count))
+        if isinstance(found, Stopped):
+            raise found
+        return found
+
     return BestWeights(
-        lambda kind, count: evaluations(purposes[kind], count),
+        evaluate_once,
         recorder,
         config.stop_at_return,
         process_age,

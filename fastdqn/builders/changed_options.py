@@ -30,6 +30,8 @@ def unchangeable(config: Config, changes: Iterable[str]) -> list[str]:
     changes = list(changes)
     if config.double_buffering and "num_envs" in changes:
         return ["num_envs cannot change when a run of two halves is resumed: start a new run"]
+    if config.ranks > 1 and "num_envs" in changes:
+        return ["num_envs cannot change when a run of several ranks is resumed: start a new run"]
     sized = [name for name in changes if name in _OF_SIZES]
     if config.replay or not sized:
         return []

@@ -55,6 +55,8 @@ def choose_capture(config: Config, device: str, host_read: str | None = None) ->
         return config.capture, "as configured"
     if device == "cpu":
         return "eager", "the CPU has no launches to save"
+    if config.ranks > 1:
+        return "eager", "graphs are not tested with the exchange of gradients between ranks"
     if host_read is not None:
         return "eager", f"the torso reads from the host, which a graph cannot capture: {host_read}"
     return "graph", "on CUDA, launches cost more time than the arithmetic of an update"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdqn.builders import agent
+from fastdqn.builders.rank_share import share_of
 from fastdqn.checkpoints.format import CheckpointError, LayoutError
 from fastdqn.checkpoints.loader import Checkpoint, load_checkpoint
 from fastdqn.config.derived_facts import keeps_frames
@@ -105,7 +106,8 @@ def load_replay(
     """Returns the replay buffer of a checkpoint, without its priorities.
 
     Args:
-        config: Options of its run when the checkpoint was written.
+        config: Options of its run when the checkpoint was written. The folder of one with several
+            ranks has the part of the first.
         found: The checkpoint.
         facts: Of the environment of this run.
         ours: Options of this run, if its environment may be another one.
@@ -120,7 +122,7 @@ def load_replay(
     state = take_state(found.state, "replay")
     # On the host, wherever it was.
     store = "frames" if keeps_frames(config, facts.stack) else "rows"
-    plain = config.replace(sampler="uniform", prioritized=False, replay=True, store=store)
+    plain = share_of(config).replace(sampler="uniform", prioritized=False, replay=True, store=store)
     replay = agent.make_replay(plain, facts)
     try:
         rows = found.segments(replay.layout())

@@ -13,6 +13,7 @@ from fastdqn.builders.auto_options import resolve
 from fastdqn.builders.memory_estimate import device_problems, memory_problems
 from fastdqn.builders.network_size import NetworkSize
 from fastdqn.builders.parts import NO_PARTS, PART_OPTIONS, UserParts, part_problems
+from fastdqn.builders.rank_share import share_of
 from fastdqn.builders.torso_kinds import problem as torso_problem
 from fastdqn.builders.torso_kinds import settle
 from fastdqn.config.conflicts import is_compiled, is_graph, wants_cuda
@@ -35,6 +36,7 @@ from fastdqn.envs import (
 )
 from fastdqn.envs.watchdog import watch_making
 from fastdqn.files.run_folder import folder_problem
+from fastdqn.ranks.torchrun import local_rank, program, world_size
 from fastdqn.study.study_folder import names_no_run
 from fastdqn.tabular.files import is_table_run
 
@@ -100,6 +102,8 @@ def prepare(
     """
     if lines := config.type_problems():
         return None, lines  # the other checks need values of the declared types
+    if config.ranks == 1 and world_size() > 1:
+        config = config.replace(ranks=world_size())
     lines = [*config.problems(), *problems_around(config), *part_problems(config, own)]
     how, why = config.vectorization, None
     try:
@@ -139,7 +143,9 @@ def set_up(
     except ValueError as error:  # the torso does not fit
         return None, [str(error)]
     lines = resolved.problems() or memory_problems(resolved, facts, size, own)
-    lines = lines or _device_memory_problems(resolved, facts, size)
+    share = resolved if lines else share_of(resolved, local_index=local_rank())
+    lines = lines or [line for line in (_device_problem(share),) if line]
+    lines = lines or _device_memory_problems(share, facts, size)
     return (None if lines else Setup(config, resolved, facts, own, size, notes)), lines
 
 
@@ -188,6 +194,7 @@ def problems_around(config: Config) -> list[str]:
         _wandb_problem,
         _folder_problem,
         _compiler_problem,
+        ranks_problem,
     )
     return [line for find in finders if (line := find(config))] + _missing_sources(config)
 
@@ -195,6 +202,15 @@ def problems_around(config: Config) -> list[str]:
 def machine_problems(config: Config) -> list[str]:
     """Returns error messages about what this machine lacks for a run."""
     return [line for line in (_device_problem(config), _compiler_problem(config)) if line]
+
+
+def ranks_problem(config: Config) -> str | None:
+    """Returns a message if another number of processes was started, or None."""
+    started = world_size()
+    if config.ranks == started:
+        return None
+    count = "1 process was" if started == 1 else f"{started} processes were"
+    return f"ranks is {config.ranks}, and {count} started: use {program(config.ranks)}"
 
 
 def resume_problems(
@@ -213,7 +229,7 @@ def resume_problems(
         steps: Steps made so far.
         handed_in: Whether the run's environments were passed from Python. None: unknown.
     """
-    lines = machine_problems(config)
+    lines = [*machine_problems(config), *filter(None, [ranks_problem(config)])]
     if total_timesteps is not None and total_timesteps <= steps:
         lines.append(
             f"total_timesteps is {total_timesteps}, and {steps} steps are already made: it is the "

@@ -27,6 +27,7 @@ from fastdqn.logging.console import Display
 from fastdqn.logging.metric_sinks import MetricsSink, TensorBoardEvents
 from fastdqn.logging.recorder import RunRecorder
 from fastdqn.logging.wandb_run import WandbRun
+from fastdqn.ranks.one_rank import Ranks
 from fastdqn.schedules import Budget
 from fastdqn.training.checkpointer import Checkpointer
 from fastdqn.training.loop import Hooks, Run
@@ -117,12 +118,14 @@ def make_checkpoints(
     resumed: Checkpoint | None,
     owned: ExitStack,
     own_torso: bool,
+    ranks: Ranks,
     continues: bool = True,
 ) -> Checkpointer:
     """Returns the checkpointer of a run.
 
     Args:
         own_torso: Whether a torso was passed from Python, which resume() then needs again.
+        ranks: All save in the same turn.
         continues: Whether the replay of a resumed run goes on where the checkpoint ends.
     """
     described = {
@@ -142,7 +145,7 @@ def make_checkpoints(
 
     return Checkpointer(
         sink, config.checkpoint_frequency, config.checkpoint_seconds, config.checkpoint_replay,
-        best, on_disk, time.monotonic, recorder.disk,
+        best, on_disk, *ranks.writer(lambda: sink.ready, time.monotonic), recorder.disk,
     )  # fmt: skip
 
 

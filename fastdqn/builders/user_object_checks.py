@@ -27,6 +27,7 @@ from fastdqn.envs import (
     shared_sub_env,
 )
 from fastdqn.files.run_folder import HandedIn, name_of
+from fastdqn.ranks.torchrun import world_size
 
 
 def prepared(
@@ -238,6 +239,11 @@ def _labelled(config: Config, envs: VectorEnv | Factory | None) -> Config:
 def _given_problems(config: Config, envs: VectorEnv, eval_envs: VectorEnv | None) -> list[str]:
     """Returns error messages about options that contradict a passed VectorEnv."""
     lines = []
+    if world_size() > 1:
+        lines.append(
+            f"envs is a VectorEnv, which {world_size()} ranks cannot divide: pass a function that "
+            "makes one environment"
+        )
     if config.num_envs != envs.num_envs:
         lines.append(f"num_envs is {config.num_envs}, but envs has {envs.num_envs}")
     if config.wrapper or config.env_kwargs or config.atari_protocol in PROTOCOLS:

@@ -16,6 +16,7 @@ from fastdqn.learning.learner import Learner
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.priority_feedback import PriorityFeedback
 from fastdqn.part_error import PartError
+from fastdqn.ranks.one_rank import Ranks
 from fastdqn.replay import Replay
 
 
@@ -46,6 +47,7 @@ def get_ready(
     start: EnvStream,
     facts: EnvFacts,
     say: Callable[[str], None],
+    ranks: Ranks,
 ) -> tuple[ResolvedConfig, Ready]:
     """Makes and warms up learner, staging and policy. Returns them with the config.
 
@@ -58,13 +60,14 @@ def get_ready(
         start: A started stream, whose observations are used.
         facts: Of the environment.
         say: Prints a line.
+        ranks: Exchange gradients.
 
     Raises:
         ConfigError: capture is graph, and the update cannot be captured.
     """
     config, own = setup.config, setup.own
     try:
-        return config, _get_ready(config, own, online, replay, start, facts, say)
+        return config, _get_ready(config, own, online, replay, start, facts, say, ranks)
     except UncapturableError as error:
         asked = setup.requested.capture
         if is_graph(asked):
@@ -74,7 +77,7 @@ def get_ready(
         raise ConfigError([str(error)]) from None
     config = config.replace(capture="eager", updates_per_launch=1)
     try:
-        return config, _get_ready(config, own, online, replay, start, facts, say)
+        return config, _get_ready(config, own, online, replay, start, facts, say, ranks)
     except PartError as error:
         raise ConfigError([str(error)]) from None
 
@@ -87,9 +90,10 @@ def _get_ready(
     start: EnvStream,
     facts: EnvFacts,
     say: Callable[[str], None],
+    ranks: Ranks,
 ) -> Ready:
     capture = devices.make_capture(config, say)
-    learner = agent.make_learner(config, online, capture, own, replay.store)
+    learner = agent.make_learner(config, online, capture, own, replay.store, ranks)
     batch = replay.new_batch(config.batch_size)
     staging, returns = devices.make_staging(config, batch, online.weights.device)
     policy = agent.make_policy(config, online, learner.value, facts, capture)

@@ -28,6 +28,7 @@ from fastdqn.envs.atari_scores import human_normalized
 from fastdqn.files.atomic_write import WriteError, to_json, write_whole
 from fastdqn.files.output_files import append_problems, may_write, out_problems
 from fastdqn.files.run_folder import working_folder
+from fastdqn.ranks.torchrun import program, world_size
 from fastdqn.session import Trained
 from fastdqn.system import standard_streams
 from fastdqn.text import rounded
@@ -348,7 +349,9 @@ def describe(trained: Trained) -> str:
     words = ["resume", "eval", "report"] if stopped else ["report", "video", "eval"]
     folder = shlex.quote(str(trained.folder))
     lines.append(f"run folder: {trained.folder}; next:")
-    return "\n".join([*lines, *(f"  fastdqn {word} {folder}" for word in words)])
+    programs = [program(world_size() if word == "resume" else 1) for word in words]
+    called = zip(programs, words, strict=True)
+    return "\n".join([*lines, *(f"  {started} {word} {folder}" for started, word in called)])
 
 
 def _describe_evaluations(best: dict | None, last: dict | None) -> list[str]:

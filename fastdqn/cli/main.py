@@ -21,6 +21,7 @@ from fastdqn.config.option import options_of
 from fastdqn.config.presets import DIFFERENCES, PRESETS
 from fastdqn.config.schema import Config, ConfigError, unknown_name
 from fastdqn.kernels.first_compile import kernels_cached
+from fastdqn.ranks.torchrun import rank_index, world_size
 from fastdqn.system import cwd_imports, signals, standard_streams
 from fastdqn.timing import process_age
 
@@ -105,9 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in commands:
             raise ConfigError([unknown_name("command", args[0], commands)])
+        _require_one_process(args)
         if argv is None:
             standard_streams.show_warnings_plainly()
-            if "--quiet" in args:  # summary.json lists them
+            if "--quiet" in args or rank_index() > 0:  # summary.json lists them
                 warnings.filterwarnings("ignore", module=_STREAM_MODULES)
             _announce_compiling(args)
         return commands[args[0]](args[1:])
@@ -130,10 +132,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _require_one_process(args: list[str]) -> None:
+    """Raises ConfigError if torchrun has started several processes of a command that is one."""
+    several = world_size()
+    together = args[0] in ("train", "resume")
+    many = [word for word in args if word.startswith(("--seeds", "--vs", "--jobs"))]
+    if several == 1 or (together and not many):
+        return
+    what = f"fastdqn {args[0]} {many[0] if together else ''}".strip()
+    line = f"{several} processes were started, and {what} is one: start it without torchrun"
+    raise ConfigError([line] if rank_index() == 0 else [])
+
+
 def _announce_compiling(args: list[str]) -> None:
     """Prints, before slow imports, that a first run compiles. Standard output holds results."""
     silent = {"-h", "--help", "--quiet", "--dry-run"}
-    if args[0] not in _COMPILING or len(args) < 2 or silent & set(args):
+    if args[0] not in _COMPILING or len(args) < 2 or silent & set(args) or rank_index() > 0:
         return
     if not kernels_cached():
         print("compiling kernels (once, about 10 s)", file=sys.stderr, flush=True)
@@ -170,7 +184,9 @@ def _train(args: list[str]) -> int:
         if mistakes:
             raise ConfigError([*mistakes, *preflight.check(_new_in(chosen), mistaken=True)])
         if chosen.dry_run:
-            print(commands.plan(_new_in(chosen)))
+            plan = commands.plan(_new_in(chosen))
+            if rank_index() == 0:
+                print(plan)
             return 0
         with signals.answered():
             trained = api.train(
@@ -181,7 +197,7 @@ def _train(args: list[str]) -> int:
         raise ConfigError([str(error)]) from None
     except RUN_FAILURES as error:
         return _failed(error)
-    return commands.finish(trained, chosen.quiet)
+    return commands.finish(trained, chosen.quiet or rank_index() > 0)
 
 
 def _new_in(chosen: TrainOptions) -> Config:
@@ -206,7 +222,8 @@ def _resume(args: list[str]) -> int:
     names = [name.removeprefix("no_") for name in parser.given(rest)]
     changes = {name: getattr(chosen.config, name) for name in names if name in options_of(Config)}
     total = changes.pop("total_timesteps", None)
-    if line := resume_warning(working_folder() / str(run), changes, total):
+    line = resume_warning(working_folder() / str(run), changes, total)
+    if line and rank_index() == 0:
         standard_streams.print_error(line)
     try:
         with signals.answered():
@@ -218,14 +235,15 @@ def _resume(args: list[str]) -> int:
         raise ConfigError([str(error)]) from None
     except RUN_FAILURES as error:
         return _failed(error)
-    return commands.finish(trained, chosen.quiet)
+    return commands.finish(trained, chosen.quiet or rank_index() > 0)
 
 
 def _failed(error: Exception) -> int:
     """Prints why a run failed, after the traceback of its environment if there is one."""
     if trace := getattr(error, "trace", ""):
         standard_streams.print_error(trace.rstrip())
-    standard_streams.print_error(f"error: {_printable(str(error))}")
+    which = f"rank {rank_index()}: " if rank_index() else ""
+    standard_streams.print_error(f"error: {which}{_printable(str(error))}")
     return 1
 
 

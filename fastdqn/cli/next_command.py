@@ -13,6 +13,7 @@ from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import UnknownEnvError, find_spec
 from fastdqn.files.run_folder import HandedIn, read_handed_in
 from fastdqn.files.run_lock_file import holder
+from fastdqn.ranks.torchrun import program
 from fastdqn.resuming import config_of_state
 from fastdqn.system.cwd_imports import named
 from fastdqn.training.progress import SOLVED, SPENT
@@ -34,11 +35,12 @@ def remedy(run: Path, whole: list[str], latest: str, has_weights: bool) -> str:
     if not whole:
         return evaluate if has_weights else f"train again with the command in {run / 'command.txt'}"
     name = latest if latest in whole else whole[-1]
-    resume = f"fastdqn resume {folder}" + ("" if name == latest else f" --checkpoint {name}")
     try:
         config, had, ended, handed = _state(run, name)
     except (ConfigError, CheckpointError) as error:
         return error.lines[0] if isinstance(error, ConfigError) else str(error)
+    resume = f"{program(config.ranks)} resume {folder}"
+    resume += "" if name == latest else f" --checkpoint {name}"
     if handed or config.vectorization == "auto":
         return (
             f"resume from Python, with the objects it was given: fastdqn.resume({str(run)!r}, ...)"

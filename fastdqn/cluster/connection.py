@@ -62,6 +62,7 @@ def connected(address: str, cpus: int | None = None) -> Iterator[str]:
         return
     _require_answer(os.environ.get("RAY_ADDRESS") if address == AUTO else address)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+    excepthook = sys.excepthook
     try:
         with _own_handlers():
             ray.init(
@@ -76,6 +77,7 @@ def connected(address: str, cpus: int | None = None) -> Iterator[str]:
         with _no_messages():
             yield head
     finally:
+        sys.excepthook = excepthook  # that of Ray asks the head node
         if is_member(head):
             with _own_handlers():
                 ray.shutdown()

@@ -10,6 +10,8 @@ from fastdqn.config.registry import WORDS
 
 # What --from takes by default.
 ALL_PARTS = ("weights", "optimizer", "replay")
+# Options of which each rank has an equal part.
+DIVIDED = ("num_envs", "batch_size", "buffer_size", "env_batch_size", "workers")
 # Backups that other options choose. Any other word replaces the choice.
 _SWITCHED_BACKUPS = ("max", "double", "munchausen")
 
@@ -26,6 +28,7 @@ def conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
     yield from _part_conflicts(c)
     yield from _replay_conflicts(c)
     yield from _device_conflicts(c)
+    yield from _rank_conflicts(c)
 
 
 def _budget_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
@@ -421,6 +424,60 @@ def _device_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str
         f"updates_per_launch is {launch}: it must be a power of two, so that few graphs are "
         f"captured. Use {1 << (launch.bit_length() - 1)} or "
         f"{1 << launch.bit_length()}",
+    )
+
+
+def _rank_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]]:
+    """Yields what a run of several ranks cannot be combined with."""
+    several = c.ranks > 1
+    yield (
+        "ranks actors",
+        several and c.actors > 0,
+        f"actors is {c.actors}, and {c.ranks} ranks step environments of their own: leave out "
+        "--actors, or start one process",
+    )
+    for name in DIVIDED:
+        value = getattr(c, name)
+        parts = value is not None and several and value % c.ranks
+        yield (
+            f"ranks {name}",
+            bool(parts),
+            f"{name} is {value}, which {c.ranks} ranks cannot divide: use a multiple of {c.ranks}"
+            if parts
+            else "",
+        )
+    one = f"ranks is {c.ranks}, and"
+    without = "Train with one process, or leave it out"
+    yield (
+        "ranks offline prefill from_run from_parts",
+        several and (c.offline or starts_with_data(c)),
+        f"{one} offline, prefill and the replay of from_run fill one replay buffer. {without}",
+    )
+    yield (
+        "ranks replay",
+        several and not c.replay,
+        f"{one} without replay the transitions of an update have one order. {without}",
+    )
+    normalized = [n for n in ("normalize_observation", "normalize_reward") if getattr(c, n)]
+    yield (
+        "ranks normalize_observation normalize_reward",
+        several and bool(normalized),
+        f"{one} {' and '.join(normalized)} would keep statistics of one rank only. {without}",
+    )
+    yield (
+        "ranks on_disk_error",
+        several and c.on_disk_error == "continue",
+        f"{one} on_disk_error continue could leave a checkpoint that one rank lacks: use stop",
+    )
+    yield (
+        "ranks capture",
+        several and is_graph(c.capture),
+        f"{one} capture {c.capture} is not tested with the exchange of gradients: use eager",
+    )
+    yield (
+        "ranks device",
+        several and c.device not in ("auto", "cpu", "cuda"),
+        f"{one} device {c.device} is that of one rank, which each choose their own: use cuda",
     )
 
 

@@ -22,6 +22,8 @@ def residual_phases(config: Config) -> dict[str, str]:
     if config.device != "cpu":
         phases["learn"] = "the launch of updates: the device runs them while the host continues"
         phases["act"] = "the policy, and what is left of the wait for earlier updates"
+    if config.ranks > 1:
+        phases["ranks"] = "the wait for the slowest rank, once a step"
     return phases
 
 

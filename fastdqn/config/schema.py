@@ -360,6 +360,8 @@ class Config(RunOptions):
     """Evaluate the best weights at the end, on new seeds. None: yes, unless eval_frequency is 0.
     Without evaluations no environments are made for them."""
 
+    ranks: Annotated[int, Limit(1, 1 << 10), Group("performance")] = 1
+    """Processes that train this run together. torchrun starts them and sets their number."""
     device: Annotated[str, Fused("auto", "cpu"), Group("performance")] = "auto"
     """cpu, cuda, cuda:1, and so on. auto: cuda if available and the network is large, else cpu."""
     threads: Annotated[int | None, Limit(1, 256), Group("performance"), Changes()] = None

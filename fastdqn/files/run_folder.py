@@ -23,7 +23,8 @@ from fastdqn.files.durable_write import TEMPORARY, remove
 from fastdqn.files.open_folder import Place, Where, names_in
 
 Options = TypeVar("Options")
-_KEPT_NAMES = {"lock", "wandb", "wandb.json"}
+# Other ranks hold the locks of their own folders in `ranks`.
+_KEPT_NAMES = {"lock", "ranks", "wandb", "wandb.json"}
 _OUR_NAMES = _KEPT_NAMES | {
     "config.json", "requested.json", "command.txt", "system.json", "wandb.json",
     "summary.json", "changes.jsonl", "snapshots", "traceback.txt",

@@ -34,6 +34,7 @@ class Learned(Protocol):
     optimizer: Optimizer
     target_update: TargetUpdate
     max_grad_norm: float | None
+    average: Callable[[Tensor], None] | None
     loss_sum: Tensor
     observed: Callable[[Batch], Batch]
 
@@ -74,6 +75,8 @@ class AutogradSteps:
         learner = self._learner
         loss, priority, taken = self._loss(learner.observed(batch), passes)
         self._backward(loss, len(priority))
+        if learner.average is not None:
+            learner.average(learner.online.gradient)
         self._descend()
         learner.target_update.step(learner.online, learner.target)
         return priority, taken

@@ -155,6 +155,8 @@ class FusedFamilyStep:
         self._passes.backward(weights, outputs, self._gradient)
         if self._effective is not None:
             fused_passes.add_noise_gradients(self._gradient, self._noisy, self._layers, noise)
+        if self._learner.average is not None:
+            self._learner.average(self._learner.online.gradient)
         fused_kernel.descend(self._online.weights, self._gradient, *self._adam)
         self._loss_sum[0] += np.float32(loss / len(action))
         self._learner.taken = self._taken

@@ -37,6 +37,8 @@ class FusedStep:
 
     def __init__(self, learner: Learner):
         network: Any = learner.online.module
+        if learner.average is not None:  # the kernel has no place for it
+            raise ValueError("the fused update of one kernel does not support several ranks")
         if type(learner.backup) not in (DoubleBackup, MaxBackup):
             raise ValueError(f"the fused update does not support {type(learner.backup).__name__}")
         if type(learner.value) is not ScalarValue:

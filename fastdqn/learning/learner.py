@@ -56,6 +56,7 @@ class Learner:
             batch with random inputs, sets loss_sum and taken, and returns the priorities.
         observed: Replaces the slots of a batch by observations, see DeviceStore; None if batches
             have observations.
+        average: Replaces the gradient by its mean over the ranks of a run; None for one rank.
     """
 
     def __init__(
@@ -70,11 +71,13 @@ class Learner:
         capture: Capture = eager,
         make_step: Callable[["Learner"], Callable[[Batch, Passes], Tensor]] | None = None,
         observed: Callable[[Batch], Batch] | None = None,
+        average: Callable[[Tensor], None] | None = None,
     ):
         self.online, self.target = online, target_update.target_of(online)
         self.value, self.backup, self.draws, self.optimizer = value, backup, draws, optimizer
         self.max_grad_norm, self.target_update = max_grad_norm, target_update
         self.observed: Callable[[Batch], Batch] = observed or (lambda batch: batch)
+        self.average = average
         self.updates = 0
         self.loss_sum = torch.zeros((), device=online.weights.device)  # since the last report
         self.taken = torch.zeros(1, device=online.weights.device)  # [B], values in the last update
@@ -147,6 +150,12 @@ class Learner:
     def largest_weight(self) -> float:
         """Returns the largest weight by magnitude; not finite if one is not. Syncs."""
         return self.online.weights.abs().max().item()
+
+    def checksum(self) -> int:
+        """Returns the sum of the bits of all weights, as integers modulo 2^64. Syncs."""
+        tensors = (self.online.weights, self.online.buffers, self.target.weights)
+        sums = [each.view(torch.int32).sum(dtype=torch.int64) for each in tensors]
+        return int(torch.stack(sums).sum().item())
 
     def report(self) -> Report:
         """Returns means since the last report; waits for the device, so it is called rarely."""

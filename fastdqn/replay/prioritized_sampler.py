@@ -35,6 +35,8 @@ class PrioritizedSampler(Sampler):
         priority_exponent: alpha, in [0, 1]; 0 is uniform sampling.
         importance_exponent: beta as a function of environment steps; 1 corrects the full bias.
         seed: Seed of the sampler's generator; equal seeds and calls give equal draws.
+        largest_of_ranks: Returns the largest of a number over the processes of a run, each of which
+            samples a part of the batch from its own rows.
     """
 
     wants_priorities = True
@@ -46,6 +48,7 @@ class PrioritizedSampler(Sampler):
         priority_exponent: float,
         importance_exponent: Callable[[int], float],
         seed: int = 0,
+        largest_of_ranks: Callable[[float], float] = lambda number: number,
     ):
         # Above 1 the leaf of a row without error would underflow, and the row would be lost.
         if not 0.0 <= priority_exponent <= 1.0:
@@ -53,6 +56,7 @@ class PrioritizedSampler(Sampler):
         self.tree = SumTree(num_slots)
         self.priority_exponent = float(priority_exponent)
         self.importance_exponent = importance_exponent
+        self._largest_of_ranks = largest_of_ranks
         self.largest = 1.0  # the largest leaf so far
         self.rng = seed_state(seed)
         self._seen = np.empty(0, np.int64)  # rows added to each lane as of the last follow()
@@ -82,7 +86,9 @@ class PrioritizedSampler(Sampler):
         """Fills index, int64[B], with absolute row ids and weight, float32[B], with their weights.
 
         One row is drawn from each of B equal parts of the sum of leaves (appendix B.2.1). Weights
-        are (1 / probability)^beta, divided by the largest of the batch (section 3.4).
+        are (1 / probability)^beta, divided by the largest of the batch (section 3.4). With ranks
+        the probability in the whole run is that in this sampler over their number, and the batch
+        is that of all ranks.
 
         Args:
             ring: The ring.
@@ -97,11 +103,15 @@ class PrioritizedSampler(Sampler):
         if len(self._targets) < len(index):
             self._targets = np.empty(len(index), np.float64)
         exponent = float(self.importance_exponent(steps))
-        found = _draw(
+        rarest = _draw(
             self.rng, self.tree.nodes, ring.added, ring.rows, exponent,
             index, weight, self._targets,
         )  # fmt: skip
-        if not found and len(index):
+        if rarest > 0.0:
+            rarest_of_ranks = self._largest_of_ranks(rarest)
+            if rarest != rarest_of_ranks:
+                weight *= np.float32((rarest / rarest_of_ranks) ** exponent)
+        elif len(index):
             raise RuntimeError(
                 f"nothing to sample: none of {len(ring)} rows has a complete {n_steps}-step window"
             )
@@ -202,9 +212,10 @@ def _follow(lanes, seen, nodes, touched, largest, status, added, n_steps, stack)
 
 @kernel
 def _draw(rng, nodes, added, rows, exponent, index, weight, targets):
+    """Returns the largest 1 / probability of the drawn rows, or 0 if none can be drawn."""
     size, num_slots, num_lanes = len(index), len(nodes) // 2, len(added)
-    if not nodes[1] > 0.0:
-        return False
+    if not nodes[1] > 0.0 or size == 0:
+        return 0.0
     for k in range(size):
         targets[k] = (k + uniform(rng)) / size * nodes[1]
     find_many(nodes, targets, index)
@@ -218,7 +229,7 @@ def _draw(rng, nodes, added, rows, exponent, index, weight, targets):
         head = added[lane] - 1
         # The newest row in this slot.
         index[k] = (head - (head - index[k] % rows) % rows) * num_lanes + lane
-    return True
+    return nodes[1] / smallest
 
 
 @kernel

@@ -90,6 +90,7 @@ class Checkpointer:
         with_replay: Whether replay rows are saved.
         best: Returns the path of the best weights, or None if there are none.
         saved: int64[N], rows of each environment that are in earlier segments.
+        ready: Returns whether the sink, and those of other ranks, have written the last one.
         clock: Returns seconds. The time of a checkpoint does not change what is learned.
         disk: Handles the errors of a failed write.
     """
@@ -102,10 +103,12 @@ class Checkpointer:
         with_replay: bool,
         best: Callable[[], Any],
         saved: np.ndarray,
+        ready: Callable[[], bool],
         clock: Callable[[], float],
         disk: DiskErrors,
     ):
-        self._sink, self._best, self._clock, self._disk = sink, best, clock, disk
+        self._sink, self._best, self._disk = sink, best, disk
+        self._ready, self._clock = ready, clock
         self._every_steps, self._every_seconds = every_steps, every_seconds
         self._with_replay, self._saved = with_replay, saved
         self._on_disk = saved  # rows on disk if the last write failed
@@ -118,7 +121,7 @@ class Checkpointer:
         A checkpoint that is due during a write is taken afterwards, so that the loop never waits
         for the disk.
         """
-        if self._unchecked and self._sink.ready:
+        if self._unchecked and self._ready():
             self._unchecked = False
             with self._disk.around("the checkpoint"):
                 self._check_write()
@@ -127,7 +130,7 @@ class Checkpointer:
         if self._every_seconds is not None:
             self._owed |= self._clock() - self._last >= self._every_seconds
         # If all environments reset, the step count stays; only one checkpoint of it is taken.
-        return self._owed and self._sink.ready and self._sink.newest_steps != steps
+        return self._owed and self._ready() and self._sink.newest_steps != steps
 
     def begin(self, run: Run) -> None:
         """Takes the first checkpoint, before any step, so that the run can always be resumed.
@@ -256,10 +259,11 @@ def restore(
                 "are truncated"
             )
     progress = run.progress
-    if "stream" not in anew and progress.now - progress.before > run.stream.num_lanes:
+    lanes = run.stream.num_lanes * run.ranks.count
+    if "stream" not in anew and progress.now - progress.before > lanes:
         raise StateError(
             f"progress: before is {progress.before} and now is {progress.now}, which must be at "
-            f"most {run.stream.num_lanes} steps apart, one of each environment"
+            f"most {lanes} steps apart, one of each environment"
         )
     phases = take_state(state, "phase_seconds")
     run.laps.resume({name: take_seconds(phases, name) for name in phases})

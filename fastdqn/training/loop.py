@@ -13,6 +13,7 @@ from fastdqn.learning.batch_staging import Staging
 from fastdqn.learning.learner import Learner, Report
 from fastdqn.learning.policy import Policy
 from fastdqn.learning.priority_feedback import PriorityFeedback
+from fastdqn.ranks.one_rank import ONE_RANK, Ranks
 from fastdqn.replay import Batch, Replay
 from fastdqn.schedules import Budget, ticks
 from fastdqn.state_dict import State
@@ -105,6 +106,7 @@ class Run:
     learning_rate: Callable[[int, int], float] | None = None  # None: constant
     turn: Callable[["Run"], str] = lambda run: turn(run)  # or offline_turn, actor_turn
     recorded: State | None = None  # state of the recorder before a stopped evaluation
+    ranks: Ranks = ONE_RANK
 
 
 def train(run: Run) -> str:
@@ -189,19 +191,20 @@ def _take(run: Run, step: Step) -> str:
     progress, enter = run.progress, run.laps.enter
     report_restarts(run)
     _store(run, step)
-    progress.steps += len(step.lanes)
-    progress.episodes += len(step.ended_lanes)
+    steps, ended, reason = run.ranks.exchange(step, enter)
+    progress.steps += steps
+    progress.episodes += len(ended.ended_lanes)
     before, now = progress.now, run.budget.counted(progress.steps)
     progress.before, progress.now = before, now
-    reason = SPENT if run.budget.spent(progress.steps, progress.episodes) else ""
-    if len(step.ended_lanes):
+    reason = SPENT if run.budget.spent(progress.steps, progress.episodes) else reason
+    if len(ended.ended_lanes):
         enter("report")
-        run.recorder.episodes(progress, step)
+        run.recorder.episodes(progress, ended)
     if run.hooks.on_step is not None:
         enter("hooks")
         wish = run.hooks.on_step(progress, step)
         if isinstance(wish, bool | np.bool_) and not wish:
-            reason = "stopped by on_step"
+            reason = run.ranks.end("stopped by on_step") or reason
     return reason or _after_turn(run, before, now)
 
 
@@ -227,7 +230,8 @@ def _after_turn(run: Run, before: int, now: int) -> str:
     if every is not None and ticks(before, now, every):
         run.laps.enter("save")
         require_finite(run)
-        run.recorder.save_snapshot(run.progress.steps)
+        if run.ranks.index == 0:
+            run.recorder.save_snapshot(run.progress.steps)
     if not reason and run.stop():
         reason = INTERRUPTED
     if run.checkpoints is not None and run.wants_checkpoint():
@@ -317,20 +321,25 @@ def report(run: Run, final: bool = False) -> None:
     run.laps.enter("report")
     require_finite(run)
     epsilon = float(np.mean(run.epsilon(run.progress.steps, run.progress.episodes)))
-    run.recorder.report(run.progress, epsilon, run.learner.report(), run.laps.totals, final)
+    report = run.learner.report()
+    epsilon, loss, q_value = run.ranks.mean(epsilon, report.loss, report.q_value)
+    report = report._replace(loss=loss, q_value=q_value)
+    run.recorder.report(run.progress, epsilon, report, run.laps.totals, final)
 
 
 def require_finite(run: Run) -> None:
     """Raises DivergedError if the loss or a weight is not finite.
 
-    The loss is summed on the device and checked only here, not after every update.
+    The loss is summed on the device and checked only here, not after every update. Ranks compare
+    their weights here, too.
     """
-    loss = run.learner.loss_total()
+    (loss,) = run.ranks.mean(run.learner.loss_total())
     if not math.isfinite(loss):
         raise DivergedError(
             f"the loss is {loss} at update {run.progress.updates}, step {run.progress.steps}. "
             "Try a smaller --learning-rate or --max-grad-norm, or --loss huber for scalar values"
         )
+    run.ranks.require_equal(lambda: run.learner.checksum(), "the weights")  # a table has none
     weight = run.learner.largest_weight()  # may not be finite although the last loss was
     if not math.isfinite(weight):
         raise DivergedError(

@@ -45,7 +45,9 @@ class Sink:
 def checkpointer(sink: Any, every_steps=None, every_seconds=None, clock=lambda: 0.0):
     none = np.zeros(1, np.int64)
     disk = EndRun(lambda line: None)
-    return Checkpointer(sink, every_steps, every_seconds, True, lambda: None, none, clock, disk)
+    return Checkpointer(
+        sink, every_steps, every_seconds, True, lambda: None, none, lambda: sink.ready, clock, disk
+    )
 
 
 def test_a_checkpoint_is_due_by_steps_and_stays_due_while_another_is_written():

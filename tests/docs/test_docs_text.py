@@ -31,7 +31,15 @@ from helpers.docs_pages import (
 
 PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
 # The name of another program, in tables of names, is no option of ours.
-OF_OTHERS = {"--start-e", "--end-e", "--track", "--save-model", "--cuda-graph-trace", "--duration"}
+OF_OTHERS = {
+    "--start-e",
+    "--end-e",
+    "--track",
+    "--save-model",
+    "--cuda-graph-trace",
+    "--duration",
+    "--max-restarts",
+}
 
 
 def options_of(record: type) -> set[str]:

@@ -62,8 +62,8 @@ def shell_lines(page: Path) -> list[str]:
 def commands(page: Path, program: str = "fastdqn") -> list[list[str]]:
     """Returns the arguments of every call of a program in the shell blocks of a page.
 
-    A program is first in its line or behind `;` and the like, `do`, NAME=VALUE, or options of a
-    profiler. Its call ends where the shell goes on with something else; a variable counts as 1.
+    A program is first in its line or behind `;` and the like, `do`, `-m`, NAME=VALUE, or options of
+    a profiler. Its call ends where the shell goes on with something else; a variable counts as 1.
     """
     return [words for line in shell_lines(page) for words in _calls(line, program)]
 
@@ -82,7 +82,7 @@ def _calls(line: str, program: str) -> Iterator[list[str]]:
             words = None
         elif words is not None:
             words.append(re.sub(r"\$\w+", "1", word))
-        elif word == program and (before in ("", "do") or "=" in before):
+        elif word == program and (before in ("", "do", "-m") or "=" in before):
             words = []
         before = "" if set(word) <= set("();<>|&") else word
     if words is not None:
