@@ -56,6 +56,7 @@ class RemoteStream:
         self._produced: dict[tuple[int, int], int] = {}
         self._every, self._sent, self._version = weights_frequency, -1, -1
         self._weights: Any = None
+        self._weights_bytes = 0
         self._steps: Iterator[Step] = iter(())
         self._learner: Callable[[], tuple[int, Callable[[], np.ndarray]]] | None = None
         self._epsilon: Callable[[], Any] = lambda: 1.0
@@ -115,6 +116,7 @@ class RemoteStream:
             "actors": self.num_actors,
             "blocks": self.blocks,
             "bytes": self.nbytes,
+            "weights_bytes": self._weights_bytes,
             "transitions_produced": self.produced,
             "transitions_stored": self.stored,
             "acting_seconds": self.acting_seconds,
@@ -145,7 +147,8 @@ class RemoteStream:
         assert self._learner is not None, "connect() comes first"
         updates, weights = self._learner()
         if self._sent < 0 or updates - self._sent >= self._every:
-            self._weights, self._sent = ray.put(weights()), updates
+            sent = weights()
+            self._weights, self._sent, self._weights_bytes = ray.put(sent), updates, sent.nbytes
             self._version += 1
         return Request(self._weights, self._version, self._epsilon())
 

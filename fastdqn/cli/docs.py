@@ -12,7 +12,7 @@ from fastdqn.config.schema import ConfigError, unknown_name
 # Reading order: first run, daily use, reference.
 TOPICS = (
     "getting_started", "command_line", "environments", "compiled_envs", "algorithms",
-    "replay", "atari", "gpu",
+    "replay", "atari", "gpu", "scaling",
     "checkpoints", "starting_points", "faults", "profiling", "experiments", "extending",
     "plugin_value", "plugin_loss",
     "plugin_torso", "plugin_backup", "plugin_sampler", "plugin_optimizer", "plugin_exploration",
