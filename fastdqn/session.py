@@ -340,7 +340,7 @@ def _summary(
         "phase_seconds": phases,
         "residual_phases": residual_phases(config),
         "advice": workers_advice(config, phases, run.progress.steps, usable_cores()),
-        "actors": _figures_of_actors(session),
+        **_figures_of_actors(session),
         "eval": final,
         "eval_last": last,
         "solved": best_weights.solved._asdict()
@@ -355,9 +355,10 @@ def _summary(
     }
 
 
-def _figures_of_actors(session: Session) -> dict[str, Any] | None:
+def _figures_of_actors(session: Session) -> dict[str, Any]:
+    """Returns the figures of actors for the summary, or an empty dict."""
     stream: Any = session.run.stream
-    return stream.figures() if session.config.actors else None
+    return {"actors": stream.figures()} if session.config.actors else {}
 
 
 def _stream_warnings(session: Session) -> list[str]:

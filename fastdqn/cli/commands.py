@@ -180,7 +180,9 @@ def bench_run(
     if against is not None and importlib.util.find_spec("stable_baselines3") is None:
         lines.append("Stable-Baselines3 is not installed: pip install 'fastdqn[sb3]'")
     mistaken = bool(lines)
-    found = [line for config in configs for line in preflight.check(config, mistaken=mistaken)]
+    found = _actor_problem("bench", configs[0])
+    mistaken |= bool(found)
+    found += [line for config in configs for line in preflight.check(config, mistaken=mistaken)]
     lines += dict.fromkeys(found)
     if lines:
         raise ConfigError(lines)
@@ -279,6 +281,7 @@ def profile_run(
         lines.append(problem)
     if not 1 <= updates <= 100_000:
         lines.append(f"updates is {updates}: it must be a number from 1 to 100,000")
+    lines += _actor_problem("profile", config)
     lines += preflight.check(config, mistaken=bool(lines))
     if lines or out is None:
         raise ConfigError(lines)
@@ -296,6 +299,13 @@ def profile_run(
     for drawn in profile_tables(result):
         show(drawn)
     show(f"written: {out / 'trace.json'} (open it at https://ui.perfetto.dev), profile.json")
+
+
+def _actor_problem(command: str, config: Config) -> list[str]:
+    """Returns a message if environments would step elsewhere, where nothing is measured."""
+    if not config.actors:
+        return []
+    return [f"actors is {config.actors}, and {command} measures one process: leave --actors out"]
 
 
 def _printer() -> Callable[[RenderableType], None]:

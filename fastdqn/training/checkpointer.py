@@ -133,14 +133,16 @@ class Checkpointer:
         return self._owed and self._ready() and self._sink.newest_steps != steps
 
     def begin(self, run: Run) -> None:
-        """Takes the first checkpoint, before any step, so that the run can always be resumed.
+        """Writes the first checkpoint, before any step, so that the run can always be resumed.
 
-        Does nothing if checkpoints are taken at the end only, or if there are some already.
+        It is on disk before the first evaluation writes the best weights. Does nothing if checkpoints are taken at the end only, or if there are some already.
         """
         if self._every_steps is None and self._every_seconds is None:
             return
         if self._sink.newest_steps is None:
             self.take(run)
+            with self._disk.around("the checkpoint"):
+                self._check_write(self._sink.close)
 
     def ask(self) -> None:
         """Requests a checkpoint as soon as possible."""

@@ -188,7 +188,9 @@ from_run prefill offline"""
 NO_WORK = """noisy_sigma preset total_episodes eval_frequency eval_episodes
 eval_max_steps stop_at_return run_dir checkpoint_frequency checkpoint_seconds checkpoint_replay
 log_frequency tensorboard wandb store max_step_seconds restart_envs on_disk_error priority_lag
-final_evaluation dueling_gradient_scale part_kwargs from_parts info_keys snapshot_frequency"""
+final_evaluation dueling_gradient_scale part_kwargs from_parts info_keys snapshot_frequency
+actors actor_num_envs ray_address actor_block_steps actor_blocks actor_weights_frequency
+actor_restarts actor_priorities ranks"""
 
 
 def test_every_option_is_passed_to_sb3_or_named():

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 import fastdqn
 from fastdqn import ConfigError
+from fastdqn.checkpoints import background_writer
 from fastdqn.checkpoints.loader import checkpoint_names
 from fastdqn.cli.main import main
 from helpers import resumed_runs
@@ -72,6 +74,26 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path, whol
     assert_same_run(whole, train(small(tmp_path, eval_frequency=300)).folder)
     assert (run / "slurm.out").read_text() == "of the scheduler"
     assert (run / "wandb.json").exists()  # names a run elsewhere, which goes on
+
+
+def test_the_first_checkpoint_is_on_disk_before_the_first_step(tmp_path, monkeypatch):
+    """Else a run that is killed after its first evaluation could neither begin nor continue."""
+    run, reached = tmp_path / "run", threading.Event()
+    write = background_writer.CheckpointWriter._work
+
+    def late(self, snapshot):
+        reached.wait(0.2)  # a slow disk
+        write(self, snapshot)
+
+    monkeypatch.setattr(background_writer.CheckpointWriter, "_work", late)
+    seen = []
+
+    def on_step(progress, step):
+        seen.append((run / "checkpoints" / "latest").exists())
+        return False
+
+    fastdqn.train(small(tmp_path), on_step=on_step)
+    assert seen == [True]
 
 
 def test_a_first_checkpoint_that_did_not_become_the_latest_is_resumed(tmp_path, whole):

@@ -43,8 +43,8 @@ def test_train_help_comes_in_groups_with_the_default_of_each_option():
     out = ask("train", "--help")[1]
     titles = re.findall(r"^\W*([a-z]+) options\W*$", out, flags=re.M)
     assert titles == [
-        "environment", "run", "start", "learning", "techniques", "network", "exploration",
-        "evaluation", "performance", "output",
+        "environment", "run", "actors", "start", "learning", "techniques", "network",
+        "exploration", "evaluation", "performance", "output",
     ]  # fmt: skip
     group = out[out.index("techniques options") : out.index("network options")]
     assert "--prioritized" in group

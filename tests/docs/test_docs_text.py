@@ -39,6 +39,7 @@ OF_OTHERS = {
     "--cuda-graph-trace",
     "--duration",
     "--max-restarts",
+    "--nproc-per-node",
 }
 
 
