@@ -118,7 +118,9 @@ def produced(folder: Path) -> dict[int, int]:
 
 def kill_one(folder: Path, rng: np.random.Generator, known: set[int]) -> int:
     """Kills one of the processes that step, with a signal that it cannot handle."""
-    alive = sorted(pid for pid in produced(folder) if pid not in known and _runs(pid))
+    # This process has made an environment too, to look at it.
+    others = produced(folder).keys() - known - {os.getpid()}
+    alive = sorted(pid for pid in others if _runs(pid))
     if not alive:
         return 0
     pid = int(rng.choice(alive))
