@@ -14,6 +14,7 @@ from ray import exceptions
 from fastdqn.actors.block import Block, Failure
 from fastdqn.cluster.connection import answers, is_member, raylet_answers
 from fastdqn.envs import EnvError, NonFiniteError, Step
+from fastdqn.system.standard_streams import print_error
 
 # Seconds of one wait for a block, between two looks at the cluster. Ours, untuned.
 _LOOK = 1.0
@@ -22,6 +23,8 @@ _LOOK = 1.0
 _ASK, _UNANSWERED = 2.0, 5
 # Seconds without a block after which the run says what it waits for.
 _SILENCE = 60.0
+# Least seconds without a block that end a run while an actor starts. Ours, untuned.
+_START_SECONDS = 120.0
 # What Ray raises for an actor whose process or machine is gone, or whose block was lost with it.
 _LOST = (
     exceptions.RayActorError, exceptions.ObjectLostError, exceptions.NodeDiedError,
@@ -73,6 +76,8 @@ class ActorPool:
     Attributes:
         replaced: Errors of lost actors, which were replaced. The caller removes them.
         dropped: Blocks that were not used, since their key was not the expected one.
+        say: Prints a line.
+        stops: Returns whether the run was asked to stop, which ends a wait for blocks.
 
     Args:
         make: Starts the process of (actor, incarnation), and returns its handle.
@@ -82,7 +87,6 @@ class ActorPool:
         restarts: Actors that may be replaced in total.
         head: Address of the cluster's head node.
         patience: Seconds without any block that end the run. None: no limit.
-        say: Prints a line.
     """
 
     def __init__(
@@ -105,23 +109,28 @@ class ActorPool:
         self._left = restarts
         self.replaced: list[EnvError] = []
         self.dropped = 0
-        self.say: Callable[[str], None] = lambda line: None
+        self.say: Callable[[str], None] = print_error
+        self.stops: Callable[[], bool] = lambda: False
         self._asked, self._unanswered = time.monotonic(), 0
 
     def start(self) -> list[tuple[Step, bool]]:
         """Starts all actors. Returns the first step of each, and whether it has masks."""
         for member in self._members:
             self._begin(member)
-        starts = []
+        starts, began, warned = [], time.monotonic(), False
         for member in self._members:
-            while (found := self._received(member, member.started)) is None:
-                pass
+            while (found := self._first_step(member)) is None:
+                warned = self._says_why(time.monotonic() - began, warned)
             starts.append(found)
             member.started = None
         return starts
 
-    def receive(self, request: Callable[[], Request]) -> tuple[Block, None] | tuple[None, Step]:
+    def receive(
+        self, request: Callable[[], Request]
+    ) -> tuple[Block, None] | tuple[None, Step] | None:
         """Returns the next block, or the first step of an actor that replaces a lost one.
+
+        It returns None if the run was asked to stop.
 
         Args:
             request: Returns what actors receive now.
@@ -132,9 +141,8 @@ class ActorPool:
                 often than they may be replaced.
         """
         began, warned = time.monotonic(), False
-        while True:
-            self._ask_for_blocks(request)
-            member = self._first_answered()
+        while not self.stops():
+            member = self._answered(request)
             self._check_head()
             if member is None:
                 warned = self._waits_since(began, warned)
@@ -157,6 +165,7 @@ class ActorPool:
             at = self._members.index(member) + 1
             self._members = self._members[at:] + self._members[:at]
             return block, None
+        return None
 
     def close(self) -> None:
         """Ends all actors, without waiting for what they do."""
@@ -176,6 +185,28 @@ class ActorPool:
         member.number, member.version = 0, -1
         member.handle = self._make(member.actor, member.incarnation)
         member.started = member.handle.start.remote(self._seed(member.actor, member.incarnation))
+
+    def _first_step(self, member: _Member) -> Any:
+        """Returns the answer to the start of an actor. None: it has not answered, or is new."""
+        if ray.wait([member.started], timeout=_LOOK)[0]:
+            return self._received(member, member.started)
+        self._check_head()
+        return None
+
+    def _answered(self, request: Callable[[], Request]) -> _Member | None:
+        """Asks for blocks. Returns the first member in line that has answered, or None.
+
+        Raises:
+            ActorsLostError: Ray fails, such as without room for weights.
+        """
+        try:
+            self._ask_for_blocks(request)
+            return self._first_answered()
+        except (exceptions.RayError, OSError) as error:
+            self._require_cluster()
+            raise ActorsLostError(
+                f"the Ray cluster at {self._head} has failed: {_line(error)}"
+            ) from error
 
     def _ask_for_blocks(self, request: Callable[[], Request]) -> None:
         asked = None
@@ -247,20 +278,26 @@ class ActorPool:
 
     def _waits_since(self, began: float, warned: bool) -> bool:
         """Says once what the run waits for. Raises EnvError if no block arrives for too long."""
-        waited = time.monotonic() - began
-        if self._patience is not None and waited > self._patience:
+        waited, limit = time.monotonic() - began, self._patience
+        if limit is not None and any(member.started is not None for member in self._members):
+            limit = max(limit, _START_SECONDS)
+        if limit is not None and waited > limit:
             raise ActorsLostError(
                 f"no actor has sent a block for {waited:.0f} s: its environments hang, or the "
                 "cluster has no room for it. Use a larger --max-step-seconds if they are slow"
             )
-        if waited > _SILENCE and not warned:
-            free = ray.available_resources().get("CPU", 0.0)
-            self.say(
-                f"no actor has sent a block for {waited:.0f} s: {free:g} CPUs of the cluster are "
-                "free, and each actor needs one"
-            )
-            return True
-        return warned
+        return self._says_why(waited, warned)
+
+    def _says_why(self, waited: float, warned: bool) -> bool:
+        """Says once what a long wait is for. Returns whether it was said."""
+        if waited <= _SILENCE or warned:
+            return warned
+        free = ray.available_resources().get("CPU", 0.0)
+        self.say(
+            f"no actor has answered for {waited:.0f} s: {free:g} CPUs of the cluster are free, and "
+            "each actor needs one"
+        )
+        return True
 
 
 def _line(error: Exception) -> str:

@@ -89,8 +89,10 @@ class RemoteStream:
             self.mask = step.start_mask[np.argsort(step.start_lanes)]
         return step
 
-    def recv(self) -> Step:
+    def recv(self) -> Step | None:
         """Returns the next step of an actor, and waits for its block if none is there.
+
+        It returns None if the run was asked to stop while it waited.
 
         Raises:
             ClusterLostError, EnvError, NonFiniteError: As ActorPool.receive().
@@ -100,7 +102,9 @@ class RemoteStream:
                 self.stored += len(step.lanes)
                 self.initial.step()
                 return step
-            block, start = self.pool.receive(self._request)
+            if (found := self.pool.receive(self._request)) is None:
+                return None
+            block, start = found
             if start is not None:
                 self.initial.begin(start)
                 return start

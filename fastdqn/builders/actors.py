@@ -104,25 +104,26 @@ def make_remote_stream(
     return stream
 
 
-def actor_config(config: Any, actor: int, incarnation: int) -> Any:
-    """Returns the options of one actor, whose random numbers are its own."""
+def actor_config(config: Any, actor: int, incarnation: int, resumed: int = 0) -> Any:
+    """Returns the options of one actor, whose random numbers are its own.
+
+    Args:
+        config: The resolved options of the run.
+        actor, incarnation, resumed: As in _Plan.
+    """
     return config.replace(
         num_envs=config.num_envs // config.actors, actors=0, actor_num_envs=None,
-        seed=derive(config.seed, EXPLORE, 1 + actor + (incarnation << 20)) >> 1,
+        seed=derive(config.seed, EXPLORE, 1 + actor + (incarnation << 20), resumed) >> 1,
         device="cpu", capture="eager", precision="float32", threads=1, eval_frequency=0,
         final_evaluation=False, stop_at_return=None, updates_per_launch=1, priority_lag=0,
-        store="rows" if config.store == "device" and config.atari_protocol == "none"
-        else "auto" if config.store == "device" else config.store,
+        store="auto" if config.store == "device" else config.store,
     )  # fmt: skip
 
 
 def make_parts(plan: _Plan) -> Parts:
     """Makes the parts of an actor, in its process."""
-    config, facts, own = (
-        actor_config(plan.config, plan.actor, plan.incarnation),
-        plan.facts,
-        plan.own,
-    )
+    config = actor_config(plan.config, plan.actor, plan.incarnation, plan.resumed)
+    facts, own = plan.facts, plan.own
     torch.set_num_threads(1)
     owned = ExitStack()
     stream = make_streams(config, plan.factory, None, config.seed, owned, facts).training
@@ -151,7 +152,10 @@ class _Rates:
         )  # fmt: skip
         self._replay = agent.make_replay(own_config, facts, own)
         assert isinstance(self._replay.sampler, NewestSampler)
-        self._line = self._replay.sampler
+        self._line = line = self._replay.sampler
+        # A first draw would skip the older windows of a block.
+        begun = line.state() | {"next": self._replay.ring.added, "begun": True}
+        line.load_state(begun, self._replay.ring, config.n_steps)
         learner = agent.make_learner(own_config, online, devices.make_capture(own_config), own)
         self._td_errors = TDErrors(learner)
         self._batch = self._replay.new_batch(_RATED_TOGETHER)

@@ -271,7 +271,7 @@ def _actors_of(
 
 def _connect_actors(run: Run, stream: Any, warn: Callable[[str], None]) -> None:
     """Gives actors the weights and epsilon of a run, and the run their priorities."""
-    stream.pool.say = warn
+    stream.pool.say, stream.pool.stops = warn, lambda: run.stop()
     online, progress = run.learner.online, run.progress
 
     def weights() -> np.ndarray:

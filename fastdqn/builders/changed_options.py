@@ -32,6 +32,11 @@ def unchangeable(config: Config, changes: Iterable[str]) -> list[str]:
         return ["num_envs cannot change when a run of two halves is resumed: start a new run"]
     if config.ranks > 1 and "num_envs" in changes:
         return ["num_envs cannot change when a run of several ranks is resumed: start a new run"]
+    if config.actor_num_envs is not None and "num_envs" in changes:
+        return [
+            f"num_envs is that of {config.actors} actors with {config.actor_num_envs} environments "
+            "each, and cannot change when the run is resumed: start a new run"
+        ]
     sized = [name for name in changes if name in _OF_SIZES]
     if config.replay or not sized:
         return []

@@ -57,13 +57,14 @@ def make_streams(
     if config.max_step_seconds is not None:
         # Entered first and so closed last, since close() may hang too.
         watchdog = owned.enter_context(Watchdog(config.max_step_seconds))
+    actors = None if remote is None else remote()  # starts Ray, which no limit of a step counts
     creation = EnvCreation(
         config.env_id if isinstance(envs, VectorEnv) else str(recipe(config, envs))
     )
     if watchdog is not None:
         watchdog.watch(creation)
     with creation:
-        stream, evaluated = _make_streams(config, envs, eval_envs, seed, owned, facts, remote)
+        stream, evaluated = _make_streams(config, envs, eval_envs, seed, owned, facts, actors)
     for each in (stream, evaluated):
         if watchdog is not None and isinstance(each, EnvStream):
             watchdog.watch(each.env_calls)
@@ -77,7 +78,7 @@ def _make_streams(
     seed: int,
     owned: ExitStack,
     facts: EnvFacts,
-    remote: Callable[[], Any] | None,
+    actors: Any,
 ) -> tuple[Any, EnvStream | None]:
     keys = config.info_keys
     evaluated = None if eval_envs is None else EnvStream(eval_envs, info_keys=keys)
@@ -91,8 +92,8 @@ def _make_streams(
     try:  # making many environments may fail where making one worked
         if config.offline:
             stream = OfflineStream(facts, config.num_envs)
-        elif remote is not None:
-            stream = remote()
+        elif actors is not None:
+            stream = actors
         else:
             made = how.make(config.num_envs, seed=seed, env_batch_size=config.env_batch_size)
             stream = _stream_over(made, owned, keys, config.env_batch_size, config.restart_envs)

@@ -183,7 +183,8 @@ def actor_turn(run: Run) -> str:
     _learn(run, run.cadence.updates_due(progress.before, progress.now))
     progress.before = progress.now  # a checkpoint after an error of recv() owes no updates
     run.laps.enter("actors")
-    return _take(run, run.stream.recv())
+    step: Step | None = run.stream.recv()
+    return INTERRUPTED if step is None else _take(run, step)
 
 
 def _take(run: Run, step: Step) -> str:

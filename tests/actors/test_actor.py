@@ -8,6 +8,7 @@ import pytest
 
 from fastdqn.actors.actor import Actor, Parts
 from fastdqn.actors.block import Block, Failure, copied, join, split
+from fastdqn.config.derived_facts import keeps_frames
 from fastdqn.envs import EnvError, Step
 from helpers.remote import small
 from helpers.setups import setup_of
@@ -116,6 +117,31 @@ def test_the_random_numbers_of_actors_and_of_incarnations_differ(tmp_path):
     config = setup_of(small(tmp_path, actors=2)).config
     seeds = {actor_config(config, actor, life).seed for actor in range(3) for life in range(3)}
     assert len(seeds) == 9
+
+
+def test_a_resumed_run_explores_with_other_random_numbers(tmp_path):
+    config = setup_of(small(tmp_path, actors=2)).config
+    assert actor_config(config, 0, 0, 0).seed != actor_config(config, 0, 0, 100).seed
+
+
+@pytest.mark.parametrize("store", ["rows", "frames", "device"])
+@pytest.mark.parametrize("stack", [1, 4])
+def test_rows_of_an_actor_have_the_frames_of_the_replay(tmp_path, store, stack):
+    config = setup_of(small(tmp_path, actors=2)).config.replace(store=store)
+    assert keeps_frames(actor_config(config, 0, 0), stack) == keeps_frames(config, stack)
+
+
+def test_every_window_of_a_large_block_has_a_priority(tmp_path):
+    config = small(
+        tmp_path, actors=2, actor_num_envs=8, prioritized=True, actor_priorities=True,
+        learner="torch",
+    )  # fmt: skip
+    actor = Actor(functools.partial(parts_of, config), 0, 0, 0, block_steps=64)
+    actor.start(1)
+    for _ in range(2):
+        block: Any = actor.collect(None, 0, 0.5)
+        assert len(block.priorities.lane) == block.priorities.ends[-1] > 256
+    actor.close()
 
 
 def test_an_error_of_an_environment_travels_as_a_value(tmp_path):

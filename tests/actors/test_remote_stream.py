@@ -2,6 +2,7 @@
 
 import functools
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,11 @@ from fastdqn.actors.block import Block
 from fastdqn.actors.remote_stream import RemoteStream
 from fastdqn.builders import agent, devices
 from fastdqn.builders.actors import _Plan, make_parts
+from fastdqn.builders.changed_options import unchangeable
 from fastdqn.learning.td_errors import TDErrors
+from fastdqn.timing import Laps
+from fastdqn.training.loop import actor_turn
+from fastdqn.training.progress import INTERRUPTED, Progress
 from helpers.oracles import read_rows, valid_rows
 from helpers.remote import small
 from helpers.setups import setup_of
@@ -181,3 +186,24 @@ def test_the_resolved_options_say_how_environments_are_shared(tmp_path):
     assert config.actor_block_steps == 8  # 512 transitions
     assert setup_of(small(tmp_path, actors=4)).config.actor_block_steps == 64
     assert config.train_frequency == Fraction(4)
+
+
+def test_a_run_that_was_asked_to_stop_does_not_wait_for_blocks(tmp_path):
+    setup = setup_of(small(tmp_path, actors=2))
+    stream = remote_stream(setup)
+    stream.pool.receive = lambda request: None
+    assert stream.recv() is None
+    run: Any = SimpleNamespace(
+        stream=stream, progress=Progress(steps=8, before=4, now=8), laps=Laps(),
+        cadence=SimpleNamespace(updates_due=lambda before, now: 0), staging=None, replay=None,
+        learner=None,
+    )  # fmt: skip
+    assert actor_turn(run) == INTERRUPTED
+    assert run.progress.before == 8  # the updates of these steps are made
+    stream.close()
+
+
+def test_the_sum_of_environments_of_actors_cannot_change_when_a_run_is_resumed(tmp_path):
+    config = small(tmp_path, actors=2, actor_num_envs=3)
+    assert "2 actors with 3 environments each" in unchangeable(config, ["num_envs"])[0]
+    assert not unchangeable(small(tmp_path, actors=2), ["num_envs"])
