@@ -56,7 +56,9 @@ ROOMS: dict[str, set[str]] = {
         "training",
     },
     "cluster": {"ray", "config", "files", "study", "system", "text"},
-    "actors": {"numpy", "ray", "cluster", "envs", "learning", "replay", "state_dict", "system"},
+    "actors": {
+        "numpy", "ray", "cluster", "config", "envs", "learning", "replay", "state_dict", "system",
+    },
     "tabular": {
         "gymnasium", "numpy", "checkpoints", "config", "envs", "exploration", "files", "kernels",
     },

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from fastdqn.actors.block import Block, Failure, Priorities, copied, join
+from fastdqn.config.schema import ConfigError
 from fastdqn.envs import EnvError, EnvStream, NonFiniteError, Step
 from fastdqn.envs.errors import one_line
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.policy import Policy
 
 # Errors of environments that are one line. Others are errors of code.
-_EXPLAINED = (EnvError, NonFiniteError)
+_EXPLAINED = (ConfigError, EnvError, NonFiniteError)
 
 
 class Rates(Protocol):

@@ -250,6 +250,8 @@ class ActorPool:
     def _replace(self, member: _Member, error: Exception) -> None:
         """Starts a lost actor anew. Raises if no restarts are left, or if the cluster is gone."""
         self._require_cluster()
+        if getattr(error, "actor_init_failed", False):  # as each new process would
+            raise ActorsLostError(f"actor {member.actor} cannot start: {_last_line(error)}")
         lost = f"actor {member.actor} is gone ({_line(error)})"
         if self._left <= 0:
             used = f". All {self._restarts} restarts of --actor-restarts are used up"
@@ -298,6 +300,12 @@ class ActorPool:
             "each actor needs one"
         )
         return True
+
+
+def _last_line(error: Exception) -> str:
+    """Returns the last line of Ray's message, which is that of the error in an actor."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _line(error: Exception) -> str:

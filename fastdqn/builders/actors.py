@@ -1,6 +1,7 @@
 """Builds the actors of a run on a Ray cluster, and what each of them is made of."""
 
 import functools
+import pickle
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from fastdqn.builders.parts import UserParts
 from fastdqn.cluster.connection import connected
 from fastdqn.config.schema import ConfigError, ResolvedConfig
 from fastdqn.envs import EnvFacts, Factory, Step
+from fastdqn.envs.errors import one_line
 from fastdqn.kernels.rng import derive
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.precision import float32_by_default
@@ -28,6 +30,8 @@ from fastdqn.system.cpu_limits import usable_cores
 
 # Windows whose priorities an actor computes in one pass.
 _RATED_TOGETHER = 256
+# Time without the head node after which Ray ends the learner. It notices before, and saves.
+_RECONNECT_SECONDS = 600
 
 
 class _Plan(NamedTuple):
@@ -74,7 +78,7 @@ def make_remote_stream(
         ConfigError: There is no such cluster, or it has not enough CPUs.
     """
     cpus = max(usable_cores(), config.actors)
-    head = owned.enter_context(connected(config.ray_address, cpus))
+    head = owned.enter_context(connected(config.ray_address, cpus, _RECONNECT_SECONDS))
     has = ray.cluster_resources().get("CPU", 0.0)
     if has < config.actors:
         raise ConfigError(
@@ -87,7 +91,13 @@ def make_remote_stream(
     def start(actor: int, incarnation: int) -> Any:
         plan = _Plan(config, factory, facts, own, actor, incarnation, resumed)
         make: Callable[[], Parts] = functools.partial(make_parts, plan)
-        return remote.remote(make, actor, incarnation, actor * each, config.actor_block_steps)
+        try:
+            return remote.remote(make, actor, incarnation, actor * each, config.actor_block_steps)
+        except (TypeError, pickle.PicklingError) as error:
+            raise ConfigError(
+                [f"what was passed from Python cannot travel to actors: {one_line(error)}. Name a "
+                 "module and its object, such as my_module:MyEnv, instead"]
+            ) from None  # fmt: skip
 
     def seed(actor: int, incarnation: int) -> int:
         return env_seed(config.seed, TRAIN, resumed + incarnation) + actor * each

@@ -18,12 +18,11 @@ from fastdqn.config.schema import ConfigError
 LOCAL, AUTO = "local", "auto"
 # Seconds in which the head node must answer. Ray itself ends the process after 80.
 _PATIENCE = 5.0
+_RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 # Settings of Ray for this process and those that it starts, unless the user has set them.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing over the network
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it, Ray warns at each task without a GPU
-    # Ray ends a process that has lost the head node. A run saves a checkpoint before.
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
 }
 
 
@@ -35,13 +34,14 @@ def ray_problem() -> str | None:
 
 
 @contextlib.contextmanager
-def connected(address: str, cpus: int | None = None) -> Iterator[str]:
+def connected(address: str, cpus: int | None = None, reconnect_seconds: int = 60) -> Iterator[str]:
     """Connects this process to a cluster. Yields the address of its head node, HOST:PORT.
 
     Args:
         address: local starts Ray on this machine, and stops it afterwards. auto is a cluster that
             runs on this machine, or the one of RAY_ADDRESS. Else HOST:PORT of the head node.
         cpus: CPUs that a Ray of its own has. None: those of the machine.
+        reconnect_seconds: After this time without the head node, Ray ends this process.
 
     Raises:
         ConfigError: Ray is missing, or there is no such cluster.
@@ -50,6 +50,7 @@ def connected(address: str, cpus: int | None = None) -> Iterator[str]:
         raise ConfigError([line])
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault(_RECONNECT, str(reconnect_seconds))
     import ray
 
     if ray.is_initialized():  # by the program that calls, and it stays so
@@ -71,7 +72,12 @@ def connected(address: str, cpus: int | None = None) -> Iterator[str]:
             )  # fmt: skip
     except (ConnectionError, OSError, RuntimeError, ValueError, AssertionError) as error:
         line = " ".join(str(error).split()).partition(". ")[0]
-        raise ConfigError([f"no Ray cluster at {address}: {line}"]) from None
+        raise ConfigError(
+            [
+                f"no Ray cluster at {address}: {line}. If it asks for a token, set "
+                "RAY_AUTH_MODE=token"
+            ]
+        ) from None
     head = ray.get_runtime_context().gcs_address
     try:
         with _no_messages():

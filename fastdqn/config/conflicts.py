@@ -247,6 +247,12 @@ def _actor_conflicts(c: types.SimpleNamespace) -> Iterator[tuple[str, bool, str]
         f"actor_num_envs is {c.actor_num_envs}, and actors is 0: give --actors, or --num-envs",
     )
     yield (
+        "actors ray_address",
+        c.actors == 0 and c.ray_address != "local",
+        f"ray_address is {c.ray_address!r:.60}, and actors is 0: give --actors, or use --ray with "
+        "--seeds",
+    )
+    yield (
         "actors num_envs",
         c.actors > 0 and c.num_envs % c.actors != 0,
         f"num_envs is {c.num_envs}, which {c.actors} actors cannot share equally: use "

@@ -135,7 +135,8 @@ class Checkpointer:
     def begin(self, run: Run) -> None:
         """Writes the first checkpoint, before any step, so that the run can always be resumed.
 
-        It is on disk before the first evaluation writes the best weights. Does nothing if checkpoints are taken at the end only, or if there are some already.
+        It is on disk before the first evaluation writes the best weights. Does nothing if
+        checkpoints are taken at the end only, or if there are some already.
         """
         if self._every_steps is None and self._every_seconds is None:
             return
