@@ -112,10 +112,11 @@ class PlainLines:
 
 
 def _status_line(status: dict) -> str:
+    env = "" if status["env_rate"] is None else f"env {status['env_rate']:,.0f}/s  "
     return (
         f"step {status['steps']:>9,}  return {_mean_of(status)}  "
         f"epsilon {status['epsilon']:.3f}  {status['fps']:,.0f} steps/s  "
-        f"env {status['env_rate']:,.0f}/s  learner {status['learner_rate']:,.0f}/s  "
+        f"{env}learner {status['learner_rate']:,.0f}/s  "
         f"left {duration_text(status['seconds_left'])}"
     )
 
@@ -188,7 +189,7 @@ class LivePanel:
             ("steps", f"{status['steps']:,}  in {status['episodes']:,} episodes"),
             ("updates", f"{status['updates']:,}  loss {number_text(status['loss'])}"),
             ("speed", f"{status['fps']:,.0f} steps/s"),
-            ("environment", f"{status['env_rate']:,.0f} steps/s alone"),
+            ("environment", f"{_whole(status['env_rate'])} steps/s alone"),
             ("learner", f"{status['learner_rate']:,.0f} updates/s alone"),
             ("time left", duration_text(status["seconds_left"])),
         ):
@@ -215,6 +216,11 @@ def _mean_of(status: dict) -> str:
     if status["return"] is None:
         return "-"
     return f"{number_text(status['return'])} (mean of {status['averaged']})"
+
+
+def _whole(value: float | None) -> str:
+    """Returns a number without decimals, or a dash for None."""
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def number_text(value: float | None) -> str:

@@ -41,7 +41,8 @@ def metric_row(
         row["time/total_frames"] = progress.steps * frames_a_step
     if steps:
         row["time/fps"] = _rate(steps, sum(since.values()))
-        row["time/env_steps_per_second"] = _rate(steps, since.get("env", 0.0))
+        if "env" in since:  # not with actors, nor offline
+            row["time/env_steps_per_second"] = _rate(steps, since["env"])
     if updates:
         row["time/learner_updates_per_second"] = _rate(updates, since.get("learn", 0.0))
     if returns:
@@ -87,7 +88,7 @@ def status(
         "loss": row.get("train/loss"),
         "epsilon": row["rollout/exploration_rate"],
         "fps": row.get("time/fps", 0.0),
-        "env_rate": row.get("time/env_steps_per_second", 0.0),
+        "env_rate": row.get("time/env_steps_per_second"),
         "learner_rate": row.get("time/learner_updates_per_second", 0.0),
         "fraction": fraction,
         "seconds_left": left,

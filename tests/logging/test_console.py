@@ -118,7 +118,7 @@ def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch)
         now[0] += seconds
         lines.show({**STATUS, "steps": STATUS["steps"] + row})
     for _ in range(2):  # the end of training, and the end of the final evaluation
-        lines.show({**STATUS, "steps": 13_000, "return": None}, final=True)
+        lines.show({**STATUS, "steps": 13_000, "return": None, "env_rate": None}, final=True)
     lines.say("run folder: runs/[x]")
     lines.close()
     text = file.getvalue().splitlines()
@@ -128,6 +128,7 @@ def test_without_a_terminal_there_are_plain_lines_every_two_seconds(monkeypatch)
         "learner 654/s  left 1:02:03"
     )
     assert "return -" in text[2]
+    assert "env " not in text[2]  # with actors, whose environments step elsewhere
     assert text[3] == "run folder: runs/[x]"
 
 
