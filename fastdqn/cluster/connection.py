@@ -63,7 +63,6 @@ def connected(address: str, cpus: int | None = None, reconnect_seconds: int = 60
         return
     _require_answer(os.environ.get("RAY_ADDRESS") if address == AUTO else address)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    excepthook = sys.excepthook
     try:
         with _own_handlers():
             ray.init(
@@ -83,11 +82,12 @@ def connected(address: str, cpus: int | None = None, reconnect_seconds: int = 60
         with _no_messages():
             yield head
     finally:
-        sys.excepthook = excepthook  # that of Ray asks the head node
         if is_member(head):
             with _own_handlers():
                 ray.shutdown()
         else:  # Ray would wait for the head node here, and again at the end of the process
+            if sys.excepthook.__module__.startswith("ray"):
+                sys.excepthook = sys.__excepthook__
             atexit.register(_exit_without_ray)
 
 
