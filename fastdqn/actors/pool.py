@@ -21,6 +21,8 @@ _LOOK = 1.0
 # Seconds between two questions to the cluster, and those that the head node may not answer before
 # it counts as gone.
 _ASK, _UNANSWERED = 2.0, 5
+# Seconds between two looks at Ray's process of this machine, without which Ray ends this one.
+_LOOK_HERE = 0.25
 # Seconds without a block after which the run says what it waits for.
 _SILENCE = 60.0
 # Least seconds without a block that end a run while an actor starts. Ours, untuned.
@@ -111,7 +113,8 @@ class ActorPool:
         self.dropped = 0
         self.say: Callable[[str], None] = print_error
         self.stops: Callable[[], bool] = lambda: False
-        self._asked, self._unanswered = time.monotonic(), 0
+        self._asked = self._looked = time.monotonic()
+        self._unanswered = 0
 
     def start(self) -> list[tuple[Step, bool]]:
         """Starts all actors. Returns the first step of each, and whether it has masks."""
@@ -142,8 +145,8 @@ class ActorPool:
         """
         began, warned = time.monotonic(), False
         while not self.stops():
-            member = self._answered(request)
             self._check_head()
+            member = self._answered(request)
             if member is None:
                 warned = self._waits_since(began, warned)
                 continue
@@ -271,11 +274,16 @@ class ActorPool:
 
     def _check_head(self) -> None:
         """Asks the head node now and then, since actors answer for a while without it."""
-        if time.monotonic() - self._asked < _ASK:
+        now = time.monotonic()
+        if now - self._looked > _LOOK_HERE:
+            self._looked = now
+            if not raylet_answers():
+                self._require_cluster()
+        if now - self._asked < _ASK:
             return
         self._unanswered = 0 if answers(self._head, 1.0) else self._unanswered + 1
         self._asked = time.monotonic()
-        if self._unanswered > _UNANSWERED or not raylet_answers():
+        if self._unanswered > _UNANSWERED:
             self._require_cluster()
 
     def _waits_since(self, began: float, warned: bool) -> bool:

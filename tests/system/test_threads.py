@@ -52,6 +52,8 @@ ENDED_BY = {
     "files/run_lock.py acquire": "likewise",
     "cli/sweep_storage.py acquire": "a file lock of the system, held while one line is written",
     "study/local_scheduler.py wait": "the process was killed in the line before",
+    "cluster/runner.py wait": "the run itself, which a signal ends, or the end of its parent",
+    "cli/ray_sweep.py wait": "TaskPool, which waits for runs that end, or are stopped by a signal",
     "compiled/vector_env.py result": "compiled code steps some rows, as it does without threads",
     "envs/worker_process.py get": "the report is there: the queue was asked before",
 }
