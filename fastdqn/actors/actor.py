@@ -63,11 +63,8 @@ class Actor:
         first_lane: int,
         block_steps: int,
     ):
-        self._key, self._first_lane, self._block_steps = (
-            (actor, incarnation),
-            first_lane,
-            block_steps,
-        )
+        self._key = actor, incarnation
+        self._first_lane, self._block_steps = first_lane, block_steps
         self._number, self._produced, self._version = 0, 0, -1
         self._told = 0  # warnings sent so far
         self._rested: float | None = None  # when the last block was made
@@ -105,13 +102,10 @@ class Actor:
             return Failure(type(error).__name__, line, trace)
 
     def _start(self, seed: int) -> tuple[Step, bool]:
-        assert isinstance(self._parts, Parts)
-        stream, policy = self._parts.stream, self._parts.policy
-        start = stream.start(seed)
-        policy.prepare(stream.obs, stream.mask)
+        parts = self._of_parts()
+        stream, start = parts.stream, parts.stream.start(seed)
+        parts.policy.prepare(stream.obs, stream.mask)
         self._follow(start)
-        if self._parts.rates is not None:
-            self._parts.rates.rate()
         return copied(start, self._first_lane), stream.mask is not None
 
     def _collect(self, weights: np.ndarray | None, version: int, epsilon: Any) -> Block:

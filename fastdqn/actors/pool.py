@@ -102,11 +102,8 @@ class ActorPool:
         patience: float | None,
     ):
         self._make, self._seed, self._head = make, seed, head
-        self._blocks_in_flight, self._restarts, self._patience = (
-            blocks_in_flight,
-            restarts,
-            patience,
-        )
+        self._blocks_in_flight, self._patience = blocks_in_flight, patience
+        self._restarts = restarts
         self._members = [_Member(actor) for actor in range(count)]
         self._left = restarts
         self.replaced: list[EnvError] = []

@@ -185,6 +185,7 @@ class InitialPriorities:
     def follow(self, step: Step) -> None:
         """Sets the priorities of the windows that a step, which was stored, has completed."""
         if self.replay is None:
+            self._begun.clear()
             return
         added = self.replay.ring.added
         if not len(self._first):

@@ -128,14 +128,7 @@ def build(
             setup._replace(config=share), streams, seed, startup, owned, resumed, ranks
         )
         config, policy = agent.config if ranks.count == 1 else config, agent.ready.policy
-        handed_in = recorder_builder.names_of(envs, setup.own)
-        if folder is None:
-            with ranks.in_order():
-                folder = recorder_builder.take_folder(
-                    config, unbegun, owned, requested=setup.requested, handed_in=handed_in
-                )
-        elif resumed is None:
-            recorder_builder.begin_in(folder, config, setup.requested, unbegun, handed_in)
+        folder = _begin_folder(setup, config, envs, folder, resumed, unbegun, owned, ranks)
         total = total_timesteps or had_timesteps or config.total_timesteps
         budget = Budget(total, config.total_episodes)
         weights = (agent.online, agent.description)
@@ -174,6 +167,28 @@ def build(
             setup.facts._replace(has_masks=agent.facts.has_masks), notes, watchdog=streams.watchdog,
             final_evaluation=config.final_evaluation,
         )  # fmt: skip
+
+
+def _begin_folder(
+    setup: Setup,
+    config: ResolvedConfig,
+    envs: VectorEnv | Factory | None,
+    folder: Place | None,
+    resumed: Checkpoint | None,
+    unbegun: ExitStack,
+    owned: ExitStack,
+    ranks: Ranks,
+) -> Place:
+    """Returns the locked folder of the run; a new run has its options there. Raises ConfigError."""
+    handed_in = recorder_builder.names_of(envs, setup.own)
+    if folder is None:
+        with ranks.in_order():
+            return recorder_builder.take_folder(
+                config, unbegun, owned, requested=setup.requested, handed_in=handed_in
+            )
+    if resumed is None:
+        recorder_builder.begin_in(folder, config, setup.requested, unbegun, handed_in)
+    return folder
 
 
 def _make_agent(

@@ -257,6 +257,8 @@ def test_actors_end_within_seconds_when_the_learner_is_killed(tmp_path):
     learner.send_signal(signal.SIGKILL)
     learner.communicate()
     wait_for(lambda: not alive(tmp_path / "made"), 30.0)
+    assert alive(tmp_path / "made") == []
+    assert learner.returncode == -signal.SIGKILL
 
 
 def ray_process(parent: int, name: str) -> int:
