@@ -241,19 +241,25 @@ def make_policy(
     value: Value,
     facts: EnvFacts,
     capture: Capture | None = None,
+    store: Any = None,
 ) -> Policy:
-    """Returns the policy, which shares the weights of the online network."""
+    """Returns the policy, which shares the weights of the online network.
+
+    A DeviceStore has the observations that act() is given the slots of.
+    """
+    stored = store.observations if isinstance(store, DeviceStore) else None
     device, size = online.weights.device, noise_size(online.module)
     network, choose = online.eval_alias(), None
     if config.learner == "fused":
         choose = _fused_policy(config, online, value)
     elif is_graph(config.capture) or is_compiled(config.capture):
-        choose = CapturedPolicy(network, value, device, capture or devices.make_capture(config))
+        capture = capture or devices.make_capture(config)
+        choose = CapturedPolicy(network, value, device, capture, observations=stored)
     return Policy(
         network, value, device, facts.obs_shape, facts.num_actions,
         seed=derive(config.seed, EXPLORE),
         noise=LaneNoise(size, device, derive(config.seed, NOISE)) if size else NoNoise(),
-        choose=choose, repeats=make_repeats(config, facts.num_actions),
+        choose=choose, repeats=make_repeats(config, facts.num_actions), observations=stored,
     )  # fmt: skip
 
 

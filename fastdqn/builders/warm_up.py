@@ -96,7 +96,7 @@ def _get_ready(
     learner = agent.make_learner(config, online, capture, own, replay.store, ranks)
     batch = replay.new_batch(config.batch_size)
     staging, returns = devices.make_staging(config, batch, online.weights.device)
-    policy = agent.make_policy(config, online, learner.value, facts, capture)
+    policy = agent.make_policy(config, online, learner.value, facts, capture, replay.store)
     devices.prepare_learner(learner, staging)
     policy.prepare(start.obs, start.mask)
     return Ready(learner, staging, returns, policy)

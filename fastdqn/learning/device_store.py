@@ -37,6 +37,8 @@ class DeviceStore:
         ValueError: obs_shape does not begin with stack.
     """
 
+    on_device = True
+
     def __init__(
         self,
         num_lanes: int,
@@ -113,11 +115,11 @@ class DeviceStore:
 
     def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
         """Copies the observations in slots int64[B] to out [B, *] on the host; waits for them."""
-        self.download(self._observations, slots, out)
+        self.download(self.observations, slots, out)
 
     def observed(self, batch: Batch) -> Batch:
         """Returns a device batch with its observations in place of their slots."""
-        both = self._observations(torch.cat([batch.obs, batch.next_obs]))
+        both = self.observations(torch.cat([batch.obs, batch.next_obs]))
         obs, next_obs = both.split(len(batch.action))
         return batch._replace(obs=obs, next_obs=next_obs)
 
@@ -138,7 +140,8 @@ class DeviceStore:
             chunk = torch.from_numpy(np.ascontiguousarray(slots[start:end]))
             out[start:end] = select(chunk.to(self.frames.device)).cpu().numpy()
 
-    def _observations(self, slots: Tensor) -> Tensor:
+    def observations(self, slots: Tensor) -> Tensor:
+        """Gathers the observations in slots int64[B] of the device to [B, *]."""
         if self._stacks is None:
             return self.frames.index_select(0, slots)
         stacks = self._stacks.index_select(0, slots).view(-1)

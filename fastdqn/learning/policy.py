@@ -27,8 +27,9 @@ class Policy:
         seed: Seed of exploration.
         noise: Random inputs of act(), for exploration by noisy layers; greedy actions have none.
         choose: A faster form of the network for greedy actions: (obs, mask, Draw) to actions, or
-            to None if it does not apply.
+            to None if it does not apply. It also receives slots, if observations has them.
         repeats: Repeats exploratory actions; None takes each once.
+        observations: Gathers observations that a replay has on the device, from int64[N] slots.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class Policy:
         num_actions: int,
         seed: int = 0,
         noise: LaneNoise | NoNoise | None = None,
-        choose: Callable[[np.ndarray, np.ndarray | None, Draw], np.ndarray | None] | None = None,
+        choose: Callable[..., np.ndarray | None] | None = None,
         repeats: Repeats | None = None,
+        observations: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ):
         self.network, self.value, self.device = network, value, device
         self._noise, self._choose, self.repeats = noise or NoNoise(), choose, repeats
         self.obs_shape, self.num_actions = obs_shape, num_actions
+        self._observations = observations
         self.rng = seed_state(seed)
         prepare(self.rng)
 
@@ -72,7 +75,8 @@ class Policy:
                 "its input in place"
             )
         before = self.state()
-        self._best(obs, mask, self._noise(len(obs)))
+        slots = None if self._observations is None else np.zeros(len(obs), np.int64)
+        self._best(obs, mask, self._noise(len(obs)), slots)
         self.load_state(before)
 
     def expected(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -91,18 +95,35 @@ class Policy:
                 "Use obs[None] for a batch of one, and ObsReader(space) for spaces other than Box"
             )
 
-    def _best(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> np.ndarray:
+    def _best(
+        self,
+        obs: np.ndarray,
+        mask: np.ndarray | None,
+        draw: Draw,
+        slots: np.ndarray | None = None,
+    ) -> np.ndarray:
         if self._choose is not None and len(obs):
-            chosen = self._choose(obs, mask, draw)
+            stored = () if slots is None else (slots,)
+            chosen = self._choose(obs, mask, draw, *stored)
             if chosen is not None:
                 return chosen
-        return self._values(obs, mask, draw).argmax(1).cpu().numpy()
+        return self._values(obs, mask, draw, slots).argmax(1).cpu().numpy()
 
-    def _values(self, obs: np.ndarray, mask: np.ndarray | None, draw: Draw) -> torch.Tensor:
+    def _values(
+        self,
+        obs: np.ndarray,
+        mask: np.ndarray | None,
+        draw: Draw,
+        slots: np.ndarray | None = None,
+    ) -> torch.Tensor:
         if not len(obs):  # user networks may not accept an empty batch
             return torch.zeros((0, self.num_actions), dtype=torch.float32, device=self.device)
         with torch.inference_mode():
-            values = self.value.expected(self.network(self._upload(obs), draw))
+            if slots is None or self._observations is None:
+                there = self._upload(obs)
+            else:
+                there = self._observations(self._upload(slots))
+            values = self.value.expected(self.network(there, draw))
             if values.shape != (len(obs), self.num_actions):
                 raise PartError(
                     f"{type(self.value).__name__}.expected() returns {list(values.shape)}, must "
@@ -119,6 +140,7 @@ class Policy:
         epsilon,
         mask: np.ndarray | None = None,
         lanes: np.ndarray | None = None,
+        slots: np.ndarray | None = None,
     ) -> np.ndarray:
         """Returns int64[N] actions, each random with its own probability.
 
@@ -127,8 +149,10 @@ class Policy:
             epsilon: In [0, 1], one number or [N].
             mask: bool[N, A], the allowed actions.
             lanes: int64[N], the sub-environment of each observation; None for all, in order.
+            slots: int64[N], where a replay on the device has the same observations, which are then
+                not uploaded again; None uploads them.
         """
-        action = self._best(obs, mask, self._noise(len(obs)))
+        action = self._best(obs, mask, self._noise(len(obs)), slots)
         self._explore(epsilon, mask, lanes, action)
         return action
 

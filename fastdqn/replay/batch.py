@@ -126,11 +126,13 @@ class ObsStore(Protocol):
         stack: K; an observation consists of its own slot and the K - 1 slots before it.
         sample_shape: Shape of what a batch has for an observation: itself, or its slot.
         sample_dtype: Its dtype.
+        on_device: Whether a device has the observations, so that a batch has slots.
     """
 
     obs_shape: tuple[int, ...]
     obs_dtype: np.dtype
     stack: int
+    on_device: bool
 
     @property
     def sample_shape(self) -> tuple[int, ...]: ...

@@ -170,6 +170,10 @@ class Replay:
         self.ring.close(lanes)
         self.sampler.follow(self.ring, self.n_steps, lanes)
 
+    def newest(self, lanes: np.ndarray) -> np.ndarray | None:
+        """Returns the slots of the newest observations of lanes int64[M], if a device has them."""
+        return self.ring.heads(lanes) if self.store.on_device else None
+
     def new_batch(self, batch_size: int) -> Batch:
         """Allocates a batch of batch_size rows for sample()."""
         masked = None if self.masks is None else self.masks.obs_shape[0]

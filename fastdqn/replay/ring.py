@@ -133,6 +133,10 @@ class Ring:
             batch.action, batch.reward, batch.discount, slots, next_slots,
         )  # fmt: skip
 
+    def heads(self, lanes: np.ndarray) -> np.ndarray:
+        """Returns int64[M], the slots of the newest rows of lanes int64[M]."""
+        return lanes * self.rows + (self.added[lanes] - 1) % self.rows
+
     def slots_of(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
         """Returns the slots of rows first [N] to last [N], exclusive, lane by lane."""
         slots = np.empty(int((last - first).sum()), np.int64)

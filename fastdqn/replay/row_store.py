@@ -10,6 +10,7 @@ from fastdqn.kernels.jit import kernel
 class HostStore(ABC):
     """A store of which a batch has the observations themselves, not their slots."""
 
+    on_device = False
     obs_shape: tuple[int, ...]
     obs_dtype: np.dtype
 

@@ -169,7 +169,8 @@ def turn(run: Run) -> str:
     enter("act")
     epsilon = run.epsilon(progress.steps, progress.episodes)
     lane_epsilon = epsilon[stream.lanes] if isinstance(epsilon, np.ndarray) else epsilon
-    action = run.policy.act(stream.obs, lane_epsilon, stream.mask, stream.lanes)
+    slots = run.replay.newest(stream.lanes)
+    action = run.policy.act(stream.obs, lane_epsilon, stream.mask, stream.lanes, slots)
     enter("env")
     stream.send(action)  # async environments step while the learner works
     _learn(run, run.cadence.updates_due(progress.before, progress.now))

@@ -17,6 +17,7 @@ from fastdqn.checkpoints.network_weights import load_weights
 from fastdqn.learning.flat_parameters import FlatParameters
 from fastdqn.learning.networks import Affine, Outputs, StreamsHead
 from fastdqn.learning.noisy import NoisyLayers, noise_size
+from fastdqn.learning.policy import Policy
 from fastdqn.learning.random_inputs import Draw
 from helpers.capture import PICTURES, config_of
 from helpers.simulated_cuda import simulated_cuda
@@ -184,6 +185,29 @@ def test_a_replay_on_the_device_has_the_bits_of_one_on_the_host(tmp_path, make_e
     host, config = on_device(tmp_path / "host", make_env, store=store, **options)
     assert config["store"] == store
     assert_equal(weights, host)
+
+
+@pytest.mark.parametrize("capture", ["graph", "eager"])
+@pytest.mark.parametrize("make_env", [frames, Pictures])
+def test_acting_reads_observations_that_the_replay_has_on_the_device(
+    tmp_path, monkeypatch, make_env, capture
+):
+    """They are uploaded once, when they are stored."""
+    acted, act = [], Policy.act
+
+    def checked(self, obs, epsilon, mask=None, lanes=None, slots=None):
+        assert slots is not None
+        found = self._observations(torch.from_numpy(slots).to(self.device))
+        np.testing.assert_array_equal(found.cpu().numpy(), obs)
+        acted.append(len(obs))
+        return act(self, np.full_like(obs, 255), epsilon, mask, lanes, slots)
+
+    options = {"total_timesteps": 260, "buffer_size": 80, "capture": capture, **CONVOLUTIONS}
+    plain, _ = on_device(tmp_path / "plain", make_env, store="device", **options)
+    monkeypatch.setattr(Policy, "act", checked)
+    weights, _ = on_device(tmp_path / "checked", make_env, store="device", **options)
+    assert len(acted) > 20
+    assert_equal(weights, plain)
 
 
 def test_pictures_are_on_the_device_by_default(tmp_path):

@@ -91,6 +91,19 @@ def test_it_holds_what_a_store_of_the_host_holds(stack, dtype):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("stack", [1, 4])
+def test_the_newest_observations_are_those_that_the_policy_acts_on(stack):
+    episodes = Episodes(stores(stack), stack, np.uint8)
+    host, device = episodes.replays
+    for _ in range(3 * ROWS):
+        episodes.step()
+        lanes = np.flatnonzero(episodes.rng.random(LANES) < 0.7)
+        slots = device.newest(lanes)
+        assert slots is not None and host.newest(lanes) is None
+        found = device.store.observations(torch.from_numpy(slots))  # pyright: ignore[reportAttributeAccessIssue]
+        np.testing.assert_array_equal(found, episodes.obs[lanes])
+
+
 def test_an_observation_that_is_not_stacked_is_named():
     _, store = stores(4)
     obs = np.arange(4 * 6, dtype=np.uint8).reshape(1, 4, *FRAME)
