@@ -19,8 +19,10 @@ ATARI = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0)
 CARTPOLE = EnvFacts((4,), np.dtype(np.float32), 1.0, 2, 0)
 # Kernels of operators that launch another number than one. Convolutions add the bias in a kernel of
 # their own, and their gradients are one kernel each for inputs, weights and bias, with a change of
-# layout. A norm and a dot product take two steps. A batched product copies its bias first.
+# layout. A norm and a dot product take two steps. A batched product copies its bias first. Memory
+# alone takes none.
 _KERNELS = {
+    "aten.empty_like.default": 0,
     "aten.convolution.default": 2, "aten.convolution_backward.default": 4,
     "aten.linalg_vector_norm.default": 2, "aten.dot.default": 2, "aten.baddbmm.default": 2,
 }  # fmt: skip

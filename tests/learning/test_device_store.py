@@ -99,7 +99,8 @@ def test_the_newest_observations_are_those_that_the_policy_acts_on(stack):
         episodes.step()
         lanes = np.flatnonzero(episodes.rng.random(LANES) < 0.7)
         slots = device.newest(lanes)
-        assert slots is not None and host.newest(lanes) is None
+        assert slots is not None
+        assert host.newest(lanes) is None
         found = device.store.observations(torch.from_numpy(slots))  # pyright: ignore[reportAttributeAccessIssue]
         np.testing.assert_array_equal(found, episodes.obs[lanes])
 
