@@ -79,6 +79,7 @@ def parse(args: Sequence[str], default: Options, prog: str) -> tuple[Options, li
     flags = _second_names(type(default)) | _second_names(type(getattr(default, "config", None)))
     args = [_current_name(word, flags) for word in args]
     args = [_none_of(word, options_of(type(default))) for word in args]
+    args = _capitalized(args, default)
     if "--help" in args or "-h" in args:
         from fastdqn.cli.help import grouped
 
@@ -156,6 +157,25 @@ def _none_of(word: str, options: dict[str, Option]) -> str:
     if not word.startswith("--no-") or option is None or tuple not in _origins(option.hint):
         return word
     return f"--{word.removeprefix('--no-')}"
+
+
+def _capitalized(args: Sequence[str], default: Any) -> list[str]:
+    """Returns true, false and none as tyro reads them, for options that may be None."""
+    records = (default, getattr(default, "config", None))
+    known = [options_of(type(record)) for record in records if is_dataclass(record)]
+    hints = {name: option.hint for options in known for name, option in options.items()}
+    flags = {
+        f"--{name.replace('_', '-')}" for name, hint in hints.items() if bool in get_args(hint)
+    }
+    words = {"true": "True", "false": "False", "none": "None"}
+    found: list[str] = []
+    for before, word in zip(["", *args], args, strict=False):
+        flag, equals, attached = word.partition("=")
+        if equals and flag in flags:
+            found.append(f"{flag}={words.get(attached.lower(), attached)}")
+        else:
+            found.append(words.get(word.lower(), word) if before in flags else word)
+    return found
 
 
 def _origins(hint: Any) -> list[Any]:

@@ -25,7 +25,7 @@ def trials_on_cluster(
     This process alone asks the study for settings and reports their results.
     """
     pool = TaskPool(Resources(chosen.ray_cpus, chosen.ray_gpus), chosen.jobs)
-    running = _Running(pool)
+    running = _Running(pool, chosen.objective)
     try:
         while True:
             with writing(path):
@@ -44,8 +44,8 @@ def trials_on_cluster(
 class _Running:
     """Trials whose runs are on the cluster, one run of each."""
 
-    def __init__(self, pool: TaskPool):
-        self._pool, self._losses = pool, dict[Trial, int]()
+    def __init__(self, pool: TaskPool, objective: str):
+        self._pool, self._losses, self._objective = pool, dict[Trial, int](), objective
 
     @property
     def count(self) -> int:
@@ -58,7 +58,7 @@ class _Running:
         if config is None:
             del self._losses[trial]
             return trial.end()
-        self._pool.start(trial, train_on_node, config)
+        self._pool.start(trial, train_on_node, config, self._objective)
         return ""
 
     def wait(self) -> str:
@@ -74,13 +74,13 @@ class _Running:
         return self.start(trial)
 
 
-def train_on_node(config: Config) -> Outcome | Lost:
+def train_on_node(config: Config, objective: str) -> Outcome | Lost:
     """Trains in a temporary folder of this node. Folders that killed processes left are removed."""
     path = cache_folder() / "sweep"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     try:
         with temporary_runs_folder(path) as folder:
-            return train_once(config, folder)
+            return train_once(config, folder, objective)
     except KeyboardInterrupt:
         return Lost("it was interrupted")

@@ -25,6 +25,8 @@ from fastdqn.cli.search_space import (
     plain,
     value_problems,
 )
+from fastdqn.cli.sweep_objective import OBJECTIVES, Objective
+from fastdqn.cli.sweep_objective import problems as objective_problems
 from fastdqn.cli.sweep_storage import is_filled, open_trials, temporary_runs_folder, writing
 from fastdqn.cli.sweep_trial import Trial, finished, train_once
 from fastdqn.config.schema import Config, ConfigError
@@ -56,7 +58,8 @@ def sweep(name: str | None, args: list[str]) -> None:
         for line in _search(chosen)(path, chosen, study, searched):
             if not chosen.quiet:
                 print(line, flush=True)
-    print(_found(study, [*([name] if name else []), *_kept(parser.given(args))], searched, path))
+    words = [*([name] if name else []), *_kept(parser.given(args))]
+    print(_found(study, words, searched, path, OBJECTIVES[chosen.objective]))
 
 
 def _parse(name: str | None, args: list[str]) -> tuple[SweepOptions, dict[str, Space | None]]:
@@ -94,8 +97,7 @@ def _mistakes(
         lines.append(f"{' and '.join(both)} cannot be both given and searched")
     if not (chosen.search or spaces):
         lines.append("every option with default values is given: name others with --search")
-    if chosen.config.eval_frequency == 0:
-        lines.append("eval_frequency is 0: a sweep compares evaluations")
+    lines += objective_problems(chosen.objective, chosen.config)
     if chosen.config.run_dir is not None:
         lines.append("run_dir is set: runs of a sweep leave no folder. Use --out for its file")
     if chosen.jobs is not None:
@@ -127,13 +129,19 @@ def _open(
 
 
 def _within(config: Config, spaces: Mapping[str, Space | None]) -> Config:
-    """Returns a config whose searched options lie in the given spaces. None is kept."""
+    """Returns a config whose searched options lie in the given spaces.
+
+    None, which often stands for a value that is resolved later, is kept where a run accepts it.
+    """
     values = {
         name: space.nearest(getattr(config, name))
         for name, space in spaces.items()
-        if space is not None and getattr(config, name) is not None
+        if space is not None
     }
-    return config.replace(**option_values(values))
+    kept = {name: value for name, value in values.items() if getattr(config, name) is not None}
+    with_none = config.replace(**option_values(kept))
+    without = config.replace(**option_values(values))
+    return without if with_none.problems() and not without.problems() else with_none
 
 
 def _settled(
@@ -158,6 +166,8 @@ def _identity(chosen: SweepOptions, searched: Mapping[str, Space]) -> dict[str, 
     fixed = {name: value for name, value in fixed.items() if name not in searched}
     spaces = {name: space.to_json() for name, space in searched.items()}
     values = {"version": VERSION, "seeds": chosen.seeds, "searched": spaces, "config": fixed}
+    if chosen.objective != "best":  # which files of earlier versions do not name
+        values["objective"] = chosen.objective
     return json.loads(json.dumps(values))
 
 
@@ -183,7 +193,7 @@ def _trials_here(
                     return
                 trial = Trial(study, chosen, searched)
                 while (config := trial.next_run()) is not None:
-                    trial.add(train_once(config, folder))
+                    trial.add(train_once(config, folder, chosen.objective))
                 line = trial.end()
             yield line
 
@@ -192,12 +202,14 @@ def _kept(given: dict[str, list[str]]) -> list[str]:
     """Returns the given options that a training with the result needs too."""
     ours = {
         "trials", "seeds", "search", "out", "ray", "ray_cpus", "ray_gpus", "jobs", "quiet",
-        "no_quiet", "seed",
+        "no_quiet", "seed", "objective",
     }  # fmt: skip
     return [word for name, group in given.items() if name not in ours for word in group]
 
 
-def _found(study, words: list[str], searched: Mapping[str, Space], path: Path) -> str:
+def _found(
+    study, words: list[str], searched: Mapping[str, Space], path: Path, objective: Objective
+) -> str:
     """Returns the best setting as the command that trains with it."""
     # Pruned trials have a value too, of fewer seeds.
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
@@ -206,6 +218,6 @@ def _found(study, words: list[str], searched: Mapping[str, Space], path: Path) -
     best = max(complete, key=lambda trial: trial.value)
     setting = {name: searched[name].rounded(value) for name, value in best.params.items()}
     return (
-        f"best of {len(finished(study))}: mean return {best.value:.6g}\n"
+        f"best of {len(finished(study))}: {objective.text} {objective.told(best.value)}\n"
         f"  fastdqn train {shlex.join(words)} {flags(setting)}\ntrials: {path}"
     )

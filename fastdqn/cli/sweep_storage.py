@@ -196,6 +196,8 @@ def _unlike(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
         return f"of version {theirs.get('version')}, this is {ours['version']}"
     config = theirs.get("config")
     config = config if isinstance(config, dict) else {}
-    names = [name for name in ("seeds", "searched") if theirs.get(name) != ours[name]]
+    names = [
+        name for name in ("seeds", "searched", "objective") if theirs.get(name) != ours.get(name)
+    ]
     names += [n for n in ours["config"] if n in config and config[n] != ours["config"][n]]
     return f"of other {' and '.join(names or ['options'])}"

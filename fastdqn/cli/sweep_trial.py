@@ -3,11 +3,12 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastdqn import api
 from fastdqn.cli.options import SweepOptions
 from fastdqn.cli.search_space import Space, flags, option_values
+from fastdqn.cli.sweep_objective import OBJECTIVES, Objective
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.envs import NonFiniteError
 from fastdqn.training.loop import DivergedError
@@ -20,9 +21,9 @@ _CUT = "cut"
 
 
 class Outcome(NamedTuple):
-    """Result of a run: its mean return, or why there is none."""
+    """Result of a run: a value, of which larger ones are better, or why there is none."""
 
-    mean_return: float | None
+    value: float | None
     failure: str = ""
 
 
@@ -47,27 +48,28 @@ class Trial:
         )
         study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNCUT)
         self._study, self._trials, self._seeds = study, chosen.trials, chosen.seeds
+        self._objective = OBJECTIVES[chosen.objective]
         self._trial = study.ask()
         self._setting = {n: space.suggest(self._trial, n) for n, space in searched.items()}
         self._config = chosen.config.replace(**option_values(self._setting))
-        self._returns = list[float]()
+        self._values = list[float]()
         # Values of several options may exclude each other.
         self._failure = next(iter(self._config.problems()), "")
 
     def next_run(self) -> Config | None:
         """Returns the options of the next run, or None if there is none."""
-        if self._failure or len(self._returns) == self._seeds:
+        if self._failure or len(self._values) == self._seeds:
             return None
-        return self._config.replace(seed=self._config.seed + len(self._returns))
+        return self._config.replace(seed=self._config.seed + len(self._values))
 
     def add(self, outcome: Outcome) -> None:
         """Adds the result of the run of next_run()."""
-        if outcome.mean_return is None:
+        if outcome.value is None:
             self._failure = outcome.failure
             return
-        self._returns.append(outcome.mean_return)
-        count = len(self._returns)
-        self._trial.report(sum(self._returns) / count, count - 1)
+        self._values.append(outcome.value)
+        count = len(self._values)
+        self._trial.report(sum(self._values) / count, count - 1)
         if count < self._seeds and self._trial.should_prune():
             self._failure = _CUT
 
@@ -75,13 +77,13 @@ class Trial:
         """Reports the result to the study. Returns a line about it."""
         import optuna
 
-        returns, state = self._returns, optuna.trial.TrialState
+        values, state = self._values, optuna.trial.TrialState
         if self._failure:
-            self._study.tell(self._trial, state=state.PRUNED if returns else state.FAIL)
+            self._study.tell(self._trial, state=state.PRUNED if values else state.FAIL)
         else:
-            self._study.tell(self._trial, sum(returns) / len(returns))
-        texts = "  ".join(f"{value:.6g}" for value in returns)
-        head = "no return" if not returns else "mean return" + "s" * (len(returns) > 1)
+            self._study.tell(self._trial, sum(values) / len(values))
+        texts = "  ".join(map(self._objective.told, values))
+        head = self._objective.text if values else "no result"
         why = f" ({self._failure})" if self._failure else ""
         count = f"{len(finished(self._study)):3} of {self._trials}"
         return f"{count}  {head} {texts}".rstrip() + f"{why}  {flags(self._setting)}"
@@ -92,24 +94,34 @@ def finished(study) -> list:
     return [trial for trial in study.trials if trial.state.is_finished()]
 
 
-def train_once(config: Config, place: Path) -> Outcome:
-    """Trains in a temporary folder. The return is that of the best weights on unused seeds.
+def train_once(config: Config, place: Path, objective: str = "best") -> Outcome:
+    """Trains in a temporary folder, and measures an objective.
+
+    The return of the best weights is that on unused seeds.
 
     Raises:
         KeyboardInterrupt: The run was interrupted.
     """
     try:
         with tempfile.TemporaryDirectory(dir=place) as folder:
+            run_dir = Path(folder, "run")
             config = config.replace(
-                run_dir=str(Path(folder, "run")), tensorboard=False, wandb=False,
+                run_dir=str(run_dir), tensorboard=False, wandb=False,
                 checkpoint_seconds=None, checkpoint_frequency=None, checkpoint_replay=False,
-                final_evaluation=True,
+                final_evaluation=objective == "best",
             )  # fmt: skip
             summary = api.train(config).summary
+            if summary["exit_reason"].endswith("interrupted"):
+                raise KeyboardInterrupt
+            return _measured(OBJECTIVES[objective], run_dir, summary)
     except ConfigError as error:  # found only when the run is built, such as its memory
         return Outcome(None, error.lines[0])
     except _BAD_SETTING as error:
         return Outcome(None, " ".join(str(error).split()))
-    if summary["exit_reason"].endswith("interrupted"):
-        raise KeyboardInterrupt
-    return Outcome(summary["eval"]["mean_return"])
+
+
+def _measured(objective: Objective, folder: Path, summary: Mapping[str, Any]) -> Outcome:
+    value = objective.measure(folder, summary)
+    if value is None:
+        return Outcome(None, f"the run has no {objective.text}")
+    return Outcome(objective.sign * value)

@@ -169,7 +169,7 @@ def test_searched_values_that_exclude_each_other_are_failed_trials(trained, tmp_
     words = ["--search", "value=categorical,scalar", "munchausen=true,false"]
     assert run(tmp_path, "--trials", "12", "--seeds", "1", *words) == 0
     out = capsys.readouterr().out
-    failed = out.count("no return (munchausen adds")
+    failed = out.count("no result (munchausen adds")
     assert failed > 0
     assert len(trained) == 12 - failed
 
@@ -231,3 +231,18 @@ def test_a_fraction_is_stored_as_text_and_read_back():
 def test_the_help_names_the_forms(capsys):
     assert main(["sweep", "--help"]) == 0
     assert "NAME=LOW..HIGH:log" in capsys.readouterr().out
+
+
+def test_a_searched_option_may_replace_one_that_a_run_without_it_lacks(trained, tmp_path):
+    """Without a number of steps, epsilon needs a decay per episode, which is searched here."""
+    words = ["--total-timesteps", "None", "--total-episodes", "40", "--trials", "2"]
+    assert run(tmp_path, *words, "--search", "exploration_decay=0.9..0.99") == 0
+    assert all(config.exploration_decay >= 0.9 for config in trained)
+
+
+@pytest.mark.parametrize("words", [["--tensorboard", "false"], ["--tensorboard=FALSE"]])
+def test_an_option_that_may_be_none_takes_true_and_false_in_any_case(words):
+    chosen, mistakes = parser.parse([*words, "--tau", "0.5"], TrainOptions(Config()), "")
+    assert mistakes == []
+    assert chosen.config.tensorboard is False
+    assert chosen.config.tau == 0.5

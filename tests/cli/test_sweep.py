@@ -27,11 +27,10 @@ def test_the_presets_own_settings_are_tried_first(trained, tmp_path):
     assert trained[0].exploration_final_eps == 0.05
 
 
-@pytest.mark.parametrize(("seeds", "head"), [(1, "  mean return "), (2, "  mean returns ")])
-def test_a_trial_prints_the_mean_return_of_each_seed(trained, tmp_path, capsys, seeds, head):
-    assert run(tmp_path, "--trials", "1", "--seeds", str(seeds)) == 0
+def test_a_trial_prints_the_mean_return_of_each_seed(trained, tmp_path, capsys):
+    assert run(tmp_path, "--trials", "1", "--seeds", "2") == 0
     (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("  1 of 1")]
-    assert head in line
+    assert "  mean return 8  7  --learning-rate 0.008" in line
 
 
 def test_the_best_is_named_by_its_return_and_settings_alone(trained, tmp_path, capsys):
@@ -104,7 +103,7 @@ def test_a_setting_that_diverges_is_a_bad_one(trained, tmp_path, monkeypatch, ca
     monkeypatch.setattr(sweep.api, "train", diverges)
     assert run(tmp_path, "--trials", "2") == 0
     out = capsys.readouterr().out
-    assert out.count("no return (the loss is nan at step 7)") == 2
+    assert out.count("no result (the loss is nan at step 7)") == 2
     assert "every setting diverged" in out
 
 

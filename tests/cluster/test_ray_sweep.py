@@ -109,9 +109,9 @@ def test_a_run_whose_process_is_lost_is_repeated_once(
     monkeypatch.setattr(FakePool, "lost", (1, 3, 5, 6))
     assert run(tmp_path, "--trials", "2", "--ray", "local", "--jobs", "1") == 0
     first, second, *_ = lines(capsys)
-    assert "mean returns" in first
+    assert "mean return " in first
     assert "lost" not in first  # each of its runs once
-    assert "no return (its process was lost twice: the node is gone)  --learning-rate" in second
+    assert "no result (its process was lost twice: the node is gone)  --learning-rate" in second
     assert [each.seed for each in trained] == [1_001, 1_002]
 
 

@@ -1,0 +1,80 @@
+"""Objectives of a sweep: what is measured of each run."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastdqn.config.schema import Config
+from fastdqn.files.atomic_write import read_text
+
+# The part of a run, at its end, whose episodes count for the objective training.
+_LAST = 0.1
+
+
+class Objective(NamedTuple):
+    """What a sweep compares.
+
+    Attributes:
+        text: What a value is, in the lines of a sweep.
+        sign: 1 if larger values are better, -1 if smaller ones are.
+        measure: From the folder and the summary of a run to its value; None if it has none.
+    """
+
+    text: str
+    sign: int
+    measure: Callable[[Path, Mapping[str, Any]], float | None]
+
+    def told(self, value: float) -> str:
+        """Returns a value, of which larger ones are better, as a text."""
+        return f"{self.sign * value:.6g}"
+
+
+def problems(objective: str, config: Config) -> list[str]:
+    """Returns messages about options that an objective needs."""
+    lines = []
+    if objective != "training" and config.eval_frequency == 0:
+        lines.append(
+            "eval_frequency is 0: a sweep compares evaluations. Use --objective training to "
+            "compare training returns"
+        )
+    if objective in ("steps", "episodes") and config.stop_at_return is None:
+        lines.append(f"--objective {objective} needs --stop-at-return, which ends a run")
+    return lines
+
+
+def _best(folder: Path, summary: Mapping[str, Any]) -> float | None:
+    return summary["eval"]["mean_return"]
+
+
+def _curve(folder: Path, summary: Mapping[str, Any]) -> float | None:
+    rows = [json.loads(line) for line in read_text(folder / "eval.jsonl").splitlines()]
+    means = [row["mean_return"] for row in rows if row["kind"] == "eval"]
+    return float(np.mean(means)) if means else None
+
+
+def _training(folder: Path, summary: Mapping[str, Any]) -> float | None:
+    lines = read_text(folder / "episodes.csv").splitlines()
+    steps, returns = (lines[0].split(",").index(name) for name in ("steps", "return"))
+    rows = [line.split(",") for line in lines[1:]]
+    from_step = (1.0 - _LAST) * summary["total_steps"]
+    last = [float(row[returns]) for row in rows if float(row[steps]) > from_step]
+    return float(np.mean(last)) if last else None
+
+
+def _until_solved(count: str) -> Callable[[Path, Mapping[str, Any]], float]:
+    def measure(folder: Path, summary: Mapping[str, Any]) -> float:
+        return summary[count] * (2 if summary["solved"] is None else 1)
+
+    return measure
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "best": Objective("mean return", 1, _best),
+    "curve": Objective("mean return of all evaluations", 1, _curve),
+    "training": Objective("training return", 1, _training),
+    "steps": Objective("steps until solved", -1, _until_solved("total_steps")),
+    "episodes": Objective("episodes until solved", -1, _until_solved("episodes")),
+}
