@@ -32,16 +32,25 @@ METHOD = (
 )
 
 
+class SolvedAt(NamedTuple):
+    """Environment steps and episodes after which a run reached --stop-at-return."""
+
+    steps: int
+    episodes: int
+
+
 class RunResult(NamedTuple):
     """Returns of a finished run. None: it was not evaluated.
 
     info: mean of each key of --info-keys in the evaluation of the last weights, if it is known.
+    solved: None if the run has no --stop-at-return, or did not reach it.
     """
 
     seed: int
     last: float | None
     best: float | None
     info: Mapping[str, InfoMean] = MappingProxyType({})
+    solved: SolvedAt | None = None
 
 
 class VariantResult(NamedTuple):
@@ -92,7 +101,8 @@ def run_result(run: Run) -> RunResult | None:
         last = (
             best if is_last else newest_row(run.folder / "eval.jsonl", "mean_return", kind="eval")
         )
-    return RunResult(run.seed, _mean_return(last), _mean_return(best), _info(run.folder, last))
+    info = _info(run.folder, last)
+    return RunResult(run.seed, _mean_return(last), _mean_return(best), info, _solved(summary))
 
 
 def info_keys(results: list[VariantResult]) -> list[str]:
@@ -119,6 +129,7 @@ def results_record(
                 "probability_of_improvement": each.improvement,
                 "probability_of_improvement_interval": each.improvement_interval,
                 "mean_best": each.best_mean,
+                "solved": [run.solved and run.solved._asdict() for run in each.runs],
                 "info": {key: _info_record(each, key) for key in keys},
             }
             for each in results
@@ -139,13 +150,17 @@ def results_table(results: list[VariantResult]) -> Table:
     for key in keys:
         table.add_column(Text(printable(f"{info_title(key)}, mean")), justify="right")
     table.add_column("best weights, mean", justify="right")
+    solves = any(run.solved for each in results for run in each.runs)
+    for name in ("solved", "steps, median", "episodes, median") if solves else ():
+        table.add_column(name, justify="right")
     for i, each in enumerate(results):
         row = [str(len(each.runs)), _text(each.mean), _text(each.iqm), _ends(each.interval)]
         if several:
             compared = [_share(each.improvement), _shares(each.improvement_interval)]
             row += compared if i else ["", ""]
         row += [_info_text(each.info_mean(key)) for key in keys]
-        table.add_row(Text(printable(each.variant.label)), *row, _text(each.best_mean))
+        row += [_text(each.best_mean), *(_solved_texts(each.runs) if solves else [])]
+        table.add_row(Text(printable(each.variant.label)), *row)
     return table
 
 
@@ -228,6 +243,21 @@ def _info(folder: Path, evaluation: Any) -> dict[str, InfoMean]:
     found = evaluation if isinstance(evaluation, dict) else {}
     means = {key: info_of(key, found) for key in keys}
     return {key: mean for key, mean in means.items() if mean is not None}
+
+
+def _solved(summary: Mapping[str, Any]) -> SolvedAt | None:
+    found = summary.get("solved")
+    counts = (found.get("steps") if isinstance(found, dict) else None), summary.get("episodes")
+    return SolvedAt(*counts) if all(type(count) is int for count in counts) else None
+
+
+def _solved_texts(runs: Sequence[RunResult]) -> list[str]:
+    """Returns how many runs were solved, and the medians of their steps and episodes."""
+    solved = [run.solved for run in runs if run.solved is not None]
+    if not solved:
+        return [f"0 of {len(runs)}", "-", "-"]
+    medians = np.median(np.array(solved), axis=0)
+    return [f"{len(solved)} of {len(runs)}", *(rounded(float(median)) for median in medians)]
 
 
 def _info_record(result: VariantResult, key: str) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class FakeScheduler:
 def scores(last: float, best: float) -> dict:
     """Returns what summary.json says of the evaluations."""
     return {
-        "exit_reason": "budget spent",
+        "exit_reason": "budget spent", "solved": None,
         "eval": {"mean_return": best, "steps_at_eval": 1}, "eval_last": {"mean_return": last},
     }  # fmt: skip
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from fastdqn.study.results import (
     RunResult,
+    SolvedAt,
     missing_runs,
     remarks,
     results_record,
@@ -117,26 +118,45 @@ def test_unfinished_runs_do_not_count(tmp_path):
     assert shown(study, tmp_path)[1] == ["n-steps 3", "0", "-", "-", "-", "-", "-", "-"]
 
 
+def test_the_table_says_when_runs_were_solved(tmp_path):
+    study = made(tmp_path, base=[1, 1, 1], n_steps_3=[1, 1])
+    for seed, (steps, episodes) in enumerate([(1_000, 10), (20_000, 40)], 1):
+        path = tmp_path / "base" / f"seed-{seed}" / "summary.json"
+        solved = {"threshold": 475.0, "steps": steps, "seconds": 1.0}
+        summary = json.loads(path.read_text()) | {"solved": solved, "episodes": episodes}
+        path.write_text(json.dumps(summary))
+    rows = shown(study, tmp_path)
+    assert rows[0][-4:] == ["100", "2 of 3", "10,500", "25"]
+    assert rows[1][-4:] == ["100", "0 of 2", "-", "-"]
+    record = results_record(study, study_results(study, tmp_path), {})
+    assert record["variants"][0]["solved"] == [
+        {"steps": 1_000, "episodes": 10}, {"steps": 20_000, "episodes": 40}, None,
+    ]  # fmt: skip
+
+
 def test_the_result_of_a_run_without_eval_last_is_its_last_evaluation(tmp_path):
     """Older runs. The best weights count if they are the last."""
     run = Run(BASE, 1, tmp_path / "run")
     assert run_result(run) is None
     last, best = {"mean_return": 7.0}, {"mean_return": 9.0, "steps_at_eval": 1_000}
+    solved = SolvedAt(1_500, 40)
     write_run(run.folder, summary={"eval": best, "eval_last": last})
-    assert run_result(run) == RunResult(1, 7.0, 9.0)
+    assert run_result(run) == RunResult(1, 7.0, 9.0, {}, solved)
     summary = json.loads((run.folder / "summary.json").read_text())
     del summary["eval_last"]
     (run.folder / "summary.json").write_text(json.dumps(summary))
-    assert run_result(run) == RunResult(1, 42.0, 9.0)  # the row at step 2,000
+    assert run_result(run) == RunResult(1, 42.0, 9.0, {}, solved)  # the row at step 2,000
     summary["eval"]["steps_at_eval"] = 2_000
     (run.folder / "summary.json").write_text(json.dumps(summary))
-    assert run_result(run) == RunResult(1, 9.0, 9.0)
+    assert run_result(run) == RunResult(1, 9.0, 9.0, {}, solved)
 
 
 def test_runs_that_were_not_evaluated_have_a_remark(tmp_path):
     study = made(tmp_path)._replace(variants=(BASE,))
     for seed in (1, 2):
-        write_run(tmp_path / "base" / f"seed-{seed}", rows=1, summary={"eval": None})
+        write_run(
+            tmp_path / "base" / f"seed-{seed}", rows=1, summary={"eval": None, "solved": None}
+        )
     assert shown(study, tmp_path) == [["base", "2", "-", "-", "-", "-"]]
     (line,) = remarks(study_results(study, tmp_path))
     assert line.startswith("no returns for base: a run was not evaluated")
@@ -160,7 +180,7 @@ def test_the_file_of_results_has_every_number(tmp_path):
         "name": "n-steps-3", "options": ["--n-steps", "3"], "seeds": [1, 2], "last": [3.0, 4.0],
         "best": [100.0, 100.0], "mean": 3.5, "iqm": 3.5, "iqm_interval": [3.0, 4.0],
         "probability_of_improvement": 1.0, "probability_of_improvement_interval": [1.0, 1.0],
-        "mean_best": 100.0, "info": {},
+        "mean_best": 100.0, "solved": [None, None], "info": {},
     }  # fmt: skip
 
 
