@@ -1,0 +1,196 @@
+r"""Collects studies of MinAtar's games into a table and a picture, next to published scores.
+
+    for game in asterix breakout freeway seaquest space-invaders; do
+        fastdqn train minatar-$game --seeds 1-5 --threads 1 --jobs 2 --run-dir runs/minatar/$game
+    done
+    python benchmarks/minatar.py runs/minatar --out benchmarks/results/minatar.json \
+        --figure benchmarks/results/minatar.png
+
+Studies may have variants (--vs), which are compared by the interquartile mean over the games.
+
+Training returns are those of the episodes that ended in the last tenth of the frames, with the
+exploration of the preset. Greedy returns are of the best weights, on seeds that decided nothing.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdqn.files.atomic_write import write_whole
+from fastdqn.report.statistics import iqm, stratified_bootstrap
+from fastdqn.study.study_folder import read_study, summary_of
+from harness import fail, writable
+
+# DQN of Young and Tian 2019 (arXiv 1903.03176) after five million frames, by its figure.
+DQN = {"asterix": 17.0, "breakout": 10.0, "freeway": 50.0, "seaquest": 20.0, "space-invaders": 44.0}
+_POINTS = 40  # of a learning curve
+_LAST = 0.1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("studies", type=Path, help="folder with a study for each game")
+    parser.add_argument("--out", type=writable, help="JSON file of the results")
+    parser.add_argument("--figure", type=writable, help="PNG file of the picture")
+    args = parser.parse_args()
+    games = {game: args.studies / game for game in DQN if (args.studies / game).is_dir()}
+    if not games:
+        fail(f"{args.studies} has no study: name one {', '.join(DQN)}")
+    found = {game: runs_of(folder) for game, folder in games.items()}
+    record = {"games": {game: of_game(game, runs) for game, runs in found.items()}}
+    record["all games, in parts of the published scores"] = of_all(found)
+    print(table(record))
+    if args.out:
+        write_whole(args.out, json.dumps(record, indent=1) + "\n")
+    if args.figure:
+        picture(found, args.figure)
+
+
+def runs_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Returns the finished runs of a study, by the label of their variant."""
+    study = read_study(folder)
+    found: dict[str, list[dict[str, Any]]] = {each.label: [] for each in study.variants}
+    for run in study.runs(folder):
+        summary = summary_of(run.folder)
+        if summary is not None:
+            found[run.variant.label].append(of_run(run.folder, summary))
+    return found
+
+
+def of_run(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """Returns returns and the learning curve of a run."""
+    with open(folder / "episodes.csv") as file:
+        rows = [(int(row["steps"]), float(row["return"])) for row in csv.DictReader(file)]
+    steps, returns = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    frames = summary["total_steps"]
+    ends = np.linspace(0, frames, _POINTS + 1)
+    parts = [returns[(steps > low) & (steps <= high)] for low, high in itertools.pairwise(ends)]
+    return {
+        "seed": summary["seed"],
+        "frames": frames,
+        "wall_seconds": summary["wall_seconds"],
+        "training": float(returns[steps > (1 - _LAST) * frames].mean()),
+        "greedy": (summary["eval"] or {}).get("mean_return"),
+        "curve": [float(part.mean()) if len(part) else None for part in parts],
+    }
+
+
+def of_game(game: str, variants: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Returns means and intervals of the variants of a game."""
+    return {
+        "published DQN after five million frames": DQN[game],
+        "variants": {
+            label: {
+                "seeds": [run["seed"] for run in runs],
+                "frames": runs[0]["frames"],
+                **{name: summarized(name, runs) for name in ("training", "greedy")},
+            }
+            for label, runs in variants.items()
+            if runs
+        },
+    }
+
+
+def summarized(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    values = [run[name] for run in runs]
+    if None in values:
+        return {"values": values}
+    scores = np.array(values)[:, None]
+    return {"values": values, "mean": float(scores.mean()), **with_interval(scores)}
+
+
+def with_interval(scores: np.ndarray) -> dict[str, Any]:
+    """Returns IQM and 95 % stratified bootstrap interval of scores [R, T], as rliable does."""
+    return {"iqm": float(iqm(scores)), "interval_95": stratified_bootstrap(scores)}
+
+
+def of_all(found: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, Any]:
+    """Returns the IQM of each variant that all games have with equally many seeds."""
+    labels = set.intersection(*(set(variants) for variants in found.values()))
+    result = {}
+    for label in sorted(labels):
+        columns = [
+            [run["training"] / DQN[game] for run in variants[label]]
+            for game, variants in found.items()
+        ]
+        runs = min(map(len, columns))
+        if runs:
+            scores = np.array([column[:runs] for column in columns]).T
+            result[label] = {"seeds": runs, "games": len(columns), **with_interval(scores)}
+    return result
+
+
+def table(record: dict[str, Any]) -> str:
+    lines = []
+    for game, found in record["games"].items():
+        published = found["published DQN after five million frames"]
+        lines.append(f"\n{game}: published {published:g}")
+        for label, each in found["variants"].items():
+            texts = [f"{name} {told(each[name])}" for name in ("training", "greedy")]
+            lines.append(f"  {label:24} {len(each['seeds'])} seeds  {'  '.join(texts)}")
+    for label, each in record["all games, in parts of the published scores"].items():
+        lines.append(f"\nall games, {label}: IQM {each['iqm']:.2f} of the published scores")
+    return "\n".join(lines)
+
+
+def told(found: dict[str, Any]) -> str:
+    if "mean" not in found:
+        return "-"
+    ends = found["interval_95"]
+    return f"{found['mean']:.1f}" + ("" if ends is None else f" ({ends[0]:.1f} to {ends[1]:.1f})")
+
+
+def picture(found: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None:
+    """Draws the learning curves of each game, and the IQM over the games in the last panel."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), constrained_layout=True)
+    panels = axes.ravel()
+    for panel, (game, variants) in zip(panels, found.items(), strict=False):
+        for label, runs in variants.items():
+            draw(panel, [np.array([run["curve"] for run in runs], np.float64)], runs, label)
+        panel.axhline(DQN[game], color="0.5", linestyle="--", linewidth=1)
+        panel.set_title(f"{game}: training return")
+    labels = set.intersection(*(set(variants) for variants in found.values()))
+    for label in sorted(labels):
+        runs = min(len(variants[label]) for variants in found.values())
+        scaled = [
+            np.array([run["curve"] for run in variants[label][:runs]], np.float64) / DQN[game]
+            for game, variants in found.items()
+        ]
+        draw(panels[len(found)], scaled, next(iter(found.values()))[label], label)
+    panels[len(found)].axhline(1.0, color="0.5", linestyle="--", linewidth=1)
+    panels[len(found)].set_title("interquartile mean, parts of the published")
+    for panel in panels:
+        panel.set_xlabel("million frames")
+        panel.spines[["top", "right"]].set_visible(False)
+    if len(labels) > 1:
+        panels[0].legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def draw(panel: Any, curves: list[np.ndarray], runs: list[dict[str, Any]], label: str) -> None:
+    """Draws the IQM of curves, [R, P] for each game, with its interval."""
+    scores = np.stack(curves, -1)  # [R, P, T]
+    frames = np.linspace(0, runs[0]["frames"], scores.shape[1] + 1)[1:] / 1e6
+    known = ~np.isnan(scores).any((0, 2))
+    points = [scores[:, at] for at in np.flatnonzero(known)]
+    (line,) = panel.plot(frames[known], [iqm(point) for point in points], label=label)
+    ends = [stratified_bootstrap(point, resamples=2_000) for point in points]
+    if None not in ends:
+        low, high = zip(*ends, strict=True)
+        panel.fill_between(frames[known], low, high, alpha=0.2, color=line.get_color())
+
+
+if __name__ == "__main__":
+    main()

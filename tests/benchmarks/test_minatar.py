@@ -1,0 +1,72 @@
+"""minatar.py: returns of studies next to published scores."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastdqn.study.study_folder import Study, held, write_study
+from helpers.studies import BASE, THREE
+
+
+@pytest.fixture
+def minatar(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("minatar")
+
+
+def write_run(folder, seed, returns, greedy):
+    """Writes a run of 100 frames with an episode after every tenth."""
+    folder.mkdir(parents=True)
+    rows = [f"{i},{10 * i},0,{value},10" for i, value in enumerate(returns, 1)]
+    (folder / "episodes.csv").write_text(
+        "\n".join(["episode,steps,lane,return,length", *rows]) + "\n"
+    )
+    summary = {
+        "seed": seed, "total_steps": 100, "wall_seconds": 2.0, "exit_reason": "budget spent",
+        "eval": {"mean_return": greedy},
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def made(folder, last):
+    """Writes a study whose runs end with these training returns, by variant."""
+    folder.mkdir(parents=True)
+    with held(folder) as place:
+        write_study(place, Study("minatar-breakout", (), (BASE, THREE), (1, 2)))
+    for variant in (BASE, THREE):
+        for seed, value in zip((1, 2), last[variant.name], strict=True):
+            write_run(folder / variant.name / f"seed-{seed}", seed, [0.0] * 9 + [value], 3 * value)
+
+
+def test_returns_are_compared_with_the_published_ones(minatar, monkeypatch, tmp_path, capsys):
+    studies, out, figure = tmp_path / "studies", tmp_path / "out.json", tmp_path / "picture.png"
+    made(studies / "breakout", {"base": [4.0, 6.0], "n-steps-3": [10.0, 20.0]})
+    made(studies / "freeway", {"base": [25.0, 25.0], "n-steps-3": [50.0, 50.0]})
+    words = [str(studies), "--out", str(out), "--figure", str(figure)]
+    monkeypatch.setattr(sys, "argv", ["minatar.py", *words])
+    minatar.main()
+    record = json.loads(out.read_text())
+    base = record["games"]["breakout"]["variants"]["base"]
+    assert base["training"]["values"] == [4.0, 6.0]
+    assert base["greedy"]["mean"] == 15.0
+    assert base["training"]["interval_95"] == [4.0, 6.0]
+    both = record["all games, in parts of the published scores"]
+    assert both["base"]["iqm"] == pytest.approx(np.mean([0.5, 0.5]))  # without 0.4 and 0.6
+    assert both["n-steps 3"] == {"seeds": 2, "games": 2} | both["n-steps 3"]
+    assert figure.stat().st_size > 10_000
+    lines = capsys.readouterr().out
+    assert "breakout: published 10" in lines
+    assert "training 5.0 (4.0 to 6.0)  greedy 15.0 (12.0 to 18.0)" in lines
+    assert "all games, base: IQM 0.50 of the published scores" in lines
+
+
+def test_a_folder_without_studies_is_named(minatar, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["minatar.py", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        minatar.main()
+    assert f"{tmp_path} has no study" in capsys.readouterr().err
