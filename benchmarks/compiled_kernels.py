@@ -2,11 +2,11 @@
 
     python benchmarks/compiled_kernels.py
 
-The code is inductor's for the CPU: a fused kernel or a library call there is one for a device, too.
-There the gradients of a convolution are two calls, and a norm is two kernels, which the last line
-counts.
+The code is inductor's for the CPU. A device may have other kernels. The last line is an estimate
+for one: the gradients of a convolution are two calls there, and a norm is two kernels.
 """
 
+import argparse
 from collections import Counter
 
 import numpy as np
@@ -21,7 +21,7 @@ from fastdqn.builders.auto_options import resolve
 from fastdqn.builders.parts import NO_PARTS
 from fastdqn.envs import EnvFacts
 from fastdqn.learning.graph_capture import compiled
-from harness import count, parser
+from harness import count
 
 _ATARI = EnvFacts((4, 84, 84), np.dtype(np.uint8), 1 / 255, 6, 0)
 # Operators that compute nothing, and calls of a library, whose parts are not counted.
@@ -31,12 +31,14 @@ _WHOLE = {"addmm", "mm", "convolution", "convolution_backward", "_fused_adam_"}
 
 
 def main() -> None:
-    asked = parser(__doc__)
+    asked = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     asked.add_argument("--batch-size", type=count, default=32)
     calls = calls_of_update(asked.parse_args().batch_size)
     for name, number in calls.most_common():
         print(f"{number:4} {name}")
-    print(f"{calls.total():4} in all; kernels of a device: {kernels(calls)}")
+    print(f"{calls.total():4} in all; kernels of a device, estimated: {kernels(calls)}")
 
 
 def kernels(calls: Counter[str]) -> int:

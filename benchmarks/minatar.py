@@ -68,7 +68,7 @@ def of_run(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """Returns returns and the learning curve of a run."""
     with open(folder / "episodes.csv") as file:
         rows = [(int(row["steps"]), float(row["return"])) for row in csv.DictReader(file)]
-    steps, returns = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    steps, returns = np.array(rows, np.float64).reshape(-1, 2).T
     frames = summary["total_steps"]
     ends = np.linspace(0, frames, _POINTS + 1)
     parts = [returns[(steps > low) & (steps <= high)] for low, high in itertools.pairwise(ends)]
@@ -76,10 +76,14 @@ def of_run(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "seed": summary["seed"],
         "frames": frames,
         "wall_seconds": summary["wall_seconds"],
-        "training": float(returns[steps > (1 - _LAST) * frames].mean()),
+        "training": mean_of(returns[steps > (1 - _LAST) * frames]),
         "greedy": (summary["eval"] or {}).get("mean_return"),
-        "curve": [float(part.mean()) if len(part) else None for part in parts],
+        "curve": [mean_of(part) for part in parts],
     }
+
+
+def mean_of(returns: np.ndarray) -> float | None:
+    return float(returns.mean()) if len(returns) else None
 
 
 def of_game(game: str, variants: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -112,19 +116,31 @@ def with_interval(scores: np.ndarray) -> dict[str, Any]:
 
 
 def of_all(found: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, Any]:
-    """Returns the IQM of each variant that all games have with equally many seeds."""
-    labels = set.intersection(*(set(variants) for variants in found.values()))
+    """Returns the IQM of each variant that all games have, over the seeds that all of them have."""
     result = {}
-    for label in sorted(labels):
-        columns = [
-            [run["training"] / DQN[game] for run in variants[label]]
-            for game, variants in found.items()
-        ]
-        runs = min(map(len, columns))
-        if runs:
-            scores = np.array([column[:runs] for column in columns]).T
-            result[label] = {"seeds": runs, "games": len(columns), **with_interval(scores)}
+    for label in common_labels(found):
+        runs = common_runs(found, label)
+        columns = [[run["training"] for run in runs[game]] for game in runs]
+        if all(columns) and None not in itertools.chain(*columns):
+            scores = np.array(columns).T / [DQN[game] for game in runs]
+            result[label] = {"seeds": len(scores), "games": len(runs), **with_interval(scores)}
     return result
+
+
+def common_labels(found: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
+    """Returns the variants of which every game has a run."""
+    labels = [{label for label, runs in each.items() if runs} for each in found.values()]
+    return sorted(set.intersection(*labels))
+
+
+def common_runs(
+    found: dict[str, dict[str, list[dict[str, Any]]]], label: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Returns the runs of a variant whose seeds all games have, by game."""
+    seeds = set.intersection(*({run["seed"] for run in each[label]} for each in found.values()))
+    return {
+        game: [run for run in each[label] if run["seed"] in seeds] for game, each in found.items()
+    }
 
 
 def table(record: dict[str, Any]) -> str:
@@ -133,14 +149,14 @@ def table(record: dict[str, Any]) -> str:
         published = found["published DQN after five million frames"]
         lines.append(f"\n{game}: published {published:g}")
         for label, each in found["variants"].items():
-            texts = [f"{name} {told(each[name])}" for name in ("training", "greedy")]
+            texts = [f"{name} {text_of(each[name])}" for name in ("training", "greedy")]
             lines.append(f"  {label:24} {len(each['seeds'])} seeds  {'  '.join(texts)}")
     for label, each in record["all games, in parts of the published scores"].items():
         lines.append(f"\nall games, {label}: IQM {each['iqm']:.2f} of the published scores")
     return "\n".join(lines)
 
 
-def told(found: dict[str, Any]) -> str:
+def text_of(found: dict[str, Any]) -> str:
     if "mean" not in found:
         return "-"
     ends = found["interval_95"]
@@ -158,17 +174,16 @@ def picture(found: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> No
     panels = axes.ravel()
     for panel, (game, variants) in zip(panels, found.items(), strict=False):
         for label, runs in variants.items():
-            draw(panel, [np.array([run["curve"] for run in runs], np.float64)], runs, label)
+            if runs:
+                draw(panel, [curves_of(runs)], runs, label)
         panel.axhline(DQN[game], color="0.5", linestyle="--", linewidth=1)
         panel.set_title(f"{game}: training return")
-    labels = set.intersection(*(set(variants) for variants in found.values()))
-    for label in sorted(labels):
-        runs = min(len(variants[label]) for variants in found.values())
-        scaled = [
-            np.array([run["curve"] for run in variants[label][:runs]], np.float64) / DQN[game]
-            for game, variants in found.items()
-        ]
-        draw(panels[len(found)], scaled, next(iter(found.values()))[label], label)
+    labels = common_labels(found)
+    for label in labels:
+        by_game = common_runs(found, label)
+        if all(by_game.values()):
+            scaled = [curves_of(runs) / DQN[game] for game, runs in by_game.items()]
+            draw(panels[len(found)], scaled, next(iter(by_game.values())), label)
     panels[len(found)].axhline(1.0, color="0.5", linestyle="--", linewidth=1)
     panels[len(found)].set_title("interquartile mean, parts of the published")
     for panel in panels:
@@ -179,12 +194,19 @@ def picture(found: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> No
     figure.savefig(path, dpi=110)
 
 
+def curves_of(runs: list[dict[str, Any]]) -> np.ndarray:
+    """Returns float64[R, P], NaN where no episode ended."""
+    return np.array([run["curve"] for run in runs], np.float64)
+
+
 def draw(panel: Any, curves: list[np.ndarray], runs: list[dict[str, Any]], label: str) -> None:
     """Draws the IQM of curves, [R, P] for each game, with its interval."""
     scores = np.stack(curves, -1)  # [R, P, T]
     frames = np.linspace(0, runs[0]["frames"], scores.shape[1] + 1)[1:] / 1e6
     known = ~np.isnan(scores).any((0, 2))
     points = [scores[:, at] for at in np.flatnonzero(known)]
+    if not points:
+        return
     (line,) = panel.plot(frames[known], [iqm(point) for point in points], label=label)
     ends = [stratified_bootstrap(point, resamples=2_000) for point in points]
     if None not in ends:

@@ -5,13 +5,14 @@
     python benchmarks/quality.py --store --seeds 1-10
 
 The first takes about half an hour on two cores and exits with code 1 if a preset has become worse.
---store trains the runs that others are compared with, and writes results/quality.json. Its seeds
-and those of a comparison should differ. Not for timing: the runs share the cores.
+--store trains the runs that others are compared with, and writes results/quality.json. Their seeds
+differ from those of a comparison. Not for timing: the runs share the cores.
 """
 
 import argparse
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -21,11 +22,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastdqn.files.atomic_write import write_whole
+from harness import count, fail
 from seeds import interval, run_seed
 
 STORED = Path(__file__).parent / "results" / "quality.json"
-# A smaller probability is called a loss. Five presets then give a false alarm in one of 20 cases.
+# A smaller probability counts as worse. With ten stored values and three new ones five presets give
+# a false alarm in one of 30 comparisons.
 ALARM = 0.01
+_MOST_GROUPS = 1_000_000
 
 
 class Measured(NamedTuple):
@@ -35,15 +40,23 @@ class Measured(NamedTuple):
         name: Key of a run's results, see seeds.py.
         sign: 1 if larger values are better, -1 if smaller ones are.
         options: More options of `fastdqn train`.
+        unsolved: Value of a run that was not solved; None where that does not matter.
     """
 
     name: str
     sign: int
     options: tuple[str, ...] = ()
+    unsolved: float | None = None
+
+    def value(self, run: dict[str, Any]) -> float:
+        """Returns the value of the results of a run."""
+        if self.unsolved is not None and run["solved"] is None:
+            return self.unsolved
+        return float(run[self.name])
 
 
 PRESETS = {
-    "cartpole-episodes": Measured("episodes", -1),
+    "cartpole-episodes": Measured("episodes", -1, unsolved=800.0),
     "acrobot": Measured("best_return", 1),
     "mountaincar": Measured("best_return", 1),
     "lunarlander": Measured("best_return", 1, ("--total-timesteps", "100000")),
@@ -54,20 +67,22 @@ PRESETS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compares how well presets learn.")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
-    parser.add_argument("--seeds", type=seed_range, default=range(101, 104), help="FIRST-LAST")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--seeds", type=seed_range, help="FIRST-LAST (1-10 with --store, 101-103)")
+    parser.add_argument("--jobs", type=count, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--store", action="store_true", help="store the results")
     parser.add_argument("--out", type=Path, default=STORED, help="file of the stored results")
     args = parser.parse_args()
     stored = json.loads(args.out.read_text()) if args.out.exists() else {}
-    if not args.store and (missing := [name for name in args.presets if name not in stored]):
-        sys.exit(f"error: {args.out} has no {' or '.join(missing)}: use --store first")
+    seeds = args.seeds or (range(1, 11) if args.store else range(101, 104))
+    for name in [] if args.store else args.presets:
+        if line := problem(name, stored, seeds):
+            fail(f"{args.out}: {line}")
     worse = []
-    for name, values in trained(args.presets, args.seeds, args.jobs):
+    for name, values in trained(args.presets, seeds, args.jobs):
         if args.store:
-            stored[name] = record(name, args.seeds, values)
-            args.out.write_text(json.dumps(stored, indent=1) + "\n")
-            print(f"{name}: {told(values)}", flush=True)
+            stored[name] = record(name, seeds, values)
+            write_whole(args.out, json.dumps(stored, indent=1) + "\n")
+            print(f"{name}: {mean_of(values)}", flush=True)
             continue
         print(verdict(name, stored[name]["values"], values), flush=True)
         worse += [name] * (chance(name, stored[name]["values"], values) < ALARM)
@@ -76,7 +91,27 @@ def main() -> None:
 
 def seed_range(word: str) -> range:
     first, _, last = word.partition("-")
-    return range(int(first), int(last or first) + 1)
+    seeds = range(int(first), int(last or first) + 1)
+    if not seeds:
+        raise argparse.ArgumentTypeError(
+            f"{word} has no seeds: the first must not be above the last"
+        )
+    return seeds
+
+
+def problem(name: str, stored: dict[str, Any], seeds: range) -> str:
+    """Returns why runs with these seeds cannot be compared with the stored ones, or ''."""
+    if name not in stored:
+        return f"no {name}: use --store first"
+    known, measured = stored[name], PRESETS[name]
+    if [known["measure"], known["options"]] != [measured.name, list(measured.options)]:
+        return f"{name} was stored with other options: use --store again"
+    if used := set(known["seeds"]) & set(seeds):
+        return f"seed {min(used)} of {name} was stored: use others"
+    groups = math.comb(len(known["seeds"]) + len(seeds), len(seeds))
+    if groups * ALARM <= 1:
+        return f"{len(seeds)} seeds of {name} are too few to find a loss: use more"
+    return f"{len(seeds)} seeds are too many: use fewer" if groups > _MOST_GROUPS else ""
 
 
 def trained(presets: Sequence[str], seeds: Sequence[int], jobs: int):
@@ -91,7 +126,7 @@ def trained(presets: Sequence[str], seeds: Sequence[int], jobs: int):
             for name in presets
         }
         for name, futures in runs.items():
-            yield name, [float(each.result()[PRESETS[name].name]) for each in futures]
+            yield name, [PRESETS[name].value(each.result()) for each in futures]
 
 
 def record(name: str, seeds: Sequence[int], values: list[float]) -> dict[str, Any]:
@@ -99,7 +134,7 @@ def record(name: str, seeds: Sequence[int], values: list[float]) -> dict[str, An
     return {
         "measure": measured.name,
         "options": list(measured.options),
-        "seeds": f"{seeds[0]}-{seeds[-1]}",
+        "seeds": list(seeds),
         "values": values,
         "mean": float(np.mean(values)),
         "interval_95": interval(np.array(values)),
@@ -122,12 +157,13 @@ def verdict(name: str, before: Sequence[float], now: Sequence[float]) -> str:
     change = float(np.mean(now) - np.mean(before))
     word = "WORSE" if p < ALARM else "as before"
     return (
-        f"{name}: {word}. {PRESETS[name].name} {told(now)}, stored {told(before)}, change "
+        f"{name}: {word}. {PRESETS[name].name} {mean_of(now)}, stored {mean_of(before)}, change "
         f"{change:+.4g}; by chance as bad or worse: {p:.1%}"
     )
 
 
-def told(values: Sequence[float]) -> str:
+def mean_of(values: Sequence[float]) -> str:
+    """Returns the mean with its interval, as a text."""
     low, high = interval(np.array(values))
     return f"{np.mean(values):.4g} ({low:.4g} to {high:.4g}, {len(values)} seeds)"
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fastdqn.bench.learner_speed import device_store, staged, waiter
 from fastdqn.bench.machine_info import describe_machine, machine_line, torch_threads
-from fastdqn.bench.policy_speed import lanes_of_a_call
+from fastdqn.bench.policy_speed import lanes_of_a_call, slots_of
 from fastdqn.bench.repeats import Effort, Rate, repeat
 from fastdqn.bench.results import short
 from fastdqn.bench.roofline import (
@@ -243,8 +243,8 @@ def _visible_kernels(capture: str) -> contextlib.AbstractContextManager[Any]:
 @contextlib.contextmanager
 def _act(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     online, _ = agent.make_online(config, facts)
-    value = agent.make_learner(config, online).value
-    policy = agent.make_policy(config, online, value, facts)
+    value, store = agent.make_learner(config, online).value, device_store(config, facts)
+    policy = agent.make_policy(config, online, value, facts, store=store)
     # FLOPs are counted on a second policy, see _learn().
     as_torch = config.replace(learner="torch", capture="eager")
     counted = agent.make_policy(as_torch, online, value, facts)
@@ -253,9 +253,10 @@ def _act(config: Config, facts: EnvFacts) -> Iterator[Subject]:
     mask = random_mask(rng, lanes, facts.num_actions) if facts.has_masks else None
     flops = count_flops(lambda: counted.act(obs, 0.05, mask))
     work = Work(flops, online.weights.nbytes + obs.nbytes)
+    slots = slots_of(store, lanes)
 
     def act() -> int:
-        policy.act(obs, 0.05, mask)
+        policy.act(obs, 0.05, mask, slots=slots)
         return 1
 
     device = online.weights.device

@@ -11,7 +11,7 @@ from fastdqn.config.schema import ConfigError, unknown_name
 
 # Reading order: first run, daily use, reference.
 TOPICS = (
-    "getting_started", "command_line", "environments", "compiled_envs", "algorithms",
+    "getting_started", "command_line", "presets", "environments", "compiled_envs", "algorithms",
     "replay", "atari", "gpu", "scaling",
     "checkpoints", "starting_points", "faults", "profiling", "experiments", "extending",
     "plugin_value", "plugin_loss",

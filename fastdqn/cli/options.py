@@ -124,8 +124,8 @@ class SweepOptions(OptionsWithFile):
     seeds: int = 2
     """Runs per setting, with seeds from --seed. A setting below the median stops early."""
     objective: Literal["best", "curve", "training", "steps", "episodes"] = "best"
-    """best: return of the best weights. curve: mean of all evaluations. training: of the episodes
-    in the last tenth. steps, episodes: until --stop-at-return, twice as many if never."""
+    """best: return of the best weights. curve: mean of all evaluations. training: mean return of
+    the last tenth of training. steps, episodes: their number until --stop-at-return."""
     search: tuple[str, ...] = ()
     """Options to search: NAME=LOW..HIGH, NAME=LOW..HIGH:log (log-uniform), NAME=A,B,C, or NAME
     with its default values. None: all options with default values that are not given."""

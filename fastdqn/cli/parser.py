@@ -171,10 +171,12 @@ def _capitalized(args: Sequence[str], default: Any) -> list[str]:
     found: list[str] = []
     for before, word in zip(["", *args], args, strict=False):
         flag, equals, attached = word.partition("=")
-        if equals and flag in flags:
+        if equals and flag.replace("_", "-") in flags:
             found.append(f"{flag}={words.get(attached.lower(), attached)}")
+        elif before.replace("_", "-") in flags:
+            found.append(words.get(word.lower(), word))
         else:
-            found.append(words.get(word.lower(), word) if before in flags else word)
+            found.append(word)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The sweep command: searches for the settings with the highest return, with Optuna."""
+"""The sweep command: searches for the settings with the best objective, with Optuna."""
 
 import contextlib
 import json
@@ -218,6 +218,6 @@ def _found(
     best = max(complete, key=lambda trial: trial.value)
     setting = {name: searched[name].rounded(value) for name, value in best.params.items()}
     return (
-        f"best of {len(finished(study))}: {objective.text} {objective.told(best.value)}\n"
+        f"best of {len(finished(study))}: {objective.text} {objective.text_of(best.value)}\n"
         f"  fastdqn train {shlex.join(words)} {flags(setting)}\ntrials: {path}"
     )

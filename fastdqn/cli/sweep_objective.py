@@ -12,6 +12,8 @@ from fastdqn.files.atomic_write import read_text
 
 # The part of a run, at its end, whose episodes count for the objective training.
 _LAST = 0.1
+# Objectives that count, with the option that limits the count.
+_BUDGETS = {"steps": "total_timesteps", "episodes": "total_episodes"}
 
 
 class Objective(NamedTuple):
@@ -20,16 +22,16 @@ class Objective(NamedTuple):
     Attributes:
         text: What a value is, in the lines of a sweep.
         sign: 1 if larger values are better, -1 if smaller ones are.
-        measure: From the folder and the summary of a run to its value; None if it has none.
+        measure: From the folder, summary and options of a run to its value; None if it has none.
     """
 
     text: str
     sign: int
-    measure: Callable[[Path, Mapping[str, Any]], float | None]
+    measure: Callable[[Path, Mapping[str, Any], Config], float | None]
 
-    def told(self, value: float) -> str:
-        """Returns a value, of which larger ones are better, as a text."""
-        return f"{self.sign * value:.6g}"
+    def text_of(self, score: float) -> str:
+        """Returns the value of a score, of which larger ones are better, as a text."""
+        return f"{self.sign * score:.6g}"
 
 
 def problems(objective: str, config: Config) -> list[str]:
@@ -40,22 +42,35 @@ def problems(objective: str, config: Config) -> list[str]:
             "eval_frequency is 0: a sweep compares evaluations. Use --objective training to "
             "compare training returns"
         )
-    if objective in ("steps", "episodes") and config.stop_at_return is None:
-        lines.append(f"--objective {objective} needs --stop-at-return, which ends a run")
+    if objective in ("curve", "training") and config.stop_at_return is not None:
+        lines.append(
+            f"stop_at_return is {config.stop_at_return:g}, which ends the better runs early, and "
+            f"--objective {objective} compares whole runs: add --stop-at-return None"
+        )
+    if objective == "training" and config.offline:
+        lines.append("offline trains without episodes, and --objective training compares them")
+    if objective in _BUDGETS:
+        if config.stop_at_return is None:
+            lines.append(f"--objective {objective} needs --stop-at-return, which ends a run")
+        if getattr(config, _BUDGETS[objective]) is None:
+            flag = "--" + _BUDGETS[objective].replace("_", "-")
+            lines.append(
+                f"--objective {objective} needs {flag}: an unsolved run counts as twice that"
+            )
     return lines
 
 
-def _best(folder: Path, summary: Mapping[str, Any]) -> float | None:
+def _best(folder: Path, summary: Mapping[str, Any], config: Config) -> float | None:
     return summary["eval"]["mean_return"]
 
 
-def _curve(folder: Path, summary: Mapping[str, Any]) -> float | None:
+def _curve(folder: Path, summary: Mapping[str, Any], config: Config) -> float | None:
     rows = [json.loads(line) for line in read_text(folder / "eval.jsonl").splitlines()]
     means = [row["mean_return"] for row in rows if row["kind"] == "eval"]
     return float(np.mean(means)) if means else None
 
 
-def _training(folder: Path, summary: Mapping[str, Any]) -> float | None:
+def _training(folder: Path, summary: Mapping[str, Any], config: Config) -> float | None:
     lines = read_text(folder / "episodes.csv").splitlines()
     steps, returns = (lines[0].split(",").index(name) for name in ("steps", "return"))
     rows = [line.split(",") for line in lines[1:]]
@@ -64,17 +79,25 @@ def _training(folder: Path, summary: Mapping[str, Any]) -> float | None:
     return float(np.mean(last)) if last else None
 
 
-def _until_solved(count: str) -> Callable[[Path, Mapping[str, Any]], float]:
-    def measure(folder: Path, summary: Mapping[str, Any]) -> float:
-        return summary[count] * (2 if summary["solved"] is None else 1)
+def _steps(folder: Path, summary: Mapping[str, Any], config: Config) -> float | None:
+    return _until_solved("steps", summary["total_steps"], summary, config)
 
-    return measure
+
+def _episodes(folder: Path, summary: Mapping[str, Any], config: Config) -> float | None:
+    return _until_solved("episodes", summary["episodes"], summary, config)
+
+
+def _until_solved(
+    objective: str, count: int, summary: Mapping[str, Any], config: Config
+) -> float | None:
+    """Returns a count, or twice its budget if the run was not solved, whatever has ended it."""
+    return count if summary["solved"] is not None else 2 * getattr(config, _BUDGETS[objective])
 
 
 OBJECTIVES: dict[str, Objective] = {
     "best": Objective("mean return", 1, _best),
     "curve": Objective("mean return of all evaluations", 1, _curve),
     "training": Objective("training return", 1, _training),
-    "steps": Objective("steps until solved", -1, _until_solved("total_steps")),
-    "episodes": Objective("episodes until solved", -1, _until_solved("episodes")),
+    "steps": Objective("steps until solved", -1, _steps),
+    "episodes": Objective("episodes until solved", -1, _episodes),
 }

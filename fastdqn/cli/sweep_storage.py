@@ -200,4 +200,8 @@ def _unlike(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
         name for name in ("seeds", "searched", "objective") if theirs.get(name) != ours.get(name)
     ]
     names += [n for n in ours["config"] if n in config and config[n] != ours["config"][n]]
+    if theirs.get("objective") != ours.get("objective"):
+        names.remove("objective")
+        values = [each.get("objective", "best") for each in (theirs, ours)]
+        return f"of objective {values[0]}, this is {values[1]}"
     return f"of other {' and '.join(names or ['options'])}"

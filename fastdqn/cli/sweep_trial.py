@@ -82,7 +82,7 @@ class Trial:
             self._study.tell(self._trial, state=state.PRUNED if values else state.FAIL)
         else:
             self._study.tell(self._trial, sum(values) / len(values))
-        texts = "  ".join(map(self._objective.told, values))
+        texts = "  ".join(map(self._objective.text_of, values))
         head = self._objective.text if values else "no result"
         why = f" ({self._failure})" if self._failure else ""
         count = f"{len(finished(self._study)):3} of {self._trials}"
@@ -104,24 +104,23 @@ def train_once(config: Config, place: Path, objective: str = "best") -> Outcome:
     """
     try:
         with tempfile.TemporaryDirectory(dir=place) as folder:
-            run_dir = Path(folder, "run")
             config = config.replace(
-                run_dir=str(run_dir), tensorboard=False, wandb=False,
+                run_dir=str(Path(folder, "run")), tensorboard=False, wandb=False,
                 checkpoint_seconds=None, checkpoint_frequency=None, checkpoint_replay=False,
                 final_evaluation=objective == "best",
             )  # fmt: skip
             summary = api.train(config).summary
             if summary["exit_reason"].endswith("interrupted"):
                 raise KeyboardInterrupt
-            return _measured(OBJECTIVES[objective], run_dir, summary)
+            return _measured(OBJECTIVES[objective], summary, config)
     except ConfigError as error:  # found only when the run is built, such as its memory
         return Outcome(None, error.lines[0])
     except _BAD_SETTING as error:
         return Outcome(None, " ".join(str(error).split()))
 
 
-def _measured(objective: Objective, folder: Path, summary: Mapping[str, Any]) -> Outcome:
-    value = objective.measure(folder, summary)
+def _measured(objective: Objective, summary: Mapping[str, Any], config: Config) -> Outcome:
+    value = objective.measure(Path(config.run_dir or ""), summary, config)
     if value is None:
         return Outcome(None, f"the run has no {objective.text}")
     return Outcome(objective.sign * value)

@@ -375,8 +375,9 @@ class QNetwork(nn.Module):
         dtype = torch.float32
         if self.cast is not None and self._torso_dtype is not None and not self._normalizes:
             dtype = self._torso_dtype
-        if obs.is_cuda and self.obs_scale != 1.0 and not self._normalizes:
-            # One kernel instead of two. On the CPU it is slower.
+        as_written = obs.is_cuda and not torch.compiler.is_compiling()
+        if as_written and self.obs_scale != 1.0 and not self._normalizes:
+            # One kernel instead of two. On the CPU it is slower, and a compiler fuses them anyway.
             scaled = torch.empty_like(obs, dtype=dtype, memory_format=self._layout)
             return torch.mul(obs, self.obs_scale, out=scaled)
         obs = obs.to(dtype, memory_format=self._layout)

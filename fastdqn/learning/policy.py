@@ -27,7 +27,7 @@ class Policy:
         seed: Seed of exploration.
         noise: Random inputs of act(), for exploration by noisy layers; greedy actions have none.
         choose: A faster form of the network for greedy actions: (obs, mask, Draw) to actions, or
-            to None if it does not apply. It also receives slots, if observations has them.
+            to None if it does not apply. If act() has slots, they are its fourth argument.
         repeats: Repeats exploratory actions; None takes each once.
         observations: Gathers observations that a replay has on the device, from int64[N] slots.
     """

@@ -18,6 +18,7 @@ from fastdqn.report.statistics import Interval
 from fastdqn.study.run_progress import newest_row
 from fastdqn.study.study_folder import Run, Study, Variant, summary_of
 from fastdqn.text import printable, rounded
+from fastdqn.training.progress import SOLVED
 
 # Seeds below which an interval is called a rough guess. Ours, untuned.
 _FEW = 5
@@ -33,10 +34,13 @@ METHOD = (
 
 
 class SolvedAt(NamedTuple):
-    """Environment steps and episodes after which a run reached --stop-at-return."""
+    """Environment steps and episodes after which a run reached --stop-at-return.
+
+    episodes is None if the run was continued after that.
+    """
 
     steps: int
-    episodes: int
+    episodes: int | None
 
 
 class RunResult(NamedTuple):
@@ -178,7 +182,15 @@ def remarks(results: list[VariantResult]) -> list[str]:
         lines.append(
             f"no returns for {', '.join(without)}: a run was not evaluated. Set --eval-frequency"
         )
+    partly = [each for each in results if 0 < sum(map(_is_solved, each.runs)) < len(each.runs)]
+    if partly:
+        names = ", ".join(each.variant.label for each in partly)
+        lines.append(f"medians of {names} are those of the solved runs alone")
     return lines + _caution(results)
+
+
+def _is_solved(run: RunResult) -> bool:
+    return run.solved is not None
 
 
 def missing_runs(study: Study, results: list[VariantResult], changed: Collection[str]) -> list[str]:
@@ -247,17 +259,22 @@ def _info(folder: Path, evaluation: Any) -> dict[str, InfoMean]:
 
 def _solved(summary: Mapping[str, Any]) -> SolvedAt | None:
     found = summary.get("solved")
-    counts = (found.get("steps") if isinstance(found, dict) else None), summary.get("episodes")
-    return SolvedAt(*counts) if all(type(count) is int for count in counts) else None
+    steps = found.get("steps") if isinstance(found, dict) else None
+    if type(steps) is not int:
+        return None
+    episodes = summary.get("episodes") if summary.get("exit_reason") == SOLVED else None
+    return SolvedAt(steps, episodes if type(episodes) is int else None)
 
 
 def _solved_texts(runs: Sequence[RunResult]) -> list[str]:
     """Returns how many runs were solved, and the medians of their steps and episodes."""
     solved = [run.solved for run in runs if run.solved is not None]
-    if not solved:
-        return [f"0 of {len(runs)}", "-", "-"]
-    medians = np.median(np.array(solved), axis=0)
-    return [f"{len(solved)} of {len(runs)}", *(rounded(float(median)) for median in medians)]
+    columns = [[each.steps for each in solved], [each.episodes for each in solved]]
+    known = [[count for count in column if count is not None] for column in columns]
+    medians = [
+        f"{np.median(counts):,.1f}".removesuffix(".0") if counts else "-" for counts in known
+    ]
+    return [f"{len(solved)} of {len(runs)}", *medians]
 
 
 def _info_record(result: VariantResult, key: str) -> dict[str, Any]:

@@ -65,6 +65,20 @@ def test_returns_are_compared_with_the_published_ones(minatar, monkeypatch, tmp_
     assert "all games, base: IQM 0.50 of the published scores" in lines
 
 
+def test_unfinished_variants_and_runs_without_episodes_are_no_error(minatar, tmp_path):
+    made(tmp_path / "breakout", {"base": [4.0, 6.0], "n-steps-3": [1.0, 1.0]})
+    for seed in (1, 2):
+        (tmp_path / "breakout" / "n-steps-3" / f"seed-{seed}" / "summary.json").unlink()
+    (tmp_path / "breakout" / "base" / "seed-2" / "episodes.csv").write_text(
+        "episode,steps,lane,return\n"
+    )
+    found = {"breakout": minatar.runs_of(tmp_path / "breakout")}
+    record = {"games": {"breakout": minatar.of_game("breakout", found["breakout"])}}
+    assert record["games"]["breakout"]["variants"]["base"]["training"] == {"values": [4.0, None]}
+    assert minatar.of_all(found) == {}
+    minatar.picture(found, tmp_path / "picture.png")
+
+
 def test_a_folder_without_studies_is_named(minatar, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["minatar.py", str(tmp_path)])
     with pytest.raises(SystemExit):

@@ -41,7 +41,7 @@ def returns(quality, monkeypatch):
 
     def run_seed(preset, seed, num_envs, extra):
         value = given.get(preset, 100.0) + seed % 10
-        return {"best_return": value, "episodes": value}
+        return {"best_return": value, "episodes": value, "solved": given.get("solved", {})}
 
     monkeypatch.setattr(quality, "run_seed", run_seed)
     return given
@@ -55,7 +55,7 @@ def ask(quality, monkeypatch, tmp_path, *words):
 
 
 def test_a_preset_that_fell_is_named(quality, monkeypatch, tmp_path, returns, capsys):
-    assert ask(quality, monkeypatch, tmp_path, "--store", "--seeds", "1-10") == 0
+    assert ask(quality, monkeypatch, tmp_path, "--store") == 0
     stored = json.loads((tmp_path / "q.json").read_text())
     assert stored.keys() == quality.PRESETS.keys()
     assert stored["acrobot"]["values"] == [100.0 + seed % 10 for seed in range(1, 11)]
@@ -68,12 +68,26 @@ def test_a_preset_that_fell_is_named(quality, monkeypatch, tmp_path, returns, ca
     (line,) = [line for line in lines if "WORSE" in line]
     assert line.startswith("acrobot: WORSE. best_return 52 (51 to 53, 3 seeds), stored 104.5 (")
     assert line.endswith("change -52.5; by chance as bad or worse: 0.3%")
+    returns |= {"acrobot": 100.0, "solved": None}  # few episodes, but never solved
+    assert ask(quality, monkeypatch, tmp_path) == 1
+    assert "cartpole-episodes: WORSE. episodes 800 " in capsys.readouterr().out
 
 
-def test_what_is_not_stored_cannot_be_compared(quality, monkeypatch, tmp_path, returns):
-    code = ask(quality, monkeypatch, tmp_path, "--presets", "acrobot")
-    assert str(code).startswith("error: ")
-    assert "has no acrobot: use --store first" in str(code)
+def test_what_cannot_be_compared_is_refused(quality, monkeypatch, tmp_path, returns, capsys):
+    def line(*words):
+        assert ask(quality, monkeypatch, tmp_path, "--presets", "acrobot", *words) == 2
+        return capsys.readouterr().err
+
+    assert "q.json: no acrobot: use --store first" in line()
+    assert ask(quality, monkeypatch, tmp_path, "--store") == 0
+    assert "seed 10 of acrobot was stored: use others" in line("--seeds", "10-12")
+    assert "1 seeds of acrobot are too few to find a loss: use more" in line("--seeds", "11")
+    assert "40 seeds are too many: use fewer" in line("--seeds", "11-50")
+    assert "9-8 has no seeds" in line("--seeds", "9-8")
+    monkeypatch.setitem(
+        quality.PRESETS, "acrobot", quality.Measured("best_return", 1, ("--tau", "1"))
+    )
+    assert "acrobot was stored with other options: use --store again" in line()
 
 
 def test_every_subset_has_the_same_weight(quality):

@@ -9,9 +9,11 @@ from fastdqn.cli import sweep
 from fastdqn.cli.main import main
 from fastdqn.cli.sweep_objective import OBJECTIVES
 from fastdqn.config.presets import PRESETS
+from fastdqn.config.schema import Config
 
 pytest.importorskip("optuna")
 
+BUDGETS = Config(total_timesteps=3_000, total_episodes=90)
 SUMMARY = {"total_steps": 1_000, "episodes": 40, "solved": None, "eval": {"mean_return": 7.5}}
 
 
@@ -40,17 +42,18 @@ def folder(tmp_path):
         ("curve", None, 4.0),
         ("training", None, 4.0),  # of the episodes that ended after step 900
         ("steps", {"steps": 1_000}, 1_000),
-        ("steps", None, 2_000),
+        ("steps", None, 6_000),  # twice its budget, although the other one ended the run
         ("episodes", {"steps": 1_000}, 40),
-        ("episodes", None, 80),
+        ("episodes", None, 180),
     ],
 )
 def test_the_value_of_a_run(folder, name, solved, value):
-    assert OBJECTIVES[name].measure(folder, SUMMARY | {"solved": solved}) == value
+    assert OBJECTIVES[name].measure(folder, SUMMARY | {"solved": solved}, BUDGETS) == value
 
 
 def test_a_run_without_a_late_episode_has_no_training_return(folder):
-    assert OBJECTIVES["training"].measure(folder, SUMMARY | {"total_steps": 5_000}) is None
+    summary = SUMMARY | {"total_steps": 5_000}
+    assert OBJECTIVES["training"].measure(folder, summary, BUDGETS) is None
 
 
 @pytest.fixture
@@ -75,20 +78,21 @@ def run(tmp_path, *words):
 
 
 def test_fewer_episodes_are_better(trained, tmp_path, capsys):
-    assert run(tmp_path, "--objective", "episodes", "--trials", "8") == 0
+    words = ["--total-episodes", "900", "--trials", "8"]
+    assert run(tmp_path, "--objective", "episodes", *words) == 0
     *lines, best, command, _ = capsys.readouterr().out.splitlines()
     largest = max(trained, key=lambda config: config.learning_rate).learning_rate
-    assert command.endswith(f"fastdqn train cartpole --learning-rate {largest:g}")
+    assert command.endswith(f"cartpole --total-episodes 900 --learning-rate {largest:g}")
     assert best == f"best of 8: episodes until solved {round(1 / largest) + 0.5:g}"
     assert any("episodes until solved 125  126  --learning-rate 0.008" in line for line in lines)
     assert not any(config.final_evaluation for config in trained)
 
 
 def test_a_file_of_another_objective_is_refused(trained, tmp_path, capsys):
-    assert run(tmp_path, "--objective", "episodes", "--trials", "1") == 0
-    assert run(tmp_path, "--objective", "steps", "--trials", "1") == 2
-    assert "is a sweep of other objective: use another --out" in capsys.readouterr().err
+    assert run(tmp_path, "--objective", "steps", "--trials", "1") == 0
     assert run(tmp_path, "--trials", "1") == 2
+    line = "is a sweep of objective steps, this is best: use another --out"
+    assert line in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -97,6 +101,20 @@ def test_a_file_of_another_objective_is_refused(trained, tmp_path, capsys):
         (
             ["--objective", "curve", "--eval-frequency", "0"],
             "eval_frequency is 0: a sweep compares",
+        ),
+        (
+            ["--objective", "curve"],
+            "stop_at_return is 475, which ends the better runs early, and --objective curve "
+            "compares whole runs: add --stop-at-return None",
+        ),
+        (["--objective", "training"], "add --stop-at-return None"),
+        (
+            ["--objective", "episodes"],
+            "--objective episodes needs --total-episodes: an unsolved run",
+        ),
+        (
+            ["--objective", "training", "--offline", "--prefill", "runs/a"],
+            "offline trains without episodes, and --objective training compares them",
         ),
         (
             ["--objective", "steps", "--stop-at-return", "None"],

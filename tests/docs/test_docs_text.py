@@ -211,7 +211,7 @@ def test_the_version_is_that_of_the_package():
 
 
 def test_every_preset_and_page_is_named():
-    text = (GUIDE / "command_line.md").read_text()
+    text = (GUIDE / "presets.md").read_text()
     assert [name for name in PRESETS if f"`{name}`" not in text] == []
     readme = README.read_text()
     assert [page.name for page in PAGES[2:] if f"fastdqn/docs/{page.name}" not in readme] == []

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import fastdqn
+from fastdqn.bench.policy_speed import measure_acting
+from fastdqn.bench.repeats import Effort
 from fastdqn.bench.synthetic_data import random_obs
 from fastdqn.builders import agent
 from fastdqn.checkpoints.network_weights import load_weights
@@ -348,3 +350,19 @@ def test_a_copy_of_a_network_on_a_device_computes_with_its_own_weights():
             for parameter in copied.parameters():
                 parameter.zero_()
             assert torch.equal(copied(obs.cuda()).cpu(), torch.zeros(3, 3))
+
+
+def test_acting_is_measured_with_observations_of_the_device_as_in_training(monkeypatch):
+    given, act = [], Policy.act
+
+    def recorded(self, obs, epsilon, mask=None, lanes=None, slots=None):
+        given.append(slots)
+        return act(self, obs, epsilon, mask, lanes, slots)
+
+    monkeypatch.setattr(Policy, "act", recorded)
+    with simulated_cuda() as machine:
+        config = config_of(device="cuda", store="device", buffer_size=100, **CONVOLUTIONS)
+        measure_acting(config, PICTURES, Effort(0.001, 1, 0.0))
+    assert machine.problems == []
+    assert given
+    assert all(slots is not None and len(slots) == config.num_envs for slots in given)

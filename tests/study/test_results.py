@@ -124,10 +124,15 @@ def test_the_table_says_when_runs_were_solved(tmp_path):
         path = tmp_path / "base" / f"seed-{seed}" / "summary.json"
         solved = {"threshold": 475.0, "steps": steps, "seconds": 1.0}
         summary = json.loads(path.read_text()) | {"solved": solved, "episodes": episodes}
-        path.write_text(json.dumps(summary))
+        path.write_text(json.dumps(summary | {"exit_reason": "solved"}))
     rows = shown(study, tmp_path)
     assert rows[0][-4:] == ["100", "2 of 3", "10,500", "25"]
     assert rows[1][-4:] == ["100", "0 of 2", "-", "-"]
+    lines = remarks(study_results(study, tmp_path))
+    assert "medians of base are those of the solved runs alone" in lines
+    path.write_text(json.dumps(summary | {"exit_reason": "budget spent"}))  # it was continued
+    assert shown(study, tmp_path)[0][-4:] == ["100", "2 of 3", "10,500", "10"]
+    path.write_text(json.dumps(summary | {"exit_reason": "solved"}))
     record = results_record(study, study_results(study, tmp_path), {})
     assert record["variants"][0]["solved"] == [
         {"steps": 1_000, "episodes": 10}, {"steps": 20_000, "episodes": 40}, None,
