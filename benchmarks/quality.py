@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdqn.files.atomic_write import write_whole
-from harness import count, fail
+from harness import count, fail, writable
 from seeds import interval, run_seed
 
 STORED = Path(__file__).parent / "results" / "quality.json"
@@ -70,9 +70,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=seed_range, help="FIRST-LAST (1-10 with --store, 101-103)")
     parser.add_argument("--jobs", type=count, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--store", action="store_true", help="store the results")
-    parser.add_argument("--out", type=Path, default=STORED, help="file of the stored results")
+    parser.add_argument("--out", type=writable, default=STORED, help="file of the stored results")
     args = parser.parse_args()
-    stored = json.loads(args.out.read_text()) if args.out.exists() else {}
+    stored = read(args.out) if args.out.exists() else {}
     seeds = args.seeds or (range(1, 11) if args.store else range(101, 104))
     for name in [] if args.store else args.presets:
         if line := problem(name, stored, seeds):
@@ -89,8 +89,23 @@ def main() -> None:
     sys.exit(1 if worse else 0)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Returns the stored results of a file."""
+    try:
+        stored = json.loads(path.read_text())
+        for name, each in stored.items():
+            _ = each["measure"], each["options"], each["seeds"], np.array(each["values"], float)
+            if name in PRESETS and len(each["values"]) != len(each["seeds"]):
+                raise ValueError(f"{name} has not as many values as seeds")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        fail(f"{path} is no file of stored results ({error}): use another --out, or --store")
+    return stored
+
+
 def seed_range(word: str) -> range:
     first, _, last = word.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal()):
+        raise argparse.ArgumentTypeError(f"{word} must be seeds such as 101-103")
     seeds = range(int(first), int(last or first) + 1)
     if not seeds:
         raise argparse.ArgumentTypeError(

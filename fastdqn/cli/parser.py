@@ -160,24 +160,38 @@ def _none_of(word: str, options: dict[str, Option]) -> str:
 
 
 def _capitalized(args: Sequence[str], default: Any) -> list[str]:
-    """Returns true, false and none as tyro reads them, for options that may be None."""
+    """Returns words as tyro reads them, for numbers and switches that may be None.
+
+    true, false and none may have any case. A switch may stand alone, or begin with --no-.
+    """
     records = (default, getattr(default, "config", None))
     known = [options_of(type(record)) for record in records if is_dataclass(record)]
-    hints = {name: option.hint for options in known for name, option in options.items()}
-    flags = {
-        f"--{name.replace('_', '-')}" for name, hint in hints.items() if bool in get_args(hint)
-    }
+    hints = {name: get_args(option.hint) for options in known for name, option in options.items()}
+    optional = {name: arms for name, arms in hints.items() if _may_be_none(arms)}
     words = {"true": "True", "false": "False", "none": "None"}
     found: list[str] = []
-    for before, word in zip(["", *args], args, strict=False):
+    for word, after in zip(args, [*args[1:], "--"], strict=True):
         flag, equals, attached = word.partition("=")
-        if equals and flag.replace("_", "-") in flags:
+        name, switch = _name(flag), _name(flag).removeprefix("no_")
+        if equals and name in optional:
             found.append(f"{flag}={words.get(attached.lower(), attached)}")
-        elif before.replace("_", "-") in flags:
+        elif bool in optional.get(switch, ()) and after.startswith("--"):
+            found += [f"--{switch.replace('_', '-')}", str(name == switch)]
+        elif found and _name(found[-1]) in optional:
             found.append(words.get(word.lower(), word))
         else:
             found.append(word)
     return found
+
+
+def _name(flag: str) -> str:
+    """Returns the name of an option, '' for other words."""
+    return flag[2:].replace("-", "_") if flag.startswith("--") else ""
+
+
+def _may_be_none(arms: Sequence[Any]) -> bool:
+    """Whether the arms of a hint have None, and no text, of which none could be one."""
+    return type(None) in arms and str not in arms
 
 
 def _origins(hint: Any) -> list[Any]:

@@ -25,9 +25,16 @@ from fastdqn.cli.search_space import (
     plain,
     value_problems,
 )
-from fastdqn.cli.sweep_objective import OBJECTIVES, Objective
+from fastdqn.cli.sweep_objective import OBJECTIVES
 from fastdqn.cli.sweep_objective import problems as objective_problems
-from fastdqn.cli.sweep_storage import is_filled, open_trials, temporary_runs_folder, writing
+from fastdqn.cli.sweep_storage import (
+    begin_with,
+    best_trial,
+    is_filled,
+    open_trials,
+    temporary_runs_folder,
+    writing,
+)
 from fastdqn.cli.sweep_trial import Trial, finished, train_once
 from fastdqn.config.schema import Config, ConfigError
 from fastdqn.files.run_folder import name_in_files, working_folder
@@ -38,8 +45,10 @@ VERSION = 1
 FIRST_SEED = 1_001
 
 
-def sweep(name: str | None, args: list[str]) -> None:
+def sweep(name: str | None, args: list[str]) -> int:
     """Runs `fastdqn sweep`: searches, and prints the best setting as a command.
+
+    Returns the exit code, 1 if no setting has a result.
 
     Args:
         name: Preset or environment id. None for --help alone, or with --config.
@@ -55,11 +64,23 @@ def sweep(name: str | None, args: list[str]) -> None:
     own, searched = _settled(start, spaces)
     with contextlib.nullcontext() if chosen.ray is None else connected_to(chosen.ray):
         path, study = _open(base, chosen, _identity(chosen, searched), own)
-        for line in _search(chosen)(path, chosen, study, searched):
-            if not chosen.quiet:
-                print(line, flush=True)
+        with writing(path):
+            begin_with(study, own, path)
+        try:
+            for line in _search(chosen)(path, chosen, study, searched):
+                if not chosen.quiet:
+                    print(line, flush=True)
+        except KeyboardInterrupt:
+            print(
+                f"interrupted: {len(finished(study))} of {chosen.trials} trials have finished. The "
+                f"same command continues {path}",
+                flush=True,
+            )
+            raise
     words = [*([name] if name else []), *_kept(parser.given(args))]
-    print(_found(study, words, searched, path, OBJECTIVES[chosen.objective]))
+    best = best_trial(study, path)
+    print(_found(study, best, words, searched, path, chosen))
+    return 0 if best is not None else 1
 
 
 def _parse(name: str | None, args: list[str]) -> tuple[SweepOptions, dict[str, Space | None]]:
@@ -117,7 +138,9 @@ def _open(
     """Opens the file of a sweep. Returns its path and study."""
     if chosen.out is not None:
         return base / chosen.out, open_trials(base / chosen.out, identity, own)
-    path = base / "sweeps" / f"{name_in_files(chosen.config)}.journal"
+    name = name_in_files(chosen.config)
+    name += "" if chosen.objective == "best" else f"__{chosen.objective}"
+    path = base / "sweeps" / f"{name}.journal"
     earlier = base / "sweeps" / f"{chosen.config.preset}.journal"  # its name in earlier versions
     if not os.path.lexists(path) and is_filled(earlier):
         with contextlib.suppress(ConfigError):  # it is of another sweep
@@ -202,22 +225,28 @@ def _kept(given: dict[str, list[str]]) -> list[str]:
     """Returns the given options that a training with the result needs too."""
     ours = {
         "trials", "seeds", "search", "out", "ray", "ray_cpus", "ray_gpus", "jobs", "quiet",
-        "no_quiet", "seed", "objective",
+        "no_quiet", "seed", "objective", "final_evaluation",
     }  # fmt: skip
     return [word for name, group in given.items() if name not in ours for word in group]
 
 
 def _found(
-    study, words: list[str], searched: Mapping[str, Space], path: Path, objective: Objective
+    study,
+    best: Any,
+    words: list[str],
+    searched: Mapping[str, Space],
+    path: Path,
+    chosen: SweepOptions,
 ) -> str:
     """Returns the best setting as the command that trains with it."""
-    # Pruned trials have a value too, of fewer seeds.
-    complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    if not complete:
-        return f"every setting diverged or was invalid\ntrials: {path}"
-    best = max(complete, key=lambda trial: trial.value)
+    if best is None:
+        return f"no setting has a result: see the reasons above\ntrials: {path}"
+    if best.params.keys() != searched.keys():
+        raise ConfigError([f"{path}: trial {best.number} has other options: use another --out"])
+    objective = OBJECTIVES[chosen.objective]
     setting = {name: searched[name].rounded(value) for name, value in best.params.items()}
+    value = objective.text_of(best.value, chosen.config)
     return (
-        f"best of {len(finished(study))}: {objective.text} {objective.text_of(best.value)}\n"
+        f"best of {len(finished(study))}: {objective.text} {value}\n"
         f"  fastdqn train {shlex.join(words)} {flags(setting)}\ntrials: {path}"
     )

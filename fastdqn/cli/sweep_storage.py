@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -49,7 +50,7 @@ def open_trials(path: Path, identity: dict[str, Any], first: dict[str, Any]):
             [f"{path} is not the file of a sweep ({error}): use another --out"]
         ) from None
     theirs = study.user_attrs.get("fastdqn")
-    if not isinstance(theirs, dict):
+    if not isinstance(theirs, dict) or [each.name for each in study.directions] != ["MAXIMIZE"]:
         raise ConfigError([f"{path} is not a sweep of fastdqn: use another --out"])
     if isinstance(theirs.get("config"), dict):
         known = current_names(theirs["config"], warns=False)
@@ -57,6 +58,34 @@ def open_trials(path: Path, identity: dict[str, Any], first: dict[str, Any]):
     if theirs != identity:
         raise ConfigError([f"{path} is a sweep {_unlike(theirs, identity)}: use another --out"])
     return study
+
+
+def begin_with(study, first: dict[str, Any], path: Path) -> None:
+    """Asks for the first setting again if the trial that had it was interrupted.
+
+    It is left alone while another process works on the file, which may be at it.
+    """
+    waiting = any(trial.state.name == "WAITING" for trial in study.trials)
+    tried = any(trial.params == first for trial in study.trials if trial.state.is_finished())
+    if not (waiting or tried or _is_shared(path)):
+        study.enqueue_trial(first)
+
+
+def best_trial(study, path: Path) -> Any:
+    """Returns the complete trial with the best value, or None without any.
+
+    Raises:
+        ConfigError: A value of the file is damaged.
+    """
+    # Pruned trials have a value too, of fewer seeds.
+    complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    for trial in complete:
+        values = trial.values
+        if not values or not all(isinstance(v, float | int) and math.isfinite(v) for v in values):
+            raise ConfigError(
+                [f"{path}: trial {trial.number} has no finite value: use another --out"]
+            )
+    return max(complete, key=lambda trial: trial.value, default=None)
 
 
 def is_filled(path: Path) -> bool:
@@ -96,6 +125,15 @@ def temporary_runs_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if held is not None:
             os.close(held)
+
+
+def _is_shared(path: Path) -> bool:
+    """Returns whether another process has a folder for runs of this file."""
+    for each in path.absolute().parent.glob(f".{path.name}.runs.*"):
+        if (left := _lock_folder(each)) is None:
+            return True
+        os.close(left)
+    return False
 
 
 def _lock_folder(folder: Path) -> int | None:

@@ -82,7 +82,7 @@ class Trial:
             self._study.tell(self._trial, state=state.PRUNED if values else state.FAIL)
         else:
             self._study.tell(self._trial, sum(values) / len(values))
-        texts = "  ".join(map(self._objective.text_of, values))
+        texts = "  ".join(self._objective.text_of(value, self._config) for value in values)
         head = self._objective.text if values else "no result"
         why = f" ({self._failure})" if self._failure else ""
         count = f"{len(finished(self._study)):3} of {self._trials}"
@@ -122,5 +122,6 @@ def train_once(config: Config, place: Path, objective: str = "best") -> Outcome:
 def _measured(objective: Objective, summary: Mapping[str, Any], config: Config) -> Outcome:
     value = objective.measure(Path(config.run_dir or ""), summary, config)
     if value is None:
-        return Outcome(None, f"the run has no {objective.text}")
+        line = f"no {objective.text}: nothing to measure within {summary['total_steps']:,} steps"
+        return Outcome(None, line)
     return Outcome(objective.sign * value)

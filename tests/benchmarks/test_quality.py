@@ -84,6 +84,11 @@ def test_what_cannot_be_compared_is_refused(quality, monkeypatch, tmp_path, retu
     assert "1 seeds of acrobot are too few to find a loss: use more" in line("--seeds", "11")
     assert "40 seeds are too many: use fewer" in line("--seeds", "11-50")
     assert "9-8 has no seeds" in line("--seeds", "9-8")
+    assert "a must be seeds such as 101-103" in line("--seeds", "a")
+    assert "give a file in an existing folder" in line("--out", str(tmp_path / "none" / "q.json"))
+    for text in ("{", "[]", '{"acrobot": 7}', '{"acrobot": {"measure": "best_return"}}'):
+        (tmp_path / "damaged.json").write_text(text)
+        assert "is no file of stored results" in line("--out", str(tmp_path / "damaged.json"))
     monkeypatch.setitem(
         quality.PRESETS, "acrobot", quality.Measured("best_return", 1, ("--tau", "1"))
     )

@@ -240,9 +240,27 @@ def test_a_searched_option_may_replace_one_that_a_run_without_it_lacks(trained, 
     assert all(config.exploration_decay >= 0.9 for config in trained)
 
 
-@pytest.mark.parametrize("words", [["--tensorboard", "false"], ["--tensorboard=FALSE"]])
-def test_an_option_that_may_be_none_takes_true_and_false_in_any_case(words):
-    chosen, mistakes = parser.parse([*words, "--tau", "0.5"], TrainOptions(Config()), "")
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--tensorboard", "false"], False),
+        (["--tensorboard=FALSE"], False),
+        (["--no-tensorboard"], False),
+        (["--tensorboard"], True),
+        (["--tensorboard", "none"], None),
+    ],
+)
+def test_a_switch_that_may_be_none_is_given_as_any_switch(words, value):
+    for place in ([*words, "--tau", "0.5"], ["--tau", "0.5", *words]):
+        chosen, mistakes = parser.parse(place, TrainOptions(Config()), "")
+        assert mistakes == []
+        assert chosen.config.tensorboard is value
+        assert chosen.config.tau == 0.5
+
+
+def test_none_may_have_any_case():
+    words = ["--threads", "none", "--total_timesteps=NONE", "--final_evaluation", "false"]
+    chosen, mistakes = parser.parse(words, TrainOptions(Config(threads=2)), "")
     assert mistakes == []
-    assert chosen.config.tensorboard is False
-    assert chosen.config.tau == 0.5
+    assert (chosen.config.threads, chosen.config.total_timesteps) == (None, None)
+    assert chosen.config.final_evaluation is False

@@ -101,10 +101,10 @@ def test_a_setting_that_diverges_is_a_bad_one(trained, tmp_path, monkeypatch, ca
         raise DivergedError("the loss is nan at step 7")
 
     monkeypatch.setattr(sweep.api, "train", diverges)
-    assert run(tmp_path, "--trials", "2") == 0
+    assert run(tmp_path, "--trials", "2") == 1
     out = capsys.readouterr().out
     assert out.count("no result (the loss is nan at step 7)") == 2
-    assert "every setting diverged" in out
+    assert "no setting has a result" in out
 
 
 def test_a_trial_writes_nowhere(trained, tmp_path):
@@ -241,3 +241,40 @@ def test_a_folder_is_no_file(trained, tmp_path, capsys):
     (line,) = refused(capsys, "--out", str(tmp_path))
     assert str(tmp_path) in line
     assert trained == []
+
+
+def test_the_first_setting_is_tried_again_if_its_trial_was_interrupted(trained, tmp_path, capsys):
+    whole = sweep.api.train
+
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep.api, "train", interrupted)
+        assert run(tmp_path, "--trials", "2", "--seeds", "1") == 130
+    assert "interrupted: 0 of 2 trials have finished. The same command" in capsys.readouterr().out
+    assert sweep.api.train is whole
+    assert run(tmp_path, "--trials", "2", "--seeds", "1") == 0
+    assert trained[0].learning_rate == PRESETS["cartpole"].learning_rate
+    assert len(trained) == 2
+    assert run(tmp_path, "--trials", "3", "--seeds", "1") == 0
+    assert trained[2].learning_rate != PRESETS["cartpole"].learning_rate
+
+
+@pytest.mark.parametrize(
+    ("text", "instead", "line"),
+    [
+        ('"values":[8.0]', '"values":[NaN]', "trial 0 has no finite value"),
+        ('"values":[8.0]', '"values":null', "trial 0 has no finite value"),
+        ('"directions":[2]', '"directions":[1]', "is not a sweep of fastdqn"),
+        ('"param_name":"gamma"', '"param_name":"gamm"', "trial 0 has other options"),
+    ],
+)
+def test_a_damaged_file_is_one_line(trained, tmp_path, capsys, text, instead, line):
+    assert run(tmp_path, "--trials", "1", "--seeds", "1") == 0
+    path = tmp_path / "s.journal"
+    whole = path.read_text()
+    assert text in whole
+    path.write_text(whole.replace(text, instead))
+    assert run(tmp_path, "--trials", "1", "--seeds", "1") == 2
+    assert line in capsys.readouterr().err

@@ -40,7 +40,7 @@ def folder(tmp_path):
     [
         ("best", None, 7.5),
         ("curve", None, 4.0),
-        ("training", None, 4.0),  # of the episodes that ended after step 900
+        ("training", None, 14.75),  # of all four, which are few
         ("steps", {"steps": 1_000}, 1_000),
         ("steps", None, 6_000),  # twice its budget, although the other one ended the run
         ("episodes", {"steps": 1_000}, 40),
@@ -49,11 +49,6 @@ def folder(tmp_path):
 )
 def test_the_value_of_a_run(folder, name, solved, value):
     assert OBJECTIVES[name].measure(folder, SUMMARY | {"solved": solved}, BUDGETS) == value
-
-
-def test_a_run_without_a_late_episode_has_no_training_return(folder):
-    summary = SUMMARY | {"total_steps": 5_000}
-    assert OBJECTIVES["training"].measure(folder, summary, BUDGETS) is None
 
 
 @pytest.fixture
@@ -135,3 +130,38 @@ def test_training_returns_need_no_evaluation(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert sum("  training return " in line for line in lines) == 2
     assert PRESETS["cartpole"].eval_frequency > 0
+
+
+def test_a_run_that_was_not_solved_says_so(tmp_path, monkeypatch, capsys):
+    def train(config):
+        return SimpleNamespace(summary=SUMMARY | {"exit_reason": "budget spent"})
+
+    monkeypatch.setattr(sweep.api, "train", train)
+    words = ["--objective", "episodes", "--total-episodes", "90", "--trials", "1"]
+    assert run(tmp_path, *words) == 0
+    row, best, *_ = capsys.readouterr().out.splitlines()
+    assert "episodes until solved 180 (not solved)  180 (not solved)  --" in row
+    assert best == "best of 1: episodes until solved 180 (not solved)"
+
+
+def test_few_late_episodes_are_joined_by_earlier_ones(tmp_path):
+    """Else only the short ones would count in a short run."""
+    rows = [f"{i},{i},0,{i},1" for i in range(1, 31)]
+    (tmp_path / "episodes.csv").write_text("\n".join(["episode,steps,lane,return,length", *rows]))
+    value = OBJECTIVES["training"].measure(tmp_path, SUMMARY | {"total_steps": 30}, BUDGETS)
+    assert value == pytest.approx((11 + 30) / 2)  # of the last 20
+
+
+def test_a_run_without_an_episode_has_no_training_return(tmp_path):
+    (tmp_path / "episodes.csv").write_text("episode,steps,lane,return,length\n")
+    assert OBJECTIVES["training"].measure(tmp_path, SUMMARY, BUDGETS) is None
+
+
+def test_objectives_have_files_of_their_own(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--trials", "1", "--seeds", "1", "--search", "gamma"]
+    for objective in ("best", "steps"):
+        assert main(["sweep", "cartpole", *words, "--objective", objective]) == 0
+    assert sorted(path.name for path in (tmp_path / "sweeps").iterdir()) == [
+        "CartPole-v1__cartpole.journal", "CartPole-v1__cartpole__steps.journal",
+    ]  # fmt: skip
