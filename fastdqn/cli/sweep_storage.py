@@ -65,9 +65,9 @@ def begin_with(study, first: dict[str, Any], path: Path) -> None:
 
     It is left alone while another process works on the file, which may be at it.
     """
-    waiting = any(trial.state.name == "WAITING" for trial in study.trials)
-    tried = any(trial.params == first for trial in study.trials if trial.state.is_finished())
-    if not (waiting or tried or _is_shared(path)):
+    known = [trial for trial in study.trials if trial.state.name != "RUNNING"]
+    asked = any(trial.system_attrs.get("fixed_params") == first for trial in known)
+    if not (asked or _is_shared(path)):
         study.enqueue_trial(first)
 
 
