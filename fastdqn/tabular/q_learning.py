@@ -72,6 +72,9 @@ class LastStep:
         self._state[step.lanes] = next_state
         self._state[step.start_lanes] = self._states_of(step.start_obs)
 
+    def newest(self, lanes: np.ndarray) -> None:
+        """Returns None: no observations are kept."""
+
     def _states_of(self, obs: np.ndarray) -> np.ndarray:
         return self._discretizer(obs) if len(obs) else _NOBODY
 

@@ -54,6 +54,7 @@ class TablePolicy:
         epsilon,
         mask: np.ndarray | None = None,
         _lanes: np.ndarray | None = None,
+        _slots: np.ndarray | None = None,
     ) -> np.ndarray:
         """Returns int64[N] actions, each random with its own probability.
 

@@ -42,9 +42,9 @@ def test_a_policy_is_called_for_a_partial_batch(monkeypatch):
     sizes = set()
     original = Policy.act
 
-    def act(self, obs, *args):
+    def act(self, obs, *args, **kwargs):
         sizes.add(len(obs))
-        return original(self, obs, *args)
+        return original(self, obs, *args, **kwargs)
 
     monkeypatch.setattr(Policy, "act", act)
     calls, actions = measure_acting(partial(), FACTS, Effort(0.001, 1, 0.0))

@@ -88,7 +88,7 @@ def test_the_policy_is_given_the_scheduled_epsilon(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Policy,
         "act",
-        lambda self, obs, epsilon, mask, lanes: given.append(epsilon) or act(self, obs, epsilon),
+        lambda self, obs, epsilon, *others: given.append(epsilon) or act(self, obs, epsilon),
     )
     run_loop(small(tmp_path, exploration_fraction=0.5, exploration_final_eps=0.1, num_envs=7))
     assert given[0] == 1.0

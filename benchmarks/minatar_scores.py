@@ -3,7 +3,7 @@ r"""Collects studies of MinAtar's games into a table and a picture, next to publ
     for game in asterix breakout freeway seaquest space-invaders; do
         fastdqn train minatar-$game --seeds 1-5 --threads 1 --jobs 2 --run-dir runs/minatar/$game
     done
-    python benchmarks/minatar.py runs/minatar --out benchmarks/results/minatar.json \
+    python benchmarks/minatar_scores.py runs/minatar --out benchmarks/results/minatar.json \
         --figure benchmarks/results/minatar.png
 
 Studies may have variants (--vs), which are compared by the interquartile mean over the games.

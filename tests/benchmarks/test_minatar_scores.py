@@ -1,4 +1,4 @@
-"""minatar.py: returns of studies next to published scores."""
+"""minatar_scores.py: returns of studies next to published scores."""
 
 import importlib
 import json
@@ -16,7 +16,7 @@ from helpers.studies import BASE, THREE
 def minatar(monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return importlib.import_module("minatar")
+    return importlib.import_module("minatar_scores")
 
 
 def write_run(folder, seed, returns, greedy):
@@ -48,7 +48,7 @@ def test_returns_are_compared_with_the_published_ones(minatar, monkeypatch, tmp_
     made(studies / "breakout", {"base": [4.0, 6.0], "n-steps-3": [10.0, 20.0]})
     made(studies / "freeway", {"base": [25.0, 25.0], "n-steps-3": [50.0, 50.0]})
     words = [str(studies), "--out", str(out), "--figure", str(figure)]
-    monkeypatch.setattr(sys, "argv", ["minatar.py", *words])
+    monkeypatch.setattr(sys, "argv", ["minatar_scores.py", *words])
     minatar.main()
     record = json.loads(out.read_text())
     base = record["games"]["breakout"]["variants"]["base"]
@@ -80,7 +80,7 @@ def test_unfinished_variants_and_runs_without_episodes_are_no_error(minatar, tmp
 
 
 def test_a_folder_without_studies_is_named(minatar, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(sys, "argv", ["minatar.py", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["minatar_scores.py", str(tmp_path)])
     with pytest.raises(SystemExit):
         minatar.main()
     assert f"{tmp_path} has no study" in capsys.readouterr().err
