@@ -120,19 +120,22 @@ def test_unfinished_runs_do_not_count(tmp_path):
 
 def test_the_table_says_when_runs_were_solved(tmp_path):
     study = made(tmp_path, base=[1, 1, 1], n_steps_3=[1, 1])
-    for seed, (steps, episodes) in enumerate([(1_000, 10), (20_000, 40)], 1):
+
+    def change(seed: int, **changed) -> None:
         path = tmp_path / "base" / f"seed-{seed}" / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+    for seed, (steps, episodes) in enumerate([(1_000, 10), (20_000, 40)], 1):
         solved = {"threshold": 475.0, "steps": steps, "seconds": 1.0}
-        summary = json.loads(path.read_text()) | {"solved": solved, "episodes": episodes}
-        path.write_text(json.dumps(summary | {"exit_reason": "solved"}))
+        change(seed, solved=solved, episodes=episodes, exit_reason="solved")
     rows = shown(study, tmp_path)
     assert rows[0][-4:] == ["100", "2 of 3", "10,500", "25"]
     assert rows[1][-4:] == ["100", "0 of 2", "-", "-"]
     lines = remarks(study_results(study, tmp_path))
     assert "medians of base are those of the solved runs alone" in lines
-    path.write_text(json.dumps(summary | {"exit_reason": "budget spent"}))  # it was continued
+    change(2, exit_reason="budget spent")  # it was continued
     assert shown(study, tmp_path)[0][-4:] == ["100", "2 of 3", "10,500", "10"]
-    path.write_text(json.dumps(summary | {"exit_reason": "solved"}))
+    change(2, exit_reason="solved")
     record = results_record(study, study_results(study, tmp_path), {})
     assert record["variants"][0]["solved"] == [
         {"steps": 1_000, "episodes": 10}, {"steps": 20_000, "episodes": 40}, None,

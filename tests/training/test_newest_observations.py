@@ -51,6 +51,7 @@ def acted(monkeypatch):
         return whole(self, lanes)
 
     def compared(self, obs, epsilon, mask=None, lanes=None, slots=None):
+        assert slots is not None
         store = newest["replay"].store
         found = np.empty((len(slots), *store.obs_shape), store.obs_dtype)
         store.gather(slots, found)
