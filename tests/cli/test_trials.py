@@ -73,7 +73,7 @@ def test_a_lock_that_was_left_holds_nobody_up(trained, tmp_path, monkeypatch):
     (tmp_path / "sweeps").mkdir()
     name = "CartPole-v1__cartpole.journal"
     (tmp_path / "sweeps" / f"{name}.lock").symlink_to(f"sweeps/{name}")
-    assert sweep.sweep("cartpole", ["--trials", "1", "--seeds", "1"]) is None
+    assert sweep.sweep("cartpole", ["--trials", "1", "--seeds", "1"]) == 0
     assert len(trained) == 1
 
 
