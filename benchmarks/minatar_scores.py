@@ -8,6 +8,9 @@ r"""Collects studies of MinAtar's games into a table and a picture, next to publ
 
 Studies may have variants (--vs), which are compared by the interquartile mean over the games.
 
+The file of --out keeps the runs of earlier calls, so games and seeds may be trained one after
+another, or on several machines.
+
 Training returns are those of the episodes that ended in the last tenth of the frames, with the
 exploration of the preset. Greedy returns are of the best weights, on seeds that decided nothing.
 """
@@ -21,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdqn.config.schema import Config
 from fastdqn.files.atomic_write import write_whole
 from fastdqn.report.statistics import iqm, stratified_bootstrap
 from fastdqn.study.study_folder import read_study, summary_of
@@ -41,16 +45,59 @@ def main() -> None:
     parser.add_argument("--figure", type=writable, help="PNG file of the picture")
     args = parser.parse_args()
     games = {game: args.studies / game for game in DQN if (args.studies / game).is_dir()}
-    if not games:
+    earlier = read(args.out) if args.out and args.out.exists() else {}
+    if not games and not earlier:
         fail(f"{args.studies} has no study: name one {', '.join(DQN)}")
-    found = {game: runs_of(folder) for game, folder in games.items()}
-    record = {"games": {game: of_game(game, runs) for game, runs in found.items()}}
+    new = {game: runs_of(folder) for game, folder in games.items()}
+    found = {game: joined(game, earlier, new) for game in DQN if game in earlier | new}
+    record: dict[str, Any] = {"games": {game: of_game(game, runs) for game, runs in found.items()}}
     record["all games, in parts of the published scores"] = of_all(found)
     print(table(record))
+    record["runs"] = found
     if args.out:
         write_whole(args.out, json.dumps(record, indent=1) + "\n")
     if args.figure:
         picture(found, args.figure)
+
+
+def read(path: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Returns the runs of a file, by game and label."""
+    try:
+        found = json.loads(path.read_text())["runs"]
+        for label, runs in itertools.chain(*(found[game].items() for game in found)):
+            _ = label, [(run["seed"], run["options"], run["training"]) for run in runs]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        fail(f"{path} is no file of runs ({error!r}): use another --out")
+    return found
+
+
+def joined(game: str, earlier: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:
+    """Returns the runs of a game, by label. New runs replace those with the same seed."""
+    result = dict[str, list[Any]]()
+    before, after = earlier.get(game, {}), new.get(game, {})
+    for label in before | after:
+        runs = {run["seed"]: run for each in (before, after) for run in each.get(label, ())}
+        result[label] = [runs[seed] for seed in sorted(runs)]
+        if different := differences([run["options"] for run in result[label]]):
+            fail(f"{game}, {label}: runs differ in {', '.join(different)}: use another --out")
+    return result
+
+
+def differences(options: list[dict[str, Any]]) -> list[str]:
+    """Returns the names of options that are not the same in all runs."""
+    names = set(itertools.chain(*options))
+    return sorted(name for name in names if len({str(each.get(name)) for each in options}) > 1)
+
+
+def options_of(folder: Path) -> dict[str, Any]:
+    """Returns the options of a run that are not the defaults, without seed and folder."""
+    default = json.loads(Config().to_json())
+    config = json.loads((folder / "config.json").read_text())
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in ("seed", "run_dir") and value != default.get(name)
+    }
 
 
 def runs_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -74,11 +121,12 @@ def of_run(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     parts = [returns[(steps > low) & (steps <= high)] for low, high in itertools.pairwise(ends)]
     return {
         "seed": summary["seed"],
+        "options": options_of(folder),
         "frames": frames,
         "wall_seconds": summary["wall_seconds"],
         "training": mean_of(returns[steps > (1 - _LAST) * frames]),
         "greedy": (summary["eval"] or {}).get("mean_return"),
-        "curve": [mean_of(part) for part in parts],
+        "curve": [None if not len(part) else round(part.mean(), 3) for part in parts],
     }
 
 

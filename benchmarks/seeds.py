@@ -4,7 +4,9 @@ r"""Trains one preset with many seeds, each in a new process, and summarizes the
     python benchmarks/seeds.py cartpole --seeds 10 --num-envs 1 8 64 -- \
         --total-timesteps 100000 --stop-at-return None --eval-frequency 0
     python benchmarks/seeds.py cartpole-classic --seeds 10 --jobs 2
+    python benchmarks/seeds.py lunarlander --seeds 10 --jobs 2 --steps 100000 200000
 
+--steps measures a run several times: it trains to the first total, and is resumed to the next.
 Arguments after -- are passed to `fastdqn train`. Needs scipy (dev extra). Times are valid only with
 --jobs 1 on an idle machine.
 """
@@ -15,6 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,6 +35,7 @@ def main() -> None:
         "--num-envs", type=int, nargs="*", default=[None], help="default: that of the preset"
     )
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs; use 1 for timings")
+    parser.add_argument("--steps", type=int, nargs="*", default=[], help="totals, in order")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     own, extra = split(sys.argv[1:])
     args = parser.parse_args(own)
@@ -39,35 +43,49 @@ def main() -> None:
     for num_envs in args.num_envs:
         with ThreadPoolExecutor(args.jobs) as pool:
             runs = pool.map(
-                lambda seed, n=num_envs: run_seed(args.preset, seed, n, extra),
+                lambda seed, n=num_envs: run_seed(args.preset, seed, n, extra, args.steps),
                 range(1, args.seeds + 1),
             )
-            groups[str(num_envs or "preset")] = report(num_envs, list(runs))
+            groups[str(num_envs or "preset")] = report(num_envs, runs)
     if args.out:
         command = " ".join(["python benchmarks/seeds.py", *sys.argv[1:]])
         record = {"command": command, "num_envs": groups}
         args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def run_seed(preset: str, seed: int, num_envs: int | None, extra: list[str]) -> dict:
-    """Trains with one seed. Returns its summary, the return of its last weights, and episodes."""
+def run_seed(
+    preset: str, seed: int, num_envs: int | None, extra: list[str], steps: Sequence[int] = ()
+) -> dict:
+    """Trains with one seed. Returns what measured() returns, and `earlier` ones for `steps`."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         lanes = [] if num_envs is None else ["--num-envs", str(num_envs)]
-        subprocess.run(
-            [sys.executable, "-m", "fastdqn", "train", preset, "--seed", str(seed), "--quiet",
-             "--run-dir", str(run), *lanes, *extra],
-            check=True,
-        )  # fmt: skip
-        summary = json.loads((run / "summary.json").read_text())
-        config = json.loads((run / "config.json").read_text())
-        policy = fastdqn.load_policy(run, weights="last")
-        last = fastdqn.evaluate(
-            policy, summary["env_id"], episodes=100, seed=seed, max_steps=config["eval_max_steps"]
+        budgets = [["--total-timesteps", str(total)] for total in steps] or [[]]
+        fastdqn_with(
+            "train", preset, "--seed", str(seed), "--run-dir", str(run), *lanes, *extra, *budgets[0]
         )
-        system = json.loads((run / "system.json").read_text())
-        with open(run / "episodes.csv") as file:
-            returns = [float(row["return"]) for row in csv.DictReader(file)]
+        found = [measured(run, seed)]
+        for budget in budgets[1:]:
+            fastdqn_with("resume", str(run), *budget)
+            found.append(measured(run, seed))
+    return found[-1] | ({"earlier": found[:-1]} if len(found) > 1 else {})
+
+
+def fastdqn_with(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "fastdqn", *words, "--quiet"], check=True)
+
+
+def measured(run: Path, seed: int) -> dict:
+    """Returns the summary of a run, the return of its last weights, and what episodes tell."""
+    summary = json.loads((run / "summary.json").read_text())
+    config = json.loads((run / "config.json").read_text())
+    policy = fastdqn.load_policy(run, weights="last")
+    last = fastdqn.evaluate(
+        policy, summary["env_id"], episodes=100, seed=seed, max_steps=config["eval_max_steps"]
+    )
+    system = json.loads((run / "system.json").read_text())
+    with open(run / "episodes.csv") as file:
+        returns = [float(row["return"]) for row in csv.DictReader(file)]
     return {
         "seed": seed,
         "processor": system["processor"],
@@ -102,20 +120,38 @@ def window_sums(returns: list[float], window: int) -> np.ndarray:
     return total[window:] - total[:-window]
 
 
-def report(num_envs: int | None, runs: list[dict]) -> dict:
-    """Prints a line for each run and a summary. Returns both."""
+def report(num_envs: int | None, ended: Iterable[dict]) -> dict:
+    """Prints a line for each run as it ends, and a summary. Returns both."""
     print(f"\nnum_envs {num_envs or 'of the preset'}")
-    for run in runs:
+    runs = []
+    for run in ended:
+        runs.append(run)
         solved = f"{run['solved']['seconds']:5.1f} s" if run["solved"] else "  not "
         print(
             f"  seed {run['seed']:2}  solved {solved}  steps {run['total_steps']:7}  "
             f"{run['steps_per_second']:7.0f} steps/s  best {run['best_return']:5.1f}  "
-            f"last {run['last_return']:5.1f}  episode of 475: {run['episode_of_475']}"
+            f"last {run['last_return']:5.1f}  episode of 475: {run['episode_of_475']}",
+            flush=True,
         )
+    figures = summarized(runs)
+    print("  " + "  ".join(f"{name} {value}" for name, value in figures.items()))
+    for at in range(len(runs[0].get("earlier", ()))):
+        before = [run["earlier"][at] for run in runs]
+        mean, ends = summarized(before)["mean_best_return"], summarized(before)["best_interval_95"]
+        lowest = min(run["best_return"] for run in before)
+        print(
+            f"  after {before[0]['total_steps']} steps: best {mean:.1f} ({ends[0]} to {ends[1]}), "
+            f"lowest {lowest:.1f}"
+        )
+    return {**figures, "runs": runs}
+
+
+def summarized(runs: list[dict]) -> dict:
+    """Returns means of runs, with intervals."""
     best = np.array([run["best_return"] for run in runs])
     last = np.array([run["last_return"] for run in runs])
     seconds = [run["solved"]["seconds"] for run in runs if run["solved"]]
-    figures = {
+    return {
         "solved": len(seconds),
         "of": len(runs),
         "median_solved_seconds": float(np.median(seconds)) if seconds else None,
@@ -125,8 +161,6 @@ def report(num_envs: int | None, runs: list[dict]) -> dict:
         "mean_last_return": float(last.mean()),
         "interval_95": interval(last),
     }
-    print("  " + "  ".join(f"{name} {value}" for name, value in figures.items()))
-    return {**figures, "runs": runs}
 
 
 def interval(values: np.ndarray) -> list[float]:

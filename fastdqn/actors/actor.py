@@ -66,13 +66,13 @@ class Actor:
         self._key = actor, incarnation
         self._first_lane, self._block_steps = first_lane, block_steps
         self._number, self._produced, self._version = 0, 0, -1
-        self._told = 0  # warnings sent so far
-        self._rested: float | None = None  # when the last block was made
-        self._parts: Parts | Failure = self._tried(make)
+        self._warnings_sent = 0
+        self._last_block_at: float | None = None
+        self._parts: Parts | Failure = self._result_of(make)
 
     def start(self, seed: int) -> tuple[Step, bool] | Failure:
         """Resets the environments. Returns their episode starts, and whether they have masks."""
-        return self._tried(lambda: self._start(seed))
+        return self._result_of(lambda: self._start(seed))
 
     def collect(self, weights: np.ndarray | None, version: int, epsilon: Any) -> Block | Failure:
         """Steps the environments and returns the block.
@@ -83,14 +83,14 @@ class Actor:
             version: Number of these weights.
             epsilon: One number, or one for each of the actor's environments.
         """
-        return self._tried(lambda: self._collect(weights, version, epsilon))
+        return self._result_of(lambda: self._collect(weights, version, epsilon))
 
     def close(self) -> None:
         """Closes the environments."""
         if isinstance(self._parts, Parts):
             self._parts.owned.close()
 
-    def _tried(self, call: Callable[[], Any]) -> Any:
+    def _result_of(self, call: Callable[[], Any]) -> Any:
         """Returns what call() returns, or its error as a value, since errors may not travel."""
         if isinstance(getattr(self, "_parts", None), Failure):
             return self._parts
@@ -110,7 +110,8 @@ class Actor:
 
     def _collect(self, weights: np.ndarray | None, version: int, epsilon: Any) -> Block:
         began = time.perf_counter()
-        waiting = 0.0 if self._rested is None else began - self._rested  # not the start of a run
+        # The first block has not waited: before it is the start of the run.
+        waiting = began - (began if self._last_block_at is None else self._last_block_at)
         if weights is not None and version != self._version:
             self._take_weights(weights)
             self._version = version
@@ -123,10 +124,11 @@ class Actor:
         self._produced += len(whole.lanes)
         actor, incarnation = self._key
         priorities = self._rate(np.array(waiting_windows))
-        self._rested, number = time.perf_counter(), self._number
+        self._last_block_at, number = time.perf_counter(), self._number
+        seconds = self._last_block_at - began
         self._number += 1
         return Block(
-            actor, incarnation, number, whole, ends, priorities, self._rested - began, waiting,
+            actor, incarnation, number, whole, ends, priorities, seconds, waiting,
             self._produced, self._new_warnings(),
         )  # fmt: skip
 
@@ -158,7 +160,7 @@ class Actor:
 
     def _new_warnings(self) -> tuple[str, ...]:
         warnings = self._of_parts().stream.warnings
-        new, self._told = tuple(warnings[self._told :]), len(warnings)
+        new, self._warnings_sent = tuple(warnings[self._warnings_sent :]), len(warnings)
         return new
 
     def _of_parts(self) -> Parts:

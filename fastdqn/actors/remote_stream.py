@@ -13,7 +13,7 @@ from fastdqn.replay import Replay
 from fastdqn.state_dict import State
 
 
-class _Lost:
+class _LostActors:
     """Stands for EnvCalls: holds the errors of actors that were replaced."""
 
     def __init__(self, lost: list[EnvError]):
@@ -49,7 +49,7 @@ class RemoteStream:
         self.obs = np.zeros((num_lanes, *facts.obs_shape), facts.obs_dtype)
         self.mask: np.ndarray | None = None
         self.warnings: list[str] = []
-        self.env_calls: Any = _Lost(pool.replaced)
+        self.env_calls: Any = _LostActors(pool.replaced)
         self.initial = InitialPriorities()
         self.stored = self.nbytes = self.blocks = 0
         self.acting_seconds = self.waiting_seconds = 0.0

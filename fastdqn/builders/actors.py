@@ -141,11 +141,11 @@ def make_parts(plan: _Plan) -> Parts:
         online = agent.make_online(config, facts, own)[0]
         value = agent.make_value(config, online.weights.device, own)
         policy = agent.make_policy(config, online, value, facts)
-        rates = _Rates(config, facts, own, online) if config.actor_priorities else None
+        rates = _ActorPriorities(config, facts, own, online) if config.actor_priorities else None
     return Parts(stream, policy, online, rates, owned)
 
 
-class _Rates:
+class _ActorPriorities:
     """Initial priorities: the n-step TD errors of windows, with the actor's own weights.
 
     Source: Horgan et al. 2018 (arXiv 1803.00933), algorithm 1, with one network for both roles.

@@ -48,7 +48,7 @@ class AutogradSteps:
 
     def __init__(self, learner: Learned, capture: Capture):
         self._learner = learner
-        self._shares: dict[int, Tensor] = {}  # 1 / B on the device
+        self._reciprocals: dict[int, Tensor] = {}  # 1 / B on the device
         # torch.compile cannot trace backward(), so it compiles what comes before and after.
         self._loss, self._descend = capture.piece(self.loss), self._clip_and_step
         # Other torsos may change tensors of their own in a pass.
@@ -96,9 +96,9 @@ class AutogradSteps:
             self._branches.end()
 
     def _backward(self, loss: Tensor, batch_size: int) -> None:
-        if batch_size not in self._shares:
-            self._shares[batch_size] = torch.tensor(1.0 / batch_size, device=loss.device)
-        self._learner.online.take_gradient(loss, self._shares[batch_size])
+        if batch_size not in self._reciprocals:
+            self._reciprocals[batch_size] = torch.tensor(1.0 / batch_size, device=loss.device)
+        self._learner.online.take_gradient(loss, self._reciprocals[batch_size])
 
     def loss(self, batch: Batch, passes: Passes) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the sum of weighted losses, priorities [B], and values of the actions [B]."""

@@ -49,7 +49,7 @@ class Bootstrap:
     def action_weights(self) -> Tensor:
         return self._weights
 
-    def mixed(self, output: Tensor) -> Tensor:
+    def expectation(self, output: Tensor) -> Tensor:
         """Averages output [B, A] or [B, Z, A] over actions, to [B] or [B, Z]."""
         weights = self.action_weights
         return (output * (weights if output.ndim == 2 else weights.unsqueeze(1))).sum(-1)
@@ -71,7 +71,7 @@ class GreedyBootstrap(Bootstrap):
         # Not one_hot(), which syncs with the device.
         return torch.zeros_like(self._values).scatter_(1, self._action, 1.0)
 
-    def mixed(self, output: Tensor) -> Tensor:
+    def expectation(self, output: Tensor) -> Tensor:
         if output.ndim == 2:
             return output.gather(1, self._action).squeeze(1)
         index = self._action.unsqueeze(1).expand(-1, output.shape[1], 1)

@@ -50,7 +50,7 @@ class CategoricalValue(Value):
         """Returns the target probabilities [B, Z]; bootstrap has no entropy and no bonus."""
         assert bootstrap.entropy is None
         assert bootstrap.bonus is None
-        probs = bootstrap.mixed(next_output.softmax(1))  # [B, Z]
+        probs = bootstrap.expectation(next_output.softmax(1))  # [B, Z]
         return project_categorical(probs, self.atoms, reward, discount)
 
     def loss(self, output: Tensor, action: Tensor, target: Tensor, draw: Draw) -> SampleLoss:

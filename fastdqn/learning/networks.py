@@ -170,7 +170,7 @@ class DuelingHead(nn.Module):
         self.hidden, num_features = _hidden_layers(num_features, hidden_sizes, layer)
         self.streams = layer(num_features, (1 + num_actions) * (outputs.per_action or 1))
         self.shape = outputs.shaped(1 + num_actions)
-        self.register_buffer("combine", combining(num_actions), persistent=False)
+        self.register_buffer("combine", dueling_matrix(num_actions), persistent=False)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         for layer in self.hidden:
@@ -222,7 +222,7 @@ class StreamsHead(nn.Module):
         joins = self.value.values.weight.is_cuda and all(can_join(*pair) for pair in pairs)
         self.joined = [JoinedLayers(pair) for pair in pairs] if joins else []
         weight: Any = self.value.values.weight
-        self._centering = combining(self.num_actions)[1:].to(weight.device)
+        self._centering = dueling_matrix(self.num_actions)[1:].to(weight.device)
 
     def forward(self, features: Tensor, draw: Draw = MEANS) -> Tensor:
         features = scale_gradient(features, self.gradient_scale)
@@ -244,7 +244,7 @@ class StreamsHead(nn.Module):
         return value + advantage @ self._centering
 
 
-def combining(num_actions: int) -> Tensor:
+def dueling_matrix(num_actions: int) -> Tensor:
     """Returns [1 + A, A]: a row of ones above the matrix that subtracts the mean.
 
     A value and A advantages times this matrix are the A values of actions.

@@ -61,12 +61,12 @@ def quantile_target(
     """Returns [B, M] samples of the target return, one for each quantile of the next state.
 
     Args:
-        next_output: [B, M, A], averaged over actions by bootstrap.mixed().
+        next_output: [B, M, A], averaged over actions by bootstrap.expectation().
         bootstrap: The actions to bootstrap from.
         reward: [B], the n-step return.
         discount: [B], gamma^m; 0 after termination.
     """
-    samples = bootstrap.mixed(next_output)  # [B, M]
+    samples = bootstrap.expectation(next_output)  # [B, M]
     if bootstrap.entropy is not None:
         samples = samples + bootstrap.entropy.unsqueeze(1)
     if bootstrap.bonus is not None:

@@ -96,7 +96,7 @@ class ScalarValue(Value):
     def target(
         self, next_output: Tensor, bootstrap: Bootstrap, reward: Tensor, discount: Tensor
     ) -> Tensor:
-        next_value = bootstrap.mixed(next_output)  # [B]
+        next_value = bootstrap.expectation(next_output)  # [B]
         if bootstrap.entropy is not None:
             next_value = next_value + bootstrap.entropy
         if bootstrap.bonus is not None:

@@ -31,6 +31,8 @@ def write_run(folder, seed, returns, greedy):
         "eval": {"mean_return": greedy},
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(summary))
+    config = {"seed": seed, "run_dir": str(folder), "n_steps": 1 if "base" in str(folder) else 3}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def made(folder, last):
@@ -84,3 +86,43 @@ def test_a_folder_without_studies_is_named(minatar, monkeypatch, tmp_path, capsy
     with pytest.raises(SystemExit):
         minatar.main()
     assert f"{tmp_path} has no study" in capsys.readouterr().err
+
+
+def called(minatar, monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["minatar_scores.py", *map(str, words)])
+    minatar.main()
+
+
+def test_games_may_be_collected_one_after_another(minatar, monkeypatch, tmp_path, capsys):
+    made(tmp_path / "both" / "breakout", {"base": [4.0, 6.0], "n-steps-3": [1.0, 1.0]})
+    made(tmp_path / "both" / "freeway", {"base": [25.0, 25.0], "n-steps-3": [2.0, 2.0]})
+    made(tmp_path / "a" / "breakout", {"base": [4.0, 6.0], "n-steps-3": [1.0, 1.0]})
+    made(tmp_path / "b" / "freeway", {"base": [25.0, 25.0], "n-steps-3": [2.0, 2.0]})
+    called(minatar, monkeypatch, tmp_path / "both", "--out", tmp_path / "both.json")
+    whole = capsys.readouterr().out
+    for part in ("a", "b"):
+        called(minatar, monkeypatch, tmp_path / part, "--out", tmp_path / "parts.json")
+    assert capsys.readouterr().out.endswith(whole)
+    parts = json.loads((tmp_path / "parts.json").read_text())
+    assert parts == json.loads((tmp_path / "both.json").read_text())
+
+
+def test_runs_with_other_options_are_not_joined(minatar, monkeypatch, tmp_path, capsys):
+    made(tmp_path / "a" / "breakout", {"base": [4.0, 6.0], "n-steps-3": [1.0, 1.0]})
+    made(tmp_path / "b" / "breakout", {"base": [9.0, 9.0], "n-steps-3": [1.0, 1.0]})
+    config = tmp_path / "b" / "breakout" / "base" / "seed-2" / "config.json"
+    config.write_text(json.dumps({"seed": 2, "n_steps": 1, "gamma": 0.5}))
+    called(minatar, monkeypatch, tmp_path / "a", "--out", tmp_path / "out.json")
+    before = (tmp_path / "out.json").read_bytes()
+    with pytest.raises(SystemExit):
+        called(minatar, monkeypatch, tmp_path / "b", "--out", tmp_path / "out.json")
+    assert "breakout, base: runs differ in gamma: use another --out" in capsys.readouterr().err
+    assert (tmp_path / "out.json").read_bytes() == before
+
+
+def test_a_file_of_other_things_is_refused(minatar, monkeypatch, tmp_path, capsys):
+    made(tmp_path / "a" / "breakout", {"base": [4.0, 6.0], "n-steps-3": [1.0, 1.0]})
+    (tmp_path / "out.json").write_text('{"games": 3}')
+    with pytest.raises(SystemExit):
+        called(minatar, monkeypatch, tmp_path / "a", "--out", tmp_path / "out.json")
+    assert "out.json is no file of runs (KeyError('runs'))" in capsys.readouterr().err
