@@ -2,11 +2,13 @@ r"""Trains one preset with many seeds, each in a new process, and summarizes the
 
     python benchmarks/seeds.py cartpole --seeds 10
     python benchmarks/seeds.py cartpole --seeds 10 --num-envs 1 8 64 -- \
-        --total-timesteps 100000 --stop-at-return None --eval-frequency 0
+        --total-timesteps 100000 --stop-at-return None --eval-frequency 0 --final-evaluation True
     python benchmarks/seeds.py cartpole-classic --seeds 10 --jobs 2
     python benchmarks/seeds.py lunarlander --seeds 10 --jobs 2 --steps 100000 200000
 
---steps measures a run several times: it trains to the first total, and is resumed to the next.
+With --steps a run is trained for the first number of steps, measured, and resumed to the next. A
+resumed run keeps the schedules of the first total, and environments whose state cannot be read
+begin new episodes.
 Arguments after -- are passed to `fastdqn train`. Needs scipy (dev extra). Times are valid only with
 --jobs 1 on an idle machine.
 """
@@ -25,6 +27,8 @@ import numpy as np
 from scipy import stats
 
 import fastdqn
+from fastdqn.files.atomic_write import write_whole
+from harness import count, fail, writable
 
 
 def main() -> None:
@@ -35,10 +39,16 @@ def main() -> None:
         "--num-envs", type=int, nargs="*", default=[None], help="default: that of the preset"
     )
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs; use 1 for timings")
-    parser.add_argument("--steps", type=int, nargs="*", default=[], help="totals, in order")
-    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument(
+        "--steps", type=count, nargs="*", default=[], help="steps after which to measure, ascending"
+    )
+    parser.add_argument("--out", type=writable, help="JSON file for the results")
     own, extra = split(sys.argv[1:])
     args = parser.parse_args(own)
+    if args.steps != sorted(set(args.steps)):
+        fail(f"--steps {' '.join(map(str, args.steps))}: each must be above the one before")
+    if args.steps and "--total-timesteps" in extra:
+        fail("--steps and --total-timesteps exclude each other: leave one out")
     groups = {}
     for num_envs in args.num_envs:
         with ThreadPoolExecutor(args.jobs) as pool:
@@ -50,33 +60,33 @@ def main() -> None:
     if args.out:
         command = " ".join(["python benchmarks/seeds.py", *sys.argv[1:]])
         record = {"command": command, "num_envs": groups}
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+        write_whole(args.out, json.dumps(record, indent=1) + "\n")
 
 
 def run_seed(
     preset: str, seed: int, num_envs: int | None, extra: list[str], steps: Sequence[int] = ()
 ) -> dict:
-    """Trains with one seed. Returns what measured() returns, and `earlier` ones for `steps`."""
+    """Trains with one seed. Returns its results; those after earlier steps are in `earlier`."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         lanes = [] if num_envs is None else ["--num-envs", str(num_envs)]
-        budgets = [["--total-timesteps", str(total)] for total in steps] or [[]]
-        fastdqn_with(
-            "train", preset, "--seed", str(seed), "--run-dir", str(run), *lanes, *extra, *budgets[0]
+        totals = [["--total-timesteps", str(total)] for total in steps] or [[]]
+        run_fastdqn(
+            "train", preset, "--seed", str(seed), "--run-dir", str(run), *lanes, *extra, *totals[0]
         )
         found = [measured(run, seed)]
-        for budget in budgets[1:]:
-            fastdqn_with("resume", str(run), *budget)
+        for total in totals[1:]:
+            run_fastdqn("resume", str(run), *total)
             found.append(measured(run, seed))
     return found[-1] | ({"earlier": found[:-1]} if len(found) > 1 else {})
 
 
-def fastdqn_with(*words: str) -> None:
+def run_fastdqn(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "fastdqn", *words, "--quiet"], check=True)
 
 
 def measured(run: Path, seed: int) -> dict:
-    """Returns the summary of a run, the return of its last weights, and what episodes tell."""
+    """Returns the summary of a run, the return of its last weights, and that of its episodes."""
     summary = json.loads((run / "summary.json").read_text())
     config = json.loads((run / "config.json").read_text())
     policy = fastdqn.load_policy(run, weights="last")
@@ -121,7 +131,7 @@ def window_sums(returns: list[float], window: int) -> np.ndarray:
 
 
 def report(num_envs: int | None, ended: Iterable[dict]) -> dict:
-    """Prints a line for each run as it ends, and a summary. Returns both."""
+    """Prints a line for each run, in the order of seeds, and a summary. Returns both."""
     print(f"\nnum_envs {num_envs or 'of the preset'}")
     runs = []
     for run in ended:
@@ -137,11 +147,11 @@ def report(num_envs: int | None, ended: Iterable[dict]) -> dict:
     print("  " + "  ".join(f"{name} {value}" for name, value in figures.items()))
     for at in range(len(runs[0].get("earlier", ()))):
         before = [run["earlier"][at] for run in runs]
-        mean, ends = summarized(before)["mean_best_return"], summarized(before)["best_interval_95"]
-        lowest = min(run["best_return"] for run in before)
+        best = np.array([run["best_return"] for run in before])
+        low, high = interval(best)
         print(
-            f"  after {before[0]['total_steps']} steps: best {mean:.1f} ({ends[0]} to {ends[1]}), "
-            f"lowest {lowest:.1f}"
+            f"  after {min(run['total_steps'] for run in before)} steps: best {best.mean():.1f} "
+            f"({low:.1f} to {high:.1f}), lowest {best.min():.1f}"
         )
     return {**figures, "runs": runs}
 

@@ -110,8 +110,8 @@ class Actor:
 
     def _collect(self, weights: np.ndarray | None, version: int, epsilon: Any) -> Block:
         began = time.perf_counter()
-        # The first block has not waited: before it is the start of the run.
-        waiting = began - (began if self._last_block_at is None else self._last_block_at)
+        last = self._last_block_at
+        waiting = 0.0 if last is None else began - last  # the time before the first is startup
         if weights is not None and version != self._version:
             self._take_weights(weights)
             self._version = version

@@ -372,7 +372,7 @@ def make_epsilon(
     schedule = make_part("exploration", config, own)
     if config.exploration in WORDS["exploration"]:
         return schedule
-    return _after_first_call("exploration", CheckedEpsilon(schedule, config.num_envs))
+    return _called_once("exploration", CheckedEpsilon(schedule, config.num_envs))
 
 
 def make_learning_rate(
@@ -389,10 +389,10 @@ def make_learning_rate(
     schedule = make_part("learning_rate_schedule", config, own)
     if config.learning_rate_schedule in WORDS["learning_rate_schedule"]:
         return schedule
-    return _after_first_call("learning_rate_schedule", CheckedRate(schedule))
+    return _called_once("learning_rate_schedule", CheckedRate(schedule))
 
 
-def _after_first_call(option: str, schedule: Any) -> Any:
+def _called_once(option: str, schedule: Any) -> Any:
     """Returns a checked schedule after its first call. Raises ConfigError if that fails."""
     try:
         schedule(0, 0)

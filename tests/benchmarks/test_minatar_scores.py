@@ -31,7 +31,11 @@ def write_run(folder, seed, returns, greedy):
         "eval": {"mean_return": greedy},
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(summary))
-    config = {"seed": seed, "run_dir": str(folder), "n_steps": 1 if "base" in str(folder) else 3}
+    config = {
+        "seed": seed,
+        "run_dir": str(folder),
+        "n_steps": 1 if folder.parent.name == "base" else 3,
+    }
     (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -45,13 +49,16 @@ def made(folder, last):
             write_run(folder / variant.name / f"seed-{seed}", seed, [0.0] * 9 + [value], 3 * value)
 
 
+def called(minatar, monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["minatar_scores.py", *map(str, words)])
+    minatar.main()
+
+
 def test_returns_are_compared_with_the_published_ones(minatar, monkeypatch, tmp_path, capsys):
     studies, out, figure = tmp_path / "studies", tmp_path / "out.json", tmp_path / "picture.png"
     made(studies / "breakout", {"base": [4.0, 6.0], "n-steps-3": [10.0, 20.0]})
     made(studies / "freeway", {"base": [25.0, 25.0], "n-steps-3": [50.0, 50.0]})
-    words = [str(studies), "--out", str(out), "--figure", str(figure)]
-    monkeypatch.setattr(sys, "argv", ["minatar_scores.py", *words])
-    minatar.main()
+    called(minatar, monkeypatch, studies, "--out", out, "--figure", figure)
     record = json.loads(out.read_text())
     base = record["games"]["breakout"]["variants"]["base"]
     assert base["training"]["values"] == [4.0, 6.0]
@@ -64,7 +71,7 @@ def test_returns_are_compared_with_the_published_ones(minatar, monkeypatch, tmp_
     lines = capsys.readouterr().out
     assert "breakout: published 10" in lines
     assert "training 5.0 (4.0 to 6.0)  greedy 15.0 (12.0 to 18.0)" in lines
-    assert "all games, base: IQM 0.50 of the published scores" in lines
+    assert "2 games, 2 seeds, base: IQM 0.50 of the published scores" in lines
 
 
 def test_unfinished_variants_and_runs_without_episodes_are_no_error(minatar, tmp_path):
@@ -86,11 +93,6 @@ def test_a_folder_without_studies_is_named(minatar, monkeypatch, tmp_path, capsy
     with pytest.raises(SystemExit):
         minatar.main()
     assert f"{tmp_path} has no study" in capsys.readouterr().err
-
-
-def called(minatar, monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["minatar_scores.py", *map(str, words)])
-    minatar.main()
 
 
 def test_games_may_be_collected_one_after_another(minatar, monkeypatch, tmp_path, capsys):
@@ -116,7 +118,9 @@ def test_runs_with_other_options_are_not_joined(minatar, monkeypatch, tmp_path, 
     before = (tmp_path / "out.json").read_bytes()
     with pytest.raises(SystemExit):
         called(minatar, monkeypatch, tmp_path / "b", "--out", tmp_path / "out.json")
-    assert "breakout, base: runs differ in gamma: use another --out" in capsys.readouterr().err
+    assert (
+        "breakout, base: runs of this study and of --out differ in gamma" in capsys.readouterr().err
+    )
     assert (tmp_path / "out.json").read_bytes() == before
 
 
@@ -125,4 +129,63 @@ def test_a_file_of_other_things_is_refused(minatar, monkeypatch, tmp_path, capsy
     (tmp_path / "out.json").write_text('{"games": 3}')
     with pytest.raises(SystemExit):
         called(minatar, monkeypatch, tmp_path / "a", "--out", tmp_path / "out.json")
-    assert "out.json is no file of runs (KeyError('runs'))" in capsys.readouterr().err
+    assert (
+        "out.json is no results file of this script (KeyError('options'))"
+        in capsys.readouterr().err
+    )
+
+
+def changed(folder, **options):
+    """Changes the config.json of a run."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | options))
+
+
+def test_an_option_that_is_none_differs_from_none_given(minatar, monkeypatch, tmp_path):
+    made(tmp_path / "breakout", {"base": [4.0, 6.0], "n-steps-3": [1.0, 1.0]})
+    changed(tmp_path / "breakout" / "base" / "seed-2", max_grad_norm=None)
+    runs = minatar.runs_of(tmp_path / "breakout")["base"]
+    assert minatar.differences(runs) == ["max_grad_norm"]
+
+
+def test_options_that_do_not_affect_learning_may_differ(minatar, monkeypatch, tmp_path):
+    made(tmp_path / "breakout", {"base": [4.0, 6.0], "n-steps-3": [1.0, 1.0]})
+    changed(tmp_path / "breakout" / "base" / "seed-2", tensorboard=True, workers=2)
+    assert minatar.differences(minatar.runs_of(tmp_path / "breakout")["base"]) == []
+
+
+def test_runs_of_other_lengths_are_not_joined(minatar, monkeypatch, tmp_path):
+    made(tmp_path / "breakout", {"base": [4.0, 6.0], "n-steps-3": [1.0, 1.0]})
+    runs = minatar.runs_of(tmp_path / "breakout")["base"]
+    runs[0]["frames"], runs[1]["frames"] = 1_000_000, 1_000_015
+    assert minatar.differences(runs) == []
+    runs[1]["frames"] = 2_000_000
+    assert minatar.differences(runs) == ["frames"]
+
+
+def test_seeds_are_added_and_replaced(minatar, monkeypatch, tmp_path):
+    made(tmp_path / "a" / "breakout", {"base": [4.0, 6.0], "n-steps-3": [1.0, 1.0]})
+    made(tmp_path / "b" / "breakout", {"base": [7.0, 8.0], "n-steps-3": [1.0, 1.0]})
+    seed_3 = tmp_path / "b" / "breakout" / "base" / "seed-3"
+    (seed_3.parent / "seed-1").rename(seed_3)
+    with held(tmp_path / "b" / "breakout") as place:
+        write_study(place, Study("minatar-breakout", (), (BASE, THREE), (2, 3)))
+    summary = json.loads((seed_3 / "summary.json").read_text())
+    (seed_3 / "summary.json").write_text(json.dumps(summary | {"seed": 3}))
+    for part in ("a", "b"):
+        called(minatar, monkeypatch, tmp_path / part, "--out", tmp_path / "out.json")
+    base = json.loads((tmp_path / "out.json").read_text())["games"]["breakout"]["variants"]["base"]
+    assert base["seeds"] == [1, 2, 3]
+    assert base["training"]["values"] == [4.0, 8.0, 7.0]
+
+
+def test_games_with_other_options_have_no_common_mean(minatar, monkeypatch, tmp_path, capsys):
+    for game in ("breakout", "freeway"):
+        made(tmp_path / game, {"base": [4.0, 6.0], "n-steps-3": [1.0, 1.0]})
+        for seed in (1, 2):
+            run = tmp_path / game / "base" / f"seed-{seed}"
+            changed(run, env_id=game, double=game == "freeway")
+    called(minatar, monkeypatch, tmp_path, "--figure", tmp_path / "picture.png")
+    lines = capsys.readouterr().out
+    assert "2 games, 2 seeds, n-steps 3: IQM" in lines
+    assert "2 games, 2 seeds, base" not in lines
