@@ -107,9 +107,10 @@ def test_the_failed_environment_is_named_and_no_process_remains(
     tmp_path, vectorization, wait_for, fail, when, says
 ):
     before = shared_memory()
+    # A budget that the other environments cannot use up while the one that fails is slow.
     config = small(
         tmp_path, num_envs=4, vectorization=vectorization, env_batch_size=wait_for, seed=11,
-        learning_starts=20, eval_frequency=0,
+        learning_starts=20, eval_frequency=0, total_timesteps=100_000,
     )  # fmt: skip
     with pytest.raises(EnvError, match=says) as caught:
         fastdqn.train(config, lambda: Fragile(fail, when))
