@@ -252,6 +252,7 @@ def picture(found: Found, path: Path) -> None:
 
     matplotlib.use("agg")
     from matplotlib import pyplot
+    from matplotlib.lines import Line2D
 
     figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), constrained_layout=True)
     panels = axes.ravel()
@@ -277,7 +278,7 @@ def picture(found: Found, path: Path) -> None:
     for panel in panels[len(found) + 1 :]:
         panel.set_axis_off()
     if len(labels) > 1:
-        lines = [pyplot.Line2D([], [], color=color) for color in colors.values()]
+        lines = [Line2D([], [], color=color) for color in colors.values()]
         panels[0].legend(lines, labels, frameon=False)
     figure.savefig(path, dpi=110)
 
